@@ -1,0 +1,58 @@
+"""Start of the engine's process: load the model, then open the socket."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+import uvicorn
+
+from edgewright_agent.engine_worker.app import make_app
+from edgewright_agent.engine_worker.backend import Backend
+
+
+def main() -> None:
+    """Serve until terminated."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=["onnxruntime-genai", "fake"])
+    parser.add_argument("--engine-folder", type=Path, required=True)
+    parser.add_argument("--tokenizer-folder", type=Path, required=True)
+    parser.add_argument("--model", required=True, help="name of the model in the API")
+    parser.add_argument("--context-tokens", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--socket", type=Path, required=True)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    app = make_app(_load(options), options.model)
+    # httptools and uvloop are not asked for: plain Python parsers are enough for a local socket.
+    uvicorn.run(
+        app,
+        uds=str(options.socket),
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=1,
+    )
+
+
+def _load(options: argparse.Namespace) -> Backend:
+    if options.kind == "fake":
+        from edgewright_agent.engine_worker.fake import FakeBackend
+
+        return FakeBackend(options.engine_folder, options.context_tokens)
+    # ONNX Runtime sends usage data unless told otherwise before it is loaded.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    from edgewright_agent.engine_worker.onnx import OnnxBackend
+
+    return OnnxBackend(
+        options.engine_folder, options.tokenizer_folder, options.context_tokens, options.threads
+    )
+
+
+if __name__ == "__main__":
+    main()

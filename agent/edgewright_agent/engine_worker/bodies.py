@@ -1,0 +1,151 @@
+"""Request bodies: OpenAI's names, vLLM's extensions (`ignore_eos`, `return_token_ids`), and `/v1/score`.
+
+A field that would change the answer and is not supported is refused, never ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from edgewright_agent.engine_worker.backend import InvalidRequestError, Sampling
+
+SEEDS = 2**64
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", protected_namespaces=())
+
+
+Stop = Annotated[str, Field(min_length=1, max_length=200)]
+Empty = Field(max_length=0)
+Absent = Literal[False, ""] | Annotated[list[Any], Empty] | Annotated[dict[str, Any], Empty] | None
+Zero = Annotated[float, Field(ge=0, le=0)] | None
+
+
+def _as_list(value: object) -> object:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else value
+
+
+class StreamOptions(_Body):
+    """`include_usage` adds a last chunk with the counts."""
+
+    include_usage: bool = False
+
+
+class ResponseFormat(_Body):
+    """Only plain text."""
+
+    type: Literal["text"]
+
+
+class SamplingBody(_Body):
+    """What completions and chat completions have in common."""
+
+    model: str | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None  # None: as many as the context allows
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: int | None = None
+    stop: Annotated[list[Stop], BeforeValidator(_as_list), Field(max_length=8)] = []
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    ignore_eos: bool = False
+    return_token_ids: bool | None = None
+    n: Literal[1] | None = None
+    best_of: Literal[1] | None = None
+    logprobs: Absent = None
+    logit_bias: Absent = None
+    presence_penalty: Zero = None
+    frequency_penalty: Zero = None
+
+    @property
+    def sampling(self) -> Sampling:
+        """OpenAI's defaults: temperature 1, top-p 1, a new seed each time."""
+        return Sampling(
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            seed=None if self.seed is None else self.seed % SEEDS,
+        )
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the stream ends with the counts."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class CompletionBody(SamplingBody):
+    """`/v1/completions`. The prompt is text, or the tokens themselves."""
+
+    prompt: Annotated[str, Field(min_length=1)] | Annotated[list[int], Field(min_length=1)]
+    max_tokens: Annotated[int, Field(ge=1)] | None = 16  # OpenAI's default
+    echo: Absent = None
+    suffix: Absent = None
+
+
+class TextPart(_Body):
+    """One part of a message's content."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(_Body):
+    """One message."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str | list[TextPart]
+
+    @property
+    def text(self) -> str:
+        """The content as one string."""
+        return self.content if isinstance(self.content, str) else "".join(p.text for p in self.content)
+
+
+class ChatBody(SamplingBody):
+    """`/v1/chat/completions`."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    top_logprobs: Literal[0] | None = None
+    tools: Absent = None
+    response_format: ResponseFormat | None = None
+
+
+class ScoreItemBody(_Body):
+    """A context and what may follow it."""
+
+    context: str
+    continuations: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=64)]
+
+
+class ScoreBody(_Body):
+    """`/v1/score`, private to the agent."""
+
+    items: Annotated[list[ScoreItemBody], Field(max_length=256)]
+
+
+BodyType = TypeVar("BodyType", bound=_Body)
+
+
+def parse_body(kind: type[BodyType], data: bytes) -> BodyType:
+    """The body in `data`; raises InvalidRequestError that names the first wrong field."""
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"] if not _is_tag(part)) or "the body"
+        raise InvalidRequestError(f"{where}: {first['msg']}, not {_short(first['input'])}.") from None
+
+
+def _is_tag(part: object) -> bool:
+    """Whether pydantic names a branch of a union here, not a field."""
+    return isinstance(part, str) and not part.replace("_", "a").isalnum()
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"

@@ -1,0 +1,57 @@
+"""Memory of a process and its children."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+from edgewright_agent.engines.protocol import EngineMemory
+
+
+class TreeMemory:
+    """Reads the memory of a process tree and remembers the highest reading.
+
+    Now: the sum of PSS (proc_pid_smaps(5): shared pages divided by their users) where the kernel lets us read
+    it, else of RSS. Peak: for a single process the kernel's own high-water mark of RSS (VmHWM), which no
+    sampling can miss; for several the highest sample.
+    """
+
+    def __init__(self, pid: int, proc: Path = Path("/proc")) -> None:
+        self._pid = pid
+        self._proc = proc
+        self._peak_bytes = 0
+        self._measure = "rss"
+
+    def read(self) -> EngineMemory:
+        """Now and at the peak; 0 now if the process has ended."""
+        pids = self._tree()
+        parts = [self._pss(pid) for pid in pids]
+        self._measure = "rss" if None in parts else "pss"
+        if None in parts:
+            parts = [self._status(pid, "VmRSS") for pid in pids]
+        now = sum(part or 0 for part in parts)
+        high_water = self._status(self._pid, "VmHWM") if len(pids) == 1 else 0
+        self._peak_bytes = max(self._peak_bytes, now, high_water)
+        return EngineMemory(now, self._peak_bytes, self._measure)
+
+    def _tree(self) -> list[int]:
+        try:
+            root = psutil.Process(self._pid)
+            return [self._pid, *(child.pid for child in root.children(recursive=True))]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _pss(self, pid: int) -> int | None:
+        return self._kib(self._proc / str(pid) / "smaps_rollup", "Pss")
+
+    def _status(self, pid: int, name: str) -> int:
+        return self._kib(self._proc / str(pid) / "status", name) or 0
+
+    @staticmethod
+    def _kib(file: Path, name: str) -> int | None:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except OSError:  # ended meanwhile, or not ours to read
+            return None
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)

@@ -1,0 +1,115 @@
+"""A supervised child process: started in its own group, read from, stopped, and its death classified."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from edgewright_agent.engines.death import classify, out_of_memory_kills
+from edgewright_agent.engines.memory import TreeMemory
+from edgewright_agent.engines.protocol import Death, EngineMemory
+
+LINES_KEPT = 40
+LINE_BYTES_MAX = 2000
+STOP_GRACE_SECONDS = 3.0
+logger = logging.getLogger(__name__)
+
+
+class EngineProcess:
+    """One child and its process group. Make it with `spawn`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._memory = TreeMemory(process.pid)
+        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self._asked = False
+        self._kills_before = out_of_memory_kills()
+        self._reading = asyncio.create_task(self._read_output())
+        self._death = asyncio.create_task(self._reap())
+
+    @classmethod
+    async def spawn(cls, command: Sequence[str], environment: Mapping[str, str]) -> EngineProcess:
+        """Start `command` so that it ends when this process does.
+
+        To be called from a thread that lives as long as the agent: see `tether`.
+        """
+        tether = [sys.executable, "-I", "-S", str(Path(__file__).with_name("tether.py")), str(os.getpid())]
+        process = await asyncio.create_subprocess_exec(
+            *tether,
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=dict(environment),
+            start_new_session=True,
+        )
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        """Of the child and of its group."""
+        return self._process.pid
+
+    @property
+    def death(self) -> Death | None:
+        """How it ended, if it has."""
+        return self._death.result() if self._death.done() and not self._death.cancelled() else None
+
+    async def wait(self) -> Death:
+        """Return when it has ended."""
+        return await asyncio.shield(self._death)
+
+    async def stop(self) -> Death:
+        """Ask it to end, then make it; the whole group goes."""
+        self._asked = self._asked or self.death is None
+        self._signal(signal.SIGTERM)
+        with contextlib.suppress(asyncio.TimeoutError):
+            return await asyncio.wait_for(self.wait(), STOP_GRACE_SECONDS)
+        self._signal(signal.SIGKILL)
+        return await self.wait()
+
+    def memory(self) -> EngineMemory:
+        """Of the child and its children."""
+        return self._memory.read()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.death is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+    async def _reap(self) -> Death:
+        returncode = await self._process.wait()
+        with contextlib.suppress(ProcessLookupError):  # what the child left behind
+            os.killpg(self.pid, signal.SIGKILL)
+        await self._reading
+        return classify(
+            returncode,
+            asked=self._asked,
+            killed_for_memory=out_of_memory_kills() > self._kills_before,
+            last_lines=tuple(self._lines),
+        )
+
+    async def _read_output(self) -> None:
+        """Keep the last lines; a line without end is cut, so that no output can fill the memory."""
+        assert self._process.stdout is not None
+        pending = b""
+        while piece := await self._process.stdout.read(4096):
+            *lines, pending = (pending + piece).split(b"\n")
+            if len(pending) > LINE_BYTES_MAX:
+                lines, pending = [*lines, pending], b""
+            for line in lines:
+                self._keep(line)
+        self._keep(pending)
+
+    def _keep(self, line: bytes) -> None:
+        text = line[:LINE_BYTES_MAX].decode(errors="replace").strip()
+        if text:
+            self._lines.append(text)
+            logger.debug("engine %d: %s", self.pid, text)

@@ -1,0 +1,110 @@
+"""A started engine: its process and the HTTP to it, as one `Engine`."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.engines.client import EngineClient
+from edgewright_agent.engines.process import EngineProcess
+from edgewright_agent.engines.protocol import (
+    Death,
+    EngineMemory,
+    Finish,
+    GenerationRequest,
+    Score,
+    ScoreItem,
+    Token,
+)
+from edgewright_agent.errors import OutsideError
+
+READY_POLL_SECONDS = 0.05
+DEATH_SECONDS = 1.0  # from a broken connection to the process being reaped
+
+
+class ServedEngine:
+    """Implements `Engine` for whatever speaks OpenAI HTTP on a Unix socket."""
+
+    def __init__(self, kind: str, process: EngineProcess, client: EngineClient, socket: Path) -> None:
+        self.kind = kind
+        self._process = process
+        self._client = client
+        self.socket = socket  # where the OpenAI-compatible HTTP answers
+
+    @property
+    def pid(self) -> int:
+        """Of the engine's process."""
+        return self._process.pid
+
+    async def become_ready(self, timeout_seconds: float) -> None:
+        """Return once the engine answers. Otherwise stop it and raise OutsideError (`ENGINE_FAILED`)."""
+        try:
+            await asyncio.wait_for(self._poll_health(), timeout_seconds)
+        except asyncio.TimeoutError:
+            lines = (await self._stop()).last_lines
+            said = f" Its last words: {lines[-1]}" if lines else ""
+            raise OutsideError(
+                f"The engine was not ready after {timeout_seconds:g} s; allow more time or a smaller model.{said}",
+                Reason.REASON_ENGINE_FAILED,
+            ) from None
+        except BaseException:
+            await self._stop()
+            raise
+
+    async def _poll_health(self) -> None:
+        while not await self._client.healthy():
+            if (death := self._process.death) is not None:
+                raise OutsideError(
+                    f"The engine did not start: {death.sentence}.", Reason.REASON_ENGINE_FAILED
+                )
+            await asyncio.sleep(READY_POLL_SECONDS)
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+        """See `Engine`."""
+        async with aclosing(self._client.generate(request)) as events:
+            try:
+                async for event in events:
+                    yield event
+            except OutsideError as error:
+                raise await self._explained(error) from error
+
+    async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
+        """See `Engine`."""
+        try:
+            return await self._client.score(items)
+        except OutsideError as error:
+            raise await self._explained(error) from error
+
+    async def healthy(self) -> bool:
+        """See `Engine`."""
+        return self._process.death is None and await self._client.healthy()
+
+    async def stop(self) -> None:
+        """See `Engine`."""
+        await self._stop()
+
+    async def wait(self) -> Death:
+        """See `Engine`."""
+        return await self._process.wait()
+
+    def memory_bytes(self) -> EngineMemory:
+        """See `Engine`."""
+        return self._process.memory()
+
+    async def _stop(self) -> Death:
+        death = await self._process.stop()
+        await self._client.close()
+        await asyncio.to_thread(shutil.rmtree, self.socket.parent, ignore_errors=True)
+        return death
+
+    async def _explained(self, error: OutsideError) -> OutsideError:
+        """`error`, or the engine's death if that is what broke the connection."""
+        try:
+            death = await asyncio.wait_for(self.wait(), DEATH_SECONDS)
+        except asyncio.TimeoutError:
+            return error
+        return OutsideError(f"The engine died: {death.sentence}.", Reason.REASON_ENGINE_FAILED)

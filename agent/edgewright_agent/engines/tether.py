@@ -1,0 +1,27 @@
+"""Become another program that dies with its parent: `python tether.py PARENT_PID COMMAND…`.
+
+The kernel kills this process when the parent's thread that started it ends (prctl(2), PR_SET_PDEATHSIG; kept
+across exec). Run by path and isolated, so it imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Tie the knot and exec."""
+    parent, command = int(sys.argv[1]), sys.argv[2:]
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the knot was tied
+        raise SystemExit(1)
+    os.execvp(command[0], command)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""One request through the gate, the engine and the meter. Both doors and the benchmark come through here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+
+from edgewright_agent.deployer import Deployer, Serving
+from edgewright_agent.engines import Finish, GenerationRequest, Score, ScoreItem, Token
+from edgewright_agent.errors import BusyError
+from edgewright_agent.telemetry import RequestSummary, RequestWindow, Telemetry
+
+
+@dataclass(frozen=True)
+class Completed:
+    """The last item of a generation, with what it took."""
+
+    finish: Finish
+    summary: RequestSummary
+
+
+class Inference:
+    """The active release, measured."""
+
+    def __init__(self, deployer: Deployer, telemetry: Telemetry) -> None:
+        self._deployer = deployer
+        self._telemetry = telemetry
+
+    async def generate(
+        self, request: GenerationRequest, *, patient: bool = False
+    ) -> AsyncGenerator[Token | Completed, None]:
+        """Tokens as they come, then one Completed. `aclose()` frees the engine at once.
+
+        Raises as `Deployer.serving`, `Admission.admit` and `Engine.generate`.
+        """
+        async with (
+            self._admitted(patient=patient) as (serving, window),
+            contextlib.aclosing(serving.engine.generate(request)) as events,
+        ):
+            async for event in events:
+                if isinstance(event, Token):
+                    window.token()
+                    yield event
+                else:
+                    summary = window.end(event.prompt_tokens, event.generated_tokens)
+                    yield Completed(event, summary)
+
+    async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
+        """Log-likelihoods, in the order of `items`. Raises as `generate`."""
+        serving = self._deployer.serving()
+        async with serving.admission.admit():
+            return await serving.engine.score(items)
+
+    @contextlib.asynccontextmanager
+    async def _admitted(self, *, patient: bool) -> AsyncGenerator[tuple[Serving, RequestWindow], None]:
+        serving = self._deployer.serving()
+        window = self._telemetry.request()
+        try:
+            async with serving.admission.admit(patient=patient):
+                yield serving, window
+        except BusyError:
+            window.reject()
+            raise
+        except Exception:
+            window.fail()
+            raise
+        finally:
+            window.end()  # nothing more if it ended above; else its client left

@@ -1,0 +1,209 @@
+"""The agent put together: store, deployer, telemetry and the gRPC server over them."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import grpc.aio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from edgewright.v1 import (
+    deployment_pb2,
+    deployment_pb2_grpc,
+    inference_pb2,
+    inference_pb2_grpc,
+    telemetry_pb2,
+    telemetry_pb2_grpc,
+)
+from edgewright_agent import engines
+from edgewright_agent.deployer import Deployer, OnServing, Serving, StartEngine
+from edgewright_agent.engines import Engine, EngineInfo, EngineLimits
+from edgewright_agent.errors import InputError
+from edgewright_agent.inference import Inference
+from edgewright_agent.services.deployment import DeploymentService
+from edgewright_agent.services.guard import Guard, require_deadline, require_role
+from edgewright_agent.services.inference import InferenceService
+from edgewright_agent.services.telemetry import TelemetryService
+from edgewright_agent.staging import Board
+from edgewright_agent.store import Space, StagedRelease, Store
+from edgewright_agent.telemetry import Telemetry
+from edgewright_agent.tls import TlsFiles, require_loopback, server_credentials
+from edgewright_profiles import DeviceProfile
+
+INFERENCE_HEALTH = "inference"  # SERVING while a release answers; flips during a swap
+STOP_GRACE_SECONDS = 2.0
+
+_SERVICES = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (deployment_pb2, "DeploymentService"),
+        (inference_pb2, "InferenceService"),
+        (telemetry_pb2, "TelemetryService"),
+    )
+)
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.so_reuseport", 0),  # a port in use must be an error, not a second listener
+    # A manifest of 8 MiB and its envelope in base64; blobs come in parts of 1 MiB at most.
+    ("grpc.max_receive_message_length", 20 * 1024 * 1024),
+    # Clients ping every 30 s; the default would answer GOAWAY too_many_pings.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 2),
+)
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """All that `edgewright-agent serve` is told."""
+
+    profile: DeviceProfile
+    store: Path
+    listen: str  # HOST:PORT; port 0 takes a free one
+    tls: TlsFiles | None  # None: no TLS, loopback only
+    trusted_keys: tuple[Ed25519PublicKey, ...] = ()
+    budget_bytes: int | None = None  # None: the profile's
+    space: Space = field(default_factory=Space)
+    threads: int | None = None
+    ready_timeout_seconds: float = 300.0  # vLLM takes 122 s on an Orin Nano before weights are counted
+    probation_seconds: float = 5.0
+    restart_seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class RunningAgent:
+    """An agent that answers."""
+
+    address: str  # HOST:PORT
+    store: Store
+    deployer: Deployer
+    telemetry: Telemetry
+
+
+@contextlib.asynccontextmanager
+async def run_agent(
+    settings: AgentSettings,
+    *,
+    available_engines: Callable[[], Sequence[EngineInfo]] = engines.available_engines,
+    start_engine: StartEngine | None = None,
+) -> AsyncIterator[RunningAgent]:
+    """An agent that serves until the context ends.
+
+    Raises InputError: wrong TLS files, port in use, store held by another agent, listening to strangers.
+    """
+    credentials = _credentials(settings)
+    budget_bytes = settings.budget_bytes or settings.profile.budget_bytes()
+    board = Board(settings.profile.id, budget_bytes, settings.trusted_keys, available_engines)
+    async with contextlib.AsyncExitStack() as stack:
+        store = Store(settings.store, space=settings.space)
+        stack.callback(store.close)
+        runtime_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-")))
+        telemetry = Telemetry(settings.profile, budget_bytes=budget_bytes)
+        telemetry.start()
+        stack.callback(telemetry.stop)
+        health_service = health.aio.HealthServicer()
+        deployer = Deployer(
+            store,
+            start_engine or _engine_starter(settings, runtime_dir),
+            budget_bytes=budget_bytes,
+            probation_seconds=settings.probation_seconds,
+            restart_seconds=settings.restart_seconds,
+            on_serving=_on_serving(health_service, telemetry),
+        )
+        server = _server(settings, health_service)
+        _add_services(server, board, store, deployer, telemetry)
+        address = _bind(server, settings.listen, credentials)
+        await _announce(health_service)
+        stack.push_async_callback(deployer.stop)
+        stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
+        await server.start()
+        await deployer.start()
+        yield RunningAgent(address, store, deployer, telemetry)
+        await health_service.enter_graceful_shutdown()
+
+
+def _credentials(settings: AgentSettings) -> grpc.ServerCredentials | None:
+    if settings.tls is not None:
+        return server_credentials(settings.tls)
+    require_loopback(settings.listen)
+    return None
+
+
+def _server(settings: AgentSettings, health_service: health.aio.HealthServicer) -> grpc.aio.Server:
+    checks = (require_deadline,) if settings.tls is None else (require_deadline, require_role)
+    server = grpc.aio.server(interceptors=[Guard(*checks)], options=_OPTIONS)
+    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+    return server
+
+
+def _add_services(
+    server: grpc.aio.Server, board: Board, store: Store, deployer: Deployer, telemetry: Telemetry
+) -> None:
+    inference = Inference(deployer, telemetry)
+    deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
+        DeploymentService(board, store, deployer), server
+    )
+    inference_pb2_grpc.add_InferenceServiceServicer_to_server(InferenceService(inference), server)
+    telemetry_pb2_grpc.add_TelemetryServiceServicer_to_server(
+        TelemetryService(telemetry, deployer, inference), server
+    )
+
+
+def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(f"{listen!r} is not an address; give HOST:PORT, for instance 0.0.0.0:7443.")
+    add = (
+        server.add_insecure_port
+        if credentials is None
+        else partial(server.add_secure_port, server_credentials=credentials)
+    )
+    try:
+        bound = add(listen)
+    except RuntimeError:
+        message = f"{listen} can't be listened on: the port is in use or the address is not this machine's."
+        raise InputError(message) from None
+    return f"{host}:{bound}"
+
+
+def _engine_starter(settings: AgentSettings, runtime_dir: Path) -> StartEngine:
+    async def start(release: StagedRelease) -> Engine:
+        manifest = release.manifest
+        limits = EngineLimits(
+            context_tokens=manifest.limits.context_tokens,
+            concurrency=manifest.limits.concurrency,
+            threads=settings.threads,
+        )
+        return await engines.start_engine(
+            manifest.engine.kind,
+            release.tree,
+            manifest,
+            limits,
+            runtime_dir=runtime_dir,
+            ready_timeout_seconds=settings.ready_timeout_seconds,
+        )
+
+    return start
+
+
+def _on_serving(health_service: health.aio.HealthServicer, telemetry: Telemetry) -> OnServing:
+    async def tell(serving: Serving | None) -> None:
+        if serving is None:
+            telemetry.set_engine_memory_source(None)
+            await health_service.set(INFERENCE_HEALTH, health_pb2.HealthCheckResponse.NOT_SERVING)
+        else:
+            telemetry.reset_serving()
+            telemetry.set_engine_memory_source(serving.engine.memory_bytes)
+            await health_service.set(INFERENCE_HEALTH, health_pb2.HealthCheckResponse.SERVING)
+
+    return tell
+
+
+async def _announce(health_service: health.aio.HealthServicer) -> None:
+    for name in (health.OVERALL_HEALTH, *_SERVICES):
+        await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
+    await health_service.set(INFERENCE_HEALTH, health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -1,0 +1,161 @@
+"""DeploymentService: messages in, messages out."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import psutil
+
+from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
+from edgewright_agent import __version__
+from edgewright_agent.deployer import Deployer
+from edgewright_agent.services import messages
+from edgewright_agent.services.receiving import receive_blob
+from edgewright_agent.services.status import abort
+from edgewright_agent.staging import Board, Verdict, judge
+from edgewright_agent.store import Store
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_MISSING_MAX = 100
+
+
+class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
+    """See `deployment.proto` for what each call promises."""
+
+    def __init__(self, board: Board, store: Store, deployer: Deployer) -> None:
+        self._board = board
+        self._store = store
+        self._deployer = deployer
+
+    async def GetDevice(  # noqa: N802
+        self, request: deployment_pb2.GetDeviceRequest, context: Context
+    ) -> deployment_pb2.GetDeviceResponse:
+        """What this board is, has, can run and is doing."""
+        state, memory = self._deployer.state, psutil.virtual_memory()
+        engines = await asyncio.to_thread(self._board.engines)
+        return deployment_pb2.GetDeviceResponse(
+            agent_version=__version__,
+            profile_id=self._board.profile_id,
+            hostname=socket.gethostname(),
+            machine=platform.machine(),
+            board_model=_board_model(),
+            cpu_cores=psutil.cpu_count() or 0,
+            memory_total_bytes=memory.total,
+            memory_available_bytes=memory.available,
+            budget_bytes=self._board.budget_bytes,
+            store_free_bytes=await asyncio.to_thread(self._store.free_bytes),
+            engines=[messages.engine_to(engine) for engine in engines],
+            phase=messages.phase_to(state.phase),
+            active_release=messages.sha256_to(state.active),
+            previous_release=messages.sha256_to(state.previous),
+            release_counter_floor=state.counter_floor,
+        )
+
+    async def FindMissingBlobs(  # noqa: N802
+        self, request: deployment_pb2.FindMissingBlobsRequest, context: Context
+    ) -> deployment_pb2.FindMissingBlobsResponse:
+        """What must still be sent."""
+        blobs = messages.blobs_from(request.blobs)
+        missing = await asyncio.to_thread(self._store.missing, blobs)
+        return deployment_pb2.FindMissingBlobsResponse(
+            missing=[messages.missing_to(each) for each in missing]
+        )
+
+    async def WriteBlob(  # noqa: N802
+        self, request_iterator: AsyncIterator[deployment_pb2.WriteBlobRequest], context: Context
+    ) -> deployment_pb2.WriteBlobResponse:
+        """Takes in the missing chunks of one blob."""
+        received_bytes = await receive_blob(self._store, request_iterator)
+        return deployment_pb2.WriteBlobResponse(received_bytes=received_bytes)
+
+    async def QueryWriteStatus(  # noqa: N802
+        self, request: deployment_pb2.QueryWriteStatusRequest, context: Context
+    ) -> deployment_pb2.QueryWriteStatusResponse:
+        """What of an upload is durable."""
+        sha256 = messages.sha256_from(request.sha256)
+        status = await asyncio.to_thread(self._store.write_status, sha256)
+        return deployment_pb2.QueryWriteStatusResponse(
+            complete=status.complete,
+            durable_bytes=status.durable_bytes,
+            durable_chunks=messages.ranges_to(status.durable_chunks),
+        )
+
+    async def StageRelease(  # noqa: N802
+        self, request: deployment_pb2.StageReleaseRequest, context: Context
+    ) -> deployment_pb2.StageReleaseResponse:
+        """The verdict, and the release if it is yes."""
+        manifest, signature = request.manifest, request.signature
+        verdict = await asyncio.to_thread(
+            judge, self._board, self._store, self._deployer.state, manifest, signature
+        )
+        memory = self._memory(verdict)
+        if verdict.refusal is not None:
+            missing = [messages.sha256_to(sha256) for sha256 in verdict.missing_blobs[:_MISSING_MAX]]
+            refusal = deployment_pb2.StageRefusal(memory=memory, missing_blobs=missing)
+            await abort(context, verdict.refusal, refusal)
+        already_staged = verdict.digest in self._store.releases()
+        if not already_staged:
+            await asyncio.to_thread(self._store.stage, verdict.manifest, manifest, signature)
+        release = messages.sha256_to(verdict.digest)
+        return deployment_pb2.StageReleaseResponse(
+            release=release, memory=memory, already_staged=already_staged
+        )
+
+    async def ActivateRelease(  # noqa: N802
+        self, request: deployment_pb2.ActivateReleaseRequest, context: Context
+    ) -> deployment_pb2.ActivateReleaseResponse:
+        """Begins the change."""
+        await self._deployer.activate(messages.sha256_from(request.release), force=request.force)
+        return deployment_pb2.ActivateReleaseResponse()
+
+    async def WatchDeployment(  # noqa: N802
+        self, request: deployment_pb2.WatchDeploymentRequest, context: Context
+    ) -> AsyncIterator[deployment_pb2.WatchDeploymentResponse]:
+        """The phase, and each change of it."""
+        async for status in self._deployer.watch(follow=request.follow):
+            yield messages.status_to(status)
+
+    async def RollBack(  # noqa: N802
+        self, request: deployment_pb2.RollBackRequest, context: Context
+    ) -> deployment_pb2.RollBackResponse:
+        """Begins the way back."""
+        release = await self._deployer.roll_back()
+        return deployment_pb2.RollBackResponse(release=messages.sha256_to(release))
+
+    async def ListReleases(  # noqa: N802
+        self, request: deployment_pb2.ListReleasesRequest, context: Context
+    ) -> deployment_pb2.ListReleasesResponse:
+        """Every release on the board."""
+        state, staged = self._deployer.state, self._store.releases()
+        releases = [messages.release_to(staged[digest], state) for digest in sorted(staged)]
+        return deployment_pb2.ListReleasesResponse(releases=releases)
+
+    async def DeleteRelease(  # noqa: N802
+        self, request: deployment_pb2.DeleteReleaseRequest, context: Context
+    ) -> deployment_pb2.DeleteReleaseResponse:
+        """Forgets a release."""
+        freed_bytes = await self._deployer.delete(messages.sha256_from(request.release))
+        return deployment_pb2.DeleteReleaseResponse(freed_bytes=freed_bytes)
+
+    def _memory(self, verdict: Verdict) -> deployment_pb2.MemoryVerdict:
+        prediction = verdict.manifest.memory
+        return deployment_pb2.MemoryVerdict(
+            predicted_peak_bytes=prediction.predicted_peak_bytes,
+            prediction_error_bytes=prediction.error_bytes,
+            budget_bytes=self._board.budget_bytes,
+            memory_available_bytes=verdict.memory_available_bytes,
+        )
+
+
+def _board_model() -> str:
+    try:
+        return Path("/proc/device-tree/model").read_text(errors="replace").rstrip("\0\n")
+    except OSError:
+        return ""  # not every board has a device tree

@@ -1,0 +1,106 @@
+"""What every call passes: who may make it, must it have a deadline, and how its errors travel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.errors import EdgewrightError, InputError, RefusedError
+from edgewright_agent.services.status import abort
+
+OUR_CALLS = "/edgewright.v1."
+ROLE_PREFIX = "edgewright:role:"
+_OBSERVER_VERBS = ("Get", "List", "Query", "Watch")
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Check = Callable[[str, bool, Context], None]  # method, is it unary, context
+
+
+def require_deadline(method: str, unary: bool, context: Context) -> None:
+    """Unary calls say how long they wait: a client that is gone must not hold the board."""
+    if unary and method.startswith(OUR_CALLS) and context.time_remaining() is None:
+        message = f"{method} came without a deadline; set one, for instance 30 seconds."
+        raise InputError(message, Reason.REASON_DEADLINE_MISSING)
+
+
+def require_role(method: str, unary: bool, context: Context) -> None:
+    """`observer` may look, `deployer` may do everything; the role is a URI name of the certificate."""
+    if not method.startswith(OUR_CALLS):
+        return  # health and reflection: any certificate of our authority
+    roles = roles_of(context.auth_context())
+    verb = method.rpartition("/")[2]
+    if "deployer" in roles or ("observer" in roles and verb.startswith(_OBSERVER_VERBS)):
+        return
+    held = ", ".join(sorted(roles)) or "none"
+    message = (
+        f"{verb} needs the role deployer; the certificate's role is {held}. Use the deployer's certificate."
+    )
+    raise RefusedError(message, Reason.REASON_PERMISSION)
+
+
+def roles_of(auth_context: Mapping[str, Iterable[bytes]]) -> set[str]:
+    """The roles named in a verified client certificate."""
+    names = (name.decode(errors="replace") for name in auth_context.get("x509_subject_alternative_name", ()))
+    return {name.removeprefix(ROLE_PREFIX) for name in names if name.startswith(ROLE_PREFIX)}
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Runs the checks before each call and turns our errors into statuses."""
+
+    def __init__(self, *checks: Check) -> None:
+        self._checks = checks
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """The call's handler, guarded."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None  # an unknown method: grpc answers UNIMPLEMENTED
+        return self._guarded(handler_call_details.method, handler)
+
+    def _guarded(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        kinds = {
+            (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
+            (False, True): (handler.unary_stream, grpc.unary_stream_rpc_method_handler),
+            (True, False): (handler.stream_unary, grpc.stream_unary_rpc_method_handler),
+            (True, True): (handler.stream_stream, grpc.stream_stream_rpc_method_handler),
+        }
+        kind = (handler.request_streaming, handler.response_streaming)
+        behaviour, make = kinds[kind]
+        unary = kind == (False, False)
+        guard = self._stream if handler.response_streaming else self._single
+        return make(
+            guard(method, unary, behaviour), handler.request_deserializer, handler.response_serializer
+        )
+
+    def _single(self, method: str, unary: bool, behaviour: Any) -> Any:
+        async def call(request: Any, context: Context) -> Any:
+            try:
+                self._check(method, unary, context)
+                return await behaviour(request, context)
+            except EdgewrightError as error:
+                await abort(context, error)
+
+        return call
+
+    def _stream(self, method: str, unary: bool, behaviour: Any) -> Any:
+        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+            try:
+                self._check(method, unary, context)
+                async for response in behaviour(request, context):
+                    yield response
+            except EdgewrightError as error:
+                await abort(context, error)
+
+        return call
+
+    def _check(self, method: str, unary: bool, context: Context) -> None:
+        for check in self._checks:
+            check(method, unary, context)

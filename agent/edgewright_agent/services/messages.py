@@ -1,0 +1,181 @@
+"""Between messages and plain values. What a client may get wrong is checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edgewright.v1 import common_pb2, deployment_pb2, inference_pb2
+from edgewright_agent.deployer import Status
+from edgewright_agent.engines import EngineInfo, GenerationRequest, ScoreItem
+from edgewright_agent.errors import InputError
+from edgewright_agent.lifecycle import Outcome, Phase, State
+from edgewright_agent.manifest import CHUNK_BYTES_MAX
+from edgewright_agent.store import Blob, ChunkRange, Missing, StagedRelease
+
+BLOBS_MAX = 10_000
+CHUNKS_MAX = 1_000_000
+STOPS_MAX = 8
+ITEMS_MAX = 256
+CONTINUATIONS_MAX = 64
+
+_PHASES = {
+    Phase.IDLE: deployment_pb2.PHASE_IDLE,
+    Phase.ACTIVATING: deployment_pb2.PHASE_ACTIVATING,
+    Phase.PROBATION: deployment_pb2.PHASE_PROBATION,
+    Phase.ROLLING_BACK: deployment_pb2.PHASE_ROLLING_BACK,
+    Phase.SAFE: deployment_pb2.PHASE_SAFE,
+}
+_OUTCOMES = {
+    Outcome.NONE: deployment_pb2.OUTCOME_UNSPECIFIED,
+    Outcome.COMMITTED: deployment_pb2.OUTCOME_COMMITTED,
+    Outcome.ROLLED_BACK: deployment_pb2.OUTCOME_ROLLED_BACK,
+    Outcome.FAILED: deployment_pb2.OUTCOME_FAILED,
+}
+
+
+def sha256_from(data: bytes) -> str:
+    """Hex of a digest; raises InputError unless it has 32 bytes."""
+    if len(data) != 32:
+        raise InputError(f"A SHA-256 has 32 bytes; {len(data)} came.")
+    return data.hex()
+
+
+def sha256_to(digest: str | None) -> bytes:
+    """Bytes of a digest; empty for none."""
+    return bytes.fromhex(digest or "")
+
+
+def blob_from(message: deployment_pb2.Blob) -> Blob:
+    """A blob whose chunks add up; raises InputError."""
+    size_bytes = message.digest.size_bytes
+    chunks = tuple(_chunk_from(chunk) for chunk in message.chunks)
+    blob = Blob(sha256_from(message.digest.sha256), size_bytes, chunks)
+    total_bytes = sum(size for _, size in chunks)
+    if total_bytes != size_bytes:
+        raise InputError(f"Blob {blob.sha256[:12]}: its chunks hold {total_bytes} bytes, not {size_bytes}.")
+    return blob
+
+
+def blobs_from(messages: Iterable[deployment_pb2.Blob]) -> list[Blob]:
+    """All blobs of a question, within its bounds; raises InputError."""
+    messages = list(messages)
+    chunks = sum(len(message.chunks) for message in messages)
+    if len(messages) > BLOBS_MAX or chunks > CHUNKS_MAX:
+        raise InputError(
+            f"{len(messages)} blobs with {chunks} chunks; at most {BLOBS_MAX} and {CHUNKS_MAX} in one call."
+        )
+    return [blob_from(message) for message in messages]
+
+
+def missing_to(missing: Missing) -> deployment_pb2.MissingBlob:
+    """Field for field."""
+    return deployment_pb2.MissingBlob(
+        sha256=sha256_to(missing.sha256),
+        chunks=ranges_to(missing.chunks),
+        missing_bytes=missing.missing_bytes,
+    )
+
+
+def ranges_to(ranges: Iterable[ChunkRange]) -> list[deployment_pb2.ChunkRange]:
+    """Field for field."""
+    return [deployment_pb2.ChunkRange(first=span.first, count=span.count) for span in ranges]
+
+
+def engine_to(engine: EngineInfo) -> deployment_pb2.EngineInfo:
+    """Field for field."""
+    return deployment_pb2.EngineInfo(**vars(engine))
+
+
+def phase_to(phase: Phase) -> deployment_pb2.Phase.ValueType:
+    """The wire's word for a phase."""
+    return _PHASES[phase]
+
+
+def status_to(status: Status) -> deployment_pb2.WatchDeploymentResponse:
+    """One step of a change."""
+    state = status.state
+    probes = [
+        deployment_pb2.ProbeResult(
+            name=probe.name, required=probe.required, passed=probe.passed, detail=probe.detail
+        )
+        for probe in status.probes
+    ]
+    return deployment_pb2.WatchDeploymentResponse(
+        phase=_PHASES[state.phase],
+        active_release=sha256_to(state.active),
+        candidate_release=sha256_to(state.candidate),
+        attempt=state.attempts,
+        message=state.message,
+        outcome=_OUTCOMES[state.outcome],
+        probes=probes,
+    )
+
+
+def release_to(release: StagedRelease, state: State) -> deployment_pb2.Release:
+    """A staged release and what it is to the board."""
+    manifest = release.manifest
+    return deployment_pb2.Release(
+        release=sha256_to(release.digest),
+        name=manifest.name,
+        version=manifest.version,
+        release_counter=manifest.release_counter,
+        size_bytes=manifest.size_bytes,
+        predicted_peak_bytes=manifest.memory.predicted_peak_bytes,
+        engine=manifest.engine.kind,
+        state=_release_state(release.digest, state),
+    )
+
+
+def generation_from(message: inference_pb2.GenerateRequest) -> GenerationRequest:
+    """A request with values in bounds; raises InputError."""
+    messages = [{"role": each.role, "content": each.content} for each in message.chat.messages]
+    chat = message.WhichOneof("input") == "chat"
+    if not (messages if chat else message.prompt):
+        raise InputError("The prompt is empty; give a prompt or a chat with at least one message.")
+    temperature = message.temperature if message.HasField("temperature") else 0.0
+    top_p = message.top_p if message.HasField("top_p") else 1.0
+    if not 0 <= temperature < float("inf"):
+        raise InputError(f"temperature is {temperature}; it must be 0 or more.")
+    if not 0 < top_p <= 1:
+        raise InputError(f"top_p is {top_p}; it must be above 0 and at most 1.")
+    if len(message.stop) > STOPS_MAX or "" in message.stop:
+        raise InputError(f"{len(message.stop)} stop strings; at most {STOPS_MAX}, none of them empty.")
+    return GenerationRequest(
+        prompt=None if chat else message.prompt,
+        messages=messages if chat else None,
+        max_tokens=message.max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=message.seed if message.HasField("seed") else None,
+        stop=tuple(message.stop),
+        ignore_eos=message.ignore_eos,
+    )
+
+
+def items_from(message: inference_pb2.ScoreRequest) -> list[ScoreItem]:
+    """Items within the call's bounds; raises InputError."""
+    most = max((len(item.continuations) for item in message.items), default=0)
+    if len(message.items) > ITEMS_MAX or most > CONTINUATIONS_MAX:
+        raise InputError(
+            f"{len(message.items)} items with up to {most} continuations; at most {ITEMS_MAX} and "
+            f"{CONTINUATIONS_MAX} in one call."
+        )
+    return [ScoreItem(item.context, tuple(item.continuations)) for item in message.items]
+
+
+def _chunk_from(message: common_pb2.Digest) -> tuple[str, int]:
+    if not 0 < message.size_bytes <= CHUNK_BYTES_MAX:
+        raise InputError(f"A chunk has 1 to {CHUNK_BYTES_MAX} bytes; {message.size_bytes} came.")
+    return sha256_from(message.sha256), message.size_bytes
+
+
+def _release_state(digest: str, state: State) -> deployment_pb2.ReleaseState.ValueType:
+    if digest == state.active:
+        return deployment_pb2.RELEASE_STATE_ACTIVE
+    if digest == state.candidate:
+        return deployment_pb2.RELEASE_STATE_CANDIDATE
+    if digest in state.denied:
+        return deployment_pb2.RELEASE_STATE_DENIED
+    if digest == state.previous:
+        return deployment_pb2.RELEASE_STATE_PREVIOUS
+    return deployment_pb2.RELEASE_STATE_STAGED

@@ -1,0 +1,81 @@
+"""How errors travel: one table from Reason to status code, and `google.rpc` details beside it."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import grpc.aio
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+from grpc_status import rpc_status
+
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.errors import EdgewrightError, InputError, OutsideError
+
+DOMAIN = "edgewright"
+RETRY_SECONDS = 1
+
+_CODES: dict[Reason.ValueType, StatusCode] = {
+    Reason.REASON_INVALID_ARGUMENT: StatusCode.INVALID_ARGUMENT,
+    Reason.REASON_DEADLINE_MISSING: StatusCode.INVALID_ARGUMENT,
+    Reason.REASON_PERMISSION: StatusCode.PERMISSION_DENIED,
+    Reason.REASON_DIGEST_MISMATCH: StatusCode.INVALID_ARGUMENT,
+    Reason.REASON_MANIFEST_INVALID: StatusCode.INVALID_ARGUMENT,
+    Reason.REASON_SIGNATURE_INVALID: StatusCode.INVALID_ARGUMENT,
+    Reason.REASON_KEY_UNTRUSTED: StatusCode.PERMISSION_DENIED,
+    Reason.REASON_DEVICE_MISMATCH: StatusCode.FAILED_PRECONDITION,
+    Reason.REASON_DOWNGRADE: StatusCode.FAILED_PRECONDITION,
+    Reason.REASON_MEMORY_BUDGET: StatusCode.FAILED_PRECONDITION,
+    Reason.REASON_DISK_SPACE: StatusCode.RESOURCE_EXHAUSTED,
+    Reason.REASON_BLOB_MISSING: StatusCode.FAILED_PRECONDITION,
+    Reason.REASON_RELEASE_UNKNOWN: StatusCode.NOT_FOUND,
+    Reason.REASON_RELEASE_IN_USE: StatusCode.FAILED_PRECONDITION,
+    Reason.REASON_RELEASE_DENIED: StatusCode.FAILED_PRECONDITION,
+    Reason.REASON_BUSY: StatusCode.ABORTED,
+    Reason.REASON_NO_ACTIVE_RELEASE: StatusCode.FAILED_PRECONDITION,
+    Reason.REASON_NO_PREVIOUS_RELEASE: StatusCode.FAILED_PRECONDITION,
+    Reason.REASON_ENGINE_UNAVAILABLE: StatusCode.FAILED_PRECONDITION,
+    Reason.REASON_ENGINE_FAILED: StatusCode.UNAVAILABLE,
+    Reason.REASON_CONTEXT_EXCEEDED: StatusCode.INVALID_ARGUMENT,
+    Reason.REASON_OVERLOADED: StatusCode.RESOURCE_EXHAUSTED,
+    Reason.REASON_UPLOAD_UNKNOWN: StatusCode.NOT_FOUND,
+    Reason.REASON_STORE_CORRUPT: StatusCode.DATA_LOSS,
+}
+_RETRY = frozenset({Reason.REASON_BUSY, Reason.REASON_OVERLOADED, Reason.REASON_ENGINE_FAILED})
+
+
+def code_of(error: EdgewrightError) -> StatusCode:
+    """The status code of an error."""
+    if error.reason in _CODES:
+        return _CODES[error.reason]
+    if isinstance(error, InputError):
+        return StatusCode.INVALID_ARGUMENT
+    return StatusCode.UNAVAILABLE if isinstance(error, OutsideError) else StatusCode.FAILED_PRECONDITION
+
+
+def status_of(error: EdgewrightError, *details: Message) -> status_pb2.Status:
+    """The whole status: code, sentence, ErrorInfo, RetryInfo where trying again can help, then `details`."""
+    reason = Reason.Name(error.reason).removeprefix("REASON_")
+    info: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)]
+    if error.reason in _RETRY:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromSeconds(RETRY_SECONDS)
+        info.append(retry)
+    packed = [_pack(detail) for detail in (*info, *details)]
+    return status_pb2.Status(code=code_of(error).value[0], message=str(error), details=packed)
+
+
+async def abort(
+    context: grpc.aio.ServicerContext[Any, Any], error: EdgewrightError, *details: Message
+) -> NoReturn:
+    """Ends the call with this error."""
+    status = rpc_status.to_status(status_of(error, *details))
+    await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+def _pack(detail: Message) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(detail)
+    return packed

@@ -1,0 +1,93 @@
+"""TelemetryService: messages in, messages out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from edgewright.v1 import telemetry_pb2, telemetry_pb2_grpc
+from edgewright_agent.deployer import Deployer
+from edgewright_agent.engines import Finish, GenerationRequest, Token
+from edgewright_agent.errors import BusyError, InputError
+from edgewright_agent.inference import Inference
+from edgewright_agent.services.messages import sha256_to
+from edgewright_agent.telemetry import Telemetry
+from edgewright_agent.telemetry.benchmark import BenchmarkPlan, run_benchmark
+from edgewright_agent.telemetry.proto import benchmark_to_proto, snapshot_to_proto
+
+Context = grpc.aio.ServicerContext[Any, Any]
+INTERVAL_SECONDS = (0.1, 60.0)
+
+
+class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
+    """See `telemetry.proto` for what each call promises."""
+
+    def __init__(self, telemetry: Telemetry, deployer: Deployer, inference: Inference) -> None:
+        self._telemetry = telemetry
+        self._deployer = deployer
+        self._inference = inference
+        self._benchmarking = asyncio.Lock()
+
+    async def GetSnapshot(  # noqa: N802
+        self, request: telemetry_pb2.GetSnapshotRequest, context: Context
+    ) -> telemetry_pb2.GetSnapshotResponse:
+        """Everything measured, as of now."""
+        return telemetry_pb2.GetSnapshotResponse(snapshot=await self._snapshot())
+
+    async def WatchTelemetry(  # noqa: N802
+        self, request: telemetry_pb2.WatchTelemetryRequest, context: Context
+    ) -> AsyncIterator[telemetry_pb2.WatchTelemetryResponse]:
+        """A snapshot every interval."""
+        interval_seconds = request.interval_seconds or 1.0
+        low, high = INTERVAL_SECONDS
+        if not low <= interval_seconds <= high:
+            raise InputError(f"The interval is {interval_seconds:g} s; it must be {low:g} to {high:g} s.")
+        while True:
+            yield telemetry_pb2.WatchTelemetryResponse(snapshot=await self._snapshot())
+            await asyncio.sleep(interval_seconds)
+
+    async def RunBenchmark(  # noqa: N802
+        self, request: telemetry_pb2.RunBenchmarkRequest, context: Context
+    ) -> AsyncIterator[telemetry_pb2.RunBenchmarkResponse]:
+        """Progress, then the result."""
+        if self._benchmarking.locked():
+            raise BusyError("A benchmark is under way. Try again when it has ended.")
+        async with self._benchmarking:
+            manifest = self._deployer.serving().release.manifest
+            engine_files = [
+                file for file in manifest.files if file.path.startswith(f"{manifest.engine.folder}/")
+            ]
+            events = run_benchmark(
+                _plan_from(request),
+                self._generate,
+                self._telemetry,
+                context_tokens=manifest.limits.context_tokens,
+                weights_bytes=sum(file.size_bytes for file in engine_files),
+            )
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    yield benchmark_to_proto(event)
+
+    async def _generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+        async with contextlib.aclosing(self._inference.generate(request, patient=True)) as events:
+            async for event in events:
+                yield event if isinstance(event, Token) else event.finish
+
+    async def _snapshot(self) -> telemetry_pb2.Snapshot:
+        snapshot = await asyncio.to_thread(self._telemetry.snapshot)
+        return snapshot_to_proto(snapshot, sha256_to(self._deployer.state.active))
+
+
+def _plan_from(request: telemetry_pb2.RunBenchmarkRequest) -> BenchmarkPlan:
+    return BenchmarkPlan(
+        prompts=request.prompts,
+        input_tokens=request.input_tokens,
+        output_tokens=request.output_tokens,
+        concurrency=request.concurrency,
+        warmup_prompts=request.warmup_prompts,
+    )

@@ -1,0 +1,131 @@
+"""Durable files: the few system calls that survive a power cut, in the order that makes them do so.
+
+Write a temporary file beside the target, fsync it, rename it, fsync the folder (RAUC, `src/artifacts.c`).
+Whoever reads sees the old file or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.errors import OutsideError
+
+TEMPORARY_PREFIX = ".tmp-"
+_READ_BYTES = 1024 * 1024
+
+
+class FileSystem:
+    """Every call that durability rests on. A test gives the store one that forgets what was not synced."""
+
+    def create(self, path: Path) -> int:
+        """A new, empty file, open for reading and writing."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+    def open(self, path: Path) -> int:
+        """A file that exists, open for reading and writing."""
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def close(self, file: int) -> None:
+        """Closes the file; promises nothing about its bytes."""
+        os.close(file)
+
+    def allocate(self, file: int, size_bytes: int) -> None:
+        """Claims the disk blocks now, so that a full disk is an answer and not an accident later."""
+        if size_bytes:
+            os.posix_fallocate(file, 0, size_bytes)
+
+    def write(self, file: int, data: bytes | memoryview, offset: int) -> None:
+        """Writes all of `data` at `offset`."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(file, view, offset)
+            view, offset = view[written:], offset + written
+
+    def sync_data(self, file: int) -> None:
+        """The bytes, and the size if it changed."""
+        os.fdatasync(file)
+
+    def sync_file(self, file: int) -> None:
+        """The bytes and the mode."""
+        os.fsync(file)
+
+    def sync_folder(self, path: Path) -> None:
+        """The names in the folder."""
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Replaces `target` at one stroke."""
+        source.rename(target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """A second name for the same bytes."""
+        target.hardlink_to(source)
+
+    def unlink(self, path: Path) -> None:
+        """Removes a name; nothing if it is gone."""
+        path.unlink(missing_ok=True)
+
+    def set_read_only(self, file: int) -> None:
+        """Mode 0444."""
+        os.fchmod(file, 0o444)
+
+    def make_folder(self, path: Path) -> None:
+        """The folder and its parents, each durably named in the one above."""
+        if not path.is_dir():
+            self.make_folder(path.parent)
+            path.mkdir(exist_ok=True)
+            self.sync_folder(path.parent)
+
+
+def write_durably(fs: FileSystem, path: Path, data: bytes) -> None:
+    """Replaces `path` by `data`: after a crash at any point it holds the old bytes or the new ones.
+
+    Raises OutsideError (`DISK_SPACE` if that is why).
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+    with disk_errors(path):
+        fs.unlink(temporary)
+        file = fs.create(temporary)
+        try:
+            fs.write(file, data, 0)
+            fs.sync_file(file)
+        finally:
+            fs.close(file)
+        publish(fs, temporary, path)
+
+
+def publish(fs: FileSystem, temporary: Path, target: Path) -> None:
+    """Gives what is already durable under `temporary` its final name, durably."""
+    fs.rename(temporary, target)
+    fs.sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns the system's errors into ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message = f"The disk is full: {path} could not be written. Delete a release or free some space."
+            raise OutsideError(message, Reason.REASON_DISK_SPACE) from error
+        raise OutsideError(f"{path} could not be written: {error.strerror}.") from error
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of the file's bytes, in hex, read a mebibyte at a time."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while data := file.read(_READ_BYTES):
+            digest.update(data)
+    return digest.hexdigest()

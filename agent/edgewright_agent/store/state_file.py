@@ -1,0 +1,48 @@
+"""A small JSON value on disk: versioned, checksummed, and with its predecessor beside it."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+from edgewright_agent.store.files import FileSystem, write_durably
+
+
+class StateFile:
+    """Reads and replaces one value. A torn or altered file is noticed, and its predecessor used."""
+
+    def __init__(self, fs: FileSystem, path: Path) -> None:
+        self._fs = fs
+        self._path = path
+        self._previous = path.with_name(f"{path.name}.prev")
+        self._generation = 0
+
+    def read(self) -> dict[str, Any] | None:
+        """The newest whole value, or None if there is none."""
+        found = [entry for entry in (_read(self._path), _read(self._previous)) if entry is not None]
+        if not found:
+            return None
+        self._generation, value = max(found, key=lambda entry: entry[0])
+        return value
+
+    def write(self, value: dict[str, Any]) -> None:
+        """Replaces the value; after a crash at any point `read` gives the old one or the new one."""
+        self._generation += 1
+        body = json.dumps({"generation": self._generation, "value": value}, sort_keys=True)
+        text = json.dumps({"crc32": zlib.crc32(body.encode()), "body": body}, indent=1)
+        if _read(self._path) is not None:  # a broken file must not replace a whole predecessor
+            write_durably(self._fs, self._previous, self._path.read_bytes())
+        write_durably(self._fs, self._path, text.encode())
+
+
+def _read(path: Path) -> tuple[int, dict[str, Any]] | None:
+    try:
+        envelope = json.loads(path.read_bytes())
+        if zlib.crc32(envelope["body"].encode()) != envelope["crc32"]:
+            return None
+        body = json.loads(envelope["body"])
+        return int(body["generation"]), dict(body["value"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None

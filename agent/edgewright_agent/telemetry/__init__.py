@@ -1,0 +1,27 @@
+"""What serving costs on this board: latency, memory, energy, temperature, clocks."""
+
+from __future__ import annotations
+
+from edgewright_agent.telemetry.monitor import Telemetry
+from edgewright_agent.telemetry.serving import RequestWindow
+from edgewright_agent.telemetry.types import (
+    EnergyRail,
+    EnergyWindow,
+    Memory,
+    RequestSummary,
+    Sensor,
+    Serving,
+    Snapshot,
+)
+
+__all__ = [
+    "EnergyRail",
+    "EnergyWindow",
+    "Memory",
+    "RequestSummary",
+    "RequestWindow",
+    "Sensor",
+    "Serving",
+    "Snapshot",
+    "Telemetry",
+]

@@ -1,0 +1,36 @@
+"""Clocks: CPUs by cpufreq (kHz), GPU and memory by devfreq (Hz)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgewright_agent.telemetry.sysfs import NoDataError, read_int
+from edgewright_agent.telemetry.types import Clock
+
+DEVFREQ_UNITS = (("gpu", re.compile(r"gpu|ga10b|gv11b|gp10b|gm20b")), ("emc", re.compile(r"emc")))
+
+
+def read(root: Path) -> tuple[Clock, ...]:
+    """Every clock that answers. Raises NoDataError."""
+    clocks = (*_cpus(root), *_devfreq(root))
+    if not clocks:
+        raise NoDataError("neither cpufreq nor devfreq tells a clock")
+    return clocks
+
+
+def _cpus(root: Path) -> Iterator[Clock]:
+    folders = root.glob("sys/devices/system/cpu/cpu[0-9]*")
+    for folder in sorted(folders, key=lambda path: (len(path.name), path.name)):
+        kilohertz = read_int(folder / "cpufreq/scaling_cur_freq")
+        if kilohertz is not None:
+            yield Clock(folder.name, kilohertz * 1000)
+
+
+def _devfreq(root: Path) -> Iterator[Clock]:
+    for folder in sorted(root.glob("sys/class/devfreq/*")):
+        unit = next((name for name, pattern in DEVFREQ_UNITS if pattern.search(folder.name)), None)
+        hertz = read_int(folder / "cur_freq") if unit else None
+        if unit and hertz is not None:
+            yield Clock(unit, hertz)

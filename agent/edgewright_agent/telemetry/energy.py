@@ -1,0 +1,115 @@
+"""Energy from samples: one meter per rail, a joule counter that only rises.
+
+Power rails are integrated by the trapezoid rule, E += (P0 + P1) / 2 · (t1 - t0); counters (RAPL, NVML) by
+differences modulo their range. A stretch of more than a second without a sample is a gap: it is counted
+as one, and its energy is not.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+GAP_SECONDS = 1.0
+HISTORY_SECONDS = 1200.0  # how far back a request's window may begin
+
+
+@dataclass(frozen=True)
+class Point:
+    """The counter at a moment."""
+
+    seconds: float
+    joules: float
+    gaps: int
+
+
+class Meter:
+    """The joule counter of one rail. Fed by one thread, read by any."""
+
+    def __init__(self, wraps_at_joules: float | None = None) -> None:
+        self._wraps_at_joules = wraps_at_joules
+        self._last: tuple[float, float] | None = None  # time, watts or counter
+        self._history: list[Point] = []  # appended to or replaced, never shortened: readers need no lock
+        self.joules = 0.0
+        self.samples = 0
+        self.gaps = 0
+
+    def add_watts(self, seconds: float, watts: float | None) -> None:
+        """A power sample at `seconds`; None if the sensor did not answer."""
+        self._add(seconds, watts, is_counter=False)
+
+    def add_counter(self, seconds: float, joules: float | None) -> None:
+        """A reading of an energy counter at `seconds`; None if the sensor did not answer."""
+        self._add(seconds, joules, is_counter=True)
+
+    @property
+    def last_seconds(self) -> float | None:
+        """When the last sample was taken."""
+        return None if self._last is None else self._last[0]
+
+    def watts(self, over_seconds: float = 1.0) -> float | None:
+        """Mean power over the last second of samples; None before there are two, or across a gap."""
+        history = self._history
+        if len(history) < 2:
+            return None
+        last = history[-1]
+        start = bisect_right(history, last.seconds - over_seconds - 1e-9, key=_seconds)
+        first = history[min(start, len(history) - 2)]
+        if first.gaps != last.gaps:
+            return None
+        return (last.joules - first.joules) / (last.seconds - first.seconds)
+
+    def between(self, start: float, end: float) -> float | None:
+        """Joules from `start` to `end`, both by interpolation; None outside the history or across a gap.
+
+        `end` may lie up to a second after the last sample: power is then taken to have stayed as it was.
+        """
+        history = self._history
+        first, last = _at(history, start), _at(history, end)
+        if first is None or last is None or first.gaps != last.gaps:
+            return None
+        return max(0.0, last.joules - first.joules)
+
+    def _add(self, seconds: float, value: float | None, *, is_counter: bool) -> None:
+        if value is None:
+            return
+        if self._last is not None:
+            before, previous = self._last
+            elapsed = seconds - before
+            if elapsed <= 0:
+                return
+            if elapsed > GAP_SECONDS:
+                self.gaps += 1
+            elif is_counter:
+                self.joules += self._counter_difference(previous, value)
+            else:
+                self.joules += (previous + value) / 2 * elapsed
+        self._last = (seconds, value)
+        self.samples += 1
+        self._history.append(Point(seconds, self.joules, self.gaps))
+        if self._history[0].seconds < seconds - 2 * HISTORY_SECONDS:
+            keep = bisect_right(self._history, seconds - HISTORY_SECONDS, key=_seconds)
+            self._history = self._history[keep:]
+
+    def _counter_difference(self, before: float, now: float) -> float:
+        if now >= before:
+            return now - before
+        if self._wraps_at_joules is None or before > self._wraps_at_joules:
+            return 0.0  # the counter was reset: what happened in between is unknown
+        return now + self._wraps_at_joules - before
+
+
+def _seconds(point: Point) -> float:
+    return point.seconds
+
+
+def _at(history: list[Point], seconds: float) -> Point | None:
+    """The counter at `seconds`, by linear interpolation; None outside the history or inside a gap."""
+    if len(history) < 2 or not history[0].seconds <= seconds <= history[-1].seconds + GAP_SECONDS:
+        return None
+    after = min(bisect_right(history, seconds, key=_seconds), len(history) - 1)
+    left, right = history[after - 1], history[after]
+    if left.gaps != right.gaps:
+        return None
+    slope = (right.joules - left.joules) / (right.seconds - left.seconds)
+    return Point(seconds, left.joules + slope * (seconds - left.seconds), left.gaps)

@@ -1,0 +1,166 @@
+"""`Telemetry`: one thread that samples the board, and the requests it serves."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from edgewright_agent.engines.protocol import EngineMemory
+from edgewright_agent.telemetry import memory
+from edgewright_agent.telemetry.power import PowerMeter
+from edgewright_agent.telemetry.registry import discover_rails, read_gauges
+from edgewright_agent.telemetry.serving import RequestWindow, ServingStats
+from edgewright_agent.telemetry.sysfs import NoDataError
+from edgewright_agent.telemetry.types import (
+    BoardMemory,
+    EnergyMark,
+    EnergyRail,
+    Memory,
+    Sensor,
+    Serving,
+    Snapshot,
+)
+from edgewright_profiles import DeviceProfile
+
+SAMPLE_SECONDS = 0.1  # energy and memory
+GAUGE_SECONDS = 1.0  # all that changes slowly
+
+
+class Telemetry:
+    """Samples power and memory at 10 Hz and everything else at 1 Hz, in one background thread.
+
+    All methods may be called from any thread; only `start` and those named sample wait for a sensor.
+    """
+
+    def __init__(
+        self,
+        profile: DeviceProfile,
+        root: Path = Path("/"),
+        *,
+        budget_bytes: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`root` holds `/sys`, `/proc`, `/etc` and `/var`; the budget is the profile's unless given."""
+        self._profile, self._root, self._clock = profile, root, clock
+        self._budget_bytes = profile.budget_bytes() if budget_bytes is None else budget_bytes
+        rails, self._energy_sensors = discover_rails(root)
+        whole = profile.whole_module_rails
+        self._power = PowerMeter(rails, whole.value if whole is not None else ())
+        self._serving = ServingStats()
+        self._engine_memory: Callable[[], EngineMemory] | None = None
+        self._gauges: dict[str, Any] = {}
+        self._gauge_sensors: tuple[Sensor, ...] = ()
+        self._used_peak_bytes = 0
+        self._sampling = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Takes a first sample, then goes on in the background. Starting twice changes nothing."""
+        if self._thread is None:
+            self.sample()
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the background thread."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def sample(self) -> None:
+        """Takes one sample of everything."""
+        self._sample_fast()
+        self._gauges, self._gauge_sensors = read_gauges(self._root)
+
+    def now(self) -> float:
+        """The clock of all windows and samples, in seconds."""
+        return self._clock()
+
+    def request(self) -> RequestWindow:
+        """A request is admitted now. Mark its tokens, then end, fail or reject it."""
+        return RequestWindow(self._serving, self._power.window, self._clock)
+
+    def reset_serving(self) -> None:
+        """A new release serves: its counters begin at zero. Open windows still count for the old one."""
+        self._serving = ServingStats()
+
+    def set_engine_memory_source(self, source: Callable[[], EngineMemory] | None) -> None:
+        """Where the engine's memory is read from, at each snapshot; None: no engine runs."""
+        self._engine_memory = source
+
+    def serving(self) -> Serving:
+        """The active release's requests."""
+        return self._serving.serving()
+
+    def energy(self) -> EnergyRail | None:
+        """The rail that speaks for the board, or for as much of it as is measured; None without sensors."""
+        return self._power.best()
+
+    def sample_energy(self) -> EnergyMark | None:
+        """Reads all rails now; the mark is of the rail `energy` gives. None without sensors."""
+        with self._sampling:
+            self._power.sample(self._clock)
+            return self._power.mark()
+
+    def engine_memory(self) -> EngineMemory | None:
+        """The engine's memory now; None if no engine runs."""
+        source = self._engine_memory
+        return None if source is None else source()
+
+    def snapshot(self) -> Snapshot:
+        """Everything measured. Gauges are at most a second old while the thread runs."""
+        if not self._gauge_sensors:
+            self.sample()
+        gauges = self._gauges
+        return Snapshot(
+            unix_seconds=time.time(),
+            monotonic_seconds=self._clock(),
+            profile_id=self._profile.id,
+            serving=self.serving(),
+            memory=self._memory(gauges.get("memory")),
+            energy=self._power.rails(),
+            temperatures=gauges.get("thermal", ()),
+            power_mode=gauges.get("power_mode"),
+            sensors=(*self._energy_sensors, *self._gauge_sensors),
+            gpu_load_ratio=gauges.get("gpu_load"),
+            clocks=gauges.get("clocks", ()),
+        )
+
+    def _memory(self, board: BoardMemory | None) -> Memory | None:
+        if board is None:
+            return None
+        return Memory(
+            total_bytes=board.total_bytes,
+            available_bytes=board.available_bytes,
+            swap_used_bytes=board.swap_used_bytes,
+            budget_bytes=self._budget_bytes,
+            agent_bytes=int(psutil.Process(os.getpid()).memory_info().rss),
+            used_peak_bytes=self._used_peak_bytes,
+            engine=self.engine_memory(),
+        )
+
+    def _sample_fast(self) -> None:
+        self.sample_energy()
+        try:
+            board = memory.read(self._root)
+        except NoDataError:
+            return  # the gauge of the same name says so
+        self._used_peak_bytes = max(self._used_peak_bytes, board.total_bytes - board.available_bytes)
+
+    def _run(self) -> None:
+        gauges_due = time.monotonic() + GAUGE_SECONDS
+        while not self._stop.wait(SAMPLE_SECONDS):
+            if time.monotonic() >= gauges_due:
+                gauges_due = time.monotonic() + GAUGE_SECONDS
+                self.sample()
+            else:
+                self._sample_fast()

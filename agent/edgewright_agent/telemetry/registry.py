@@ -1,0 +1,68 @@
+"""Every collector, by name. To add one, write its file and add a line here.
+
+A collector takes the root of `/sys` and `/proc` and raises NoDataError where its hardware is absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgewright_agent.telemetry import (
+    clocks,
+    gpu_load,
+    ina238,
+    ina3221,
+    memory,
+    nvml,
+    nvpmodel,
+    rapl,
+    thermal,
+)
+from edgewright_agent.telemetry.rails import Rail
+from edgewright_agent.telemetry.sysfs import NoDataError
+from edgewright_agent.telemetry.types import Sensor
+
+ENERGY_SOURCES: dict[str, Callable[[Path], tuple[Rail, ...]]] = {
+    "ina3221": ina3221.discover,
+    "ina238": ina238.discover,
+    "rapl": rapl.discover,
+    "nvml": nvml.discover,
+}
+
+GAUGES: dict[str, Callable[[Path], Any]] = {
+    "memory": memory.read,
+    "thermal": thermal.read,
+    "gpu_load": gpu_load.read,
+    "clocks": clocks.read,
+    "power_mode": nvpmodel.read,
+}
+
+
+def discover_rails(root: Path) -> tuple[tuple[Rail, ...], tuple[Sensor, ...]]:
+    """All rails of all energy sources, and what each source said."""
+    rails: list[Rail] = []
+    sensors: list[Sensor] = []
+    for name, discover in ENERGY_SOURCES.items():
+        try:
+            found = discover(root)
+        except NoDataError as absent:
+            sensors.append(Sensor(name, False, str(absent)))
+        else:
+            rails.extend(found)
+            sensors.append(Sensor(name, True, ", ".join(rail.name for rail in found)))
+    return tuple(rails), tuple(sensors)
+
+
+def read_gauges(root: Path) -> tuple[dict[str, Any], tuple[Sensor, ...]]:
+    """Values of the gauges that have one, and what each gauge said."""
+    values: dict[str, Any] = {}
+    sensors: list[Sensor] = []
+    for name, read in GAUGES.items():
+        try:
+            values[name] = read(root)
+            sensors.append(Sensor(name, True))
+        except NoDataError as absent:
+            sensors.append(Sensor(name, False, str(absent)))
+    return values, tuple(sensors)

@@ -1,0 +1,173 @@
+"""Latency of requests: windows on a monotonic clock, and their distributions.
+
+TTFT = admission to first token. ITL = each token to the next. TPOT = (last - first) / (tokens - 1).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from edgewright_agent.telemetry.types import Distribution, EnergyWindow, RequestSummary, Serving
+
+VALUES_MAX = 1000
+
+EnergyBetween = Callable[[float, float, float], "EnergyWindow | None"]
+
+
+def percentile(ordered: list[float], ratio: float) -> float:
+    """The value at `ratio` (0 to 1) of an ordered, non-empty list, by linear interpolation."""
+    position = ratio * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+
+
+def distribution(values: Iterable[float]) -> Distribution:
+    """Count, mean and percentiles of `values`; all zero if there are none."""
+    ordered = sorted(values)
+    if not ordered:
+        return Distribution()
+    return Distribution(
+        count=len(ordered),
+        mean=sum(ordered) / len(ordered),
+        p50=percentile(ordered, 0.50),
+        p90=percentile(ordered, 0.90),
+        p99=percentile(ordered, 0.99),
+        max=ordered[-1],
+    )
+
+
+class ServingStats:
+    """Counters and the last `values_max` values of one release's requests. Thread-safe."""
+
+    def __init__(self, values_max: int = VALUES_MAX) -> None:
+        self._lock = threading.Lock()
+        self._requests = self._failed = self._rejected = self._in_flight = 0
+        self._prompt_tokens = self._generated_tokens = 0
+        self._ttft: deque[float] = deque(maxlen=values_max)
+        self._tpot: deque[float] = deque(maxlen=values_max)
+        self._itl: deque[float] = deque(maxlen=values_max)
+
+    def admit(self) -> None:
+        """A request begins."""
+        with self._lock:
+            self._requests += 1
+            self._in_flight += 1
+
+    def reject(self) -> None:
+        """The request was turned away: it does not count as one."""
+        with self._lock:
+            self._requests -= 1
+            self._in_flight -= 1
+            self._rejected += 1
+
+    def fail(self) -> None:
+        """The request ended in an error."""
+        with self._lock:
+            self._in_flight -= 1
+            self._failed += 1
+
+    def inter_token(self, seconds: float) -> None:
+        """Time from a token to the next."""
+        with self._lock:
+            self._itl.append(seconds)
+
+    def end(self, prompt_tokens: int, generated_tokens: int, ttft: float | None, tpot: float | None) -> None:
+        """The request ended well."""
+        with self._lock:
+            self._in_flight -= 1
+            self._prompt_tokens += prompt_tokens
+            self._generated_tokens += generated_tokens
+            if ttft is not None:
+                self._ttft.append(ttft)
+            if tpot is not None:
+                self._tpot.append(tpot)
+
+    def serving(self) -> Serving:
+        """The state now."""
+        with self._lock:
+            ttft, tpot, itl = list(self._ttft), list(self._tpot), list(self._itl)
+            counters = Serving(
+                requests=self._requests,
+                requests_failed=self._failed,
+                requests_rejected=self._rejected,
+                requests_in_flight=self._in_flight,
+                prompt_tokens=self._prompt_tokens,
+                generated_tokens=self._generated_tokens,
+            )
+        return Serving(
+            **{
+                **vars(counters),
+                "time_to_first_token_seconds": distribution(ttft),
+                "time_per_output_token_seconds": distribution(tpot),
+                "inter_token_latency_seconds": distribution(itl),
+            }
+        )
+
+
+class RequestWindow:
+    """One request, from admission to its end. The first of `end`, `fail` and `reject` counts.
+
+    Mark every token once: the first with `first_token()` or `token()`, the others with `token()`.
+    """
+
+    def __init__(self, stats: ServingStats, energy: EnergyBetween, clock: Callable[[], float]) -> None:
+        self._stats, self._energy, self._clock = stats, energy, clock
+        self._open = True
+        self._admitted = clock()
+        self._first: float | None = None
+        self._last: float | None = None
+        self._tokens = 0
+        stats.admit()
+
+    def first_token(self) -> None:
+        """The first token came out of the engine."""
+        self.token()
+
+    def token(self) -> None:
+        """A token came out of the engine."""
+        now = self._clock()
+        if self._last is None:
+            self._first = now
+        else:
+            self._stats.inter_token(now - self._last)
+        self._last = now
+        self._tokens += 1
+
+    def end(self, prompt_tokens: int = 0, generated_tokens: int | None = None) -> RequestSummary:
+        """The request ended well (or its client left). Token counts are the engine's; default: the marks."""
+        generated = self._tokens if generated_tokens is None else generated_tokens
+        summary = self._summary(generated)
+        if self._open:
+            self._open = False
+            self._stats.end(
+                prompt_tokens,
+                generated,
+                summary.time_to_first_token_seconds,
+                summary.time_per_output_token_seconds,
+            )
+        return summary
+
+    def fail(self) -> None:
+        """The request ended in an error."""
+        if self._open:
+            self._open = False
+            self._stats.fail()
+
+    def reject(self) -> None:
+        """The request was turned away before it reached the engine."""
+        if self._open:
+            self._open = False
+            self._stats.reject()
+
+    def _summary(self, generated: int) -> RequestSummary:
+        if self._first is None or self._last is None:
+            return RequestSummary(None, None, None)
+        tpot = (self._last - self._first) / (generated - 1) if generated > 1 else None
+        return RequestSummary(
+            time_to_first_token_seconds=self._first - self._admitted,
+            time_per_output_token_seconds=tpot,
+            energy=self._energy(self._admitted, self._first, self._last),
+        )

@@ -1,0 +1,140 @@
+"""What telemetry reports, as plain values. One dataclass for each message in `telemetry.proto`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgewright_agent.engines.protocol import EngineMemory
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """Whether a collector found its hardware; `detail` says why not, where not."""
+
+    name: str
+    available: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Of the last 1,000 values at most. Percentiles interpolate linearly between order statistics."""
+
+    count: int = 0
+    mean: float = 0.0
+    p50: float = 0.0
+    p90: float = 0.0
+    p99: float = 0.0
+    max: float = 0.0
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Requests since the active release was started."""
+
+    requests: int = 0  # accepted, ended or not
+    requests_failed: int = 0
+    requests_rejected: int = 0
+    requests_in_flight: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    time_to_first_token_seconds: Distribution = Distribution()
+    time_per_output_token_seconds: Distribution = Distribution()
+    inter_token_latency_seconds: Distribution = Distribution()
+
+
+@dataclass(frozen=True)
+class BoardMemory:
+    """`/proc/meminfo`, now."""
+
+    total_bytes: int
+    available_bytes: int
+    swap_used_bytes: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The board's memory, the budget, and who takes how much."""
+
+    total_bytes: int
+    available_bytes: int
+    swap_used_bytes: int
+    budget_bytes: int
+    agent_bytes: int
+    used_peak_bytes: int  # most of total - available seen
+    engine: EngineMemory | None = None
+
+
+@dataclass(frozen=True)
+class EnergyRail:
+    """A joule counter since telemetry started. `watts` is the mean over the last second."""
+
+    name: str
+    source: str  # ina3221, ina238, rapl, nvml
+    whole_module: bool
+    joules: float
+    watts: float | None
+    samples: int
+    gaps: int  # stretches over 1 s without a sample; not in joules
+
+
+@dataclass(frozen=True)
+class EnergyMark:
+    """A rail's counter and when it was read, so that two marks give exact joules and seconds."""
+
+    seconds: float
+    rail: EnergyRail
+
+
+@dataclass(frozen=True)
+class EnergyWindow:
+    """Energy of one request: admission to first token, first to last token.
+
+    Requests that overlap share the rail: each window then holds the energy of all of them.
+    """
+
+    rail: str
+    prefill_joules: float
+    decode_joules: float
+
+
+@dataclass(frozen=True)
+class RequestSummary:
+    """What one request took. TPOT = (last token - first token) / (tokens - 1)."""
+
+    time_to_first_token_seconds: float | None  # None: it ended without a token
+    time_per_output_token_seconds: float | None  # None: fewer than two tokens
+    energy: EnergyWindow | None  # None: no energy sensor, or it had a gap
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """A thermal zone."""
+
+    zone: str
+    celsius: float
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A clock: cpu0, gpu, emc."""
+
+    unit: str
+    hertz: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything measured, as of one moment."""
+
+    unix_seconds: float
+    monotonic_seconds: float
+    profile_id: str
+    serving: Serving
+    memory: Memory | None  # None: /proc/meminfo can't be read
+    energy: tuple[EnergyRail, ...] = ()
+    temperatures: tuple[Temperature, ...] = ()
+    power_mode: str | None = None
+    sensors: tuple[Sensor, ...] = ()
+    gpu_load_ratio: float | None = None
+    clocks: tuple[Clock, ...] = ()

@@ -1,0 +1,74 @@
+"""`edgewright`: the host's command line. Commands parse, call and print; nothing here imports torch.
+
+Exit codes: 0 done, 1 the answer is no, 2 bad input, 3 something outside failed, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from edgewright_agent import __version__
+from edgewright_agent.errors import EdgewrightError
+from edgewright_builder import cli_build, cli_device, cli_keys, cli_profiles
+
+app = typer.Typer(
+    name="edgewright",
+    help="Specialised 4-bit language models for Jetson-class boards, made under a memory budget.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(cli_profiles.app, name="profiles")
+cli_build.register(app)
+cli_device.register(app)
+cli_keys.register(app)
+
+EXTRA_OF_MODULE = {
+    "torch": "builder", "transformers": "builder", "peft": "builder", "optuna": "builder", "gptqmodel": "builder",
+    "safetensors": "builder", "onnx": "builder", "onnxruntime_genai": "onnx", "tokenizers": "onnx",
+    "lm_eval": "harness",
+}  # fmt: skip
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command line; every expected failure is one sentence on stderr and an exit code."""
+    try:
+        app()
+    except EdgewrightError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if (extra := EXTRA_OF_MODULE.get((error.name or "").split(".")[0])) is None:
+            raise
+        _say(f"This command needs {error.name}, which is not installed: pip install 'edgewright[{extra}]'.")
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        where = f" at {Path(os.fsdecode(error.filename))}" if error.filename else ""
+        _say(f"The disk refused to write{where}: {os.strerror(error.errno)}. Make room or choose another folder.")
+        sys.exit(3)
+    except KeyboardInterrupt:
+        _say("Stopped. Run the same command again with --resume to go on.")
+        sys.exit(130)
+
+
+def _say(sentence: str) -> None:
+    if os.environ.get("EDGEWRIGHT_TRACEBACK"):
+        traceback.print_exc()
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"edgewright: {sentence}", markup=False)

@@ -1,0 +1,124 @@
+"""`edgewright build` and `edgewright report`."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.console import Console
+
+from edgewright_agent.errors import InputError, RefusedError
+from edgewright_builder.keys import load_signing_key
+from edgewright_builder.recipe import load_recipe
+from edgewright_builder.units import format_bytes, parse_bytes
+from edgewright_profiles import load_profile
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the command line."""
+    app.command()(build)
+    app.command()(report)
+
+
+def build(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)],
+    device: Annotated[str, typer.Option(help="A device profile's id or file.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.", show_default=False)],
+    credentials: Annotated[
+        Path | None,
+        typer.Option(envvar="EDGEWRIGHT_CREDENTIALS", help="Folder of `edgewright keys create`.", show_default=False),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Most memory the model may take, like 180MiB; default: the profile's.")
+    ] = None,
+    benchmarks: Annotated[
+        Path | None, typer.Option(help="Folder of TASK/eval.jsonl; overrides the recipe's.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on in a run folder that exists.")] = False,
+) -> None:
+    """Make a signed artifact: data, distillation, search, GPTQ, export, evaluation."""
+    console = Console(highlight=False)
+    settings = load_recipe(recipe)
+    if benchmarks is not None:
+        evaluate = settings.evaluate.model_copy(update={"benchmarks": benchmarks.resolve()})
+        settings = settings.model_copy(update={"evaluate": evaluate})
+    profile = load_profile(device)
+    budget_bytes = parse_bytes(budget) if budget else profile.budget_bytes()
+    signing_key = _signing_key(credentials)
+    with _run_folder(out, resume):
+        from edgewright_builder.pipeline import Build
+        from edgewright_builder.pipeline import build as run_pipeline
+        from edgewright_builder.progress import Reporter
+        from edgewright_builder.run import Run
+
+        _quiet_libraries()
+        job = Build(settings, profile, budget_bytes, Run(out, Reporter(console)), signing_key)
+        plan = job.plan
+        console.print(
+            f"{settings.name} for {profile.name}: {plan.configuration.layers} of {plan.layers_full} layers, "
+            f"{plan.configuration.embedding_bits}-bit embeddings, predicted peak "
+            f"{format_bytes(plan.memory.peak_bytes)} ± {format_bytes(plan.error_bytes)} "
+            f"of a budget of {format_bytes(budget_bytes)}",
+            soft_wrap=True,
+        )
+        shutil.copyfile(recipe, out / "recipe.yaml")
+        package = run_pipeline(job)
+    console.print(
+        f"Artifact {package.summary['artifact'][:12]} in {out / 'artifact'}: "
+        f"{format_bytes(package.summary['size_bytes'])}, "
+        f"{package.summary['times_smaller_than_bf16']:.2f} times smaller than the 16-bit student",
+        soft_wrap=True,
+    )
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)],
+) -> None:
+    """Write RUN/report.html and print the key numbers."""
+    from edgewright_builder.report import write_report
+    from edgewright_builder.report.terminal import summary_table
+
+    if not (run / "plan.json").is_file():
+        raise InputError(f"{run} is not a run: it has no plan.json. `edgewright build` makes one.")
+    path = write_report(run)
+    console = Console(highlight=False)
+    console.print(summary_table(run))
+    console.print(f"Report: {path.resolve()}", soft_wrap=True)
+
+
+def _signing_key(credentials: Path | None) -> Ed25519PrivateKey:
+    if credentials is None:
+        raise InputError(
+            "An artifact must be signed: make a key with `edgewright keys create DIR`, "
+            "then give --credentials DIR or set EDGEWRIGHT_CREDENTIALS."
+        )
+    return load_signing_key(credentials / "release.key")
+
+
+@contextmanager
+def _run_folder(out: Path, resume: bool) -> Iterator[None]:
+    """Makes or reopens the run's folder and keeps a second build out of it."""
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise RefusedError(f"{out} is not empty: add --resume to go on with that run, or choose another folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RefusedError(f"Another build is running in {out}.") from None
+        yield
+
+
+def _quiet_libraries() -> None:
+    """Progress is ours to show: the libraries' bars and notices stay out of it."""
+    os.environ.setdefault("TORCHAO_FORCE_SKIP_LOADING_SO_FILES", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

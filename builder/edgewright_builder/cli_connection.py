@@ -1,0 +1,81 @@
+"""What the commands that talk to a board share: their options, the connection, and how they print."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from rich.console import Console
+
+from edgewright_agent.errors import InputError
+from edgewright_builder.device.channel import parse_address
+from edgewright_builder.device.client import DeviceClient
+
+T = TypeVar("T")
+
+Host = Annotated[
+    str, typer.Argument(metavar="HOST:PORT", help="Where the agent listens.", show_default=False)
+]
+Credentials = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="EDGEWRIGHT_CREDENTIALS", help="Folder of `edgewright keys create`.", show_default=False
+    ),
+]
+Insecure = Annotated[bool, typer.Option("--insecure", help="No TLS; for an agent on this machine only.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
+Save = Annotated[
+    Path | None, typer.Option(help="Write the JSON document to this file too.", show_default=False)
+]
+
+
+def connect(host: str, credentials: Path | None, insecure: bool) -> DeviceClient:
+    """A client for the options given; call it inside the event loop. Raises InputError if they don't fit."""
+    address = parse_address(host)
+    if insecure:
+        return DeviceClient(address, None)
+    if credentials is None:
+        here = ", or --insecure as the agent is on this machine" if address.is_loopback else ""
+        raise InputError(
+            f"{address} needs credentials: give --credentials DIR or EDGEWRIGHT_CREDENTIALS{here}."
+        )
+    return DeviceClient(address, credentials)
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Runs a command to its end; Ctrl-C ends it with exit code 130."""
+    try:
+        return asyncio.run(coroutine)
+    except KeyboardInterrupt:
+        typer.echo("Stopped. The same command goes on where this one was.", err=True)
+        raise typer.Exit(130) from None
+
+
+def console(*, as_json: bool = False) -> Console:
+    """Where people read: stdout, or stderr when stdout is for a script."""
+    return Console(stderr=as_json, highlight=False)
+
+
+def as_document(message: Message) -> dict[str, Any]:
+    """A message in protobuf's JSON form, with the names of the .proto files."""
+    document: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return document
+
+
+def emit(document: dict[str, Any], *, as_json: bool, save: Path | None = None) -> None:
+    """Prints the document if it was asked for, and saves it if a file was named."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    if as_json:
+        typer.echo(text)
+    if save is not None:
+        try:
+            save.parent.mkdir(parents=True, exist_ok=True)
+            save.write_text(text + "\n")
+        except OSError as error:
+            raise InputError(f"{save} can't be written ({error.strerror}).") from error

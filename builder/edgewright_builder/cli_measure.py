@@ -1,0 +1,167 @@
+"""Commands that measure what a board serves: telemetry, bench, eval."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgewright.v1.telemetry_pb2 import BenchmarkProgress, BenchmarkResult, RunBenchmarkRequest, Snapshot
+from edgewright_builder.cli_connection import (
+    AsJson,
+    Credentials,
+    Host,
+    Insecure,
+    Save,
+    as_document,
+    connect,
+    console,
+    emit,
+    run,
+)
+from edgewright_builder.device import display
+from edgewright_builder.device.bench import HostView, host_view, run_benchmark
+from edgewright_builder.device.score import RemoteScorer
+from edgewright_builder.device.telemetry import benchmark_facts, snapshot_facts, snapshot_line
+from edgewright_builder.progress import Reporter
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the command line."""
+    app.command()(telemetry)
+    app.command()(bench)
+    app.command(name="eval")(evaluate)
+
+
+def telemetry(
+    host: Host,
+    credentials: Credentials = None,
+    insecure: Insecure = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C.")] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, max=60.0, help="Seconds between lines of --follow.")
+    ] = 1.0,
+    as_json: AsJson = False,
+    save: Save = None,
+) -> None:
+    """Show latency, memory, energy and temperature of a board. With --json --follow: one document a line."""
+
+    async def once() -> Snapshot:
+        async with connect(host, credentials, insecure) as client:
+            return await client.get_snapshot()
+
+    async def for_ever() -> None:
+        async with connect(host, credentials, insecure) as client:
+            async for snapshot in client.watch_telemetry(interval):
+                typer.echo(json.dumps(as_document(snapshot)) if as_json else snapshot_line(snapshot))
+
+    if follow:
+        run(for_ever())
+        return
+    snapshot = run(once())
+    emit(as_document(snapshot), as_json=as_json, save=save)
+    if not as_json:
+        display.facts(console(), host, snapshot_facts(snapshot))
+
+
+def bench(
+    host: Host,
+    credentials: Credentials = None,
+    insecure: Insecure = False,
+    prompts: Annotated[int, typer.Option(min=1, max=10_000)] = 30,
+    input_tokens: Annotated[int, typer.Option("--input", min=1, help="Tokens a prompt.")] = 128,
+    output_tokens: Annotated[int, typer.Option("--output", min=1, help="Tokens an answer.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, max=64)] = 1,
+    warmup: Annotated[int, typer.Option(min=0, help="Prompts before the clock starts.")] = 2,
+    as_json: AsJson = False,
+    save: Save = None,
+) -> None:
+    """Measure speed, memory and energy: on the board, and as this machine sees it over the link."""
+    request = RunBenchmarkRequest(
+        prompts=prompts, input_tokens=input_tokens, output_tokens=output_tokens,
+        concurrency=concurrency, warmup_prompts=warmup,
+    )  # fmt: skip
+    reporter = Reporter(console(as_json=as_json))
+
+    def progressed(now: BenchmarkProgress) -> None:
+        rate = f"{now.generated_tokens_per_second:.1f} tokens/s"
+        reporter.step(now.prompts_done, now.prompts_total, rate)
+
+    async def work() -> tuple[BenchmarkResult, HostView]:
+        async with connect(host, credentials, insecure) as client:
+            with reporter.stage_progress("bench"):
+                result = await run_benchmark(client, request, progressed)
+            return result, await host_view(client, words=input_tokens, max_tokens=output_tokens)
+
+    result, seen = run(work())
+    document = {"result": as_document(result), "host": dataclasses.asdict(seen)}
+    emit(document, as_json=as_json, save=save)
+    if not as_json:
+        display.facts(console(), host, [*benchmark_facts(result), *_host_facts(seen)])
+
+
+def evaluate(
+    host: Host,
+    tasks: Annotated[
+        str, typer.Option(help="Names with commas between, or paths of .jsonl files.")
+    ] = "arc_easy",
+    benchmarks: Annotated[
+        Path | None,
+        typer.Option(help="Folder of evaluation files; without it, from the hub.", show_default=False),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="First N rows of each.", show_default=False)
+    ] = None,
+    credentials: Credentials = None,
+    insecure: Insecure = False,
+    as_json: AsJson = False,
+    save: Save = None,
+) -> None:
+    """Measure accuracy on the bytes that serve, by log-likelihoods asked of the board."""
+    from edgewright_builder.tasks.loading import load_task
+
+    loaded = [load_task(name, benchmarks, limit) for name in tasks.split(",")]
+    reporter = Reporter(console(as_json=as_json))
+
+    async def work() -> list[dict[str, Any]]:
+        async with connect(host, credentials, insecure) as client:
+            scorer = RemoteScorer(client, asyncio.get_running_loop())
+            return [await asyncio.to_thread(_run_one, scorer, task, reporter) for task in loaded]
+
+    results = run(work())
+    emit({"results": results}, as_json=as_json, save=save)
+    if not as_json:
+        rows = [
+            (found["task"], f"{found['accuracy']:.4f}", f"{found['standard_error']:.4f}", str(found["rows"]))
+            for found in results
+        ]
+        display.table(console(), ("task", "accuracy", "standard error", "rows"), rows)
+
+
+def _run_one(scorer: RemoteScorer, task: Any, reporter: Reporter) -> dict[str, Any]:
+    from edgewright_builder.tasks.scoring import run_task
+
+    with reporter.stage_progress(task.name):
+        result = run_task(scorer, task, on_progress=reporter.step)
+    accuracy = result.accuracy()
+    return {
+        "task": result.task,
+        "model": "served",
+        "metric": result.metric,
+        "accuracy": accuracy.value,
+        "standard_error": accuracy.standard_error,
+        "rows": accuracy.rows,
+        "outcomes": result.correct(),
+    }
+
+
+def _host_facts(seen: HostView) -> list[tuple[str, str]]:
+    prompt = f"median of {seen.requests}, {seen.prompt_tokens} prompt tokens"
+    facts = [("TTFT seen here", f"{seen.time_to_first_token_seconds * 1e3:.1f} ms ({prompt})")]
+    if seen.time_per_output_token_seconds is not None:
+        facts.append(("TPOT seen here", f"{seen.time_per_output_token_seconds * 1e3:.1f} ms"))
+    return facts

@@ -1,0 +1,125 @@
+"""`edgewright profiles list|show`: the device profiles, and where their figures come from."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edgewright_profiles import DeviceProfile, Figure, list_profiles, load_profile
+
+app = typer.Typer(
+    help="Device profiles: what each board is, every figure with its source.", no_args_is_help=True
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_command(as_json: Json = False) -> None:
+    """All built-in profiles with their budgets."""
+    profiles = [load_profile(profile_id) for profile_id in list_profiles()]
+    if as_json:
+        _print_json([summary(profile) for profile in profiles])
+    else:
+        Console().print(profiles_table(profiles))
+
+
+@app.command("show")
+def show_command(
+    profile: Annotated[str, typer.Argument(help="A profile's id, alias or YAML file.")],
+    as_json: Json = False,
+) -> None:
+    """One profile: every figure, its source and how far to trust it."""
+    loaded = load_profile(profile)
+    if as_json:
+        _print_json(loaded.model_dump(mode="json"))
+    else:
+        Console().print(profile_table(loaded))
+
+
+def summary(profile: DeviceProfile) -> dict[str, Any]:
+    """The facts of `profiles list`."""
+    return {
+        "id": profile.id,
+        "name": profile.name,
+        "memory_seen_bytes": profile.memory.seen_bytes.value,
+        "budget_bytes": profile.budget_bytes(),
+        "budget_desktop_bytes": profile.budget_bytes(desktop=True),
+        "bandwidth_bytes_per_second": profile.bandwidth_bytes_per_second(),
+        "power_modes": list(profile.power_mode_names),
+        "engines": [engine.kind for engine in profile.engines if engine.supported.value],
+    }
+
+
+def profiles_table(profiles: list[DeviceProfile]) -> Table:
+    """One line for each profile."""
+    table = Table("Profile", title="Device profiles", title_justify="left")
+    for column in ("Memory seen", "Budget", "with desktop", "GB/s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("Engines")
+    for profile in profiles:
+        facts = summary(profile)
+        table.add_row(
+            profile.id,
+            _mib(facts["memory_seen_bytes"]),
+            _mib(facts["budget_bytes"]),
+            _mib(facts["budget_desktop_bytes"]),
+            f"{facts['bandwidth_bytes_per_second'] / 1e9:.1f}",
+            ", ".join(facts["engines"]),
+        )
+    return table
+
+
+def profile_table(profile: DeviceProfile) -> Table:
+    """One line for each figure."""
+    table = Table("Figure", "Value", "Confidence", "Source", title=profile.name, title_justify="left")
+    table.caption = (
+        f"budget {_mib(profile.budget_bytes())}, with a desktop {_mib(profile.budget_bytes(True))}"
+    )
+    for name, figure in figures(profile):
+        table.add_row(name, _value(name, figure.value), figure.confidence, figure.source)
+    return table
+
+
+def figures(profile: DeviceProfile) -> list[tuple[str, Figure[Any]]]:
+    """Every figure of the profile under a readable name, in the schema's order."""
+    rows: list[tuple[str, Figure[Any]]] = [
+        (f"memory.{name}", getattr(profile.memory, name)) for name in type(profile.memory).model_fields
+    ]
+    rows += [("cpu", profile.cpu), ("cpu_cores", profile.cpu_cores)]
+    if profile.gpu is not None:
+        rows.append(("gpu", profile.gpu.name))
+        if profile.gpu.compute_capability is not None:
+            rows.append(("gpu.compute_capability", profile.gpu.compute_capability))
+    for mode in profile.power_modes:
+        rows.append((f"bandwidth {mode.name}", mode.bandwidth_bytes_per_second))
+        if mode.watts is not None:
+            rows.append((f"watts {mode.name}", mode.watts))
+    rows += [(f"sensor {sensor.kind}", sensor.rails) for sensor in profile.sensors]
+    if profile.whole_module_rails is not None:
+        rows.append(("whole module", profile.whole_module_rails))
+    rows += [(f"engine {engine.kind}", engine.supported) for engine in profile.engines]
+    rows += [(f"python of JetPack {jetpack.version}", jetpack.python) for jetpack in profile.jetpacks]
+    return rows
+
+
+def _value(name: str, value: Any) -> str:
+    if name.startswith("memory."):
+        return _mib(value)
+    if name.startswith("bandwidth"):
+        return f"{value / 1e9:.1f} GB/s"
+    if isinstance(value, bool):
+        return "runs" if value else "does not run"
+    return " + ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:,.0f} MiB"
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))

@@ -1,0 +1,1 @@
+"""Task data: Self-Instruct with a rubric, or a file of one's own, to Alpaca rows."""

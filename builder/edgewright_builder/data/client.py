@@ -1,0 +1,61 @@
+"""What T1, the model that writes the data, has to do. `local.py` and `endpoint.py` do it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Chat = list[dict[str, str]]  # [{"role": "system" | "user" | "assistant", "content": text}, ...]
+OnProgress = Callable[[int, int, str], None]  # done, total, text
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How T1 samples. The defaults are the paper's (arXiv 2601.09865, section 3.1)."""
+
+    temperature: float = 0.7
+    top_p: float = 0.95
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer of T1. `complete` is False if `max_tokens` cut it."""
+
+    text: str
+    tokens: int
+    complete: bool
+
+
+class Client(Protocol):
+    """T1. Equal arguments must give equal results, as far as the model behind it allows."""
+
+    @property
+    def identity(self) -> str:
+        """Names the model; results of another identity are never reused."""
+
+    def generate(
+        self,
+        chats: Sequence[Chat],
+        *,
+        max_tokens: int,
+        sampling: Sampling,
+        seed: int,
+        stop: Sequence[str] = (),
+    ) -> list[Completion]:
+        """One completion per chat, in order, each cut before the first of the strings in `stop`."""
+
+    def rate(self, chats: Sequence[Chat], *, seed: int) -> list[float | None]:
+        """One rating from 1 to 5 per chat, in order; None where the model gave none."""
+
+    def relevance(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Per (question, answer), how much the question raises the answer's log-likelihood, in nats per token.
+
+        Raises InputError if T1 gives no log-likelihoods.
+        """
+
+
+def cut_at_stop(text: str, stop: Sequence[str]) -> str | None:
+    """The text before the first stop string, or None if there is none in it."""
+    ends = [text.index(word) for word in stop if word in text]
+    return text[: min(ends)] if ends else None

@@ -1,0 +1,215 @@
+"""T1 as a local transformers model: batches that share their prompt's beginning, sampled from one seed.
+
+`generate` of transformers is not used because it computes the few-shot examples again for every prompt and goes on
+with rows that are done until the last one is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgewright_agent.errors import InputError
+from edgewright_builder.data.client import Chat, Completion, Sampling, cut_at_stop
+from edgewright_builder.tasks.local import LocalScorer
+
+SCORES = ("1", "2", "3", "4", "5")
+# Below this share of the next token's probability the five digits are no answer to "give a score".
+MINIMUM_SCORE_MASS = 0.5
+
+
+@dataclass
+class LocalClient:
+    """T1 from a causal language model and its tokenizer, both loaded by the caller.
+
+    Raises InputError if the tokenizer has no chat template.
+    """
+
+    model: Any
+    tokenizer: Any
+    identity: str
+
+    def __post_init__(self) -> None:
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise InputError(
+                f"T1 must have a chat template and {self.identity} has none: use an instruction-tuned model"
+            )
+        self.model.eval()
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        chats: Sequence[Chat],
+        *,
+        max_tokens: int,
+        sampling: Sampling,
+        seed: int,
+        stop: Sequence[str] = (),
+    ) -> list[Completion]:
+        """See `Client.generate`. Equal on the same machine with the same number of threads."""
+        generator = torch.Generator(device=self.model.device).manual_seed(seed)
+        rows = [_Row() for _ in chats]
+        logits, batch = self._prefill(self._tokens(chats))
+        for _ in range(max_tokens):
+            tokens = sample(logits, sampling, generator)
+            for index, token in zip(batch.rows, tokens.tolist(), strict=True):
+                self._append(rows[index], token, stop)
+            keep = [i for i, index in enumerate(batch.rows) if not rows[index].done]
+            if not keep:
+                break
+            if len(keep) < 0.8 * len(batch.rows):
+                batch.select(keep)
+                tokens = tokens[keep]
+            logits = batch.step(self.model, tokens)
+        return [Completion(self._text(row, stop), len(row.tokens), row.done) for row in rows]
+
+    @torch.inference_mode()
+    def rate(self, chats: Sequence[Chat], *, seed: int) -> list[float | None]:
+        """The expected digit under the model's own next-token probabilities; `seed` is not needed."""
+        del seed
+        ids = [self.tokenizer.encode(digit, add_special_tokens=False)[-1] for digit in SCORES]
+        logits, _ = self._prefill(self._tokens(chats))
+        mass = torch.softmax(logits.float(), dim=-1)[:, ids]  # (batch, 5)
+        digits = torch.arange(1, 6, dtype=mass.dtype, device=mass.device)
+        total = mass.sum(dim=-1)
+        expected = (mass * digits).sum(dim=-1) / total
+        return [
+            round(score, 4) if share >= MINIMUM_SCORE_MASS else None
+            for score, share in zip(expected.tolist(), total.tolist(), strict=True)
+        ]
+
+    def relevance(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """See `Client.relevance`: (log p(answer | question) − log p(answer)) / tokens of the answer."""
+        items = [
+            (context, [f" {answer}"])
+            for question, answer in pairs
+            for context in (f"Question: {question}\nAnswer:", "Answer:")
+        ]
+        scores = [values[0] for values in LocalScorer(self.model, self.tokenizer).score(items)]
+        tokens = [len(self.tokenizer.encode(f" {answer}", add_special_tokens=False)) for _, answer in pairs]
+        gains = zip(scores[::2], scores[1::2], tokens, strict=True)
+        return [round((given - alone) / count, 4) for given, alone, count in gains]
+
+    def _tokens(self, chats: Sequence[Chat]) -> list[list[int]]:
+        render = self.tokenizer.apply_chat_template
+        texts = [render(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+        return [list(self.tokenizer.encode(text, add_special_tokens=False)) for text in texts]
+
+    def _prefill(self, prompts: list[list[int]]) -> tuple[Tensor, _Batch]:
+        """Runs the common beginning once, then what differs, left-padded. Returns the last logits."""
+        shared = min(common_prefix_length(prompts), min(map(len, prompts)) - 1)
+        device = self.model.device
+        cache: Any = None
+        if shared > 0:
+            start = torch.tensor([prompts[0][:shared]], device=device)
+            cache = self.model(input_ids=start, use_cache=True, logits_to_keep=1).past_key_values
+            cache.batch_repeat_interleave(len(prompts))
+        width = max(map(len, prompts)) - shared
+        ids = torch.zeros(len(prompts), width, dtype=torch.long, device=device)
+        mask = torch.zeros(len(prompts), shared + width, dtype=torch.long, device=device)
+        mask[:, :shared] = 1
+        for i, prompt in enumerate(prompts):
+            rest = torch.tensor(prompt[shared:], device=device)
+            ids[i, width - len(rest) :] = rest
+            mask[i, shared + width - len(rest) :] = 1
+        batch = _Batch(list(range(len(prompts))), mask, cache)
+        return batch.forward(self.model, ids), batch
+
+    def _append(self, row: _Row, token: int, stop: Sequence[str]) -> None:
+        if row.done:
+            return
+        row.tokens.append(token)
+        ends = self.model.generation_config.eos_token_id
+        row.done = (
+            token in (ends if isinstance(ends, list) else [ends]) or token == self.tokenizer.eos_token_id
+        )
+        if not row.done and stop:
+            row.done = cut_at_stop(self._decode(row), stop) is not None
+
+    def _decode(self, row: _Row) -> str:
+        return str(self.tokenizer.decode(row.tokens, skip_special_tokens=True))
+
+    def _text(self, row: _Row, stop: Sequence[str]) -> str:
+        text = self._decode(row)
+        cut = cut_at_stop(text, stop)
+        return (text if cut is None else cut).strip()
+
+
+@dataclass
+class _Row:
+    tokens: list[int] = field(default_factory=list)
+    done: bool = False
+
+
+@dataclass
+class _Batch:
+    """The rows still running: their indices, attention mask (rows, tokens so far) and KV cache."""
+
+    rows: list[int]
+    mask: Tensor
+    cache: Any
+
+    def forward(self, model: Any, ids: Tensor) -> Tensor:
+        """Runs `ids` (rows, new tokens) after the cache; returns the last logits (rows, vocabulary)."""
+        positions = (self.mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        output = model(
+            input_ids=ids,
+            attention_mask=self.mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.cache = output.past_key_values
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+    def step(self, model: Any, tokens: Tensor) -> Tensor:
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.rows), 1)], dim=-1)
+        return self.forward(model, tokens[:, None])
+
+    def select(self, keep: list[int]) -> None:
+        index = torch.tensor(keep, device=self.mask.device)
+        self.cache.batch_select_indices(index)
+        self.mask = self.mask[index]
+        self.rows = [self.rows[i] for i in keep]
+
+
+def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator, shortlist: int = 256) -> Tensor:
+    """Nucleus sampling (Holtzman et al., arXiv 1904.09751), one token per row of `logits` (rows, vocabulary).
+
+    Sorting a whole vocabulary for each token costs more than the model does at this size, so the nucleus is looked
+    for among the `shortlist` most likely tokens first; the result is the same.
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    probabilities = torch.softmax(logits.float() / sampling.temperature, dim=-1)
+    top, index = probabilities.topk(min(shortlist, probabilities.shape[-1]), dim=-1)
+    tokens = _draw(top, index, sampling.top_p, generator)
+    flat = top.sum(dim=-1) < sampling.top_p
+    if bool(flat.any()):
+        tokens[flat] = _draw(*probabilities[flat].sort(dim=-1, descending=True), sampling.top_p, generator)
+    return tokens
+
+
+def _draw(probabilities: Tensor, index: Tensor, top_p: float, generator: torch.Generator) -> Tensor:
+    """One of `index` per row, by its descending probabilities (rows, n), the tail after `top_p` left out."""
+    before = probabilities.cumsum(dim=-1) - probabilities
+    nucleus = probabilities.masked_fill(before >= top_p, 0.0)
+    choice = torch.multinomial(nucleus, 1, generator=generator)
+    return index.gather(-1, choice)[:, 0]
+
+
+def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all rows share."""
+    columns: Iterator[tuple[int, ...]] = zip(*rows, strict=False)
+    length = 0
+    for column in columns:
+        if len(set(column)) > 1:
+            break
+        length += 1
+    return length

@@ -1,0 +1,86 @@
+"""One channel to one agent: address, credentials, keepalive."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+# The core logs every failed handshake to stderr; the client says it once, in a sentence.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+import grpc
+
+from edgewright_agent.errors import InputError
+
+OPTIONS = [
+    # A peer that vanished without a reset is noticed after 40 s.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # By default the core waits up to 2 minutes before it dials again; a board restarts its agent in seconds.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where an agent listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the address can only be of this machine."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+def parse_address(text: str) -> Address:
+    """`HOST:PORT` or `[IPV6]:PORT`; raises InputError otherwise."""
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    plain = bool(host) and not set(host) & set("/ []") and (bracketed or ":" not in host)
+    if not colon or not plain or not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        raise InputError(f"The address {text!r} is not of the form HOST:PORT, as in board-7.local:50051.")
+    return Address(host, int(port))
+
+
+def open_channel(address: Address, credentials: Path | None) -> grpc.aio.Channel:
+    """A channel with mutual TLS from a credentials folder, or without any for `credentials` None.
+
+    Raises InputError if a file of the folder can't be read, or if an address beyond loopback would be
+    called without TLS. Nothing is sent yet.
+    """
+    if credentials is not None:
+        return grpc.aio.secure_channel(str(address), _tls(credentials), options=OPTIONS)
+    if not address.is_loopback:
+        message = (
+            f"{address} is not on this machine, so it needs TLS: give --credentials DIR, not --insecure."
+        )
+        raise InputError(message)
+    return grpc.aio.insecure_channel(str(address), options=OPTIONS)
+
+
+def _tls(folder: Path) -> grpc.ChannelCredentials:
+    role = "deployer" if (folder / "deployer.pem").exists() else "observer"
+    try:
+        authority, key, chain = (
+            (folder / name).read_bytes() for name in ("ca.pem", f"{role}.key", f"{role}.pem")
+        )
+    except OSError as error:
+        message = (
+            f"The credentials file {error.filename} can't be read ({error.strerror}); see `edgewright keys`."
+        )
+        raise InputError(message) from None
+    return grpc.ssl_channel_credentials(authority, key, chain)

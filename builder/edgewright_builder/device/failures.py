@@ -1,0 +1,100 @@
+"""What a failed call means: gRPC's statuses as the errors of `edgewright_agent.errors`."""
+
+from __future__ import annotations
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.errors import BusyError, EdgewrightError, InputError, OutsideError, RefusedError
+from edgewright_builder.device.channel import Address
+
+ERROR_DOMAIN = "edgewright"
+INPUT_REASONS = {
+    Reason.REASON_INVALID_ARGUMENT,
+    Reason.REASON_DEADLINE_MISSING,
+    Reason.REASON_DIGEST_MISMATCH,
+    Reason.REASON_MANIFEST_INVALID,
+    Reason.REASON_SIGNATURE_INVALID,
+    Reason.REASON_CONTEXT_EXCEEDED,
+}
+BUSY_REASONS = {Reason.REASON_BUSY, Reason.REASON_OVERLOADED}
+OUTSIDE_REASONS = {Reason.REASON_ENGINE_FAILED, Reason.REASON_STORE_CORRUPT, Reason.REASON_DISK_SPACE}
+
+
+class LinkError(OutsideError):
+    """The call did not get through, or its answer did not come back; the same call may do so later."""
+
+
+def error_of(call: grpc.aio.AioRpcError, address: Address, *, secure: bool) -> EdgewrightError:
+    """The error to raise for a failed call, with the agent's own sentence and Reason if it gave one."""
+    reason = _reason(call)
+    details = call.details() or call.code().name
+    if reason is None:
+        return _without_reason(call.code(), details, address, secure=secure)
+    if reason in INPUT_REASONS:
+        return InputError(details, reason)
+    if reason in BUSY_REASONS:
+        return BusyError(details, reason)
+    return (OutsideError if reason in OUTSIDE_REASONS else RefusedError)(details, reason)
+
+
+def _reason(call: grpc.aio.AioRpcError) -> Reason.ValueType | None:
+    try:
+        status = rpc_status.from_call(call)
+    except ValueError:
+        return None  # details that contradict the status are nobody's we know
+    for detail in status.details if status else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
+            name = f"REASON_{info.reason}"
+            return Reason.Value(name) if name in list(Reason.keys()) else Reason.REASON_UNSPECIFIED
+    return None
+
+
+def _without_reason(
+    code: grpc.StatusCode, details: str, address: Address, *, secure: bool
+) -> EdgewrightError:
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return _unavailable(details, address, secure=secure)
+    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+        return RefusedError(f"{address} refuses this certificate: {details}", Reason.REASON_PERMISSION)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return OutsideError(f"What listens at {address} is no Edgewright agent, or an older one: {details}.")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return LinkError(f"{address} did not answer in time; check the board's load and the link to it.")
+    # grpc.aio reports a write that met the end of its call as an "Internal error from Core".
+    cut_off = "RST_STREAM" in details or "Internal error from Core" in details
+    if code is grpc.StatusCode.CANCELLED or cut_off:
+        return LinkError(f"{address} cut the call off ({details}); check that the agent is still running.")
+    return OutsideError(
+        f"{address} failed in an unforeseen way ({code.name}: {details}); see the agent's log."
+    )
+
+
+def _unavailable(details: str, address: Address, *, secure: bool) -> EdgewrightError:
+    if "WRONG_VERSION_NUMBER" in details:
+        return OutsideError(
+            f"The agent at {address} does not speak TLS; on this machine --insecure reaches it."
+        )
+    if "CERTIFICATE" in details or "Hostname Verification" in details or "Peer name" in details:
+        why = details.rsplit("OPENSSL_internal:", 1)[-1]
+        message = (
+            f"The certificate of {address} is not trusted ({why}): expected one signed by our ca.pem "
+            f"for the host {address.host}; `edgewright keys create --host` makes one."
+        )
+        return OutsideError(message)
+    if "failed to connect" in details and "Socket closed" in details:
+        if secure:
+            message = (
+                f"{address} refuses the client certificate: use the credentials the agent was started with."
+            )
+        else:
+            message = f"{address} hangs up on a call without TLS: give --credentials DIR."
+        return OutsideError(message)
+    why = details.removeprefix("failed to connect to all addresses; last error: ").split(": ")[-1]
+    return LinkError(
+        f"No agent can be reached at {address} ({why}): check the address, that `edgewright-agent serve` "
+        "runs there, and that no firewall is between."
+    )

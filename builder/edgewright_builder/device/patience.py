@@ -1,0 +1,40 @@
+"""When to give up on a link that fails again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+from edgewright_agent.errors import EdgewrightError
+
+
+class Patience:
+    """Waits longer after each failure, and gives up when nothing has moved for `seconds`."""
+
+    def __init__(self, seconds: float, *, base_seconds: float = 0.2, cap_seconds: float = 5.0) -> None:
+        self._seconds = seconds
+        self._base_seconds = base_seconds
+        self._cap_seconds = cap_seconds
+        self._remaining: int | None = None
+        self._moved_at = time.monotonic()
+        self._failures = 0
+
+    def progressed(self, remaining: int) -> None:
+        """Tells how much is left to do; less than before counts as movement."""
+        if self._remaining is None or remaining < self._remaining:
+            self._remaining = remaining
+            self.moved()
+
+    def moved(self) -> None:
+        """Something has moved: patience is whole again."""
+        self._moved_at = time.monotonic()
+        self._failures = 0
+
+    async def wait(self, error: EdgewrightError) -> None:
+        """Sleeps with full jitter, or raises `error` if patience has run out."""
+        if time.monotonic() - self._moved_at > self._seconds:
+            raise error
+        delay_seconds = min(self._cap_seconds, self._base_seconds * 2.0**self._failures)
+        self._failures += 1
+        await asyncio.sleep(random.uniform(0, delay_seconds))  # noqa: S311

@@ -1,0 +1,62 @@
+"""The engine that will serve on the board, run on the host: what ships is what is measured."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgewright_agent.engines import Engine, EngineLimits, GenerationRequest, ScoreItem, Token, start_engine
+from edgewright_agent.manifest import Manifest
+
+READY_TIMEOUT_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """A running engine for callers without an event loop. A `tasks.scoring.Scorer`."""
+
+    engine: Engine
+    loop: asyncio.AbstractEventLoop
+
+    def score(self, items: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+        """log p(continuation | context), natural, summed over tokens, per item and continuation."""
+        work = self.engine.score([ScoreItem(context, continuations) for context, continuations in items])
+        scores = asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        return [[score.log_likelihood for score in item] for item in scores]
+
+    def greedy(self, prompt: str, max_tokens: int) -> tuple[int, ...]:
+        """The tokens of a greedy completion of `prompt`."""
+        return asyncio.run_coroutine_threadsafe(self._greedy(prompt, max_tokens), self.loop).result()
+
+    async def _greedy(self, prompt: str, max_tokens: int) -> tuple[int, ...]:
+        events = self.engine.generate(GenerationRequest(prompt=prompt, max_tokens=max_tokens))
+        return tuple([event.id async for event in events if isinstance(event, Token)])
+
+
+@contextmanager
+def local_engine(tree: Path, manifest: Manifest) -> Iterator[LocalEngine]:
+    """Starts the manifest's engine on the files in `tree`, and stops it at the end of the block."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    limits = EngineLimits(manifest.limits.context_tokens, manifest.limits.concurrency)
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgewright-") as runtime:
+            start = start_engine(
+                manifest.engine.kind, tree, manifest, limits,
+                runtime_dir=Path(runtime), ready_timeout_seconds=READY_TIMEOUT_SECONDS,
+            )  # fmt: skip
+            engine = asyncio.run_coroutine_threadsafe(start, loop).result()
+            try:
+                yield LocalEngine(engine, loop)
+            finally:
+                asyncio.run_coroutine_threadsafe(engine.stop(), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

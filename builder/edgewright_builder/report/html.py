@@ -1,0 +1,134 @@
+"""`RUN/report.html`: one self-contained file, no scripts, nothing fetched. The same run gives the same bytes."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from edgewright_agent.store import FileSystem, write_durably
+from edgewright_builder.report import figures, formats
+from edgewright_builder.report.inputs import RunInputs, Score, read_run
+from edgewright_builder.report.summary import (
+    MODELS,
+    differences,
+    key_numbers,
+    unfinished_stages,
+    verdict,
+)
+from edgewright_builder.run import STAGES
+from edgewright_builder.units import format_bytes
+
+TEMPLATES = "edgewright_builder.report"
+
+
+def write_report(run: Path) -> Path:
+    """Writes `run/report.html` from what the run holds so far and returns its path.
+
+    Raises InputError if `run` is not a folder. A missing input is named in the report, it is no error.
+    """
+    page = render(read_run(run))
+    target = run / "report.html"
+    write_durably(FileSystem(), target, page.encode())
+    return target
+
+
+def render(inputs: RunInputs) -> str:
+    """The report's HTML."""
+    environment = Environment(
+        loader=PackageLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= _filters()
+    return environment.get_template("report.html.j2").render(
+        inputs=inputs,
+        verdict=verdict(inputs),
+        numbers=key_numbers(inputs),
+        unfinished=unfinished_stages(inputs),
+        stage_count=len(STAGES),
+        figures=draw(inputs),
+        accuracy=_by_task(inputs),
+        differences=differences(inputs.scores),
+        parameters=list(dict.fromkeys(name for trial in inputs.trials for name in trial.params)),
+        best=_best_trial(inputs),
+        lineage=list(_flat(inputs.manifest.lineage)) if inputs.manifest else [],
+        release=base64.b16encode(inputs.telemetry.active_release).decode().lower()
+        if inputs.telemetry
+        else "",
+        models=MODELS,
+        title=_title(inputs),
+    )
+
+
+def draw(inputs: RunInputs) -> dict[str, Markup | None]:
+    """Every picture by name; None where its input is missing."""
+    plan, peak, curves, bench = inputs.plan, inputs.measured_peak_bytes, inputs.curves, inputs.bench
+    found = differences(inputs.scores)
+    return {
+        "budget": figures.budget_figure(plan, peak) if plan else None,
+        "attrition": figures.attrition_figure(inputs.attrition) if inputs.attrition else None,
+        "search": figures.search_figure(inputs.trials),
+        "training": figures.training_figure(curves) if curves else None,
+        "validation": figures.validation_figure(curves) if curves else None,
+        "differences": figures.difference_figure(found) if found else None,
+        "memory": figures.memory_figure(plan, peak) if plan and peak is not None else None,
+        "ttft": figures.latency_figure("Time to first token", bench.time_to_first_token_seconds)
+        if bench
+        else None,
+        "tpot": figures.latency_figure("Time per output token", bench.time_per_output_token_seconds)
+        if bench
+        else None,
+        "itl": figures.latency_figure("Inter-token latency", bench.inter_token_latency_seconds)
+        if bench
+        else None,
+        "times": figures.stage_time_figure(inputs.stages) if inputs.stages else None,
+    }
+
+
+def _filters() -> Mapping[str, Callable[..., Any]]:
+    return {
+        "bytes": format_bytes,
+        "seconds": formats.show_seconds,
+        "percent": formats.show_percent,
+        "number": formats.show_number,
+        "accuracy": formats.show_accuracy,
+        "points": formats.show_points,
+        "parts": figures.budget_parts,
+    }
+
+
+def _title(inputs: RunInputs) -> str:
+    if inputs.manifest:
+        return f"{inputs.manifest.name} {inputs.manifest.version}"
+    return inputs.plan.model if inputs.plan and inputs.plan.model else inputs.run.resolve().name
+
+
+def _by_task(inputs: RunInputs) -> list[tuple[str, list[Score], Markup]]:
+    tasks = sorted({score.task for score in inputs.scores})
+    grouped = [(task, [score for score in inputs.scores if score.task == task]) for task in tasks]
+    return [(task, scores, figures.accuracy_figure(scores)) for task, scores in grouped]
+
+
+def _best_trial(inputs: RunInputs) -> int | None:
+    complete = [trial for trial in inputs.trials if trial.state == "complete" and trial.value is not None]
+    return min(complete, key=lambda trial: trial.value or 0.0).number if complete else None
+
+
+def _flat(value: object, path: str = "") -> list[tuple[str, str]]:
+    """Nested lineage as (dotted path, text)."""
+    if isinstance(value, dict):
+        return [
+            row for key, inner in value.items() for row in _flat(inner, f"{path}.{key}" if path else str(key))
+        ]
+    if isinstance(value, list) and any(isinstance(inner, (dict, list)) for inner in value):
+        return [row for index, inner in enumerate(value) for row in _flat(inner, f"{path}[{index}]")]
+    if isinstance(value, list):
+        return [(path, ", ".join(formats.show_number(inner) for inner in value))]
+    return [(path, formats.show_number(value))]

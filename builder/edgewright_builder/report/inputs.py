@@ -1,0 +1,324 @@
+"""What a report reads from a run folder. Every file may be missing: a run may be half done.
+
+`plan.json`              Plan
+`STAGE/stage.json`       Stage, for each of edgewright_builder.run.STAGES
+`data/attrition.json`    {"generated": n, REASON: dropped for it, …, "kept": n}, in the order of the checks
+`search/trials.json`     [Trial, …]
+`finetune/curves.json`   Curves
+`evaluate/MODEL/TASK.json`  TaskRows
+`device/eval.json`       {"results": [DeviceTask, …]}
+`artifact/manifest.json` edgewright_agent.manifest.Manifest
+`device/push.json`       Push, that is edgewright_builder.device.push.PushResult
+`device/bench.json`      BenchFile
+`device/telemetry.json`  edgewright.v1.Snapshot as protobuf JSON
+`recipe.yaml`            shown as it is
+
+Unknown keys are ignored, so that a stage may write more than the report shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field as plain_field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from google.protobuf import json_format
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from edgewright.v1.telemetry_pb2 import BenchmarkResult, Snapshot
+from edgewright_agent.errors import InputError
+from edgewright_agent.manifest import Manifest, manifest_digest, parse_manifest
+from edgewright_builder.run import STAGES
+from edgewright_builder.tasks.accuracy import Accuracy, accuracy
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Device:
+    """The device profile a run was planned for."""
+
+    id: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `fit` chose, and the peak it predicts. All sizes in bytes."""
+
+    device: Device
+    budget_bytes: int
+    predicted_peak_bytes: int
+    breakdown_bytes: dict[str, int]  # linear, embedding, norm, kv_cache, activation, engine
+    error_bytes: int = 0  # half-width of the prediction's interval
+    calibrated_on: str = ""
+    context_tokens: int | None = None
+    concurrency: int | None = None
+    layers: int | None = None
+    layers_full: int | None = None
+    dropped_layers: tuple[int, ...] = ()
+    weight_bits: int | None = None
+    embedding_bits: int | None = None
+    group_size: int | None = None
+    kv_bits: int | None = None
+    bf16_bytes: int | None = None  # of the student at 16 bits
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage's own account."""
+
+    stage: str
+    status: str
+    seconds: float
+    fingerprint: str = ""
+    summary: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of the search; a lower value is better."""
+
+    number: int
+    state: Literal["complete", "infeasible", "failed", "running"]
+    value: float | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+    seconds: float | None = None
+    objective: str = "objective"
+
+
+@dataclass(frozen=True)
+class TrainPoint:
+    """The training loss of one optimizer step."""
+
+    step: int
+    loss: float
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class ValidationPoint:
+    """KL(teacher ‖ student) at T = 1 on the validation split, in nats per token."""
+
+    step: int
+    kl: float
+
+
+@dataclass(frozen=True)
+class Curves:
+    """How the final fine-tuning went."""
+
+    train: tuple[TrainPoint, ...] = ()
+    validation: tuple[ValidationPoint, ...] = ()
+    validation_kl_before: float | None = None
+    validation_kl_after: float | None = None
+    validation_kl_after_standard_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One evaluated question: right by likelihood, and by likelihood per byte."""
+
+    id: str
+    acc: bool
+    acc_norm: bool
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """A model's rows on one task, and which of the two counts there."""
+
+    task: str
+    metric: Literal["acc", "acc_norm"]
+    outcomes: tuple[Row, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class DeviceTask:
+    """A task as `edgewright eval` scored it through the agent: right or wrong, row by row."""
+
+    task: str
+    outcomes: tuple[bool, ...] = Field(min_length=1)
+
+
+@plain_dataclass(frozen=True)
+class Score:
+    """A model's rows on one task, right or wrong, in the order of the task."""
+
+    task: str
+    model: str
+    right: tuple[bool, ...]
+
+    @property
+    def share(self) -> Accuracy:
+        """The accuracy with its standard error."""
+        return accuracy(self.right)
+
+
+@dataclass(frozen=True)
+class HostView:
+    """Medians on the host's clock, the link included."""
+
+    requests: int
+    time_to_first_token_seconds: float
+    time_per_output_token_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class BenchFile:
+    """`edgewright bench --save`."""
+
+    result: dict[str, Any]  # edgewright.v1.BenchmarkResult
+    host: HostView | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One check of a release on trial."""
+
+    name: str
+    passed: bool = False
+    required: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class BoardVerdict:
+    """What the board made of the release."""
+
+    outcome: str = ""  # committed, rolled_back, failed
+    message: str = ""
+    probes: tuple[Probe, ...] = ()
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What had to be sent."""
+
+    artifact_bytes: int
+
+
+@dataclass(frozen=True)
+class Push:
+    """How the artifact reached the board."""
+
+    release: str = ""  # SHA-256 of the manifest, in hex
+    plan: Transfer | None = None
+    sent_bytes: int | None = None
+    resumptions: int = 0
+    transfer_seconds: float | None = None
+    verdict: BoardVerdict | None = None  # None: staged only
+
+
+@plain_dataclass(frozen=True)
+class RunInputs:
+    """All that a run folder holds for the report; None or empty is "not measured"."""
+
+    run: Path
+    plan: Plan | None = None
+    stages: tuple[Stage, ...] = ()
+    attrition: dict[str, int] = plain_field(default_factory=dict)
+    trials: tuple[Trial, ...] = ()
+    curves: Curves | None = None
+    scores: tuple[Score, ...] = ()
+    manifest: Manifest | None = None
+    manifest_sha256: str = ""
+    push: Push | None = None
+    bench: BenchmarkResult | None = None
+    host_view: HostView | None = None
+    telemetry: Snapshot | None = None
+    recipe: str | None = None
+    problems: tuple[str, ...] = ()  # files that are there and can't be read
+
+    @property
+    def measured_peak_bytes(self) -> int | None:
+        """The engine's highest measured memory on the device; None if it was not measured."""
+        peaks = []
+        if self.bench and self.bench.HasField("engine_peak_bytes"):
+            peaks.append(self.bench.engine_peak_bytes)
+        if self.telemetry and self.telemetry.memory.HasField("engine_peak_bytes"):
+            peaks.append(self.telemetry.memory.engine_peak_bytes)
+        return max(peaks, default=None)
+
+
+@plain_dataclass
+class _Folder:
+    """Reads files of a run; what is there and can't be understood becomes a problem, not an exception."""
+
+    run: Path
+    problems: list[str] = plain_field(default_factory=list)
+
+    def read(self, path: str, parse: Callable[[bytes], T], missing: T) -> T:
+        try:
+            return parse((self.run / path).read_bytes())
+        except FileNotFoundError:
+            return missing
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the document"
+            self.problems.append(f"{path} can't be read: {first['msg']} at {where}.")
+        except (OSError, ValueError, InputError, json_format.ParseError) as error:
+            self.problems.append(f"{path} can't be read: {error}.")
+        return missing
+
+
+def read_run(run: Path) -> RunInputs:
+    """Everything in `run` that a report can show; raises InputError if `run` is no folder."""
+    if not run.is_dir():
+        raise InputError(f"A report needs a run folder; {run} is not a folder.")
+    folder = _Folder(run)
+    stages = (folder.read(f"{name}/stage.json", _as(Stage), None) for name in STAGES)
+    no_bench: tuple[BenchmarkResult | None, HostView | None] = (None, None)
+    bench, host_view = folder.read("device/bench.json", _bench, no_bench)
+    no_scores: tuple[Score, ...] = ()
+    return RunInputs(
+        run=run,
+        plan=folder.read("plan.json", _as(Plan), None),
+        stages=tuple(stage for stage in stages if stage),
+        attrition=folder.read("data/attrition.json", TypeAdapter(dict[str, int]).validate_json, {}),
+        trials=folder.read("search/trials.json", TypeAdapter(tuple[Trial, ...]).validate_json, ()),
+        curves=folder.read("finetune/curves.json", _as(Curves), None),
+        scores=_host_scores(folder) + folder.read("device/eval.json", _device_scores, no_scores),
+        manifest=folder.read("artifact/manifest.json", parse_manifest, None),
+        manifest_sha256=folder.read("artifact/manifest.json", manifest_digest, ""),
+        push=folder.read("device/push.json", _as(Push), None),
+        bench=bench,
+        host_view=host_view,
+        telemetry=folder.read("device/telemetry.json", _snapshot, None),
+        recipe=folder.read("recipe.yaml", bytes.decode, None),
+        problems=tuple(folder.problems),
+    )
+
+
+def _as(type_: type[T]) -> Callable[[bytes], T | None]:
+    return TypeAdapter(type_).validate_json
+
+
+def _host_scores(folder: _Folder) -> tuple[Score, ...]:
+    """All of `evaluate/MODEL/TASK.json`, also those of an evaluation that is not over."""
+    scores = []
+    for path in sorted((folder.run / "evaluate").glob("*/*.json")):
+        model = path.parent.name
+        if rows := folder.read(f"evaluate/{model}/{path.name}", _as(TaskRows), None):
+            right = tuple(row.acc if rows.metric == "acc" else row.acc_norm for row in rows.outcomes)
+            scores.append(Score(rows.task, model, right))
+    return tuple(scores)
+
+
+def _device_scores(data: bytes) -> tuple[Score, ...]:
+    document = TypeAdapter(dict[str, Any]).validate_json(data)
+    tasks = TypeAdapter(tuple[DeviceTask, ...]).validate_python(document.get("results"))
+    return tuple(Score(one.task, "device", one.outcomes) for one in tasks)
+
+
+def _bench(data: bytes) -> tuple[BenchmarkResult | None, HostView | None]:
+    file = TypeAdapter(BenchFile).validate_json(data)
+    return json_format.ParseDict(file.result, BenchmarkResult(), ignore_unknown_fields=True), file.host
+
+
+def _snapshot(data: bytes) -> Snapshot:
+    return json_format.Parse(data, Snapshot(), ignore_unknown_fields=True)

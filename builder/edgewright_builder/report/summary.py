@@ -1,0 +1,233 @@
+"""The run in a sentence and a handful of numbers; the HTML report and the terminal show the same."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from edgewright_builder.report.formats import show_accuracy, show_percent, show_points, show_seconds
+from edgewright_builder.report.inputs import RunInputs, Score
+from edgewright_builder.run import STAGES
+from edgewright_builder.tasks.accuracy import paired_difference
+from edgewright_builder.units import format_bytes
+
+Tone = Literal["good", "warn", "bad", "plain", "absent"]
+
+# In the order of their making; how the report names them.
+MODELS = {
+    "teacher": "teacher",
+    "student": "student, pruned",
+    "finetuned": "fine-tuned",
+    "quantized": "quantized",
+    "exported": "exported, on the host",
+    "device": "on the device",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The first thing to know."""
+
+    tone: Tone
+    text: str
+
+
+@dataclass(frozen=True)
+class KeyNumber:
+    """One number with what it is compared to."""
+
+    name: str
+    value: str
+    detail: str = ""
+    tone: Tone = "plain"
+
+
+def _not_measured(name: str, detail: str = "", value: str = "not measured") -> KeyNumber:
+    return KeyNumber(name, value, detail, "absent")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`after` minus `before` on the same rows; `paired` if the standard error is that of the row-wise differences."""
+
+    task: str
+    before: str
+    after: str
+    difference: float
+    standard_error: float
+    rows: int
+    paired: bool
+
+
+def verdict(inputs: RunInputs) -> Verdict:
+    """Does it fit, by measurement if there is one, else by prediction."""
+    plan, peak = inputs.plan, inputs.measured_peak_bytes
+    if plan is None:
+        return Verdict("plain", "No plan yet: the build has not chosen a configuration.")
+    budget = format_bytes(plan.budget_bytes)
+    if peak is not None:
+        spare = plan.budget_bytes - peak
+        if spare >= 0:
+            return Verdict(
+                "good",
+                f"It fits: measured peak {format_bytes(peak)} of {budget}, {format_bytes(spare)} to spare.",
+            )
+        return Verdict(
+            "bad",
+            f"Over budget: measured peak {format_bytes(peak)} exceeds {budget} by {format_bytes(-spare)}.",
+        )
+    predicted = f"{format_bytes(plan.predicted_peak_bytes)} ± {format_bytes(plan.error_bytes)}"
+    if plan.predicted_peak_bytes + plan.error_bytes <= plan.budget_bytes:
+        return Verdict(
+            "warn", f"Predicted to fit: peak {predicted} of {budget}. Not measured on a device yet."
+        )
+    if plan.predicted_peak_bytes <= plan.budget_bytes:
+        return Verdict(
+            "warn", f"Likely to fit: predicted peak {predicted} of {budget}; the interval reaches over it."
+        )
+    return Verdict("bad", f"Predicted not to fit: peak {predicted} of {budget}.")
+
+
+def unfinished_stages(inputs: RunInputs) -> list[str]:
+    """The stages that are not done, in order."""
+    done = {stage.stage for stage in inputs.stages if stage.status == "done"}
+    return [name for name in STAGES if name not in done]
+
+
+def key_numbers(inputs: RunInputs) -> list[KeyNumber]:
+    """Size, memory, accuracy, distillation, speed, latency, energy: in this order, measured or not."""
+    return [
+        _size(inputs),
+        _memory(inputs),
+        _accuracy(inputs),
+        _kl(inputs),
+        _speed(inputs),
+        _latency(inputs),
+        _energy(inputs),
+    ]
+
+
+def _size(inputs: RunInputs) -> KeyNumber:
+    if inputs.manifest is None:
+        return _not_measured("Artifact", value="not made yet")
+    size = inputs.manifest.size_bytes
+    bf16 = inputs.plan.bf16_bytes if inputs.plan else None
+    detail = (
+        f"{bf16 / size:.1f}× smaller than the student at bf16 ({format_bytes(bf16)})" if bf16 and size else ""
+    )
+    return KeyNumber("Artifact", format_bytes(size), detail)
+
+
+def _memory(inputs: RunInputs) -> KeyNumber:
+    plan, peak = inputs.plan, inputs.measured_peak_bytes
+    if plan is None:
+        return _not_measured("Peak memory") if peak is None else KeyNumber("Peak memory", format_bytes(peak))
+    predicted = f"predicted {format_bytes(plan.predicted_peak_bytes)} ± {format_bytes(plan.error_bytes)}"
+    budget = f"budget {format_bytes(plan.budget_bytes)}"
+    if peak is None:
+        return _not_measured("Peak memory", f"{predicted}, {budget}")
+    tone: Tone = "good" if peak <= plan.budget_bytes else "bad"
+    return KeyNumber("Peak memory", format_bytes(peak), f"{predicted}, {budget}", tone)
+
+
+def _accuracy(inputs: RunInputs) -> KeyNumber:
+    models = [
+        model for model in MODELS if model != "teacher" and any(s.model == model for s in inputs.scores)
+    ]
+    if not models:
+        return _not_measured("Accuracy")
+    first, last = models[0], models[-1]
+    tasks = sorted(_tasks(inputs.scores, first) & _tasks(inputs.scores, last))
+    name = "Accuracy, " + (tasks[0] if len(tasks) == 1 else f"mean of {len(tasks)} tasks")
+    if not tasks or first == last:
+        after = mean_score(inputs.scores, last, sorted(_tasks(inputs.scores, last)))
+        return KeyNumber("Accuracy", show_accuracy(*after), MODELS[last])
+    before, after = (mean_score(inputs.scores, model, tasks) for model in (first, last))
+    return KeyNumber(
+        name, show_accuracy(*after), f"{MODELS[last]}; {MODELS[first]}: {show_accuracy(*before)}"
+    )
+
+
+def _tasks(scores: Iterable[Score], model: str) -> set[str]:
+    return {score.task for score in scores if score.model == model}
+
+
+def mean_score(scores: Iterable[Score], model: str, tasks: list[str]) -> tuple[float, float]:
+    """Mean accuracy over `tasks`, each counted once, and its standard error √Σ SE² / n (tasks are independent)."""
+    chosen = [score.share for score in scores if score.model == model and score.task in tasks]
+    mean = sum(share.value for share in chosen) / len(chosen)
+    return mean, math.hypot(*(share.standard_error for share in chosen)) / len(chosen)
+
+
+def _kl(inputs: RunInputs) -> KeyNumber:
+    curves = inputs.curves
+    if curves is None or curves.validation_kl_after is None:
+        return _not_measured("KL to the teacher")
+    error = curves.validation_kl_after_standard_error
+    value = f"{curves.validation_kl_after:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+    before = curves.validation_kl_before
+    if not before:
+        return KeyNumber("KL to the teacher", value, "nats per token, T = 1, before quantization")
+    change = show_percent(curves.validation_kl_after / before - 1, 0).replace("-", "−")
+    return KeyNumber(
+        "KL to the teacher", value, f"nats per token; {before:.3f} before distillation ({change})"
+    )
+
+
+def _speed(inputs: RunInputs) -> KeyNumber:
+    bench = inputs.bench
+    if bench is None:
+        return _not_measured("Generation")
+    shape = f"{bench.input_tokens} tokens in, {bench.output_tokens} out, concurrency {bench.concurrency}"
+    return KeyNumber("Generation", f"{bench.generated_tokens_per_second:.1f} tokens/s", shape)
+
+
+def _latency(inputs: RunInputs) -> KeyNumber:
+    if inputs.bench is None or not inputs.bench.time_to_first_token_seconds.count:
+        return _not_measured("Time to first token")
+    first, each = inputs.bench.time_to_first_token_seconds, inputs.bench.time_per_output_token_seconds
+    detail = f"median; p99 {show_seconds(first.p99)}; then {show_seconds(each.p50)} per token"
+    return KeyNumber("Time to first token", show_seconds(first.p50), detail)
+
+
+def _energy(inputs: RunInputs) -> KeyNumber:
+    if inputs.bench is None:
+        return _not_measured("Energy")
+    if not inputs.bench.HasField("energy"):
+        return _not_measured("Energy", "so there is no figure for it", "no energy sensor")
+    energy = inputs.bench.energy
+    scope = "whole module" if energy.whole_module else f"rail {energy.rail} only"
+    return KeyNumber(
+        "Energy",
+        f"{energy.gross_joules_per_output_token:.3g} J/token",
+        f"{scope}, {energy.mean_watts:.2f} W mean",
+    )
+
+
+def differences(scores: Iterable[Score]) -> list[Difference]:
+    """For each task, each model against the one made before it, from the student on."""
+    table = {(score.task, score.model): score for score in scores}
+    found: list[Difference] = []
+    for task in sorted({task for task, _ in table}):
+        chain = [table[task, model] for model in MODELS if model != "teacher" and (task, model) in table]
+        found += [_difference(before, after) for before, after in itertools.pairwise(chain)]
+    return found
+
+
+def _difference(before: Score, after: Score) -> Difference:
+    """Paired when both answered the same rows."""
+    a, b = before.share, after.share
+    paired = len(before.right) == len(after.right)
+    if paired:
+        value, error = paired_difference(before.right, after.right)
+    else:
+        value, error = b.value - a.value, math.hypot(a.standard_error, b.standard_error)
+    return Difference(after.task, before.model, after.model, value, error, min(a.rows, b.rows), paired)
+
+
+def show_difference(one: Difference) -> str:
+    """`+5.2 ± 1.1 points`."""
+    return show_points(one.difference, one.standard_error)

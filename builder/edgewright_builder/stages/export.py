@@ -1,0 +1,90 @@
+"""Stage 7, export: the GPTQ checkpoint as an ONNX Runtime GenAI model, head and embedding one quantized tensor.
+
+ONNX Runtime GenAI's model builder runs in a child process: it logs to the terminal and holds the model twice.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgewright_agent.errors import OutsideError
+from edgewright_builder.models import read_config
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+)
+# Computing in int8 (accuracy level 4) is what makes 4-bit weights fast on CPUs.
+INT8_COMPUTE = "int4_accuracy_level=4"
+
+
+def export(checkpoint: Path, embedding_bits: int, folder: Path) -> dict[str, Any]:
+    """Writes `folder/engine` (model.onnx, model.onnx.data, genai_config.json) and `folder/tokenizer`."""
+    engine, tokenizer, work = folder / "engine", folder / "tokenizer", folder / "work"
+    work.mkdir(exist_ok=True)
+    tied = bool(read_config(checkpoint).get("tie_word_embeddings"))
+    _build(checkpoint, embedding_bits, tied, work / "onnx", work)
+    _join_dangling_inputs(work / "onnx" / "model.onnx")
+    engine.mkdir()
+    for name in ("model.onnx", "model.onnx.data", "genai_config.json"):
+        (work / "onnx" / name).replace(engine / name)
+    tokenizer.mkdir()
+    for name in TOKENIZER_FILES:
+        if (checkpoint / name).exists():
+            shutil.copyfile(checkpoint / name, tokenizer / name)
+    shutil.rmtree(work / "onnx")
+    size_bytes = sum(file.stat().st_size for file in [*engine.iterdir(), *tokenizer.iterdir()])
+    return {"embedding_bits": embedding_bits, "tied": tied, "size_bytes": size_bytes}
+
+
+def _build(checkpoint: Path, embedding_bits: int, tied: bool, out: Path, work: Path) -> None:
+    options = [INT8_COMPUTE, f"shared_embeddings={str(tied).lower()}"]
+    if embedding_bits == 8:
+        options.append("matmul_mixed_precision=last_matmul:int8")
+    command = [
+        sys.executable, "-m", "onnxruntime_genai.models.builder",
+        "-i", str(checkpoint), "-o", str(out), "-p", "int4", "-e", "cpu", "-c", str(work / "cache"),
+        "--extra_options", *options,
+    ]  # fmt: skip
+    environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+    with (work / "export.log").open("w", encoding="utf-8") as log:
+        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
+    if done.returncode != 0 or not (out / "model.onnx").exists():
+        raise OutsideError(
+            f"The ONNX export failed with exit code {done.returncode}; its log is {work / 'export.log'}."
+        )
+
+
+def _join_dangling_inputs(path: Path) -> None:
+    """Points the shared embedding at the head's tensors.
+
+    onnxruntime-genai 0.18 names the embedding's inputs `lm_head.MatMul.weight_Q8G32` and `…weight_scale`, the tensors
+    `…weight_Q8` and `…weight_scales`: the graph does not load until they agree.
+    """
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    tensors = {tensor.name for tensor in model.graph.initializer}
+    known = tensors | {value.name for value in model.graph.input} | {""}
+    known |= {name for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        for position, name in enumerate(node.input):
+            if name not in known:
+                node.input[position] = _its_tensor(name, tensors)
+    onnx.save(model, str(path))
+
+
+def _its_tensor(name: str, tensors: set[str]) -> str:
+    matching = [tensor for tensor in tensors if tensor.startswith(name) or name.startswith(tensor)]
+    if len(matching) != 1:
+        raise OutsideError(
+            f"The exported graph reads {name!r}, which it does not hold; onnxruntime-genai's builder has changed."
+        )
+    return matching[0]

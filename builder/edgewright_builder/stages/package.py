@@ -1,0 +1,81 @@
+"""Stage 9, package: the exported model, what it is and where it comes from, listed and signed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edgewright_agent.manifest import Manifest
+from edgewright_builder.artifact import describe_file, write_artifact
+from edgewright_builder.fit.architecture import Architecture
+from edgewright_builder.fit.plan import Plan
+from edgewright_builder.recipe import Recipe
+
+ENGINE_DISTRIBUTIONS = {"onnxruntime-genai": "onnxruntime-genai"}
+
+
+def artifact_files(export: Path) -> dict[str, Path]:
+    """Path in the artifact → file of the export."""
+    folders = (export / "engine", export / "tokenizer")
+    return {str(file.relative_to(export)): file for folder in folders for file in sorted(folder.iterdir())}
+
+
+def manifest_fields(
+    recipe: Recipe, plan: Plan, architecture: Architecture, device_profile: str, lineage: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The fields of `Manifest` but `files`, `golden` and `accuracy`."""
+    m = plan.configuration
+    model = architecture.with_layers(m.layers)
+    return {
+        "name": recipe.name,
+        "version": recipe.version,
+        "release_counter": recipe.release_counter,
+        "device_profiles": [device_profile],
+        "engine": {
+            "kind": recipe.serving.engine,
+            "version": metadata.version(ENGINE_DISTRIBUTIONS[recipe.serving.engine]),
+        },
+        "model": {
+            "architecture": model.model_type,
+            "parameters": model.parameters,
+            "layers": m.layers,
+            "hidden_size": model.hidden_size,
+            "vocab_size": model.vocab_size,
+            "tied_embeddings": model.tied_embeddings,
+            "weight_bits": m.weight_bits,
+            "embedding_bits": m.embedding_bits,
+            "group_size": m.group_size,
+        },
+        "limits": {"context_tokens": m.context_tokens, "concurrency": m.concurrency},
+        "memory": {
+            "budget_bytes": plan.budget_bytes,
+            "predicted_peak_bytes": plan.memory.peak_bytes,
+            "error_bytes": plan.error_bytes,
+            "calibrated_on": plan.calibrated_on,
+        },
+        "lineage": {**lineage, "configuration": asdict(m)},
+    }
+
+
+def draft_manifest(export: Path, fields: Mapping[str, Any]) -> Manifest:
+    """The manifest of an export that is not packaged yet, to start an engine on it."""
+    files = [describe_file(source, path) for path, source in artifact_files(export).items()]
+    return Manifest.model_validate({**fields, "files": files})
+
+
+def package(
+    export: Path,
+    fields: Mapping[str, Any],
+    signing_key: Ed25519PrivateKey,
+    artifact: Path,
+    bf16_bytes: int,
+) -> dict[str, Any]:
+    """Writes the signed artifact and returns its digest, size and ratio to the 16-bit student."""
+    digest = write_artifact(artifact, artifact_files(export), fields, signing_key)
+    size_bytes = sum(file.stat().st_size for file in artifact.rglob("*") if file.is_file())
+    return {"artifact": digest, "size_bytes": size_bytes, "times_smaller_than_bf16": bf16_bytes / size_bytes}

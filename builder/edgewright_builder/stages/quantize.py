@@ -1,0 +1,122 @@
+"""Stage 6, quantize: GPTQ to 4 bits (GPTQModel), calibrated on the generated data.
+
+GPTQModel reads its settings from the environment when it is imported and logs to the terminal, so it runs in a child
+process: `python -m edgewright_builder.stages.quantize JOB.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgewright_agent.errors import OutsideError
+from edgewright_builder.run import write_json
+from edgewright_builder.train.samples import Sample
+
+WEIGHT_BITS = 4
+
+
+def quantize(
+    model: Path,
+    samples: Sequence[Sample],
+    sequences: int,
+    group_size: int,
+    folder: Path,
+    on_progress: Callable[[int, int, str], None],
+) -> dict[str, Any]:
+    """Writes `folder/model`: a GPTQ checkpoint (v1, symmetric, no act-order) of `model`.
+
+    Calibrates on the first `sequences` samples, all of them where there are fewer.
+    """
+    calibration = [list(sample.tokens) for sample in samples[:sequences]]
+    job = {
+        "model": str(model),
+        "out": str(folder / "model"),
+        "group_size": group_size,
+        "calibration": calibration,
+    }
+    work = folder / "work"
+    work.mkdir(exist_ok=True)
+    write_json(work / "job.json", job)
+    _run_child(work, on_progress)
+    losses = json.loads((work / "losses.json").read_text(encoding="utf-8"))
+    return {
+        "group_size": group_size,
+        "calibration_sequences": len(calibration),
+        "calibration_tokens": sum(map(len, calibration)),
+        "mean_layer_loss": sum(losses) / len(losses),
+    }
+
+
+def _run_child(work: Path, on_progress: Callable[[int, int, str], None]) -> None:
+    environment = os.environ | {"GPTQMODEL_CPU_WORKERS": "2", "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, "-m", "edgewright_builder.stages.quantize", str(work / "job.json")]
+    with (
+        (work / "gptq.log").open("w", encoding="utf-8") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as child,
+    ):
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.startswith("progress "):
+                done, total = line.split()[1:]
+                on_progress(int(done), int(total), "layers")
+            else:
+                log.write(line)
+    if child.returncode != 0:
+        raise OutsideError(f"GPTQ failed with exit code {child.returncode}; its log is {work / 'gptq.log'}.")
+
+
+def _work(job: dict[str, Any]) -> list[float]:
+    """In the child: quantizes and saves; returns the loss GPTQ reports for each linear layer."""
+    import torch
+    from gptqmodel import GPTQModel, QuantizeConfig
+
+    config = QuantizeConfig(
+        bits=WEIGHT_BITS, group_size=job["group_size"], sym=True, desc_act=False, offload_to_disk=False
+    )
+    cuda = torch.cuda.is_available()
+    dtype = torch.bfloat16 if cuda else torch.float32
+    model = GPTQModel.load(job["model"], config, device="cuda:0" if cuda else "cpu", dtype=dtype)
+    _report_layers(model)
+    calibration = [
+        {"input_ids": tokens, "attention_mask": [1] * len(tokens)} for tokens in job["calibration"]
+    ]
+    log = model.quantize(calibration, batch_size=8)
+    model.save(job["out"])
+    (Path(job["out"]) / "quant_log.csv").unlink(missing_ok=True)  # holds times, would change the digest
+    return [float(row["loss"]) for row in next(iter(log.values())) if _is_number(row["loss"])]
+
+
+def _report_layers(model: Any) -> None:
+    """Prints `progress DONE TOTAL` as the calibration's forward passes reach each layer."""
+    layers = model.model.get_decoder().layers
+    seen: set[int] = set()
+
+    def hook(index: int) -> Callable[..., None]:
+        def on_forward(*_: Any) -> None:
+            if index not in seen:
+                seen.add(index)
+                print(f"progress {index + 1} {len(layers)}", flush=True)  # noqa: T201 - the parent reads it
+
+        return on_forward
+
+    for index, layer in enumerate(layers):
+        layer.register_forward_pre_hook(hook(index))
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        float(text)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    job_path = Path(sys.argv[1])
+    write_json(job_path.with_name("losses.json"), _work(json.loads(job_path.read_text(encoding="utf-8"))))

@@ -1,0 +1,108 @@
+"""Stage 2, student: the base model at the plan's depth, the least influential layers left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgewright_agent.errors import InputError
+from edgewright_builder.models import load_model, load_tokenizer
+from edgewright_builder.run import write_json
+from edgewright_builder.train.samples import Sample
+
+INFLUENCE_TOKENS = 8192  # of the generated data; the ranking is stable long before
+
+
+def make_student(
+    base: Path,
+    samples: Sequence[Sample],
+    layers: int,
+    drop_layers: Sequence[int] | None,
+    folder: Path,
+    on_progress: Callable[[int, int, str], None],
+) -> dict[str, Any]:
+    """Writes `folder/model`: `base` with `layers` layers left. Returns which layers went and their influence."""
+    model = load_model(base)
+    total = len(decoder_layers(model))
+    influence: list[float] = []
+    if drop_layers is None and layers < total:
+        influence = block_influence(model, samples, on_progress)
+    dropped = list(drop_layers) if drop_layers is not None else least_influential(influence, total - layers)
+    remove_layers(model, dropped)
+    model.save_pretrained(folder / "model")  # type: ignore[operator]
+    load_tokenizer(base).save_pretrained(folder / "model")
+    write_json(folder / "influence.json", {"influence": influence, "dropped_layers": dropped})
+    return {"layers": total - len(dropped), "dropped_layers": dropped}
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The model's blocks."""
+    layers: nn.ModuleList = model.get_decoder().layers  # type: ignore[operator]
+    return layers
+
+
+@torch.inference_mode()
+def block_influence(
+    model: nn.Module, samples: Sequence[Sample], on_progress: Callable[[int, int, str], None]
+) -> list[float]:
+    """Per layer, 1 − E[cos(x_in, x_out)] over tokens: how much the layer turns its input.
+
+    Men et al. 2024, ShortGPT, arXiv 2403.03853, equation (1).
+    """
+    layers = decoder_layers(model)
+    sums, tokens = [0.0] * len(layers), 0
+
+    def measure(index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Any], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+            after = output[0] if isinstance(output, tuple) else output
+            sums[index] += float((1 - torch.cosine_similarity(inputs[0], after, dim=-1)).sum())
+
+        return hook
+
+    handles = [layer.register_forward_hook(measure(index)) for index, layer in enumerate(layers)]
+    device = next(model.parameters()).device
+    try:
+        for sample in samples:
+            if tokens >= INFLUENCE_TOKENS:
+                break
+            model.get_decoder()(input_ids=torch.tensor([sample.tokens], device=device), use_cache=False)  # type: ignore[operator]
+            tokens += len(sample.tokens)
+            on_progress(min(tokens, INFLUENCE_TOKENS), INFLUENCE_TOKENS, "tokens, block influence")
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [total / tokens for total in sums]
+
+
+def least_influential(influence: Sequence[float], count: int) -> list[int]:
+    """The `count` layers of least influence, in order; the first and the last layer always stay."""
+    inner = range(1, len(influence) - 1)
+    return sorted(sorted(inner, key=lambda index: influence[index])[:count])
+
+
+def remove_layers(model: nn.Module, dropped: Sequence[int]) -> None:
+    """Takes the layers out of the model and of its configuration."""
+    layers = decoder_layers(model)
+    if wrong := [index for index in dropped if not 0 <= index < len(layers)]:
+        raise InputError(
+            f"student.drop_layers names layer {wrong[0]}; the model has layers 0 to {len(layers) - 1}."
+        )
+    kept = [index for index in range(len(layers)) if index not in set(dropped)]
+    config: Any = model.config
+    model.get_decoder().layers = nn.ModuleList(layers[index] for index in kept)  # type: ignore[operator]
+    for position, layer in enumerate(decoder_layers(model)):
+        layer.self_attn.layer_idx = position  # type: ignore[union-attr]
+    config.num_hidden_layers = len(kept)
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[index] for index in kept]
+
+
+def read_dropped_layers(folder: Path) -> list[int]:
+    """Which layers the stage left out."""
+    dropped: list[int] = json.loads((folder / "influence.json").read_text(encoding="utf-8"))["dropped_layers"]
+    return dropped

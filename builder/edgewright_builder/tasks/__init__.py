@@ -1,0 +1,1 @@
+"""Multiple-choice tasks by log-likelihood: definitions, loading, scoring, accuracy."""

@@ -1,0 +1,52 @@
+"""From log-likelihoods to accuracy, its standard error, and the paired difference of two models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Metric = Literal["acc", "acc_norm"]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of correct rows and the standard error of that share, as lm-evaluation-harness computes both."""
+
+    value: float
+    standard_error: float
+    rows: int
+
+
+def choose(log_likelihoods: Sequence[float], lengths: Sequence[int] | None = None) -> int:
+    """The index of the most likely choice, the first of equals; with lengths, per byte."""
+    if lengths is None:
+        return max(range(len(log_likelihoods)), key=lambda i: log_likelihoods[i])
+    return max(range(len(log_likelihoods)), key=lambda i: log_likelihoods[i] / max(lengths[i], 1))
+
+
+def accuracy(correct: Sequence[bool]) -> Accuracy:
+    """Mean and its standard error s / √n, with the sample's standard deviation s over n − 1 (0 for one row)."""
+    value, standard_error = _mean([float(right) for right in correct])
+    return Accuracy(value, standard_error, len(correct))
+
+
+def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> tuple[float, float]:
+    """(accuracy of b − accuracy of a, its standard error) over the same rows.
+
+    The error comes from the differences row by row, so rows that both get right or both get wrong add nothing: it is
+    smaller than that of two separate accuracies. Raises ValueError if the lengths differ.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"paired outcomes must be of the same rows: {len(a)} against {len(b)}")
+    return _mean([float(right) - float(left) for left, right in zip(a, b, strict=True)])
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float]:
+    n = len(values)
+    if n == 0:
+        raise ValueError("no rows")
+    mean = sum(values) / n
+    variance = sum((value - mean) ** 2 for value in values) / (n - 1) if n > 1 else 0.0
+    return mean, math.sqrt(variance / n)

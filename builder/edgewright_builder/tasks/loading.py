@@ -1,0 +1,93 @@
+"""Where a task's rows come from: a folder of files, a file of one's own, or the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from edgewright_agent.errors import InputError
+from edgewright_builder.data.alpaca import read_jsonl
+from edgewright_builder.tasks.accuracy import Metric
+from edgewright_builder.tasks.definitions import DEFINITIONS, QUIZ, Definition, Question
+from edgewright_builder.tasks.harness import harness_questions
+
+
+@dataclass(frozen=True)
+class Task:
+    """A named list of questions. `metric` is the primary one; both are always measured."""
+
+    name: str
+    metric: Metric
+    questions: tuple[Question, ...]
+    source: str
+
+    def digest(self) -> str:
+        """SHA-256 hex of what is asked, in order."""
+        text = json.dumps([self.name, [asdict(question) for question in self.questions]], ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_task(name: str, benchmarks: Path | None = None, limit: int | None = None) -> Task:
+    """The first `limit` questions of a task.
+
+    `name` is one of the paper's eight (rows from `benchmarks/<name>/eval.jsonl`, or from the hub without a folder), or
+    the path of a JSONL file with `question`, `choices` and `answer` (0-based) a line. Raises InputError for an unknown
+    name or a bad row, OutsideError if the hub does not answer.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"limit must be at least 1, got {limit}")
+    if name.endswith(".jsonl"):
+        return _from_file(Path(name), Path(name).stem, QUIZ, limit)
+    definition = DEFINITIONS.get(name)
+    if definition is None:
+        known = ", ".join(DEFINITIONS)
+        raise InputError(f"unknown task {name!r}: expected one of {known}, or the path of a .jsonl file")
+    if benchmarks is None:
+        questions = tuple(islice(harness_questions(definition.harness_name), limit))
+        return Task(name, definition.metric, questions, "lm-evaluation-harness")
+    return _from_file(benchmarks / name / "eval.jsonl", name, definition, limit)
+
+
+def evaluation_texts(benchmarks: Path) -> list[str]:
+    """The question of every row of every `<task>/eval.jsonl` in the folder: what no generated question may repeat."""
+    texts = []
+    for path in sorted(benchmarks.glob("*/eval.jsonl")):
+        for _, row in read_jsonl(path):
+            texts.append(" ".join(str(row.get(name, "")) for name in ("context", "question")).strip())
+    return texts
+
+
+def _from_file(path: Path, name: str, definition: Definition, limit: int | None) -> Task:
+    if not path.is_file():
+        raise InputError(f"task {name}: there is no file {path}")
+    questions = tuple(
+        _question(f"{path}, line {number}", number, row, definition)
+        for number, row in islice(read_jsonl(path), limit)
+    )
+    if not questions:
+        raise InputError(f"task {name}: {path} holds no rows")
+    return Task(name, definition.metric, questions, str(path))
+
+
+def _question(where: str, number: int, row: dict[str, Any], definition: Definition) -> Question:
+    question, choices, answer = row.get("question"), row.get("choices"), row.get("answer")
+    if not isinstance(question, str) or not question.strip():
+        raise InputError(f"{where}: expected a text in 'question', found {question!r}")
+    if (
+        not isinstance(choices, list)
+        or len(choices) < 2
+        or not all(isinstance(c, str) and c for c in choices)
+    ):
+        raise InputError(f"{where}: expected a list of two or more texts in 'choices', found {choices!r}")
+    if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(choices):
+        raise InputError(
+            f"{where}: expected a number from 0 to {len(choices) - 1} in 'answer', found {answer!r}"
+        )
+    try:
+        return Question(str(row.get("id", number)), definition.build(row), answer)
+    except KeyError as error:
+        raise InputError(f"{where}: task {definition.name} needs the field {error.args[0]!r}") from error

@@ -1,0 +1,1 @@
+"""The maths of distillation: losses, optimizers, adapters, batches. No files are read or written here."""

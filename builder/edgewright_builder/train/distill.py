@@ -1,0 +1,218 @@
+"""One epoch of distillation into a LoRA, and what it is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+
+from edgewright_agent.errors import InputError
+from edgewright_builder.recipe import Finetune
+from edgewright_builder.recipe import Optimizer as OptimizerName
+from edgewright_builder.train.losses import distillation_loss, kl_per_token
+from edgewright_builder.train.optimizers import drop_vanishing_gradients, learning_rate_factor, make_optimizer
+from edgewright_builder.train.samples import Batch, Sample, collate, make_batches
+
+LINEAR_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+GRADIENT_NORM_MAX = 1.0
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The paper's Table 1, and the optimizer."""
+
+    optimizer: OptimizerName
+    learning_rate: float
+    weight_decay: float
+    lora_rank: int
+    lora_scale: float  # a: ΔW = a·BA
+    temperature: float
+    alpha: float
+
+
+@dataclass(frozen=True)
+class DistillationData:
+    """Samples with the teacher's final hidden states for their counted positions."""
+
+    samples: Sequence[Sample]
+    train: Sequence[int]
+    validation: Sequence[int]
+    teacher_hidden: Callable[[int], Tensor]  # sample index → (counted tokens, teacher's hidden)
+    teacher_head: Tensor  # (vocabulary, teacher's hidden)
+    pad_token: int
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """KL(teacher ‖ student) at T = 1 on held-out samples, nats per token."""
+
+    mean: float
+    standard_error: float  # tokens of one sample are not independent: taken over samples
+    tokens: int
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """One optimizer step, for the curves and the progress line."""
+
+    step: int
+    steps: int
+    tokens: int  # counted tokens so far
+    loss: float
+
+
+def add_lora(model: nn.Module, hyperparameters: Hyperparameters, seed: int) -> nn.Module:
+    """`model` with trainable LoRA factors on every linear layer, the rest frozen."""
+    torch.manual_seed(seed)  # A is random
+    config = LoraConfig(
+        r=hyperparameters.lora_rank,
+        lora_alpha=hyperparameters.lora_scale * hyperparameters.lora_rank,  # peft: ΔW = (alpha / r)·BA
+        lora_dropout=0.0,
+        target_modules=list(LINEAR_NAMES),
+        task_type="CAUSAL_LM",
+    )
+    adapted: nn.Module = get_peft_model(model, config)
+    return adapted
+
+
+def merge_lora(adapted: nn.Module) -> nn.Module:
+    """The plain model with W + a·BA in place of W."""
+    merged: nn.Module = adapted.merge_and_unload()  # type: ignore[operator]
+    return merged
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """The projections that LoRA adapts and GPTQ quantizes, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in LINEAR_NAMES
+    }
+
+
+def output_head(model: nn.Module) -> Tensor:
+    """(vocabulary, hidden): the matrix that turns final hidden states into logits.
+
+    Raises InputError for models whose logits are more than that product.
+    """
+    config: Any = model.config
+    for key in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+        if getattr(config, key, None) not in (None, 1.0):
+            raise InputError(
+                f"{config.model_type} models change their logits by {key}, which is not supported."
+            )
+    head: Tensor = model.get_output_embeddings().weight.detach()  # type: ignore[operator]
+    return head
+
+
+def counted_hidden(model: nn.Module, batch: Batch) -> Tensor:
+    """(counted tokens, hidden): final hidden states where the next token counts, in row order."""
+    decoder = model.get_decoder()  # type: ignore[operator]
+    output = decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    hidden: Tensor = output.last_hidden_state
+    return hidden[batch.counted]
+
+
+def train_epoch(
+    adapted: nn.Module,
+    data: DistillationData,
+    hyperparameters: Hyperparameters,
+    finetune: Finetune,
+    seed: int,
+    on_step: Callable[[TrainStep], None],
+) -> None:
+    """Trains the LoRA of `adapted` in place: one pass over `data.train`, equation (5) on counted tokens.
+
+    Raises InputError when the loss is no longer finite.
+    """
+    model: nn.Module = adapted.base_model.model  # type: ignore[assignment, union-attr]
+    head, device = output_head(model), next(model.parameters()).device
+    parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    optimizer = make_optimizer(
+        hyperparameters.optimizer, parameters, hyperparameters.learning_rate, hyperparameters.weight_decay
+    )
+    batches = make_batches(data.samples, data.train, finetune.batch_tokens, seed)
+    tokens = 0
+    adapted.train()
+    for step, indices in enumerate(batches):
+        factor = learning_rate_factor(step, len(batches), finetune.warmup_fraction)
+        for group in optimizer.param_groups:
+            group["lr"] = hyperparameters.learning_rate * factor
+        batch = collate(data.samples, indices, data.pad_token, device)
+        loss = distillation_loss(
+            counted_hidden(model, batch),
+            head,
+            _teacher_hidden(data, indices, device),
+            data.teacher_head,
+            batch.labels,
+            hyperparameters.alpha,
+            hyperparameters.temperature,
+        )
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"The loss is {float(loss)} at step {step}; lower the learning rate, "
+                f"which is {hyperparameters.learning_rate:.1e}."
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM_MAX)
+        drop_vanishing_gradients(parameters)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        tokens += len(batch.labels)
+        on_step(TrainStep(step + 1, len(batches), tokens, float(loss.detach())))
+    adapted.eval()
+
+
+@torch.inference_mode()
+def validation_divergence(model: nn.Module, data: DistillationData, batch_tokens: int) -> Divergence:
+    """KL(teacher ‖ model) at T = 1 on the validation samples."""
+    head, device = output_head(model), next(model.parameters()).device
+    sums, counts = [], []
+    for indices in make_batches(data.samples, data.validation, batch_tokens, seed=None):
+        batch = collate(data.samples, indices, data.pad_token, device)
+        hidden = counted_hidden(model, batch)
+        divergence = kl_per_token(hidden, head, _teacher_hidden(data, indices, device), data.teacher_head)
+        lengths = [data.samples[index].counted_tokens for index in indices]
+        sums += [float(part.sum()) for part in torch.split(divergence, lengths)]
+        counts += lengths
+    mean = sum(sums) / sum(counts)
+    return Divergence(mean, _ratio_standard_error(sums, counts, mean), sum(counts))
+
+
+@torch.inference_mode()
+def validation_loss(
+    model: nn.Module, data: DistillationData, hyperparameters: Hyperparameters, batch_tokens: int
+) -> float:
+    """Equation (5) on the validation samples: the paper's objective, incomparable between different α and T."""
+    head, device = output_head(model), next(model.parameters()).device
+    total, tokens = 0.0, 0
+    for indices in make_batches(data.samples, data.validation, batch_tokens, seed=None):
+        batch = collate(data.samples, indices, data.pad_token, device)
+        loss = distillation_loss(
+            counted_hidden(model, batch),
+            head,
+            _teacher_hidden(data, indices, device),
+            data.teacher_head,
+            batch.labels,
+            hyperparameters.alpha,
+            hyperparameters.temperature,
+        )
+        total, tokens = total + float(loss) * len(batch.labels), tokens + len(batch.labels)
+    return total / tokens
+
+
+def _teacher_hidden(data: DistillationData, indices: Sequence[int], device: torch.device) -> Tensor:
+    return torch.cat([data.teacher_hidden(index) for index in indices]).to(device)
+
+
+def _ratio_standard_error(sums: Sequence[float], counts: Sequence[int], mean: float) -> float:
+    """Standard error of Σsums/Σcounts with samples as the independent unit (Cochran, Sampling Techniques, 6.3)."""
+    n = len(sums)
+    if n < 2:
+        return 0.0
+    squares = sum((value - mean * count) ** 2 for value, count in zip(sums, counts, strict=True))
+    return float((squares / (n * (n - 1))) ** 0.5 / (sum(counts) / n))

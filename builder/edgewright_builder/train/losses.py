@@ -1,0 +1,112 @@
+"""Distillation losses (arXiv 2601.09865, equations 1–5), computed in chunks of tokens.
+
+With student logits s, teacher logits t, temperature T and labels y:
+
+    L_CE = −log softmax(s)[y]                                     (1)
+    L_KL = T² · Σ_i p_T(i) · log(p_T(i) / p_S(i)),  p = softmax(·/T)   (2–4)
+    L    = α · L_KL + (1 − α) · L_CE                              (5)
+
+averaged over the tokens. Logits are hidden states times an output head; `distillation_loss` never holds a
+tokens × vocabulary tensor longer than one chunk, because it computes the gradient to the hidden states in the same
+pass: ∂L/∂s = α·T·(p_S − p_T) + (1 − α)·(softmax(s) − onehot(y)).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+CHUNK_TOKENS = 256
+
+
+def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Equation (4) per token, in nats: zero where the logits are equal.
+
+    student_logits, teacher_logits: (tokens, vocabulary). Returns (tokens,).
+    """
+    log_p_student = functional.log_softmax(student_logits.float() / temperature, dim=-1)
+    log_p_teacher = functional.log_softmax(teacher_logits.float() / temperature, dim=-1)
+    divergence = (log_p_teacher.exp() * (log_p_teacher - log_p_student)).sum(dim=-1)
+    return temperature**2 * divergence
+
+
+class _DistillationLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        student_hidden: Tensor,  # (tokens, hidden)
+        student_head: Tensor,  # (vocabulary, hidden), frozen
+        teacher_hidden: Tensor,  # (tokens, teacher's hidden)
+        teacher_head: Tensor,  # (vocabulary, teacher's hidden), frozen
+        labels: Tensor,  # (tokens,)
+        alpha: float,
+        temperature: float,
+    ) -> Tensor:
+        tokens = student_hidden.shape[0]
+        gradient = torch.empty_like(student_hidden)
+        total = torch.zeros((), dtype=torch.float64)
+        for start in range(0, tokens, CHUNK_TOKENS):
+            rows = slice(start, start + CHUNK_TOKENS)
+            logits = (student_hidden[rows] @ student_head.T).float()
+            slope = torch.zeros_like(logits)
+            if alpha > 0:
+                teacher_logits = teacher_hidden[rows] @ teacher_head.T
+                log_p = functional.log_softmax(logits / temperature, dim=-1)
+                log_q = functional.log_softmax(teacher_logits.float() / temperature, dim=-1)
+                q = log_q.exp()
+                total += alpha * temperature**2 * (q * (log_q - log_p)).sum().double().cpu()
+                slope.add_(log_p.exp_().sub_(q), alpha=alpha * temperature)
+            if alpha < 1:
+                log_p = functional.log_softmax(logits, dim=-1)
+                index = labels[rows].unsqueeze(1)
+                total -= (1 - alpha) * log_p.gather(1, index).sum().double().cpu()
+                p = log_p.exp_()
+                p.scatter_add_(1, index, torch.full_like(index, -1, dtype=p.dtype))
+                slope.add_(p, alpha=1 - alpha)
+            gradient[rows] = slope.to(student_head.dtype) @ student_head
+        ctx.save_for_backward(gradient.div_(tokens))
+        return (total / tokens).to(student_hidden.device, torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_outputs[0], None, None, None, None, None, None
+
+
+def distillation_loss(
+    student_hidden: Tensor,
+    student_head: Tensor,
+    teacher_hidden: Tensor,
+    teacher_head: Tensor,
+    labels: Tensor,
+    alpha: float,
+    temperature: float,
+) -> Tensor:
+    """Equation (5), averaged over tokens; a scalar differentiable in `student_hidden` only.
+
+    student_hidden: (tokens, hidden); student_head: (vocabulary, hidden); teacher_hidden: (tokens, teacher_hidden);
+    teacher_head: (vocabulary, teacher_hidden); labels: (tokens,) token ids; alpha in [0, 1]; temperature > 0.
+    """
+    loss: Tensor = _DistillationLoss.apply(  # type: ignore[no-untyped-call]
+        student_hidden, student_head, teacher_hidden, teacher_head, labels, alpha, temperature
+    )
+    return loss
+
+
+@torch.inference_mode()
+def kl_per_token(
+    student_hidden: Tensor, student_head: Tensor, teacher_hidden: Tensor, teacher_head: Tensor
+) -> Tensor:
+    """KL(teacher ‖ student) at T = 1 of each token, in nats: comparable between all trials. Returns (tokens,)."""
+    chunks = []
+    for start in range(0, student_hidden.shape[0], CHUNK_TOKENS):
+        rows = slice(start, start + CHUNK_TOKENS)
+        student_logits, teacher_logits = (
+            student_hidden[rows] @ student_head.T,
+            teacher_hidden[rows] @ teacher_head.T,
+        )
+        chunks.append(kl_divergence(student_logits, teacher_logits, temperature=1.0))
+    return torch.cat(chunks)

@@ -1,0 +1,87 @@
+"""Loads profiles: by id or alias from this package, or from a path to a YAML file."""
+
+from __future__ import annotations
+
+import difflib
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from pydantic import ValidationError
+
+from edgewright_agent.errors import InputError
+from edgewright_profiles.schema import DeviceProfile
+from edgewright_profiles.this_host import THIS_HOST, this_host
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+
+def list_profiles() -> tuple[str, ...]:
+    """Ids of all built-in profiles, sorted, `this-host` last."""
+    return (*sorted(_files()), THIS_HOST)
+
+
+def load_profile(name: str | Path) -> DeviceProfile:
+    """The profile with this id or alias, or in this YAML file.
+
+    Raises InputError for an unknown id (with the nearest ones), an unreadable file, or a missing or
+    impossible figure (with its field).
+    """
+    text = str(name)
+    if text == THIS_HOST:
+        return this_host()
+    if text in _files():
+        return _builtin(text)
+    if isinstance(name, Path) or text.endswith((".yaml", ".yml")) or "/" in text:
+        return _load_file(Path(name))
+    if text in _aliases():
+        return _builtin(_aliases()[text])
+    raise InputError(_unknown(text))
+
+
+def parse_profile(text: str, where: str) -> DeviceProfile:
+    """The profile in a YAML document; `where` names it in errors. Raises InputError."""
+    try:
+        return DeviceProfile.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}.") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise InputError(f"{where} is invalid at {field}: {first['msg']}.") from None
+
+
+def _load_file(path: Path) -> DeviceProfile:
+    try:
+        return parse_profile(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"The profile {path} can't be read: {reason}.") from None
+
+
+@lru_cache(maxsize=1)
+def _files() -> dict[str, Traversable]:
+    """The built-in files by profile id, which is the file's name."""
+    files = resources.files(__package__).iterdir()
+    return {file.name.removesuffix(".yaml"): file for file in files if file.name.endswith(".yaml")}
+
+
+@lru_cache
+def _builtin(profile_id: str) -> DeviceProfile:
+    file = _files()[profile_id]
+    return parse_profile(file.read_text(encoding="utf-8"), file.name)
+
+
+@lru_cache(maxsize=1)
+def _aliases() -> dict[str, str]:
+    return {alias: profile_id for profile_id in _files() for alias in _builtin(profile_id).aliases}
+
+
+def _unknown(name: str) -> str:
+    known = [*list_profiles(), *_aliases()]
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`edgewright profiles list` shows all."
+    return f"There is no device profile {name!r}; {hint}"

@@ -1,0 +1,55 @@
+"""Agents for the tests: real gRPC servers on free ports, over stores in temporary folders."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from edgewright_agent.server import AgentSettings, RunningAgent, run_agent
+from edgewright_agent.store import Space
+from edgewright_profiles import load_profile
+from tests.agent.artifacts import RELEASE_KEY
+from tests.agent.scripted_engine import Script, only_fake
+
+StartAgent = Callable[..., contextlib.AbstractAsyncContextManager[RunningAgent]]
+
+
+def settings_for(store: Path, **changes: Any) -> AgentSettings:
+    """An agent on loopback without TLS that trusts the tests' key and wastes no time."""
+    defaults: dict[str, Any] = {
+        "profile": load_profile("raspberry-pi-5-8gb"),
+        "store": store,
+        "listen": "127.0.0.1:0",
+        "tls": None,
+        "trusted_keys": (RELEASE_KEY.public_key(),),
+        "space": Space(reserve_bytes=0),
+        "probation_seconds": 0.0,
+        "restart_seconds": 0.01,
+    }
+    return AgentSettings(**{**defaults, **changes})
+
+
+@pytest.fixture
+def script() -> Script:
+    """How the agent's engines behave."""
+    return Script()
+
+
+@pytest.fixture
+async def running_agent(tmp_path: Path, script: Script) -> AsyncIterator[RunningAgent]:
+    """An agent whose engines follow `script`."""
+    settings = settings_for(tmp_path / "store")
+    async with run_agent(settings, available_engines=only_fake, start_engine=script.start) as agent:
+        yield agent
+
+
+@pytest.fixture
+async def channel(running_agent: RunningAgent) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to `running_agent`."""
+    async with grpc.aio.insecure_channel(running_agent.address) as channel:
+        yield channel

@@ -1,0 +1,97 @@
+"""An engine in the test's own process that does what the test tells it to, good or bad."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.engines import (
+    Death,
+    DeathCause,
+    Engine,
+    EngineInfo,
+    EngineMemory,
+    Finish,
+    GenerationRequest,
+    Score,
+    ScoreItem,
+    Token,
+)
+from edgewright_agent.errors import OutsideError
+from edgewright_agent.store import StagedRelease
+
+TOKENS = (5, 6, 7)
+
+
+class ScriptedEngine:
+    """Generates `TOKENS`, `pause_seconds` apart, until it is stopped or told to die."""
+
+    kind = "fake"
+    pid = 0
+
+    def __init__(self, release: StagedRelease, script: Script) -> None:
+        self.release = release
+        self.active_requests = 0
+        self._script = script
+        self._death: asyncio.Future[Death] = asyncio.get_running_loop().create_future()
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+        self.active_requests += 1
+        try:
+            count = request.max_tokens or len(TOKENS)
+            for index in range(count):
+                await asyncio.sleep(self._script.pause_seconds)
+                if self._death.done():
+                    raise OutsideError("The engine is gone.", Reason.REASON_ENGINE_FAILED)
+                yield Token(f"t{index} ", self._script.tokens[index % len(TOKENS)])
+            yield Finish("length", 2, count)
+        finally:
+            self.active_requests -= 1
+
+    async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
+        return [[Score(-1.0 * len(text), len(text), False) for text in item.continuations] for item in items]
+
+    async def healthy(self) -> bool:
+        return not self._death.done()
+
+    async def stop(self) -> None:
+        self.die(DeathCause.STOPPED)
+
+    async def wait(self) -> Death:
+        return await asyncio.shield(self._death)
+
+    def die(self, cause: DeathCause = DeathCause.KILLED) -> None:
+        if not self._death.done():
+            self._death.set_result(Death(cause, None, 9, ("last words",)))
+
+    def memory_bytes(self) -> EngineMemory:
+        return EngineMemory(self._script.peak_bytes, self._script.peak_bytes, "pss")
+
+
+@dataclass
+class Script:
+    """How engines shall behave; `engines` are those started, in order."""
+
+    tokens: tuple[int, ...] = TOKENS
+    pause_seconds: float = 0.0
+    peak_bytes: int = 1000
+    refuse: set[str] = field(default_factory=set)  # releases whose engine does not start
+    engines: list[ScriptedEngine] = field(default_factory=list)
+
+    async def start(self, release: StagedRelease) -> Engine:
+        await asyncio.sleep(0)
+        if release.digest in self.refuse:
+            raise OutsideError("The engine did not start.", Reason.REASON_ENGINE_FAILED)
+        engine = ScriptedEngine(release, self)
+        self.engines.append(engine)
+        return engine
+
+    @property
+    def running(self) -> list[ScriptedEngine]:
+        return [engine for engine in self.engines if not engine._death.done()]
+
+
+def only_fake() -> list[EngineInfo]:
+    return [EngineInfo("fake", "1", True, "in this process")]

@@ -1,0 +1,192 @@
+"""The rules of activation, by example and by every order of events that hypothesis finds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent import lifecycle
+from edgewright_agent.errors import BusyError, RefusedError
+from edgewright_agent.lifecycle import ATTEMPTS_MAX, Outcome, Phase, State
+
+A, B, C = "a" * 64, "b" * 64, "c" * 64
+COUNTERS = {A: 1, B: 2, C: 3}
+
+
+def activated(state: State, release: str) -> State:
+    """The release activated without a hitch."""
+    state = lifecycle.attempt(lifecycle.activate(state, release, COUNTERS[release]))
+    return lifecycle.committed(lifecycle.started(state), COUNTERS.get(state.active or "", 0))
+
+
+def failed_for_good(state: State) -> State:
+    """Every attempt that is left fails."""
+    phase, candidate = state.phase, state.candidate
+    while state.phase is phase and state.candidate == candidate:
+        state = lifecycle.failed(lifecycle.attempt(state), "it died")
+    return state
+
+
+def test_a_release_that_passes_becomes_active_and_the_old_one_previous() -> None:
+    state = activated(activated(State(), A), B)
+    assert (state.phase, state.active, state.previous) == (Phase.IDLE, B, A)
+    assert state.outcome is Outcome.COMMITTED
+    assert state.counter_floor == COUNTERS[A]
+
+
+def test_each_attempt_is_counted_and_the_last_failure_rolls_back() -> None:
+    state = lifecycle.activate(activated(State(), A), B, COUNTERS[B])
+    for number in range(1, ATTEMPTS_MAX + 1):
+        assert state.phase is Phase.ACTIVATING
+        state = lifecycle.attempt(state)
+        assert state.attempts == number
+        state = lifecycle.failed(state, "it died")
+    assert (state.phase, state.candidate) == (Phase.ROLLING_BACK, A)
+    state = lifecycle.started(lifecycle.attempt(state))
+    assert (state.phase, state.active, state.previous) == (Phase.IDLE, A, None)
+    assert state.outcome is Outcome.ROLLED_BACK
+
+
+def test_a_failed_release_is_denied_until_it_is_forced() -> None:
+    state = failed_for_good(lifecycle.activate(State(), A, COUNTERS[A]))
+    assert (state.phase, state.outcome, state.active) == (Phase.IDLE, Outcome.FAILED, None)
+    with pytest.raises(RefusedError) as error:
+        lifecycle.activate(state, A, COUNTERS[A])
+    assert error.value.reason == Reason.REASON_RELEASE_DENIED
+    assert lifecycle.activate(state, A, COUNTERS[A], force=True).candidate == A
+
+
+def test_a_roll_back_that_fails_too_leaves_the_board_safe_and_repairable() -> None:
+    state = failed_for_good(lifecycle.activate(activated(State(), A), B, COUNTERS[B]))
+    state = failed_for_good(state)
+    assert (state.phase, state.active, state.previous) == (Phase.SAFE, None, A)
+    assert lifecycle.roll_back(state).candidate == A
+    assert lifecycle.activate(state, C, COUNTERS[C]).candidate == C
+
+
+def test_rolling_back_swaps_active_and_previous() -> None:
+    state = lifecycle.roll_back(activated(activated(State(), A), B))
+    state = lifecycle.started(lifecycle.attempt(state))
+    assert (state.active, state.previous, state.outcome) == (A, B, Outcome.ROLLED_BACK)
+    with pytest.raises(RefusedError) as error:
+        lifecycle.roll_back(State())
+    assert error.value.reason == Reason.REASON_NO_PREVIOUS_RELEASE
+
+
+def test_a_roll_back_as_asked_that_fails_returns_to_the_active_release() -> None:
+    state = failed_for_good(lifecycle.roll_back(activated(activated(State(), A), B)))
+    assert (state.phase, state.candidate) == (Phase.ROLLING_BACK, B)
+    state = lifecycle.started(lifecycle.attempt(state))
+    assert (state.active, state.previous) == (B, A)
+
+
+def test_a_counter_below_the_floor_is_a_downgrade() -> None:
+    state = activated(activated(activated(State(), A), B), C)
+    assert state.counter_floor == COUNTERS[B]
+    with pytest.raises(RefusedError) as error:
+        lifecycle.activate(state, A, COUNTERS[A])
+    assert error.value.reason == Reason.REASON_DOWNGRADE
+    assert lifecycle.activate(state, B, COUNTERS[B]).candidate == B
+
+
+def test_one_change_at_a_time() -> None:
+    state = lifecycle.activate(State(), A, COUNTERS[A])
+    with pytest.raises(BusyError):
+        lifecycle.activate(state, B, COUNTERS[B])
+    with pytest.raises(BusyError):
+        lifecycle.roll_back(replace(state, previous=B))
+
+
+@pytest.mark.parametrize("phase", [Phase.ACTIVATING, Phase.PROBATION])
+def test_a_board_that_dies_on_trial_tries_again_but_not_for_ever(phase: Phase) -> None:
+    state = lifecycle.activate(activated(State(), A), B, COUNTERS[B])
+    for _ in range(ATTEMPTS_MAX):
+        state = replace(lifecycle.attempt(state), phase=phase)
+        state = lifecycle.recovered(state)
+    assert (state.phase, state.candidate) == (Phase.ROLLING_BACK, A)
+    assert B in state.denied
+
+
+def test_a_lost_active_release_gives_way_to_the_previous_one() -> None:
+    state = activated(activated(State(), A), B)
+    assert lifecycle.without_lost(state, {A, B}) == state
+    back = lifecycle.without_lost(state, {A})
+    assert (back.phase, back.candidate, back.active) == (Phase.ROLLING_BACK, A, None)
+    gone = lifecycle.without_lost(state, set())
+    assert (gone.phase, gone.active, gone.previous) == (Phase.IDLE, None, None)
+
+
+def test_the_state_survives_json() -> None:
+    state = failed_for_good(lifecycle.activate(activated(State(), A), B, COUNTERS[B]))
+    assert State.from_json(state.to_json()) == state
+
+
+EVENTS = (
+    "activate a",
+    "activate b",
+    "activate c",
+    "roll back",
+    "attempt",
+    "start",
+    "commit",
+    "fail",
+    "crash",
+)
+
+
+def step(state: State, event: str) -> State:
+    """What the runner does on an event that can happen in this state; others change nothing."""
+    trying = state.phase in (Phase.ACTIVATING, Phase.ROLLING_BACK)
+    if event.startswith("activate"):
+        release = {"a": A, "b": B, "c": C}[event[-1]]
+        return lifecycle.activate(state, release, COUNTERS[release], force=True)
+    if event == "roll back":
+        return lifecycle.roll_back(state)
+    if event == "crash":
+        return lifecycle.recovered(state)
+    if event == "attempt" and trying:
+        return lifecycle.attempt(state)
+    if event == "start" and trying and state.attempts:
+        return lifecycle.started(state)
+    if event == "commit" and state.phase is Phase.PROBATION:
+        return lifecycle.committed(state, COUNTERS.get(state.active or "", 0))
+    if event == "fail" and not state.at_rest and state.attempts:
+        return lifecycle.failed(state, "it died")
+    return state
+
+
+@given(st.lists(st.sampled_from(EVENTS), max_size=60))
+def test_whatever_happens_the_rules_hold(events: list[str]) -> None:
+    state = State()
+    for event in events:
+        before = state
+        try:
+            state = step(state, event)
+        except RefusedError:
+            continue
+        assert state.counter_floor >= before.counter_floor
+        assert state.attempts <= ATTEMPTS_MAX
+        assert state.transitions <= lifecycle.TRANSITIONS_MAX
+        assert (state.candidate is None) == state.at_rest
+        assert state.active is None or state.active != state.previous
+        for release in (state.active, state.previous):  # always legal to go back to
+            assert release is None or COUNTERS[release] >= state.counter_floor
+
+
+@given(st.lists(st.sampled_from(EVENTS), max_size=30))
+def test_from_any_state_failures_alone_bring_the_board_to_rest(events: list[str]) -> None:
+    state = State()
+    for event in events:
+        try:
+            state = step(state, event)
+        except RefusedError:
+            continue
+    for _ in range(4 * lifecycle.TRANSITIONS_MAX):
+        if state.at_rest:
+            break
+        state = lifecycle.failed(lifecycle.attempt(state), "it died")
+    assert state.at_rest

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.engines.protocol import EngineMemory, Finish, GenerationRequest, Token
+from edgewright_agent.errors import InputError, OutsideError
+from edgewright_agent.telemetry import Telemetry
+from edgewright_agent.telemetry.benchmark import (
+    BenchmarkPlan,
+    BenchmarkProgress,
+    BenchmarkResult,
+    run_benchmark,
+)
+from edgewright_agent.telemetry.proto import benchmark_to_proto
+from edgewright_profiles import load_profile
+from tests.agent.fixtures.boards import write_board
+
+CONTEXT_TOKENS = 4096
+
+
+class SlowTokens:
+    """An engine of 1 ms per token that counts a token per word, and some more per prompt."""
+
+    def __init__(self, tokens_per_word: float = 1.0, extra_tokens: int = 0, fail_from: int = 2**31) -> None:
+        self.requests: list[GenerationRequest] = []
+        self.running = self.running_peak = self.cancelled = 0
+        self._tokens_per_word, self._extra, self._fail_from = tokens_per_word, extra_tokens, fail_from
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+        self.requests.append(request)
+        if len(self.requests) > self._fail_from:
+            raise OutsideError("The engine died.", Reason.REASON_ENGINE_FAILED)
+        self.running += 1
+        self.running_peak = max(self.running_peak, self.running)
+        try:
+            for number in range(request.max_tokens):
+                await asyncio.sleep(0.001)
+                yield Token("x", number)
+            words = len((request.prompt or "").split())
+            prompt_tokens = round(words * self._tokens_per_word) + self._extra
+            yield Finish("length", prompt_tokens, request.max_tokens)
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+
+
+@pytest.fixture
+def telemetry(tmp_path: Path) -> Telemetry:
+    return Telemetry(load_profile("jetson-orin-nano-8gb"), write_board("orin-nano", tmp_path))
+
+
+async def benchmark(
+    plan: BenchmarkPlan, engine: SlowTokens, telemetry: Telemetry, idle_seconds: float = 0.0
+) -> tuple[list[BenchmarkProgress], BenchmarkResult]:
+    events = [
+        event
+        async for event in run_benchmark(
+            plan,
+            engine.generate,
+            telemetry,
+            context_tokens=CONTEXT_TOKENS,
+            weights_bytes=7,
+            idle_seconds=idle_seconds,
+        )
+    ]
+    *progress, result = events
+    assert isinstance(result, BenchmarkResult)
+    return [event for event in progress if isinstance(event, BenchmarkProgress)], result
+
+
+async def test_the_result_counts_what_the_engine_served(telemetry: Telemetry) -> None:
+    engine = SlowTokens()
+    telemetry.set_engine_memory_source(lambda: EngineMemory(5, 9, "pss"))
+    progress, result = await benchmark(BenchmarkPlan(6, 32, 10, concurrency=3), engine, telemetry)
+    assert (result.prompts, result.prompts_failed) == (6, 0)
+    assert (result.input_tokens, result.output_tokens) == (32, 10)
+    assert result.generated_tokens_per_second == pytest.approx(60 / result.duration_seconds)
+    assert result.total_tokens_per_second == pytest.approx((60 + 6 * 32) / result.duration_seconds)
+    assert result.time_to_first_token_seconds.count == 6
+    assert result.time_per_output_token_seconds.p50 >= 0.001
+    assert result.inter_token_latency_seconds.count == 6 * 9
+    assert (result.engine_peak_bytes, result.weights_bytes) == (9, 7)
+    assert [event.prompts_done for event in progress] == [0, 1, 2, 3, 4, 5, 6]
+    assert progress[-1].generated_tokens_per_second > 0
+
+
+async def test_concurrency_is_kept_and_not_exceeded(telemetry: Telemetry) -> None:
+    engine = SlowTokens()
+    await benchmark(BenchmarkPlan(9, 8, 5, concurrency=3), engine, telemetry)
+    assert engine.running_peak == 3
+
+
+@pytest.mark.parametrize(("per_word", "extra"), [(1.0, 0), (1.0, 5), (1.7, 3), (0.8, 0), (3.0, 1)])
+async def test_prompts_have_the_length_that_was_asked_for(
+    telemetry: Telemetry, per_word: float, extra: int
+) -> None:
+    engine = SlowTokens(per_word, extra)
+    _, result = await benchmark(BenchmarkPlan(2, 200, 2), engine, telemetry)
+    assert 190 <= result.input_tokens <= 200
+
+
+async def test_no_two_prompts_share_more_than_chance(telemetry: Telemetry) -> None:
+    engine = SlowTokens()
+    await benchmark(BenchmarkPlan(8, 64, 2, warmup_prompts=2), engine, telemetry)
+    prompts = {request.prompt for request in engine.requests if request.max_tokens == 2}
+    assert len(prompts) == 8  # warm-up repeats two of them
+    assert len({" ".join((prompt or "").split()[:4]) for prompt in prompts}) == 8
+
+
+async def test_every_prompt_runs_to_its_full_length(telemetry: Telemetry) -> None:
+    engine = SlowTokens()
+    await benchmark(BenchmarkPlan(2, 8, 4, warmup_prompts=3), engine, telemetry)
+    served = [request for request in engine.requests if request.max_tokens == 4]
+    assert len(served) == 5
+    assert all(request.ignore_eos and request.temperature == 0 for request in served)
+
+
+async def test_energy_per_token_is_gross_and_net_of_the_idle_board(telemetry: Telemetry) -> None:
+    telemetry.start()
+    _, result = await benchmark(BenchmarkPlan(4, 8, 100), SlowTokens(), telemetry, idle_seconds=0.3)
+    telemetry.stop()
+    energy = result.energy
+    assert energy is not None
+    assert (energy.rail, energy.whole_module, energy.gaps) == ("VDD_IN", True, 0)
+    # The tree's sensor shows the same power always, so the net is nothing.
+    assert energy.mean_watts == pytest.approx(5.056, rel=0.02)
+    assert energy.baseline_watts == pytest.approx(5.056, rel=0.02)
+    assert energy.gross_joules_per_output_token == pytest.approx(
+        5.056 * result.duration_seconds / 400, rel=0.02
+    )
+    assert energy.net_joules_per_output_token == pytest.approx(0.0, abs=0.001)
+
+
+async def test_without_a_sensor_there_is_no_energy_and_no_wait_for_a_baseline(tmp_path: Path) -> None:
+    telemetry = Telemetry(load_profile("raspberry-pi-5-8gb"), write_board("raspberry-pi-5", tmp_path))
+    _, result = await asyncio.wait_for(
+        benchmark(BenchmarkPlan(1, 4, 2), SlowTokens(), telemetry, idle_seconds=60.0), timeout=5
+    )
+    assert result.energy is None
+    message = benchmark_to_proto(result).result
+    assert not message.HasField("energy")
+    assert not message.HasField("engine_peak_bytes")
+
+
+async def test_result_and_progress_become_their_messages(telemetry: Telemetry) -> None:
+    progress, result = await benchmark(BenchmarkPlan(2, 8, 4), SlowTokens(), telemetry, idle_seconds=0.1)
+    assert benchmark_to_proto(progress[1]).progress.prompts_total == 2
+    message = benchmark_to_proto(result).result
+    assert message.inter_token_latency_seconds.count == 6
+    assert message.energy.rail == "VDD_IN"
+
+
+async def test_failed_prompts_are_counted_and_the_rest_is_measured(telemetry: Telemetry) -> None:
+    # One request finds the prompt's length, three are served, then the engine is gone.
+    _, result = await benchmark(BenchmarkPlan(5, 8, 4), SlowTokens(fail_from=4), telemetry)
+    assert (result.prompts_failed, result.time_to_first_token_seconds.count) == (2, 3)
+
+
+async def test_the_engines_error_comes_out_if_no_prompt_was_served(telemetry: Telemetry) -> None:
+    with pytest.raises(OutsideError, match="The engine died"):
+        await benchmark(BenchmarkPlan(5, 8, 4), SlowTokens(fail_from=1), telemetry)
+
+
+async def test_closing_the_benchmark_cancels_its_requests(telemetry: Telemetry) -> None:
+    engine = SlowTokens()
+    events = run_benchmark(
+        BenchmarkPlan(50, 8, 500, concurrency=4),
+        engine.generate,
+        telemetry,
+        context_tokens=CONTEXT_TOKENS,
+        weights_bytes=0,
+        idle_seconds=0,
+    )
+    async for event in events:
+        if isinstance(event, BenchmarkProgress) and event.prompts_done:
+            break
+    await events.aclose()
+    assert engine.running == 0
+    assert engine.cancelled > 0
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        BenchmarkPlan(0, 8, 8),
+        BenchmarkPlan(10_001, 8, 8),
+        BenchmarkPlan(1, 0, 8),
+        BenchmarkPlan(1, 8, 0),
+        BenchmarkPlan(1, 8, 8, concurrency=65),
+    ],
+)
+async def test_a_plan_out_of_bounds_is_refused(telemetry: Telemetry, plan: BenchmarkPlan) -> None:
+    with pytest.raises(InputError, match="must be from"):
+        await benchmark(plan, SlowTokens(), telemetry)
+
+
+async def test_a_plan_beyond_the_context_is_refused_with_both_numbers(telemetry: Telemetry) -> None:
+    with pytest.raises(InputError, match=r"4000 input and 97 output tokens exceed .* 4096") as refused:
+        await benchmark(BenchmarkPlan(1, 4000, 97), SlowTokens(), telemetry)
+    assert refused.value.reason == Reason.REASON_CONTEXT_EXCEEDED

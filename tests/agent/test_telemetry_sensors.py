@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edgewright_agent.telemetry import (
+    clocks,
+    gpu_load,
+    ina238,
+    ina3221,
+    memory,
+    nvml,
+    nvpmodel,
+    rapl,
+    thermal,
+)
+from edgewright_agent.telemetry.registry import ENERGY_SOURCES, GAUGES, discover_rails, read_gauges
+from edgewright_agent.telemetry.sysfs import NoDataError
+from edgewright_agent.telemetry.types import Clock, Temperature
+from tests.agent.fixtures.boards import write, write_board
+
+Board = Callable[[str], Path]
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    return lambda name: write_board(name, tmp_path)
+
+
+def watts(rails: tuple[Any, ...]) -> dict[str, float | None]:
+    return {rail.name: rail.read() for rail in rails}
+
+
+def test_orin_nano_rails_are_volts_times_amperes_and_the_shunt_sum_is_no_rail(board: Board) -> None:
+    rails = ina3221.discover(board("orin-nano"))
+    assert watts(rails) == pytest.approx({"VDD_IN": 5.056, "VDD_CPU_GPU_CV": 0.484608, "VDD_SOC": 1.453824})
+    assert not any(rail.is_counter for rail in rails)
+
+
+def test_unconnected_channels_of_agx_orin_are_no_rails(board: Board) -> None:
+    rails = ina3221.discover(board("agx-orin"))
+    assert watts(rails) == pytest.approx(
+        {"VDD_GPU_SOC": 4.996, "VDD_CPU_CV": 0.9992, "VIN_SYS_5V0": 5.0, "VDDQ_VDD2_1V8AO": 0.6}
+    )
+
+
+def test_a_shunt_sum_in_a_channel_of_an_old_kernel_is_no_rail(board: Board) -> None:
+    root = board("orin-nano")
+    write(root, "sys/class/hwmon/hwmon1/in3_label", "sum of shunt voltages")
+    assert set(watts(ina3221.discover(root))) == {"VDD_IN", "VDD_CPU_GPU_CV"}
+
+
+def test_the_nano_has_the_old_driver_with_the_old_names(board: Board) -> None:
+    rails = ina3221.discover(board("nano-l4t32"))
+    assert watts(rails) == pytest.approx({"POM_5V_IN": 2.543, "POM_5V_GPU": 0.08, "POM_5V_CPU": 0.48})
+
+
+def test_thor_has_its_input_on_an_ina238(board: Board) -> None:
+    root = board("thor")
+    assert watts(ina238.discover(root)) == pytest.approx({"VIN": 30.024})
+    rails, _ = discover_rails(root)
+    assert [rail.name for rail in rails] == ["VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0", "VIN"]
+
+
+def test_a_rail_that_stops_answering_gives_nothing_not_zero(board: Board) -> None:
+    root = board("orin-nano")
+    vdd_in = ina3221.discover(root)[0]
+    (root / "sys/class/hwmon/hwmon1/curr1_input").unlink()
+    assert vdd_in.read() is None
+
+
+def test_rapl_zones_keep_their_package_and_mmio_is_not_counted_twice(board: Board) -> None:
+    rails = rapl.discover(board("x86-rapl"))
+    assert [rail.name for rail in rails] == ["package-0", "package-0/core", "psys"]
+    assert all(rail.is_counter for rail in rails)
+    assert rails[0].wraps_at_joules == pytest.approx(262143.32885)
+    assert rails[2].read() == pytest.approx(5.0)
+
+
+def test_rapl_that_may_not_be_read_says_so(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = board("x86-rapl")
+    read_bytes = Path.read_bytes
+
+    def denied(path: Path) -> bytes:
+        if path.name == "energy_uj":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)  # root may read everything, so chmod would not do
+    rails, sensors = discover_rails(root)
+    assert rails == ()
+    said = {sensor.name: sensor for sensor in sensors}["rapl"]
+    assert not said.available
+    assert "Permission denied" in said.detail
+
+
+class NvmlError(Exception):
+    pass
+
+
+def fake_nvml(energy: float | None, power: float | None) -> Any:
+    def value(number: float | None) -> Callable[[int], float]:
+        def query(device: int) -> float:
+            if number is None:
+                raise NvmlError("Not Supported")
+            return number
+
+        return query
+
+    return SimpleNamespace(
+        NVMLError=NvmlError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetTotalEnergyConsumption=value(energy),
+        nvmlDeviceGetPowerUsage=value(power),
+    )
+
+
+def test_nvml_counts_energy_where_the_gpu_does() -> None:
+    (rail,) = nvml.rails_of(fake_nvml(energy=123_456.0, power=50_000.0))
+    assert (rail.name, rail.is_counter, rail.read()) == ("gpu0", True, pytest.approx(123.456))
+
+
+def test_nvml_falls_back_to_power() -> None:
+    (rail,) = nvml.rails_of(fake_nvml(energy=None, power=50_000.0))
+    assert (rail.is_counter, rail.read()) == (False, pytest.approx(50.0))
+
+
+def test_nvml_that_starts_and_supports_nothing_is_absent() -> None:
+    with pytest.raises(NoDataError, match="1 GPUs and supports neither"):
+        nvml.rails_of(fake_nvml(energy=None, power=None))
+
+
+def test_memory_is_bytes(board: Board) -> None:
+    found = memory.read(board("orin-nano"))
+    assert found.total_bytes == 7802880 * 1024
+    assert found.available_bytes == 6291456 * 1024
+    assert found.swap_used_bytes == (3901440 - 3888128) * 1024
+
+
+@pytest.mark.parametrize("text", ["", "MemTotal: 5 kB\n", "MemTotal: x kB\nMemAvailable: 5 kB\n"])
+def test_a_meminfo_without_the_fields_is_no_data(text: str) -> None:
+    with pytest.raises(NoDataError, match="meminfo"):
+        memory.parse(text)
+
+
+def test_temperatures_come_in_the_zones_order(board: Board) -> None:
+    assert thermal.read(board("orin-nano")) == (
+        Temperature("cpu-thermal", 47.281),
+        Temperature("gpu-thermal", 46.375),
+        Temperature("tj-thermal", 48.5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "load"), [("orin-nano", 0.733), ("agx-orin", 1.0), ("thor", 0.012), ("nano-l4t32", 0.25)]
+)
+def test_gpu_load_is_found_under_each_boards_name(board: Board, name: str, load: float) -> None:
+    assert gpu_load.read(board(name)) == pytest.approx(load)
+
+
+def test_clocks_are_hertz(board: Board) -> None:
+    assert clocks.read(board("orin-nano")) == (
+        Clock("cpu0", 1_728_000_000),
+        Clock("cpu5", 729_600_000),
+        Clock("gpu", 918_000_000),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("orin-nano", "MAXN_SUPER"), ("agx-orin", "MAXN"), ("nano-l4t32", "5W")]
+)
+def test_the_power_mode_is_a_name(board: Board, name: str, mode: str) -> None:
+    assert nvpmodel.read(board(name)) == mode
+
+
+def test_a_power_mode_without_a_name_is_no_data(board: Board) -> None:
+    root = board("orin-nano")
+    write(root, "var/lib/nvpmodel/status", "pmode:0009")
+    with pytest.raises(NoDataError, match="power mode 9 is not named"):
+        nvpmodel.read(root)
+
+
+def test_a_bare_machine_has_no_sensor_and_every_collector_says_why(tmp_path: Path) -> None:
+    rails, energy = discover_rails(tmp_path)
+    values, gauges = read_gauges(tmp_path)
+    assert rails == ()
+    assert values == {}
+    assert [sensor.name for sensor in (*energy, *gauges)] == [*ENERGY_SOURCES, *GAUGES]
+    assert all(not sensor.available and sensor.detail for sensor in (*energy, *gauges))
+
+
+def test_garbage_in_a_file_silences_that_file_only(board: Board) -> None:
+    root = board("orin-nano")
+    write(root, "sys/class/thermal/thermal_zone0/temp", "hot")
+    write(root, "sys/class/devfreq/17000000.gpu/device/load", "")
+    values, sensors = read_gauges(root)
+    assert len(values["thermal"]) == 2
+    assert "gpu_load" not in values
+    assert {sensor.name for sensor in sensors if not sensor.available} == {"gpu_load"}

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typer.testing import CliRunner
+
+from edgewright.v1 import deployment_pb2 as deployment
+from edgewright.v1 import telemetry_pb2 as telemetry
+from edgewright_agent.errors import InputError, RefusedError
+from edgewright_builder import cli_device, cli_keys
+from edgewright_builder.artifact import Artifact
+from edgewright_builder.device.channel import Address
+from tests.builder.artifacts import make_artifact
+from tests.builder.device_simulator import Board, simulated_device
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+app = typer.Typer()
+cli_device.register(app)
+cli_keys.register(app)
+
+
+@pytest.fixture
+def board() -> Board:
+    return Board()
+
+
+@pytest.fixture
+def host(board: Board) -> Iterator[str]:
+    """The simulated board served by another thread, as commands bring their own event loop."""
+    addresses: list[Address] = []
+    ready, loop, stop = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
+
+    async def serve() -> None:
+        async with simulated_device(board) as address:
+            addresses.append(address)
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=[serve()])
+    thread.start()
+    assert ready.wait(10)
+    yield str(addresses[0])
+    loop.call_soon_threadsafe(stop.set)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Artifact:
+    return make_artifact(tmp_path / "artifact", {"engine/model.bin": bytes(3 * 1024 * 1024)}, KEY)
+
+
+def invoke(*arguments: object, **environment: str) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=environment)
+
+
+def output(*arguments: object) -> str:
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.exception
+    return str(result.stdout)
+
+
+def snapshot() -> telemetry.Snapshot:
+    times = telemetry.Distribution(count=4, mean=0.02, p50=0.02, p90=0.03, p99=0.03, max=0.031)
+    return telemetry.Snapshot(
+        active_release=b"\1" * 32,
+        serving=telemetry.Serving(requests=4, generated_tokens=64, time_to_first_token_seconds=times),
+        memory=telemetry.Memory(total_bytes=8 << 30, available_bytes=5 << 30, budget_bytes=4 << 30),
+        sensors=[telemetry.Sensor(name="ina3221", detail="no such chip")],
+    )
+
+
+def test_push_says_what_will_travel_and_ends_with_the_verdict(host: str, artifact: Artifact) -> None:
+    lines = output("push", artifact.folder, host, "--insecure").splitlines()
+    assert lines[0] == f"tiny 1.0 ({artifact.digest[:12]})"
+    assert lines[1] == "  3.0 MiB of 3.0 MiB to send (1 of 1 files)"
+    assert lines[-1] == "committed: it is active"
+    assert any(line.startswith("  sent 100 % at ") for line in lines)
+    assert "\t".join(["ready", "required", "passed", "in 0.1 s"]) in lines
+
+
+def test_a_second_push_says_that_nothing_travels(host: str, artifact: Artifact) -> None:
+    output("push", artifact.folder, host, "--insecure")
+    assert "nothing to send: the board has all 3.0 MiB of it" in output(
+        "push", artifact.folder, host, "--insecure"
+    )
+
+
+def test_push_in_json_is_one_document_also_in_the_file(host: str, artifact: Artifact, tmp_path: Path) -> None:
+    saved = tmp_path / "device" / "push.json"
+    text = output("push", artifact.folder, host, "--insecure", "--json", "--save", saved)
+    document = json.loads(text)
+    assert document == json.loads(saved.read_text())
+    assert document["release"] == artifact.digest
+    assert document["sent_bytes"] == 3 * 1024 * 1024
+    assert document["verdict"]["outcome"] == "committed"
+
+
+def test_push_of_a_release_that_rolls_back_is_refused_with_the_reason(
+    board: Board, host: str, artifact: Artifact
+) -> None:
+    board.verdict = [
+        deployment.WatchDeploymentResponse(
+            phase=deployment.PHASE_IDLE, active_release=b"\2" * 32, message="probe peak_memory failed",
+            outcome=deployment.OUTCOME_ROLLED_BACK,
+        )
+    ]  # fmt: skip
+    result = invoke("push", artifact.folder, host, "--insecure")
+    assert isinstance(result.exception, RefusedError)
+    assert "did not keep the release (probe peak_memory failed); it serves 020202020202" in str(
+        result.exception
+    )
+
+
+def test_push_without_activation_stages_only(board: Board, host: str, artifact: Artifact) -> None:
+    assert output("push", artifact.folder, host, "--insecure", "--no-activate").endswith(
+        "staged; not activated\n"
+    )
+    assert "ActivateRelease" not in board.calls
+
+
+def test_an_artifact_signed_by_another_key_than_the_credentials_is_not_sent(
+    board: Board, artifact: Artifact, tmp_path: Path
+) -> None:
+    output("keys", "create", tmp_path / "keys")
+    result = invoke("push", artifact.folder, "localhost:1", "--credentials", tmp_path / "keys")
+    assert isinstance(result.exception, RefusedError)
+    assert "trusted here" in str(result.exception)
+
+
+def test_a_command_without_credentials_says_what_to_give() -> None:
+    result = invoke("status", "board-7:7443", EDGEWRIGHT_CREDENTIALS="")
+    assert isinstance(result.exception, InputError)
+    assert str(result.exception) == (
+        "board-7:7443 needs credentials: give --credentials DIR or EDGEWRIGHT_CREDENTIALS."
+    )
+
+
+def test_credentials_come_from_the_environment_too(tmp_path: Path) -> None:
+    result = invoke("status", "board-7:7443", EDGEWRIGHT_CREDENTIALS=str(tmp_path / "nowhere"))
+    assert "nowhere/ca.pem can't be read" in str(result.exception)
+
+
+def test_status_names_board_budget_and_engines(host: str) -> None:
+    text = output("status", host, "--insecure")
+    assert text.startswith("board-7 (this-host)\n")
+    assert "  budget: 5.0 GiB\n" in text
+    assert "  engine fake: 1\n" in text
+    assert "  active: none\n" in text
+    assert json.loads(output("status", host, "--insecure", "--json"))["budget_bytes"] == str(5 << 30)
+
+
+def test_releases_are_listed(board: Board, host: str) -> None:
+    board.staged = {b"\3" * 32}
+    assert output("releases", host, "--insecure").splitlines()[1].startswith("030303030303\ttiny\t")
+    assert json.loads(output("releases", host, "--insecure", "--json"))["releases"][0]["name"] == "tiny"
+
+
+def test_rollback_without_a_previous_release_is_refused(host: str) -> None:
+    result = invoke("rollback", host, "--insecure")
+    assert isinstance(result.exception, RefusedError)
+    assert str(result.exception) == "nothing to go back to"
+
+
+def test_generate_streams_the_text_to_stdout_and_figures_to_stderr(board: Board, host: str) -> None:
+    board.tokens = ["Hello", " [bold]", "world"]
+    result = invoke("generate", host, "Say hello", "--insecure")
+    assert result.stdout == "Hello [bold]world\n"
+    assert result.stderr == "3 + 3 tokens, stop · TTFT 10 ms\n"
+
+
+def test_generate_in_json_holds_text_and_counts(board: Board, host: str) -> None:
+    board.tokens = ["a", "b"]
+    document = json.loads(output("generate", host, "x", "--raw", "--insecure", "--json"))
+    assert (document["text"], document["generated_tokens"]) == ("ab", 2)
+
+
+def test_telemetry_without_a_sensor_says_so_and_gives_no_number(board: Board, host: str) -> None:
+    board.snapshots = [snapshot()]
+    lines = output("telemetry", host, "--insecure").splitlines()
+    assert "  energy: no energy sensor" in lines
+    assert "  no ina3221: no such chip" in lines
+    assert "  TTFT: p50 20.0 ms, p90 30.0 ms, p99 30.0 ms, max 31.0 ms" in lines
+    assert not any("watt" in line.lower() or "engine memory" in line or "TPOT" in line for line in lines)
+
+
+def test_following_telemetry_in_json_is_a_document_a_line(board: Board, host: str) -> None:
+    board.snapshots = [snapshot(), snapshot()]
+    lines = output("telemetry", host, "--insecure", "--follow", "--json").splitlines()
+    assert [json.loads(line)["serving"]["requests"] for line in lines] == ["4", "4"]
+
+
+def test_bench_shows_the_boards_figures_and_the_hosts(board: Board, host: str) -> None:
+    board.tokens = ["a"] * 4
+    result = telemetry.BenchmarkResult(
+        prompts=2, input_tokens=8, output_tokens=4, concurrency=1, duration_seconds=2.0,
+        generated_tokens_per_second=4.0,
+        energy=telemetry.BenchmarkEnergy(
+            rail="VDD_IN", whole_module=True, gross_joules_per_output_token=0.5, mean_watts=5.0, samples=20
+        ),
+    )  # fmt: skip
+    progress = telemetry.BenchmarkProgress(prompts_done=1, prompts_total=2, generated_tokens_per_second=4.0)
+    board.benchmark = [
+        telemetry.RunBenchmarkResponse(progress=progress),
+        telemetry.RunBenchmarkResponse(result=result),
+    ]
+    lines = output("bench", host, "--insecure", "--prompts", 2, "--input", 8, "--output", 4).splitlines()
+    assert "  generated: 4.0 tokens/s" in lines
+    assert "  energy, gross: 0.5 J/token (VDD_IN, whole module)" in lines
+    assert any(line.startswith("  TPOT seen here: ") for line in lines)
+    document = json.loads(output("bench", host, "--insecure", "--json"))
+    assert document["result"]["prompts"] == 2
+    assert 0.005 < document["host"]["time_per_output_token_seconds"] < 1
+
+
+def test_eval_asks_the_board_for_every_choice(board: Board, host: str, tmp_path: Path) -> None:
+    rows = [
+        {"question": "Sky?", "choices": ["blue", "a very long answer"], "answer": 0},
+        {"question": "Sea?", "choices": ["an even longer answer", "wet"], "answer": 0},
+    ]
+    quiz = tmp_path / "quiz.jsonl"
+    quiz.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (found,) = json.loads(output("eval", host, "--insecure", "--tasks", quiz, "--json"))["results"]
+    # Every choice costs one nat a character here, blanks included: per byte, the longer one is likelier.
+    assert found["outcomes"] == [False, True]
+    assert (found["task"], found["accuracy"], found["rows"], found["model"]) == ("quiz", 0.5, 2, "served")
+
+
+def test_a_refused_call_ends_with_the_boards_own_sentence(board: Board, host: str) -> None:
+    board.refuse = {"Generate": [(grpc.StatusCode.FAILED_PRECONDITION, "NO_ACTIVE_RELEASE")]}
+    result = invoke("generate", host, "x", "--insecure")
+    assert isinstance(result.exception, RefusedError)
+    assert str(result.exception) == "Generate is refused by the simulator"
+
+
+def test_the_commands_load_nothing_heavy() -> None:
+    heavy = ["torch", "transformers", "peft", "optuna", "onnx", "onnxruntime", "numpy"]
+    code = (
+        "import sys, edgewright_builder.cli_device, edgewright_builder.cli_keys;"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )

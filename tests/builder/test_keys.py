@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from edgewright_agent.errors import InputError, RefusedError
+from edgewright_builder.keys import create_credentials, load_public_key, load_signing_key
+
+
+@pytest.fixture(scope="module")
+def credentials(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("credentials")
+    create_credentials(folder, ["board-7.local", "192.0.2.7"])
+    return folder
+
+
+def names_of(certificate: Path) -> x509.SubjectAlternativeName:
+    loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
+    return loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+
+
+def test_every_file_is_readable_by_its_owner_alone(credentials: Path) -> None:
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in credentials.iterdir()}
+    assert sorted(modes) == [
+        "agent.key", "agent.pem", "ca.key", "ca.pem", "deployer.key", "deployer.pem",
+        "observer.key", "observer.pem", "release.key", "release.pub",
+    ]  # fmt: skip
+    assert set(modes.values()) == {0o600}
+
+
+def test_the_agents_certificate_names_loopback_and_the_hosts_given(credentials: Path) -> None:
+    names = names_of(credentials / "agent.pem")
+    assert names.get_values_for_type(x509.DNSName) == ["localhost", "board-7.local"]
+    assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "192.0.2.7"]
+
+
+@pytest.mark.parametrize("role", ["deployer", "observer"])
+def test_client_certificates_carry_their_role_as_a_uri(credentials: Path, role: str) -> None:
+    names = names_of(credentials / f"{role}.pem")
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [f"edgewright:role:{role}"]
+
+
+@pytest.mark.parametrize("name", ["agent", "deployer", "observer"])
+def test_every_certificate_is_issued_by_the_authority_and_matches_its_key(
+    credentials: Path, name: str
+) -> None:
+    authority = x509.load_pem_x509_certificate((credentials / "ca.pem").read_bytes())
+    leaf = x509.load_pem_x509_certificate((credentials / f"{name}.pem").read_bytes())
+    leaf.verify_directly_issued_by(authority)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(credentials / f"{name}.pem", credentials / f"{name}.key")
+
+
+def test_the_release_keys_belong_together(credentials: Path) -> None:
+    private = load_signing_key(credentials / "release.key")
+    public = load_public_key(credentials / "release.pub")
+    public.verify(private.sign(b"x"), b"x")
+
+
+def test_existing_keys_are_kept_unless_forced(tmp_path: Path) -> None:
+    create_credentials(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(RefusedError, match=r"already holds release\.pub and 9 more, .*--force"):
+        create_credentials(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    create_credentials(tmp_path, force=True)
+    assert (tmp_path / "release.key").read_bytes() != before["release.key"]
+
+
+def test_a_host_with_a_port_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"board:50051.*without a port"):
+        create_credentials(tmp_path / "keys", ["board:50051"])
+    assert not (tmp_path / "keys").exists()
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no\.key can't be read \(No such file"):
+        load_signing_key(tmp_path / "no.key")
+
+
+def test_a_file_that_is_no_key_is_named(credentials: Path) -> None:
+    with pytest.raises(InputError, match=r"release\.pub holds no unencrypted PEM private key"):
+        load_signing_key(credentials / "release.pub")
+    with pytest.raises(InputError, match=r"release\.key holds no PEM public key"):
+        load_public_key(credentials / "release.key")
+
+
+def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ec.key"
+    key = ec.generate_private_key(ec.SECP256R1())
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with pytest.raises(InputError, match="no Ed25519 key"):
+        load_signing_key(path)
