@@ -25,8 +25,9 @@ import psutil
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from edgewright_agent.address import Address
 from edgewright_builder.artifact import Artifact, open_artifact, write_artifact
-from edgewright_builder.device.channel import Address, parse_address
+from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.push import PART_BYTES, push
 

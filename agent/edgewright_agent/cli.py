@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from edgewright_agent import __version__
+from edgewright_agent.address import parse_address
 from edgewright_agent.errors import EdgewrightError, InputError
 from edgewright_agent.probe import probe as probe_board
 from edgewright_agent.probe import render
@@ -67,6 +68,7 @@ def serve(
         int | None, typer.Option(min=1, help="Engine threads. [default: one per core]")
     ] = None,
     probation: Annotated[float, typer.Option(min=0, help="Seconds a new release is on trial.")] = 5.0,
+    ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds an engine may take to load.")] = 300.0,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every step to standard error.")] = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C."""
@@ -76,12 +78,13 @@ def serve(
     settings = AgentSettings(
         profile=load_profile(profile),
         store=store,
-        listen=listen,
+        listen=parse_address(listen),
         tls=_tls(tls_cert, tls_key, tls_ca, insecure=insecure),
         trusted_keys=load_trusted_keys(trust or []),
         budget_bytes=None if budget is None else parse_bytes(budget),
         space=Space(None if store_quota is None else parse_bytes(store_quota), parse_bytes(store_reserve)),
         threads=threads,
+        ready_timeout_seconds=ready_timeout,
         probation_seconds=probation,
     )
     asyncio.run(_serve(settings))

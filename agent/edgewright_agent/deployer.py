@@ -169,6 +169,8 @@ class Deployer:
             return
         try:
             candidate = self._store.release(self.state.candidate)
+            if candidate.digest != self.state.active:  # it may have lain on the disk for months
+                await asyncio.to_thread(self._store.verify, candidate.manifest)
             await self._serve(candidate)
             probing = self.state.phase is Phase.ACTIVATING
             await self._save(lifecycle.started(self.state))

@@ -6,7 +6,6 @@ import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import grpc.aio
@@ -22,6 +21,7 @@ from edgewright.v1 import (
     telemetry_pb2_grpc,
 )
 from edgewright_agent import engines
+from edgewright_agent.address import Address, require_bindable
 from edgewright_agent.deployer import Deployer, OnServing, Serving, StartEngine
 from edgewright_agent.engines import Engine, EngineInfo, EngineLimits
 from edgewright_agent.errors import InputError
@@ -33,7 +33,7 @@ from edgewright_agent.services.telemetry import TelemetryService
 from edgewright_agent.staging import Board
 from edgewright_agent.store import Space, StagedRelease, Store
 from edgewright_agent.telemetry import Telemetry
-from edgewright_agent.tls import TlsFiles, require_loopback, server_credentials
+from edgewright_agent.tls import TlsFiles, server_credentials
 from edgewright_profiles import DeviceProfile
 
 INFERENCE_HEALTH = "inference"  # SERVING while a release answers; flips during a swap
@@ -63,7 +63,7 @@ class AgentSettings:
 
     profile: DeviceProfile
     store: Path
-    listen: str  # HOST:PORT; port 0 takes a free one
+    listen: Address  # port 0 takes a free one
     tls: TlsFiles | None  # None: no TLS, loopback only
     trusted_keys: tuple[Ed25519PublicKey, ...] = ()
     budget_bytes: int | None = None  # None: the profile's
@@ -78,7 +78,7 @@ class AgentSettings:
 class RunningAgent:
     """An agent that answers."""
 
-    address: str  # HOST:PORT
+    address: Address
     store: Store
     deployer: Deployer
     telemetry: Telemetry
@@ -96,6 +96,7 @@ async def run_agent(
     Raises InputError: wrong TLS files, port in use, store held by another agent, listening to strangers.
     """
     credentials = _credentials(settings)
+    require_bindable(settings.listen)
     budget_bytes = settings.budget_bytes or settings.profile.budget_bytes()
     board = Board(settings.profile.id, budget_bytes, settings.trusted_keys, available_engines)
     async with contextlib.AsyncExitStack() as stack:
@@ -129,7 +130,9 @@ async def run_agent(
 def _credentials(settings: AgentSettings) -> grpc.ServerCredentials | None:
     if settings.tls is not None:
         return server_credentials(settings.tls)
-    require_loopback(settings.listen)
+    if not settings.listen.is_loopback:
+        message = f"--insecure works on loopback only; {settings.listen} is open to others. Use --tls-cert."
+        raise InputError(message)
     return None
 
 
@@ -153,21 +156,10 @@ def _add_services(
     )
 
 
-def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit():
-        raise InputError(f"{listen!r} is not an address; give HOST:PORT, for instance 0.0.0.0:7443.")
-    add = (
-        server.add_insecure_port
-        if credentials is None
-        else partial(server.add_secure_port, server_credentials=credentials)
-    )
-    try:
-        bound = add(listen)
-    except RuntimeError:
-        message = f"{listen} can't be listened on: the port is in use or the address is not this machine's."
-        raise InputError(message) from None
-    return f"{host}:{bound}"
+def _bind(server: grpc.aio.Server, listen: Address, credentials: grpc.ServerCredentials | None) -> Address:
+    if credentials is None:
+        return Address(listen.host, server.add_insecure_port(str(listen)))
+    return Address(listen.host, server.add_secure_port(str(listen), credentials))
 
 
 def _engine_starter(settings: AgentSettings, runtime_dir: Path) -> StartEngine:

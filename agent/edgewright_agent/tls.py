@@ -1,8 +1,7 @@
-"""Who may talk to this board: mutual TLS, or nobody but this machine."""
+"""Who may talk to this board: holders of a certificate from the authority it was given."""
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,23 +32,6 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     ):
         raise InputError(f"{files.key} is not the key of the certificate {files.certificate}.")
     return grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=True)
-
-
-def require_loopback(listen: str) -> None:
-    """Raises InputError unless `listen` can be reached from this machine only."""
-    host = listen.rpartition(":")[0].strip("[]")
-    if not (listen.startswith("unix:") or host == "localhost" or _is_loopback(host)):
-        message = (
-            f"--insecure works on loopback only; {listen} is open to others. Use --tls-cert, or 127.0.0.1."
-        )
-        raise InputError(message)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _read(path: Path) -> bytes:

@@ -61,7 +61,9 @@ def main() -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         where = f" at {Path(os.fsdecode(error.filename))}" if error.filename else ""
-        _say(f"The disk refused to write{where}: {os.strerror(error.errno)}. Make room or choose another folder.")
+        _say(
+            f"The disk refused to write{where}: {os.strerror(error.errno)}. Make room or choose another folder."
+        )
         sys.exit(3)
     except KeyboardInterrupt:
         _say("Stopped. Run the same command again with --resume to go on.")

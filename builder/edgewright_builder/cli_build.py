@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from edgewright_agent.errors import InputError, RefusedError
 from edgewright_builder.keys import load_signing_key
-from edgewright_builder.recipe import load_recipe
+from edgewright_builder.recipe import Recipe, load_recipe
 from edgewright_builder.units import format_bytes, parse_bytes
 from edgewright_profiles import load_profile
 
@@ -33,22 +34,27 @@ def build(
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.", show_default=False)],
     credentials: Annotated[
         Path | None,
-        typer.Option(envvar="EDGEWRIGHT_CREDENTIALS", help="Folder of `edgewright keys create`.", show_default=False),
+        typer.Option(
+            envvar="EDGEWRIGHT_CREDENTIALS", help="Folder of `edgewright keys create`.", show_default=False
+        ),
     ] = None,
     budget: Annotated[
         str | None, typer.Option(help="Most memory the model may take, like 180MiB; default: the profile's.")
     ] = None,
     benchmarks: Annotated[
-        Path | None, typer.Option(help="Folder of TASK/eval.jsonl; overrides the recipe's.", show_default=False)
+        Path | None,
+        typer.Option(help="Folder of TASK/eval.jsonl; overrides the recipe's.", show_default=False),
     ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Names with commas between, or paths of .jsonl files; overrides the recipe's."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="First N rows of each task.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on in a run folder that exists.")] = False,
 ) -> None:
     """Make a signed artifact: data, distillation, search, GPTQ, export, evaluation."""
     console = Console(highlight=False)
-    settings = load_recipe(recipe)
-    if benchmarks is not None:
-        evaluate = settings.evaluate.model_copy(update={"benchmarks": benchmarks.resolve()})
-        settings = settings.model_copy(update={"evaluate": evaluate})
+    settings = _with_evaluation(load_recipe(recipe), benchmarks, tasks, limit)
     profile = load_profile(device)
     budget_bytes = parse_bytes(budget) if budget else profile.budget_bytes()
     signing_key = _signing_key(credentials)
@@ -93,6 +99,21 @@ def report(
     console.print(f"Report: {path.resolve()}", soft_wrap=True)
 
 
+def _with_evaluation(recipe: Recipe, benchmarks: Path | None, tasks: str | None, limit: int | None) -> Recipe:
+    """The recipe with what the command line says of its evaluation."""
+    update: dict[str, object] = {}
+    if benchmarks is not None:
+        update["benchmarks"] = benchmarks.resolve()
+    if tasks is not None:
+        names = [task.strip() for task in tasks.split(",")]
+        update["tasks"] = tuple(
+            str(Path(name).resolve()) if name.endswith(".jsonl") else name for name in names
+        )
+    if limit is not None:
+        update["limit"] = limit
+    return recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update=update)})
+
+
 def _signing_key(credentials: Path | None) -> Ed25519PrivateKey:
     if credentials is None:
         raise InputError(
@@ -106,7 +127,9 @@ def _signing_key(credentials: Path | None) -> Ed25519PrivateKey:
 def _run_folder(out: Path, resume: bool) -> Iterator[None]:
     """Makes or reopens the run's folder and keeps a second build out of it."""
     if out.exists() and any(out.iterdir()) and not resume:
-        raise RefusedError(f"{out} is not empty: add --resume to go on with that run, or choose another folder.")
+        raise RefusedError(
+            f"{out} is not empty: add --resume to go on with that run, or choose another folder."
+        )
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:
         try:
@@ -122,3 +145,4 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("torch").setLevel(logging.ERROR)

@@ -48,12 +48,12 @@ def connect(host: str, credentials: Path | None, insecure: bool) -> DeviceClient
     return DeviceClient(address, credentials)
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Runs a command to its end; Ctrl-C ends it with exit code 130."""
+def run(coroutine: Coroutine[Any, Any, T], *, when_stopped: str = "Stopped.") -> T:
+    """Runs a command to its end; Ctrl-C ends it with a sentence and exit code 130."""
     try:
         return asyncio.run(coroutine)
     except KeyboardInterrupt:
-        typer.echo("Stopped. The same command goes on where this one was.", err=True)
+        typer.echo(when_stopped, err=True)
         raise typer.Exit(130) from None
 
 

@@ -83,7 +83,7 @@ def push(
                     listener=listener,
                 )
 
-    result = run(work())
+    result = run(work(), when_stopped="Stopped. Push again to go on from here.")
     emit(_push_document(result), as_json=as_json, save=save)
     _print_push(out, result)
     if result.verdict is not None:

@@ -10,10 +10,12 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from edgewright_agent.address import Address
 from edgewright_agent.server import AgentSettings, RunningAgent, run_agent
 from edgewright_agent.store import Space
 from edgewright_profiles import load_profile
 from tests.agent.artifacts import RELEASE_KEY
+from tests.agent.engine_releases import Release, tiny_onnx_release
 from tests.agent.scripted_engine import Script, only_fake
 
 StartAgent = Callable[..., contextlib.AbstractAsyncContextManager[RunningAgent]]
@@ -24,7 +26,7 @@ def settings_for(store: Path, **changes: Any) -> AgentSettings:
     defaults: dict[str, Any] = {
         "profile": load_profile("raspberry-pi-5-8gb"),
         "store": store,
-        "listen": "127.0.0.1:0",
+        "listen": Address("127.0.0.1", 0),
         "tls": None,
         "trusted_keys": (RELEASE_KEY.public_key(),),
         "space": Space(reserve_bytes=0),
@@ -51,5 +53,16 @@ async def running_agent(tmp_path: Path, script: Script) -> AsyncIterator[Running
 @pytest.fixture
 async def channel(running_agent: RunningAgent) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to `running_agent`."""
-    async with grpc.aio.insecure_channel(running_agent.address) as channel:
+    async with grpc.aio.insecure_channel(str(running_agent.address)) as channel:
         yield channel
+
+
+@pytest.fixture(autouse=True)
+def _fake_engine_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEWRIGHT_FAKE_ENGINE", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """A real model, exported in seconds."""
+    return tiny_onnx_release(tmp_path_factory.mktemp("tiny"))

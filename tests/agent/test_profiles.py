@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 from typer.testing import CliRunner
@@ -172,6 +172,7 @@ def test_the_budget_is_what_the_system_and_the_reserve_leave() -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.tuples(*[st.integers(1, 2**36)] * 5))
 def test_a_possible_memory_leaves_a_budget_below_what_is_seen(sizes: tuple[int, ...]) -> None:
     names = ("nominal_bytes", "seen_bytes", "os_headless_bytes", "os_desktop_bytes", "reserve_bytes")

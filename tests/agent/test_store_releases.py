@@ -62,6 +62,20 @@ def test_a_flipped_bit_is_found_when_staging_and_the_blob_can_be_sent_again(tmp_
     assert store.release(artifact.digest).tree.is_dir()
 
 
+def test_a_blob_sent_again_heals_the_releases_that_hold_it(tmp_path: Path) -> None:
+    store, artifact = open_store(tmp_path), make_artifact()
+    stage(store, artifact)
+    path = store.release(artifact.digest).tree / "engine/model.bin"
+    path.chmod(0o644)
+    path.write_bytes(b"rot" + path.read_bytes()[3:])
+    with pytest.raises(OutsideError):
+        store.verify(artifact.manifest)
+    for data in artifact.contents.values():
+        put_blob(store, data, 4096)
+    store.verify(artifact.manifest)
+    assert path.read_bytes() == TREE["engine/model.bin"]
+
+
 def test_releases_and_blobs_are_found_again_at_the_next_start(tmp_path: Path) -> None:
     store, artifact = open_store(tmp_path), make_artifact()
     stage(store, artifact)

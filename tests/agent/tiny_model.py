@@ -85,7 +85,9 @@ def make_model() -> Any:
         pad_token_id=0,
     )
     model = LlamaForCausalLM(config).eval()
-    readable = [index for word, index in words.items() if word in READABLE or word == SPECIAL[2] or len(word) == 2]
+    readable = [
+        index for word, index in words.items() if word in READABLE or word == SPECIAL[2] or len(word) == 2
+    ]
     dull = torch.ones(len(words), dtype=torch.bool)
     dull[readable] = False
     with torch.no_grad():

@@ -25,7 +25,7 @@ from edgewright.v1.deployment_pb2_grpc import (
 )
 from edgewright.v1.inference_pb2_grpc import InferenceServiceServicer, add_InferenceServiceServicer_to_server
 from edgewright.v1.telemetry_pb2_grpc import TelemetryServiceServicer, add_TelemetryServiceServicer_to_server
-from edgewright_builder.device.channel import Address
+from edgewright_agent.address import Address
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from edgewright_builder.data.parsing import parse_answer, parse_question, parse_score, parse_topics, repeats_itself
+from edgewright_builder.data.parsing import (
+    parse_answer,
+    parse_question,
+    parse_score,
+    parse_topics,
+    repeats_itself,
+)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ SHINGLES = st.text(alphabet="abc ", max_size=30).map(lambda text: shingles(text,
 
 
 @given(SHINGLES, SHINGLES)
-def test_similarity_is_symmetric_between_0_and_1_and_1_for_equals(a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]) -> None:
+def test_similarity_is_symmetric_between_0_and_1_and_1_for_equals(
+    a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]
+) -> None:
     assert 0.0 <= jaccard(a, b) <= 1.0
     assert jaccard(a, b) == jaccard(b, a)
     assert jaccard(a, a) == 1.0

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from edgewright.v1 import inference_pb2 as inference
 from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.address import Address
 from edgewright_agent.errors import BusyError, InputError, OutsideError, RefusedError
-from edgewright_builder.device.channel import Address, parse_address
+from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.failures import BUSY_REASONS, INPUT_REASONS, OUTSIDE_REASONS, LinkError
 from edgewright_builder.device.patience import Patience
@@ -204,6 +205,23 @@ async def test_every_reason_keeps_its_name_and_sentence(
     expected = {**dict.fromkeys(INPUT_REASONS, 2), **dict.fromkeys(OUTSIDE_REASONS, 3)}.get(reason, 1)
     assert caught.value.exit_code == expected
     assert isinstance(caught.value, BusyError) == (reason in BUSY_REASONS)
+
+
+@pytest.mark.parametrize("name", ["UNSPECIFIED", "FROM_A_NEWER_AGENT"])
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, InputError),
+        (grpc.StatusCode.UNAVAILABLE, LinkError),
+        (grpc.StatusCode.FAILED_PRECONDITION, RefusedError),
+    ],
+)
+async def test_an_unknown_reason_is_judged_by_its_status(
+    board: Board, client: DeviceClient, name: str, code: grpc.StatusCode, expected: type[Exception]
+) -> None:
+    board.refuse = {"RollBack": [(code, name)]}
+    with pytest.raises(expected, match="RollBack is refused by the simulator"):
+        await client.roll_back()
 
 
 async def test_leaving_a_generation_frees_the_engine(board: Board, client: DeviceClient) -> None:

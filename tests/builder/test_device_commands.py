@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import telemetry_pb2 as telemetry
+from edgewright_agent.address import Address
 from edgewright_agent.errors import InputError, RefusedError
 from edgewright_builder import cli_device, cli_keys
 from edgewright_builder.artifact import Artifact
-from edgewright_builder.device.channel import Address
 from tests.builder.artifacts import make_artifact
 from tests.builder.device_simulator import Board, simulated_device
 

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.address import Address
 from edgewright_agent.errors import BusyError, InputError, OutsideError, RefusedError
 from edgewright_builder.artifact import Artifact
-from edgewright_builder.device.channel import Address
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.push import Listener, Plan, PushResult, Sent, push
 from tests.builder.artifacts import make_artifact

@@ -23,7 +23,7 @@ from edgewright_builder.report.charts import (
 from edgewright_builder.report.formats import show_number, show_points, show_seconds, show_tick
 from edgewright_builder.report.svg import Scale, round_ticks, tag
 
-names = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=40)
+names = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=90)
 sizes = st.floats(0, 1e12, allow_subnormal=False)
 bars = st.builds(Bar, name=names, value=sizes, text=st.just("12.3 MiB"), error=st.floats(0, 1e6))
 
@@ -85,7 +85,10 @@ def test_points_that_are_no_numbers_are_left_out_and_the_others_drawn(
     points: list[tuple[int, float]],
 ) -> None:
     points = [(x, y) for x, y in points if not math.isfinite(y) or abs(y) < 1e12]
-    series = [Series("a", [(0, 1.0), *points], shape="dots"), Series("b", [(0, 2.0)], shape="steps")]
+    series = [
+        Series("a", [(0, 1.0), *points], shape="dots"),
+        Series("b", [(0, 2.0), (3, 1.0)], shape="steps"),
+    ]
     picture = plane_chart(series, "step", "loss", show_tick, show_tick, description="test")
     finite = sum(math.isfinite(y) for _, y in points)
     assert picture.count("<circle") == finite + 1

@@ -23,7 +23,9 @@ def test_the_standard_error_is_the_sample_deviation_over_the_root_of_n(correct: 
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60))
-def test_a_paired_difference_is_the_difference_of_accuracies_and_antisymmetric(rows: list[tuple[bool, bool]]) -> None:
+def test_a_paired_difference_is_the_difference_of_accuracies_and_antisymmetric(
+    rows: list[tuple[bool, bool]],
+) -> None:
     a, b = [row[0] for row in rows], [row[1] for row in rows]
     difference, error = paired_difference(a, b)
     assert difference == pytest.approx(accuracy(b).value - accuracy(a).value)

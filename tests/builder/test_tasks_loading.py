@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,22 @@ LETTERED = {"label": ["A", "B", "C", "D", "E"], "text": ["a bed", "a car", "a se
 ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "arc_easy": (
         {"question": "What melts?", "choices": ["ice", "sand"], "answer": 0},
-        {"question": "What melts?", "choices": {"text": ["ice", "sand"], "label": ["A", "B"]}, "answerKey": "A"},
+        {
+            "question": "What melts?",
+            "choices": {"text": ["ice", "sand"], "label": ["A", "B"]},
+            "answerKey": "A",
+        },
     ),
     "commonsense_qa": (
         {"question": " Where do you sleep? ", "choices": LETTERED["text"], "answer": 0},
         {"question": " Where do you sleep? ", "choices": LETTERED, "answerKey": "A"},
     ),
     "hellaswag": (
-        {"question": "Cooking: A man fries an egg. He", "choices": ["eats it.", "é flies.", "x.", "y."], "answer": 1},
+        {
+            "question": "Cooking: A man fries an egg. He",
+            "choices": ["eats it.", "é flies.", "x.", "y."],
+            "answer": 1,
+        },
         {
             "query": "Cooking: A man fries an egg. He",
             "choices": ["eats it.", "é flies.", "x.", "y."],
@@ -38,12 +47,26 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
     ),
     "mmlu": (
-        {"question": "2 + 2?", "choices": ["1", "2", "3", "4"], "answer": 3, "subject": "high_school_statistics"},
-        {"question": "2 + 2?", "choices": ["1", "2", "3", "4"], "answer": 3, "subject": "high_school_statistics"},
+        {
+            "question": "2 + 2?",
+            "choices": ["1", "2", "3", "4"],
+            "answer": 3,
+            "subject": "high_school_statistics",
+        },
+        {
+            "question": "2 + 2?",
+            "choices": ["1", "2", "3", "4"],
+            "answer": 3,
+            "subject": "high_school_statistics",
+        },
     ),
     "openbookqa": (
         {"question": "A magnet pulls", "choices": ["a nail", "a leaf"], "answer": 0},
-        {"question_stem": "A magnet pulls", "choices": {"text": ["a nail", "a leaf"], "label": ["A", "B"]}, "answerKey": "A"},
+        {
+            "question_stem": "A magnet pulls",
+            "choices": {"text": ["a nail", "a leaf"], "label": ["A", "B"]},
+            "answerKey": "A",
+        },
     ),
     "piqa": (
         {"question": "Cut a cake", "choices": ["use a knife", "use a ball"], "answer": 0},
@@ -62,7 +85,12 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "winogrande": (
         {"question": "Ann thanked Bea because _ had helped.", "choices": ["Ann", "Bea"], "answer": 1},
-        {"sentence": "Ann thanked Bea because _ had helped.", "option1": "Ann", "option2": "Bea", "answer": "2"},
+        {
+            "sentence": "Ann thanked Bea because _ had helped.",
+            "option1": "Ann",
+            "option2": "Bea",
+            "answer": "2",
+        },
     ),
 }
 
@@ -73,19 +101,37 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+@lru_cache
+def task_manager() -> Any:
+    """The harness's own definitions, of our tasks' folders only: its whole index takes seconds to read."""
+    lm_eval_tasks = pytest.importorskip("lm_eval.tasks", reason="lm-evaluation-harness is an extra")
+    root = Path(lm_eval_tasks.__file__).parent
+    folders = (
+        "arc",
+        "commonsense_qa",
+        "hellaswag",
+        "mmlu/default",
+        "openbookqa",
+        "piqa",
+        "siqa",
+        "winogrande",
+    )
+    return lm_eval_tasks.TaskManager(
+        include_path=[str(root / name) for name in folders], include_defaults=False
+    )
+
+
 def harness_question(name: str, doc: dict[str, Any]) -> Question:
     """The document as the harness's own task definition asks it, with the dataset of one row in the hub's place."""
     datasets = pytest.importorskip("datasets", reason="lm-evaluation-harness is an extra")
-    from lm_eval.api.task import ConfigurableTask
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager()
-    leaf = "mmlu_high_school_statistics" if name == "mmlu" else DEFINITIONS[name].harness_name
-    config = dict(manager._get_config(leaf)) if hasattr(manager, "_get_config") else {}
     rows = datasets.Dataset.from_list([doc])
-    config["custom_dataset"] = lambda **_: datasets.DatasetDict({"test": rows, "validation": rows, "train": rows})
-    config.pop("process_docs", None)  # HellaSwag's cleaning: its outcome is what the file holds
-    task = ConfigurableTask(config=config)
+    overrides = {
+        "task": "mmlu_high_school_statistics" if name == "mmlu" else DEFINITIONS[name].harness_name,
+        "custom_dataset": lambda **_: {"test": rows, "validation": rows, "train": rows, "dev": rows},
+    }
+    if name == "hellaswag":
+        overrides["process_docs"] = None  # its cleaning of the raw rows is done in our files
+    (task,) = task_manager().load([overrides])["tasks"].values()
     return build_question(task, doc, 0)
 
 
@@ -101,7 +147,11 @@ def test_a_question_is_asked_as_the_harness_asks_it(name: str, tmp_path: Path) -
 
 def test_the_hub_out_of_reach_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("lm_eval", reason="lm-evaluation-harness is an extra")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    manager = task_manager()
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", lambda: manager)
     with pytest.raises(OutsideError, match="arc_easy could not be loaded from the hub .*--benchmarks"):
         load_task("arc_easy")
 
@@ -147,7 +197,8 @@ def test_a_field_the_task_needs_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("arc_hard", "unknown task 'arc_hard'"), ("no.jsonl", "there is no file"), ("piqa", "no file")]
+    ("name", "words"),
+    [("arc_hard", "unknown task 'arc_hard'"), ("no.jsonl", "there is no file"), ("piqa", "no file")],
 )
 def test_a_task_that_is_not_there_is_a_clear_error(name: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):

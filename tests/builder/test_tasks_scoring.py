@@ -56,7 +56,9 @@ def test_a_model_whose_head_is_not_the_whole_output_is_refused(monkeypatch: pyte
 
 def test_trailing_blanks_of_the_context_belong_to_the_continuation() -> None:
     encode = tiny_tokenizer().encode
-    assert encode_pair(encode, "What do plants need ", "water", 0) == encode_pair(encode, "What do plants need", " water", 0)
+    assert encode_pair(encode, "What do plants need ", "water", 0) == encode_pair(
+        encode, "What do plants need", " water", 0
+    )
 
 
 def test_an_empty_context_is_the_prefix_token() -> None:

@@ -88,7 +88,8 @@ class EngineProcess:
         returncode = await self._process.wait()
         with contextlib.suppress(ProcessLookupError):  # what the child left behind
             os.killpg(self.pid, signal.SIGKILL)
-        await self._reading
+        # A child of the child in a session of its own could hold the pipe open for ever.
+        await asyncio.wait({self._reading}, timeout=STOP_GRACE_SECONDS)
         return classify(
             returncode,
             asked=self._asked,

@@ -65,6 +65,18 @@ def read_release(folder: Path) -> StagedRelease | None:
     return release if whole else None
 
 
+def heal_release(fs: FileSystem, layout: Layout, release: StagedRelease, sha256: str) -> None:
+    """Links the files that this blob is to the blob as it is now: the old one was found corrupt."""
+    for file in release.manifest.files:
+        if file.sha256 == sha256:
+            path = release.tree / file.path
+            temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+            with disk_errors(path):
+                fs.unlink(temporary)
+                fs.link(layout.blob(sha256), temporary)
+                publish(fs, temporary, path)
+
+
 def remove_release(fs: FileSystem, layout: Layout, digest: str) -> None:
     """Takes the release away: first its name, durably, then its links."""
     going = layout.releases / f"{TEMPORARY_PREFIX}{digest}"

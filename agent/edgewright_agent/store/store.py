@@ -19,7 +19,7 @@ from edgewright_agent.store.chunks import ChunkIndex
 from edgewright_agent.store.files import FileSystem, disk_errors, publish, sha256_of
 from edgewright_agent.store.layout import Layout
 from edgewright_agent.store.recovery import recover
-from edgewright_agent.store.releases import StagedRelease, build_release, remove_release
+from edgewright_agent.store.releases import StagedRelease, build_release, heal_release, remove_release
 from edgewright_agent.store.state_file import StateFile
 from edgewright_agent.store.upload import Upload, read_meta
 
@@ -113,6 +113,8 @@ class Store:
                     self._sizes[upload.blob.sha256] = upload.blob.size_bytes
                     self._ask(upload.blob.sha256)
                     self._chunks.add_all([upload.blob])
+                    for release in self._releases.values():
+                        heal_release(self._fs, self.layout, release, upload.blob.sha256)
             else:
                 upload.flush()
         finally:
@@ -156,13 +158,17 @@ class Store:
         The caller has checked the signature and that no blob is absent. Raises OutsideError
         (`STORE_CORRUPT`: the blob is put in quarantine and has to be sent again; `DISK_SPACE`).
         """
-        for sha256 in _blobs_of(manifest):
-            self._verify(sha256)
+        self.verify(manifest)
         release = build_release(self._fs, self.layout, manifest, manifest_bytes, signature)
         with self._mutex:
             self._releases[release.digest] = release
             self._chunks.add_all(Blob.of_file(file) for file in manifest.files)
         return release
+
+    def verify(self, manifest: Manifest) -> None:
+        """Reads every blob of the manifest and compares its digest. Raises as `stage`."""
+        for sha256 in _blobs_of(manifest):
+            self._verify(sha256)
 
     def delete_release(self, digest: str) -> int:
         """Forgets a release; returns the bytes of the blobs that went with it. Raises as `release`."""

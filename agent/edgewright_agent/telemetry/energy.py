@@ -47,13 +47,13 @@ class Meter:
         """When the last sample was taken."""
         return None if self._last is None else self._last[0]
 
-    def watts(self, over_seconds: float = 1.0) -> float | None:
-        """Mean power over the last second of samples; None before there are two, or across a gap."""
+    def watts(self, now: float) -> float | None:
+        """Mean power over the last second of samples; None before there are two, or in or across a gap."""
         history = self._history
-        if len(history) < 2:
+        if len(history) < 2 or now - history[-1].seconds > GAP_SECONDS:
             return None
         last = history[-1]
-        start = bisect_right(history, last.seconds - over_seconds - 1e-9, key=_seconds)
+        start = bisect_right(history, last.seconds - 1.0 - 1e-9, key=_seconds)
         first = history[min(start, len(history) - 2)]
         if first.gaps != last.gaps:
             return None

@@ -18,9 +18,9 @@ def parse(meminfo: str) -> BoardMemory:
     kib = {name: value for name, _, value in (line.partition(":") for line in meminfo.splitlines())}
     try:
         total, available = _bytes(kib["MemTotal"]), _bytes(kib["MemAvailable"])
+        swap_used = _bytes(kib.get("SwapTotal", "0")) - _bytes(kib.get("SwapFree", "0"))
     except (KeyError, ValueError, IndexError) as error:
         raise NoDataError(f"/proc/meminfo lacks a usable {error}") from None
-    swap_used = _bytes(kib.get("SwapTotal", "0")) - _bytes(kib.get("SwapFree", "0"))
     return BoardMemory(total_bytes=total, available_bytes=available, swap_used_bytes=swap_used)
 
 

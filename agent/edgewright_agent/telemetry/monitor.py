@@ -51,7 +51,7 @@ class Telemetry:
         self._budget_bytes = profile.budget_bytes() if budget_bytes is None else budget_bytes
         rails, self._energy_sensors = discover_rails(root)
         whole = profile.whole_module_rails
-        self._power = PowerMeter(rails, whole.value if whole is not None else ())
+        self._power = PowerMeter(rails, whole.value if whole is not None else (), clock)
         self._serving = ServingStats()
         self._engine_memory: Callable[[], EngineMemory] | None = None
         self._gauges: dict[str, Any] = {}
@@ -108,7 +108,7 @@ class Telemetry:
     def sample_energy(self) -> EnergyMark | None:
         """Reads all rails now; the mark is of the rail `energy` gives. None without sensors."""
         with self._sampling:
-            self._power.sample(self._clock)
+            self._power.sample()
             return self._power.mark()
 
     def engine_memory(self) -> EngineMemory | None:
@@ -157,10 +157,13 @@ class Telemetry:
         self._used_peak_bytes = max(self._used_peak_bytes, board.total_bytes - board.available_bytes)
 
     def _run(self) -> None:
+        due = time.monotonic() + SAMPLE_SECONDS
         gauges_due = time.monotonic() + GAUGE_SECONDS
-        while not self._stop.wait(SAMPLE_SECONDS):
-            if time.monotonic() >= gauges_due:
-                gauges_due = time.monotonic() + GAUGE_SECONDS
+        while not self._stop.wait(max(0.0, due - time.monotonic())):
+            now = time.monotonic()
+            due = max(due, now - SAMPLE_SECONDS) + SAMPLE_SECONDS  # late samples are not made up for
+            if now >= gauges_due:
+                gauges_due = now + GAUGE_SECONDS
                 self.sample()
             else:
                 self._sample_fast()

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edgewright.v1.common_pb2 import Reason
 from edgewright.v1.inference_pb2 import GenerateRequest
 from edgewright.v1.telemetry_pb2 import BenchmarkProgress, BenchmarkResult, RunBenchmarkRequest
-from edgewright_agent.errors import OutsideError
+from edgewright_agent.errors import InputError, OutsideError
 from edgewright_builder.device.client import DeviceClient
 
 
@@ -37,9 +38,17 @@ async def run_benchmark(
 
 
 async def host_view(client: DeviceClient, *, words: int, max_tokens: int, requests: int = 3) -> HostView:
-    """Streams greedy completions one after the other and times them here."""
+    """Streams greedy completions one after the other and times them here.
+
+    How many tokens a word is depends on the model; the prompt is halved until it fits the context.
+    """
     request = GenerateRequest(prompt="word " * words, max_tokens=max_tokens, ignore_eos=True)
-    timings = [await _time_one(client, request) for _ in range(requests)]
+    try:
+        timings = [await _time_one(client, request) for _ in range(requests)]
+    except InputError as error:
+        if error.reason != Reason.REASON_CONTEXT_EXCEEDED or words < 2:
+            raise
+        return await host_view(client, words=words // 2, max_tokens=max_tokens, requests=requests)
     steps = [step for _, step, _ in timings if step is not None]
     return HostView(
         requests,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 # The core logs every failed handshake to stderr; the client says it once, in a sentence.
@@ -12,6 +10,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 
+from edgewright_agent.address import Address
 from edgewright_agent.errors import InputError
 
 OPTIONS = [
@@ -23,26 +22,6 @@ OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where an agent listens."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether the address can only be of this machine."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
 
 
 def parse_address(text: str) -> Address:

@@ -17,7 +17,8 @@ from edgewright.v1 import telemetry_pb2 as telemetry
 from edgewright.v1.deployment_pb2_grpc import DeploymentServiceStub
 from edgewright.v1.inference_pb2_grpc import InferenceServiceStub
 from edgewright.v1.telemetry_pb2_grpc import TelemetryServiceStub
-from edgewright_builder.device.channel import Address, open_channel
+from edgewright_agent.address import Address
+from edgewright_builder.device.channel import open_channel
 from edgewright_builder.device.failures import LinkError, error_of
 from edgewright_builder.device.retry import full_jitter
 

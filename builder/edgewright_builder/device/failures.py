@@ -7,8 +7,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.address import Address
 from edgewright_agent.errors import BusyError, EdgewrightError, InputError, OutsideError, RefusedError
-from edgewright_builder.device.channel import Address
 
 ERROR_DOMAIN = "edgewright"
 INPUT_REASONS = {
@@ -27,12 +27,22 @@ class LinkError(OutsideError):
     """The call did not get through, or its answer did not come back; the same call may do so later."""
 
 
+# For an agent's error whose reason has no name here.
+_CLASSES: dict[grpc.StatusCode, type[EdgewrightError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InputError,
+    grpc.StatusCode.UNAVAILABLE: LinkError,
+    grpc.StatusCode.DATA_LOSS: OutsideError,
+}
+
+
 def error_of(call: grpc.aio.AioRpcError, address: Address, *, secure: bool) -> EdgewrightError:
     """The error to raise for a failed call, with the agent's own sentence and Reason if it gave one."""
     reason = _reason(call)
     details = call.details() or call.code().name
     if reason is None:
         return _without_reason(call.code(), details, address, secure=secure)
+    if reason == Reason.REASON_UNSPECIFIED:
+        return _CLASSES.get(call.code(), RefusedError)(details)
     if reason in INPUT_REASONS:
         return InputError(details, reason)
     if reason in BUSY_REASONS:
@@ -79,7 +89,7 @@ def _unavailable(details: str, address: Address, *, secure: bool) -> EdgewrightE
             f"The agent at {address} does not speak TLS; on this machine --insecure reaches it."
         )
     if "CERTIFICATE" in details or "Hostname Verification" in details or "Peer name" in details:
-        why = details.rsplit("OPENSSL_internal:", 1)[-1]
+        why = details.rsplit("OPENSSL_internal:", 1)[-1].removesuffix(": OK")
         message = (
             f"The certificate of {address} is not trusted ({why}): expected one signed by our ca.pem "
             f"for the host {address.host}; `edgewright keys create --host` makes one."

@@ -90,7 +90,6 @@ async def push(
     seconds = time.monotonic() - begin
     verdict = None
     if activate:
-        listener.note("Staged; activating.")
         release = bytes.fromhex(artifact.digest)
         await _activate(client, release, upload.patience, force=force)
         verdict = await watch_verdict(client, release, upload.patience, listener.note)
@@ -162,7 +161,7 @@ class Upload:
         return missing
 
     async def _stage(self) -> MemoryVerdict:
-        self._listener.note("Sent; the board verifies the release.")
+        self._listener.note("The board verifies the release.")
         return (
             await self._client.stage(self._artifact.manifest_bytes, self._artifact.signature_bytes)
         ).memory

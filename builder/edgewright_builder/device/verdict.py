@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgewright.v1.deployment_pb2 import Outcome, Phase, WatchDeploymentResponse
+from edgewright.v1.deployment_pb2 import Outcome, Phase, ProbeResult, WatchDeploymentResponse
 from edgewright_agent.errors import OutsideError
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.failures import LinkError
@@ -44,6 +44,7 @@ async def watch_verdict(
 ) -> Verdict:
     """Follows a transition to `release` until the board is at rest, across dropped links and restarts."""
     last: WatchDeploymentResponse | None = None
+    probes: Sequence[ProbeResult] = ()  # of the candidate: a roll-back's own reports hold none
     patience.moved()
     while True:
         try:
@@ -51,15 +52,16 @@ async def watch_verdict(
                 patience.moved()
                 if event.message and (last is None or event.message != last.message):
                     note(event.message)
+                probes = event.probes or probes
                 last = event
             if last is not None and last.phase in AT_REST:
-                return verdict_of(last, release)
+                return verdict_of(last, release, probes)
             raise LinkError(f"{client.address} ended its report before it was at rest; see the agent's log.")
         except LinkError as error:
             await patience.wait(error)
 
 
-def verdict_of(last: WatchDeploymentResponse, release: bytes) -> Verdict:
+def verdict_of(last: WatchDeploymentResponse, release: bytes, probes: Sequence[ProbeResult]) -> Verdict:
     """The verdict in the last report of a board at rest; raises OutsideError if it tells of no transition."""
     if last.active_release == release and last.phase == Phase.PHASE_IDLE:
         outcome = Outcome.OUTCOME_COMMITTED
@@ -73,5 +75,5 @@ def verdict_of(last: WatchDeploymentResponse, release: bytes) -> Verdict:
         Outcome.Name(outcome).removeprefix("OUTCOME_").lower(),
         last.active_release.hex(),
         last.message,
-        tuple(Probe(probe.name, probe.required, probe.passed, probe.detail) for probe in last.probes),
+        tuple(Probe(probe.name, probe.required, probe.passed, probe.detail) for probe in probes),
     )

@@ -1,13 +1,13 @@
 """h(m̂): the peak memory of an engine that serves a model, as a pure function.
 
-    weights = linear·(bits + 32/group)/8 + embedding·(bits + 32/32 + [bits=4]·4/32)/8 + norms·4
+    weights = linear·(bits + 32/group)/8 + embedding·(bits + 32/32)/8 + norms·4
     kv      = 2 · layers · kv_heads · head_dim · 4 · context · concurrency
-    act     = chunk · (4·(2·hidden + 3·intermediate) + 4·vocab)
-    h       = engine_constant + weight_factor·weights + kv + act
+    act     = slice · (4·(2·hidden + 3·intermediate) + 4·vocab)
+    h       = engine_constant + linear_copies·linear + embedding_copies·embedding + norms + kv + act
 
 The weights are those of an ONNX Runtime GenAI export: 4-bit linears with one float32 scale per group, embedding and
-head in blocks of 32 (asymmetric at 4 bits). Where the model ties them they are one tensor. KV and activations are
-float32 on a CPU. `act` is the widest layer of one prefill chunk plus the logits of that chunk. The two constants come
+head in blocks of 32. Where the model ties them they are one tensor. KV and activations are
+float32 on a CPU. `act` is the widest layer of one slice of the prompt plus that slice's logits. The constants come
 from measurements of the running engine, with the error those left (`calibration`).
 """
 
@@ -46,8 +46,9 @@ class Calibration:
     machine: str  # where it was measured
     points: int  # how many measurements
     constant_bytes: int  # interpreter, runtime, tokenizer
-    weight_factor: float  # > 1 where the engine keeps a second, repacked copy
-    prefill_chunk_tokens: int
+    linear_copies: float  # > 1 where the engine keeps a second, repacked copy
+    embedding_copies: float
+    logits_bytes_max: int  # the prompt is read in slices whose logits stay below this
     error_fraction: float  # worst relative error over the measured points
 
     def __str__(self) -> str:
@@ -88,21 +89,22 @@ def predict_memory(architecture: Architecture, m: Configuration, calibration: Ca
     """h(m̂) in bytes, term by term (see the module)."""
     model = architecture.with_layers(m.layers)
     linear_bits = m.weight_bits + SCALE_BITS / m.group_size
-    zero_bits = m.embedding_bits / EMBEDDING_BLOCK if m.embedding_bits == 4 else 0
-    embedding_bits = m.embedding_bits + SCALE_BITS / EMBEDDING_BLOCK + zero_bits
+    embedding_bits = m.embedding_bits + SCALE_BITS / EMBEDDING_BLOCK
     copies = 1 if model.tied_embeddings else 2
     linear = round(model.linear_parameters * linear_bits / 8)
     embedding = round(copies * model.embedding_parameters * embedding_bits / 8)
     norm = model.norm_parameters * FLOAT_BYTES
     kv_per_token = 2 * model.layers * model.kv_heads * model.head_dim * FLOAT_BYTES
     per_token = FLOAT_BYTES * (2 * model.hidden_size + 3 * model.intermediate_size + model.vocab_size)
-    chunk_tokens = min(calibration.prefill_chunk_tokens, m.context_tokens)
-    second_copies = (calibration.weight_factor - 1) * (linear + embedding + norm)
+    slice_tokens = min(
+        max(1, calibration.logits_bytes_max // (FLOAT_BYTES * model.vocab_size)), m.context_tokens
+    )
+    second_copies = (calibration.linear_copies - 1) * linear + (calibration.embedding_copies - 1) * embedding
     return Memory(
         linear_bytes=linear,
         embedding_bytes=embedding,
         norm_bytes=norm,
         kv_cache_bytes=kv_per_token * m.context_tokens * m.concurrency,
-        activation_bytes=chunk_tokens * per_token,
+        activation_bytes=slice_tokens * per_token,
         engine_bytes=calibration.constant_bytes + round(second_copies),
     )

@@ -41,7 +41,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Reference:
-    """A value that all others are compared with: a vertical or horizontal dashed line and its name."""
+    """A value that all others are compared with: a dashed line and its name."""
 
     value: float
     text: str
@@ -176,9 +176,10 @@ def stacked_bar(
         if right - left > text_pixels(segment.name) + 10:
             parts += [label((left + right) / 2, top + height / 2 + 4, segment.name, "on-mark", "middle")]
         start += segment.value
+    parts.append(_vertical(limit, scale, top, bottom))
     for index, marker in enumerate(markers):
         parts += [_marker(marker, scale, top + height + 20 + 22.0 * index)]
-    return canvas(width, bottom + 42, description, *parts, _vertical(limit, scale, top, bottom))
+    return canvas(width, bottom + 42, description, *parts)
 
 
 def _marker(marker: Marker, scale: Scale, y: float) -> Markup:
@@ -201,7 +202,7 @@ def interval_chart(
     rows: Sequence[Bar], title: str, show: Show, *, description: str, width: float = 640
 ) -> Markup:
     """Differences about zero: a dot each, a thick line of ± 1 and a thin one of ± 1.96 standard errors."""
-    left = max(text_pixels(row.name) for row in rows) + 10
+    left = max(text_pixels(shorten(row.name, 2 * LABEL_CHARACTERS)) for row in rows) + 10
     right = max(text_pixels(row.text) for row in rows) + 12
     reach = max(abs(row.value) + 1.96 * row.error for row in rows) * 1.05 or 1.0
     scale = Scale(-reach, reach, left, width - right)
@@ -209,7 +210,7 @@ def interval_chart(
     parts = [x_axis(scale, 6.0, bottom, title, show), line(scale(0), 6.0, scale(0), bottom, "zero")]
     for index, row in enumerate(rows):
         y = 20.0 + 28.0 * index
-        parts += [label(left - 10, y + 4, row.name, "label", "end")]
+        parts += [label(left - 10, y + 4, shorten(row.name, 2 * LABEL_CHARACTERS), "label", "end")]
         parts += [
             line(scale(row.value - 1.96 * row.error), y, scale(row.value + 1.96 * row.error), y, "whisker")
         ]
@@ -238,17 +239,16 @@ def plane_chart(
     show_y: Show,
     *,
     description: str,
-    references: Sequence[Reference] = (),
     width: float = 470,
     height: float = 290,
 ) -> Markup:
-    """Lines, steps, dots and crosses over whole numbers x, with named horizontal references.
+    """Lines, steps, dots and crosses over whole numbers x.
 
     Values that are not finite are left out.
     """
     finite = [_finite(one) for one in series]
     xs = [x for one in finite for x, _ in one.points]
-    ys = [y for one in finite for _, y in one.points] + [reference.value for reference in references]
+    ys = [y for one in finite for _, y in one.points]
     low_x, high_x, (low_y, high_y) = min(xs), max(xs), _padded(min(ys), max(ys))
     left = max(text_pixels(show_y(tick)) for tick in round_ticks(low_y, high_y, 6)) + 8
     named = [(one.name, one.class_) for one in finite if one.name]
@@ -261,7 +261,6 @@ def plane_chart(
         y_axis(y_scale, left, width - 8, y_title, show_y),
         legend(0, 18, named if len(named) > 1 else []),
     ]
-    parts += [_horizontal(reference, y_scale, left, width - 8) for reference in references]
     parts += [_draw(one, x_scale, y_scale) for one in finite]
     return canvas(width, height, description, *parts)
 
@@ -274,22 +273,16 @@ def _finite(series: Series) -> Series:
 
 def _padded(low: float, high: float) -> tuple[float, float]:
     """The range with room above and below; from zero where zero is near."""
-    spread = (high - low) or abs(high) or 1.0
+    spread = max(high - low, 0.02 * max(abs(high), abs(low))) or 1.0
     return (0.0 if 0 <= low < spread else low - 0.08 * spread), high + 0.08 * spread
-
-
-def _horizontal(reference: Reference, scale: Scale, left: float, right: float) -> Markup:
-    y = scale(reference.value)
-    text = label(right, y - 5, reference.text, "tick strong", "end")
-    return line(left, y, right, y, f"reference {reference.class_}") + text
 
 
 def _draw(series: Series, x_scale: Scale, y_scale: Scale) -> Markup:
     spots = [(x_scale(x), y_scale(y)) for x, y in series.points]
-    if series.shape in ("line", "steps"):
+    if series.shape in ("line", "steps") and len(spots) > 1:
         return tag("path", d=_path(spots, series.shape == "steps"), class_=f"stroke {series.class_}")
     hover = series.hover or [""] * len(spots)
-    if series.shape == "dots":
+    if series.shape != "crosses":  # a line of one point is a dot
         return Markup().join(
             tag("circle", tag("title", text), cx=x, cy=y, r=4.5, class_=f"dot {series.class_}")
             for (x, y), text in zip(spots, hover, strict=True)

@@ -113,12 +113,11 @@ def search_figure(trials: Sequence[Trial]) -> Markup | None:
         series.append(Series(name, [(t.number, value) for t, value in own], class_, "dots", hover))
     worst, best = max(value for _, value in valued), min(value for _, value in valued)
     above = worst + 0.1 * ((worst - best) or 1.0)  # no value of theirs: a row of their own
-    for state in ("infeasible", "failed"):
-        others = [t for t in trials if t.state == state]
-        if others:
-            hover = [f"trial {t.number}: {state}; {_params(t)}" for t in others]
-            class_ = "limit" if state == "infeasible" else "muted"
-            series.append(Series(state, [(t.number, above) for t in others], class_, "crosses", hover))
+    for state in sorted({trial.state for trial in trials} - {"complete"}):
+        others = [trial for trial in trials if trial.state == state]
+        hover = [f"trial {t.number}: {state}; {_params(t)}" for t in others]
+        class_ = "limit" if state == "infeasible" else "muted"
+        series.append(Series(state, [(t.number, above) for t in others], class_, "crosses", hover))
     objective = OBJECTIVES.get(valued[0][0].objective, valued[0][0].objective)
     return plane_chart(
         series, "trial", f"{objective}, lower is better", show_tick, show_tick,
@@ -150,16 +149,22 @@ def training_figure(curves: Curves) -> Markup | None:
 
 
 def validation_figure(curves: Curves) -> Markup | None:
-    """KL to the teacher on held-out rows, with its value before training."""
-    points = [(float(point.step), point.kl) for point in curves.validation if math.isfinite(point.kl)]
-    if not points:
+    """KL to the teacher on held-out rows, ± 1 standard error: before, after, and rounded to 4 bits."""
+    rows = [
+        ("before", curves.validation_kl_before, curves.validation_kl_before_standard_error, "s5"),
+        ("after", curves.validation_kl_after, curves.validation_kl_after_standard_error, "s3"),
+        ("after, at 4 bits", curves.validation_kl_rounded, curves.validation_kl_rounded_standard_error, "s4"),
+    ]
+    bars = [
+        Bar(name, kl, f"{kl:.3f}" + (f" ± {error:.3f}" if error is not None else ""), error or 0.0, class_)
+        for name, kl, error, class_ in rows
+        if kl is not None and math.isfinite(kl)
+    ]
+    if not bars:
         return None
-    before = curves.validation_kl_before
-    references = [Reference(before, f"before {before:.3f}", "muted")] if before is not None else []
-    return plane_chart(
-        [Series("validation KL", points, "s2"), Series("", points, "s2", "dots", [f"{kl:.4f}" for _, kl in points])],
-        "optimizer step", "KL(teacher ‖ student) at T = 1, nats per token", show_tick, show_tick,
-        references=references, description="Validation KL over optimizer steps",
+    return bar_chart(
+        bars, "KL(teacher ‖ student) at T = 1, nats per token", show_tick, width=470,
+        description="Validation KL before and after distillation",
     )  # fmt: skip
 
 

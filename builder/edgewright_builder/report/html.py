@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from edgewright_agent.store import FileSystem, write_durably
 from edgewright_builder.report import figures, formats
 from edgewright_builder.report.inputs import RunInputs, Score, read_run
 from edgewright_builder.report.summary import (
-    MODELS,
     differences,
     key_numbers,
     unfinished_stages,
@@ -55,14 +53,10 @@ def render(inputs: RunInputs) -> str:
         stage_count=len(STAGES),
         figures=draw(inputs),
         accuracy=_by_task(inputs),
-        differences=differences(inputs.scores),
         parameters=list(dict.fromkeys(name for trial in inputs.trials for name in trial.params)),
         best=_best_trial(inputs),
-        lineage=list(_flat(inputs.manifest.lineage)) if inputs.manifest else [],
-        release=base64.b16encode(inputs.telemetry.active_release).decode().lower()
-        if inputs.telemetry
-        else "",
-        models=MODELS,
+        lineage=_flat(inputs.manifest.lineage) if inputs.manifest else [],
+        summaries=[(stage.stage, _flat(stage.summary)) for stage in inputs.stages],
         title=_title(inputs),
     )
 

@@ -84,7 +84,7 @@ class Trial:
     """One trial of the search; a lower value is better."""
 
     number: int
-    state: Literal["complete", "infeasible", "failed", "running"]
+    state: str  # complete, infeasible, failed
     value: float | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     seconds: float | None = None
@@ -101,22 +101,16 @@ class TrainPoint:
 
 
 @dataclass(frozen=True)
-class ValidationPoint:
-    """KL(teacher ‖ student) at T = 1 on the validation split, in nats per token."""
-
-    step: int
-    kl: float
-
-
-@dataclass(frozen=True)
 class Curves:
-    """How the final fine-tuning went."""
+    """How the final fine-tuning went. KL(teacher ‖ student) at T = 1 on the validation split, in nats per token."""
 
     train: tuple[TrainPoint, ...] = ()
-    validation: tuple[ValidationPoint, ...] = ()
     validation_kl_before: float | None = None
+    validation_kl_before_standard_error: float | None = None
     validation_kl_after: float | None = None
     validation_kl_after_standard_error: float | None = None
+    validation_kl_rounded: float | None = None  # after, with every linear rounded to 4 bits
+    validation_kl_rounded_standard_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -259,8 +253,8 @@ class _Folder:
             return missing
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the document"
-            self.problems.append(f"{path} can't be read: {first['msg']} at {where}.")
+            where = "".join(f", at {part}" for part in first["loc"][:1])
+            self.problems.append(f"{path} can't be read: {first['msg']}{where}.")
         except (OSError, ValueError, InputError, json_format.ParseError) as error:
             self.problems.append(f"{path} can't be read: {error}.")
         return missing

@@ -19,7 +19,7 @@ Tone = Literal["good", "warn", "bad", "plain", "absent"]
 # In the order of their making; how the report names them.
 MODELS = {
     "teacher": "teacher",
-    "student": "student, pruned",
+    "student": "student before",
     "finetuned": "fine-tuned",
     "quantized": "quantized",
     "exported": "exported, on the host",
@@ -172,9 +172,11 @@ def _kl(inputs: RunInputs) -> KeyNumber:
     if not before:
         return KeyNumber("KL to the teacher", value, "nats per token, T = 1, before quantization")
     change = show_percent(curves.validation_kl_after / before - 1, 0).replace("-", "−")
-    return KeyNumber(
-        "KL to the teacher", value, f"nats per token; {before:.3f} before distillation ({change})"
+    rounded = curves.validation_kl_rounded
+    detail = f"nats per token, {before:.3f} before ({change})" + (
+        f", {rounded:.3f} at 4 bits" if rounded else ""
     )
+    return KeyNumber("KL to the teacher", value, detail)
 
 
 def _speed(inputs: RunInputs) -> KeyNumber:

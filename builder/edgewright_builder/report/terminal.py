@@ -21,6 +21,7 @@ def summary_table(run: Path) -> Table:
         title=f"[{STYLES[conclusion.tone]}]{escape(conclusion.text)}[/]",
         caption=_caption(inputs),
         title_justify="left",
+        caption_justify="left",
     )
     table.add_column("")
     table.add_column("", justify="right")

@@ -25,12 +25,22 @@ TOKENIZER_FILES = (
 INT8_COMPUTE = "int4_accuracy_level=4"
 
 
-def export(checkpoint: Path, embedding_bits: int, folder: Path) -> dict[str, Any]:
-    """Writes `folder/engine` (model.onnx, model.onnx.data, genai_config.json) and `folder/tokenizer`."""
+def export(
+    checkpoint: Path, embedding_bits: int, folder: Path, *, block_size: int | None = None
+) -> dict[str, Any]:
+    """Writes `folder/engine` (model.onnx, model.onnx.data, genai_config.json) and `folder/tokenizer`.
+
+    A checkpoint that is not quantized is rounded to nearest in blocks of `block_size`.
+    """
     engine, tokenizer, work = folder / "engine", folder / "tokenizer", folder / "work"
     work.mkdir(exist_ok=True)
     tied = bool(read_config(checkpoint).get("tie_word_embeddings"))
-    _build(checkpoint, embedding_bits, tied, work / "onnx", work)
+    options = [INT8_COMPUTE, f"shared_embeddings={str(tied).lower()}"]
+    if embedding_bits == 8:
+        options.append("matmul_mixed_precision=last_matmul:int8")
+    if block_size is not None:
+        options.append(f"int4_block_size={block_size}")
+    _build(checkpoint, options, work / "onnx", work)
     _join_dangling_inputs(work / "onnx" / "model.onnx")
     engine.mkdir()
     for name in ("model.onnx", "model.onnx.data", "genai_config.json"):
@@ -44,10 +54,7 @@ def export(checkpoint: Path, embedding_bits: int, folder: Path) -> dict[str, Any
     return {"embedding_bits": embedding_bits, "tied": tied, "size_bytes": size_bytes}
 
 
-def _build(checkpoint: Path, embedding_bits: int, tied: bool, out: Path, work: Path) -> None:
-    options = [INT8_COMPUTE, f"shared_embeddings={str(tied).lower()}"]
-    if embedding_bits == 8:
-        options.append("matmul_mixed_precision=last_matmul:int8")
+def _build(checkpoint: Path, options: list[str], out: Path, work: Path) -> None:
     command = [
         sys.executable, "-m", "onnxruntime_genai.models.builder",
         "-i", str(checkpoint), "-o", str(out), "-p", "int4", "-e", "cpu", "-c", str(work / "cache"),

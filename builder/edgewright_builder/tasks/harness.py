@@ -23,23 +23,14 @@ def harness_questions(name: str) -> Iterator[Question]:
             " or give a folder of files with --benchmarks"
         ) from error
     try:
-        loaded = tasks.get_task_dict([name], tasks.TaskManager())
+        loaded = tasks.TaskManager().load([name])["tasks"]
     except Exception as error:  # the hub client and the harness raise many kinds, none of them shared
         first_line = str(error).strip().split("\n")[0]
         raise OutsideError(
             f"task {name} could not be loaded from the hub ({type(error).__name__}: {first_line});"
             " give a folder of files with --benchmarks"
         ) from error
-    return (question for task in _leaves(loaded) for question in _questions(task))
-
-
-def _leaves(tasks: dict[Any, Any]) -> Iterator[Any]:
-    """The tasks of nested groups, in order."""
-    for value in tasks.values():
-        if isinstance(value, dict):
-            yield from _leaves(value)
-        else:
-            yield value
+    return (question for task in loaded.values() for question in _questions(task))
 
 
 def _questions(task: Any) -> Iterator[Question]:

@@ -1,0 +1,76 @@
+"""Release trees for engine tests, and engines started on them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgewright_agent.engines import Engine, EngineLimits, Finish, GenerationRequest, Token, start_engine
+from edgewright_agent.manifest import Manifest
+from tests.agent.artifacts import make_artifact
+
+CONTEXT_TOKENS = 256  # of the tiny model
+
+
+@dataclass(frozen=True)
+class Release:
+    """A tree that an engine of `kind` can load."""
+
+    kind: Literal["fake", "onnxruntime-genai"]
+    tree: Path
+    runtime_dir: Path
+
+    @property
+    def manifest(self) -> Manifest:
+        return make_artifact(engine={"kind": self.kind}).manifest
+
+    async def start(self, *, context_tokens: int = CONTEXT_TOKENS, timeout_seconds: float = 60.0) -> Engine:
+        limits = EngineLimits(context_tokens, threads=1)
+        return await start_engine(
+            self.kind,
+            self.tree,
+            self.manifest,
+            limits,
+            runtime_dir=self.runtime_dir,
+            ready_timeout_seconds=timeout_seconds,
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self, **options: Any) -> AsyncIterator[Engine]:
+        engine = await self.start(**options)
+        try:
+            yield engine
+        finally:
+            await engine.stop()
+
+
+def fake_release(folder: Path, **behaviour: Any) -> Release:
+    """A release of the fake engine that behaves as told (see `FakeBehaviour`)."""
+    (folder / "tree/engine").mkdir(parents=True)
+    (folder / "tree/engine/fake.json").write_text(json.dumps(behaviour), encoding="utf-8")
+    return Release("fake", folder / "tree", folder / "run")
+
+
+def tiny_onnx_release(folder: Path) -> Release:
+    """A release of a two-layer model with random weights; see `tiny_model`."""
+    script = Path(__file__).with_name("tiny_model.py")
+    made = subprocess.run(
+        [sys.executable, script, folder / "tree"], capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr[-2000:]
+    return Release("onnxruntime-genai", folder / "tree", folder / "run")
+
+
+async def collect(engine: Engine, request: GenerationRequest) -> tuple[str, list[int], Finish]:
+    """Text, tokens and finish of a whole generation."""
+    items = [item async for item in engine.generate(request)]
+    tokens, finish = [item for item in items if isinstance(item, Token)], items[-1]
+    assert isinstance(finish, Finish)
+    assert len(tokens) == len(items) - 1
+    return "".join(token.text for token in tokens), [token.id for token in tokens], finish

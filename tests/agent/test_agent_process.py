@@ -1,0 +1,157 @@
+"""The agent as users run it: a process, its exit codes, its one line, and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc.aio
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from edgewright.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
+from edgewright_agent import __version__
+from edgewright_agent.cli import main
+from tests.agent.agent_process import COMMAND, serving
+from tests.agent.artifacts import RELEASE_KEY, TIMEOUT_SECONDS, TREE, activate, make_artifact, push
+
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "optuna",
+    "numpy",
+    "gptqmodel",
+    "onnxruntime_genai",
+    "edgewright_builder",
+)
+
+
+@pytest.fixture
+def trusted(tmp_path: Path) -> Path:
+    path = tmp_path / "release.pub"
+    key = RELEASE_KEY.public_key()
+    path.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return path
+
+
+def insecure(trusted: Path) -> tuple[str, ...]:
+    return ("--listen", "127.0.0.1:0", "--insecure", "--trust", str(trusted), "--probation", "0")
+
+
+async def generated(channel: grpc.aio.Channel) -> list[int]:
+    stub = inference_pb2_grpc.InferenceServiceStub(channel)
+    request = inference_pb2.GenerateRequest(prompt="hello", max_tokens=8)
+    call = stub.Generate(request, timeout=TIMEOUT_SECONDS, wait_for_ready=True)
+    return [event.delta.token async for event in call if event.HasField("delta")]
+
+
+async def test_a_release_is_served_by_an_engine_process_and_again_after_a_kill(
+    tmp_path: Path, trusted: Path
+) -> None:
+    store = tmp_path / "store"
+    artifact = make_artifact({**TREE, "engine/fake.json": b"{}"})
+    with serving(store, *insecure(trusted)) as agent:
+        async with grpc.aio.insecure_channel(agent.address) as channel:
+            steps = await activate(channel, await push(channel, artifact))
+            assert steps[-1].outcome == deployment_pb2.OUTCOME_COMMITTED, steps[-1]
+            tokens = await generated(channel)
+        agent.process.send_signal(signal.SIGKILL)
+        agent.process.wait()
+    assert len(tokens) == 8
+    with serving(store, *insecure(trusted)) as agent:
+        async with grpc.aio.insecure_channel(agent.address) as channel:
+            stub = deployment_pb2_grpc.DeploymentServiceStub(channel)
+            device = await stub.GetDevice(deployment_pb2.GetDeviceRequest(), timeout=TIMEOUT_SECONDS)
+            assert device.active_release.hex() == artifact.digest
+            assert await generated_soon(channel) == tokens
+        agent.process.send_signal(signal.SIGTERM)
+        assert agent.process.wait(timeout=20) == 0
+
+
+async def generated_soon(channel: grpc.aio.Channel) -> list[int]:
+    """Generates as soon as the restarted engine answers."""
+    while True:
+        try:
+            return await generated(channel)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+
+
+def test_ctrl_c_stops_the_agent_cleanly(tmp_path: Path, trusted: Path) -> None:
+    with serving(tmp_path / "store", *insecure(trusted)) as agent:
+        agent.process.send_signal(signal.SIGINT)
+        _, errors = agent.process.communicate(timeout=20)
+        assert agent.process.returncode == 0
+        assert errors == ""
+
+
+def fails_with(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *options: str) -> str:
+    """The one sentence of a command that exits with code 2."""
+    monkeypatch.setattr(sys, "argv", ["edgewright-agent", *options])
+    with pytest.raises(SystemExit) as exited:
+        main()
+    assert exited.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    return printed.err
+
+
+def test_a_port_in_use_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        options = ("--profile", "raspberry-pi-5-8gb", "--store", str(tmp_path / "store"), "--insecure")
+        says = fails_with(capsys, monkeypatch, "serve", *options, "--listen", address)
+    assert f"{address} can't be listened on: Address already in use" in says
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--profile", "orin-nano-8g", "--insecure"), "did you mean"),
+        (("--profile", "raspberry-pi-5-8gb"), "--tls-cert, --tls-key and --tls-ca together"),
+        (("--profile", "raspberry-pi-5-8gb", "--insecure", "--listen", "0.0.0.0:0"), "loopback only"),
+        (("--profile", "raspberry-pi-5-8gb", "--insecure", "--budget", "lots"), "is not a size"),
+        (("--profile", "raspberry-pi-5-8gb", "--insecure", "--trust", "/nowhere"), "can't be read"),
+        (("--profile", "raspberry-pi-5-8gb", "--insecure", "--listen", "here"), "is not an address"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence_and_exit_code_2(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    says: str,
+) -> None:
+    assert says in fails_with(capsys, monkeypatch, "serve", "--store", str(tmp_path), *options)
+
+
+def test_the_version_is_printed() -> None:
+    command = [*COMMAND, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"edgewright-agent {__version__}\n"
+
+
+def test_the_agent_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({HEAVY!r}))\n"
+        "import edgewright_agent.cli, edgewright_agent.server\n"
+        "import edgewright_agent.engines, edgewright_agent.telemetry, edgewright_agent.probe\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stderr
