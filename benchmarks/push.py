@@ -3,6 +3,7 @@
 Alternates, over loopback without TLS, with a real agent in a process of its own and an empty store each time:
   push   find missing, send, verify each chunk and the whole, fsync, stage (the model's engine is not started)
   bare   a gRPC client stream of the same bytes in messages of the same size to a server that drops them
+  disk   a write and an fsync of the same bytes to the same disk, which no push can beat
 Prints medians, their ratio, and the agent's peak memory over idle during the upload.
 """
 
@@ -63,7 +64,8 @@ async def serve_sink() -> None:
 
 def start(*command: str) -> tuple[subprocess.Popen[str], Address]:
     """A server process, once it has said where it listens."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "EDGEWRIGHT_FAKE_ENGINE": "1"}  # never started, but asked for
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     words = process.stdout.readline().split()
     assert words, f"{command[0]} ended before it served"
@@ -104,6 +106,19 @@ async def time_push(address: Address, artifact: Artifact, process: psutil.Proces
     return result.transfer_seconds, peak_bytes - idle_bytes
 
 
+def time_disk(source: Path, target: Path) -> float:
+    """Seconds to write a file's bytes to a new file and sync it."""
+    begin = time.perf_counter()
+    with source.open("rb") as read, target.open("wb") as written:
+        while data := read.read(4 * MIB):
+            written.write(data)
+        written.flush()
+        os.fsync(written.fileno())
+    seconds = time.perf_counter() - begin
+    target.unlink()
+    return seconds
+
+
 async def one_round(folder: Path, artifact: Artifact, sink: Address, number: int) -> tuple[float, float, int]:
     """One push and one bare stream, the order alternating from round to round."""
     agent, address = start(
@@ -133,23 +148,25 @@ async def compare(folder: Path, size_bytes: int, rounds: int) -> None:
     write_artifact(folder / "artifact", {"engine/model.bin": folder / "model.bin"}, FIELDS, key)
     artifact = open_artifact(folder / "artifact")
     sink_process, sink = start(sys.executable, __file__, "--sink")
-    pushes, bares, growths = [], [], []
+    pushes, bares, disks, growths = [], [], [], []
     try:
         for number in range(rounds):
             push_seconds, bare_seconds, growth_bytes = await one_round(folder, artifact, sink, number)
             pushes.append(size_bytes / push_seconds / 1e6)
             bares.append(size_bytes / bare_seconds / 1e6)
+            disks.append(size_bytes / time_disk(folder / "model.bin", folder / "copy.bin") / 1e6)
             growths.append(growth_bytes / MIB)
             print(
                 f"round {number + 1}: push {pushes[-1]:.0f} MB/s, bare {bares[-1]:.0f} MB/s, "
-                f"agent +{growths[-1]:.0f} MiB"
+                f"disk {disks[-1]:.0f} MB/s, agent +{growths[-1]:.0f} MiB"
             )
     finally:
         sink_process.terminate()
         sink_process.wait()
-    push_rate, bare_rate = statistics.median(pushes), statistics.median(bares)
+    push_rate, bare_rate, disk_rate = (statistics.median(rates) for rates in (pushes, bares, disks))
     print(
-        f"{size_bytes // MIB} MiB, medians of {rounds} rounds: push {push_rate:.0f} MB/s, bare {bare_rate:.0f} MB/s"
+        f"{size_bytes // MIB} MiB, medians of {rounds} rounds: "
+        f"push {push_rate:.0f} MB/s, bare {bare_rate:.0f} MB/s, disk {disk_rate:.0f} MB/s"
     )
     print(
         f"push reaches {push_rate / bare_rate:.0%} of bare gRPC; agent at most {max(growths):.0f} MiB over idle"

@@ -75,6 +75,7 @@ def serve(
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line per request to the engine
     settings = AgentSettings(
         profile=load_profile(profile),
         store=store,

@@ -16,6 +16,7 @@ from edgewright_agent.errors import EdgewrightError, OutsideError, RefusedError
 from edgewright_agent.lifecycle import Phase, State
 from edgewright_agent.probation import Probe, peak_memory, run_probes
 from edgewright_agent.store import StagedRelease, Store
+from edgewright_agent.threads import run_in_thread
 
 _log = logging.getLogger(__name__)
 
@@ -57,14 +58,13 @@ class Deployer:
         restart_seconds: float = 1.0,
         on_serving: OnServing,
     ) -> None:
-        saved = store.state.read()
         self._store = store
         self._start_engine = start_engine
         self._budget_bytes = budget_bytes
         self._probation_seconds = probation_seconds
         self._restart_seconds = restart_seconds
         self._on_serving = on_serving
-        self._status = Status(State() if saved is None else State.from_json(saved))
+        self._status = Status(_saved_state(store))
         self._engine: Engine | None = None  # the one process; held until it is certainly gone
         self._serving: Serving | None = None
         self._watchers: set[asyncio.Queue[Status]] = set()
@@ -122,7 +122,7 @@ class Deployer:
             if digest in self.state.in_use:
                 message = f"Release {digest[:12]} is active, previous or on trial; it can't be deleted."
                 raise RefusedError(message, Reason.REASON_RELEASE_IN_USE)
-            freed_bytes = await asyncio.to_thread(self._store.delete_release, digest)
+            freed_bytes = await run_in_thread(self._store.delete_release, digest)
             if digest in self.state.denied:
                 await self._save(lifecycle.forgotten(self.state, digest))
             return freed_bytes
@@ -170,14 +170,13 @@ class Deployer:
         try:
             candidate = self._store.release(self.state.candidate)
             if candidate.digest != self.state.active:  # it may have lain on the disk for months
-                await asyncio.to_thread(self._store.verify, candidate.manifest)
+                await run_in_thread(self._store.verify, candidate.manifest)
             await self._serve(candidate)
             probing = self.state.phase is Phase.ACTIVATING
             await self._save(lifecycle.started(self.state))
             if probing:
                 await self._probe()
         except (EdgewrightError, OSError) as error:
-            _log.warning("release %s: %s", self.state.candidate, error)
             await self._stop_engine()
             await self._save(lifecycle.failed(self.state, str(error)), self._status.probes)
 
@@ -237,7 +236,8 @@ class Deployer:
             self._engine = None
 
     async def _save(self, state: State, probes: tuple[Probe, ...] = ()) -> None:
-        await asyncio.shield(asyncio.to_thread(self._store.state.write, state.to_json()))
+        await run_in_thread(self._store.state.write, state.to_json())
+        _log.info("%s: %s", state.phase.value, state.message)
         self._tell(Status(state, probes))
 
     def _tell(self, status: Status) -> None:
@@ -248,6 +248,13 @@ class Deployer:
     def _active_counter(self) -> int:
         active = self._store.releases().get(self.state.active or "")
         return active.manifest.release_counter if active is not None else 0
+
+
+def _saved_state(store: Store) -> State:
+    saved = store.state.read()
+    if saved is not None:
+        return State.from_json(saved)
+    return lifecycle.lost() if store.state.is_lost else State()
 
 
 def _require(probes: tuple[Probe, ...]) -> None:

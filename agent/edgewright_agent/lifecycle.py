@@ -161,6 +161,12 @@ def recovered(state: State) -> State:
     return state if state.at_rest else failed(state, "the agent stopped during the change")
 
 
+def lost() -> State:
+    """The state can't be read any more: which release was active is for an operator to say."""
+    message = "the board's state can't be read; activate a release"
+    return State(phase=Phase.SAFE, outcome=Outcome.FAILED, message=message)
+
+
 def without_lost(state: State, staged: set[str]) -> State:
     """The state without releases that are no longer whole; from a lost active one back to the previous."""
     previous = state.previous if state.previous in staged else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from edgewright_agent.errors import InputError
 
@@ -14,7 +15,7 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
     if match is None or match[2] not in _UNITS:
         raise InputError(f"{text!r} is not a size; write a number and a unit, for instance 180MiB.")
-    size_bytes = int(float(match[1]) * _UNITS[match[2]])
+    size_bytes = int(Decimal(match[1]) * _UNITS[match[2]])
     if size_bytes <= 0:
         raise InputError(f"{text!r} is not a size above 0.")
     return size_bytes

@@ -74,3 +74,7 @@ def _say(sentence: str) -> None:
     if os.environ.get("EDGEWRIGHT_TRACEBACK"):
         traceback.print_exc()
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"edgewright: {sentence}", markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -145,4 +145,7 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.getLogger("torch").setLevel(logging.ERROR)
+    import torch  # noqa: F401 - sets its loggers up, which would undo the next line
+
+    for name in ("torch.utils._pytree", "torchao"):  # warn of each other's registrations
+        logging.getLogger(name).setLevel(logging.ERROR)

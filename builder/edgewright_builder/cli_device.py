@@ -10,8 +10,8 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from rich.console import Console
 
-from edgewright.v1.deployment_pb2 import GetDeviceResponse, Phase, Release, ReleaseState
-from edgewright.v1.inference_pb2 import Chat, ChatMessage, Completion, FinishReason, GenerateRequest
+from edgewright.v1.deployment_pb2 import GetDeviceResponse, Release
+from edgewright.v1.inference_pb2 import Chat, ChatMessage, Completion, GenerateRequest
 from edgewright_agent.errors import RefusedError
 from edgewright_builder import cli_measure
 from edgewright_builder.artifact import open_artifact
@@ -27,14 +27,13 @@ from edgewright_builder.cli_connection import (
     emit,
     run,
 )
-from edgewright_builder.device import display
+from edgewright_builder.device import describe, display
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.patience import Patience
-from edgewright_builder.device.push import Listener, Plan, PushResult
+from edgewright_builder.device.push import Listener, PushResult
 from edgewright_builder.device.push import push as push_artifact
 from edgewright_builder.device.verdict import Verdict, watch_verdict
 from edgewright_builder.keys import load_public_key
-from edgewright_builder.units import format_bytes
 
 
 def register(app: typer.Typer) -> None:
@@ -66,7 +65,7 @@ def push(
     out.print(f"{opened.manifest.name} {opened.manifest.version} ({opened.digest[:12]})", markup=False)
     bar = display.TransferBar(out)
     listener = Listener(
-        planned=lambda plan: out.print(_describe(plan), markup=False, soft_wrap=True),
+        planned=lambda plan: out.print(describe.plan_line(plan), markup=False, soft_wrap=True),
         sent=bar.update,
         note=lambda text: out.print(f"  {text}", markup=False, soft_wrap=True),
     )
@@ -102,7 +101,9 @@ def status(
     device, found = run(work())
     emit(as_document(device), as_json=as_json)
     if not as_json:
-        display.facts(console(), f"{device.hostname} ({device.profile_id})", _device_facts(device, found))
+        display.facts(
+            console(), f"{device.hostname} ({device.profile_id})", describe.device_facts(device, found)
+        )
 
 
 def releases(
@@ -117,8 +118,7 @@ def releases(
     found = run(work())
     emit({"releases": [as_document(release) for release in found]}, as_json=as_json)
     if not as_json:
-        columns = ("release", "name", "version", "counter", "size", "engine", "state")
-        display.table(console(), columns, [_release_row(release) for release in found])
+        display.table(console(), describe.RELEASE_COLUMNS, [describe.release_row(each) for each in found])
 
 
 def rollback(
@@ -170,7 +170,7 @@ def generate(
     text, completion = run(work())
     emit({"text": text, **as_document(completion)}, as_json=as_json)
     if not as_json:
-        Console(stderr=True, highlight=False).print(_completion_line(completion), style="dim")
+        Console(stderr=True, highlight=False).print(describe.completion_line(completion), style="dim")
 
 
 async def _stream(client: DeviceClient, request: GenerateRequest, *, echo: bool) -> tuple[str, Completion]:
@@ -188,31 +188,10 @@ async def _stream(client: DeviceClient, request: GenerateRequest, *, echo: bool)
     return "".join(pieces), completion
 
 
-def _completion_line(done: Completion) -> str:
-    reason = FinishReason.Name(done.finish_reason).removeprefix("FINISH_REASON_").lower()
-    parts = [
-        f"{done.prompt_tokens} + {done.generated_tokens} tokens, {reason}",
-        f"TTFT {done.time_to_first_token_seconds * 1e3:.0f} ms",
-    ]
-    if done.HasField("time_per_output_token_seconds") and done.time_per_output_token_seconds > 0:
-        parts.append(f"{1 / done.time_per_output_token_seconds:.1f} tokens/s")
-    if done.HasField("energy"):
-        joules = done.energy.prefill_joules + done.energy.decode_joules
-        parts.append(f"{joules:.2f} J ({done.energy.rail})")
-    return " · ".join(parts)
-
-
 def _public_key(credentials: Path | None) -> Ed25519PublicKey | None:
     """The key the artifact must be signed with, where this machine knows it; the board checks in any case."""
     path = credentials / "release.pub" if credentials is not None else None
     return load_public_key(path) if path is not None and path.exists() else None
-
-
-def _describe(plan: Plan) -> str:
-    if not plan.missing_bytes:
-        return f"  nothing to send: the board has all {format_bytes(plan.artifact_bytes)} of it"
-    blobs = f"{plan.missing_blobs} of {plan.blobs} files"
-    return f"  {format_bytes(plan.missing_bytes)} of {format_bytes(plan.artifact_bytes)} to send ({blobs})"
 
 
 def _push_document(result: PushResult) -> dict[str, Any]:
@@ -225,27 +204,15 @@ def _push_document(result: PushResult) -> dict[str, Any]:
 
 
 def _print_push(out: Console, result: PushResult) -> None:
-    if result.sent_bytes:
-        rate = result.sent_bytes / result.transfer_seconds / 1e6
-        resumed = f", resumed {result.resumptions} times" if result.resumptions else ""
-        out.print(f"  sent {format_bytes(result.sent_bytes)} at {rate:.1f} MB/s, verified{resumed}")
-    memory = result.memory
-    peak = f"{format_bytes(memory.predicted_peak_bytes)} ± {format_bytes(memory.prediction_error_bytes)}"
-    out.print(f"  predicted peak {peak} of the board's {format_bytes(memory.budget_bytes)}")
+    for line in describe.push_lines(result):
+        out.print(line)
     if result.verdict is None:
         out.print("staged; not activated")
         return
     if result.verdict.probes:
-        rows = [
-            (
-                probe.name,
-                "required" if probe.required else "wanted",
-                "passed" if probe.passed else "FAILED",
-                probe.detail,
-            )
-            for probe in result.verdict.probes
-        ]
-        display.table(out, ("probe", "kind", "result", "detail"), rows)
+        display.table(
+            out, describe.PROBE_COLUMNS, [describe.probe_row(probe) for probe in result.verdict.probes]
+        )
     out.print(f"{result.verdict.outcome.replace('_', ' ')}: {result.verdict.message}", markup=False)
 
 
@@ -254,35 +221,3 @@ def _require_commit(host: str, verdict: Verdict) -> None:
         return
     serving = f"it serves {verdict.active_release[:12]}" if verdict.active_release else "it serves nothing"
     raise RefusedError(f"{host} did not keep the release ({verdict.message}); {serving}.")
-
-
-def _device_facts(device: GetDeviceResponse, found: list[Release]) -> list[tuple[str, str]]:
-    names = {release.release: f"{release.name} {release.version} " for release in found}
-
-    def named(release: bytes) -> str:
-        return f"{names.get(release, '')}({release.hex()[:12]})" if release else "none"
-
-    total, free = format_bytes(device.memory_total_bytes), format_bytes(device.memory_available_bytes)
-    engines = [
-        (f"engine {engine.kind}", engine.version if engine.available else f"not available: {engine.detail}")
-        for engine in device.engines
-    ]
-    return [
-        ("phase", Phase.Name(device.phase).removeprefix("PHASE_").lower().replace("_", " ")),
-        ("active", named(device.active_release)),
-        ("previous", named(device.previous_release)),
-        ("board", f"{device.board_model or 'no device tree'}, {device.machine}, {device.cpu_cores} cores"),
-        ("memory", f"{free} free of {total}"),
-        ("budget", format_bytes(device.budget_bytes)),
-        ("store", f"{format_bytes(device.store_free_bytes)} free"),
-        *engines,
-        ("agent", device.agent_version),
-    ]
-
-
-def _release_row(release: Release) -> tuple[str, ...]:
-    state = ReleaseState.Name(release.state).removeprefix("RELEASE_STATE_").lower()
-    return (
-        release.release.hex()[:12], release.name, release.version, str(release.release_counter),
-        format_bytes(release.size_bytes), release.engine, state,
-    )  # fmt: skip

@@ -193,6 +193,19 @@ async def test_an_agent_killed_during_a_change_ends_it_at_the_next_start(
             assert deployer.state.active == (GOOD.digest if spent else NEXT.digest)
 
 
+async def test_a_board_that_lost_its_state_waits_for_an_operator(tmp_path: Path) -> None:
+    async with deploying(tmp_path, Script()) as deployer:
+        await activated(deployer, GOOD.digest)
+    for name in ("state.json", "state.json.prev"):
+        (tmp_path / name).write_bytes(b"{")
+    script = Script()
+    async with deploying(tmp_path, script) as deployer:
+        assert deployer.state.phase is Phase.SAFE
+        assert script.engines == []
+        await activated(deployer, GOOD.digest)
+        assert deployer.state.outcome is Outcome.COMMITTED
+
+
 async def test_each_attempt_is_on_disk_before_its_engine_starts(tmp_path: Path) -> None:
     on_disk: list[int] = []
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,6 +19,7 @@ from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
 from edgewright_agent.errors import OutsideError
 from edgewright_agent.server import RunningAgent
 from edgewright_agent.services.receiving import receive_blob
+from edgewright_agent.store import FileSystem, Space, Store
 from tests.agent.artifacts import (
     RELEASE_KEY,
     TIMEOUT_SECONDS,
@@ -91,6 +94,30 @@ async def test_a_broken_link_keeps_what_came_whole(stub: Any, running_agent: Run
     call.cancel()
     while await missing_chunks(stub, MIXED) != [(2, 8)]:
         await asyncio.sleep(0.01)
+
+
+class SlowDisk(FileSystem):
+    """Takes its time to claim space."""
+
+    def allocate(self, file: int, size_bytes: int) -> None:
+        time.sleep(0.2)
+        super().allocate(file, size_bytes)
+
+
+async def test_a_client_that_leaves_at_once_leaves_the_blob_free(tmp_path: Path) -> None:
+    async def requests() -> AsyncIterator[deployment_pb2.WriteBlobRequest]:
+        yield write_requests(make_blob(MIXED, 1000), MIXED, [])[0]
+
+    store = Store(tmp_path, space=Space(reserve_bytes=0), fs=SlowDisk())
+    receiving = asyncio.create_task(receive_blob(store, requests()))
+    await asyncio.sleep(0.05)
+    receiving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await receiving
+    upload = store.begin_upload(make_blob(MIXED, 1000))
+    assert upload is not None
+    store.end_upload(upload)
+    store.close()
 
 
 async def test_a_silent_client_is_given_up_and_the_blob_is_free_again(running_agent: RunningAgent) -> None:

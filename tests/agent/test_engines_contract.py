@@ -31,7 +31,7 @@ from tests.agent.engine_releases import CONTEXT_TOKENS, Release, collect, fake_r
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PROMPT = "on the other hand"
-LONG = GenerationRequest(prompt=PROMPT, max_tokens=CONTEXT_TOKENS - 100, ignore_eos=True)
+LONG = GenerationRequest(prompt=PROMPT, max_tokens=CONTEXT_TOKENS - 20, ignore_eos=True)
 
 
 @pytest.fixture(scope="module", params=["fake", "onnxruntime-genai"])
@@ -137,8 +137,8 @@ async def test_the_end_of_sequence_token_ends_the_text(engine: Engine, release: 
 
 async def test_messages_go_through_the_chat_template(engine: Engine) -> None:
     messages = [{"role": "user", "content": "hi"}]
-    text, _, finish = await collect(engine, GenerationRequest(messages=messages, max_tokens=4))
-    plain, _, plain_finish = await collect(engine, GenerationRequest(prompt="hi", max_tokens=4))
+    text, _, finish = await collect(engine, GenerationRequest(messages=messages, max_tokens=16))
+    plain, _, plain_finish = await collect(engine, GenerationRequest(prompt="hi", max_tokens=16))
     assert finish.prompt_tokens > plain_finish.prompt_tokens
     assert text != plain
 
@@ -153,6 +153,22 @@ async def test_cancelling_frees_the_engine_at_once(engine: Engine) -> None:
     await stream.aclose()
     await collect(engine, GenerationRequest(prompt=PROMPT, max_tokens=1))
     assert time.perf_counter() - cancelled < full / 2
+
+
+async def test_closing_the_connection_of_a_request_without_streaming_frees_the_engine(
+    engine: Engine, http: httpx.AsyncClient
+) -> None:
+    body = {"prompt": PROMPT, "max_tokens": LONG.max_tokens, "temperature": 0, "ignore_eos": True}
+    begin = time.perf_counter()
+    await http.post("/v1/completions", json=body)
+    full = time.perf_counter() - begin
+    posting = asyncio.create_task(http.post("/v1/completions", json=body))
+    await asyncio.sleep(full / 5)
+    posting.cancel()
+    await asyncio.gather(posting, return_exceptions=True)
+    begin = time.perf_counter()
+    await collect(engine, GenerationRequest(prompt=PROMPT, max_tokens=1))
+    assert time.perf_counter() - begin < full / 2
 
 
 async def test_cancelling_a_waiting_request_leaves_the_queue(engine: Engine) -> None:

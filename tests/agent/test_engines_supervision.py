@@ -42,9 +42,9 @@ async def test_an_engine_that_crashes_on_start_is_reported_with_its_last_words(t
 
 async def test_an_engine_that_is_never_ready_is_ended(tmp_path: Path) -> None:
     begin = time.monotonic()
-    with pytest.raises(OutsideError, match=r"not ready after 1 s"):
-        await fake_release(tmp_path, never_ready=True).start(timeout_seconds=1)
-    assert time.monotonic() - begin < 10
+    with pytest.raises(OutsideError, match=r"not ready after 2 s"):
+        await fake_release(tmp_path, never_ready=True).start(timeout_seconds=2)
+    assert time.monotonic() - begin >= 2
     assert not children()
 
 

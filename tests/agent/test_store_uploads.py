@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import BusyError, InputError, OutsideError, RefusedError
 from edgewright_agent.store import Blob, FileSystem, Space, Store
+from edgewright_agent.store import upload as upload_module
 from edgewright_agent.store.blob import from_ranges, to_ranges
 from tests.agent.artifacts import cut, make_artifact, make_blob, put_blob, sha256, stage
 
@@ -78,6 +79,23 @@ def test_only_what_was_flushed_is_reported(tmp_path: Path) -> None:
     upload.flush()
     assert store.write_status(blob.sha256).durable_bytes == 1024
     store.end_upload(upload)
+
+
+@pytest.mark.parametrize("window", ["FLUSH_BYTES", "FLUSH_SECONDS"])
+def test_a_power_cut_costs_one_flush_window_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: str
+) -> None:
+    monkeypatch.setattr(upload_module, window, 2048 if window == "FLUSH_BYTES" else 0.0)
+    store, blob = open_store(tmp_path), make_blob(DATA)
+    upload = store.begin_upload(blob)
+    assert upload is not None
+    for index in range(3):
+        upload.write_chunk(index, DATA[index * 1024 : (index + 1) * 1024])
+    expected = 2 * 1024 if window == "FLUSH_BYTES" else 3 * 1024
+    assert store.write_status(blob.sha256).durable_bytes == expected
+    upload.close()
+    store.close()  # nothing was flushed at the end
+    assert open_store(tmp_path).missing([blob])[0].missing_bytes == len(DATA) - expected
 
 
 def test_another_cut_of_the_same_blob_starts_afresh(tmp_path: Path) -> None:

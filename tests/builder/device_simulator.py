@@ -54,18 +54,18 @@ class Board:
 
 @asynccontextmanager
 async def simulated_device(
-    board: Board, *, credentials: grpc.ServerCredentials | None = None, port: int = 0
+    board: Board, *, credentials: grpc.ServerCredentials | None = None, host: str = "127.0.0.1", port: int = 0
 ) -> AsyncIterator[Address]:
     """Serves `board` on loopback while the context is open."""
     server = grpc.aio.server()
     add_DeploymentServiceServicer_to_server(_Deployment(board), server)
     add_InferenceServiceServicer_to_server(_Inference(board), server)
     add_TelemetryServiceServicer_to_server(_Telemetry(board), server)
-    name = f"127.0.0.1:{port}"
+    name = f"{host}:{port}"
     bound = server.add_secure_port(name, credentials) if credentials else server.add_insecure_port(name)
     await server.start()
     try:
-        yield Address("127.0.0.1", bound)
+        yield Address(host, bound)
     finally:
         await server.stop(None)
 

@@ -17,8 +17,7 @@ from edgewright_agent.errors import BusyError, InputError, OutsideError, Refused
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.failures import BUSY_REASONS, INPUT_REASONS, OUTSIDE_REASONS, LinkError
-from edgewright_builder.device.patience import Patience
-from edgewright_builder.device.retry import full_jitter
+from edgewright_builder.device.patience import Patience, jittered_seconds
 from edgewright_builder.device.score import RemoteScorer
 from edgewright_builder.keys import create_credentials
 from tests.builder.device_simulator import Board, simulated_device
@@ -123,6 +122,15 @@ async def test_an_agent_of_another_authority_is_not_trusted(
             await client.get_device()
 
 
+async def test_a_certificate_for_another_host_says_how_to_make_one(board: Board, credentials: Path) -> None:
+    async with (
+        simulated_device(board, credentials=server_credentials(credentials), host="127.0.0.2") as address,
+        DeviceClient(address, credentials) as client,
+    ):
+        with pytest.raises(OutsideError, match=r"is for other hosts: .* --host 127\.0\.0\.2"):
+            await client.get_device()
+
+
 async def test_a_client_certificate_of_another_authority_is_refused(
     board: Board, credentials: Path, strangers: Path, tmp_path: Path
 ) -> None:
@@ -161,6 +169,14 @@ async def test_an_agent_that_is_not_there_is_one_sentence() -> None:
             ) as caught:
                 await client.get_device()
     assert caught.value.exit_code == 3
+
+
+async def test_a_host_without_an_address_is_one_sentence(credentials: Path) -> None:
+    async with DeviceClient(Address("no-such-board.invalid", 7443), credentials) as client:
+        with pytest.raises(
+            LinkError, match=r"No agent can be reached at no-such-board\.invalid:7443 \([A-Z][^]]*\): check"
+        ):
+            await client.get_device()
 
 
 async def test_something_else_at_the_address_is_no_agent() -> None:
@@ -253,11 +269,9 @@ async def test_the_remote_scorer_waits_while_the_board_is_busy(board: Board, cli
     assert await asyncio.to_thread(scorer.score, [("a", ["bcd"])]) == [[-3.0]]
 
 
-@given(st.integers(0, 12), st.floats(0.001, 1), st.floats(0.001, 10))
-def test_delays_are_bounded_by_cap_and_growth(attempts: int, base: float, cap: float) -> None:
-    delays = list(full_jitter(attempts, base_seconds=base, cap_seconds=cap))
-    assert len(delays) == attempts
-    assert all(0 <= delay <= min(cap, base * 2**i) for i, delay in enumerate(delays))
+@given(st.integers(0, 100), st.floats(0.001, 1), st.floats(0.001, 10))
+def test_delays_are_bounded_by_cap_and_growth(failures: int, base: float, cap: float) -> None:
+    assert 0 <= jittered_seconds(failures, base_seconds=base, cap_seconds=cap) <= min(cap, base * 2**failures)
 
 
 async def test_patience_is_whole_again_when_something_moves() -> None:

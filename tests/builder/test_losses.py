@@ -11,7 +11,10 @@ from edgewright_builder.train.losses import CHUNK_TOKENS, distillation_loss, kl_
 TOKENS, VOCABULARY, HIDDEN = CHUNK_TOKENS + 37, 61, 16
 
 
-def tensors(seed: int, tokens: int = TOKENS) -> tuple[torch.Tensor, ...]:
+Five = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def tensors(seed: int, tokens: int = TOKENS) -> Five:
     torch.manual_seed(seed)
     hidden = torch.randn(tokens, HIDDEN, requires_grad=True)
     head, teacher_head = torch.randn(VOCABULARY, HIDDEN), torch.randn(VOCABULARY, HIDDEN + 3)

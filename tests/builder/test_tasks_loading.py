@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections import Counter
 from functools import lru_cache
@@ -11,9 +12,8 @@ from typing import Any
 import pytest
 
 from edgewright_agent.errors import InputError, OutsideError
-from edgewright_builder.tasks import harness
 from edgewright_builder.tasks.definitions import DEFINITIONS, Question
-from edgewright_builder.tasks.harness import build_question
+from edgewright_builder.tasks.harness import harness_questions
 from edgewright_builder.tasks.loading import evaluation_texts, load_task
 
 QUIZ = Path(__file__).parents[2] / "examples" / "science_quiz.jsonl"
@@ -40,10 +40,11 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "answer": 1,
         },
         {
-            "query": "Cooking: A man fries an egg. He",
-            "choices": ["eats it.", "é flies.", "x.", "y."],
+            "activity_label": "Cooking",
+            "ctx_a": "A man fries an egg.",
+            "ctx_b": "he",
+            "endings": ["eats [step] it.", "é flies.", "x.", "y."],
             "label": "1",
-            "gold": 1,
         },
     ),
     "mmlu": (
@@ -121,26 +122,27 @@ def task_manager() -> Any:
     )
 
 
-def harness_question(name: str, doc: dict[str, Any]) -> Question:
-    """The document as the harness's own task definition asks it, with the dataset of one row in the hub's place."""
+def harness_question(name: str, doc: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Question:
+    """The document as the harness's own task definition asks it, with a dataset of one row in the hub's place."""
     datasets = pytest.importorskip("datasets", reason="lm-evaluation-harness is an extra")
+    manager = task_manager()
     rows = datasets.Dataset.from_list([doc])
-    overrides = {
-        "task": "mmlu_high_school_statistics" if name == "mmlu" else DEFINITIONS[name].harness_name,
-        "custom_dataset": lambda **_: {"test": rows, "validation": rows, "train": rows, "dev": rows},
-    }
-    if name == "hellaswag":
-        overrides["process_docs"] = None  # its cleaning of the raw rows is done in our files
-    (task,) = task_manager().load([overrides])["tasks"].values()
-    return build_question(task, doc, 0)
+    hub = dict.fromkeys(("test", "validation", "train", "dev"), rows)
+    monkeypatch.setattr(datasets, "load_dataset", lambda **_: datasets.DatasetDict(hub))
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", lambda: manager)
+    leaf = "mmlu_high_school_statistics" if name == "mmlu" else DEFINITIONS[name].harness_name
+    (question,) = harness_questions(leaf)
+    return question
 
 
 @pytest.mark.parametrize("name", list(DEFINITIONS))
-def test_a_question_is_asked_as_the_harness_asks_it(name: str, tmp_path: Path) -> None:
+def test_a_question_is_asked_as_the_harness_asks_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     row, doc = ROWS[name]
     write(tmp_path / name / "eval.jsonl", [row])
     (question,) = load_task(name, tmp_path).questions
-    expected = harness_question(name, doc)
+    expected = harness_question(name, doc, monkeypatch)
     assert question.choices == expected.choices
     assert question.answer == expected.answer
 
@@ -152,7 +154,7 @@ def test_the_hub_out_of_reach_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     manager = task_manager()
     monkeypatch.setattr("lm_eval.tasks.TaskManager", lambda: manager)
-    with pytest.raises(OutsideError, match="arc_easy could not be loaded from the hub .*--benchmarks"):
+    with pytest.raises(OutsideError, match=r"arc_easy could not be loaded from the hub .*--benchmarks"):
         load_task("arc_easy")
 
 
@@ -160,7 +162,7 @@ def test_a_missing_harness_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     def absent(name: str) -> None:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(harness.importlib, "import_module", absent)
+    monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(InputError, match=r"edgewright\[harness\]"):
         load_task("piqa")
 

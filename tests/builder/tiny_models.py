@@ -9,6 +9,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+# Two threads on a busy machine wait for each other longer than these models compute.
+torch.set_num_threads(1)
+
 TEXT = """Which force makes a dropped spoon fall to the floor? Gravity pulls it down. What do plants need to grow?
 Plants need water, light and air. Name sub-topics of weather: wind, rain, clouds and snow. Score from 1 to 5: 3.
 Question: Why is the sky blue? Answer: Light of short waves is spread more by the air. A. B. C. D. E."""

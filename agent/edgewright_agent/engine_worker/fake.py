@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
 import os
 import random
 import time
@@ -19,7 +18,8 @@ from pathlib import Path
 from edgewright_agent.engine_worker.backend import Sampling, TokenScores
 
 EOS = 256
-WORDS = ("board", "rail", "watt", "token", "cache", "layer", "größe", "étude", "電力", "chunk", "store", "probe")
+FOREVER_SECONDS = 1e6
+WORDS = ("board", "rail", "watt", "token", "cache", "layer", "größe", "café", "kW電力", "chunk", "store")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class FakeBackend:
         if self.behaviour.crash_on_start:
             print(self.behaviour.crash_on_start, flush=True)  # noqa: T201
             raise SystemExit(3)
-        time.sleep(math.inf if self.behaviour.never_ready else self.behaviour.start_seconds)
+        time.sleep(FOREVER_SECONDS if self.behaviour.never_ready else self.behaviour.start_seconds)
 
     def generate(self, prompt: Sequence[int], max_tokens: int, sampling: Sampling) -> Iterator[int | None]:
         """Bytes of hashed words."""

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from edgewright.v1 import deployment_pb2
 from edgewright_agent.errors import InputError, OutsideError
 from edgewright_agent.services.messages import blob_from
-from edgewright_agent.store import Store, Upload
+from edgewright_agent.store import Blob, Store, Upload
+from edgewright_agent.threads import run_in_thread
 
 PART_BYTES_MAX = 1024 * 1024
 STALL_SECONDS = 30.0
@@ -27,16 +28,25 @@ async def receive_blob(
     first = await _next(requests, stall_seconds)
     if first is None or first.WhichOneof("content") != "blob":
         raise InputError("The first message of WriteBlob must name the blob.")
-    upload = await asyncio.to_thread(store.begin_upload, blob_from(first.blob))
-    if upload is None:
-        return 0
+    blob = blob_from(first.blob)
+    begun: list[Upload] = []  # filled in the thread, so that a call cancelled meanwhile lets go of it too
     complete = False
     try:
-        received_bytes = await _receive_chunks(upload, requests, stall_seconds)
+        await run_in_thread(_begin, store, blob, begun)
+        if not begun:
+            return 0
+        received_bytes = await _receive_chunks(begun[0], requests, stall_seconds)
         complete = True
+        return received_bytes
     finally:
-        await asyncio.shield(asyncio.to_thread(store.end_upload, upload, complete=complete))
-    return received_bytes
+        for upload in begun:
+            await run_in_thread(store.end_upload, upload, complete=complete)
+
+
+def _begin(store: Store, blob: Blob, begun: list[Upload]) -> None:
+    upload = store.begin_upload(blob)
+    if upload is not None:
+        begun.append(upload)
 
 
 async def _receive_chunks(
@@ -52,7 +62,7 @@ async def _receive_chunks(
         buffer += part.data
         received_bytes += len(part.data)
         if len(buffer) == upload.blob.chunks[chunk][1]:
-            await asyncio.to_thread(upload.write_chunk, chunk, bytes(buffer))
+            await run_in_thread(upload.write_chunk, chunk, bytes(buffer))
             buffer.clear()
     if buffer:
         raise InputError(f"The stream ended inside chunk {chunk}, after {len(buffer)} of its bytes.")

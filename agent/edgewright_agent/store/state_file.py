@@ -27,6 +27,11 @@ class StateFile:
         self._generation, value = max(found, key=lambda entry: entry[0])
         return value
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether there was a value and none of it can be read."""
+        return self._path.exists() and _read(self._path) is None and _read(self._previous) is None
+
     def write(self, value: dict[str, Any]) -> None:
         """Replaces the value; after a crash at any point `read` gives the old one or the new one."""
         self._generation += 1

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import BusyError, InputError, OutsideError, RefusedError
-from edgewright_agent.manifest import Manifest
+from edgewright_agent.manifest import Manifest, manifest_digest
 from edgewright_agent.store.blob import Blob, Missing, WriteStatus, to_ranges
 from edgewright_agent.store.chunks import ChunkIndex
 from edgewright_agent.store.files import FileSystem, disk_errors, publish, sha256_of
@@ -159,11 +159,14 @@ class Store:
         (`STORE_CORRUPT`: the blob is put in quarantine and has to be sent again; `DISK_SPACE`).
         """
         self.verify(manifest)
-        release = build_release(self._fs, self.layout, manifest, manifest_bytes, signature)
         with self._mutex:
+            staged = self._releases.get(manifest_digest(manifest_bytes))
+            if staged is not None:
+                return staged
+            release = build_release(self._fs, self.layout, manifest, manifest_bytes, signature)
             self._releases[release.digest] = release
             self._chunks.add_all(Blob.of_file(file) for file in manifest.files)
-        return release
+            return release
 
     def verify(self, manifest: Manifest) -> None:
         """Reads every blob of the manifest and compares its digest. Raises as `stage`."""

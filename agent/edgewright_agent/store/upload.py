@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from edgewright_agent.store.blob import Blob, ChunkRange, from_ranges, to_ranges
 from edgewright_agent.store.files import FileSystem, disk_errors, publish, sha256_of, write_durably
 from edgewright_agent.store.layout import Layout
 
+# What a power cut may cost: this much on a fast link, this long on a slow one.
 FLUSH_BYTES = 64 * 1024 * 1024
+FLUSH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Upload:
         self._durable: set[int] = set()
         self._written: set[int] = set()  # verified and written, not yet synced
         self._written_bytes = 0
+        self._flushed_at = time.monotonic()
         with disk_errors(self._data):
             resumed = self._resume()
             self._file = self._create() if resumed is None else resumed
@@ -79,7 +83,7 @@ class Upload:
             self._fs.write(self._file, data, self.blob.offsets[index])
         self._written.add(index)
         self._written_bytes += size_bytes
-        if self._written_bytes >= FLUSH_BYTES:
+        if self._written_bytes >= FLUSH_BYTES or time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -91,6 +95,7 @@ class Upload:
         self._durable |= self._written
         self._written.clear()
         self._written_bytes = 0
+        self._flushed_at = time.monotonic()
         self._write_meta()
 
     def publish(self) -> None:

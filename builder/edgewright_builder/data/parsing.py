@@ -14,10 +14,8 @@ MAXIMUM_TOPIC_WORDS = 8
 
 def parse_topics(text: str) -> list[str]:
     """Sub-topics from a list by lines or by commas, without markers, repetitions and whole sentences."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    parts = lines if len(lines) > 1 else re.split(r"[,;]", text)
     topics: dict[str, str] = {}
-    for part in parts:
+    for part in re.split(r"[\n,;]", text):
         topic = _strip(part).rstrip(".")
         if topic and len(topic.split()) <= MAXIMUM_TOPIC_WORDS and not topic.endswith(":"):
             topics.setdefault(topic.lower(), topic)

@@ -111,7 +111,7 @@ class SelfInstruct:
         target = self._settings.pairs
         topics = self._topics()
         for _ in range(self._settings.maximum_rounds):
-            wanted = round_size(target, len(self.pairs), self.counts["generated"])
+            wanted = round_size(target, len(self.pairs), self.counts["generated"], self._settings.batch_size)
             first = self.counts["generated"]
             asked = [topics[i % len(topics)] for i in range(first, first + wanted)]
             self.counts["generated"] += wanted
@@ -252,7 +252,11 @@ class SelfInstruct:
         self._on_progress(len(self.pairs), self._settings.pairs, text)
 
 
-def round_size(target: int, kept: int, generated: int) -> int:
-    """How many questions to ask for next, from the yield so far (at first 4 of 5), at most 2 × target."""
+def round_size(target: int, kept: int, generated: int, batch_size: int) -> int:
+    """How many questions to ask for next, from the yield so far (at first 4 of 5).
+
+    At least a batch, since less costs T1 as much; at most 2 × target, so that a T1 that fails fails soon.
+    """
     share = kept / generated if generated else 0.8
-    return min(2 * target, math.ceil((target - kept) / max(share, 0.1)))
+    wanted = math.ceil((target - kept) / max(share, 0.1))
+    return min(max(wanted, batch_size), 2 * target)

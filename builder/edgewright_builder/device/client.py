@@ -18,9 +18,10 @@ from edgewright.v1.deployment_pb2_grpc import DeploymentServiceStub
 from edgewright.v1.inference_pb2_grpc import InferenceServiceStub
 from edgewright.v1.telemetry_pb2_grpc import TelemetryServiceStub
 from edgewright_agent.address import Address
+from edgewright_agent.errors import EdgewrightError
 from edgewright_builder.device.channel import open_channel
 from edgewright_builder.device.failures import LinkError, error_of
-from edgewright_builder.device.retry import full_jitter
+from edgewright_builder.device.patience import jittered_seconds
 
 DEADLINE_SECONDS = 30.0
 # Staging re-hashes every byte of the release on the board: 4 GB from an SD card take minutes.
@@ -47,6 +48,7 @@ class DeviceClient:
     def __init__(self, address: Address, credentials: Path | None) -> None:
         self.address = address
         self._secure = credentials is not None
+        self._reached = False
         self._channel = open_channel(address, credentials)
         self._deployment = DeploymentServiceStub(self._channel)
         self._inference = InferenceServiceStub(self._channel)
@@ -74,7 +76,7 @@ class DeviceClient:
         try:
             return (await self._deployment.WriteBlob(messages.__aiter__())).received_bytes
         except grpc.aio.AioRpcError as error:
-            raise error_of(error, self.address, secure=self._secure) from None
+            raise self._error(error) from None
 
     async def query_write_status(self, sha256: bytes) -> deployment.QueryWriteStatusResponse:
         """What of an upload would survive a power cut."""
@@ -144,11 +146,11 @@ class DeviceClient:
         request: Message,
         deadline_seconds: float = DEADLINE_SECONDS,
     ) -> Response:
-        for delay_seconds in full_jitter(RETRIES, base_seconds=0.2, cap_seconds=2.0):
+        for attempt in range(RETRIES):
             try:
                 return await self._once(method, request, deadline_seconds)
             except LinkError:
-                await asyncio.sleep(delay_seconds)
+                await asyncio.sleep(jittered_seconds(attempt, base_seconds=0.2, cap_seconds=2.0))
         return await self._once(method, request, deadline_seconds)
 
     async def _once(
@@ -158,15 +160,21 @@ class DeviceClient:
         deadline_seconds: float = DEADLINE_SECONDS,
     ) -> Response:
         try:
-            return await method(request, timeout=deadline_seconds)
+            response = await method(request, timeout=deadline_seconds)
+            self._reached = True
+            return response
         except grpc.aio.AioRpcError as error:
-            raise error_of(error, self.address, secure=self._secure) from None
+            raise self._error(error) from None
 
     async def _stream(self, call: Stream[Any]) -> AsyncIterator[Any]:
         try:
             async for response in call:
+                self._reached = True
                 yield response
         except grpc.aio.AioRpcError as error:
-            raise error_of(error, self.address, secure=self._secure) from None
+            raise self._error(error) from None
         finally:
             call.cancel()
+
+    def _error(self, call: grpc.aio.AioRpcError) -> EdgewrightError:
+        return error_of(call, self.address, secure=self._secure, reached=self._reached)

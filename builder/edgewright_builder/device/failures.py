@@ -35,12 +35,17 @@ _CLASSES: dict[grpc.StatusCode, type[EdgewrightError]] = {
 }
 
 
-def error_of(call: grpc.aio.AioRpcError, address: Address, *, secure: bool) -> EdgewrightError:
-    """The error to raise for a failed call, with the agent's own sentence and Reason if it gave one."""
+def error_of(call: grpc.aio.AioRpcError, address: Address, *, secure: bool, reached: bool) -> EdgewrightError:
+    """The error to raise for a failed call, with the agent's own sentence and Reason if it gave one.
+
+    `secure`: the channel has TLS. `reached`: an earlier call got through, so address and credentials are right.
+    """
     reason = _reason(call)
     details = call.details() or call.code().name
     if reason is None:
-        return _without_reason(call.code(), details, address, secure=secure)
+        if call.code() is grpc.StatusCode.UNAVAILABLE:
+            return _broken_off(address) if reached else _unreachable(details, address, secure=secure)
+        return _without_reason(call.code(), details, address)
     if reason == Reason.REASON_UNSPECIFIED:
         return _CLASSES.get(call.code(), RefusedError)(details)
     if reason in INPUT_REASONS:
@@ -63,11 +68,7 @@ def _reason(call: grpc.aio.AioRpcError) -> Reason.ValueType | None:
     return None
 
 
-def _without_reason(
-    code: grpc.StatusCode, details: str, address: Address, *, secure: bool
-) -> EdgewrightError:
-    if code is grpc.StatusCode.UNAVAILABLE:
-        return _unavailable(details, address, secure=secure)
+def _without_reason(code: grpc.StatusCode, details: str, address: Address) -> EdgewrightError:
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return RefusedError(f"{address} refuses this certificate: {details}", Reason.REASON_PERMISSION)
     if code is grpc.StatusCode.UNIMPLEMENTED:
@@ -83,16 +84,26 @@ def _without_reason(
     )
 
 
-def _unavailable(details: str, address: Address, *, secure: bool) -> EdgewrightError:
+def _broken_off(address: Address) -> LinkError:
+    return LinkError(f"The link to {address} broke off; check that the agent is still running.")
+
+
+def _unreachable(details: str, address: Address, *, secure: bool) -> EdgewrightError:
     if "WRONG_VERSION_NUMBER" in details:
         return OutsideError(
             f"The agent at {address} does not speak TLS; on this machine --insecure reaches it."
         )
-    if "CERTIFICATE" in details or "Hostname Verification" in details or "Peer name" in details:
+    if "Hostname Verification" in details:
+        message = (
+            f"The certificate of {address} is for other hosts: make one with `edgewright keys create DIR "
+            f"--host {address.host}`, or use a name it has."
+        )
+        return OutsideError(message)
+    if "CERTIFICATE" in details:
         why = details.rsplit("OPENSSL_internal:", 1)[-1].removesuffix(": OK")
         message = (
-            f"The certificate of {address} is not trusted ({why}): expected one signed by our ca.pem "
-            f"for the host {address.host}; `edgewright keys create --host` makes one."
+            f"The certificate of {address} is not trusted ({why}): expected one signed by our ca.pem; "
+            "use the credentials that the agent's certificate was made with."
         )
         return OutsideError(message)
     if "failed to connect" in details and "Socket closed" in details:
@@ -103,7 +114,9 @@ def _unavailable(details: str, address: Address, *, secure: bool) -> EdgewrightE
         else:
             message = f"{address} hangs up on a call without TLS: give --credentials DIR."
         return OutsideError(message)
-    why = details.removeprefix("failed to connect to all addresses; last error: ").split(": ")[-1]
+    if "failed to connect" not in details and "resolving" not in details:
+        return _broken_off(address)
+    why = details.split(": ")[-1].rstrip("]")
     return LinkError(
         f"No agent can be reached at {address} ({why}): check the address, that `edgewright-agent serve` "
         "runs there, and that no firewall is between."

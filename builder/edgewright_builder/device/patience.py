@@ -1,4 +1,4 @@
-"""When to give up on a link that fails again and again."""
+"""How long to wait before asking again, and when to give up."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ import random
 import time
 
 from edgewright_agent.errors import EdgewrightError
+
+
+def jittered_seconds(failures: int, *, base_seconds: float, cap_seconds: float) -> float:
+    """A delay uniform in [0, min(cap, base · 2^failures)], so that many clients don't return at once.
+
+    "Full jitter": https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/.
+    """
+    return random.uniform(0, min(cap_seconds, base_seconds * 2.0**failures))  # noqa: S311
 
 
 class Patience:
@@ -32,9 +40,11 @@ class Patience:
         self._failures = 0
 
     async def wait(self, error: EdgewrightError) -> None:
-        """Sleeps with full jitter, or raises `error` if patience has run out."""
+        """Sleeps, or raises `error` if patience has run out."""
         if time.monotonic() - self._moved_at > self._seconds:
             raise error
-        delay_seconds = min(self._cap_seconds, self._base_seconds * 2.0**self._failures)
+        delay_seconds = jittered_seconds(
+            self._failures, base_seconds=self._base_seconds, cap_seconds=self._cap_seconds
+        )
         self._failures += 1
-        await asyncio.sleep(random.uniform(0, delay_seconds))  # noqa: S311
+        await asyncio.sleep(delay_seconds)

@@ -121,6 +121,7 @@ class DeploymentServiceServicer(object):
         * INVALID_ARGUMENT `INVALID_ARGUMENT`: a part out of order or of bounds.
         * RESOURCE_EXHAUSTED `DISK_SPACE`: the quota or the disk can't hold it.
         * ABORTED `BUSY`: another upload of this blob is under way.
+        * UNAVAILABLE: nothing came for 30 s. What is durable stays; go on later.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,6 +160,7 @@ class DeploymentServiceServicer(object):
 
         * NOT_FOUND `RELEASE_UNKNOWN`.
         * FAILED_PRECONDITION `RELEASE_DENIED`: it failed here; `force` tries again.
+        `DOWNGRADE`: its counter is below the floor.
         * ABORTED `BUSY`: another transition is under way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

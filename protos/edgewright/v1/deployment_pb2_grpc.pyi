@@ -65,6 +65,7 @@ class DeploymentServiceStub:
     * INVALID_ARGUMENT `INVALID_ARGUMENT`: a part out of order or of bounds.
     * RESOURCE_EXHAUSTED `DISK_SPACE`: the quota or the disk can't hold it.
     * ABORTED `BUSY`: another upload of this blob is under way.
+    * UNAVAILABLE: nothing came for 30 s. What is durable stays; go on later.
     """
     QueryWriteStatus: _grpc.UnaryUnaryMultiCallable[_deployment_pb2.QueryWriteStatusRequest, _deployment_pb2.QueryWriteStatusResponse]
     """What of an upload is durable, that is, survives a power cut.
@@ -91,6 +92,7 @@ class DeploymentServiceStub:
 
     * NOT_FOUND `RELEASE_UNKNOWN`.
     * FAILED_PRECONDITION `RELEASE_DENIED`: it failed here; `force` tries again.
+      `DOWNGRADE`: its counter is below the floor.
     * ABORTED `BUSY`: another transition is under way.
     """
     WatchDeployment: _grpc.UnaryStreamMultiCallable[_deployment_pb2.WatchDeploymentRequest, _deployment_pb2.WatchDeploymentResponse]
@@ -138,6 +140,7 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     * INVALID_ARGUMENT `INVALID_ARGUMENT`: a part out of order or of bounds.
     * RESOURCE_EXHAUSTED `DISK_SPACE`: the quota or the disk can't hold it.
     * ABORTED `BUSY`: another upload of this blob is under way.
+    * UNAVAILABLE: nothing came for 30 s. What is durable stays; go on later.
     """
     QueryWriteStatus: _aio.UnaryUnaryMultiCallable[_deployment_pb2.QueryWriteStatusRequest, _deployment_pb2.QueryWriteStatusResponse]  # type: ignore[assignment]
     """What of an upload is durable, that is, survives a power cut.
@@ -164,6 +167,7 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
 
     * NOT_FOUND `RELEASE_UNKNOWN`.
     * FAILED_PRECONDITION `RELEASE_DENIED`: it failed here; `force` tries again.
+      `DOWNGRADE`: its counter is below the floor.
     * ABORTED `BUSY`: another transition is under way.
     """
     WatchDeployment: _aio.UnaryStreamMultiCallable[_deployment_pb2.WatchDeploymentRequest, _deployment_pb2.WatchDeploymentResponse]  # type: ignore[assignment]
@@ -226,6 +230,7 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT `INVALID_ARGUMENT`: a part out of order or of bounds.
         * RESOURCE_EXHAUSTED `DISK_SPACE`: the quota or the disk can't hold it.
         * ABORTED `BUSY`: another upload of this blob is under way.
+        * UNAVAILABLE: nothing came for 30 s. What is durable stays; go on later.
         """
 
     @_abc_1.abstractmethod
@@ -270,6 +275,7 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         * NOT_FOUND `RELEASE_UNKNOWN`.
         * FAILED_PRECONDITION `RELEASE_DENIED`: it failed here; `force` tries again.
+          `DOWNGRADE`: its counter is below the floor.
         * ABORTED `BUSY`: another transition is under way.
         """
 

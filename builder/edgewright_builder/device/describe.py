@@ -1,0 +1,87 @@
+"""Answers of the agent as people read them."""
+
+from __future__ import annotations
+
+from edgewright.v1.deployment_pb2 import GetDeviceResponse, Phase, Release, ReleaseState
+from edgewright.v1.inference_pb2 import Completion, FinishReason
+from edgewright_builder.device.push import Plan, PushResult
+from edgewright_builder.device.verdict import Probe
+from edgewright_builder.units import format_bytes
+
+RELEASE_COLUMNS = ("release", "name", "version", "counter", "size", "engine", "state")
+PROBE_COLUMNS = ("probe", "kind", "result", "detail")
+
+
+def plan_line(plan: Plan) -> str:
+    """What will travel."""
+    if not plan.missing_bytes:
+        return f"  nothing to send: the board has all {format_bytes(plan.artifact_bytes)} of it"
+    blobs = f"{plan.missing_blobs} of {plan.blobs} files"
+    return f"  {format_bytes(plan.missing_bytes)} of {format_bytes(plan.artifact_bytes)} to send ({blobs})"
+
+
+def push_lines(result: PushResult) -> list[str]:
+    """What has travelled, and what the board says of the memory."""
+    memory = result.memory
+    peak = f"{format_bytes(memory.predicted_peak_bytes)} ± {format_bytes(memory.prediction_error_bytes)}"
+    lines = [f"  predicted peak {peak} of the board's {format_bytes(memory.budget_bytes)}"]
+    if result.sent_bytes:
+        rate = result.sent_bytes / result.transfer_seconds / 1e6
+        resumed = f", resumed {result.resumptions} times" if result.resumptions else ""
+        lines.insert(0, f"  sent {format_bytes(result.sent_bytes)} at {rate:.1f} MB/s, verified{resumed}")
+    return lines
+
+
+def probe_row(probe: Probe) -> tuple[str, ...]:
+    """One row under `PROBE_COLUMNS`."""
+    kind, result = "required" if probe.required else "wanted", "passed" if probe.passed else "FAILED"
+    return probe.name, kind, result, probe.detail
+
+
+def release_row(release: Release) -> tuple[str, ...]:
+    """One row under `RELEASE_COLUMNS`."""
+    state = ReleaseState.Name(release.state).removeprefix("RELEASE_STATE_").lower()
+    return (
+        release.release.hex()[:12], release.name, release.version, str(release.release_counter),
+        format_bytes(release.size_bytes), release.engine, state,
+    )  # fmt: skip
+
+
+def device_facts(device: GetDeviceResponse, releases: list[Release]) -> list[tuple[str, str]]:
+    """A board as names and values."""
+    names = {release.release: f"{release.name} {release.version} " for release in releases}
+
+    def named(release: bytes) -> str:
+        return f"{names.get(release, '')}({release.hex()[:12]})" if release else "none"
+
+    total, free = format_bytes(device.memory_total_bytes), format_bytes(device.memory_available_bytes)
+    engines = [
+        (f"engine {engine.kind}", engine.version if engine.available else f"not available: {engine.detail}")
+        for engine in device.engines
+    ]
+    return [
+        ("phase", Phase.Name(device.phase).removeprefix("PHASE_").lower().replace("_", " ")),
+        ("active", named(device.active_release)),
+        ("previous", named(device.previous_release)),
+        ("board", f"{device.board_model or 'no device tree'}, {device.machine}, {device.cpu_cores} cores"),
+        ("memory", f"{free} free of {total}"),
+        ("budget", format_bytes(device.budget_bytes)),
+        ("store", f"{format_bytes(device.store_free_bytes)} free"),
+        *engines,
+        ("agent", device.agent_version),
+    ]
+
+
+def completion_line(done: Completion) -> str:
+    """What a generation took."""
+    reason = FinishReason.Name(done.finish_reason).removeprefix("FINISH_REASON_").lower()
+    parts = [
+        f"{done.prompt_tokens} + {done.generated_tokens} tokens, {reason}",
+        f"TTFT {done.time_to_first_token_seconds * 1e3:.0f} ms",
+    ]
+    if done.HasField("time_per_output_token_seconds") and done.time_per_output_token_seconds > 0:
+        parts.append(f"{1 / done.time_per_output_token_seconds:.1f} tokens/s")
+    if done.HasField("energy"):
+        joules = done.energy.prefill_joules + done.energy.decode_joules
+        parts.append(f"{joules:.2f} J ({done.energy.rail})")
+    return " · ".join(parts)
