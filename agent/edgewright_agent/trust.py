@@ -14,10 +14,11 @@ from edgewright_agent.errors import InputError
 
 def load_trusted_keys(paths: Iterable[Path]) -> tuple[Ed25519PublicKey, ...]:
     """Ed25519 public keys in PEM files. Raises InputError that names the file."""
-    return tuple(_load(path) for path in paths)
+    return tuple(load_public_key(path) for path in paths)
 
 
-def _load(path: Path) -> Ed25519PublicKey:
+def load_public_key(path: Path) -> Ed25519PublicKey:
+    """The Ed25519 public key in a PEM file. Raises InputError that names the file."""
     try:
         key = load_pem_public_key(path.read_bytes())
     except OSError as error:

@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
 from edgewright_agent.errors import InputError, RefusedError
+from edgewright_agent.sizes import format_bytes, parse_bytes
 from edgewright_builder.keys import load_signing_key
 from edgewright_builder.recipe import Recipe, load_recipe
-from edgewright_builder.units import format_bytes, parse_bytes
 from edgewright_profiles import load_profile
 
 
@@ -144,7 +145,9 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TORCHAO_FORCE_SKIP_LOADING_SO_FILES", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", module="optuna|transformers|peft")
     import torch  # noqa: F401 - sets its loggers up, which would undo the next line
 
     for name in ("torch.utils._pytree", "torchao"):  # warn of each other's registrations

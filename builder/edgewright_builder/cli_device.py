@@ -13,6 +13,7 @@ from rich.console import Console
 from edgewright.v1.deployment_pb2 import GetDeviceResponse, Release
 from edgewright.v1.inference_pb2 import Chat, ChatMessage, Completion, GenerateRequest
 from edgewright_agent.errors import RefusedError
+from edgewright_agent.trust import load_public_key
 from edgewright_builder import cli_measure
 from edgewright_builder.artifact import open_artifact
 from edgewright_builder.cli_connection import (
@@ -33,7 +34,6 @@ from edgewright_builder.device.patience import Patience
 from edgewright_builder.device.push import Listener, PushResult
 from edgewright_builder.device.push import push as push_artifact
 from edgewright_builder.device.verdict import Verdict, watch_verdict
-from edgewright_builder.keys import load_public_key
 
 
 def register(app: typer.Typer) -> None:

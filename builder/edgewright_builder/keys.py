@@ -19,14 +19,13 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
     load_pem_private_key,
-    load_pem_public_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -67,18 +66,6 @@ def load_signing_key(path: Path) -> Ed25519PrivateKey:
         raise InputError(message) from None
     if not isinstance(key, Ed25519PrivateKey):
         raise InputError(f"{path} holds no Ed25519 key; use release.key of the credentials.")
-    return key
-
-
-def load_public_key(path: Path) -> Ed25519PublicKey:
-    """The public release key in a PEM file; errors as for `load_signing_key`."""
-    pem = _read(path)
-    try:
-        key = load_pem_public_key(pem)
-    except (ValueError, UnsupportedAlgorithm):
-        raise InputError(f"{path} holds no PEM public key; use release.pub of the credentials.") from None
-    if not isinstance(key, Ed25519PublicKey):
-        raise InputError(f"{path} holds no Ed25519 key; use release.pub of the credentials.")
     return key
 
 

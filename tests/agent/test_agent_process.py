@@ -83,12 +83,20 @@ async def generated_soon(channel: grpc.aio.Channel) -> list[int]:
                 raise
 
 
-def test_ctrl_c_stops_the_agent_cleanly(tmp_path: Path, trusted: Path) -> None:
-    with serving(tmp_path / "store", *insecure(trusted)) as agent:
-        agent.process.send_signal(signal.SIGINT)
-        _, errors = agent.process.communicate(timeout=20)
-        assert agent.process.returncode == 0
-        assert errors == ""
+def test_ctrl_c_stops_the_agent_cleanly_and_systemd_is_told(
+    tmp_path: Path, trusted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with serving(tmp_path / "store", *insecure(trusted)) as agent:
+            assert systemd.recv(100) == b"READY=1"
+            agent.process.send_signal(signal.SIGINT)
+            _, errors = agent.process.communicate(timeout=20)
+            assert agent.process.returncode == 0
+            assert errors == ""
+        assert systemd.recv(100) == b"STOPPING=1"
 
 
 def fails_with(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *options: str) -> str:

@@ -16,14 +16,14 @@ from edgewright_agent.sizes import parse_bytes
 from edgewright_agent.trust import load_trusted_keys
 
 
-@given(st.integers(1, 2**40), st.sampled_from([("", 1), ("KiB", 2**10), ("MiB", 2**20), ("GB", 10**9)]))
+@given(st.integers(1, 2**40), st.sampled_from([("B", 1), ("KiB", 2**10), ("MiB", 2**20), ("GB", 10**9)]))
 def test_a_size_is_a_number_and_a_unit(number: int, unit: tuple[str, int]) -> None:
     assert (
         parse_bytes(f"{number}{unit[0]}") == parse_bytes(f" {number} {unit[0].lower()} ") == number * unit[1]
     )
 
 
-@pytest.mark.parametrize("text", ["", "lots", "-1MiB", "0", "1XB", "1e9", "MiB"])
+@pytest.mark.parametrize("text", ["", "lots", "-1MiB", "0", "0MiB", "4096", "1XB", "1e9", "MiB"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_bytes(text)

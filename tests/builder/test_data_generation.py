@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from edgewright_agent.errors import InputError
+from edgewright_agent.errors import InputError, OutsideError
 from edgewright_builder.data.alpaca import read_alpaca
 from edgewright_builder.data.client import Chat, Completion, Sampling
 from edgewright_builder.data.journal import Journal
@@ -36,6 +36,7 @@ class ScriptedTeacher:
 
     def __init__(self, delay_seconds: float = 0.0) -> None:
         self.calls = 0
+        self.fail_after = 10**6
         self._delay_seconds = delay_seconds
 
     def generate(
@@ -48,6 +49,8 @@ class ScriptedTeacher:
         stop: Sequence[str] = (),
     ) -> list[Completion]:
         self.calls += 1
+        if self.calls > self.fail_after:
+            raise OutsideError("T1 is gone")
         time.sleep(self._delay_seconds)
         return [
             Completion(self._text(chat[-1]["content"], seed + i), 5, True) for i, chat in enumerate(chats)
@@ -125,6 +128,18 @@ def test_a_finished_generation_asks_nothing_again(tmp_path: Path) -> None:
     again = ScriptedTeacher()
     generate(tmp_path, again)
     assert again.calls == 0
+
+
+@pytest.mark.parametrize("calls", [1, 4, 11])
+def test_a_generation_that_failed_anywhere_resumes_to_the_same_bytes(calls: int, tmp_path: Path) -> None:
+    expected = generate(tmp_path / "whole").path.read_bytes()
+    failing = ScriptedTeacher()
+    failing.fail_after = calls
+    with pytest.raises(OutsideError, match="gone"):
+        generate(tmp_path / "failed", failing)
+    again = ScriptedTeacher()
+    assert generate(tmp_path / "failed", again).path.read_bytes() == expected
+    assert again.calls > 0
 
 
 def test_the_relevance_critic_uses_its_own_minimum(tmp_path: Path) -> None:

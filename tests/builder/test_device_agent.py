@@ -19,6 +19,7 @@ from edgewright.v1.inference_pb2 import GenerateRequest
 from edgewright.v1.telemetry_pb2 import RunBenchmarkRequest
 from edgewright_agent.errors import InputError, RefusedError
 from edgewright_agent.server import run_agent
+from edgewright_agent.trust import load_public_key
 from edgewright_builder.artifact import Artifact
 from edgewright_builder.device.bench import host_view, run_benchmark
 from edgewright_builder.device.channel import parse_address
@@ -27,7 +28,7 @@ from edgewright_builder.device.patience import Patience
 from edgewright_builder.device.push import Listener, PushResult, push
 from edgewright_builder.device.score import score
 from edgewright_builder.device.verdict import watch_verdict
-from edgewright_builder.keys import create_credentials, load_public_key, load_signing_key
+from edgewright_builder.keys import create_credentials, load_signing_key
 from tests.agent.conftest import settings_for
 from tests.agent.scripted_engine import Script, only_fake
 from tests.builder.artifacts import make_artifact

@@ -67,10 +67,9 @@ def test_a_plan_never_exceeds_its_budget(
     wishes = Wishes(context_tokens=context_tokens, concurrency=1)
     try:
         plan = make_plan(architecture, wishes, budget_mib * 2**20, CALIBRATION)
-    except RefusedError as refusal:
-        assert "The smallest needs" in str(refusal)
-    else:
-        assert plan.memory.peak_bytes <= budget_mib * 2**20
+    except RefusedError:
+        return
+    assert plan.memory.peak_bytes <= budget_mib * 2**20
 
 
 @given(st.integers(120, 400), st.integers(1, 100))

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from edgewright_agent.errors import InputError, RefusedError
-from edgewright_builder.keys import create_credentials, load_public_key, load_signing_key
+from edgewright_agent.trust import load_public_key
+from edgewright_builder.keys import create_credentials, load_signing_key
 
 
 @pytest.fixture(scope="module")

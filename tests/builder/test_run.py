@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from edgewright_agent.errors import InputError
+from edgewright_agent.sizes import format_bytes, parse_bytes
 from edgewright_builder.progress import Reporter
 from edgewright_builder.run import Run, digest_of
-from edgewright_builder.units import format_bytes, parse_bytes
 
 
 def make_run(folder: Path) -> Run:

@@ -6,14 +6,13 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from edgewright_agent.trust import load_public_key
 from edgewright_builder.artifact import open_artifact, verify_artifact
-from edgewright_builder.keys import load_public_key
 from edgewright_builder.run import STAGES
 from tests.end_to_end.tiny_build import command, edgewright, environment, write_inputs
 
@@ -28,7 +27,7 @@ class Built:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("build")
     recipe = write_inputs(folder)
     done = subprocess.run(

@@ -45,7 +45,7 @@ class DataSettings:
     minimum_score: float = 3.0  # of 5
     minimum_relevance: float = 0.5  # nats per token
     duplicate_threshold: float = 0.5  # Jaccard similarity of word 2-grams
-    minimum_question_words: int = 5
+    minimum_question_words: int = 4
     minimum_answer_words: int = 3
     question_tokens: int = 48
     answer_tokens: int = 80
@@ -128,7 +128,7 @@ class SelfInstruct:
         phrases = self._preset.key_phrases
         count = min(20, max(4, math.ceil(self._settings.pairs / len(phrases) / 2)))
         chats = [self._prompts.render("topics", preset=self._preset, phrase=p, count=count) for p in phrases]
-        completions = self._generate("topics", chats, max_tokens=8 * count)
+        completions = self._generate("topics", chats, max_tokens=8 * count, stop=("\n\n",))
         lists = [parse_topics(c.text)[:count] or [p] for c, p in zip(completions, phrases, strict=True)]
         return [
             (phrase, topics[i])

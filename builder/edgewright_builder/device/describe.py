@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from edgewright.v1.deployment_pb2 import GetDeviceResponse, Phase, Release, ReleaseState
 from edgewright.v1.inference_pb2 import Completion, FinishReason
+from edgewright_agent.sizes import format_bytes
 from edgewright_builder.device.push import Plan, PushResult
 from edgewright_builder.device.verdict import Probe
-from edgewright_builder.units import format_bytes
 
 RELEASE_COLUMNS = ("release", "name", "version", "counter", "size", "engine", "state")
 PROBE_COLUMNS = ("probe", "kind", "result", "detail")

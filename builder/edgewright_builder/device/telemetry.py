@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgewright.v1.telemetry_pb2 import BenchmarkResult, Distribution, EnergyRail, Serving, Snapshot
-from edgewright_builder.units import format_bytes
+from edgewright_agent.sizes import format_bytes
 
 Facts = list[tuple[str, str]]
 

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgewright_agent.errors import InputError, RefusedError
+from edgewright_agent.sizes import format_bytes
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.memory import Calibration, Configuration, Memory, predict_memory
-from edgewright_builder.units import format_bytes
 
 ACCURACY_LOSS_PER_DEPTH = 0.54  # ARC-Easy 0.50 → 0.41 without 5 of 30 layers: 0.09 / (5/30)
 ACCURACY_LOSS_EMBEDDING_4_BITS = 0.01

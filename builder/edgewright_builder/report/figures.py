@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from edgewright.v1.telemetry_pb2 import Distribution
+from edgewright_agent.sizes import format_bytes
 from edgewright_builder.report.charts import (
     Bar,
     Marker,
@@ -29,7 +30,6 @@ from edgewright_builder.report.formats import (
 )
 from edgewright_builder.report.inputs import Curves, Plan, Score, Stage, Trial
 from edgewright_builder.report.summary import MODELS, Difference, show_difference
-from edgewright_builder.units import format_bytes
 
 TENSOR_CLASSES = {
     "linear": ("linear weights", "s1"),

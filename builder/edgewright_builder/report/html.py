@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from edgewright_agent.sizes import format_bytes
 from edgewright_agent.store import FileSystem, write_durably
 from edgewright_builder.report import figures, formats
 from edgewright_builder.report.inputs import RunInputs, Score, read_run
@@ -19,7 +20,6 @@ from edgewright_builder.report.summary import (
     verdict,
 )
 from edgewright_builder.run import STAGES
-from edgewright_builder.units import format_bytes
 
 TEMPLATES = "edgewright_builder.report"
 

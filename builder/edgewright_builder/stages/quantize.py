@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from edgewright_builder.run import write_json
 from edgewright_builder.train.samples import Sample
 
 WEIGHT_BITS = 4
+PROGRESS_PATTERN = re.compile(r"layer (\d+) of (\d+) reached")
 
 
 def quantize(
@@ -35,8 +37,8 @@ def quantize(
     """
     calibration = [list(sample.tokens) for sample in samples[:sequences]]
     job = {
-        "model": str(model),
-        "out": str(folder / "model"),
+        "model": str(model.resolve()),
+        "out": str((folder / "model").resolve()),
         "group_size": group_size,
         "calibration": calibration,
     }
@@ -55,16 +57,17 @@ def quantize(
 
 def _run_child(work: Path, on_progress: Callable[[int, int, str], None]) -> None:
     environment = os.environ | {"GPTQMODEL_CPU_WORKERS": "2", "TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, "-m", "edgewright_builder.stages.quantize", str(work / "job.json")]
+    command = [sys.executable, "-m", "edgewright_builder.stages.quantize", str((work / "job.json").resolve())]
     with (
         (work / "gptq.log").open("w", encoding="utf-8") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as child,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=work
+        ) as child,  # GPTQModel writes a folder of logs where it stands
     ):
         assert child.stdout is not None
         for line in child.stdout:
-            if line.startswith("progress "):
-                done, total = line.split()[1:]
-                on_progress(int(done), int(total), "layers")
+            if match := PROGRESS_PATTERN.search(line):  # GPTQModel's own bars share the line
+                on_progress(int(match[1]), int(match[2]), "layers")
             else:
                 log.write(line)
     if child.returncode != 0:
@@ -93,7 +96,7 @@ def _work(job: dict[str, Any]) -> list[float]:
 
 
 def _report_layers(model: Any) -> None:
-    """Prints `progress DONE TOTAL` as the calibration's forward passes reach each layer."""
+    """Says on standard output when the calibration's forward passes reach each layer."""
     layers = model.model.get_decoder().layers
     seen: set[int] = set()
 
@@ -101,7 +104,7 @@ def _report_layers(model: Any) -> None:
         def on_forward(*_: Any) -> None:
             if index not in seen:
                 seen.add(index)
-                print(f"progress {index + 1} {len(layers)}", flush=True)  # noqa: T201 - the parent reads it
+                print(f"layer {index + 1} of {len(layers)} reached", flush=True)  # noqa: T201 - the parent reads it
 
         return on_forward
 

@@ -22,15 +22,12 @@ from edgewright_builder.recipe import Finetune, Optimizer, Search, SearchSpace
 from edgewright_builder.run import write_json
 from edgewright_builder.train.distill import (
     DistillationData,
-    Hyperparameters,
     TrainStep,
-    add_lora,
-    linear_layers,
-    merge_lora,
     train_epoch,
     validation_divergence,
     validation_loss,
 )
+from edgewright_builder.train.lora import Hyperparameters, add_lora, linear_layers, merge_lora
 from edgewright_builder.train.quantize import temporarily_quantized
 
 RANK_STEP = 8

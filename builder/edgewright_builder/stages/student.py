@@ -15,7 +15,7 @@ from edgewright_builder.models import load_model, load_tokenizer
 from edgewright_builder.run import write_json
 from edgewright_builder.train.samples import Sample
 
-INFLUENCE_TOKENS = 8192  # of the generated data; the ranking is stable long before
+INFLUENCE_TOKENS = 4096  # of the generated data; the ranking is stable long before
 
 
 def make_student(

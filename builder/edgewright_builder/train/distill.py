@@ -7,31 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from edgewright_agent.errors import InputError
 from edgewright_builder.recipe import Finetune
-from edgewright_builder.recipe import Optimizer as OptimizerName
+from edgewright_builder.train.lora import Hyperparameters
 from edgewright_builder.train.losses import distillation_loss, kl_per_token
 from edgewright_builder.train.optimizers import drop_vanishing_gradients, learning_rate_factor, make_optimizer
 from edgewright_builder.train.samples import Batch, Sample, collate, make_batches
 
-LINEAR_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 GRADIENT_NORM_MAX = 1.0
-
-
-@dataclass(frozen=True)
-class Hyperparameters:
-    """The paper's Table 1, and the optimizer."""
-
-    optimizer: OptimizerName
-    learning_rate: float
-    weight_decay: float
-    lora_rank: int
-    lora_scale: float  # a: ΔW = a·BA
-    temperature: float
-    alpha: float
 
 
 @dataclass(frozen=True)
@@ -63,35 +48,6 @@ class TrainStep:
     steps: int
     tokens: int  # counted tokens so far
     loss: float
-
-
-def add_lora(model: nn.Module, hyperparameters: Hyperparameters, seed: int) -> nn.Module:
-    """`model` with trainable LoRA factors on every linear layer, the rest frozen."""
-    torch.manual_seed(seed)  # A is random
-    config = LoraConfig(
-        r=hyperparameters.lora_rank,
-        lora_alpha=hyperparameters.lora_scale * hyperparameters.lora_rank,  # peft: ΔW = (alpha / r)·BA
-        lora_dropout=0.0,
-        target_modules=list(LINEAR_NAMES),
-        task_type="CAUSAL_LM",
-    )
-    adapted: nn.Module = get_peft_model(model, config)
-    return adapted
-
-
-def merge_lora(adapted: nn.Module) -> nn.Module:
-    """The plain model with W + a·BA in place of W."""
-    merged: nn.Module = adapted.merge_and_unload()  # type: ignore[operator]
-    return merged
-
-
-def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """The projections that LoRA adapts and GPTQ quantizes, by name."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in LINEAR_NAMES
-    }
 
 
 def output_head(model: nn.Module) -> Tensor:
