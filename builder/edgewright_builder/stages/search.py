@@ -6,6 +6,7 @@ at the trial it was in: a trial's suggestion depends only on the seed and on the
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from typing import Any, cast
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler
 from optuna.trial import Trial, TrialState
+from torch import nn
 
 from edgewright_agent.errors import RefusedError
 from edgewright_builder.models import load_model
@@ -22,6 +24,7 @@ from edgewright_builder.recipe import Finetune, Optimizer, Search, SearchSpace
 from edgewright_builder.run import write_json
 from edgewright_builder.train.distill import (
     DistillationData,
+    DivergedError,
     TrainStep,
     train_epoch,
     validation_divergence,
@@ -188,16 +191,30 @@ def _run_trial(
     """Trains and judges one choice on a freshly loaded student, so that trials cannot touch each other."""
     started = time.monotonic()
     adapted = add_lora(load_model(student), choice.hyperparameters, seed)
-    train_epoch(adapted, data, choice.hyperparameters, finetune, seed, on_step)
-    model = merge_lora(adapted)
+    try:
+        train_epoch(adapted, data, choice.hyperparameters, finetune, seed, on_step)
+        value = _judge(merge_lora(adapted), data, choice, settings, finetune)
+    except DivergedError as error:
+        value = math.log(
+            len(data.teacher_head)
+        )  # what knowing nothing would give, so that the sampler learns
+        trial.set_user_attr("diverged", str(error))
+    trial.set_user_attr("seconds", round(time.monotonic() - started, 1))
+    trial.set_user_attr("hyperparameters", asdict(choice.hyperparameters))
+    study.tell(trial, value)
+
+
+def _judge(
+    model: nn.Module, data: DistillationData, choice: Choice, settings: Search, finetune: Finetune
+) -> float:
     if settings.objective == "paper":
         value = validation_loss(model, data, choice.hyperparameters, finetune.batch_tokens)
     else:
         with temporarily_quantized(linear_layers(model), bits=4, group_size=choice.group_size):
             value = validation_divergence(model, data, finetune.batch_tokens).mean
-    trial.set_user_attr("seconds", round(time.monotonic() - started, 1))
-    trial.set_user_attr("hyperparameters", asdict(choice.hyperparameters))
-    study.tell(trial, value)
+    if not math.isfinite(value):
+        raise DivergedError(f"The objective is {value} after training.")
+    return value
 
 
 def _trial_progress(

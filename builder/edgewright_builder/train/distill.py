@@ -19,6 +19,10 @@ from edgewright_builder.train.samples import Batch, Sample, collate, make_batche
 GRADIENT_NORM_MAX = 1.0
 
 
+class DivergedError(InputError):
+    """These hyperparameters drove the loss beyond what a number can hold."""
+
+
 @dataclass(frozen=True)
 class DistillationData:
     """Samples with the teacher's final hidden states for their counted positions."""
@@ -83,7 +87,7 @@ def train_epoch(
 ) -> None:
     """Trains the LoRA of `adapted` in place: one pass over `data.train`, equation (5) on counted tokens.
 
-    Raises InputError when the loss is no longer finite.
+    Raises DivergedError when the loss is no longer finite.
     """
     model: nn.Module = adapted.base_model.model  # type: ignore[assignment, union-attr]
     head, device = output_head(model), next(model.parameters()).device
@@ -109,8 +113,8 @@ def train_epoch(
             hyperparameters.temperature,
         )
         if not torch.isfinite(loss):
-            raise InputError(
-                f"The loss is {float(loss)} at step {step}; lower the learning rate, "
+            raise DivergedError(
+                f"The loss is {float(loss.detach())} at step {step}; lower the learning rate, "
                 f"which is {hyperparameters.learning_rate:.1e}."
             )
         loss.backward()  # type: ignore[no-untyped-call]
