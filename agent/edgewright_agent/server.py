@@ -121,8 +121,8 @@ async def run_agent(
         await _announce(health_service)
         stack.push_async_callback(deployer.stop)
         stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
+        await deployer.start()  # first: a call must find the saved change taken up, not begin one beside it
         await server.start()
-        await deployer.start()
         yield RunningAgent(address, store, deployer, telemetry)
         await health_service.enter_graceful_shutdown()
 

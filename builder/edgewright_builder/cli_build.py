@@ -147,7 +147,8 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", module="optuna|transformers|peft")
+    for message in (".*is experimental", ".*an experimental feature", ".*is_gradient_checkpointing"):
+        warnings.filterwarnings("ignore", message=message)
     import torch  # noqa: F401 - sets its loggers up, which would undo the next line
 
     for name in ("torch.utils._pytree", "torchao"):  # warn of each other's registrations

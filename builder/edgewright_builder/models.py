@@ -186,15 +186,16 @@ def _dequantize(file: Path, folder: Path) -> None:
 
 
 def load_model(folder: Path) -> nn.Module:
-    """The causal language model in `folder`: float32 on a CPU (faster there than bfloat16), bfloat16 on a GPU."""
+    """The causal language model in `folder`: float32 on a CPU, where bfloat16 is slower; bfloat16 over all GPUs."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    cuda = torch.cuda.is_available()
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.bfloat16 if cuda else torch.float32
-    )
-    return model.to("cuda" if cuda else "cpu").eval()
+    if torch.cuda.is_available():
+        settings = {"dtype": torch.bfloat16, "device_map": "auto"}
+    else:
+        settings = {"dtype": torch.float32}
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(folder, **settings)
+    return model.eval()
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -21,7 +21,7 @@ from edgewright_agent import __version__
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
 from edgewright_builder.fit.memory import load_calibration
 from edgewright_builder.fit.plan import Plan, Wishes, make_plan, plan_to_json
-from edgewright_builder.models import model_digest, read_config, require_same_vocabulary, resolve_model
+from edgewright_builder.models import model_digest, read_config, resolve_model
 from edgewright_builder.recipe import Recipe
 from edgewright_builder.run import Run, Stage, digest_of, file_sha256, write_json
 from edgewright_profiles import DeviceProfile
@@ -83,8 +83,7 @@ def wishes_of(recipe: Recipe, architecture: Architecture) -> Wishes:
 
 
 def build(job: Build) -> Stage:
-    """Runs every stage that is not done; returns the last. Raises EdgewrightError, and every stage can be resumed."""
-    require_same_vocabulary(job.base, job.knowledge_teacher)
+    """Runs every stage that is not done; returns the last. `preflight` comes first. Raises EdgewrightError; resumable."""
     device = {"id": job.profile.id, "name": job.profile.name}
     plan = plan_to_json(job.plan, job.architecture, job.recipe.student.model, device)
     data = run_data(job)
@@ -116,7 +115,7 @@ def run_data(job: Build) -> Stage:
     def work(folder: Path) -> dict[str, Any]:
         from edgewright_builder.stages.data import generate_data, import_data
 
-        settings = _data_settings(recipe)
+        settings = data_settings(recipe)
         if data.file is not None:
             result = import_data(data.file, settings, folder, benchmarks=benchmarks)
         else:
@@ -134,7 +133,8 @@ def run_data(job: Build) -> Stage:
     return job.run.stage("data", inputs, work, products=("data.jsonl",), resumable=True)
 
 
-def _data_settings(recipe: Recipe) -> Any:
+def data_settings(recipe: Recipe) -> Any:
+    """How the data is made and filtered."""
     from edgewright_builder.data.client import Sampling
     from edgewright_builder.data.self_instruct import DataSettings
 

@@ -100,6 +100,27 @@ def test_deleting_a_release_frees_only_what_no_other_needs(tmp_path: Path) -> No
     assert error.value.reason == Reason.REASON_RELEASE_UNKNOWN
 
 
+def test_deleting_a_release_frees_its_blobs_at_once(tmp_path: Path) -> None:
+    store, artifact = open_store(tmp_path), make_artifact()
+    stage(store, artifact)
+    store.close()
+    again = open_store(tmp_path)
+    sizes = {file.sha256: file.size_bytes for file in artifact.manifest.files}
+    assert again.delete_release(artifact.digest) == sum(sizes.values())
+    stage(again, artifact)
+    assert again.delete_release(artifact.digest) == sum(sizes.values())
+
+
+def test_an_upload_published_meanwhile_does_not_disturb_the_count_of_free_bytes(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    (tmp_path / "partial" / f"{'a' * 64}.data").symlink_to("gone")  # listed, and gone when looked at
+    assert store.collect() == 0
+    store.close()
+    limited = Store(tmp_path / "limited", space=Space(quota_bytes=1000, reserve_bytes=0))
+    (tmp_path / "limited" / "partial" / f"{'a' * 64}.data").symlink_to("gone")
+    assert limited.free_bytes() == 1000
+
+
 def test_what_was_asked_about_within_the_hour_is_kept(tmp_path: Path) -> None:
     clock = FakeTime()
     store = open_store(tmp_path, clock=clock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -61,7 +62,7 @@ class Store:
         found = recover(self._fs, self.layout)
         self._sizes = found.blob_bytes
         self._releases = {release.digest: release for release in found.releases}
-        self._asked = dict.fromkeys(self._sizes, clock())
+        self._asked = dict.fromkeys(self._sizes.keys() - self._needed(), clock())
         self._writing: set[str] = set()
         self._chunks = ChunkIndex(self.layout)
         for release in found.releases:
@@ -166,6 +167,8 @@ class Store:
             release = build_release(self._fs, self.layout, manifest, manifest_bytes, signature)
             self._releases[release.digest] = release
             self._chunks.add_all(Blob.of_file(file) for file in manifest.files)
+            for sha256 in _blobs_of(manifest):
+                self._asked.pop(sha256, None)  # from now on the release keeps it
             return release
 
     def verify(self, manifest: Manifest) -> None:
@@ -188,7 +191,7 @@ class Store:
         free = shutil.disk_usage(self.layout.root).free - self._space.reserve_bytes
         if self._space.quota_bytes is not None:
             with self._mutex:
-                taken = sum(self._sizes.values()) + sum(path.stat().st_size for path in self._partials())
+                taken = sum(self._sizes.values()) + sum(found.st_size for found in self._partials().values())
             free = min(free, self._space.quota_bytes - taken)
         return max(0, free)
 
@@ -199,8 +202,7 @@ class Store:
         """
         with self._mutex:
             freed_bytes = self._collect_partials()
-            needed = {sha256 for release in self._releases.values() for sha256 in _blobs_of(release.manifest)}
-            for sha256 in [sha256 for sha256 in self._sizes if sha256 not in needed]:
+            for sha256 in self._sizes.keys() - self._needed():
                 if self._clock() - self._asked.get(sha256, -PROTECTED_SECONDS) >= PROTECTED_SECONDS:
                     with disk_errors(self.layout.blob(sha256)):
                         self._fs.unlink(self.layout.blob(sha256))
@@ -256,16 +258,23 @@ class Store:
 
     def _collect_partials(self) -> int:
         freed_bytes = 0
-        for path in self._partials():
-            idle_seconds = time.time() - path.stat().st_mtime
-            if path.stem not in self._writing and idle_seconds >= PARTIAL_SECONDS:
-                freed_bytes += path.stat().st_size
-                self._fs.unlink(self.layout.partial_meta(path.stem))
-                self._fs.unlink(path)
+        for sha256, found in self._partials().items():
+            if sha256 not in self._writing and time.time() - found.st_mtime >= PARTIAL_SECONDS:
+                freed_bytes += found.st_size
+                self._fs.unlink(self.layout.partial_meta(sha256))
+                self._fs.unlink(self.layout.partial_data(sha256))
         return freed_bytes
 
-    def _partials(self) -> list[Path]:
-        return list(self.layout.partial.glob("*.data"))
+    def _partials(self) -> dict[str, os.stat_result]:
+        """Uploads by their blob. One that is published while this looks is left out."""
+        found = {}
+        for path in self.layout.partial.glob("*.data"):
+            with contextlib.suppress(FileNotFoundError):
+                found[path.stem] = path.stat()
+        return found
+
+    def _needed(self) -> set[str]:
+        return {sha256 for release in self._releases.values() for sha256 in _blobs_of(release.manifest)}
 
 
 def _blobs_of(manifest: Manifest) -> list[str]:

@@ -68,7 +68,14 @@ def generate_data(
 def import_data(
     source: Path, settings: DataSettings, folder: Path, *, benchmarks: Path | None = None
 ) -> DataResult:
-    """A user's Alpaca file into `folder`, without repetitions and rows of the evaluation files; not cut to a size.
+    """The rows of a user's Alpaca file that `select_rows` keeps, into `folder`. Raises InputError as it does."""
+    return _write(folder, *select_rows(source, settings, benchmarks))
+
+
+def select_rows(
+    source: Path, settings: DataSettings, benchmarks: Path | None
+) -> tuple[list[AlpacaRow], Counter[str]]:
+    """(rows, attrition) of an Alpaca file without repetitions and rows of the evaluation files; not cut to a size.
 
     Raises InputError for a bad row (naming its line) or if nothing is left.
     """
@@ -89,7 +96,7 @@ def import_data(
             kept.append(row)
     counts["kept"] = len(kept)
     _refuse_nothing(f"{source} left no row", len(kept), counts)
-    return _write(folder, kept, counts)
+    return kept, counts
 
 
 def _refuse_nothing(what: str, rows: int, counts: Mapping[str, int]) -> None:

@@ -74,7 +74,7 @@ def counted_hidden(model: nn.Module, batch: Batch) -> Tensor:
     decoder = model.get_decoder()  # type: ignore[operator]
     output = decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
     hidden: Tensor = output.last_hidden_state
-    return hidden[batch.counted]
+    return hidden[batch.counted.to(hidden.device)]  # a model over several GPUs ends on another one
 
 
 def train_epoch(

@@ -1,0 +1,66 @@
+"""What can be known to be wrong before anything is written: models, plan, data, tasks, vocabulary."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from edgewright_agent.errors import InputError
+from edgewright_builder.data.presets import load_preset
+from edgewright_builder.data.prompts import load_prompts
+from edgewright_builder.models import require_same_vocabulary, resolve_model
+from edgewright_builder.pipeline import Build, data_settings
+from edgewright_builder.recipe import Evaluate
+from edgewright_builder.run import read_stage
+from edgewright_builder.tasks.definitions import DEFINITIONS
+from edgewright_builder.tasks.loading import load_task
+
+
+def preflight(job: Build) -> None:
+    """Raises the error that `build` would come to later, and leaves the run's folder as it is.
+
+    Cheapest first; only the vocabularies import transformers. Models are fetched, as the build needs them in any case.
+    """
+    _check_layers(job)
+    _ = job.plan
+    _check_tasks(job.recipe.evaluate, job.recipe.task)
+    _check_data(job)
+    require_same_vocabulary(job.base, job.knowledge_teacher)
+
+
+def _check_layers(job: Build) -> None:
+    depth, dropped, layers = job.recipe.student.depth, job.recipe.student.drop_layers, job.architecture.layers
+    if dropped is None:
+        if isinstance(depth, int) and depth < min(2, layers):
+            raise InputError(f"`student.depth` is {depth}; the first and the last layer stay: at least 2.")
+        return
+    if wrong := [index for index in dropped if not 0 <= index < layers]:
+        raise InputError(
+            f"`student.drop_layers` names layer {wrong[0]}; the model has layers 0 to {layers - 1}."
+        )
+    if len(set(dropped)) == layers:
+        raise InputError(f"`student.drop_layers` names all {layers} layers; at least 1 must stay.")
+
+
+def _check_tasks(evaluate: Evaluate, task: str) -> None:
+    for name in evaluate.tasks or (task,):
+        if name not in DEFINITIONS or evaluate.benchmarks is not None:
+            load_task(name, evaluate.benchmarks, evaluate.limit)
+        elif importlib.util.find_spec("lm_eval") is None:
+            raise InputError(
+                f"The rows of task {name} come from lm-evaluation-harness, which is not installed: "
+                "pip install 'edgewright[harness]', or give a folder of TASK/eval.jsonl with --benchmarks."
+            )
+
+
+def _check_data(job: Build) -> None:
+    recipe, data, teacher = job.recipe, job.recipe.data, job.recipe.teachers.data
+    if data.file is not None:
+        from edgewright_builder.stages.data import select_rows
+
+        select_rows(data.file, data_settings(recipe), recipe.evaluate.benchmarks)
+        return
+    load_preset(data.preset or recipe.task)
+    load_prompts(data.prompts)
+    made_before = read_stage(job.run.folder / "data") is not None
+    if teacher is not None and teacher.endpoint is None and not made_before:
+        resolve_model(teacher.model)
