@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -37,6 +38,12 @@ EXTRA_OF_MODULE = {
     "lm_eval": "harness",
 }  # fmt: skip
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+# Libraries in other languages raise errors of their own: safetensors (Rust) and SQLite say this.
+DISK_MESSAGES = re.compile(
+    "No space left on device|Disk quota exceeded|File too large|disk is full|disk I/O error"
+)
+
 
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
@@ -57,17 +64,25 @@ def main() -> None:
             raise
         _say(f"This command needs {error.name}, which is not installed: pip install 'edgewright[{extra}]'.")
         sys.exit(2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+    except Exception as error:
+        if (refusal := disk_refusal(error)) is None:
             raise
-        where = f" at {Path(os.fsdecode(error.filename))}" if error.filename else ""
-        _say(
-            f"The disk refused to write{where}: {os.strerror(error.errno)}. Make room or choose another folder."
-        )
+        _say(f"The disk refused to write{refusal}. Make room or choose another folder.")
         sys.exit(3)
     except KeyboardInterrupt:
         _say("Stopped. Run the same command again with --resume to go on.")
         sys.exit(130)
+
+
+def disk_refusal(error: BaseException) -> str | None:
+    """Where and why the disk refused to write, if `error` or what caused it says so."""
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        where = f" at {Path(os.fsdecode(error.filename))}" if error.filename else ""
+        return f"{where}: {os.strerror(error.errno)}"
+    if found := DISK_MESSAGES.search(str(error)):
+        return f": {found[0]}"
+    origin = error.__cause__ or error.__context__
+    return None if origin is None else disk_refusal(origin)
 
 
 def _say(sentence: str) -> None:

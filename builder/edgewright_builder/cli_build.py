@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from rich.console import Console
 
 from edgewright_agent.errors import InputError, RefusedError
 from edgewright_agent.sizes import format_bytes, parse_bytes
+from edgewright_agent.store import FileSystem, write_durably
 from edgewright_builder.keys import load_signing_key
 from edgewright_builder.recipe import Recipe, load_recipe
 from edgewright_profiles import load_profile
@@ -59,14 +59,17 @@ def build(
     profile = load_profile(device)
     budget_bytes = parse_bytes(budget) if budget else profile.budget_bytes()
     signing_key = _signing_key(credentials)
-    with _run_folder(out, resume):
+    _refuse_used(out, resume)
+    with _stoppable():
         from edgewright_builder.pipeline import Build
         from edgewright_builder.pipeline import build as run_pipeline
+        from edgewright_builder.preflight import preflight
         from edgewright_builder.progress import Reporter
         from edgewright_builder.run import Run
 
         _quiet_libraries()
         job = Build(settings, profile, budget_bytes, Run(out, Reporter(console)), signing_key)
+        preflight(job)
         plan = job.plan
         console.print(
             f"{settings.name} for {profile.name}: {plan.configuration.layers} of {plan.layers_full} layers, "
@@ -75,8 +78,9 @@ def build(
             f"of a budget of {format_bytes(budget_bytes)}",
             soft_wrap=True,
         )
-        shutil.copyfile(recipe, out / "recipe.yaml")
-        package = run_pipeline(job)
+        with _locked(out):
+            write_durably(FileSystem(), out / "recipe.yaml", recipe.read_bytes())
+            package = run_pipeline(job)
     console.print(
         f"Artifact {package.summary['artifact'][:12]} in {out / 'artifact'}: "
         f"{format_bytes(package.summary['size_bytes'])}, "
@@ -124,14 +128,30 @@ def _signing_key(credentials: Path | None) -> Ed25519PrivateKey:
     return load_signing_key(credentials / "release.key")
 
 
-@contextmanager
-def _run_folder(out: Path, resume: bool) -> Iterator[None]:
-    """Makes or reopens the run's folder and keeps a second build out of it."""
-    if out.exists() and any(out.iterdir()) and not resume:
+def _refuse_used(out: Path, resume: bool) -> None:
+    if out.is_dir() and any(out.iterdir()) and not resume:
         raise RefusedError(
             f"{out} is not empty: add --resume to go on with that run, or choose another folder."
         )
-    out.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C ends the build with a sentence and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("edgewright: Stopped. Run the same command again with --resume to go on.", err=True)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Makes or reopens the run's folder and keeps a second build out of it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{out} can't be made a folder ({error.strerror}); choose another --out.") from None
     with (out / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -149,7 +169,6 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for message in (".*is experimental", ".*an experimental feature", ".*is_gradient_checkpointing"):
         warnings.filterwarnings("ignore", message=message)
-    import torch  # noqa: F401 - sets its loggers up, which would undo the next line
-
     for name in ("torch.utils._pytree", "torchao"):  # warn of each other's registrations
-        logging.getLogger(name).setLevel(logging.ERROR)
+        # A filter, as torch sets the levels of its loggers anew when it is imported.
+        logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.ERROR)

@@ -58,10 +58,23 @@ def _checked(folder: Path) -> Path:
         raise InputError(f"{folder} holds no config.json, so it is not a model folder.")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise InputError(f"{folder} holds no *.safetensors weights.")
+        raise InputError(f"{folder} holds no *.safetensors weights; fetch the model again.")
+    if missing := sorted(_indexed(folder) - {file.name for file in weights}):
+        raise InputError(f"{folder} lacks {missing[0]}, which its index of weights lists. Fetch it again.")
     for file in weights:
         _check_safetensors(file)
     return folder
+
+
+def _indexed(folder: Path) -> set[str]:
+    """The weight files that the folder's index lists; none where there is no index."""
+    path = folder / "model.safetensors.index.json"
+    if not path.is_file():
+        return set()
+    try:
+        return set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path} is corrupt: it holds no readable weight_map. Fetch it again.") from None
 
 
 def _check_safetensors(file: Path) -> None:
@@ -163,9 +176,7 @@ def _from_gguf(file: Path) -> Path:
     except EdgewrightError:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged file fails anywhere in the loader
-        raise InputError(
-            f"{file} could not be read as a model ({type(error).__name__}: {error}). Fetch it again."
-        ) from None
+        raise InputError(f"{file} could not be read as a model ({_brief(error)}). Fetch it again.") from None
     scratch.replace(folder)
     return folder
 
@@ -186,7 +197,10 @@ def _dequantize(file: Path, folder: Path) -> None:
 
 
 def load_model(folder: Path) -> nn.Module:
-    """The causal language model in `folder`: float32 on a CPU, where bfloat16 is slower; bfloat16 over all GPUs."""
+    """The causal language model in `folder`: float32 on a CPU, where bfloat16 is slower; bfloat16 over all GPUs.
+
+    Raises InputError where the weights lack a tensor of the configuration (it would be random) or one of its shape.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -194,23 +208,42 @@ def load_model(folder: Path) -> nn.Module:
         settings = {"dtype": torch.bfloat16, "device_map": "auto"}
     else:
         settings = {"dtype": torch.float32}
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(folder, **settings)
+    model: nn.Module
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **settings)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"The weights in {folder} do not fit its config.json ({_brief(error)}).") from None
+    if missing := sorted(found["missing_keys"]):
+        raise InputError(
+            f"The weights in {folder} lack {len(missing)} tensors of its config.json, the first is {missing[0]}. "
+            "Fetch it again."
+        )
     return model.eval()
 
 
+def _brief(error: Exception) -> str:
+    """A library's error on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in `folder`."""
+    """The tokenizer in `folder`. Raises InputError if there is none or it is damaged."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # noqa: BLE001 - the tokenizers library raises plain Exception
+        raise InputError(f"{folder} holds no readable tokenizer ({_brief(error)}). Fetch it again.") from None
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json as it is. Needs no torch."""
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{folder / 'config.json'} is not readable: {error}.") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{folder / 'config.json'} holds {type(config).__name__}, not keys and values.")
     return config
 
 

@@ -83,7 +83,7 @@ def wishes_of(recipe: Recipe, architecture: Architecture) -> Wishes:
 
 
 def build(job: Build) -> Stage:
-    """Runs every stage that is not done; returns the last. `preflight` comes first. Raises EdgewrightError; resumable."""
+    """Runs every stage that is not done; returns the last. `preflight` comes first. Raises EdgewrightError."""
     device = {"id": job.profile.id, "name": job.profile.name}
     plan = plan_to_json(job.plan, job.architecture, job.recipe.student.model, device)
     data = run_data(job)

@@ -6,8 +6,9 @@ why not.
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -179,7 +180,7 @@ def load_recipe(path: Path) -> Recipe:
     except FileNotFoundError:
         raise InputError(f"There is no recipe at {path}.") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} is not a readable YAML file: {error}.") from None
+        raise InputError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}.") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path} holds {type(raw).__name__}, not the keys and values of a recipe.")
     try:
@@ -190,13 +191,42 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def _first_complaint(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"]) or "recipe"
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    section, key = _at(first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key `{key}`."
+        near = difflib.get_close_matches(str(first["loc"][-1]), section.model_fields, n=1)
+        known = f"did you mean `{near[0]}`?" if near else f"expected {', '.join(section.model_fields)}."
+        return f"unknown key `{key}`; {known}"
     if first["type"] == "missing":
         return f"the key `{key}` is missing."
-    return f"`{key}` is {first['input']!r}: {first['msg']}."
+    # A key that may have several types has an error for each of them.
+    wanted = "; or ".join(_wanted(each["msg"]) for each in errors if _at(each["loc"])[1] == key)
+    return f"`{key}` is {first['input']!r}: {wanted}." if key else f"{wanted}."
+
+
+def _wanted(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should be", "expected", 1)
+
+
+def _at(location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
+    """(the section, the dotted key) of an error, without Pydantic's names for the types a key may have."""
+    section: type[BaseModel] = Recipe
+    inside: type[BaseModel] | None = Recipe
+    key = []
+    for part in location:
+        if inside is not None:
+            section, inside = inside, _subsection(inside, str(part))
+        elif isinstance(part, str):
+            continue  # like literal['auto','full']
+        key.append(str(part))
+    return section, ".".join(key)
+
+
+def _subsection(section: type[BaseModel], key: str) -> type[BaseModel] | None:
+    annotation = section.model_fields[key].annotation if key in section.model_fields else None
+    kinds = (kind for kind in (annotation, *get_args(annotation)) if get_origin(kind) is None)
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _with_paths_from(recipe: Recipe, folder: Path) -> Recipe:

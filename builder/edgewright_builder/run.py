@@ -130,6 +130,12 @@ def write_json(path: Path, value: Any) -> None:
     write_durably(FileSystem(), path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def last_line(log: Path) -> str:
+    """What a child process said last, as a rule why it failed."""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it is empty")
+
+
 def _brief(summary: Mapping[str, Any]) -> str:
     shown = {key: value for key, value in summary.items() if isinstance(value, (int, float, str))}
     return ", ".join(

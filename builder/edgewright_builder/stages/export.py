@@ -14,6 +14,7 @@ from typing import Any
 
 from edgewright_agent.errors import OutsideError
 from edgewright_builder.models import read_config
+from edgewright_builder.run import last_line
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -64,8 +65,9 @@ def _build(checkpoint: Path, options: list[str], out: Path, work: Path) -> None:
     with (work / "export.log").open("w", encoding="utf-8") as log:
         done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
     if done.returncode != 0 or not (out / "model.onnx").exists():
+        path = work / "export.log"
         raise OutsideError(
-            f"The ONNX export failed with exit code {done.returncode}; its log is {work / 'export.log'}."
+            f"The ONNX export failed with exit code {done.returncode}; its log {path} ends: {last_line(path)}"
         )
 
 

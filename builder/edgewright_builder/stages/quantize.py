@@ -13,10 +13,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edgewright_agent.errors import OutsideError
-from edgewright_builder.run import write_json
+from edgewright_builder.run import last_line, write_json
 from edgewright_builder.train.samples import Sample
 
 WEIGHT_BITS = 4
@@ -65,13 +65,24 @@ def _run_child(work: Path, on_progress: Callable[[int, int, str], None]) -> None
         ) as child,  # GPTQModel writes a folder of logs where it stands
     ):
         assert child.stdout is not None
-        for line in child.stdout:
-            if match := PROGRESS_PATTERN.search(line):  # GPTQModel's own bars share the line
-                on_progress(int(match[1]), int(match[2]), "layers")
-            else:
-                log.write(line)
+        try:
+            _follow(child.stdout, log, on_progress)
+        except BaseException:  # Ctrl-C, a full disk: the child must not go on alone
+            child.kill()
+            raise
     if child.returncode != 0:
-        raise OutsideError(f"GPTQ failed with exit code {child.returncode}; its log is {work / 'gptq.log'}.")
+        path = work / "gptq.log"
+        raise OutsideError(
+            f"GPTQ failed with exit code {child.returncode}; its log {path} ends: {last_line(path)}"
+        )
+
+
+def _follow(lines: IO[str], log: IO[str], on_progress: Callable[[int, int, str], None]) -> None:
+    for line in lines:
+        if match := PROGRESS_PATTERN.search(line):  # GPTQModel's own bars share the line
+            on_progress(int(match[1]), int(match[2]), "layers")
+        else:
+            log.write(line)
 
 
 def _work(job: dict[str, Any]) -> list[float]:
