@@ -176,7 +176,9 @@ class Deployer:
             await self._save(lifecycle.started(self.state))
             if probing:
                 await self._probe()
-        except (EdgewrightError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the board must come to rest
+            if not isinstance(error, (EdgewrightError, OSError)):
+                _log.exception("activating %s", self.state.candidate)
             await self._stop_engine()
             await self._save(lifecycle.failed(self.state, str(error)), self._status.probes)
 

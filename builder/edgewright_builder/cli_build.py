@@ -29,6 +29,17 @@ def register(app: typer.Typer) -> None:
     app.command()(report)
 
 
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C ends the build with a sentence and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("edgewright: Stopped. Run the same command again with --resume to go on.", err=True)
+        raise typer.Exit(130) from None
+
+
+@_stoppable()
 def build(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)],
     device: Annotated[str, typer.Option(help="A device profile's id or file.", show_default=False)],
@@ -60,27 +71,26 @@ def build(
     budget_bytes = parse_bytes(budget) if budget else profile.budget_bytes()
     signing_key = _signing_key(credentials)
     _refuse_used(out, resume)
-    with _stoppable():
-        from edgewright_builder.pipeline import Build
-        from edgewright_builder.pipeline import build as run_pipeline
-        from edgewright_builder.preflight import preflight
-        from edgewright_builder.progress import Reporter
-        from edgewright_builder.run import Run
+    from edgewright_builder.pipeline import Build
+    from edgewright_builder.pipeline import build as run_pipeline
+    from edgewright_builder.preflight import preflight
+    from edgewright_builder.progress import Reporter
+    from edgewright_builder.run import Run
 
-        _quiet_libraries()
-        job = Build(settings, profile, budget_bytes, Run(out, Reporter(console)), signing_key)
-        preflight(job)
-        plan = job.plan
-        console.print(
-            f"{settings.name} for {profile.name}: {plan.configuration.layers} of {plan.layers_full} layers, "
-            f"{plan.configuration.embedding_bits}-bit embeddings, predicted peak "
-            f"{format_bytes(plan.memory.peak_bytes)} ± {format_bytes(plan.error_bytes)} "
-            f"of a budget of {format_bytes(budget_bytes)}",
-            soft_wrap=True,
-        )
-        with _locked(out):
-            write_durably(FileSystem(), out / "recipe.yaml", recipe.read_bytes())
-            package = run_pipeline(job)
+    _quiet_libraries()
+    job = Build(settings, profile, budget_bytes, Run(out, Reporter(console)), signing_key)
+    preflight(job)
+    plan = job.plan
+    console.print(
+        f"{settings.name} for {profile.name}: {plan.configuration.layers} of {plan.layers_full} layers, "
+        f"{plan.configuration.embedding_bits}-bit embeddings, predicted peak "
+        f"{format_bytes(plan.memory.peak_bytes)} ± {format_bytes(plan.error_bytes)} "
+        f"of a budget of {format_bytes(budget_bytes)}",
+        soft_wrap=True,
+    )
+    with _locked(out):
+        write_durably(FileSystem(), out / "recipe.yaml", recipe.read_bytes())
+        package = run_pipeline(job)
     console.print(
         f"Artifact {package.summary['artifact'][:12]} in {out / 'artifact'}: "
         f"{format_bytes(package.summary['size_bytes'])}, "
@@ -133,16 +143,6 @@ def _refuse_used(out: Path, resume: bool) -> None:
         raise RefusedError(
             f"{out} is not empty: add --resume to go on with that run, or choose another folder."
         )
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Ctrl-C ends the build with a sentence and exit code 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("edgewright: Stopped. Run the same command again with --resume to go on.", err=True)
-        raise typer.Exit(130) from None
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgewright_agent.errors import EdgewrightError, InputError, OutsideError
+from edgewright_agent.errors import InputError, OutsideError
 from edgewright_builder.run import digest_of, file_sha256
 
 if TYPE_CHECKING:
@@ -173,11 +173,9 @@ def _from_gguf(file: Path) -> Path:
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         _dequantize(file, scratch)
-    except EdgewrightError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a damaged file fails anywhere in the loader
-        raise InputError(f"{file} could not be read as a model ({_brief(error)}). Fetch it again.") from None
-    scratch.replace(folder)
+        scratch.replace(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return folder
 
 
@@ -187,8 +185,11 @@ def _dequantize(file: Path, folder: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    except Exception as error:  # noqa: BLE001 - a damaged file fails anywhere in the loader
+        raise InputError(f"{file} could not be read as a model ({_brief(error)}). Fetch it again.") from None
     model.hf_quantizer = None  # save_pretrained refuses while the model calls itself quantized
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -265,7 +266,7 @@ def _content_digest(path: Path) -> str:
 def require_same_vocabulary(student: Path, teacher: Path) -> None:
     """Raises InputError naming the first token that differs: a KL between different vocabularies means nothing."""
     ours, theirs = _vocabulary(student), _vocabulary(teacher)
-    for token_id in range(max(len(ours), len(theirs))):
+    for token_id in sorted(ours.keys() | theirs.keys()):
         mine, other = ours.get(token_id), theirs.get(token_id)
         if mine != other:
             raise InputError(

@@ -18,15 +18,16 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgewright_agent import __version__
+from edgewright_agent.errors import InputError
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
-from edgewright_builder.fit.memory import load_calibration
-from edgewright_builder.fit.plan import Plan, Wishes, make_plan, plan_to_json
+from edgewright_builder.fit.memory import Calibration, load_calibration
+from edgewright_builder.fit.plan import Plan, Wishes, make_plan, plan_to_json, with_group_size
+from edgewright_builder.lineage import portable
 from edgewright_builder.models import model_digest, read_config, resolve_model
 from edgewright_builder.recipe import Recipe
-from edgewright_builder.run import Run, Stage, digest_of, file_sha256, write_json
+from edgewright_builder.run import Run, Stage, file_sha256, write_json
+from edgewright_builder.stages.package import manifest_fields
 from edgewright_profiles import DeviceProfile
-
-GOLDEN_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,18 @@ class Build:
         return architecture_from_config(read_config(self.base))
 
     @cached_property
+    def calibration(self) -> Calibration:
+        """What is known of the engine's memory."""
+        return load_calibration(self.recipe.serving.engine)
+
+    @cached_property
     def plan(self) -> Plan:
         """The configuration to make."""
         return make_plan(
             self.architecture,
             wishes_of(self.recipe, self.architecture),
             self.budget_bytes,
-            load_calibration(self.recipe.serving.engine),
+            self.calibration,
         )
 
 
@@ -84,19 +90,44 @@ def wishes_of(recipe: Recipe, architecture: Architecture) -> Wishes:
 
 def build(job: Build) -> Stage:
     """Runs every stage that is not done; returns the last. `preflight` comes first. Raises EdgewrightError."""
-    device = {"id": job.profile.id, "name": job.profile.name}
-    plan = plan_to_json(job.plan, job.architecture, job.recipe.student.model, device)
+    from edgewright_builder.finishing import run_evaluate, run_package
+
     data = run_data(job)
     student = run_student(job, data)
-    write_json(job.run.folder / "plan.json", plan | {"dropped_layers": student.summary["dropped_layers"]})
+    _write_plan(job, job.plan, student)
     teacher = run_teacher(job, data)
     best = run_search(job, data, student, teacher)
+    plan = with_group_size(job.plan, job.architecture, _choice(best).group_size, job.calibration)
+    _write_plan(job, plan, student)
     finetuned = run_finetune(job, data, student, teacher, best)
     quantized = run_quantize(job, data, finetuned, best)
     exported = run_export(job, quantized)
-    lineage = _lineage(job, data, best)
-    evaluated = run_evaluate(job, student, finetuned, exported, lineage)
-    return run_package(job, data, exported, evaluated, lineage)
+    lineage = {
+        "edgewright": __version__,
+        "base_sha256": model_digest(job.base),
+        "knowledge_teacher_sha256": model_digest(job.knowledge_teacher),
+        "data_sha256": data.output_digest,
+        "data_pairs": data.summary["pairs"],
+        "recipe": portable(job.recipe),
+        "hyperparameters": asdict(_choice(best).hyperparameters),
+        "quantization": {"method": "gptq", "symmetric": True, **quantized.summary},
+    }
+    fields = manifest_fields(job.recipe, plan, job.architecture, job.profile.id, lineage)
+    evaluated = run_evaluate(job, student, finetuned, exported, fields)
+    return run_package(job, data, exported, evaluated, fields)
+
+
+def _write_plan(job: Build, plan: Plan, student: Stage) -> None:
+    device = {"id": job.profile.id, "name": job.profile.name}
+    value = plan_to_json(plan, job.architecture, job.recipe.student.model, device)
+    write_json(job.run.folder / "plan.json", value | {"dropped_layers": student.summary["dropped_layers"]})
+
+
+def _digests(folder: Path | None, pattern: str) -> list[list[str]]:
+    """What the files of `pattern` in `folder` are called and hold."""
+    if folder is None:
+        return []
+    return [[path.parent.name, path.name, file_sha256(path)] for path in sorted(folder.glob(pattern))]
 
 
 def run_data(job: Build) -> Stage:
@@ -104,9 +135,8 @@ def run_data(job: Build) -> Stage:
     recipe, data = job.recipe, job.recipe.data
     benchmarks = recipe.evaluate.benchmarks
     inputs = {"data": data.model_dump(exclude={"file"}), "task": recipe.task, "seed": recipe.seed}
-    inputs["contamination"] = (
-        [str(path.name) for path in sorted(benchmarks.glob("*/eval.jsonl"))] if benchmarks else []
-    )
+    inputs["contamination"] = _digests(benchmarks, "*/eval.jsonl")
+    inputs["prompts"] = _digests(data.prompts, "*.txt")
     if data.file is not None:
         inputs["file"] = file_sha256(data.file) if data.file.is_file() else str(data.file)
     elif recipe.teachers.data is not None:
@@ -176,7 +206,13 @@ def _samples(job: Build, data: Stage) -> list[Any]:
     lines = (data.folder / "data.jsonl").read_text(encoding="utf-8").split("\n")
     pairs = [json.loads(line) for line in lines if line]
     samples = (make_sample(tokenizer, pair, finetune.loss_on, finetune.sequence_tokens) for pair in pairs)
-    return [sample for sample in samples if sample is not None]
+    usable = [sample for sample in samples if sample is not None]
+    if len(usable) < 2:
+        raise InputError(
+            f"{len(usable)} of {len(pairs)} pairs keep an answer within `finetune.sequence_tokens` = "
+            f"{finetune.sequence_tokens}; at least 2 are needed, one to train on and one to validate."
+        )
+    return usable
 
 
 def run_student(job: Build, data: Stage) -> Stage:
@@ -200,6 +236,7 @@ def run_teacher(job: Build, data: Stage) -> Stage:
     inputs = {
         "teacher": model_digest(job.knowledge_teacher),
         "data": data.output_digest,
+        "tokenizer": model_digest(job.base),
         "samples": [finetune.loss_on, finetune.sequence_tokens, finetune.batch_tokens],
     }
 
@@ -230,7 +267,8 @@ def _distillation_data(job: Build, data: Stage, teacher: Stage) -> Any:
     samples = _samples(job, data)
     train, validation = split(samples, job.recipe.finetune.validation_fraction, job.recipe.seed)
     hidden, head = read_teacher(teacher.folder, samples)
-    return DistillationData(samples, train, validation, hidden, head, _pad_token(job))
+    shared = min(len(head), job.architecture.vocab_size)  # families pad their heads to different heights
+    return DistillationData(samples, train, validation, hidden, head[:shared], _pad_token(job))
 
 
 def run_search(job: Build, data: Stage, student: Stage, teacher: Stage) -> Stage:
@@ -259,35 +297,27 @@ def run_search(job: Build, data: Stage, student: Stage, teacher: Stage) -> Stage
 
 def _feasibilities(job: Build) -> list[Any]:
     """h(m̂) of every group size the search may choose, before anything is trained."""
-    from dataclasses import replace
-
-    from edgewright_builder.fit.memory import predict_memory
     from edgewright_builder.stages.search import Feasibility
 
-    m, calibration = job.plan.configuration, load_calibration(job.recipe.serving.engine)
+    m = job.plan.configuration
     largest = job.architecture.largest_group_size()
     wished: list[int] = [size for size in job.recipe.search.space.group_size if size <= largest]
     sizes = wished or [m.group_size]
+    plans = [with_group_size(job.plan, job.architecture, size, job.calibration) for size in sizes]
     return [
-        Feasibility(
-            size,
-            predict_memory(job.architecture, replace(m, group_size=size), calibration).peak_bytes,
-            job.budget_bytes,
-        )
-        for size in sizes
+        Feasibility(plan.configuration.group_size, plan.peak_bound_bytes, job.budget_bytes) for plan in plans
     ]
 
 
-def _choice(job: Build, best: Stage) -> Any:
+def _choice(best: Stage) -> Any:
     from edgewright_builder.stages.search import read_best
 
-    params = json.loads((best.folder / "best.json").read_text(encoding="utf-8"))["params"]
-    return read_best(params, job.plan.configuration.group_size)
+    return read_best(best.folder)
 
 
 def run_finetune(job: Build, data: Stage, student: Stage, teacher: Stage, best: Stage) -> Stage:
     """Stage 5."""
-    recipe, choice = job.recipe, _choice(job, best)
+    recipe, choice = job.recipe, _choice(best)
     inputs = {
         "student": student.output_digest,
         "teacher": teacher.output_digest,
@@ -309,7 +339,7 @@ def run_finetune(job: Build, data: Stage, student: Stage, teacher: Stage, best: 
 
 def run_quantize(job: Build, data: Stage, finetuned: Stage, best: Stage) -> Stage:
     """Stage 6."""
-    sequences, group_size = job.recipe.quantize.calibration_sequences, _choice(job, best).group_size
+    sequences, group_size = job.recipe.quantize.calibration_sequences, _choice(best).group_size
     inputs = {
         "model": finetuned.output_digest,
         "data": data.output_digest,
@@ -326,8 +356,9 @@ def run_quantize(job: Build, data: Stage, finetuned: Stage, best: Stage) -> Stag
         train, _ = split(samples, job.recipe.finetune.validation_fraction, job.recipe.seed)
         calibration = [samples[index] for index in train]
         return quantize(
-            finetuned.folder / "model", calibration, sequences, group_size, folder, job.run.reporter.step
-        )
+            finetuned.folder / "model", calibration, sequences, group_size, job.recipe.seed, folder,
+            job.run.reporter.step,
+        )  # fmt: skip
 
     return job.run.stage("quantize", inputs, work, products=("model",))
 
@@ -343,157 +374,3 @@ def run_export(job: Build, quantized: Stage) -> Stage:
         return export(quantized.folder / "model", embedding_bits, folder)
 
     return job.run.stage("export", inputs, work, products=("engine", "tokenizer"))
-
-
-def _lineage(job: Build, data: Stage, best: Stage) -> dict[str, Any]:
-    """Where the artifact comes from: digests and settings, no paths and no times."""
-    recipe, choice = job.recipe, _choice(job, best)
-    return {
-        "edgewright": __version__,
-        "base": {"model": recipe.student.model, "sha256": model_digest(job.base)},
-        "knowledge_teacher": {
-            "model": recipe.teachers.knowledge.model,
-            "sha256": model_digest(job.knowledge_teacher),
-        },
-        "data_teacher": recipe.teachers.data.model_dump() if recipe.teachers.data else None,
-        "data_sha256": data.output_digest,
-        "data_pairs": data.summary["pairs"],
-        "recipe_sha256": digest_of(_without_paths(recipe)),
-        "hyperparameters": asdict(choice.hyperparameters),
-        "quantization": {
-            "method": "gptq",
-            "bits": 4,
-            "symmetric": True,
-            "group_size": choice.group_size,
-            "calibration_sequences": recipe.quantize.calibration_sequences,
-        },
-        "seed": recipe.seed,
-    }
-
-
-def _without_paths(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as it would read in any folder."""
-    values = recipe.model_dump(mode="json")
-    values["evaluate"]["benchmarks"] = None
-    values["evaluate"]["tasks"] = [Path(task).name for task in recipe.evaluate.tasks]
-    values["data"]["file"] = None if recipe.data.file is None else recipe.data.file.name
-    values["data"]["prompts"] = None if recipe.data.prompts is None else recipe.data.prompts.name
-    return values
-
-
-def run_evaluate(
-    job: Build, student: Stage, finetuned: Stage, exported: Stage, lineage: dict[str, Any]
-) -> Stage:
-    """Stage 8."""
-    recipe = job.recipe
-    models = {
-        "teacher": (job.knowledge_teacher, model_digest(job.knowledge_teacher)),
-        "student": (student.folder / "model", student.output_digest),
-        "finetuned": (finetuned.folder / "model", finetuned.output_digest),
-    }
-    inputs = {
-        "models": {name: digest for name, (_, digest) in models.items()},
-        "exported": exported.output_digest,
-        "tasks": [Path(task).name for task in recipe.evaluate.tasks] or [recipe.task],
-        "limit": recipe.evaluate.limit,
-        "serving": recipe.serving.model_dump(),
-    }
-
-    def work(folder: Path) -> dict[str, Any]:
-        from edgewright_builder.stages.evaluate import EvaluatedModel, evaluate
-        from edgewright_builder.stages.package import draft_manifest, manifest_fields
-        from edgewright_builder.tasks.loading import load_task
-
-        names = recipe.evaluate.tasks or (recipe.task,)
-        tasks = [load_task(name, recipe.evaluate.benchmarks, recipe.evaluate.limit) for name in names]
-        fields = manifest_fields(recipe, job.plan, job.architecture, job.profile.id, lineage)
-        manifest = draft_manifest(exported.folder, fields)
-        evaluated = [EvaluatedModel(name, digest, _opener(path)) for name, (path, digest) in models.items()]
-        evaluated.append(
-            EvaluatedModel("exported", exported.output_digest, _engine_opener(exported.folder, manifest))
-        )
-        result = evaluate(evaluated, tasks, folder, on_progress=job.run.reporter.step)
-        return {
-            f"{task.name} {name}": round(result.results[name, task.name].accuracy().value, 4)
-            for task in tasks
-            for name in (*models, "exported")
-        }
-
-    return job.run.stage("evaluate", inputs, work, products=("results.json",), resumable=True)
-
-
-def _opener(folder: Path) -> Any:
-    """Opens a model on the host as a scorer."""
-
-    @contextmanager
-    def open_model() -> Iterator[Any]:
-        from edgewright_builder.models import load_model, load_tokenizer
-        from edgewright_builder.tasks.local import LocalScorer
-
-        yield LocalScorer(load_model(folder), load_tokenizer(folder))
-
-    return open_model
-
-
-def _engine_opener(tree: Path, manifest: Any) -> Any:
-    """Opens the exported model in the engine that will serve it."""
-
-    @contextmanager
-    def open_engine() -> Iterator[Any]:
-        from edgewright_builder.local_engine import local_engine
-
-        with local_engine(tree, manifest) as engine:
-            yield engine
-
-    return open_engine
-
-
-def run_package(job: Build, data: Stage, exported: Stage, evaluated: Stage, lineage: dict[str, Any]) -> Stage:
-    """Stage 9."""
-    inputs = {
-        "export": exported.output_digest,
-        "evaluate": evaluated.output_digest,
-        "lineage": lineage,
-        "recipe": [job.recipe.name, job.recipe.version, job.recipe.release_counter],
-        "plan": asdict(job.plan),
-        "device": job.profile.id,
-    }
-
-    def work(folder: Path) -> dict[str, Any]:
-        from edgewright_builder.stages.package import manifest_fields, package
-
-        fields = manifest_fields(job.recipe, job.plan, job.architecture, job.profile.id, lineage)
-        fields["golden"] = _golden(job, data, exported, fields)
-        fields["accuracy"] = _accuracies(evaluated.folder)
-        bf16_bytes = job.architecture.with_layers(job.plan.configuration.layers).bf16_bytes
-        return package(exported.folder, fields, job.signing_key, job.run.folder / "artifact", bf16_bytes)
-
-    return job.run.stage("package", inputs, work, products=())
-
-
-def _golden(job: Build, data: Stage, exported: Stage, fields: dict[str, Any]) -> dict[str, Any]:
-    """A greedy completion by the engine that serves, which every board must reproduce."""
-    from edgewright_builder.models import load_tokenizer
-    from edgewright_builder.stages.package import draft_manifest
-    from edgewright_builder.train.samples import chat_texts
-
-    with (data.folder / "data.jsonl").open(encoding="utf-8") as file:
-        prompt, _ = chat_texts(load_tokenizer(job.base), json.loads(file.readline()))
-    with _engine_opener(exported.folder, draft_manifest(exported.folder, fields))() as engine:
-        return {"prompt": prompt, "tokens": list(engine.greedy(prompt, GOLDEN_TOKENS))}
-
-
-def _accuracies(folder: Path) -> list[dict[str, Any]]:
-    """The manifest's accuracy rows, each by its task's own metric."""
-    tasks = json.loads((folder / "results.json").read_text(encoding="utf-8"))["tasks"]
-    return [
-        {
-            "task": name,
-            "model": model,
-            "accuracy": values[task["metric"]]["value"],
-            "standard_error": values[task["metric"]]["standard_error"],
-            "rows": task["rows"],
-        }
-        for name, task in tasks.items()
-        for model, values in task["models"].items()
-    ]

@@ -87,6 +87,16 @@ def _pair(value: Any) -> Any:
 Range = Annotated[Bounds, BeforeValidator(_pair)]
 
 
+SPACE_LIMITS = {
+    "lora_scale": (1e-3, 100.0),
+    "lora_rank": (1.0, 4096.0),
+    "weight_decay": (0.0, 10.0),
+    "learning_rate": (1e-9, 1e2),
+    "temperature": (1e-2, 100.0),
+    "alpha": (0.0, 1.0),
+}
+
+
 class SearchSpace(_Section):
     """Table 1 of the paper, and the optimizer as one more dimension."""
 
@@ -98,6 +108,16 @@ class SearchSpace(_Section):
     alpha: Range = Bounds(low=0.0, high=1.0)  # α
     optimizer: tuple[Optimizer, ...] = Field(default=OPTIMIZERS, min_length=1)
     group_size: tuple[Literal[32, 64, 128], ...] = ()  # empty: the plan's
+
+    @model_validator(mode="after")
+    def _possible(self) -> SearchSpace:
+        for key, (lowest, highest) in SPACE_LIMITS.items():
+            bounds: Bounds = getattr(self, key)
+            if not lowest <= bounds.low <= bounds.high <= highest:
+                raise ValueError(
+                    f"{key} must lie within [{lowest}, {highest}], not [{bounds.low}, {bounds.high}]"
+                )
+        return self
 
 
 class Search(_Section):
@@ -150,7 +170,7 @@ class Recipe(_Section):
     """The whole file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    version: str = "1"
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,49}$")] = "1"
     release_counter: Annotated[int, Field(ge=1)] = 1
     task: str
     seed: int = 0

@@ -93,7 +93,7 @@ def read_stage(folder: Path) -> dict[str, Any] | None:
 
 def _prepare(folder: Path, fingerprint: str, resumable: bool) -> None:
     """Leaves an empty folder, or the unfinished one of the same inputs if the stage can continue."""
-    marker = folder / "started.json"
+    marker = folder / "started"
     same = marker.exists() and marker.read_text(encoding="utf-8") == fingerprint
     if folder.exists() and not (resumable and same and not (folder / "stage.json").exists()):
         shutil.rmtree(folder)

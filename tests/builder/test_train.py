@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,14 +218,17 @@ def run_search(student: Path, data: DistillationData, folder: Path, die_at: int 
     return search(student, data, settings, FINETUNE, [Feasibility(32, 1, 2)], 0, folder, on_progress)
 
 
-def test_a_trial_that_diverges_is_judged_as_knowing_nothing(
+def test_a_search_whose_every_trial_diverges_says_so_and_records_them(
     models: tuple[Path, Path], data: DistillationData, tmp_path: Path
 ) -> None:
-    settings = Search(trials=1, space=SearchSpace.model_validate({"learning_rate": [1e30, 1e31]}))
-    result = search(
-        models[0], data, settings, FINETUNE, [Feasibility(32, 1, 2)], 0, tmp_path, lambda *_: None
+    settings = Search(
+        trials=2, space=SearchSpace.model_validate({"learning_rate": [10.0, 100.0], "lora_scale": [90, 100]})
     )
-    assert result["best"] == pytest.approx(math.log(384))
+    wild = FINETUNE.model_copy(update={"batch_tokens": 32, "warmup_fraction": 0.0})
+    with pytest.raises(RefusedError, match="Every trial diverged"):
+        search(models[0], data, settings, wild, [Feasibility(32, 1, 2)], 0, tmp_path, lambda *_: None)
+    trials = json.loads((tmp_path / "trials.json").read_text(encoding="utf-8"))
+    assert [(trial["state"], trial["value"]) for trial in trials] == [("diverged", None)] * 2
 
 
 def test_a_group_size_over_budget_is_never_tried(

@@ -22,6 +22,11 @@ STOP_GRACE_SECONDS = 3.0
 logger = logging.getLogger(__name__)
 
 
+def tethered() -> list[str]:
+    """The beginning of a command line that makes the command die with this process, also by SIGKILL."""
+    return [sys.executable, "-I", "-S", str(Path(__file__).with_name("tether.py")), str(os.getpid())]
+
+
 class EngineProcess:
     """One child and its process group. Make it with `spawn`."""
 
@@ -40,9 +45,8 @@ class EngineProcess:
 
         To be called from a thread that lives as long as the agent: see `tether`.
         """
-        tether = [sys.executable, "-I", "-S", str(Path(__file__).with_name("tether.py")), str(os.getpid())]
         process = await asyncio.create_subprocess_exec(
-            *tether,
+            *tethered(),
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

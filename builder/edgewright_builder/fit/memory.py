@@ -1,12 +1,13 @@
 """h(m̂): the peak memory of an engine that serves a model, as a pure function.
 
-    weights = linear·(bits + 32/group)/8 + embedding·(bits + 32/32)/8 + norms·4
+    weights = linear·(bits + 32/group)/8 + embedding·(bits + 32/32)/8 [+ embedding·4 if untied] + norms·4
     kv      = 2 · layers · kv_heads · head_dim · 4 · context · concurrency
     act     = slice · (4·(2·hidden + 3·intermediate) + 4·vocab)
     h       = engine_constant + linear_copies·linear + embedding_copies·embedding + norms + kv + act
 
 The weights are those of an ONNX Runtime GenAI export: 4-bit linears with one float32 scale per group, embedding and
-head in blocks of 32. Where the model ties them they are one tensor. KV and activations are
+head in blocks of 32. Where the model ties them they are one tensor; where not, the exporter keeps the embedding itself
+in float32 and quantizes the head. KV and activations are
 float32 on a CPU. `act` is the widest layer of one slice of the prompt plus that slice's logits. The constants come
 from measurements of the running engine, with the error those left (`calibration`).
 """
@@ -90,19 +91,19 @@ def predict_memory(architecture: Architecture, m: Configuration, calibration: Ca
     model = architecture.with_layers(m.layers)
     linear_bits = m.weight_bits + SCALE_BITS / m.group_size
     embedding_bits = m.embedding_bits + SCALE_BITS / EMBEDDING_BLOCK
-    copies = 1 if model.tied_embeddings else 2
+    lookup_table = 0 if model.tied_embeddings else model.embedding_parameters * FLOAT_BYTES
     linear = round(model.linear_parameters * linear_bits / 8)
-    embedding = round(copies * model.embedding_parameters * embedding_bits / 8)
+    head = round(model.embedding_parameters * embedding_bits / 8)
     norm = model.norm_parameters * FLOAT_BYTES
     kv_per_token = 2 * model.layers * model.kv_heads * model.head_dim * FLOAT_BYTES
     per_token = FLOAT_BYTES * (2 * model.hidden_size + 3 * model.intermediate_size + model.vocab_size)
     slice_tokens = min(
         max(1, calibration.logits_bytes_max // (FLOAT_BYTES * model.vocab_size)), m.context_tokens
     )
-    second_copies = (calibration.linear_copies - 1) * linear + (calibration.embedding_copies - 1) * embedding
+    second_copies = (calibration.linear_copies - 1) * linear + (calibration.embedding_copies - 1) * head
     return Memory(
         linear_bytes=linear,
-        embedding_bytes=embedding,
+        embedding_bytes=head + lookup_table,
         norm_bytes=norm,
         kv_cache_bytes=kv_per_token * m.context_tokens * m.concurrency,
         activation_bytes=slice_tokens * per_token,

@@ -7,7 +7,7 @@ order.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgewright_agent.errors import InputError, RefusedError
@@ -45,9 +45,14 @@ class Plan:
     layers_full: int
     expected_accuracy_loss: float
 
+    @property
+    def peak_bound_bytes(self) -> int:
+        """The predicted peak and its error: what must meet the budget."""
+        return self.memory.peak_bytes + self.error_bytes
+
     def fits(self) -> bool:
-        """Whether the predicted peak meets the budget."""
-        return self.memory.peak_bytes <= self.budget_bytes
+        """Whether even the upper end of the prediction meets the budget."""
+        return self.peak_bound_bytes <= self.budget_bytes
 
 
 def make_plan(
@@ -67,6 +72,16 @@ def make_plan(
     if not fitting:
         raise RefusedError(_nothing_fits(min(plans, key=lambda plan: plan.memory.peak_bytes), budget_bytes))
     return min(fitting, key=lambda plan: (plan.expected_accuracy_loss, plan.memory.peak_bytes))
+
+
+def with_group_size(
+    plan: Plan, architecture: Architecture, group_size: int, calibration: Calibration
+) -> Plan:
+    """The same plan at another group size, which the search may choose."""
+    configuration = replace(plan.configuration, group_size=group_size)
+    memory = predict_memory(architecture, configuration, calibration)
+    error_bytes = round(calibration.error_fraction * memory.peak_bytes)
+    return replace(plan, configuration=configuration, memory=memory, error_bytes=error_bytes)
 
 
 def _check(architecture: Architecture, wishes: Wishes) -> None:
@@ -127,7 +142,7 @@ def _nothing_fits(smallest: Plan, budget_bytes: int) -> str:
     m = smallest.configuration
     return (
         f"No configuration meets the budget of {format_bytes(budget_bytes)}. The smallest needs "
-        f"{format_bytes(smallest.memory.peak_bytes)}: {m.layers} of {smallest.layers_full} layers, "
+        f"{format_bytes(smallest.peak_bound_bytes)}: {m.layers} of {smallest.layers_full} layers, "
         f"{m.embedding_bits}-bit embeddings, {m.context_tokens} tokens of context, at an expected accuracy loss of "
         f"{100 * smallest.expected_accuracy_loss:.0f} points before distillation. Raise the budget or shorten "
         "`serving.context_tokens`."

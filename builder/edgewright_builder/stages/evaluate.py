@@ -1,4 +1,4 @@
-"""Stage 7: several models on several tasks, row by row, so that models can be compared in pairs.
+"""Stage 8: several models on several tasks, row by row, so that models can be compared in pairs.
 
 The folder then holds `<model>/<task>.json` for each pair and `results.json` over all. A finished pair is not run again
 unless the model, the rows or the task changed.

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edgewright_agent.engines.process import tethered
 from edgewright_agent.errors import OutsideError
 from edgewright_builder.models import read_config
 from edgewright_builder.run import last_line
@@ -57,7 +58,7 @@ def export(
 
 def _build(checkpoint: Path, options: list[str], out: Path, work: Path) -> None:
     command = [
-        sys.executable, "-m", "onnxruntime_genai.models.builder",
+        *tethered(), sys.executable, "-m", "onnxruntime_genai.models.builder",
         "-i", str(checkpoint), "-o", str(out), "-p", "int4", "-e", "cpu", "-c", str(work / "cache"),
         "--extra_options", *options,
     ]  # fmt: skip

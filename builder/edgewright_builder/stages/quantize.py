@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from edgewright_agent.engines.process import tethered
 from edgewright_agent.errors import OutsideError
 from edgewright_builder.run import last_line, write_json
 from edgewright_builder.train.samples import Sample
@@ -28,14 +30,16 @@ def quantize(
     samples: Sequence[Sample],
     sequences: int,
     group_size: int,
+    seed: int,
     folder: Path,
     on_progress: Callable[[int, int, str], None],
 ) -> dict[str, Any]:
     """Writes `folder/model`: a GPTQ checkpoint (v1, symmetric, no act-order) of `model`.
 
-    Calibrates on the first `sequences` samples, all of them where there are fewer.
+    Calibrates on `sequences` samples drawn by `seed`, all of them where there are fewer.
     """
-    calibration = [list(sample.tokens) for sample in samples[:sequences]]
+    drawn = random.Random(seed).sample(list(samples), min(sequences, len(samples)))  # noqa: S311 - not for secrets
+    calibration = [list(sample.tokens) for sample in drawn]
     job = {
         "model": str(model.resolve()),
         "out": str((folder / "model").resolve()),
@@ -56,8 +60,17 @@ def quantize(
 
 
 def _run_child(work: Path, on_progress: Callable[[int, int, str], None]) -> None:
-    environment = os.environ | {"GPTQMODEL_CPU_WORKERS": "2", "TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, "-m", "edgewright_builder.stages.quantize", str((work / "job.json").resolve())]
+    environment = os.environ | {
+        "GPTQMODEL_CPU_WORKERS": str(max(2, os.cpu_count() or 2)),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    command = [
+        *tethered(),
+        sys.executable,
+        "-m",
+        "edgewright_builder.stages.quantize",
+        str((work / "job.json").resolve()),
+    ]
     with (
         (work / "gptq.log").open("w", encoding="utf-8") as log,
         subprocess.Popen(

@@ -6,6 +6,7 @@ at the trial it was in: a trial's suggestion depends only on the seed and on the
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,12 +16,12 @@ from typing import Any, cast
 
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from torch import nn
 
 from edgewright_agent.errors import RefusedError
 from edgewright_builder.models import load_model
-from edgewright_builder.recipe import Finetune, Optimizer, Search, SearchSpace
+from edgewright_builder.recipe import Finetune, Search, SearchSpace
 from edgewright_builder.run import write_json
 from edgewright_builder.train.distill import (
     DistillationData,
@@ -91,7 +92,7 @@ def search(
     )
     _fail_interrupted(study)
     subset = _subset(data, settings.train_fraction)
-    while (done := len(study.get_trials(states=(TrialState.COMPLETE,)))) < settings.trials:
+    while (done := _finished(study)) < settings.trials:
         study.sampler = _sampler(settings, seed, done)
         trial = study.ask()
         choice = _suggest(trial, settings.space, [candidate.group_size for candidate in feasible])
@@ -108,17 +109,31 @@ def search(
             _trial_progress(on_progress, done, settings),
         )
         _write_trials(study, settings, folder)
-    best = study.best_trial
-    write_json(
-        folder / "best.json", {"params": best.params, "value": best.value, "objective": settings.objective}
-    )
+    _write_trials(study, settings, folder)
+    best = _best_trial(study)
+    choice = _choice(best.params, feasible[0].group_size)
+    write_json(folder / "best.json", {**asdict(choice), "value": best.value, "objective": settings.objective})
     return {"trials": settings.trials, "best": best.value, **best.params}
 
 
-def read_best(params: dict[str, Any], default_group_size: int) -> Choice:
-    """The choice in `best.json`'s params."""
-    values = {key: value for key, value in params.items() if key != "group_size"}
-    return Choice(Hyperparameters(**values), params.get("group_size", default_group_size))
+def read_best(folder: Path) -> Choice:
+    """The choice in `best.json`."""
+    best = json.loads((folder / "best.json").read_text(encoding="utf-8"))
+    return Choice(Hyperparameters(**best["hyperparameters"]), best["group_size"])
+
+
+def _finished(study: optuna.Study) -> int:
+    """How many trials were judged, or diverged; one that was killed counts for nothing."""
+    return sum(
+        trial.state == TrialState.COMPLETE or "diverged" in trial.user_attrs for trial in study.get_trials()
+    )
+
+
+def _best_trial(study: optuna.Study) -> FrozenTrial:
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    if not complete:
+        raise RefusedError("Every trial diverged; lower `search.space.learning_rate`.")
+    return min(complete, key=lambda trial: (cast("float", trial.value), trial.number))
 
 
 def _fail_interrupted(study: optuna.Study) -> None:
@@ -144,22 +159,22 @@ def _admits(space: SearchSpace, fixed: dict[str, Any]) -> bool:
 
 
 def _suggest(trial: Trial, space: SearchSpace, group_sizes: Sequence[int]) -> Choice:
-    hyperparameters = Hyperparameters(
-        optimizer=cast("Optimizer", trial.suggest_categorical("optimizer", list(space.optimizer))),
-        learning_rate=trial.suggest_float(
-            "learning_rate", space.learning_rate.low, space.learning_rate.high, log=True
-        ),
-        weight_decay=trial.suggest_float("weight_decay", space.weight_decay.low, space.weight_decay.high),
-        lora_rank=trial.suggest_int(
-            "lora_rank", int(space.lora_rank.low), int(space.lora_rank.high), step=RANK_STEP
-        ),
-        lora_scale=trial.suggest_float("lora_scale", space.lora_scale.low, space.lora_scale.high),
-        temperature=trial.suggest_float("temperature", space.temperature.low, space.temperature.high),
-        alpha=trial.suggest_float("alpha", space.alpha.low, space.alpha.high),
-    )
+    trial.suggest_categorical("optimizer", list(space.optimizer))
+    trial.suggest_float("learning_rate", space.learning_rate.low, space.learning_rate.high, log=True)
+    trial.suggest_float("weight_decay", space.weight_decay.low, space.weight_decay.high)
+    trial.suggest_int("lora_rank", int(space.lora_rank.low), int(space.lora_rank.high), step=RANK_STEP)
+    trial.suggest_float("lora_scale", space.lora_scale.low, space.lora_scale.high)
+    trial.suggest_float("temperature", space.temperature.low, space.temperature.high)
+    trial.suggest_float("alpha", space.alpha.low, space.alpha.high)
     if len(group_sizes) > 1:
-        return Choice(hyperparameters, trial.suggest_categorical("group_size", list(group_sizes)))
-    return Choice(hyperparameters, group_sizes[0])
+        trial.suggest_categorical("group_size", list(group_sizes))
+    return _choice(trial.params, group_sizes[0])
+
+
+def _choice(params: dict[str, Any], only_group_size: int) -> Choice:
+    """A trial's parameters, the group size being one where there is no choice of it."""
+    values = {key: value for key, value in params.items() if key != "group_size"}
+    return Choice(Hyperparameters(**values), params.get("group_size", only_group_size))
 
 
 def _require_feasible(group_size: int, feasible: Sequence[Feasibility]) -> None:
@@ -195,12 +210,10 @@ def _run_trial(
         train_epoch(adapted, data, choice.hyperparameters, finetune, seed, on_step)
         value = _judge(merge_lora(adapted), data, choice, settings, finetune)
     except DivergedError as error:
-        value = math.log(
-            len(data.teacher_head)
-        )  # what knowing nothing would give, so that the sampler learns
         trial.set_user_attr("diverged", str(error))
+        study.tell(trial, state=TrialState.FAIL)
+        return
     trial.set_user_attr("seconds", round(time.monotonic() - started, 1))
-    trial.set_user_attr("hyperparameters", asdict(choice.hyperparameters))
     study.tell(trial, value)
 
 
@@ -230,11 +243,17 @@ def _trial_progress(
     return on_step
 
 
+def _state(trial: FrozenTrial) -> str:
+    if trial.state == TrialState.COMPLETE:
+        return "complete"
+    return "diverged" if "diverged" in trial.user_attrs else "interrupted"
+
+
 def _write_trials(study: optuna.Study, settings: Search, folder: Path) -> None:
     rows = [
         {
             "number": trial.number,
-            "state": "complete" if trial.state == TrialState.COMPLETE else "failed",
+            "state": _state(trial),
             "value": trial.value,
             "params": trial.params,
             "seconds": trial.user_attrs.get("seconds"),

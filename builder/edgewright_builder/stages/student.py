@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,11 +97,6 @@ def remove_layers(model: nn.Module, dropped: Sequence[int]) -> None:
     for position, layer in enumerate(decoder_layers(model)):
         layer.self_attn.layer_idx = position  # type: ignore[union-attr]
     config.num_hidden_layers = len(kept)
-    if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[index] for index in kept]
-
-
-def read_dropped_layers(folder: Path) -> list[int]:
-    """Which layers the stage left out."""
-    dropped: list[int] = json.loads((folder / "influence.json").read_text(encoding="utf-8"))["dropped_layers"]
-    return dropped
+    for key, value in list(config.to_dict().items()):  # layer_types, no_rope_layers: one entry a layer
+        if isinstance(value, list) and len(value) == len(layers):
+            setattr(config, key, [value[index] for index in kept])

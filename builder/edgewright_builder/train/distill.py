@@ -31,7 +31,7 @@ class DistillationData:
     train: Sequence[int]
     validation: Sequence[int]
     teacher_hidden: Callable[[int], Tensor]  # sample index → (counted tokens, teacher's hidden)
-    teacher_head: Tensor  # (vocabulary, teacher's hidden)
+    teacher_head: Tensor  # (vocabulary, teacher's hidden), cut to the rows both models have
     pad_token: int
 
 
@@ -90,7 +90,7 @@ def train_epoch(
     Raises DivergedError when the loss is no longer finite.
     """
     model: nn.Module = adapted.base_model.model  # type: ignore[assignment, union-attr]
-    head, device = output_head(model), next(model.parameters()).device
+    head, device = output_head(model)[: len(data.teacher_head)], next(model.parameters()).device
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(
         hyperparameters.optimizer, parameters, hyperparameters.learning_rate, hyperparameters.weight_decay
@@ -130,7 +130,7 @@ def train_epoch(
 @torch.inference_mode()
 def validation_divergence(model: nn.Module, data: DistillationData, batch_tokens: int) -> Divergence:
     """KL(teacher ‖ model) at T = 1 on the validation samples."""
-    head, device = output_head(model), next(model.parameters()).device
+    head, device = output_head(model)[: len(data.teacher_head)], next(model.parameters()).device
     sums, counts = [], []
     for indices in make_batches(data.samples, data.validation, batch_tokens, seed=None):
         batch = collate(data.samples, indices, data.pad_token, device)
@@ -148,7 +148,7 @@ def validation_loss(
     model: nn.Module, data: DistillationData, hyperparameters: Hyperparameters, batch_tokens: int
 ) -> float:
     """Equation (5) on the validation samples: the paper's objective, incomparable between different α and T."""
-    head, device = output_head(model), next(model.parameters()).device
+    head, device = output_head(model)[: len(data.teacher_head)], next(model.parameters()).device
     total, tokens = 0.0, 0
     for indices in make_batches(data.samples, data.validation, batch_tokens, seed=None):
         batch = collate(data.samples, indices, data.pad_token, device)
