@@ -87,6 +87,8 @@ def command(recipe: Path, run: Path, *more: str) -> list[str]:
         str(recipe),
         "--device",
         "this-host",
+        "--budget",
+        "1GiB",  # this host's own moves with its load, and the plan says what it was
         "-o",
         str(run),
     ]
