@@ -57,8 +57,9 @@ def summary(profile: DeviceProfile) -> dict[str, Any]:
 
 def profiles_table(profiles: list[DeviceProfile]) -> Table:
     """One line for each profile."""
-    table = Table("Profile", title="Device profiles", title_justify="left")
-    for column in ("Memory seen", "Budget", "with desktop", "GB/s"):
+    table = Table(title="Device profiles", title_justify="left")
+    table.add_column("Profile", no_wrap=True)
+    for column in ("Memory seen", "Budget", "GB/s"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("Engines")
     for profile in profiles:
@@ -67,7 +68,6 @@ def profiles_table(profiles: list[DeviceProfile]) -> Table:
             profile.id,
             _mib(facts["memory_seen_bytes"]),
             _mib(facts["budget_bytes"]),
-            _mib(facts["budget_desktop_bytes"]),
             f"{facts['bandwidth_bytes_per_second'] / 1e9:.1f}",
             ", ".join(facts["engines"]),
         )

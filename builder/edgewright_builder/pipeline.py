@@ -81,7 +81,7 @@ def wishes_of(recipe: Recipe, architecture: Architecture) -> Wishes:
         layers = architecture.layers - len(set(student.drop_layers))
     return Wishes(
         context_tokens=recipe.serving.context_tokens,
-        concurrency=recipe.serving.concurrency,
+        concurrency=1,  # the ONNX engine serves one request at a time; others wait
         layers=layers,
         group_size=None if quantize.group_size == "auto" else quantize.group_size,
         embedding_bits=None if quantize.embedding_bits == "auto" else quantize.embedding_bits,

@@ -151,10 +151,9 @@ class Quantize(_Section):
 
 
 class Serving(_Section):
-    """What the board must be able to do at once; the memory prediction holds for this."""
+    """What the board must be able to do; the memory prediction holds for this, one request at a time."""
 
     context_tokens: Annotated[int, Field(ge=64)] = 2048
-    concurrency: Annotated[int, Field(ge=1)] = 1
     engine: Literal["onnxruntime-genai"] = "onnxruntime-genai"
 
 

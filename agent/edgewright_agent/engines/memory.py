@@ -33,7 +33,8 @@ class TreeMemory:
         now = sum(part or 0 for part in parts)
         high_water = self._status(self._pid, "VmHWM") if len(pids) == 1 else 0
         self._peak_bytes = max(self._peak_bytes, now, high_water)
-        return EngineMemory(now, self._peak_bytes, self._measure)
+        measure = "pss, peak rss" if self._measure == "pss" and len(pids) == 1 else self._measure
+        return EngineMemory(now, self._peak_bytes, measure)
 
     def _tree(self) -> list[int]:
         try:

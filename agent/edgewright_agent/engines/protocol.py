@@ -20,7 +20,6 @@ class EngineLimits:
     context_tokens: int  # prompt + generated, of one request
     concurrency: int = 1  # requests served at the same time, where the engine can batch
     threads: int | None = None  # None: one per physical core the process may run on
-    memory_limit_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class EngineMemory:
 
     now_bytes: int
     peak_bytes: int  # since the start of the process
-    measure: str  # how: "pss" shares pages fairly between processes, "rss" counts them in each
+    measure: str  # how: "pss" shares pages fairly between processes, "rss" counts them in each; of now, of the peak
 
 
 class DeathCause(Enum):

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from edgewright_agent.errors import InputError
+from edgewright_builder.models import load_model, load_tokenizer
+from tests.builder.tiny_models import tiny_model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_model().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_whole_model_with_a_tied_head_loads(folder: Path) -> None:
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    assert load_model(folder).get_output_embeddings() is not None  # type: ignore[operator]
+
+
+def test_weights_that_lack_a_tensor_are_refused_naming_it(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        InputError, match=r"lack 1 tensors .*the first is model\.layers\.1\.mlp\.up_proj\.weight"
+    ):
+        load_model(folder)
+
+
+def test_weights_of_another_shape_than_the_configurations_are_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 32}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"do not fit its config\.json"):
+        load_model(folder)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="no readable tokenizer"):
+        load_tokenizer(folder)
