@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgewright_agent.errors import InputError, RefusedError
+from edgewright_agent.errors import InputError
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
 from edgewright_builder.fit.memory import Configuration, load_calibration, predict_memory
 from edgewright_builder.fit.plan import Wishes, make_plan
@@ -67,7 +67,7 @@ def test_a_plan_never_exceeds_its_budget(
     wishes = Wishes(context_tokens=context_tokens, concurrency=1)
     try:
         plan = make_plan(architecture, wishes, budget_mib * 2**20, CALIBRATION)
-    except RefusedError:
+    except InputError:
         return
     assert plan.memory.peak_bytes <= budget_mib * 2**20
 
@@ -77,7 +77,7 @@ def test_a_larger_budget_never_gives_a_worse_plan(budget_mib: int, more_mib: int
     wishes = Wishes(context_tokens=1024, concurrency=1)
     try:
         small = make_plan(SMOL, wishes, budget_mib * 2**20, CALIBRATION)
-    except RefusedError:
+    except InputError:
         return
     large = make_plan(SMOL, wishes, (budget_mib + more_mib) * 2**20, CALIBRATION)
     assert large.expected_accuracy_loss <= small.expected_accuracy_loss
@@ -93,7 +93,7 @@ def test_a_wish_is_kept_or_refused_but_never_changed() -> None:
     wishes = Wishes(2048, 1, layers=20, group_size=32, embedding_bits=8)
     m = make_plan(SMOL, wishes, 2**40, CALIBRATION).configuration
     assert (m.layers, m.group_size, m.embedding_bits) == (20, 32, 8)
-    with pytest.raises(RefusedError, match="The smallest needs"):
+    with pytest.raises(InputError, match="The smallest needs"):
         make_plan(SMOL, wishes, 10 * 2**20, CALIBRATION)
 
 

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from edgewright_agent.errors import InputError
-from edgewright_builder.models import load_model, load_tokenizer
+from edgewright_builder.models import load_model, load_tokenizer, resolve_model
 from tests.builder.tiny_models import tiny_model
 
 
@@ -42,3 +42,14 @@ def test_weights_of_another_shape_than_the_configurations_are_refused(folder: Pa
 def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="no readable tokenizer"):
         load_tokenizer(folder)
+
+
+def test_a_truncated_gguf_is_refused_and_leaves_nothing_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEWRIGHT_CACHE", str(tmp_path / "cache"))
+    weights = tmp_path / "model.gguf"
+    weights.write_bytes(b"GGUF\3\0\0\0" + bytes(40))
+    with pytest.raises(InputError, match=r"model\.gguf could not be read as a model"):
+        resolve_model(str(weights))
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]

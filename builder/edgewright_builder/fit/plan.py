@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from edgewright_agent.errors import InputError, RefusedError
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.errors import InputError
 from edgewright_agent.sizes import format_bytes
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.memory import Calibration, Configuration, Memory, predict_memory
@@ -60,7 +61,7 @@ def make_plan(
 ) -> Plan:
     """The plan with the least expected loss that fits.
 
-    Raises RefusedError naming the smallest budget that would do and what it costs, where nothing fits.
+    Raises InputError naming the smallest budget that would do and what it costs, where nothing fits.
     """
     _check(architecture, wishes)
     plans = [
@@ -70,7 +71,8 @@ def make_plan(
     ]
     fitting = [plan for plan in plans if plan.fits()]
     if not fitting:
-        raise RefusedError(_nothing_fits(min(plans, key=lambda plan: plan.memory.peak_bytes), budget_bytes))
+        smallest = min(plans, key=lambda plan: plan.memory.peak_bytes)
+        raise InputError(_nothing_fits(smallest, budget_bytes), Reason.REASON_MEMORY_BUDGET)
     return min(fitting, key=lambda plan: (plan.expected_accuracy_loss, plan.memory.peak_bytes))
 
 

@@ -7,6 +7,7 @@ process: `python -m edgewright_builder.stages.quantize JOB.json`.
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -55,7 +56,7 @@ def quantize(
         "group_size": group_size,
         "calibration_sequences": len(calibration),
         "calibration_tokens": sum(map(len, calibration)),
-        "mean_layer_loss": sum(losses) / len(losses),
+        "mean_layer_loss": math.fsum(losses) / len(losses),  # in whatever order the workers finished
     }
 
 
