@@ -1,33 +1,34 @@
 # Two commands set everything up on a fresh machine with Python >= 3.10: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/.installed
+BUILDER := .venv/.builder
+DEV := .venv/.dev
 
 .PHONY: demo test test-slow test-crash test-vllm check fix protos clean
 
-demo: $(STAMP) ## the whole road on this machine; BENCHMARKS=DIR evaluates on real ARC-Easy rows
+demo: $(BUILDER) ## the whole road on this machine; BENCHMARKS=DIR evaluates on real ARC-Easy rows
 	scripts/demo
 
-test: $(STAMP) ## the fast tests
+test: $(DEV) ## the fast tests
 	$(BIN)/python -m pytest -m "not slow and not vllm and not crash"
 
-test-slow: $(STAMP) ## the real SmolLM2 and everything that takes minutes
+test-slow: $(DEV) ## the real SmolLM2 and everything that takes minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
-test-crash: $(STAMP) ## builds and agents killed at random points
+test-crash: $(DEV) ## builds and agents killed at random points
 	$(BIN)/python -m pytest -m crash --timeout 3600
 
-test-vllm: $(STAMP) ## needs EDGEWRIGHT_VLLM
+test-vllm: $(DEV) ## needs EDGEWRIGHT_VLLM
 	$(BIN)/python -m pytest -m vllm --timeout 3600
 
-check: $(STAMP) ## format, lint, types, wire contract
+check: $(DEV) ## format, lint, types, wire contract
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/buf lint
 	scripts/gen-protos && git diff --exit-code -- protos
 
-fix: $(STAMP)
+fix: $(DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -37,8 +38,12 @@ protos:
 clean:
 	rm -rf .venv .venv-protos demo-run
 
-$(STAMP): pyproject.toml
+$(BUILDER): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/python -m pip install --quiet -e ".[builder]"
+	touch $@
+
+$(DEV): $(BUILDER)
 	$(BIN)/python -m pip install --quiet -e ".[builder,dev]"
 	touch $@

@@ -155,7 +155,7 @@ def test_credentials_come_from_the_environment_too(tmp_path: Path) -> None:
 def test_status_names_board_budget_and_engines(host: str) -> None:
     text = output("status", host, "--insecure")
     assert text.startswith("board-7 (this-host)\n")
-    assert "  budget: 5.0 GiB\n" in text
+    assert "  budget: 5.00 GiB\n" in text
     assert "  engine fake: 1\n" in text
     assert "  active: none\n" in text
     assert json.loads(output("status", host, "--insecure", "--json"))["budget_bytes"] == str(5 << 30)
