@@ -3,7 +3,7 @@
     python benchmarks/fit_accuracy.py [--layers 15 20 25 30] [--contexts 512 2048 8192] [--write]
 
 Makes models of SmolLM2-135M's shape with random weights (memory does not depend on the values), exports them, starts
-the engine that serves on boards, fills its context and compares the peak of its process tree with the prediction,
+the engine that serves on boards, uses its whole context and compares the peak of its process tree with the prediction,
 with "weights × 1.2" and with "weights + 0.5 GB". `--write` refits the shipped calibration from these points.
 """
 
@@ -129,9 +129,16 @@ def manifest_of(folder: Path, architecture: Architecture, m: Configuration) -> M
 
 
 def peak_memory(tree: Path, manifest: Manifest, context: int) -> EngineMemory:
-    """The engine's memory after its whole context was used once, prompt first, then 16 generated tokens."""
+    """The engine's memory after a short request, its whole context twice, and scoring.
+
+    One request is not enough: buffers of other sizes that came before leave the runtime's arena larger.
+    """
+    full = "the " * (context - 80)
     with local_engine(tree, manifest) as engine:
-        engine.greedy("the " * (context - 32), 16)
+        engine.greedy("the " * 40, 16)
+        for _ in range(2):
+            engine.greedy(full, 64)
+        engine.score([("the " * 60, ["the " * 8, "a " * 12])])
         return engine.engine.memory_bytes()
 
 
