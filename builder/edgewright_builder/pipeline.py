@@ -280,7 +280,7 @@ def run_search(job: Build, data: Stage, student: Stage, teacher: Stage) -> Stage
         "teacher": teacher.output_digest,
         "search": recipe.search.model_dump(),
         "finetune": recipe.finetune.model_dump(),
-        "candidates": [asdict(candidate) for candidate in candidates],
+        "group_sizes": [each.group_size for each in candidates if each.peak_bytes <= each.budget_bytes],
         "seed": recipe.seed,
     }
 
