@@ -10,7 +10,6 @@ from typing import Any
 
 from edgewright_agent.dsse import key_id
 from edgewright_builder.artifact import MANIFEST_NAME
-from edgewright_builder.models import model_digest
 from edgewright_builder.pipeline import Build
 from edgewright_builder.run import Stage, file_sha256
 from edgewright_builder.stages.package import draft_manifest, package
@@ -25,7 +24,7 @@ def run_evaluate(
     settings = job.recipe.evaluate
     names = settings.tasks or (job.recipe.task,)
     models = {
-        "teacher": (job.knowledge_teacher, model_digest(job.knowledge_teacher)),
+        "teacher": (job.knowledge_teacher, job.knowledge_teacher_digest),
         "student": (student.folder / "model", student.output_digest),
         "finetuned": (finetuned.folder / "model", finetuned.output_digest),
     }

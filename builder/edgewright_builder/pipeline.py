@@ -51,6 +51,16 @@ class Build:
         return resolve_model(self.recipe.teachers.knowledge.model)
 
     @cached_property
+    def base_digest(self) -> str:
+        """Of the student before pruning; once, as it reads all weights."""
+        return model_digest(self.base)
+
+    @cached_property
+    def knowledge_teacher_digest(self) -> str:
+        """Of T2; once, as it reads all weights."""
+        return model_digest(self.knowledge_teacher)
+
+    @cached_property
     def architecture(self) -> Architecture:
         """Facts of the student before pruning."""
         return architecture_from_config(read_config(self.base))
@@ -104,8 +114,8 @@ def build(job: Build) -> Stage:
     exported = run_export(job, quantized)
     lineage = {
         "edgewright": __version__,
-        "base_sha256": model_digest(job.base),
-        "knowledge_teacher_sha256": model_digest(job.knowledge_teacher),
+        "base_sha256": job.base_digest,
+        "knowledge_teacher_sha256": job.knowledge_teacher_digest,
         "data_sha256": data.output_digest,
         "data_pairs": data.summary["pairs"],
         "recipe": portable(job.recipe),
@@ -218,7 +228,7 @@ def _samples(job: Build, data: Stage) -> list[Any]:
 def run_student(job: Build, data: Stage) -> Stage:
     """Stage 2."""
     layers, drop_layers = job.plan.configuration.layers, job.recipe.student.drop_layers
-    inputs = {"base": model_digest(job.base), "layers": layers, "drop_layers": drop_layers}
+    inputs = {"base": job.base_digest, "layers": layers, "drop_layers": drop_layers}
     if layers < job.architecture.layers and drop_layers is None:
         inputs["data"] = data.output_digest
 
@@ -234,9 +244,9 @@ def run_teacher(job: Build, data: Stage) -> Stage:
     """Stage 3."""
     finetune = job.recipe.finetune
     inputs = {
-        "teacher": model_digest(job.knowledge_teacher),
+        "teacher": job.knowledge_teacher_digest,
         "data": data.output_digest,
-        "tokenizer": model_digest(job.base),
+        "tokenizer": job.base_digest,
         "samples": [finetune.loss_on, finetune.sequence_tokens, finetune.batch_tokens],
     }
 

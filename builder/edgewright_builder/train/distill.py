@@ -103,15 +103,7 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = hyperparameters.learning_rate * factor
         batch = collate(data.samples, indices, data.pad_token, device)
-        loss = distillation_loss(
-            counted_hidden(model, batch),
-            head,
-            _teacher_hidden(data, indices, device),
-            data.teacher_head,
-            batch.labels,
-            hyperparameters.alpha,
-            hyperparameters.temperature,
-        )
+        loss = _batch_loss(model, head, data, batch, hyperparameters)
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"The loss is {float(loss.detach())} at step {step}; lower the learning rate, "
@@ -152,17 +144,24 @@ def validation_loss(
     total, tokens = 0.0, 0
     for indices in make_batches(data.samples, data.validation, batch_tokens, seed=None):
         batch = collate(data.samples, indices, data.pad_token, device)
-        loss = distillation_loss(
-            counted_hidden(model, batch),
-            head,
-            _teacher_hidden(data, indices, device),
-            data.teacher_head,
-            batch.labels,
-            hyperparameters.alpha,
-            hyperparameters.temperature,
-        )
+        loss = _batch_loss(model, head, data, batch, hyperparameters)
         total, tokens = total + float(loss) * len(batch.labels), tokens + len(batch.labels)
     return total / tokens
+
+
+def _batch_loss(
+    model: nn.Module, head: Tensor, data: DistillationData, batch: Batch, hyperparameters: Hyperparameters
+) -> Tensor:
+    """Equation (5), averaged over the counted tokens of one batch."""
+    return distillation_loss(
+        counted_hidden(model, batch),
+        head,
+        _teacher_hidden(data, batch.indices, batch.input_ids.device),
+        data.teacher_head,
+        batch.labels,
+        hyperparameters.alpha,
+        hyperparameters.temperature,
+    )
 
 
 def _teacher_hidden(data: DistillationData, indices: Sequence[int], device: torch.device) -> Tensor:
