@@ -18,7 +18,7 @@ from rich.console import Console
 
 from edgewright_agent import __version__
 from edgewright_agent.errors import EdgewrightError
-from edgewright_builder import cli_build, cli_device, cli_keys, cli_profiles
+from edgewright_builder import cli_build, cli_device, cli_keys, cli_profiles, cli_push
 
 app = typer.Typer(
     name="edgewright",
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_profiles.app, name="profiles")
 cli_build.register(app)
+cli_push.register(app)
 cli_device.register(app)
 cli_keys.register(app)
 

@@ -13,9 +13,10 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from rich.console import Console
 
-from edgewright_agent.errors import InputError
+from edgewright_agent.errors import InputError, RefusedError
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device.verdict import Verdict
 
 T = TypeVar("T")
 
@@ -79,3 +80,11 @@ def emit(document: dict[str, Any], *, as_json: bool, save: Path | None = None) -
             save.write_text(text + "\n")
         except OSError as error:
             raise InputError(f"{save} can't be written ({error.strerror}).") from error
+
+
+def require_commit(host: str, verdict: Verdict) -> None:
+    """Raises RefusedError if the board did not keep what it was asked to serve."""
+    if verdict.committed:
+        return
+    serving = f"it serves {verdict.active_release[:12]}" if verdict.active_release else "it serves nothing"
+    raise RefusedError(f"{host} did not keep the release ({verdict.message}); {serving}.")

@@ -19,13 +19,14 @@ from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import telemetry_pb2 as telemetry
 from edgewright_agent.address import Address
 from edgewright_agent.errors import InputError, RefusedError
-from edgewright_builder import cli_device, cli_keys
+from edgewright_builder import cli_device, cli_keys, cli_push
 from edgewright_builder.artifact import Artifact
 from tests.builder.artifacts import make_artifact
 from tests.builder.device_simulator import Board, simulated_device
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 app = typer.Typer()
+cli_push.register(app)
 cli_device.register(app)
 cli_keys.register(app)
 
@@ -254,3 +255,44 @@ def test_the_commands_load_nothing_heavy() -> None:
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "[]\n"
     )
+
+
+def fleet_file(folder: Path, *hosts: str) -> Path:
+    path = folder / "fleet.yaml"
+    path.write_text("name: test\ndevices: [" + ", ".join(hosts) + "]\n")
+    return path
+
+
+def test_push_to_a_fleet_says_what_became_of_each_device(
+    host: str, artifact: Artifact, tmp_path: Path
+) -> None:
+    fleet = fleet_file(tmp_path, host)
+    text = output("push", artifact.folder, "--fleet", fleet, "--insecure")
+    assert "wave 1 of 1: 1 device" in text
+    assert f"{host}  committed" in text
+    assert text.endswith("1 committed\n")
+    assert len(list(tmp_path.glob("fleet-*.journal.jsonl"))) == 1
+
+
+def test_push_to_a_fleet_that_is_not_all_updated_is_refused(
+    host: str, board: Board, artifact: Artifact, tmp_path: Path
+) -> None:
+    board.verdict = [
+        deployment.WatchDeploymentResponse(
+            phase=deployment.PHASE_IDLE, outcome=deployment.OUTCOME_ROLLED_BACK, message="too slow"
+        )
+    ]
+    fleet = fleet_file(tmp_path, host, "127.0.0.1:1")
+    result = invoke("push", artifact.folder, "--fleet", fleet, "--insecure", "--json")
+    assert isinstance(result.exception, RefusedError)
+    assert "0 of 2 devices serve the release; stopped: 1 of 1 devices" in str(result.exception)
+    document = json.loads(result.stdout)
+    assert [device["outcome"] for device in document["devices"]] == ["rolled back"]
+    assert document["not_begun"] == ["127.0.0.1:1"]
+
+
+def test_push_needs_boards_from_one_place(host: str, artifact: Artifact, tmp_path: Path) -> None:
+    for arguments in ([], [host, "--fleet", fleet_file(tmp_path, host)]):
+        result = invoke("push", artifact.folder, *arguments, "--insecure")
+        assert isinstance(result.exception, InputError)
+        assert "either as HOST:PORT or with --fleet" in str(result.exception)

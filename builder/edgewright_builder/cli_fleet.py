@@ -1,0 +1,173 @@
+"""Pushing to many boards: the options of a rollout, and the command behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgewright_agent.errors import InputError, RefusedError
+from edgewright_agent.trust import load_public_key
+from edgewright_builder.artifact import Artifact, verify_artifact
+from edgewright_builder.cli_connection import connect, console, emit, run
+from edgewright_builder.device.push import PushResult, push_verified
+from edgewright_builder.fleet.inventory import Device, Inventory, inventory_of_hosts, load_inventory
+from edgewright_builder.fleet.journal import Journal
+from edgewright_builder.fleet.rollout import Report, Settings, roll_out
+from edgewright_builder.fleet.view import RolloutView, print_report, report_document
+from edgewright_builder.fleet.waves import Thresholds, parse_share, wave_ends
+
+PANEL = "Many boards"
+Select = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Only boards with label=value or label!=value. May be repeated.",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
+Wave = Annotated[
+    str, typer.Option(help="Devices reached after each wave, as numbers or shares.", rich_help_panel=PANEL)
+]
+AbortOver = Annotated[
+    str,
+    typer.Option(help="Begin no other device when more than this share has failed.", rich_help_panel=PANEL),
+]
+ProceedAt = Annotated[
+    str, typer.Option(help="Share of a wave that must commit before the next begins.", rich_help_panel=PANEL)
+]
+Parallel = Annotated[int, typer.Option(min=1, max=256, help="Devices at once.", rich_help_panel=PANEL)]
+Timeout = Annotated[
+    float, typer.Option(min=1.0, help="Seconds until a device counts as failed.", rich_help_panel=PANEL)
+]
+JournalFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="What has been done; the same file goes on with it. [default: beside the fleet file]",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
+RetryFailed = Annotated[
+    bool,
+    typer.Option(
+        "--retry-failed",
+        help="Try devices again that failed; a board that denies the release also needs --force.",
+        rich_help_panel=PANEL,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Boards:
+    """Which boards, and how to reach them."""
+
+    hosts: list[str]
+    fleet: Path | None
+    selectors: list[str]
+    credentials: Path | None
+    insecure: bool
+
+
+@dataclass(frozen=True)
+class Waves:
+    """How to go about it, as typed."""
+
+    waves: str
+    abort_over: str
+    proceed_at: str
+    parallel: int
+    timeout_seconds: float
+
+
+@dataclass(frozen=True)
+class JournalOptions:
+    """Where the journal is, and whether its failures are final."""
+
+    path: Path | None
+    retry_failed: bool
+
+
+def push_fleet(
+    folder: Path,
+    boards: Boards,
+    waves: Waves,
+    journal_options: JournalOptions,
+    *,
+    activate: bool,
+    force: bool,
+    as_json: bool,
+    save: Path | None,
+) -> None:
+    """Rolls an artifact out; raises RefusedError if not every device serves it in the end."""
+    out = console(as_json=as_json)
+    inventory = load_inventory(boards.fleet) if boards.fleet else inventory_of_hosts(boards.hosts)
+    devices = inventory.selected(boards.selectors)
+    credentials = _credentials(inventory, boards)
+    artifact = _verified(folder, credentials)
+    settings = _settings(waves, len(devices))
+    journal = Journal.open(
+        _journal_path(journal_options.path, boards.fleet, artifact.digest),
+        artifact.digest,
+        [device.name for device in devices],
+        retry_failed=journal_options.retry_failed,
+    )
+
+    async def update(device: Device) -> PushResult:
+        async with connect(device.host, credentials, boards.insecure) as client:
+            return await push_verified(client, artifact, activate=activate, force=force)
+
+    out.print(_headline(artifact, inventory, devices), markup=False)
+    with RolloutView(out, len(devices), len(settings.wave_ends)).shown() as listener:
+        report = run(
+            roll_out(devices, update, journal, settings, listener),
+            when_stopped="Stopped. The same command goes on from here.",
+        )
+    emit(report_document(report), as_json=as_json, save=save)
+    print_report(out, report)
+    _require_complete(report, len(devices))
+
+
+def _credentials(inventory: Inventory, boards: Boards) -> Path | None:
+    """The command line's credentials come before the fleet file's."""
+    credentials = boards.credentials or inventory.credentials
+    if credentials is None and not boards.insecure:
+        raise InputError(
+            f"The fleet {inventory.name} names no credentials: give --credentials DIR or EDGEWRIGHT_CREDENTIALS."
+        )
+    if credentials is not None and not credentials.is_dir():
+        raise InputError(f"The credentials folder {credentials} does not exist; see `edgewright keys`.")
+    return credentials
+
+
+def _verified(folder: Path, credentials: Path | None) -> Artifact:
+    key = credentials / "release.pub" if credentials is not None else None
+    return verify_artifact(folder, load_public_key(key) if key is not None and key.exists() else None)
+
+
+def _settings(waves: Waves, devices: int) -> Settings:
+    thresholds = Thresholds(parse_share(waves.abort_over), parse_share(waves.proceed_at))
+    return Settings(wave_ends(waves.waves, devices), thresholds, waves.parallel, waves.timeout_seconds)
+
+
+def _journal_path(given: Path | None, fleet: Path | None, release: str) -> Path:
+    if given is not None:
+        return given
+    stem = fleet.with_suffix("") if fleet is not None else Path("push")
+    return stem.with_name(f"{stem.name}-{release[:12]}.journal.jsonl")
+
+
+def _headline(artifact: Artifact, inventory: Inventory, devices: tuple[Device, ...]) -> str:
+    manifest = artifact.manifest
+    boards = f"{len(devices)} of {len(inventory.devices)} devices of {inventory.name}"
+    return f"{manifest.name} {manifest.version} ({artifact.digest[:12]}) to {boards}"
+
+
+def _require_complete(report: Report, devices: int) -> None:
+    if report.complete:
+        return
+    committed = sum(result.outcome.value == "committed" for result in report.results.values())
+    why = f"stopped: {report.stopped}" if report.stopped else "see the devices above"
+    raise RefusedError(f"{committed} of {devices} devices serve the release; {why}.")

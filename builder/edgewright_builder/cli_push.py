@@ -1,0 +1,153 @@
+"""The push command: one artifact to one board, or to many in waves."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from rich.console import Console
+
+from edgewright_agent.errors import InputError
+from edgewright_agent.trust import load_public_key
+from edgewright_builder import cli_fleet
+from edgewright_builder.artifact import open_artifact
+from edgewright_builder.cli_connection import (
+    AsJson,
+    Credentials,
+    Insecure,
+    Save,
+    as_document,
+    connect,
+    console,
+    emit,
+    require_commit,
+    run,
+)
+from edgewright_builder.device import describe, display
+from edgewright_builder.device.push import Listener, PushResult
+from edgewright_builder.device.push import push as push_artifact
+from edgewright_builder.fleet.waves import DEFAULT_WAVES
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the command line."""
+    app.command()(push)
+
+
+def push(
+    artifact: Annotated[
+        Path, typer.Argument(help="The artifact's folder, RUN/artifact.", show_default=False)
+    ],
+    hosts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="HOST:PORT...", help="Where the agents listen.", show_default=False),
+    ] = None,
+    fleet: Annotated[
+        Path | None, typer.Option(help="The boards of this fleet.yaml instead.", show_default=False)
+    ] = None,
+    select: cli_fleet.Select = None,
+    wave: cli_fleet.Wave = DEFAULT_WAVES,
+    abort_over: cli_fleet.AbortOver = "5%",
+    proceed_at: cli_fleet.ProceedAt = "90%",
+    parallel: cli_fleet.Parallel = 8,
+    timeout: cli_fleet.Timeout = 1800.0,
+    journal: cli_fleet.JournalFile = None,
+    retry_failed: cli_fleet.RetryFailed = False,
+    credentials: Credentials = None,
+    insecure: Insecure = False,
+    activate: Annotated[
+        bool, typer.Option("--activate/--no-activate", help="Put it to work, or stage it only.")
+    ] = True,
+    force: Annotated[
+        bool, typer.Option("--force", help="Try a release again that failed here before.")
+    ] = False,
+    as_json: AsJson = False,
+    save: Save = None,
+) -> None:
+    """Send an artifact to a board, or to a fleet in waves, and wait for the boards' verdicts. Resumes."""
+    found = list(hosts or [])
+    if bool(found) == (fleet is not None):
+        raise InputError("Name the boards to push to, either as HOST:PORT or with --fleet FLEET.yaml.")
+    if fleet is None and len(found) == 1:
+        _push_one(artifact, found[0], credentials, insecure, activate, force, as_json, save)
+        return
+    cli_fleet.push_fleet(
+        artifact,
+        cli_fleet.Boards(found, fleet, select or [], credentials, insecure),
+        cli_fleet.Waves(wave, abort_over, proceed_at, parallel, timeout),
+        cli_fleet.JournalOptions(journal, retry_failed),
+        activate=activate,
+        force=force,
+        as_json=as_json,
+        save=save,
+    )
+
+
+def _push_one(
+    artifact: Path,
+    host: str,
+    credentials: Path | None,
+    insecure: bool,
+    activate: bool,
+    force: bool,
+    as_json: bool,
+    save: Path | None,
+) -> None:
+    out = console(as_json=as_json)
+    opened = open_artifact(artifact)
+    out.print(f"{opened.manifest.name} {opened.manifest.version} ({opened.digest[:12]})", markup=False)
+    bar = display.TransferBar(out)
+    listener = Listener(
+        planned=lambda plan: out.print(describe.plan_line(plan), markup=False, soft_wrap=True),
+        sent=bar.update,
+        note=lambda text: out.print(f"  {text}", markup=False, soft_wrap=True),
+    )
+
+    async def work() -> PushResult:
+        async with connect(host, credentials, insecure) as client:
+            with bar.shown():
+                return await push_artifact(
+                    client,
+                    artifact,
+                    public_key_of(credentials),
+                    activate=activate,
+                    force=force,
+                    listener=listener,
+                )
+
+    result = run(work(), when_stopped="Stopped. Push again to go on from here.")
+    emit(_push_document(result), as_json=as_json, save=save)
+    _print_push(out, result)
+    if result.verdict is not None:
+        require_commit(host, result.verdict)
+
+
+def _push_document(result: PushResult) -> dict[str, Any]:
+    fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    return fields | {
+        "plan": dataclasses.asdict(result.plan),
+        "memory": as_document(result.memory),
+        "verdict": dataclasses.asdict(result.verdict) if result.verdict is not None else None,
+    }
+
+
+def _print_push(out: Console, result: PushResult) -> None:
+    for line in describe.push_lines(result):
+        out.print(line)
+    if result.verdict is None:
+        out.print("staged; not activated")
+        return
+    if result.verdict.probes:
+        display.table(
+            out, describe.PROBE_COLUMNS, [describe.probe_row(probe) for probe in result.verdict.probes]
+        )
+    out.print(f"{result.verdict.outcome.replace('_', ' ')}: {result.verdict.message}", markup=False)
+
+
+def public_key_of(credentials: Path | None) -> Ed25519PublicKey | None:
+    """The key the artifact must be signed with, where this machine knows it; the board checks in any case."""
+    path = credentials / "release.pub" if credentials is not None else None
+    return load_public_key(path) if path is not None and path.exists() else None

@@ -1,0 +1,116 @@
+"""`fleet.yaml`: which boards there are, and what distinguishes them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from edgewright_agent.errors import InputError
+from edgewright_builder.device.channel import parse_address
+
+DEVICES_MAX = 10_000
+Label = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^=,!\s]+$")]
+
+
+class Device(BaseModel):
+    """One board of the fleet."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str  # HOST:PORT
+    name: Label = ""  # the host unless said otherwise; unique in the fleet
+    labels: dict[Label, Label] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_host(cls, value: Any) -> Any:
+        """A device may be written as its HOST:PORT alone; its name is then the host."""
+        fields = {"host": value} if isinstance(value, str) else value
+        return {"name": fields.get("host"), **fields} if isinstance(fields, dict) else fields
+
+
+class Inventory(BaseModel):
+    """The boards of one fleet and the folder of credentials that reaches them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Label
+    devices: tuple[Device, ...] = Field(min_length=1, max_length=DEVICES_MAX)
+    credentials: Path | None = None  # relative to the file
+
+    def selected(self, selectors: Sequence[str]) -> tuple[Device, ...]:
+        """The devices that meet every selector, `label=value` or `label!=value`, in the order of the file.
+
+        Raises InputError for a malformed selector, an unknown label, and where no device is left.
+        """
+        rules = [_parse_selector(selector, self._label_names()) for selector in selectors]
+        chosen = tuple(
+            device
+            for device in self.devices
+            if all((device.labels.get(label) == value) is wanted for label, value, wanted in rules)
+        )
+        if not chosen:
+            raise InputError(f"No device of {self.name} meets {' and '.join(selectors)}.")
+        return chosen
+
+    def _label_names(self) -> set[str]:
+        return {label for device in self.devices for label in device.labels}
+
+
+def load_inventory(path: Path) -> Inventory:
+    """Reads and checks a fleet file; raises InputError naming the key that is wrong."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"The fleet file {path} can't be read ({error.strerror}).") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"The fleet file {path} is not YAML: {error}") from None
+    try:
+        inventory = Inventory.model_validate(document)
+    except ValidationError as error:
+        raise InputError(f"The fleet file {path} is wrong at {_first_error(error)}.") from None
+    _check_devices(path, inventory)
+    if inventory.credentials is None:
+        return inventory
+    return inventory.model_copy(update={"credentials": path.parent / inventory.credentials})
+
+
+def inventory_of_hosts(hosts: Iterable[str]) -> Inventory:
+    """The inventory of boards named on the command line."""
+    inventory = Inventory(name="hosts", devices=tuple(Device(host=host, name=host) for host in hosts))
+    _check_devices(Path("command line"), inventory)
+    return inventory
+
+
+def _check_devices(path: Path, inventory: Inventory) -> None:
+    seen: dict[str, str] = {}
+    for device in inventory.devices:
+        parse_address(device.host)
+        for kind, value in (("name", device.name), ("host", device.host)):
+            if f"{kind} {value}" in seen:
+                raise InputError(f"{path} names the {kind} {value} twice; each device needs its own.")
+            seen[f"{kind} {value}"] = value
+
+
+def _parse_selector(text: str, labels: set[str]) -> tuple[str, str, bool]:
+    label, equals, value = text.partition("=")
+    wanted = not label.endswith("!")
+    label = label.removesuffix("!").strip()
+    if not equals or not label or not value.strip():
+        raise InputError(f"The selector {text!r} is not of the form label=value or label!=value.")
+    if label not in labels:
+        near = difflib.get_close_matches(label, labels, 1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(labels)) or 'none'}."
+        raise InputError(f"No device of the fleet has the label {label!r}{hint}")
+    return label, value.strip(), wanted
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "its top level"
+    return f"{where}: {first['msg']}"

@@ -1,0 +1,120 @@
+"""The rollout's memory: one line of JSON per event, on disk before the rollout goes on.
+
+A host that dies in the middle of a night's rollout is started again with the same journal and goes on: devices that
+committed are left alone, those that failed stay failed, the rest is tried.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgewright_agent.errors import InputError
+from edgewright_builder.fleet.waves import FAILURES, Outcome
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one device ended."""
+
+    device: str  # its name
+    outcome: Outcome
+    message: str
+    release: str  # that the device serves now, in hex; empty if none or unknown
+    sent_bytes: int
+    seconds: float
+
+    @property
+    def settled(self) -> bool:
+        """Whether going on with the rollout leaves this device alone."""
+        return self.outcome is Outcome.COMMITTED or self.outcome in FAILURES
+
+
+class Journal:
+    """Results of one release on one fleet, kept in an append-only file."""
+
+    def __init__(self, path: Path, results: dict[str, Result]) -> None:
+        self._path = path
+        self.results = results  # the last of each device
+
+    @classmethod
+    def open(cls, path: Path, release: str, devices: Sequence[str], *, retry_failed: bool = False) -> Journal:
+        """Begins a journal, or goes on with one of the same release, its failures forgotten if they are to be retried.
+
+        Raises InputError if the file is another release's, or no journal. A torn last line, as a power cut leaves it,
+        is dropped.
+        """
+        if not path.exists():
+            journal = cls(path, {})
+            journal._append({"release": release, "devices": list(devices), "time": time.time()})
+            return journal
+        header, *events = _read(path)
+        if header.get("release") != release:
+            raise InputError(
+                f"{path} is the journal of release {str(header.get('release'))[:12]}, not of {release[:12]}; "
+                "name another with --journal."
+            )
+        results = {result.device: result for result in map(_result, events)}
+        if retry_failed:
+            results = {name: each for name, each in results.items() if each.outcome not in FAILURES}
+        return cls(path, results)
+
+    def record(self, result: Result) -> None:
+        """Keeps a result, durably."""
+        self.results[result.device] = result
+        self._append({**vars(result), "outcome": result.outcome.value, "time": time.time()})
+
+    def _append(self, event: Mapping[str, Any]) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(event, ensure_ascii=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(f"The journal {self._path} can't be written ({error.strerror}).") from None
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The journal {path} can't be read ({error}).") from None
+    whole, newline, torn = text.rpartition("\n")
+    if torn:
+        _write_whole(path, whole + newline)
+    try:
+        events = [json.loads(line) for line in whole.splitlines()]
+        if not all(isinstance(event, dict) for event in events) or "release" not in events[0]:
+            raise ValueError("it does not begin with a release")
+        for event in events[1:]:
+            _result(event)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{path} is not the journal of a rollout ({error}).") from None
+    return events
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Takes a torn line away, so that the next event begins a line of its own."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _result(event: Mapping[str, Any]) -> Result:
+    return Result(
+        device=str(event["device"]),
+        outcome=Outcome(event["outcome"]),
+        message=str(event["message"]),
+        release=str(event["release"]),
+        sent_bytes=int(event["sent_bytes"]),
+        seconds=float(event["seconds"]),
+    )

@@ -1,0 +1,148 @@
+"""Follows the waves: a bounded number of devices at once, each with a time limit, until done or stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+
+from edgewright_agent.errors import BusyError, EdgewrightError, OutsideError
+from edgewright_builder.device.push import PushResult
+from edgewright_builder.fleet.inventory import Device
+from edgewright_builder.fleet.journal import Journal, Result
+from edgewright_builder.fleet.waves import Outcome, Thresholds, abort_reason, hold_reason
+
+Update = Callable[[Device], Awaitable[PushResult]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a rollout goes about it."""
+
+    wave_ends: Sequence[int]
+    thresholds: Thresholds
+    parallel: int  # devices at once
+    timeout_seconds: float  # for one device
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who watches."""
+
+    wave_begins: Callable[[int, int], None] = lambda number, devices: None
+    device_begins: Callable[[Device], None] = lambda device: None
+    device_ended: Callable[[Device, Result], None] = lambda device, result: None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a fleet."""
+
+    results: dict[str, Result]  # by device name, of those that were attempted
+    untouched: tuple[str, ...]  # names of devices never begun
+    stopped: str | None  # why the rollout did not reach every device
+
+    @property
+    def complete(self) -> bool:
+        """Whether every device of the rollout serves the release."""
+        return not self.untouched and all(
+            result.outcome is Outcome.COMMITTED for result in self.results.values()
+        )
+
+
+async def roll_out(
+    devices: Sequence[Device],
+    update: Update,
+    journal: Journal,
+    settings: Settings,
+    listener: Listener = Listener(),
+) -> Report:
+    """Updates the devices in waves; what the journal holds from an earlier attempt counts as done here.
+
+    A failed device never raises: it is in the report. When the error threshold is passed, devices under way are
+    finished (half an update helps nobody) and no other is begun.
+    """
+    rollout = _Rollout(update, journal, settings, listener)
+    begin, stopped = 0, None
+    for number, end in enumerate(settings.wave_ends, 1):
+        wave = devices[begin:end]
+        listener.wave_begins(number, len(wave))
+        stopped = await rollout.wave(wave)
+        if stopped is None and end < len(devices):
+            stopped = hold_reason(rollout.outcomes(wave), settings.thresholds)
+        if stopped is not None:
+            break
+        begin = end
+    names = [device.name for device in devices]
+    results = {name: journal.results[name] for name in names if name in journal.results}
+    return Report(results, tuple(name for name in names if name not in results), stopped)
+
+
+class _Rollout:
+    def __init__(self, update: Update, journal: Journal, settings: Settings, listener: Listener) -> None:
+        self._update = update
+        self._journal = journal
+        self._settings = settings
+        self._listener = listener
+        self._attempted: list[str] = []
+
+    async def wave(self, devices: Sequence[Device]) -> str | None:
+        """Updates one wave; returns why the rollout must stop, or None."""
+        settled = [device for device in devices if self._is_settled(device)]
+        self._attempted += [device.name for device in settled]
+        waiting = [device for device in devices if device not in settled]
+        await asyncio.gather(*(self._worker(waiting) for _ in range(self._settings.parallel)))
+        return self._abort_reason()
+
+    def outcomes(self, devices: Sequence[Device]) -> list[Outcome]:
+        """How the devices of a finished wave ended."""
+        return [self._journal.results[device.name].outcome for device in devices]
+
+    def _is_settled(self, device: Device) -> bool:
+        result = self._journal.results.get(device.name)
+        return result is not None and result.settled
+
+    async def _worker(self, waiting: list[Device]) -> None:
+        """Takes one device after another until none waits or the error threshold is passed."""
+        while waiting and self._abort_reason() is None:
+            device = waiting.pop(0)
+            self._listener.device_begins(device)
+            result = await self._result(device)
+            self._journal.record(result)
+            self._attempted.append(device.name)
+            self._listener.device_ended(device, result)
+
+    def _abort_reason(self) -> str | None:
+        outcomes = [self._journal.results[name].outcome for name in self._attempted]
+        return abort_reason(outcomes, self._settings.thresholds)
+
+    async def _result(self, device: Device) -> Result:
+        begin = time.monotonic()
+        limit_seconds = self._settings.timeout_seconds
+        try:
+            result = _of_push(device, await asyncio.wait_for(self._update(device), limit_seconds))
+        except asyncio.TimeoutError:
+            message = f"no verdict within {limit_seconds:g} s; ask its status"
+            result = _without_verdict(device, Outcome.TIMED_OUT, message)
+        except EdgewrightError as error:
+            result = _without_verdict(device, _outcome_of(error), str(error))
+        return replace(result, seconds=time.monotonic() - begin)
+
+
+def _outcome_of(error: EdgewrightError) -> Outcome:
+    if isinstance(error, OutsideError):
+        return Outcome.UNREACHABLE
+    return Outcome.BUSY if isinstance(error, BusyError) else Outcome.REFUSED
+
+
+def _without_verdict(device: Device, outcome: Outcome, message: str) -> Result:
+    return Result(device.name, outcome, message, release="", sent_bytes=0, seconds=0.0)
+
+
+def _of_push(device: Device, pushed: PushResult) -> Result:
+    verdict = pushed.verdict
+    if verdict is None:
+        return Result(device.name, Outcome.COMMITTED, "staged; not activated", "", pushed.sent_bytes, 0.0)
+    outcome = Outcome.COMMITTED if verdict.committed else Outcome.ROLLED_BACK
+    return Result(device.name, outcome, verdict.message, verdict.active_release, pushed.sent_bytes, 0.0)

@@ -1,0 +1,101 @@
+"""A rollout as people watch it: a bar on a terminal, a line per device elsewhere, and a summary at the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from edgewright_agent.sizes import format_bytes
+from edgewright_builder.device import display
+from edgewright_builder.fleet.inventory import Device
+from edgewright_builder.fleet.journal import Result
+from edgewright_builder.fleet.rollout import Listener, Report
+from edgewright_builder.fleet.waves import Outcome
+
+COLUMNS = ("device", "outcome", "serves", "sent", "seconds", "message")
+ROWS_MAX = 25  # above this the summary names only the devices that did not commit
+UNDER_WAY_MAX = 3
+
+
+class RolloutView:
+    """Shows a rollout on `console`."""
+
+    def __init__(self, console: Console, devices: int, waves: int) -> None:
+        self._console = console
+        self._waves = waves
+        self._under_way: list[str] = []
+        self._bar = Progress(
+            TextColumn("  {task.fields[wave]}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}"),
+            TimeElapsedColumn(), console=console, transient=True,
+        )  # fmt: skip
+        self._task = self._bar.add_task("rollout", total=devices, wave="", now="")
+
+    @contextmanager
+    def shown(self) -> Iterator[Listener]:
+        """While the context is open; what it gives is the rollout's listener."""
+        listener = Listener(self._wave_begins, self._device_begins, self._device_ended)
+        if not self._console.is_terminal:
+            yield listener
+            return
+        with self._bar:
+            yield listener
+
+    def _wave_begins(self, number: int, devices: int) -> None:
+        wave = f"wave {number} of {self._waves}"
+        self._bar.update(self._task, wave=wave)
+        self._console.print(f"{wave}: {devices} {'device' if devices == 1 else 'devices'}", markup=False)
+
+    def _device_begins(self, device: Device) -> None:
+        self._under_way.append(device.name)
+        self._show_under_way()
+
+    def _device_ended(self, device: Device, result: Result) -> None:
+        self._under_way.remove(device.name)
+        self._show_under_way()
+        self._bar.advance(self._task)
+        colour = "green" if result.outcome is Outcome.COMMITTED else "red"
+        line = f"  {escape(device.name)}  [{colour}]{result.outcome.value}[/]  {result.seconds:.1f} s"
+        detail = "" if result.outcome is Outcome.COMMITTED else f"  {escape(result.message)}"
+        self._console.print(line + detail, soft_wrap=True)
+
+    def _show_under_way(self) -> None:
+        more = len(self._under_way) - UNDER_WAY_MAX
+        names = ", ".join(self._under_way[:UNDER_WAY_MAX]) + (f" and {more} more" if more > 0 else "")
+        self._bar.update(self._task, now=names)
+
+
+def print_report(console: Console, report: Report) -> None:
+    """The summary: how many of each outcome, and a row per device (of a large fleet: per device that needs a look)."""
+    results = list(report.results.values())
+    shown = results
+    if len(results) > ROWS_MAX:
+        shown = [result for result in results if result.outcome is not Outcome.COMMITTED]
+    if shown:
+        display.table(console, COLUMNS, [_row(result) for result in shown])
+    counts = Counter(result.outcome.value for result in results)
+    if report.untouched:
+        counts["not begun"] = len(report.untouched)
+    console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+
+
+def report_document(report: Report) -> dict[str, Any]:
+    """The report for scripts."""
+    return {
+        "complete": report.complete,
+        "stopped": report.stopped,
+        "devices": [{**vars(result), "outcome": result.outcome.value} for result in report.results.values()],
+        "not_begun": list(report.untouched),
+    }
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    return (
+        result.device, result.outcome.value, result.release[:12] or "-", format_bytes(result.sent_bytes),
+        f"{result.seconds:.1f}", result.message,
+    )  # fmt: skip
