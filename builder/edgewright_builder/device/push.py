@@ -82,6 +82,26 @@ async def push(
     here: the verdict says so.
     """
     artifact = await asyncio.to_thread(verify_artifact, folder, public_key)
+    return await push_verified(
+        client,
+        artifact,
+        activate=activate,
+        force=force,
+        patience_seconds=patience_seconds,
+        listener=listener,
+    )
+
+
+async def push_verified(
+    client: DeviceClient,
+    artifact: Artifact,
+    *,
+    activate: bool = True,
+    force: bool = False,
+    patience_seconds: float = 90.0,
+    listener: Listener = Listener(),
+) -> PushResult:
+    """`push` of an artifact that was verified before, as for the second board of a fleet."""
     upload = Upload(client, artifact, Patience(patience_seconds), listener)
     plan = await upload.plan()
     listener.planned(plan)
