@@ -26,7 +26,8 @@ DEVICES = 12
 ROLLED_BACK = [
     deployment.WatchDeploymentResponse(
         phase=deployment.PHASE_IDLE, outcome=deployment.OUTCOME_ROLLED_BACK, active_release=b"\7" * 32,
-        message="the golden prompt gave other tokens",
+        message="rolled back to 070707070707",
+        probes=[deployment.ProbeResult(name="golden_prompt", required=True, detail="other tokens")],
     )
 ]  # fmt: skip
 
@@ -103,7 +104,7 @@ async def test_a_bad_first_wave_stops_the_rollout_and_leaves_the_rest_alone(flee
     assert not report.complete
     assert report.stopped == "1 of 1 devices did not keep the release (100 %, the limit is 5 %)"
     assert outcomes(report) == {"d0": Outcome.ROLLED_BACK}
-    assert report.results["d0"].message == "the golden prompt gave other tokens"
+    assert report.results["d0"].message == "rolled back to 070707070707; golden_prompt: other tokens"
     assert len(report.untouched) == DEVICES - 1
     assert fleet.updated() == [0]
 

@@ -145,4 +145,8 @@ def _of_push(device: Device, pushed: PushResult) -> Result:
     if verdict is None:
         return Result(device.name, Outcome.COMMITTED, "staged; not activated", "", pushed.sent_bytes, 0.0)
     outcome = Outcome.COMMITTED if verdict.committed else Outcome.ROLLED_BACK
-    return Result(device.name, outcome, verdict.message, verdict.active_release, pushed.sent_bytes, 0.0)
+    failed = [
+        f"{probe.name}: {probe.detail}" for probe in verdict.probes if probe.required and not probe.passed
+    ]
+    message = "; ".join([verdict.message, *failed])
+    return Result(device.name, outcome, message, verdict.active_release, pushed.sent_bytes, 0.0)
