@@ -1,10 +1,11 @@
-"""How close a cold push comes to the wire: `python benchmarks/push.py [--size-mib 512] [--rounds 5]`.
+"""How close a cold push comes to the wire: `python benchmarks/push.py [--sizes-mib 64 256 1024] [--rounds 5]`.
 
-Alternates, over loopback without TLS, with a real agent in a process of its own and an empty store each time:
-  push   find missing, send, verify each chunk and the whole, fsync, stage (the model's engine is not started)
-  bare   a gRPC client stream of the same bytes in messages of the same size to a server that drops them
+Alternates, over loopback, with a real agent in a process of its own and an empty store each time:
+  push   ask, send, verify each chunk, fsync, publish, stage (the model's engine is not started)
+  bare   a gRPC client stream of the same bytes in messages of the same size to a process that drops them
   disk   a write and an fsync of the same bytes to the same disk, which no push can beat
-Prints medians, their ratio, and the agent's peak memory over idle during the upload.
+each with mutual TLS, as boards are reached, and without. What was written before is synced before a clock starts.
+Then, once: a second identical push, a push whose agent is killed half-way, and the agent's memory for a large file.
 """
 
 from __future__ import annotations
@@ -12,28 +13,32 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import psutil
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from bare_stream import time_stream
 
 from edgewright_agent.address import Address
 from edgewright_builder.artifact import Artifact, open_artifact, write_artifact
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.push import PART_BYTES, push
+from edgewright_builder.device.parts import PART_BYTES
+from edgewright_builder.device.push import Listener, PushResult, push_verified
+from edgewright_builder.key_files import load_signing_key
+from edgewright_builder.keys import create_credentials
 
 MIB = 1024 * 1024
-METHOD = "/benchmark.Sink/Write"
+HERE = Path(__file__).parent
+MODEL = "engine/model.bin"
 FIELDS: dict[str, Any] = {
     "name": "random", "version": "1", "device_profiles": ("this-host",), "engine": {"kind": "fake"},
     "model": {
@@ -45,21 +50,59 @@ FIELDS: dict[str, Any] = {
 }  # fmt: skip
 
 
-async def serve_sink() -> None:
-    """The bare server: counts bytes and drops them. Prints its address and serves until it is killed."""
+@dataclass(frozen=True)
+class Pushed:
+    """One push and what it cost the agent."""
 
-    async def write(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        return str(sum([len(data) async for data in requests])).encode()
+    result: PushResult
+    growth_bytes: int  # peak over idle
+    agent_cpu_seconds: float
 
-    handler = grpc.method_handlers_generic_handler(
-        "benchmark.Sink", {"Write": grpc.stream_unary_rpc_method_handler(write)}
-    )
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers([handler])
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(f"serving on 127.0.0.1:{port}", flush=True)
-    await server.wait_for_termination()
+    @property
+    def seconds(self) -> float:
+        """From the first question to the staged release."""
+        return self.result.transfer_seconds
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where things lie, and whether TLS is spoken."""
+
+    folder: Path
+    credentials: Path | None  # None: no TLS
+
+    def start_agent(self, store: str, listen: str = "localhost:0") -> tuple[subprocess.Popen[str], Address]:
+        """An agent over this store, once it listens."""
+        keys = self.folder / "credentials"
+        tls = (
+            ["--insecure"]
+            if self.credentials is None
+            else [
+                f"--tls-cert={keys / 'agent.pem'}",
+                f"--tls-key={keys / 'agent.key'}",
+                f"--tls-ca={keys / 'ca.pem'}",
+            ]
+        )
+        return start(
+            str(Path(sys.executable).with_name("edgewright-agent")), "serve", "--profile", "this-host",
+            "--store", str(self.folder / store), "--listen", listen, *tls, "--trust", str(keys / "release.pub"),
+        )  # fmt: skip
+
+    def start_sink(self) -> tuple[subprocess.Popen[str], Address]:
+        """The bare server, once it listens."""
+        credentials = [str(self.credentials)] if self.credentials is not None else []
+        return start(sys.executable, str(HERE / "bare_stream.py"), *credentials)
+
+    def artifact(self, size_bytes: int) -> Artifact:
+        """Random bytes, signed."""
+        folder, model = self.folder / "artifact", self.folder / "model.bin"
+        with model.open("wb") as file:
+            for _ in range(size_bytes // MIB):
+                file.write(os.urandom(MIB))
+        key = load_signing_key(self.folder / "credentials" / "release.key")
+        write_artifact(folder, {MODEL: model}, FIELDS, key)
+        model.unlink()
+        return open_artifact(folder)
 
 
 def start(*command: str) -> tuple[subprocess.Popen[str], Address]:
@@ -72,105 +115,141 @@ def start(*command: str) -> tuple[subprocess.Popen[str], Address]:
     return process, parse_address(words[-1])
 
 
-async def time_bare(address: Address, path: Path) -> float:
-    """Seconds to stream a file to the sink."""
-
-    async def parts() -> AsyncIterator[bytes]:
-        with path.open("rb") as source:
-            while data := source.read(PART_BYTES):
-                yield data
-
-    async with grpc.aio.insecure_channel(str(address)) as channel:
-        begin = time.perf_counter()
-        method: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(METHOD)
-        assert int(await method(parts())) == path.stat().st_size
-        return time.perf_counter() - begin
+def stop(process: subprocess.Popen[str]) -> None:
+    """Ends a server process."""
+    process.terminate()
+    process.wait()
 
 
-async def time_push(address: Address, artifact: Artifact, process: psutil.Process) -> tuple[float, int]:
-    """(seconds from the first question to the staged release, agent's peak memory over idle in bytes)."""
-    idle_bytes, peak_bytes = process.memory_info().rss, 0
+async def time_push(bench: Bench, address: Address, artifact: Artifact, agent: int) -> Pushed:
+    """A push over a connection that stands, as the bare stream's does."""
+    process = psutil.Process(agent)
+    async with DeviceClient(address, bench.credentials) as client:
+        await client.get_device()
+        idle_bytes, peak_bytes, before = process.memory_info().rss, 0, process.cpu_times()
 
-    async def sample() -> None:
-        nonlocal peak_bytes
-        while True:
-            peak_bytes = max(peak_bytes, process.memory_info().rss)
-            await asyncio.sleep(0.02)
+        async def sample() -> None:
+            nonlocal peak_bytes
+            while True:
+                peak_bytes = max(peak_bytes, process.memory_info().rss)
+                await asyncio.sleep(0.02)
 
-    sampling = asyncio.create_task(sample())
-    async with DeviceClient(address, None) as client:
-        await client.get_snapshot()  # the connection stands, as it does for the bare stream's second message
-        result = await push(client, artifact.folder, None, activate=False)
-    sampling.cancel()
-    assert result.sent_bytes == artifact.manifest.size_bytes
-    return result.transfer_seconds, peak_bytes - idle_bytes
+        sampling = asyncio.create_task(sample())
+        result = await push_verified(client, artifact, activate=False)
+        sampling.cancel()
+    after = process.cpu_times()
+    cpu_seconds = after.user + after.system - before.user - before.system
+    return Pushed(result, peak_bytes - idle_bytes, cpu_seconds)
 
 
 def time_disk(source: Path, target: Path) -> float:
     """Seconds to write a file's bytes to a new file and sync it."""
+    os.sync()
     begin = time.perf_counter()
-    with source.open("rb") as read, target.open("wb") as written:
+    with source.open("rb", buffering=0) as read, target.open("wb", buffering=0) as written:
         while data := read.read(4 * MIB):
             written.write(data)
-        written.flush()
         os.fsync(written.fileno())
     seconds = time.perf_counter() - begin
     target.unlink()
     return seconds
 
 
-async def one_round(folder: Path, artifact: Artifact, sink: Address, number: int) -> tuple[float, float, int]:
+async def one_round(bench: Bench, artifact: Artifact, sink: Address, number: int) -> tuple[Pushed, float]:
     """One push and one bare stream, the order alternating from round to round."""
-    agent, address = start(
-        str(Path(sys.executable).with_name("edgewright-agent")), "serve", "--profile", "this-host",
-        "--store", str(folder / f"store-{number}"), "--listen", "127.0.0.1:0", "--insecure",
-        "--trust", str(folder / "release.pub"),
-    )  # fmt: skip
-    model = artifact.folder / "engine/model.bin"
+    model = artifact.folder / MODEL
+    agent, address = bench.start_agent(f"store-{number}")
+
+    async def bare() -> float:
+        os.sync()
+        return await time_stream(sink, bench.credentials, model, PART_BYTES)
+
     try:
-        bare_first = await time_bare(sink, model) if number % 2 else None
-        push_seconds, growth_bytes = await time_push(address, artifact, psutil.Process(agent.pid))
-        bare_seconds = bare_first or await time_bare(sink, model)
+        before = await bare() if number % 2 else None
+        os.sync()
+        pushed = await time_push(bench, address, artifact, agent.pid)
+        assert pushed.result.sent_bytes == artifact.manifest.size_bytes
+        return pushed, before or await bare()
     finally:
-        agent.terminate()
-        agent.wait()
-    return push_seconds, bare_seconds, growth_bytes
+        stop(agent)
+        subprocess.run(["rm", "-rf", str(bench.folder / f"store-{number}")], check=True)
 
 
-async def compare(folder: Path, size_bytes: int, rounds: int) -> None:
-    """Runs all rounds and prints the figures."""
-    key = Ed25519PrivateKey.generate()
-    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    (folder / "release.pub").write_bytes(public)
-    with (folder / "model.bin").open("wb") as model:
-        for _ in range(size_bytes // MIB):
-            model.write(os.urandom(MIB))
-    write_artifact(folder / "artifact", {"engine/model.bin": folder / "model.bin"}, FIELDS, key)
-    artifact = open_artifact(folder / "artifact")
-    sink_process, sink = start(sys.executable, __file__, "--sink")
-    pushes, bares, disks, growths = [], [], [], []
+async def compare(bench: Bench, size_bytes: int, rounds: int) -> None:
+    """Runs all rounds of one size and prints the figures."""
+    artifact = bench.artifact(size_bytes)
+    sink_process, sink = bench.start_sink()
+    pushes, bares, disks = list[Pushed](), list[float](), list[float]()
     try:
         for number in range(rounds):
-            push_seconds, bare_seconds, growth_bytes = await one_round(folder, artifact, sink, number)
-            pushes.append(size_bytes / push_seconds / 1e6)
-            bares.append(size_bytes / bare_seconds / 1e6)
-            disks.append(size_bytes / time_disk(folder / "model.bin", folder / "copy.bin") / 1e6)
-            growths.append(growth_bytes / MIB)
-            print(
-                f"round {number + 1}: push {pushes[-1]:.0f} MB/s, bare {bares[-1]:.0f} MB/s, "
-                f"disk {disks[-1]:.0f} MB/s, agent +{growths[-1]:.0f} MiB"
-            )
+            pushed, bare = await one_round(bench, artifact, sink, number)
+            pushes.append(pushed)
+            bares.append(bare)
+            disks.append(time_disk(artifact.folder / MODEL, bench.folder / "copy.bin"))
     finally:
-        sink_process.terminate()
-        sink_process.wait()
-    push_rate, bare_rate, disk_rate = (statistics.median(rates) for rates in (pushes, bares, disks))
+        stop(sink_process)
+    ratios = [bare / pushed.seconds for pushed, bare in zip(pushes, bares, strict=True)]
+    seconds = [pushed.seconds for pushed in pushes]
+    cpu = statistics.median(pushed.agent_cpu_seconds for pushed in pushes) / size_bytes * 1e9
+    growth = max(pushed.growth_bytes for pushed in pushes) / MIB
     print(
-        f"{size_bytes // MIB} MiB, medians of {rounds} rounds: "
-        f"push {push_rate:.0f} MB/s, bare {bare_rate:.0f} MB/s, disk {disk_rate:.0f} MB/s"
+        f"{size_bytes // MIB:5} MiB {'TLS  ' if bench.credentials else 'plain'} "
+        f"push {rate(size_bytes, seconds)}, bare {rate(size_bytes, bares)}, disk {rate(size_bytes, disks)}; "
+        f"push/bare {statistics.median(ratios):.0%} ({min(ratios):.0%} to {max(ratios):.0%}); "
+        f"agent {cpu:.1f} CPU s/GB, +{growth:.0f} MiB",
+        flush=True,
     )
-    print(
-        f"push reaches {push_rate / bare_rate:.0%} of bare gRPC; agent at most {max(growths):.0f} MiB over idle"
-    )
+
+
+def rate(size_bytes: int, seconds: list[float]) -> str:
+    """Median MB/s and its spread."""
+    rates = [size_bytes / each / 1e6 for each in seconds]
+    return f"{statistics.median(rates):.0f} MB/s ({min(rates):.0f} to {max(rates):.0f})"
+
+
+async def large(bench: Bench, size_bytes: int) -> None:
+    """What a large file costs the agent's memory, and what pushing it again costs the link."""
+    artifact = bench.artifact(size_bytes)
+    agent, address = bench.start_agent("store-large")
+    try:
+        first = await time_push(bench, address, artifact, agent.pid)
+        second = await time_push(bench, address, artifact, agent.pid)
+    finally:
+        stop(agent)
+    print(f"{size_bytes // MIB} MiB: agent +{first.growth_bytes / MIB:.0f} MiB at most (limit 64)")
+    print(f"the same again: {second.result.sent_bytes} blob bytes sent, {second.seconds * 1e3:.0f} ms")
+
+
+async def killed(bench: Bench, size_bytes: int) -> None:
+    """What is sent twice when the agent is killed half-way."""
+    artifact = bench.artifact(size_bytes)
+    half = asyncio.Event()
+    listener = Listener(sent=lambda sent: half.set() if sent.bytes >= size_bytes // 2 else None)
+    agent, address = bench.start_agent("store-killed")
+    try:
+        async with DeviceClient(address, bench.credentials) as client:
+            pushing = asyncio.create_task(push_verified(client, artifact, activate=False, listener=listener))
+            await half.wait()
+            agent.kill()
+            agent.wait()
+            agent, _ = bench.start_agent("store-killed", str(address))
+            result = await pushing
+    finally:
+        stop(agent)
+    again = result.sent_bytes - size_bytes
+    print(f"agent killed half-way: {again / MIB:.0f} of {size_bytes // MIB} MiB sent twice (limit 64)")
+
+
+async def run(folder: Path, options: argparse.Namespace) -> None:
+    """All of it."""
+    create_credentials(folder / "credentials")
+    for size_mib in options.sizes_mib:
+        for credentials in (folder / "credentials", None):
+            await compare(Bench(folder, credentials), size_mib * MIB, options.rounds)
+    secure = Bench(folder, folder / "credentials")
+    await killed(secure, 512 * MIB)
+    if options.large_mib:
+        await large(secure, options.large_mib * MIB)
 
 
 def main() -> None:
@@ -178,16 +257,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size-mib", type=int, default=512)
+    parser.add_argument("--sizes-mib", type=int, nargs="+", default=[64, 256, 1024])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--large-mib", type=int, default=2048, help="for the agent's memory; 0 leaves it out")
     parser.add_argument("--folder", type=Path, help="where to work: the disk that is measured")
-    parser.add_argument("--sink", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.sink:
-        asyncio.run(serve_sink())
-        return
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    print(
+        f"{platform.machine()}, {psutil.cpu_count()} cores, load {load}; "
+        f"Python {platform.python_version()}, grpcio {grpc.__version__}; messages of {PART_BYTES // 1024} KiB; "
+        f"medians of {options.rounds} rounds (smallest to largest)"
+    )
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        asyncio.run(compare(Path(folder), options.size_mib * MIB, options.rounds))
+        asyncio.run(run(Path(folder), options))
 
 
 if __name__ == "__main__":

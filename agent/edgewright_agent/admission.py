@@ -21,6 +21,9 @@ class Admission:
         self._waiting = 0
         self._waiting_max = slots * WAITING_PER_SLOT
         self._wait_seconds = wait_seconds
+        self._held = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @contextlib.asynccontextmanager
     async def admit(self, *, patient: bool = False) -> AsyncIterator[None]:
@@ -29,10 +32,20 @@ class Admission:
         The patient wait for ever: a benchmark measures its own queue.
         """
         await (self._slots.acquire() if patient else self._enter())
+        self._held += 1
+        self._idle.clear()
         try:
             yield
         finally:
+            self._held -= 1
+            if not self._held:
+                self._idle.set()
             self._slots.release()
+
+    async def drain(self, seconds_max: float) -> None:
+        """Returns once no slot is held, or after `seconds_max`."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), seconds_max)
 
     async def _enter(self) -> None:
         if self._slots.locked() and self._waiting >= self._waiting_max:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,16 +13,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from edgewright_agent import __version__
+from edgewright_agent import __version__, cli_doctor, systemd
 from edgewright_agent.address import parse_address
+from edgewright_agent.allocator import tune_allocator
 from edgewright_agent.errors import EdgewrightError, InputError
+from edgewright_agent.observation import ObservationSettings
 from edgewright_agent.probe import probe as probe_board
 from edgewright_agent.probe import render
 from edgewright_agent.server import AgentSettings, run_agent
 from edgewright_agent.sizes import parse_bytes
 from edgewright_agent.store import Space
 from edgewright_agent.tls import TlsFiles
-from edgewright_agent.trust import load_trusted_keys
+from edgewright_agent.trust import load_trust
 from edgewright_profiles import load_profile
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+cli_doctor.register(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -58,7 +59,10 @@ def serve(
     tls_ca: Annotated[Path | None, typer.Option(help="Authority of the clients' certificates, PEM.")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="No TLS; loopback addresses only.")] = False,
     trust: Annotated[
-        list[Path] | None, typer.Option(help="Public key whose releases may run; repeat.")
+        list[Path] | None,
+        typer.Option(
+            help="Whose releases may run: public keys (repeat), a folder of them, or a trust document."
+        ),
     ] = None,
     store_quota: Annotated[
         str | None, typer.Option(help="Most the store may take, e.g. 8GiB. [default: the disk]")
@@ -69,6 +73,16 @@ def serve(
     ] = None,
     probation: Annotated[float, typer.Option(min=0, help="Seconds a new release is on trial.")] = 5.0,
     ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds an engine may take to load.")] = 300.0,
+    metrics: Annotated[
+        str | None, typer.Option(help="Prometheus metrics at HOST:PORT, e.g. 127.0.0.1:9464. [default: none]")
+    ] = None,
+    otlp: Annotated[
+        str | None,
+        typer.Option(help="Send metrics to this OTLP/HTTP collector, e.g. http://host:4318. [default: none]"),
+    ] = None,
+    history: Annotated[
+        str, typer.Option(help="Disk space for telemetry recorded while nobody listens.")
+    ] = "16MiB",
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every step to standard error.")] = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C."""
@@ -81,13 +95,19 @@ def serve(
         store=store,
         listen=parse_address(listen),
         tls=_tls(tls_cert, tls_key, tls_ca, insecure=insecure),
-        trusted_keys=load_trusted_keys(trust or []),
+        trust=load_trust(trust or []),
         budget_bytes=None if budget is None else parse_bytes(budget),
         space=Space(None if store_quota is None else parse_bytes(store_quota), parse_bytes(store_reserve)),
         threads=threads,
         ready_timeout_seconds=ready_timeout,
         probation_seconds=probation,
+        observation=ObservationSettings(
+            history_bytes=parse_bytes(history),
+            metrics=parse_address(metrics) if metrics else None,
+            otlp=otlp,
+        ),
     )
+    tune_allocator()
     asyncio.run(_serve(settings))
 
 
@@ -118,13 +138,16 @@ async def _serve(settings: AgentSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     async with run_agent(settings) as agent:
-        if not settings.trusted_keys:
+        if settings.trust is None:
             typer.echo("warning: without --trust every release is refused; give release.pub", err=True)
+        if agent.observation.metrics is not None:
+            typer.echo(f"metrics on http://{agent.observation.metrics}/metrics", err=True)
         typer.echo(f"serving on {agent.address}")
         sys.stdout.flush()
-        _notify_systemd("READY=1")
-        await stopping.wait()
-        _notify_systemd("STOPPING=1")
+        systemd.notify("READY=1")
+        async with systemd.watched():
+            await stopping.wait()
+        systemd.notify("STOPPING=1")
 
 
 def _tls(cert: Path | None, key: Path | None, authority: Path | None, *, insecure: bool) -> TlsFiles | None:
@@ -133,11 +156,3 @@ def _tls(cert: Path | None, key: Path | None, authority: Path | None, *, insecur
     if insecure or cert is None or key is None or authority is None:
         raise InputError("Give --tls-cert, --tls-key and --tls-ca together, or --insecure alone.")
     return TlsFiles(cert, key, authority)
-
-
-def _notify_systemd(state: str) -> None:
-    """One datagram to systemd, see sd_notify(3); nothing where systemd did not start us."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-            systemd.sendto(state.encode(), address.replace("@", "\0", 1))

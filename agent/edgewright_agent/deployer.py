@@ -1,40 +1,34 @@
-"""Drives engine and store through the rules of `lifecycle`: cold swap, probes, commit or roll back."""
+"""Drives engines and store through the rules of `lifecycle`: swap, probes, commit or roll back."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Set
 from dataclasses import dataclass
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent import lifecycle
-from edgewright_agent.admission import Admission
-from edgewright_agent.engines import Engine
+from edgewright_agent.engine_room import EngineRoom, OnServing, Serving, StartEngine
 from edgewright_agent.errors import EdgewrightError, OutsideError, RefusedError
 from edgewright_agent.lifecycle import Phase, State
-from edgewright_agent.probation import Probe, peak_memory, run_probes
+from edgewright_agent.probation import (
+    PROBES_SECONDS_MAX,
+    Probe,
+    Senses,
+    Trial,
+    memory_probes,
+    run_probes,
+)
 from edgewright_agent.store import StagedRelease, Store
+from edgewright_agent.store.bases import servable
 from edgewright_agent.threads import run_in_thread
+from edgewright_agent.withdrawal import without_stopped
 
 _log = logging.getLogger(__name__)
 
 RESTART_SECONDS_MAX = 60.0
-
-StartEngine = Callable[[StagedRelease], Awaitable[Engine]]
-
-
-@dataclass(frozen=True)
-class Serving:
-    """A release and the engine that serves it."""
-
-    release: StagedRelease
-    engine: Engine
-    admission: Admission
-
-
-OnServing = Callable[["Serving | None"], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -57,16 +51,16 @@ class Deployer:
         probation_seconds: float = 0.0,
         restart_seconds: float = 1.0,
         on_serving: OnServing,
+        senses: Senses = Senses(),
     ) -> None:
         self._store = store
-        self._start_engine = start_engine
+        self._room = EngineRoom(start_engine, on_serving)
         self._budget_bytes = budget_bytes
         self._probation_seconds = probation_seconds
         self._restart_seconds = restart_seconds
-        self._on_serving = on_serving
+        self._senses = senses
         self._status = Status(_saved_state(store))
-        self._engine: Engine | None = None  # the one process; held until it is certainly gone
-        self._serving: Serving | None = None
+        self._confirmed = asyncio.Event()
         self._watchers: set[asyncio.Queue[Status]] = set()
         self._changing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -81,17 +75,19 @@ class Deployer:
 
         Raises RefusedError (`NO_ACTIVE_RELEASE`), OutsideError (`ENGINE_FAILED`: it is being restarted).
         """
-        if self._serving is not None:
-            return self._serving
-        if self.state.phase is Phase.IDLE and self.state.active is not None:
-            message = f"The engine of release {self.state.active[:12]} is being restarted. Try again soon."
+        if self._room.serving is not None:
+            return self._room.serving
+        if self.state.serves is not None:
+            message = f"The engine of release {self.state.serves[:12]} is being restarted. Try again soon."
             raise OutsideError(message, Reason.REASON_ENGINE_FAILED)
         message = "No release is being served. Activate one, or wait for the change under way."
         raise RefusedError(message, Reason.REASON_NO_ACTIVE_RELEASE)
 
-    async def start(self) -> None:
-        """Finishes what a stopped agent left under way, then serves the active release."""
-        state = lifecycle.recovered(lifecycle.without_lost(self.state, set(self._store.releases())))
+    async def start(self, stopped: Set[str] = frozenset()) -> None:
+        """Finishes what a stopped agent left under way, then serves the active release, unless in `stopped`."""
+        whole = servable(self._store.releases())
+        state = lifecycle.recovered(lifecycle.without_lost(self.state, whole))
+        state = without_stopped(state, whole, stopped)
         if state != self.state:
             await self._save(state)
         self._run()
@@ -99,15 +95,39 @@ class Deployer:
     async def stop(self) -> None:
         """Stops the engine. A change under way goes on at the next start."""
         await self._halt()
-        await self._stop_engine()
+        await self._room.stop()
 
-    async def activate(self, digest: str, *, force: bool = False) -> None:
+    async def staged(self, digest: str) -> None:
+        """A release has come and waits to be activated."""
+        async with self._changing:
+            state = lifecycle.staged(self.state, digest)
+            if state != self.state:
+                await self._save(state)
+
+    async def activate(
+        self, digest: str, *, force: bool = False, confirm_within_seconds: float = 0.0
+    ) -> None:
         """Begins to activate a staged release. Raises as `lifecycle.activate`, and `RELEASE_UNKNOWN`."""
         async with self._changing:
             counter = self._store.release(digest).manifest.release_counter
             if self.state.at_rest and digest == self.state.active:
                 return
-            await self._change(lifecycle.activate(self.state, digest, counter, force=force))
+            state = lifecycle.activate(
+                self.state, digest, counter, force=force, confirm_within_seconds=confirm_within_seconds
+            )
+            await self._change(state)
+
+    async def confirm(self, digest: str) -> None:
+        """Keeps the candidate that waits for it. Raises RefusedError (`NOT_AWAITING_CONFIRMATION`)."""
+        state = self.state
+        if state.at_rest and digest == state.active:
+            return
+        if not state.awaiting_confirmation or digest != state.candidate:
+            message = (
+                f"Release {digest[:12]} is not waiting to be confirmed: {state.message or 'nothing is'}."
+            )
+            raise RefusedError(message, Reason.REASON_NOT_AWAITING_CONFIRMATION)
+        self._confirmed.set()
 
     async def roll_back(self) -> str:
         """Begins to go back to the previous release; returns its digest. Raises as `lifecycle.roll_back`."""
@@ -116,6 +136,16 @@ class Deployer:
             await self._change(state)
             return str(state.candidate)
 
+    async def withdraw(self, stopped: Set[str]) -> None:
+        """Stops serving and trying these releases now; goes back to the previous one if that may serve."""
+        async with self._changing:
+            if not self.state.in_use & stopped:
+                return
+            await self._halt()
+            await self._save(without_stopped(self.state, servable(self._store.releases()), stopped))
+            await self._room.stop()
+            self._run()
+
     async def delete(self, digest: str) -> int:
         """Forgets a release that is not in use; returns the bytes freed."""
         async with self._changing:
@@ -123,7 +153,7 @@ class Deployer:
                 message = f"Release {digest[:12]} is active, previous or on trial; it can't be deleted."
                 raise RefusedError(message, Reason.REASON_RELEASE_IN_USE)
             freed_bytes = await run_in_thread(self._store.delete_release, digest)
-            if digest in self.state.denied:
+            if digest in self.state.denied or digest == self.state.staged:
                 await self._save(lifecycle.forgotten(self.state, digest))
             return freed_bytes
 
@@ -157,85 +187,162 @@ class Deployer:
             self._task = None
 
     async def _drive(self) -> None:
+        while True:
+            await self._finish_change()
+            if self.state.serves is None:
+                return
+            await self._supervise(self._store.release(self.state.serves))
+
+    async def _finish_change(self) -> None:
+        """Tries until the board is at rest. While the state can't be written nothing new is started."""
+        pause_seconds = self._restart_seconds
         while not self.state.at_rest:
-            await self._try_candidate()
-        if self.state.phase is Phase.IDLE and self.state.active is not None:
-            await self._supervise(self._store.release(self.state.active))
+            try:
+                if self.state.phase is Phase.PROBATION:  # its end could not be written
+                    await self._save(lifecycle.recovered(self.state))
+                else:
+                    await self._try_candidate()
+            except (EdgewrightError, OSError) as error:
+                _log.error("the state can't be written: %s; trying again in %g s", error, pause_seconds)
+                await self._serve_meanwhile()
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(2 * pause_seconds, RESTART_SECONDS_MAX)
+
+    async def _serve_meanwhile(self) -> None:
+        """The active release goes on serving although the change can't."""
+        active = self._store.releases().get(self.state.active or "")
+        if active is None or self._room.serving is not None:
+            return
+        try:
+            await self._room.show(await self._bring_up(active, beside=False))
+        except (EdgewrightError, OSError) as error:
+            _log.error("release %s: %s", active.digest, error)
 
     async def _try_candidate(self) -> None:
-        await self._stop_engine()
+        beside = await self._leave_room()
         await self._save(lifecycle.attempt(self.state))
         if self.state.candidate is None:
             return
         try:
-            candidate = self._store.release(self.state.candidate)
-            if candidate.digest != self.state.active:  # it may have lain on the disk for months
-                await run_in_thread(self._store.verify, candidate.manifest)
-            await self._serve(candidate)
+            trial = Trial(self._budget_bytes, self._senses, self._senses.out_of_memory_kills())
+            serving = await self._bring_up(self._store.release(self.state.candidate), beside=beside)
             probing = self.state.phase is Phase.ACTIVATING
+            if not (beside and probing):  # beside: the release before serves until this one has proved itself
+                await self._room.show(serving)
             await self._save(lifecycle.started(self.state))
             if probing:
-                await self._probe()
+                await self._probe(serving, trial)
         except Exception as error:  # noqa: BLE001 - whatever it is, the board must come to rest
             if not isinstance(error, (EdgewrightError, OSError)):
                 _log.exception("activating %s", self.state.candidate)
-            await self._stop_engine()
+            await self._room.keep_only(self.state.active)
             await self._save(lifecycle.failed(self.state, str(error)), self._status.probes)
 
-    async def _probe(self) -> None:
+    async def _leave_room(self) -> bool:
+        """Whether the serving engine goes on beside the candidate's; stops it where it can't."""
+        candidate = self._store.releases().get(self.state.candidate or "")
+        if candidate is None:
+            await self._room.stop()
+            return False
+        if self._room.serves(candidate) or self._room.holds_model_of(candidate):
+            return False
+        available_bytes = self._senses.available_bytes()
+        if self._room.has_room_beside(candidate, self._budget_bytes, available_bytes):
+            return True
+        await self._room.stop()
+        return False
+
+    async def _bring_up(self, release: StagedRelease, *, beside: bool) -> Serving:
+        """Reads what the engine is about to load first: flash rots, and no altered byte may be served."""
+        if not self._room.serves(release):
+            await run_in_thread(self._store.verify_release, release)
+            if release.base != release.digest and not self._room.holds_model_of(release):
+                await run_in_thread(self._store.verify_release, self._store.release(release.base))
+        return await self._room.bring_up(release, beside=beside)
+
+    async def _probe(self, serving: Serving, trial: Trial) -> None:
         """Commits the candidate. Raises OutsideError if it fails a required probe."""
-        serving = self.serving()
-        probes = await run_probes(serving.engine, serving.release.manifest, self._budget_bytes)
+        probes = await _within(
+            PROBES_SECONDS_MAX, run_probes(serving.engine, serving.release.manifest, trial)
+        )
         self._tell(Status(self.state, probes))
         _require(probes)
         if self._probation_seconds:
-            await self._sit_out_probation(serving)
-            probes = (*probes[:-1], peak_memory(serving.engine, self._budget_bytes))
+            await _sit_out(serving, self._probation_seconds)
+            probes = (*probes[:-2], *memory_probes(serving.engine, trial))
             _require(probes)
+        await self._room.show(serving)
+        if self.state.confirm_within_seconds and not await self._is_confirmed(serving, probes):
+            await self._room.stop()
+            await self._save(lifecycle.unconfirmed(self.state), probes)
+            return
         await self._save(lifecycle.committed(self.state, self._active_counter()), probes)
 
-    async def _sit_out_probation(self, serving: Serving) -> None:
+    async def _is_confirmed(self, serving: Serving, probes: tuple[Probe, ...]) -> bool:
+        """Waits for the host's word. Raises OutsideError if the engine dies meanwhile."""
+        self._confirmed.clear()
+        await self._save(lifecycle.awaiting(self.state), probes)
+        watching = asyncio.create_task(_sit_out(serving, self.state.confirm_within_seconds))
+        confirming = asyncio.create_task(self._confirmed.wait())
         try:
-            death = await asyncio.wait_for(serving.engine.wait(), self._probation_seconds)
-        except asyncio.TimeoutError:
-            return
-        raise OutsideError(
-            f"The engine ended during probation: {death.sentence}.", Reason.REASON_ENGINE_FAILED
-        )
+            await asyncio.wait((watching, confirming), return_when=asyncio.FIRST_COMPLETED)
+            if not confirming.done():
+                await watching
+            return confirming.done()
+        finally:
+            watching.cancel()
+            confirming.cancel()
 
     async def _supervise(self, release: StagedRelease) -> None:
-        """Keeps the active release's engine running: restarts it with a growing pause when it dies."""
+        """Keeps the active release's engine running, with a growing pause; returns when it has to be given up."""
         pause_seconds = self._restart_seconds
         while True:
             try:
-                if self._serving is None:
-                    await self._serve(release)
+                if self._room.serving is None:
+                    await self._count_start()
+                    if self.state.serves != release.digest:
+                        return
+                    await self._room.show(await self._bring_up(release, beside=False))
                 pause_seconds = await self._until_death(pause_seconds)
             except (EdgewrightError, OSError) as error:
                 _log.error("release %s: %s", release.digest, error)
-            await self._stop_engine()
+                if isinstance(error, EdgewrightError) and error.reason == Reason.REASON_STORE_CORRUPT:
+                    await self._give_up(release)
+                    return
+            await self._room.stop()
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, RESTART_SECONDS_MAX)
 
+    async def _count_start(self) -> None:
+        """A disk that takes no more writes is no reason to stop serving what was committed."""
+        try:
+            await self._save(lifecycle.starting(self.state))
+        except OutsideError as error:
+            _log.error("the start could not be counted: %s", error)
+
+    async def _give_up(self, release: StagedRelease) -> None:
+        """The active release is corrupt on the disk: back to the one before it, if there is one."""
+        whole = servable(self._store.releases()) - {release.digest}
+        state = lifecycle.without_lost(self.state, whole)
+        try:
+            await self._save(state)
+        except OutsideError as error:
+            _log.error("the state can't be written: %s", error)
+            self._tell(Status(state))  # the next start finds out again
+
     async def _until_death(self, pause_seconds: float) -> float:
         """The pause before the next start: the shortest again if the engine ran for a while."""
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        death = await self.serving().engine.wait()
+        engine = self.serving().engine
+        steady = False
+        try:
+            death = await asyncio.wait_for(engine.wait(), RESTART_SECONDS_MAX)
+        except asyncio.TimeoutError:
+            steady = True
+            if self.state.starts:
+                await self._save(lifecycle.steady(self.state))
+            death = await engine.wait()
         _log.error("the engine ended: %s; restarting it", death.sentence)
-        return self._restart_seconds if clock() - began > RESTART_SECONDS_MAX else pause_seconds
-
-    async def _serve(self, release: StagedRelease) -> None:
-        self._engine = await self._start_engine(release)
-        self._serving = Serving(release, self._engine, Admission(release.manifest.limits.concurrency))
-        await self._on_serving(self._serving)
-
-    async def _stop_engine(self) -> None:
-        if self._engine is not None:
-            self._serving = None
-            await self._on_serving(None)
-            await self._engine.stop()
-            self._engine = None
+        return self._restart_seconds if steady else pause_seconds
 
     async def _save(self, state: State, probes: tuple[Probe, ...] = ()) -> None:
         await run_in_thread(self._store.state.write, state.to_json())
@@ -257,6 +364,24 @@ def _saved_state(store: Store) -> State:
     if saved is not None:
         return State.from_json(saved)
     return lifecycle.lost() if store.state.is_lost else State()
+
+
+async def _sit_out(serving: Serving, seconds: float) -> None:
+    """Waits so long. Raises OutsideError if the engine ends before."""
+    try:
+        death = await asyncio.wait_for(serving.engine.wait(), seconds)
+    except asyncio.TimeoutError:
+        return
+    message = f"The engine ended during probation: {death.sentence}."
+    raise OutsideError(message, Reason.REASON_ENGINE_FAILED)
+
+
+async def _within(seconds: float, probing: Awaitable[tuple[Probe, ...]]) -> tuple[Probe, ...]:
+    try:
+        return await asyncio.wait_for(probing, seconds)
+    except asyncio.TimeoutError:
+        message = f"The probes did not end within {seconds:g} s: the engine hangs."
+        raise OutsideError(message, Reason.REASON_ENGINE_FAILED) from None
 
 
 def _require(probes: tuple[Probe, ...]) -> None:

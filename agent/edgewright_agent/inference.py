@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
-from edgewright_agent.deployer import Deployer, Serving
+from edgewright_agent.deployer import Deployer
+from edgewright_agent.engine_room import Serving
 from edgewright_agent.engines import Finish, GenerationRequest, Score, ScoreItem, Token
 from edgewright_agent.errors import BusyError
 from edgewright_agent.telemetry import RequestSummary, RequestWindow, Telemetry

@@ -1,8 +1,10 @@
 """The rules of activation: pure functions from one state to the next. No I/O, no clock.
 
-    IDLE --activate--> ACTIVATING --started--> PROBATION --probes pass--> IDLE (committed)
+    IDLE --staged--> STAGED --activate--> ACTIVATING (from IDLE and SAFE too)
+    ACTIVATING --started--> PROBATION --probes pass, confirmed where asked for--> IDLE (committed)
     ACTIVATING, PROBATION --failed--> ACTIVATING again, or ROLLING_BACK once the attempts are spent
     ROLLING_BACK --started--> IDLE (rolled back);  --failed, attempts spent--> SAFE
+    IDLE, STAGED --the active release keeps dying--> ROLLING_BACK, or SAFE if there is no previous one
 
 Whoever drives this writes each state to disk before acting on it: an attempt is counted before the engine
 starts, so a board that dies while starting it does not try for ever.
@@ -10,7 +12,7 @@ starts, so a board that dies while starting it does not try for ever.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from typing import Any
 
@@ -19,6 +21,7 @@ from edgewright_agent.errors import BusyError, RefusedError
 
 ATTEMPTS_MAX = 3
 TRANSITIONS_MAX = 32  # of one change; Mender's loop breaker stops at 28
+STARTS_MAX = 10  # of the active release's engine in a row, none of which ran for long
 DENIED_MAX = 64
 
 
@@ -30,6 +33,7 @@ class Phase(Enum):
     PROBATION = "probation"
     ROLLING_BACK = "rolling_back"
     SAFE = "safe"
+    STAGED = "staged"
 
 
 class Outcome(Enum):
@@ -49,8 +53,12 @@ class State:
     active: str | None = None  # serves, or should
     previous: str | None = None  # where a roll-back goes
     candidate: str | None = None  # the release being started
+    staged: str | None = None  # came last and waits to be activated
     attempts: int = 0  # of starting the candidate
+    starts: int = 0  # of the active release's engine since it last ran for long
     transitions: int = 0  # since the board was last at rest
+    confirm_within_seconds: float = 0.0  # the candidate stays only if confirmed in this time; 0: by itself
+    awaiting_confirmation: bool = False  # the candidate passed its probes and that time runs
     denied: tuple[str, ...] = ()  # failed here; oldest first
     counter_floor: int = 0  # the lowest release counter that is accepted; never falls
     outcome: Outcome = Outcome.NONE
@@ -59,7 +67,12 @@ class State:
     @property
     def at_rest(self) -> bool:
         """Whether nothing is under way."""
-        return self.phase in (Phase.IDLE, Phase.SAFE)
+        return self.phase in (Phase.IDLE, Phase.STAGED, Phase.SAFE)
+
+    @property
+    def serves(self) -> str | None:
+        """The release that should answer requests while the board is at rest."""
+        return self.active if self.phase in (Phase.IDLE, Phase.STAGED) else None
 
     @property
     def in_use(self) -> set[str]:
@@ -72,12 +85,22 @@ class State:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> State:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`; what a newer or older agent wrote besides is left out."""
+        known = {field.name: value[field.name] for field in fields(cls) if field.name in value}
         phase, outcome = Phase(value["phase"]), Outcome(value["outcome"])
-        return cls(**{**value, "phase": phase, "outcome": outcome, "denied": tuple(value["denied"])})
+        return cls(**{**known, "phase": phase, "outcome": outcome, "denied": tuple(value["denied"])})
 
 
-def activate(state: State, release: str, counter: int, *, force: bool = False) -> State:
+def staged(state: State, release: str) -> State:
+    """The release lies on the disk, whole. Changes nothing while the board is busy or safe."""
+    if state.phase not in (Phase.IDLE, Phase.STAGED) or release == state.active:
+        return state
+    return replace(state, phase=Phase.STAGED, staged=release)
+
+
+def activate(
+    state: State, release: str, counter: int, *, force: bool = False, confirm_within_seconds: float = 0.0
+) -> State:
     """The candidate is `release` with this release counter.
 
     Raises BusyError, RefusedError (`RELEASE_DENIED`; `DOWNGRADE`).
@@ -90,7 +113,15 @@ def activate(state: State, release: str, counter: int, *, force: bool = False) -
     denied = tuple(other for other in state.denied if other != release)
     message = f"activating {release[:12]}"
     return _change(
-        state, Phase.ACTIVATING, message, candidate=release, denied=denied, attempts=0, outcome=Outcome.NONE
+        state,
+        Phase.ACTIVATING,
+        message,
+        candidate=release,
+        denied=denied,
+        staged=None,
+        attempts=0,
+        outcome=Outcome.NONE,
+        confirm_within_seconds=confirm_within_seconds,
     )
 
 
@@ -100,10 +131,26 @@ def roll_back(state: State) -> State:
     if state.previous is None:
         message = "There is no previous release to roll back to. Activate a staged release instead."
         raise RefusedError(message, Reason.REASON_NO_PREVIOUS_RELEASE)
-    message = f"rolling back to {state.previous[:12]} as asked"
-    return _change(
-        state, Phase.ROLLING_BACK, message, candidate=state.previous, attempts=0, outcome=Outcome.NONE
-    )
+    return _go_back(state, state.previous, f"rolling back to {state.previous[:12]} as asked")
+
+
+def starting(state: State) -> State:
+    """The active release's engine is about to be started at rest.
+
+    Counted, as attempts are: an engine that takes the board down with it must not be started at each boot
+    for ever. Once too many starts have ended early, the previous release gets its turn.
+    """
+    if state.starts < STARTS_MAX:
+        return replace(state, starts=state.starts + 1)
+    why = f"{_short(state.active)} ended early {STARTS_MAX} times in a row"
+    if state.previous is None:
+        return _safe(state, why)
+    return _go_back(state, state.previous, f"{why}; rolling back to {_short(state.previous)}")
+
+
+def steady(state: State) -> State:
+    """The active release's engine has run for long."""
+    return replace(state, starts=0)
 
 
 def attempt(state: State) -> State:
@@ -119,9 +166,17 @@ def started(state: State) -> State:
     """The candidate's engine answers."""
     if state.phase is Phase.ACTIVATING:
         return _change(state, Phase.PROBATION, f"{_short(state.candidate)} answers; probing it")
+    assert state.phase is Phase.ROLLING_BACK, state.phase
     message = f"rolled back to {_short(state.candidate)}"
     previous = state.previous if state.candidate == state.active else state.active
     return _rest(state, Outcome.ROLLED_BACK, message, active=state.candidate, previous=previous)
+
+
+def awaiting(state: State) -> State:
+    """The candidate passed its probes and has to be confirmed by the host."""
+    seconds = f"{state.confirm_within_seconds:g} s"
+    message = f"{_short(state.candidate)} passed its probes; waiting {seconds} to be confirmed"
+    return _change(state, Phase.PROBATION, message, awaiting_confirmation=True)
 
 
 def committed(state: State, active_counter: int) -> State:
@@ -147,13 +202,17 @@ def failed(state: State, why: str) -> State:
     """The candidate's engine did not start, died, or failed a required probe."""
     if state.attempts < ATTEMPTS_MAX:
         again = Phase.ROLLING_BACK if state.phase is Phase.ROLLING_BACK else Phase.ACTIVATING
-        return _change(state, again, why)
+        return _change(state, again, why, awaiting_confirmation=False)
     if state.phase is Phase.ROLLING_BACK:
         return _after_failed_roll_back(state, why)
     denied = (*state.denied, *([state.candidate] if state.candidate else []))[-DENIED_MAX:]
-    if state.active is None:
-        return _rest(state, Outcome.FAILED, why, denied=denied)
-    return _change(state, Phase.ROLLING_BACK, why, candidate=state.active, denied=denied, attempts=0)
+    return _without_candidate(replace(state, denied=denied), why)
+
+
+def unconfirmed(state: State) -> State:
+    """Nobody confirmed the candidate in time. It is not denied: the link may be what failed."""
+    why = f"{_short(state.candidate)} was not confirmed within {state.confirm_within_seconds:g} s"
+    return _without_candidate(state, why)
 
 
 def recovered(state: State) -> State:
@@ -170,6 +229,7 @@ def lost() -> State:
 def without_lost(state: State, staged: set[str]) -> State:
     """The state without releases that are no longer whole; from a lost active one back to the previous."""
     previous = state.previous if state.previous in staged else None
+    state = state if state.staged in staged else _without_staged(state)
     if state.active is None or state.active in staged:
         return replace(state, previous=previous)
     left = replace(state, active=None, previous=previous, message=f"release {_short(state.active)} is lost")
@@ -178,6 +238,7 @@ def without_lost(state: State, staged: set[str]) -> State:
 
 def forgotten(state: State, release: str) -> State:
     """The release was deleted: pushed anew, it may be tried again."""
+    state = _without_staged(state) if release == state.staged else state
     return replace(state, denied=tuple(other for other in state.denied if other != release))
 
 
@@ -189,6 +250,23 @@ def check_counter(state: State, counter: int) -> None:
             "Build the artifact with a higher release counter."
         )
         raise RefusedError(message, Reason.REASON_DOWNGRADE)
+
+
+def _go_back(state: State, release: str, message: str) -> State:
+    changes = {"candidate": release, "attempts": 0, "staged": None, "outcome": Outcome.NONE}
+    return _change(state, Phase.ROLLING_BACK, message, confirm_within_seconds=0.0, **changes)
+
+
+def _without_candidate(state: State, why: str) -> State:
+    if state.active is None:
+        return _rest(state, Outcome.FAILED, why)
+    return _change(
+        state, Phase.ROLLING_BACK, why, candidate=state.active, attempts=0, awaiting_confirmation=False
+    )
+
+
+def _without_staged(state: State) -> State:
+    return replace(state, staged=None, phase=Phase.IDLE if state.phase is Phase.STAGED else state.phase)
 
 
 def _after_failed_roll_back(state: State, why: str) -> State:
@@ -205,7 +283,9 @@ def _change(state: State, phase: Phase, message: str, **changes: Any) -> State:
 
 
 def _rest(state: State, outcome: Outcome, message: str, **changes: Any) -> State:
-    rest = {"candidate": None, "attempts": 0, "transitions": 0, "outcome": outcome, "message": message}
+    counters = {"attempts": 0, "starts": 0, "transitions": 0}
+    trial = {"candidate": None, "confirm_within_seconds": 0.0, "awaiting_confirmation": False}
+    rest = {**counters, **trial, "outcome": outcome, "message": message}
     return replace(state, phase=Phase.IDLE, **{**rest, **changes})
 
 

@@ -90,6 +90,17 @@ class Limits(_Frozen):
 
     context_tokens: Annotated[int, Field(gt=0)]
     concurrency: Annotated[int, Field(gt=0)] = 1
+    # A board where the golden prompt takes longer does not keep the release; None: however long it takes.
+    ttft_seconds_max: Annotated[float, Field(gt=0)] | None = None
+    tpot_seconds_max: Annotated[float, Field(gt=0)] | None = None
+
+
+class PerformancePrediction(_Frozen):
+    """What one request at a time should give; a board that is slower says so and keeps the release."""
+
+    tokens_per_second: Annotated[float, Field(gt=0)] | None = None  # generated
+    joules_per_token: Annotated[float, Field(gt=0)] | None = None
+    predicted_by: str  # a model, or a measurement on another board
 
 
 class MemoryPrediction(_Frozen):
@@ -118,6 +129,34 @@ class Accuracy(_Frozen):
     rows: Annotated[int, Field(gt=0)]
 
 
+class AdapterSlots(_Frozen):
+    """Which LoRA adapters this model's graph takes."""
+
+    modules: Annotated[tuple[str, ...], Field(min_length=1)]  # every layer's projections of these names
+    rank: Annotated[int, Field(gt=0)]  # the highest
+
+
+class AdapterSpec(_Frozen):
+    """This artifact is a LoRA adapter: the engine of its base serves it, so that release must be on the board."""
+
+    base: Sha256  # the base's identity: the SHA-256 of its manifest
+    path: SafePath  # of the adapter, one of the files
+    modules: Annotated[tuple[str, ...], Field(min_length=1)]
+    rank: Annotated[int, Field(gt=0)]
+
+
+class Mirror(_Frozen):
+    """Where a board can fetch this artifact's files by their digest; what it gets is verified all the same."""
+
+    # oci-layout: the folder of an OCI image layout on any web server. oci-registry: the URL ends in /v2/<name>.
+    layout: Literal["oci-layout", "oci-registry"]
+    url: Annotated[str, Field(max_length=500, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~%-]+)*$")]
+
+    def blob_url(self, sha256: str) -> str:
+        """The address of a file with this digest."""
+        return f"{self.url}/blobs/sha256{'/' if self.layout == 'oci-layout' else ':'}{sha256}"
+
+
 class Manifest(_Frozen):
     """The whole of `manifest.json`."""
 
@@ -130,9 +169,13 @@ class Manifest(_Frozen):
     model: ModelSpec
     limits: Limits
     memory: MemoryPrediction
+    performance: PerformancePrediction | None = None
     golden: GoldenPrompt | None = None
     accuracy: tuple[Accuracy, ...] = ()
+    adapter: AdapterSpec | None = None
+    adapter_slots: AdapterSlots | None = None
     lineage: dict[str, Any] = Field(default_factory=dict)  # base, teachers, data, recipe, hyperparameters
+    mirrors: Annotated[tuple[Mirror, ...], Field(max_length=8)] = ()  # tried in this order
     files: Annotated[tuple[File, ...], Field(min_length=1, max_length=FILES_MAX)]
 
     @model_validator(mode="after")
@@ -141,6 +184,24 @@ class Manifest(_Frozen):
         if len(set(paths)) != len(paths):
             raise ValueError("two files have the same path")
         return self
+
+    @model_validator(mode="after")
+    def _adapter_is_a_file(self) -> Manifest:
+        if self.adapter is not None and self.adapter.path not in {file.path for file in self.files}:
+            raise ValueError(f"the adapter {self.adapter.path} is not one of the files")
+        if self.adapter is not None and self.adapter_slots is not None:
+            raise ValueError("an adapter has no slots for adapters")
+        return self
+
+    @property
+    def kind(self) -> Literal["model", "adapter"]:
+        """A model of its own, or an adapter of another release's."""
+        return "model" if self.adapter is None else "adapter"
+
+    @property
+    def base(self) -> str | None:
+        """The release whose model an adapter adapts."""
+        return None if self.adapter is None else self.adapter.base
 
     @property
     def size_bytes(self) -> int:

@@ -1,13 +1,23 @@
-"""Required probes: what a candidate must show before it becomes active."""
+"""Probes: what a candidate must show before it becomes active, and what people want to know of it."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import psutil
 
 from edgewright_agent.engines import Engine, GenerationRequest, Token
+from edgewright_agent.engines.death import out_of_memory_kills, out_of_memory_line
 from edgewright_agent.errors import EdgewrightError
 from edgewright_agent.manifest import GoldenPrompt, Manifest
+
+PROBES_SECONDS_MAX = 600.0  # all of them together; an engine that hangs must not hold the board
+UNTOLD = GenerationRequest(prompt="The", max_tokens=16, ignore_eos=True)  # timed where no golden prompt is
+SLOW_RATIO = 0.7  # of the predicted rate: below it the prediction, or the board, is wrong
+COSTLY_RATIO = 1.5  # of the predicted energy
 
 
 @dataclass(frozen=True)
@@ -20,21 +30,67 @@ class Probe:
     required: bool = True
 
 
-async def run_probes(engine: Engine, manifest: Manifest, budget_bytes: int) -> tuple[Probe, ...]:
-    """All probes in order; those after a failed one are left out."""
+@dataclass(frozen=True)
+class Senses:
+    """What probes and swaps ask the board."""
+
+    available_bytes: Callable[[], int] = lambda: int(psutil.virtual_memory().available)
+    out_of_memory_kills: Callable[[], int] = out_of_memory_kills  # since boot
+    joules: Callable[[], float | None] = lambda: None  # a counter that only rises; None: no sensor
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The board on which a candidate is tried out."""
+
+    budget_bytes: int
+    senses: Senses = field(default_factory=Senses)
+    kills_before: int = 0  # by the kernel's out-of-memory killer, when the candidate was about to start
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One generation, timed."""
+
+    tokens: tuple[int, ...]
+    ttft_seconds: float
+    tpot_seconds: float
+    joules: float | None
+
+
+async def run_probes(engine: Engine, manifest: Manifest, trial: Trial) -> tuple[Probe, ...]:
+    """All probes in order; those after a failed required one are left out."""
     probes = [await _ready(engine)]
     if probes[-1].passed and manifest.golden is not None:
         probes.append(await _golden_prompt(engine, manifest.golden))
     if probes[-1].passed:
-        probes.append(peak_memory(engine, budget_bytes))
+        probes += await _performance(engine, manifest, trial.senses)
+    if all(probe.passed for probe in probes if probe.required):
+        probes += memory_probes(engine, trial)
     return tuple(probes)
 
 
-def peak_memory(engine: Engine, budget_bytes: int) -> Probe:
+def memory_probes(engine: Engine, trial: Trial) -> tuple[Probe, ...]:
+    """What must hold at the end of the probation too."""
+    return (_peak_memory(engine, trial.budget_bytes), _no_out_of_memory(engine, trial))
+
+
+def _peak_memory(engine: Engine, budget_bytes: int) -> Probe:
     """The engine's process tree has stayed within the budget since its start."""
     memory = engine.memory_bytes()
     detail = f"peak {memory.peak_bytes} bytes ({memory.measure}), budget {budget_bytes} bytes"
     return Probe("peak_memory", memory.peak_bytes <= budget_bytes, detail)
+
+
+def _no_out_of_memory(engine: Engine, trial: Trial) -> Probe:
+    """No allocation failed in the engine, and the kernel killed nobody to make room for it."""
+    kills = trial.senses.out_of_memory_kills() - trial.kills_before
+    line = out_of_memory_line(engine.last_lines())
+    if kills > 0:
+        detail = f"the kernel killed {kills} processes for memory since the engine was started"
+    else:
+        detail = f"the engine said: {line}" if line is not None else "nothing ran out of memory"
+    return Probe("no_out_of_memory", kills <= 0 and line is None, detail)
 
 
 async def _ready(engine: Engine) -> Probe:
@@ -44,23 +100,81 @@ async def _ready(engine: Engine) -> Probe:
 
 async def _golden_prompt(engine: Engine, golden: GoldenPrompt) -> Probe:
     """The host's greedy tokens come out here too: the bytes, the tokenizer and the kernels are right."""
-    request = GenerationRequest(prompt=golden.prompt, max_tokens=len(golden.tokens), temperature=0.0)
-    tokens: list[int] = []
     try:
-        async with contextlib.aclosing(engine.generate(request)) as events:
-            async for event in events:
-                if isinstance(event, Token):
-                    tokens.append(event.id)
+        tokens = (await _generate(engine, _request(golden))).tokens
     except EdgewrightError as error:
         return Probe("golden_prompt", False, str(error))
-    same = tuple(tokens) == golden.tokens
-    first = next(
-        (i for i, pair in enumerate(zip(tokens, golden.tokens, strict=False)) if pair[0] != pair[1]), None
-    )
+    if tokens == golden.tokens:
+        return Probe("golden_prompt", True, f"{len(tokens)} greedy tokens as on the host")
+    pairs = enumerate(zip(tokens, golden.tokens, strict=False))
+    first = next((i for i, (ours, theirs) in pairs if ours != theirs), None)
     where = f"differ at {first}" if first is not None else f"{len(tokens)} of {len(golden.tokens)} came"
-    detail = (
-        f"{len(tokens)} greedy tokens as on the host"
-        if same
-        else f"expected the host's greedy tokens: {where}"
+    return Probe("golden_prompt", False, f"expected the host's greedy tokens: {where}")
+
+
+async def _performance(engine: Engine, manifest: Manifest, senses: Senses) -> list[Probe]:
+    """Speed and energy of a second run: the golden prompt has warmed the engine up."""
+    try:
+        run = await _generate(
+            engine, UNTOLD if manifest.golden is None else _request(manifest.golden), senses
+        )
+    except EdgewrightError as error:
+        return [Probe("latency", False, str(error))]
+    return [_latency(run, manifest), *_rate(run, manifest), *_energy(run, manifest)]
+
+
+def _latency(run: _Run, manifest: Manifest) -> Probe:
+    limits = (
+        ("TTFT", run.ttft_seconds, manifest.limits.ttft_seconds_max),
+        ("TPOT", run.tpot_seconds, manifest.limits.tpot_seconds_max),
     )
-    return Probe("golden_prompt", same, detail)
+    told = ", ".join(f"{name} {seconds:.3f} s{_limit(most)}" for name, seconds, most in limits)
+    return Probe("latency", all(most is None or seconds <= most for _, seconds, most in limits), told)
+
+
+def _limit(most: float | None) -> str:
+    return "" if most is None else f" (limit {most:g} s)"
+
+
+def _rate(run: _Run, manifest: Manifest) -> list[Probe]:
+    predicted = manifest.performance.tokens_per_second if manifest.performance is not None else None
+    if not run.tpot_seconds:
+        return []  # one token has no rate
+    rate = 1 / run.tpot_seconds
+    if predicted is None:
+        return [Probe("rate", True, f"{rate:.1f} tokens/s, no prediction", required=False)]
+    detail = f"{rate:.1f} tokens/s, predicted {predicted:.1f}"
+    return [Probe("rate", rate >= SLOW_RATIO * predicted, detail, required=False)]
+
+
+def _energy(run: _Run, manifest: Manifest) -> list[Probe]:
+    """Nothing on a board without a sensor: never a made-up number."""
+    if run.joules is None or not run.tokens:
+        return []
+    predicted = manifest.performance.joules_per_token if manifest.performance is not None else None
+    joules = run.joules / len(run.tokens)
+    if predicted is None:
+        return [Probe("energy", True, f"{joules:.3f} J/token, no prediction", required=False)]
+    detail = f"{joules:.3f} J/token, predicted {predicted:.3f}"
+    return [Probe("energy", joules <= COSTLY_RATIO * predicted, detail, required=False)]
+
+
+def _request(golden: GoldenPrompt) -> GenerationRequest:
+    return GenerationRequest(prompt=golden.prompt, max_tokens=len(golden.tokens), temperature=0.0)
+
+
+async def _generate(engine: Engine, request: GenerationRequest, senses: Senses = Senses()) -> _Run:
+    tokens: list[int] = []
+    joules_before, began = senses.joules(), time.monotonic()
+    first = last = began
+    async with contextlib.aclosing(engine.generate(request)) as events:
+        async for event in events:
+            if isinstance(event, Token):
+                last = time.monotonic()
+                first = last if not tokens else first
+                tokens.append(event.id)
+    joules_after = senses.joules()
+    known = joules_before is not None and joules_after is not None
+    tpot_seconds = (last - first) / (len(tokens) - 1) if len(tokens) > 1 else 0.0
+    joules = joules_after - joules_before if known else None  # type: ignore[operator]
+    return _Run(tuple(tokens), first - began, tpot_seconds, joules)

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgewright_agent.engines import EngineInfo, available_engines
+from edgewright_agent.engines.cgroup import Enforcement, enforcement
 from edgewright_agent.telemetry import Sensor
 from edgewright_agent.telemetry.registry import discover_rails, read_gauges
 from edgewright_agent.telemetry.sysfs import read_text
@@ -45,6 +46,7 @@ class Probe:
     memory: BoardMemory | None
     sensors: tuple[Sensor, ...]
     engines: tuple[EngineInfo, ...]
+    memory_limit: Enforcement  # whether an engine that takes more than the budget can be stopped
     profile_id: str
     profile_reason: str
     warnings: tuple[str, ...]
@@ -77,6 +79,7 @@ def probe(root: Path = Path("/"), engines: Callable[[], Sequence[EngineInfo]] = 
         memory=memory,
         sensors=(*energy_sensors, *gauge_sensors),
         engines=tuple(engines()),
+        memory_limit=enforcement(root / "sys/fs/cgroup", root / "proc/self/cgroup"),
         profile_id=profile.id,
         profile_reason=reason,
         warnings=_warnings(l4t, memory, profile),
@@ -160,6 +163,9 @@ def _board_table(found: Probe) -> Table:
         "Memory": f"{memory.available_bytes / 2**20:.0f} MiB available of {memory.total_bytes / 2**20:.0f}"
         if memory
         else "unknown",
+        "Memory limit": found.memory_limit.detail
+        if found.memory_limit.available
+        else f"engines run without one: {found.memory_limit.detail}",
         "Python": found.python,
     }
     for name, value in rows.items():

@@ -19,21 +19,29 @@ from edgewright.v1 import (
     inference_pb2_grpc,
     telemetry_pb2,
     telemetry_pb2_grpc,
+    trust_pb2,
+    trust_pb2_grpc,
 )
 from edgewright_agent import engines
 from edgewright_agent.address import Address, require_bindable
-from edgewright_agent.deployer import Deployer, OnServing, Serving, StartEngine
+from edgewright_agent.deployer import Deployer
+from edgewright_agent.engine_room import OnServing, Serving, StartEngine
 from edgewright_agent.engines import Engine, EngineInfo, EngineLimits
 from edgewright_agent.errors import InputError
 from edgewright_agent.inference import Inference
+from edgewright_agent.observation import Observation, ObservationSettings, observe
+from edgewright_agent.probation import Senses
 from edgewright_agent.services.deployment import DeploymentService
-from edgewright_agent.services.guard import Guard, require_deadline, require_role
+from edgewright_agent.services.guard import Guard, refuse_revoked, require_deadline, require_role
 from edgewright_agent.services.inference import InferenceService
 from edgewright_agent.services.telemetry import TelemetryService
+from edgewright_agent.services.trust import TrustService
 from edgewright_agent.staging import Board
 from edgewright_agent.store import Space, StagedRelease, Store
 from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.tls import TlsFiles, server_credentials
+from edgewright_agent.trust import Trust, TrustDocument, pinned
+from edgewright_agent.withdrawal import stopped_releases
 from edgewright_profiles import DeviceProfile
 
 INFERENCE_HEALTH = "inference"  # SERVING while a release answers; flips during a swap
@@ -45,6 +53,7 @@ _SERVICES = tuple(
         (deployment_pb2, "DeploymentService"),
         (inference_pb2, "InferenceService"),
         (telemetry_pb2, "TelemetryService"),
+        (trust_pb2, "TrustService"),
     )
 )
 _OPTIONS: tuple[tuple[str, int], ...] = (
@@ -66,12 +75,14 @@ class AgentSettings:
     listen: Address  # port 0 takes a free one
     tls: TlsFiles | None  # None: no TLS, loopback only
     trusted_keys: tuple[Ed25519PublicKey, ...] = ()
+    trust: TrustDocument | None = None  # what to start from instead of bare keys
     budget_bytes: int | None = None  # None: the profile's
     space: Space = field(default_factory=Space)
     threads: int | None = None
     ready_timeout_seconds: float = 300.0  # vLLM takes 122 s on an Orin Nano before weights are counted
     probation_seconds: float = 5.0
     restart_seconds: float = 1.0
+    observation: ObservationSettings = field(default_factory=ObservationSettings)
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,7 @@ class RunningAgent:
     store: Store
     deployer: Deployer
     telemetry: Telemetry
+    observation: Observation
 
 
 @contextlib.asynccontextmanager
@@ -98,10 +110,11 @@ async def run_agent(
     credentials = _credentials(settings)
     require_bindable(settings.listen)
     budget_bytes = settings.budget_bytes or settings.profile.budget_bytes()
-    board = Board(settings.profile.id, budget_bytes, settings.trusted_keys, available_engines)
     async with contextlib.AsyncExitStack() as stack:
         store = Store(settings.store, space=settings.space)
         stack.callback(store.close)
+        trust = Trust(_base_trust(settings), store.layout.trust)
+        board = Board(settings.profile.id, budget_bytes, trust, available_engines)
         runtime_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-")))
         telemetry = Telemetry(settings.profile, budget_bytes=budget_bytes)
         telemetry.start()
@@ -114,17 +127,28 @@ async def run_agent(
             probation_seconds=settings.probation_seconds,
             restart_seconds=settings.restart_seconds,
             on_serving=_on_serving(health_service, telemetry),
+            senses=Senses(joules=_joules(telemetry)),
         )
-        server = _server(settings, health_service)
-        _add_services(server, board, store, deployer, telemetry)
+        server = _server(settings, trust, health_service)
+        observation = await stack.enter_async_context(
+            observe(settings.observation, store.layout.telemetry, telemetry, deployer)
+        )
+        _add_services(server, board, store, deployer, telemetry, observation)
         address = _bind(server, settings.listen, credentials)
         await _announce(health_service)
         stack.push_async_callback(deployer.stop)
         stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
-        await deployer.start()  # first: a call must find the saved change taken up, not begin one beside it
+        stopped = stopped_releases(trust, store.releases())
+        await deployer.start(
+            stopped
+        )  # first: a call must find the saved change taken up, not begin one beside it
         await server.start()
-        yield RunningAgent(address, store, deployer, telemetry)
+        yield RunningAgent(address, store, deployer, telemetry, observation)
         await health_service.enter_graceful_shutdown()
+
+
+def _base_trust(settings: AgentSettings) -> TrustDocument | None:
+    return settings.trust or (pinned(settings.trusted_keys) if settings.trusted_keys else None)
 
 
 def _credentials(settings: AgentSettings) -> grpc.ServerCredentials | None:
@@ -136,15 +160,23 @@ def _credentials(settings: AgentSettings) -> grpc.ServerCredentials | None:
     return None
 
 
-def _server(settings: AgentSettings, health_service: health.aio.HealthServicer) -> grpc.aio.Server:
-    checks = (require_deadline,) if settings.tls is None else (require_deadline, require_role)
+def _server(
+    settings: AgentSettings, trust: Trust, health_service: health.aio.HealthServicer
+) -> grpc.aio.Server:
+    who = () if settings.tls is None else (refuse_revoked(trust), require_role)
+    checks = (require_deadline, *who)
     server = grpc.aio.server(interceptors=[Guard(*checks)], options=_OPTIONS)
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     return server
 
 
 def _add_services(
-    server: grpc.aio.Server, board: Board, store: Store, deployer: Deployer, telemetry: Telemetry
+    server: grpc.aio.Server,
+    board: Board,
+    store: Store,
+    deployer: Deployer,
+    telemetry: Telemetry,
+    observation: Observation,
 ) -> None:
     inference = Inference(deployer, telemetry)
     deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
@@ -152,8 +184,9 @@ def _add_services(
     )
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(InferenceService(inference), server)
     telemetry_pb2_grpc.add_TelemetryServiceServicer_to_server(
-        TelemetryService(telemetry, deployer, inference), server
+        TelemetryService(telemetry, deployer, inference, observation.recorder), server
     )
+    trust_pb2_grpc.add_TrustServiceServicer_to_server(TrustService(board.trust, store, deployer), server)
 
 
 def _bind(server: grpc.aio.Server, listen: Address, credentials: grpc.ServerCredentials | None) -> Address:
@@ -169,12 +202,14 @@ def _engine_starter(settings: AgentSettings, runtime_dir: Path) -> StartEngine:
             context_tokens=manifest.limits.context_tokens,
             concurrency=manifest.limits.concurrency,
             threads=settings.threads,
+            memory_bytes=settings.budget_bytes or settings.profile.budget_bytes(),
         )
         return await engines.start_engine(
             manifest.engine.kind,
-            release.tree,
+            release.model_tree,
             manifest,
             limits,
+            adapter=release.adapter,
             runtime_dir=runtime_dir,
             ready_timeout_seconds=settings.ready_timeout_seconds,
         )
@@ -193,6 +228,14 @@ def _on_serving(health_service: health.aio.HealthServicer, telemetry: Telemetry)
             await health_service.set(INFERENCE_HEALTH, health_pb2.HealthCheckResponse.SERVING)
 
     return tell
+
+
+def _joules(telemetry: Telemetry) -> Callable[[], float | None]:
+    def read() -> float | None:
+        mark = telemetry.sample_energy()
+        return None if mark is None else mark.rail.joules
+
+    return read
 
 
 async def _announce(health_service: health.aio.HealthServicer) -> None:

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import psutil
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent import lifecycle
-from edgewright_agent.dsse import verify_envelope
 from edgewright_agent.engines import EngineInfo
 from edgewright_agent.errors import EdgewrightError, RefusedError
 from edgewright_agent.lifecycle import State
 from edgewright_agent.manifest import Manifest, manifest_digest, parse_manifest
 from edgewright_agent.store import Store
+from edgewright_agent.store.bases import check_base
+from edgewright_agent.trust import Trust
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Board:
 
     profile_id: str
     budget_bytes: int
-    trusted_keys: tuple[Ed25519PublicKey, ...]
+    trust: Trust
     engines: Callable[[], Sequence[EngineInfo]]
 
 
@@ -42,11 +42,12 @@ class Verdict:
 def judge(board: Board, store: Store, state: State, manifest_bytes: bytes, envelope: bytes) -> Verdict:
     """The verdict on a manifest and its signature.
 
-    Raises InputError (`MANIFEST_INVALID`, `SIGNATURE_INVALID`), RefusedError (`KEY_UNTRUSTED`): before those
-    hold, nothing in the manifest means anything.
+    Raises InputError (`MANIFEST_INVALID`, `SIGNATURE_INVALID`), RefusedError (`KEY_UNTRUSTED`, `REVOKED`,
+    `TRUST_EXPIRED`): before those hold, nothing in the manifest means anything.
     """
-    verify_envelope(manifest_bytes, envelope, board.trusted_keys)
+    board.trust.check_release(manifest_bytes, envelope)
     manifest = parse_manifest(manifest_bytes)
+    store.vouch(manifest)
     digest = manifest_digest(manifest_bytes)
     available_bytes = int(psutil.virtual_memory().available)
     missing = tuple(store.absent_blobs(manifest))
@@ -56,6 +57,7 @@ def judge(board: Board, store: Store, state: State, manifest_bytes: bytes, envel
         _check_device(board, manifest)
         _check_engine(board.engines(), manifest)
         lifecycle.check_counter(state, manifest.release_counter)
+        check_base(manifest, store.releases())
         _check_memory(board, manifest)
         _check_blobs(missing)
     except RefusedError as refusal:

@@ -25,4 +25,6 @@ async def run_in_thread(
         while not task.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # seen: who is cancelled does not hear it
         raise

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import ValidationError
 
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.dsse import PAYLOAD_TYPE, encode_envelope, key_id, pae, verify_envelope
+from edgewright_agent.dsse import PAYLOAD_TYPE, encode_envelope, envelope_over, key_id, pae, verify_envelope
 from edgewright_agent.errors import InputError, OutsideError
 from edgewright_agent.manifest import Chunk, File, Manifest, manifest_digest, parse_manifest
 from edgewright_builder.chunking import chunk_sizes
@@ -79,6 +79,29 @@ def sign_manifest(manifest: bytes, signing_key: Ed25519PrivateKey) -> bytes:
     """The bytes of `manifest.sig`; the same manifest and key give the same bytes."""
     signature = signing_key.sign(pae(PAYLOAD_TYPE, manifest))
     return encode_envelope(manifest, {key_id(signing_key.public_key()): signature})
+
+
+def resign_artifact(folder: Path, signing_key: Ed25519PrivateKey, **changes: Any) -> Artifact:
+    """Signs an artifact again, with these fields of its manifest changed; its files stay as they are.
+
+    An unchanged manifest keeps the signatures it has, for boards that want several. Raises InputError for a
+    field the manifest refuses.
+    """
+    artifact = open_artifact(folder)
+    files, kept = artifact.manifest.files, artifact.manifest.model_dump(exclude={"files"})
+    manifest = _manifest({**kept, **changes}, files).to_bytes() if changes else artifact.manifest_bytes
+    signatures = {key_id(signing_key.public_key()): signing_key.sign(pae(PAYLOAD_TYPE, manifest))}
+    if manifest == artifact.manifest_bytes:
+        signatures = {**envelope_over(manifest, artifact.signature_bytes).signatures, **signatures}
+    with _disk_errors(folder):
+        for name, data in (
+            (MANIFEST_NAME, manifest),
+            (SIGNATURE_NAME, encode_envelope(manifest, signatures)),
+        ):
+            _write(folder / f"{name}.new", data)
+            (folder / f"{name}.new").replace(folder / name)
+        _sync(folder)
+    return open_artifact(folder)
 
 
 def open_artifact(folder: Path) -> Artifact:

@@ -18,9 +18,10 @@ from rich.console import Console
 from edgewright_agent.errors import InputError, RefusedError
 from edgewright_agent.sizes import format_bytes, parse_bytes
 from edgewright_agent.store import FileSystem, write_durably
-from edgewright_builder.keys import load_signing_key
-from edgewright_builder.recipe import Recipe, load_recipe
-from edgewright_profiles import load_profile
+from edgewright_builder.adapter_recipe import AdapterRecipe, load_any_recipe
+from edgewright_builder.key_files import load_signing_key
+from edgewright_builder.recipe import Recipe
+from edgewright_profiles import DeviceProfile, load_profile
 
 
 def register(app: typer.Typer) -> None:
@@ -64,13 +65,18 @@ def build(
     limit: Annotated[int | None, typer.Option(min=1, help="First N rows of each task.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on in a run folder that exists.")] = False,
 ) -> None:
-    """Make a signed artifact: data, distillation, search, GPTQ, export, evaluation."""
+    """Make a signed artifact: a model, or where the recipe names a `base` an adapter of one that boards have."""
     console = Console(highlight=False)
-    settings = _with_evaluation(load_recipe(recipe), benchmarks, tasks, limit)
+    settings = _with_evaluation(load_any_recipe(recipe), benchmarks, tasks, limit)
     profile = load_profile(device)
     budget_bytes = parse_bytes(budget) if budget else profile.budget_bytes()
     signing_key = _signing_key(credentials)
     _refuse_used(out, resume)
+    if isinstance(settings, AdapterRecipe):
+        _build_adapter(
+            recipe, settings, profile, parse_bytes(budget) if budget else None, out, signing_key, console
+        )
+        return
     from edgewright_builder.pipeline import Build
     from edgewright_builder.pipeline import build as run_pipeline
     from edgewright_builder.preflight import preflight
@@ -99,6 +105,34 @@ def build(
     )
 
 
+def _build_adapter(
+    file: Path,
+    recipe: AdapterRecipe,
+    profile: DeviceProfile,
+    budget_bytes: int | None,
+    out: Path,
+    signing_key: Ed25519PrivateKey,
+    console: Console,
+) -> None:
+    """The adapter of a base; without a budget of its own it has the base's."""
+    from edgewright_builder.adapter_base import find_base
+    from edgewright_builder.adapter_pipeline import AdapterBuild, build_adapter, preflight_adapter
+    from edgewright_builder.cli_adapter import opening_line, print_result
+    from edgewright_builder.progress import Reporter
+    from edgewright_builder.run import Run
+
+    _quiet_libraries()
+    base = find_base(recipe.base)
+    budget_bytes = budget_bytes or base.artifact.manifest.memory.budget_bytes
+    job = AdapterBuild(recipe, base, profile, budget_bytes, Run(out, Reporter(console)), signing_key)
+    preflight_adapter(job)
+    console.print(opening_line(job), soft_wrap=True)
+    with _locked(out):
+        write_durably(FileSystem(), out / "recipe.yaml", file.read_bytes())
+        package = build_adapter(job)
+    print_result(console, package, out)
+
+
 def report(
     run: Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)],
 ) -> None:
@@ -114,7 +148,9 @@ def report(
     console.print(f"Report: {path.resolve()}", soft_wrap=True)
 
 
-def _with_evaluation(recipe: Recipe, benchmarks: Path | None, tasks: str | None, limit: int | None) -> Recipe:
+def _with_evaluation(
+    recipe: Recipe | AdapterRecipe, benchmarks: Path | None, tasks: str | None, limit: int | None
+) -> Recipe | AdapterRecipe:
     """The recipe with what the command line says of its evaluation."""
     update: dict[str, object] = {}
     if benchmarks is not None:

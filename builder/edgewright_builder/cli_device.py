@@ -1,4 +1,4 @@
-"""Commands that ask a board and use what it serves: status, releases, rollback, generate."""
+"""Commands that ask a board, keep its store in order and use what it serves."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from edgewright.v1.deployment_pb2 import GetDeviceResponse, Release
+from edgewright.v1.deployment_pb2 import (
+    CollectGarbageResponse,
+    GetDeviceResponse,
+    Release,
+    ScrubStoreResponse,
+)
 from edgewright.v1.inference_pb2 import Chat, ChatMessage, Completion, GenerateRequest
+from edgewright_agent.errors import RefusedError
+from edgewright_agent.sizes import parse_bytes
 from edgewright_builder import cli_measure
 from edgewright_builder.cli_connection import (
     AsJson,
@@ -27,11 +34,12 @@ from edgewright_builder.device import describe, display
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.patience import Patience
 from edgewright_builder.device.verdict import Verdict, watch_verdict
+from edgewright_builder.progress import Reporter
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the command line."""
-    for command in (status, releases, rollback, generate):
+    for command in (status, releases, rollback, gc, scrub, generate):
         app.command()(command)
     cli_measure.register(app)
 
@@ -84,6 +92,58 @@ def rollback(
     emit(dataclasses.asdict(verdict), as_json=as_json)
     require_commit(host, verdict)
     out.print(f"{host} serves {verdict.active_release[:12]} again.")
+
+
+def gc(
+    host: Host,
+    credentials: Credentials = None,
+    insecure: Insecure = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, remove nothing.")] = False,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Remove what was found corrupt, too.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Free what no release on a board needs: blobs nobody asked about for an hour, uploads idle for a day."""
+
+    async def work() -> CollectGarbageResponse:
+        async with connect(host, credentials, insecure) as client:
+            return await client.collect_garbage(dry_run=dry_run, quarantine=quarantine)
+
+    garbage = run(work())
+    emit(as_document(garbage), as_json=as_json)
+    if not as_json:
+        for line in describe.garbage_lines(garbage, dry_run=dry_run):
+            typer.echo(line)
+
+
+def scrub(
+    host: Host,
+    credentials: Credentials = None,
+    insecure: Insecure = False,
+    rate: Annotated[
+        str | None, typer.Option(help="Bytes a second at most, e.g. 20MiB. [default: as fast as the disk]")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have a board verify everything it stores. What is corrupt is put in quarantine and must be pushed again."""
+    bytes_per_second_max = 0 if rate is None else parse_bytes(rate)
+    reporter = Reporter(console(as_json=as_json))
+
+    async def work() -> ScrubStoreResponse:
+        last = ScrubStoreResponse()
+        async with connect(host, credentials, insecure) as client:
+            with reporter.stage_progress("scrub"):
+                async for last in client.scrub_store(bytes_per_second_max):
+                    reporter.step(last.bytes, max(last.total_bytes, 1), f"{last.blobs} files")
+        return last
+
+    found = run(work())
+    emit(as_document(found), as_json=as_json)
+    if not as_json:
+        typer.echo(describe.scrub_line(found))
+    if found.corrupt_blobs or found.damaged_releases:
+        raise RefusedError(f"{host} holds damaged files; push the releases named above again.")
 
 
 def generate(

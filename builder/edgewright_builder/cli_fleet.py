@@ -12,6 +12,7 @@ from edgewright_agent.errors import InputError, RefusedError
 from edgewright_agent.trust import load_public_key
 from edgewright_builder.artifact import Artifact, verify_artifact
 from edgewright_builder.cli_connection import connect, console, emit, run
+from edgewright_builder.device.deltas import Deltas, DeltaSources
 from edgewright_builder.device.push import PushResult, push_verified
 from edgewright_builder.fleet.inventory import Device, Inventory, inventory_of_hosts, load_inventory
 from edgewright_builder.fleet.journal import Journal
@@ -98,6 +99,8 @@ def push_fleet(
     *,
     activate: bool,
     force: bool,
+    confirm_within_seconds: float,
+    delta_sources: DeltaSources | None,
     as_json: bool,
     save: Path | None,
 ) -> None:
@@ -115,9 +118,18 @@ def push_fleet(
         retry_failed=journal_options.retry_failed,
     )
 
+    deltas = None if delta_sources is None else Deltas(artifact, delta_sources)
+
     async def update(device: Device) -> PushResult:
         async with connect(device.host, credentials, boards.insecure) as client:
-            return await push_verified(client, artifact, activate=activate, force=force)
+            return await push_verified(
+                client,
+                artifact,
+                activate=activate,
+                force=force,
+                confirm_within_seconds=confirm_within_seconds,
+                deltas=deltas,
+            )
 
     out.print(_headline(artifact, inventory, devices), markup=False)
     with RolloutView(out, len(devices), len(settings.wave_ends)).shown() as listener:

@@ -1,4 +1,4 @@
-"""`edgewright keys`: the credentials folder."""
+"""`edgewright keys`: the credentials folder, and whom boards trust."""
 
 from __future__ import annotations
 
@@ -7,9 +7,24 @@ from typing import Annotated
 
 import typer
 
+from edgewright_builder import trust_chain
+from edgewright_builder.artifact import resign_artifact
+from edgewright_builder.cli_connection import Insecure, run
+from edgewright_builder.cli_trust import show, spread
+from edgewright_builder.key_files import load_signing_key
 from edgewright_builder.keys import create_credentials
 
-app = typer.Typer(help="Release key, certificate authority and certificates.", no_args_is_help=True)
+app = typer.Typer(help="Release and root keys, certificates, and whom boards trust.", no_args_is_help=True)
+
+Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Folder of `edgewright keys create`.", show_default=False)
+]
+RootKey = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Root key to sign with; repeat where several must. [default: DIR/root.key]", show_default=False
+    ),
+]
 
 
 def register(parent: typer.Typer) -> None:
@@ -19,7 +34,7 @@ def register(parent: typer.Typer) -> None:
 
 @app.callback()
 def keys() -> None:
-    """Release key, certificate authority and certificates."""
+    """Release and root keys, certificates, and whom boards trust."""
 
 
 @app.command()
@@ -31,7 +46,109 @@ def create(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
-    """Make a release key, an authority, and certificates for agent, deployer and observer."""
+    """Make a release key, a root key, an authority, and certificates for agent, deployer and observer."""
     create_credentials(folder, host or [], force=force)
-    typer.echo(f"Credentials in {folder}: keep release.key and ca.key on this machine.")
+    typer.echo(f"Credentials in {folder}: keep release.key and ca.key on this machine, root.key off line.")
     typer.echo(f"A board needs: {folder}/agent.pem, agent.key, ca.pem, release.pub.")
+
+
+@app.command()
+def trust(
+    folder: Folder,
+    hosts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="HOST:PORT...", help="Boards to tell the newest document.", show_default=False
+        ),
+    ] = None,
+    add: Annotated[
+        list[Path] | None,
+        typer.Option(help="Trust this release key (*.pub) too; repeat.", show_default=False),
+    ] = None,
+    threshold: Annotated[
+        int | None, typer.Option(min=1, help="How many release keys must sign.", show_default=False)
+    ] = None,
+    add_root: Annotated[
+        list[Path] | None, typer.Option(help="Trust this root key (*.pub) too; repeat.", show_default=False)
+    ] = None,
+    root_threshold: Annotated[
+        int | None, typer.Option(min=1, help="How many root keys must sign.", show_default=False)
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="Days until it must be renewed, or never.", show_default=False)
+    ] = None,
+    root_key: RootKey = None,
+    insecure: Insecure = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")] = False,
+) -> None:
+    """Show whom boards trust, change it, or tell boards. A change writes the next trust-N.json."""
+    signing = root_key or []
+    if add or threshold:
+        _wrote(trust_chain.add_keys(folder, signing, "release", add or [], threshold))
+    if add_root or root_threshold:
+        _wrote(trust_chain.add_keys(folder, signing, "root", add_root or [], root_threshold))
+    if expires is not None:
+        _wrote(trust_chain.renew(folder, signing, trust_chain.parse_days(expires)))
+    if hosts:
+        run(spread(folder, hosts, insecure=insecure, as_json=as_json))
+    else:
+        show(folder, as_json=as_json)
+
+
+@app.command()
+def rotate(
+    folder: Folder,
+    root: Annotated[bool, typer.Option("--root", help="The root key instead of the release key.")] = False,
+    root_key: RootKey = None,
+) -> None:
+    """Make a new release key; the old one stays trusted until it is revoked. With --root, a new root key."""
+    turn = trust_chain.rotate_root_key if root else trust_chain.rotate_release_key
+    old, path = turn(folder, root_key or [])
+    name = "root" if root else "release"
+    typer.echo(
+        f"New {name} key in {folder}/{name}.key; the old one, {old[:8]}, is kept as {name}-{old[:8]}.key."
+    )
+    _wrote(path)
+    if not root:
+        typer.echo(
+            f"Artifacts of the old key still run. To end that: edgewright keys revoke {folder} {old[:8]}"
+        )
+
+
+@app.command()
+def revoke(
+    folder: Folder,
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="A release key (*.pub, or its id), a client's certificate (*.pem), an artifact or its digest.",
+            show_default=False,
+        ),
+    ],
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Boards stop serving it too, not only refuse it.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why, for whoever reads a board's refusal.")] = "",
+    root_key: RootKey = None,
+) -> None:
+    """Revoke a key, a certificate or a release. What serves goes on serving, unless --stop."""
+    trust_chain.begin(folder)
+    found = trust_chain.revocation_of(folder, what, stop=stop, reason=reason)
+    path = trust_chain.revoke(folder, root_key or [], found)
+    typer.echo(f"Revoked {found.kind} {found.sha256[:12]}{', and what serves of it stops' if stop else ''}.")
+    _wrote(path)
+
+
+@app.command()
+def sign(
+    artifact: Annotated[Path, typer.Argument(help="RUN/artifact.", show_default=False)],
+    folder: Folder,
+) -> None:
+    """Sign an artifact with the folder's release key too, after a rotation or where several keys must sign."""
+    signed = resign_artifact(artifact, load_signing_key(folder / "release.key"))
+    typer.echo(f"{signed.digest[:12]} is signed by {folder}/release.key; its digest is the same.")
+
+
+def _wrote(path: Path) -> None:
+    typer.echo(f"{path} written. Boards learn it by: edgewright keys trust {path.parent} HOST:PORT")

@@ -26,7 +26,7 @@ from edgewright_builder.cli_connection import (
 from edgewright_builder.device import display
 from edgewright_builder.device.bench import HostView, host_view, run_benchmark
 from edgewright_builder.device.score import RemoteScorer
-from edgewright_builder.device.telemetry import benchmark_facts, snapshot_facts, snapshot_line
+from edgewright_builder.device.telemetry import benchmark_facts, recorded_line, snapshot_facts, snapshot_line
 from edgewright_builder.progress import Reporter
 
 
@@ -45,6 +45,15 @@ def telemetry(
     interval: Annotated[
         float, typer.Option(min=0.1, max=60.0, help="Seconds between lines of --follow.")
     ] = 1.0,
+    recorded_after: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="SEQUENCE",
+            help="What the board recorded after this number; 0 is all of it. One line each.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     save: Save = None,
 ) -> None:
@@ -59,6 +68,15 @@ def telemetry(
             async for snapshot in client.watch_telemetry(interval):
                 typer.echo(json.dumps(as_document(snapshot)) if as_json else snapshot_line(snapshot))
 
+    async def recorded(after_sequence: int) -> None:
+        async with connect(host, credentials, insecure) as client:
+            async for sequence, snapshot in client.recorded_telemetry(after_sequence):
+                document = {"sequence": sequence, **as_document(snapshot)}
+                typer.echo(json.dumps(document) if as_json else recorded_line(sequence, snapshot))
+
+    if recorded_after is not None:
+        run(recorded(recorded_after))
+        return
     if follow:
         run(for_ever())
         return

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from edgewright_agent.errors import InputError
 from edgewright_agent.trust import load_public_key
-from edgewright_builder import cli_fleet
+from edgewright_builder import cli_fleet, trust_chain
 from edgewright_builder.artifact import open_artifact
 from edgewright_builder.cli_connection import (
     AsJson,
@@ -27,9 +27,28 @@ from edgewright_builder.cli_connection import (
     run,
 )
 from edgewright_builder.device import describe, display
+from edgewright_builder.device.deltas import DeltaSources
 from edgewright_builder.device.push import Listener, PushResult
 from edgewright_builder.device.push import push as push_artifact
 from edgewright_builder.fleet.waves import DEFAULT_WAVES
+
+Delta = Annotated[
+    bool, typer.Option("--delta/--no-delta", help="Send what changed since a release the board has, if less.")
+]
+Probation = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        help="Seconds in which this machine must reach the board to confirm, else it rolls back. 0: the board decides.",
+    ),
+]
+DeltaFrom = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="An earlier artifact that boards may have, besides those pushed before from this machine.",
+        show_default=False,
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -64,6 +83,9 @@ def push(
     force: Annotated[
         bool, typer.Option("--force", help="Try a release again that failed here before.")
     ] = False,
+    probation: Probation = 0.0,
+    delta: Delta = True,
+    delta_from: DeltaFrom = None,
     as_json: AsJson = False,
     save: Save = None,
 ) -> None:
@@ -72,7 +94,10 @@ def push(
     if bool(found) == (fleet is not None):
         raise InputError("Name the boards to push to, either as HOST:PORT or with --fleet FLEET.yaml.")
     if fleet is None and len(found) == 1:
-        _push_one(artifact, found[0], credentials, insecure, activate, force, as_json, save)
+        sources = delta_sources(delta, delta_from)
+        _push_one(
+            artifact, found[0], credentials, insecure, activate, force, probation, sources, as_json, save
+        )
         return
     cli_fleet.push_fleet(
         artifact,
@@ -81,6 +106,8 @@ def push(
         cli_fleet.JournalOptions(journal, retry_failed),
         activate=activate,
         force=force,
+        confirm_within_seconds=probation,
+        delta_sources=delta_sources(delta, delta_from),
         as_json=as_json,
         save=save,
     )
@@ -93,6 +120,8 @@ def _push_one(
     insecure: bool,
     activate: bool,
     force: bool,
+    confirm_within_seconds: float,
+    sources: DeltaSources | None,
     as_json: bool,
     save: Path | None,
 ) -> None:
@@ -115,7 +144,9 @@ def _push_one(
                     public_key_of(credentials),
                     activate=activate,
                     force=force,
+                    confirm_within_seconds=confirm_within_seconds,
                     listener=listener,
+                    delta_sources=sources,
                 )
 
     result = run(work(), when_stopped="Stopped. Push again to go on from here.")
@@ -147,7 +178,16 @@ def _print_push(out: Console, result: PushResult) -> None:
     out.print(f"{result.verdict.outcome.replace('_', ' ')}: {result.verdict.message}", markup=False)
 
 
+def delta_sources(delta: bool, folders: list[Path] | None) -> DeltaSources | None:
+    """Where earlier artifacts may be; None if none is wanted. Raises InputError for a folder that is none."""
+    for folder in folders or ():
+        open_artifact(folder)
+    return DeltaSources(tuple(folders or ())) if delta else None
+
+
 def public_key_of(credentials: Path | None) -> Ed25519PublicKey | None:
     """The key the artifact must be signed with, where this machine knows it; the board checks in any case."""
     path = credentials / "release.pub" if credentials is not None else None
-    return load_public_key(path) if path is not None and path.exists() else None
+    if path is None or not path.exists() or trust_chain.has_several_keys(path.parent):
+        return None
+    return load_public_key(path)

@@ -31,7 +31,7 @@ def run_evaluate(
     inputs = {
         "models": {name: digest for name, (_, digest) in models.items()},
         "exported": exported.output_digest,
-        "tasks": [_task_identity(name, settings.benchmarks) for name in names],
+        "tasks": [task_identity(name, settings.benchmarks) for name in names],
         "limit": settings.limit,
         "serving": job.recipe.serving.model_dump(),
     }
@@ -56,7 +56,7 @@ def run_evaluate(
     return job.run.stage("evaluate", inputs, work, products=("results.json",), resumable=True)
 
 
-def _task_identity(name: str, benchmarks: Path | None) -> list[str]:
+def task_identity(name: str, benchmarks: Path | None) -> list[str]:
     """What a task's rows are: their file's digest, or only the name where they come from the hub."""
     file = Path(name) if name.endswith(".jsonl") else benchmarks / name / "eval.jsonl" if benchmarks else None
     return [Path(name).name, file_sha256(file) if file is not None and file.is_file() else "hub"]
@@ -101,7 +101,7 @@ def run_package(job: Build, data: Stage, exported: Stage, evaluated: Stage, fiel
         (job.run.folder / "package" / "stage.json").unlink(missing_ok=True)
 
     def work(folder: Path) -> dict[str, Any]:
-        measured = {"golden": _golden(job, data, exported, fields), "accuracy": _accuracies(evaluated.folder)}
+        measured = {"golden": _golden(job, data, exported, fields), "accuracy": accuracies(evaluated.folder)}
         bf16_bytes = job.architecture.with_layers(job.plan.configuration.layers).bf16_bytes
         return package(exported.folder, fields | measured, job.signing_key, artifact, bf16_bytes)
 
@@ -110,16 +110,22 @@ def run_package(job: Build, data: Stage, exported: Stage, evaluated: Stage, fiel
 
 def _golden(job: Build, data: Stage, exported: Stage, fields: dict[str, Any]) -> dict[str, Any]:
     """A greedy completion by the engine that serves, which every board must reproduce."""
-    from edgewright_builder.models import load_tokenizer
-    from edgewright_builder.train.samples import chat_texts
-
-    with (data.folder / "data.jsonl").open(encoding="utf-8") as file:
-        prompt, _ = chat_texts(load_tokenizer(job.base), json.loads(file.readline()))
+    prompt = first_prompt(data, job.base)
     with _engine_opener(exported.folder, draft_manifest(exported.folder, fields))() as engine:
         return {"prompt": prompt, "tokens": list(engine.greedy(prompt, GOLDEN_TOKENS))}
 
 
-def _accuracies(folder: Path) -> list[dict[str, Any]]:
+def first_prompt(data: Stage, tokenizer_folder: Path) -> str:
+    """The first question of the data in the model's chat template."""
+    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.train.samples import chat_texts
+
+    with (data.folder / "data.jsonl").open(encoding="utf-8") as file:
+        prompt, _ = chat_texts(load_tokenizer(tokenizer_folder), json.loads(file.readline()))
+    return prompt
+
+
+def accuracies(folder: Path) -> list[dict[str, Any]]:
     """The manifest's accuracy rows, each by its task's own metric."""
     tasks = json.loads((folder / "results.json").read_text(encoding="utf-8"))["tasks"]
     return [

@@ -4,32 +4,28 @@ ca.pem ca.key            signs the certificates below; keep ca.key off the board
 agent.pem agent.key      the board's: serves localhost, 127.0.0.1 and the hosts named
 deployer.pem deployer.key, observer.pem observer.key     the host's, with the role as a URI name
 release.key release.pub  Ed25519, signs artifacts; boards trust release.pub
+root.key root.pub        Ed25519, signs trust documents; best kept offline
+trust-1.json …           who may sign artifacts and what is revoked, see `trust_chain`
 """
 
 from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgewright_agent.errors import InputError, OutsideError, RefusedError
+from edgewright_builder import trust_chain
+from edgewright_builder.key_files import private_pem, public_pem, write_private
 
 ROLES = ("deployer", "observer")
 CA_DAYS = 3650
@@ -44,29 +40,21 @@ def create_credentials(folder: Path, hosts: Sequence[str] = (), *, force: bool =
     """
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca = _authority(ca_key)
-    contents = {"ca.key": _private_pem(ca_key), "ca.pem": ca.public_bytes(Encoding.PEM)}
+    contents = {"ca.key": private_pem(ca_key), "ca.pem": ca.public_bytes(Encoding.PEM)}
     names = [_host_name(host) for host in dict.fromkeys(["localhost", "127.0.0.1", *hosts])]
     contents |= _leaf("agent", names, ExtendedKeyUsageOID.SERVER_AUTH, ca, ca_key)
     for role in ROLES:
         uri = x509.UniformResourceIdentifier(f"edgewright:role:{role}")
         contents |= _leaf(role, [uri], ExtendedKeyUsageOID.CLIENT_AUTH, ca, ca_key)
-    release_key = Ed25519PrivateKey.generate()
-    public = release_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    contents |= {"release.key": _private_pem(release_key), "release.pub": public}
-    return _write_all(folder, contents, force=force)
-
-
-def load_signing_key(path: Path) -> Ed25519PrivateKey:
-    """The private release key in a PEM file; raises InputError if there is none."""
-    pem = _read(path)
-    try:
-        key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        message = f"{path} holds no unencrypted PEM private key; use release.key of the credentials."
-        raise InputError(message) from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise InputError(f"{path} holds no Ed25519 key; use release.key of the credentials.")
-    return key
+    release_key, root_key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    for name, pair in (("release", release_key), ("root", root_key)):
+        contents |= {f"{name}.key": private_pem(pair), f"{name}.pub": public_pem(pair)}
+    contents["trust-1.json"] = trust_chain.first_document(root_key, release_key)
+    written = _write_all(folder, contents, force=force)
+    for path in folder.glob("trust-*.json"):
+        if path not in written:
+            path.unlink()  # of the root key that was just replaced
+    return written
 
 
 def _authority(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
@@ -101,7 +89,7 @@ def _leaf(
         .add_extension(authority_id, critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    return {f"{name}.key": _private_pem(key), f"{name}.pem": certificate.public_bytes(Encoding.PEM)}
+    return {f"{name}.key": private_pem(key), f"{name}.pem": certificate.public_bytes(Encoding.PEM)}
 
 
 def _builder(
@@ -134,10 +122,6 @@ def _host_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _private_pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
 def _write_all(folder: Path, contents: dict[str, bytes], *, force: bool) -> list[Path]:
     paths = [folder / name for name in sorted(contents)]
     existing = [path.name for path in paths if path.exists()]
@@ -150,25 +134,7 @@ def _write_all(folder: Path, contents: dict[str, bytes], *, force: bool) -> list
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in paths:
-            _write_private(path, contents[path.name])
+            write_private(path, contents[path.name])
     except OSError as error:
         raise OutsideError(f"{folder} can't be written ({error.strerror}).") from error
     return paths
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    # The mode is set when the file is made: a key is never readable by others, not even for a moment.
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"The key {path} can't be read ({error.strerror}).") from error

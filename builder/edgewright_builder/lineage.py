@@ -17,6 +17,8 @@ def portable(recipe: Recipe) -> dict[str, Any]:
         values["teachers"]["data"] = {"model": model_name(recipe.teachers.data.model)}
     values["data"]["file"] = None if recipe.data.file is None else recipe.data.file.name
     values["data"]["prompts"] = None if recipe.data.prompts is None else recipe.data.prompts.name
+    earlier = recipe.quantize.delta_from
+    values["quantize"]["delta_from"] = None if earlier is None else earlier.name
     values["evaluate"]["benchmarks"] = None
     values["evaluate"]["tasks"] = [Path(task).name for task in recipe.evaluate.tasks]
     return values

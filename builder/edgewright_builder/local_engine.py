@@ -39,17 +39,21 @@ class LocalEngine:
 
 
 @contextmanager
-def local_engine(tree: Path, manifest: Manifest) -> Iterator[LocalEngine]:
+def local_engine(
+    tree: Path, manifest: Manifest, *, adapter: Path | None = None, memory_limit_bytes: int | None = None
+) -> Iterator[LocalEngine]:
     """Starts the manifest's engine on the files in `tree`, and stops it at the end of the block."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    limits = EngineLimits(manifest.limits.context_tokens, manifest.limits.concurrency)
+    limits = EngineLimits(
+        manifest.limits.context_tokens, manifest.limits.concurrency, memory_bytes=memory_limit_bytes
+    )
     try:
         with tempfile.TemporaryDirectory(prefix="edgewright-") as runtime:
             start = start_engine(
                 manifest.engine.kind, tree, manifest, limits,
-                runtime_dir=Path(runtime), ready_timeout_seconds=READY_TIMEOUT_SECONDS,
+                runtime_dir=Path(runtime), ready_timeout_seconds=READY_TIMEOUT_SECONDS, adapter=adapter,
             )  # fmt: skip
             engine = asyncio.run_coroutine_threadsafe(start, loop).result()
             try:

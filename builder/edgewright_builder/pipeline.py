@@ -26,6 +26,7 @@ from edgewright_builder.lineage import portable
 from edgewright_builder.models import model_digest, read_config, resolve_model
 from edgewright_builder.recipe import Recipe
 from edgewright_builder.run import Run, Stage, file_sha256, write_json
+from edgewright_builder.stages.earlier import Earlier, earlier_model
 from edgewright_builder.stages.package import manifest_fields
 from edgewright_profiles import DeviceProfile
 
@@ -269,7 +270,8 @@ def _pad_token(job: Build) -> int:
     return int(token or 0)
 
 
-def _distillation_data(job: Build, data: Stage, teacher: Stage) -> Any:
+def distillation_data(job: Build, data: Stage, teacher: Stage) -> Any:
+    """The samples, their split, and what the teacher said of them."""
     from edgewright_builder.stages.teacher import read_teacher
     from edgewright_builder.train.distill import DistillationData
     from edgewright_builder.train.samples import split
@@ -298,7 +300,7 @@ def run_search(job: Build, data: Stage, student: Stage, teacher: Stage) -> Stage
         from edgewright_builder.stages.search import search
 
         return search(
-            student.folder / "model", _distillation_data(job, data, teacher), recipe.search, recipe.finetune,
+            student.folder / "model", distillation_data(job, data, teacher), recipe.search, recipe.finetune,
             candidates, recipe.seed, folder, job.run.reporter.step,
         )  # fmt: skip
 
@@ -340,7 +342,7 @@ def run_finetune(job: Build, data: Stage, student: Stage, teacher: Stage, best: 
         from edgewright_builder.stages.finetune import finetune
 
         return finetune(
-            student.folder / "model", _distillation_data(job, data, teacher), choice, recipe.finetune, recipe.seed,
+            student.folder / "model", distillation_data(job, data, teacher), choice, recipe.finetune, recipe.seed,
             folder, job.run.reporter.step,
         )  # fmt: skip
 
@@ -357,6 +359,9 @@ def run_quantize(job: Build, data: Stage, finetuned: Stage, best: Stage) -> Stag
         "group_size": group_size,
         "seed": job.recipe.seed,
     }
+    earlier = earlier_of(job.recipe)
+    if earlier is not None:
+        inputs["earlier"] = [earlier.digest, earlier.dead_band]
 
     def work(folder: Path) -> dict[str, Any]:
         from edgewright_builder.stages.quantize import quantize
@@ -367,20 +372,30 @@ def run_quantize(job: Build, data: Stage, finetuned: Stage, best: Stage) -> Stag
         calibration = [samples[index] for index in train]
         return quantize(
             finetuned.folder / "model", calibration, sequences, group_size, job.recipe.seed, folder,
-            job.run.reporter.step,
+            job.run.reporter.step, earlier,
         )  # fmt: skip
 
     return job.run.stage("quantize", inputs, work, products=("model",))
 
 
+def earlier_of(recipe: Recipe) -> Earlier | None:
+    """The model whose codes are kept where they can be; None unless the recipe names one."""
+    settings = recipe.quantize
+    return None if settings.delta_from is None else earlier_model(settings.delta_from, settings.dead_band)
+
+
 def run_export(job: Build, quantized: Stage) -> Stage:
     """Stage 7."""
     embedding_bits = job.plan.configuration.embedding_bits
+    slots = job.recipe.serving.adapters
+    modules = () if slots is None else slots.modules
     inputs = {"checkpoint": quantized.output_digest, "embedding_bits": embedding_bits}
+    if modules:
+        inputs["adapter_modules"] = modules
 
     def work(folder: Path) -> dict[str, Any]:
         from edgewright_builder.stages.export import export
 
-        return export(quantized.folder / "model", embedding_bits, folder)
+        return export(quantized.folder / "model", embedding_bits, folder, adapter_modules=modules)
 
     return job.run.stage("export", inputs, work, products=("engine", "tokenizer"))

@@ -7,10 +7,11 @@ import importlib.util
 from edgewright_agent.errors import InputError
 from edgewright_builder.data.presets import load_preset
 from edgewright_builder.data.prompts import load_prompts
-from edgewright_builder.models import require_same_vocabulary, resolve_model
-from edgewright_builder.pipeline import Build, data_settings
+from edgewright_builder.models import read_config, require_same_vocabulary, resolve_model
+from edgewright_builder.pipeline import Build, data_settings, earlier_of
 from edgewright_builder.recipe import Evaluate
 from edgewright_builder.run import read_stage
+from edgewright_builder.stages.earlier import require_same_shape
 from edgewright_builder.tasks.definitions import DEFINITIONS
 from edgewright_builder.tasks.loading import load_task
 
@@ -22,8 +23,9 @@ def preflight(job: Build) -> None:
     """
     _check_layers(job)
     _ = job.plan
-    _check_tasks(job.recipe.evaluate, job.recipe.task)
-    _check_data(job)
+    _check_earlier(job)
+    check_tasks(job.recipe.evaluate, job.recipe.task)
+    check_data(job)
     require_same_vocabulary(job.base, job.knowledge_teacher)
 
 
@@ -41,7 +43,19 @@ def _check_layers(job: Build) -> None:
         raise InputError(f"`student.drop_layers` names all {layers} layers; at least 1 must stay.")
 
 
-def _check_tasks(evaluate: Evaluate, task: str) -> None:
+def _check_earlier(job: Build) -> None:
+    """The earlier model of `quantize.delta_from` must have the shape that the plan gives this one."""
+    earlier = earlier_of(job.recipe)
+    if earlier is not None:
+        m, dropped = job.plan.configuration, job.recipe.student.drop_layers
+        if dropped is None and (earlier.dropped_layers or m.layers == job.architecture.layers):
+            dropped = ()  # left to the data, which would drop others
+        config = read_config(job.base) | {"num_hidden_layers": m.layers}
+        require_same_shape(config, m.group_size, dropped, earlier)
+
+
+def check_tasks(evaluate: Evaluate, task: str) -> None:
+    """Raises InputError where a task's rows can't be had."""
     for name in evaluate.tasks or (task,):
         if name not in DEFINITIONS or evaluate.benchmarks is not None:
             load_task(name, evaluate.benchmarks, evaluate.limit)
@@ -52,7 +66,8 @@ def _check_tasks(evaluate: Evaluate, task: str) -> None:
             )
 
 
-def _check_data(job: Build) -> None:
+def check_data(job: Build) -> None:
+    """Raises InputError where the data, or the model that is to write it, can't be had."""
     recipe, data, teacher = job.recipe, job.recipe.data, job.recipe.teachers.data
     if data.file is not None:
         from edgewright_builder.stages.data import select_rows

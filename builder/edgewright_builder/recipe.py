@@ -6,17 +6,19 @@ why not.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from edgewright_agent.errors import InputError
+from edgewright_builder.recipe_file import absolute, parse
 
 Optimizer = Literal["adam", "muon"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "muon")
+Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ReleaseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+ReleaseVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,49}$")]
+PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
 
 
 class _Section(BaseModel):
@@ -148,6 +150,15 @@ class Quantize(_Section):
     group_size: Literal["auto", 32, 64, 128] = "auto"
     embedding_bits: Literal["auto", 4, 8] = "auto"
     calibration_sequences: Annotated[int, Field(ge=8)] = 128
+    delta_from: Path | None = None  # an earlier run, or its GPTQ checkpoint, that boards already have
+    dead_band: Annotated[float, Field(ge=0, le=8)] = 0.25  # steps beyond rounding in which its codes are kept
+
+
+class Slots(_Section):
+    """Which LoRA adapters the exported model takes; each is then a small release of its own."""
+
+    rank: Annotated[int, Field(ge=1, le=256)] = 8  # the highest
+    modules: Annotated[tuple[Projection, ...], Field(min_length=1)] = PROJECTIONS
 
 
 class Serving(_Section):
@@ -155,6 +166,7 @@ class Serving(_Section):
 
     context_tokens: Annotated[int, Field(ge=64)] = 2048
     engine: Literal["onnxruntime-genai"] = "onnxruntime-genai"
+    adapters: Slots | None = None  # None: the model takes none, and is a little faster for it
 
 
 class Evaluate(_Section):
@@ -168,8 +180,8 @@ class Evaluate(_Section):
 class Recipe(_Section):
     """The whole file."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,49}$")] = "1"
+    name: ReleaseName
+    version: ReleaseVersion = "1"
     release_counter: Annotated[int, Field(ge=1)] = 1
     task: str
     seed: int = 0
@@ -194,69 +206,20 @@ def load_recipe(path: Path) -> Recipe:
 
     Raises InputError naming the first wrong key, its value and what was expected.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"There is no recipe at {path}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}.") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{path} holds {type(raw).__name__}, not the keys and values of a recipe.")
-    try:
-        recipe = Recipe.model_validate(raw)
-    except ValidationError as error:
-        raise InputError(f"{path}: {_first_complaint(error)}") from None
-    return _with_paths_from(recipe, path.resolve().parent)
-
-
-def _first_complaint(error: ValidationError) -> str:
-    errors = error.errors(include_url=False)
-    first = errors[0]
-    section, key = _at(first["loc"])
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), section.model_fields, n=1)
-        known = f"did you mean `{near[0]}`?" if near else f"expected {', '.join(section.model_fields)}."
-        return f"unknown key `{key}`; {known}"
-    if first["type"] == "missing":
-        return f"the key `{key}` is missing."
-    # A key that may have several types has an error for each of them.
-    wanted = "; or ".join(_wanted(each["msg"]) for each in errors if _at(each["loc"])[1] == key)
-    return f"`{key}` is {first['input']!r}: {wanted}." if key else f"{wanted}."
-
-
-def _wanted(message: str) -> str:
-    return message.removeprefix("Value error, ").replace("Input should be", "expected", 1)
-
-
-def _at(location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
-    """(the section, the dotted key) of an error, without Pydantic's names for the types a key may have."""
-    section: type[BaseModel] = Recipe
-    inside: type[BaseModel] | None = Recipe
-    key = []
-    for part in location:
-        if inside is not None:
-            section, inside = inside, _subsection(inside, str(part))
-        elif isinstance(part, str):
-            continue  # like literal['auto','full']
-        key.append(str(part))
-    return section, ".".join(key)
-
-
-def _subsection(section: type[BaseModel], key: str) -> type[BaseModel] | None:
-    annotation = section.model_fields[key].annotation if key in section.model_fields else None
-    kinds = (kind for kind in (annotation, *get_args(annotation)) if get_origin(kind) is None)
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    recipe, folder = parse(Recipe, path), path.resolve().parent
+    return _with_paths_from(recipe, folder)
 
 
 def _with_paths_from(recipe: Recipe, folder: Path) -> Recipe:
-    def absolute(path: Path | None) -> Path | None:
-        return None if path is None else folder / path.expanduser()
-
     data = recipe.data.model_copy(
-        update={"file": absolute(recipe.data.file), "prompts": absolute(recipe.data.prompts)}
+        update={"file": absolute(recipe.data.file, folder), "prompts": absolute(recipe.data.prompts, folder)}
     )
-    tasks = tuple(str(folder / task) if task.endswith(".jsonl") else task for task in recipe.evaluate.tasks)
-    evaluate = recipe.evaluate.model_copy(
-        update={"benchmarks": absolute(recipe.evaluate.benchmarks), "tasks": tasks}
-    )
-    return recipe.model_copy(update={"data": data, "evaluate": evaluate})
+    quantize = recipe.quantize.model_copy(update={"delta_from": absolute(recipe.quantize.delta_from, folder)})
+    evaluate = evaluate_from(recipe.evaluate, folder)
+    return recipe.model_copy(update={"data": data, "quantize": quantize, "evaluate": evaluate})
+
+
+def evaluate_from(evaluate: Evaluate, folder: Path) -> Evaluate:
+    """The section with its paths taken from the recipe's folder."""
+    tasks = tuple(str(folder / task) if task.endswith(".jsonl") else task for task in evaluate.tasks)
+    return evaluate.model_copy(update={"benchmarks": absolute(evaluate.benchmarks, folder), "tasks": tasks})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines import (
@@ -34,6 +35,7 @@ class ScriptedEngine:
     def __init__(self, release: StagedRelease, script: Script) -> None:
         self.release = release
         self.active_requests = 0
+        self.adapters: list[Path | None] = []  # switched to, in order
         self._script = script
         self._death: asyncio.Future[Death] = asyncio.get_running_loop().create_future()
 
@@ -53,6 +55,11 @@ class ScriptedEngine:
     async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
         return [[Score(-1.0 * len(text), len(text), False) for text in item.continuations] for item in items]
 
+    async def use_adapter(self, adapter: Path | None, model: str) -> None:
+        if self._script.refuse_adapters:
+            raise OutsideError("The engine refused the adapter.", Reason.REASON_ENGINE_FAILED)
+        self.adapters.append(adapter)
+
     async def healthy(self) -> bool:
         return not self._death.done()
 
@@ -69,6 +76,9 @@ class ScriptedEngine:
     def memory_bytes(self) -> EngineMemory:
         return EngineMemory(self._script.peak_bytes, self._script.peak_bytes, "pss")
 
+    def last_lines(self) -> Sequence[str]:
+        return self._script.lines
+
 
 @dataclass
 class Script:
@@ -77,7 +87,9 @@ class Script:
     tokens: tuple[int, ...] = TOKENS
     pause_seconds: float = 0.0
     peak_bytes: int = 1000
+    lines: tuple[str, ...] = ()  # what they print
     refuse: set[str] = field(default_factory=set)  # releases whose engine does not start
+    refuse_adapters: bool = False
     engines: list[ScriptedEngine] = field(default_factory=list)
 
     async def start(self, release: StagedRelease) -> Engine:

@@ -13,11 +13,9 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from edgewright.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, telemetry_pb2
-from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.errors import InputError, RefusedError
+from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
+from edgewright_agent.errors import InputError
 from edgewright_agent.server import RunningAgent, run_agent
-from edgewright_agent.services.guard import require_role
 from edgewright_agent.tls import TlsFiles, server_credentials
 from edgewright_builder.keys import create_credentials
 from tests.agent.artifacts import TIMEOUT_SECONDS, activate, make_artifact, push
@@ -75,39 +73,6 @@ async def test_an_observer_may_only_look(secure_agent: RunningAgent, credentials
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await stub.WriteBlob(iter([]), timeout=TIMEOUT_SECONDS)
         assert reason_of(error.value) == "PERMISSION"
-
-
-class Caller:
-    """As much of a call's context as the role check looks at."""
-
-    def __init__(self, *names: str) -> None:
-        self._names = [name.encode() for name in names]
-
-    def auth_context(self) -> dict[str, list[bytes]]:
-        return {"x509_subject_alternative_name": self._names}
-
-
-@pytest.mark.parametrize("names", [(), ("board.lan",), ("edgewright:role:admin",), ("role:deployer",)])
-def test_a_certificate_without_a_role_of_ours_may_do_nothing(names: tuple[str, ...]) -> None:
-    caller: Any = Caller(*names)
-    for call in ("GetDevice", "ActivateRelease"):
-        with pytest.raises(RefusedError) as error:
-            require_role(f"/edgewright.v1.DeploymentService/{call}", True, caller)
-        assert error.value.reason == Reason.REASON_PERMISSION
-
-
-def test_every_call_that_changes_something_needs_the_deployer() -> None:
-    observer: Any = Caller("edgewright:role:observer")
-    allowed = set()
-    for module in (deployment_pb2, inference_pb2, telemetry_pb2):
-        for service in module.DESCRIPTOR.services_by_name.values():
-            for method in service.methods:
-                with contextlib.suppress(RefusedError):
-                    require_role(f"/{service.full_name}/{method.name}", True, observer)
-                    allowed.add(method.name)
-    assert allowed == {
-        "GetDevice", "QueryWriteStatus", "WatchDeployment", "ListReleases", "GetSnapshot", "WatchTelemetry",
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize("who", ["nobody", "stranger"])

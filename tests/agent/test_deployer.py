@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from edgewright_agent.deployer import Deployer, Serving, Status
+from edgewright_agent.deployer import Deployer, Status
+from edgewright_agent.engine_room import Serving
 from edgewright_agent.lifecycle import ATTEMPTS_MAX, Outcome, Phase, State
 from edgewright_agent.store import FileSystem, Space, StagedRelease, StateFile, Store
 from tests.agent.artifacts import make_artifact, stage

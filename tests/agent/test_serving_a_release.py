@@ -21,7 +21,10 @@ async def test_a_pushed_release_serves(channel: grpc.aio.Channel, running_agent:
     assert [probe.name for probe in steps[-1].probes if probe.passed] == [
         "ready",
         "golden_prompt",
+        "latency",
+        "rate",
         "peak_memory",
+        "no_out_of_memory",
     ]
 
     request = inference_pb2.GenerateRequest(prompt="hello", max_tokens=3)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import InputError, OutsideError, RefusedError
 from edgewright_agent.store import FileSystem, Space, StateFile, Store, write_durably
-from edgewright_agent.store.store import PROTECTED_SECONDS
+from edgewright_agent.store.garbage import PROTECTED_SECONDS
 from tests.agent.artifacts import TREE, make_artifact, make_blob, put_blob, stage
 
 OTHER_TREE = {**TREE, "engine/model.bin": b"other weights" * 3000}
@@ -115,7 +115,7 @@ def test_deleting_a_release_frees_its_blobs_at_once(tmp_path: Path) -> None:
 def test_an_upload_published_meanwhile_does_not_disturb_the_count_of_free_bytes(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     (tmp_path / "partial" / f"{'a' * 64}.data").symlink_to("gone")  # listed, and gone when looked at
-    assert store.collect() == 0
+    assert store.collect().freed_bytes == 0
     store.close()
     limited = Store(tmp_path / "limited", space=Space(quota_bytes=1000, reserve_bytes=0))
     (tmp_path / "limited" / "partial" / f"{'a' * 64}.data").symlink_to("gone")
@@ -129,9 +129,9 @@ def test_what_was_asked_about_within_the_hour_is_kept(tmp_path: Path) -> None:
     clock.seconds = PROTECTED_SECONDS
     assert store.missing([blob]) == []  # asked about now
     clock.seconds += PROTECTED_SECONDS - 1
-    assert store.collect() == 0
+    assert store.collect().freed_bytes == 0
     clock.seconds += 1
-    assert store.collect() == blob.size_bytes
+    assert store.collect().freed_bytes == blob.size_bytes
     assert store.missing([blob])[0].missing_bytes == blob.size_bytes
 
 
@@ -140,7 +140,7 @@ def test_a_blob_that_just_came_is_kept(tmp_path: Path) -> None:
     clock.seconds = 10 * PROTECTED_SECONDS
     store = open_store(tmp_path, clock=clock)
     put_blob(store, b"fresh")
-    assert store.collect() == 0
+    assert store.collect().freed_bytes == 0
 
 
 def test_a_full_store_makes_room_from_what_nobody_needs(tmp_path: Path) -> None:

@@ -9,18 +9,20 @@ import pytest
 
 from edgewright_agent.telemetry import (
     clocks,
+    free_blocks,
     gpu_load,
     ina238,
     ina3221,
     memory,
     nvml,
     nvpmodel,
+    pressure,
     rapl,
     thermal,
 )
 from edgewright_agent.telemetry.registry import ENERGY_SOURCES, GAUGES, discover_rails, read_gauges
 from edgewright_agent.telemetry.sysfs import NoDataError
-from edgewright_agent.telemetry.types import Clock, Temperature
+from edgewright_agent.telemetry.types import Clock, MemoryPressure, Temperature
 from tests.agent.fixtures.boards import write, write_board
 
 Board = Callable[[str], Path]
@@ -207,3 +209,33 @@ def test_garbage_in_a_file_silences_that_file_only(board: Board) -> None:
     assert len(values["thermal"]) == 2
     assert "gpu_load" not in values
     assert {sensor.name for sensor in sensors if not sensor.available} == {"gpu_load"}
+
+
+def test_the_gpus_share_of_the_memory_is_read_where_the_kernel_tells(board: Board) -> None:
+    assert memory.read(board("orin-nano")).nvmap_used_bytes == 512 * 2**20
+    assert memory.read(board("thor")).nvmap_used_bytes is None
+
+
+def test_memory_pressure_is_ratios_and_seconds(board: Board) -> None:
+    assert pressure.read(board("orin-nano")) == MemoryPressure(0.025, 0.005, 1.234567, 0.234567)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "some avg10=1.0", "some avg10=x total=1\nfull avg10=0 total=0", "nonsense"]
+)
+def test_pressure_that_is_not_understood_is_no_pressure(tmp_path: Path, text: str) -> None:
+    write(tmp_path, "proc/pressure/memory", text)
+    with pytest.raises(NoDataError, match="pressure"):
+        pressure.read(tmp_path)
+
+
+def test_largest_free_blocks_are_summed_over_zones(board: Board) -> None:
+    blocks = free_blocks.read(board("orin-nano"))
+    assert (blocks.count, blocks.block_bytes) == (417, 1024 * free_blocks.PAGE_BYTES)
+
+
+@pytest.mark.parametrize("text", ["", "Node 0, zone Normal 1 2\nNode 0, zone DMA 1", "Node 0, zone Normal x"])
+def test_free_blocks_that_are_not_understood_are_not_counted(tmp_path: Path, text: str) -> None:
+    write(tmp_path, "proc/buddyinfo", text)
+    with pytest.raises(NoDataError, match="buddyinfo"):
+        free_blocks.read(tmp_path)

@@ -26,6 +26,7 @@ from edgewright.v1.deployment_pb2_grpc import (
 from edgewright.v1.inference_pb2_grpc import InferenceServiceServicer, add_InferenceServiceServicer_to_server
 from edgewright.v1.telemetry_pb2_grpc import TelemetryServiceServicer, add_TelemetryServiceServicer_to_server
 from edgewright_agent.address import Address
+from edgewright_agent.manifest import parse_manifest
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -49,6 +50,7 @@ class Board:
     snapshots: list[telemetry.Snapshot] = field(default_factory=list)
     benchmark: list[telemetry.RunBenchmarkResponse] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
+    corrupt: bool = False  # a scrub finds something
     cancelled: bool = False  # a Generate was given up by its caller
 
 
@@ -129,10 +131,15 @@ class _Deployment(DeploymentServiceServicer):
         board = self._board
         await begin(board, context, "WriteBlob")
         blob, received, buffer = deployment.Blob(), 0, b""
-        drop_at = board.drop_after_bytes.pop(0) if board.drop_after_bytes else None
+        drop_at = None
         async for request in requests:
             if request.HasField("blob"):
                 blob = request.blob
+                if blob.digest.sha256 in board.blobs:
+                    return deployment.WriteBlobResponse()
+                if board.drop_after_bytes and blob.digest.size_bytes >= board.drop_after_bytes[0]:
+                    drop_at = board.drop_after_bytes.pop(0)
+                await context.send_initial_metadata((("edgewright-accepted", ""),))
                 continue
             part = request.part
             assert part.offset_bytes == len(buffer)
@@ -164,6 +171,13 @@ class _Deployment(DeploymentServiceServicer):
         self, request: deployment.StageReleaseRequest, context: Context
     ) -> deployment.StageReleaseResponse:
         await begin(self._board, context, "StageRelease")
+        absent = [
+            f
+            for f in parse_manifest(request.manifest).files
+            if bytes.fromhex(f.sha256) not in self._board.blobs
+        ]
+        if absent:
+            await fail(context, grpc.StatusCode.FAILED_PRECONDITION, "BLOB_MISSING", "blobs are not here")
         release = hashlib.sha256(request.manifest).digest()
         self._board.staged.add(release)
         memory = deployment.MemoryVerdict(predicted_peak_bytes=1 << 20, budget_bytes=5 << 30)
@@ -218,6 +232,36 @@ class _Deployment(DeploymentServiceServicer):
         self._board.staged.discard(request.release)
         return deployment.DeleteReleaseResponse()
 
+    async def FetchBlobs(
+        self, request: deployment.FetchBlobsRequest, context: Context
+    ) -> AsyncIterator[deployment.FetchBlobsResponse]:
+        await begin(self._board, context, "FetchBlobs")
+        yield deployment.FetchBlobsResponse()
+
+    async def ConfirmRelease(
+        self, request: deployment.ConfirmReleaseRequest, context: Context
+    ) -> deployment.ConfirmReleaseResponse:
+        await begin(self._board, context, "ConfirmRelease")
+        return deployment.ConfirmReleaseResponse()
+
+    async def CollectGarbage(
+        self, request: deployment.CollectGarbageRequest, context: Context
+    ) -> deployment.CollectGarbageResponse:
+        await begin(self._board, context, "CollectGarbage")
+        return deployment.CollectGarbageResponse(
+            freed_bytes=0 if request.dry_run else 2048, blobs=1, uploads=2
+        )
+
+    async def ScrubStore(
+        self, request: deployment.ScrubStoreRequest, context: Context
+    ) -> AsyncIterator[deployment.ScrubStoreResponse]:
+        await begin(self._board, context, "ScrubStore")
+        corrupt = [b"\5" * 32] if self._board.corrupt else []
+        yield deployment.ScrubStoreResponse(blobs=1, bytes=512, total_bytes=1024)
+        yield deployment.ScrubStoreResponse(
+            blobs=2, bytes=1024, total_bytes=1024, corrupt_blobs=corrupt, done=True
+        )
+
 
 class _Inference(InferenceServiceServicer):
     def __init__(self, board: Board) -> None:
@@ -271,8 +315,9 @@ class _Telemetry(TelemetryServiceServicer):
         self, request: telemetry.WatchTelemetryRequest, context: Context
     ) -> AsyncIterator[telemetry.WatchTelemetryResponse]:
         await begin(self._board, context, "WatchTelemetry")
-        for snapshot in self._board.snapshots:
-            yield telemetry.WatchTelemetryResponse(snapshot=snapshot)
+        for number, snapshot in enumerate(self._board.snapshots, 1):
+            sequence = number if request.HasField("after_sequence") else 0
+            yield telemetry.WatchTelemetryResponse(snapshot=snapshot, sequence=sequence)
 
     async def RunBenchmark(
         self, request: telemetry.RunBenchmarkRequest, context: Context

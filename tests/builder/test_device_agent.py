@@ -28,7 +28,8 @@ from edgewright_builder.device.patience import Patience
 from edgewright_builder.device.push import Listener, PushResult, push
 from edgewright_builder.device.score import score
 from edgewright_builder.device.verdict import watch_verdict
-from edgewright_builder.keys import create_credentials, load_signing_key
+from edgewright_builder.key_files import load_signing_key
+from edgewright_builder.keys import create_credentials
 from tests.agent.conftest import settings_for
 from tests.agent.scripted_engine import Script, only_fake
 from tests.builder.artifacts import make_artifact

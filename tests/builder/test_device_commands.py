@@ -19,7 +19,7 @@ from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import telemetry_pb2 as telemetry
 from edgewright_agent.address import Address
 from edgewright_agent.errors import InputError, RefusedError
-from edgewright_builder import cli_device, cli_keys, cli_push
+from edgewright_builder import cli_device, cli_keys, cli_push, cli_top
 from edgewright_builder.artifact import Artifact
 from tests.builder.artifacts import make_artifact
 from tests.builder.device_simulator import Board, simulated_device
@@ -27,8 +27,14 @@ from tests.builder.device_simulator import Board, simulated_device
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 app = typer.Typer()
 cli_push.register(app)
+cli_top.register(app)
 cli_device.register(app)
 cli_keys.register(app)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEWRIGHT_CACHE", str(tmp_path / "cache"))  # a push keeps what it has sent
 
 
 @pytest.fixture
@@ -296,3 +302,36 @@ def test_push_needs_boards_from_one_place(host: str, artifact: Artifact, tmp_pat
         result = invoke("push", artifact.folder, *arguments, "--insecure")
         assert isinstance(result.exception, InputError)
         assert "either as HOST:PORT or with --fleet" in str(result.exception)
+
+
+def test_gc_says_what_it_freed_and_what_it_would_free(host: str) -> None:
+    assert output("gc", host, "--insecure") == "freed 2.0 KiB: 1 files, 2 unfinished uploads\n"
+    assert output("gc", host, "--insecure", "--dry-run").startswith("would free 0 B: 1 files")
+
+
+def test_a_scrub_that_finds_nothing_says_so(host: str) -> None:
+    assert output("scrub", host, "--insecure").endswith(
+        "2 files, 1.0 KiB read; all are what their digests say\n"
+    )
+
+
+def test_a_scrub_that_finds_damage_is_a_no(host: str, board: Board) -> None:
+    board.corrupt = True
+    result = invoke("scrub", host, "--insecure")
+    assert isinstance(result.exception, RefusedError)
+    assert "corrupt and in quarantine: 050505050505" in result.stdout
+
+
+def test_recorded_telemetry_has_a_number_and_a_time_a_line(host: str, board: Board) -> None:
+    board.snapshots = [snapshot()]
+    line = output("telemetry", host, "--insecure", "--recorded-after", 0)
+    assert line.startswith("1 1970-01-01 00:00:00Z · 4 requests")
+
+
+def test_top_shows_one_board_on_one_screen(host: str, board: Board) -> None:
+    board.snapshots = [snapshot()] * 3
+    text = output("top", host, "--insecure", "--screens", 1)
+    assert host in text
+    assert "tokens/s" in text
+    assert "engine" in text
+    assert "no energy sensor" in text

@@ -124,7 +124,9 @@ async def test_a_dropped_link_resends_one_chunk_at_most(
 async def test_a_busy_upload_is_waited_for(board: Board, address: Address, artifact: Artifact) -> None:
     board.refuse = {"WriteBlob": [BUSY, BUSY]}
     result = await send(address, artifact)
-    assert result.resumptions == 2
+    assert 1 <= result.resumptions <= 2  # two streams at once may both meet it
+    assert result.verdict is not None
+    assert result.verdict.committed
 
 
 async def test_a_restarted_agent_is_found_again(board: Board, artifact: Artifact) -> None:
@@ -167,7 +169,8 @@ async def test_an_altered_artifact_is_refused_before_the_first_call(
 async def test_a_blob_lost_before_staging_is_sent_again(
     board: Board, address: Address, artifact: Artifact
 ) -> None:
-    board.refuse = {"StageRelease": [(grpc.StatusCode.FAILED_PRECONDITION, "BLOB_MISSING")]}
+    missing = (grpc.StatusCode.FAILED_PRECONDITION, "BLOB_MISSING")
+    board.refuse = {"StageRelease": [missing] * 3}  # when asked first, after the sending, asked again
     result = await send(address, artifact)
     assert result.verdict is not None
     assert board.calls.count("FindMissingBlobs") >= 3
@@ -181,6 +184,7 @@ async def test_a_refusal_at_staging_keeps_its_reason(
         await send(address, artifact)
     assert caught.value.reason == Reason.REASON_MEMORY_BUDGET
     assert "ActivateRelease" not in board.calls
+    assert board.received_bytes == 0  # the board said so before the first byte travelled
 
 
 async def test_another_transition_is_reported_and_not_mistaken_for_ours(

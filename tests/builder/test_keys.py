@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from edgewright_agent.errors import InputError, RefusedError
 from edgewright_agent.trust import load_public_key
-from edgewright_builder.keys import create_credentials, load_signing_key
+from edgewright_builder.key_files import load_signing_key
+from edgewright_builder.keys import create_credentials
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def test_every_file_is_readable_by_its_owner_alone(credentials: Path) -> None:
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in credentials.iterdir()}
     assert sorted(modes) == [
         "agent.key", "agent.pem", "ca.key", "ca.pem", "deployer.key", "deployer.pem",
-        "observer.key", "observer.pem", "release.key", "release.pub",
+        "observer.key", "observer.pem", "release.key", "release.pub", "root.key", "root.pub", "trust-1.json",
     ]  # fmt: skip
     assert set(modes.values()) == {0o600}
 
@@ -67,7 +68,7 @@ def test_the_release_keys_belong_together(credentials: Path) -> None:
 def test_existing_keys_are_kept_unless_forced(tmp_path: Path) -> None:
     create_credentials(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(RefusedError, match=r"already holds release\.pub and 9 more, .*--force"):
+    with pytest.raises(RefusedError, match=r"already holds trust-1\.json and 12 more, .*--force"):
         create_credentials(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     create_credentials(tmp_path, force=True)

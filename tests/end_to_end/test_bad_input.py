@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from edgewright_builder.artifact import Artifact
-from edgewright_builder.keys import load_signing_key
+from edgewright_builder.key_files import load_signing_key
 from tests.builder.artifacts import make_artifact
 from tests.end_to_end.tiny_build import command, edgewright, environment
 
@@ -177,7 +177,8 @@ def agent(store: Path, credentials: Path, *more: str) -> Iterator[str]:
         "--tls-cert", str(credentials / "agent.pem"), "--tls-key", str(credentials / "agent.key"),
         "--tls-ca", str(credentials / "ca.pem"), *more,
     ]  # fmt: skip
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, "EDGEWRIGHT_FAKE_ENGINE": "1"}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().split()[-1]

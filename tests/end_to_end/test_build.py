@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,26 +13,7 @@ import pytest
 from edgewright_agent.trust import load_public_key
 from edgewright_builder.artifact import open_artifact, verify_artifact
 from edgewright_builder.run import STAGES
-from tests.end_to_end.tiny_build import command, edgewright, environment
-
-
-@dataclass(frozen=True)
-class Built:
-    """An undisturbed build."""
-
-    recipe: Path
-    run: Path
-    output: str
-
-
-@pytest.fixture(scope="session")
-def built(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    run = tmp_path_factory.mktemp("build") / "run"
-    done = subprocess.run(
-        command(recipe, run), capture_output=True, text=True, check=False, env=environment()
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Built(recipe, run, done.stdout)
+from tests.end_to_end.tiny_build import Built, command, edgewright, environment
 
 
 @pytest.mark.timeout(600)

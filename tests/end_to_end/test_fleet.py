@@ -71,7 +71,7 @@ def artifact(folder: Path, version: str, counter: int, allocate_mib: int = 0) ->
 def push(folder: Path, fleet: Path, *options: str) -> tuple[int, dict[str, Any]]:
     command = [sys.executable, "-m", "edgewright_builder.cli", "push", str(folder), "--fleet", str(fleet)]
     done = subprocess.run([*command, "--insecure", "--json", *options], capture_output=True, text=True)
-    print(done.stderr[-3000:])
+    assert done.returncode in (0, 1), done.stderr
     return done.returncode, json.loads(done.stdout)
 
 

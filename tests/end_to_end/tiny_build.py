@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -18,6 +19,15 @@ WORDS = (
     "root", "star", "moon",
 )  # fmt: skip
 PAIRS = 24
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished build."""
+
+    recipe: Path
+    run: Path
+    output: str
 
 
 def write_model(folder: Path) -> None:
@@ -68,7 +78,7 @@ def write_inputs(folder: Path) -> Path:
         "name": "tiny", "task": "arc_easy", "student": {"model": str(folder / "model"), "depth": 3},
         "teachers": {"knowledge": {"model": str(folder / "model")}}, "data": {"file": "data.jsonl"},
         "search": {"trials": 3, "startup_trials": 1, "space": {"lora_rank": [8, 16]}},
-        "finetune": {"batch_tokens": 256}, "serving": {"context_tokens": 256},
+        "finetune": {"batch_tokens": 256}, "serving": {"context_tokens": 256, "adapters": {"rank": 8}},
         "evaluate": {"tasks": ["quiz.jsonl"]},
     }  # fmt: skip
     path = folder / "recipe.yaml"

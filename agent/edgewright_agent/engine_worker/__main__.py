@@ -19,13 +19,17 @@ def main() -> None:
     parser.add_argument("kind", choices=["onnxruntime-genai", "fake"])
     parser.add_argument("--engine-folder", type=Path, required=True)
     parser.add_argument("--tokenizer-folder", type=Path, required=True)
+    parser.add_argument("--adapter", type=Path, help="LoRA adapter to begin with")
     parser.add_argument("--model", required=True, help="name of the model in the API")
     parser.add_argument("--context-tokens", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--socket", type=Path, required=True)
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    app = make_app(_load(options), options.model)
+    backend = _load(options)
+    if options.adapter is not None:
+        backend.use_adapter(options.adapter)
+    app = make_app(backend, options.model)
     # httptools and uvloop are not asked for: plain Python parsers are enough for a local socket.
     uvicorn.run(
         app,

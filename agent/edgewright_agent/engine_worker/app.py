@@ -1,4 +1,4 @@
-"""The HTTP application: OpenAI's routes, `/health`, and the agent's private `/v1/score`."""
+"""The HTTP application: OpenAI's routes, `/health`, and the agent's private `/v1/score` and `/v1/adapter`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from starlette.routing import Route
 
 from edgewright_agent.engine_worker.backend import Backend, InvalidRequestError
 from edgewright_agent.engine_worker.bodies import (
+    AdapterBody,
     ChatBody,
     CompletionBody,
     SamplingBody,
@@ -46,6 +48,7 @@ def make_app(backend: Backend, model: str) -> Starlette:
             Route("/v1/completions", routes.completions, methods=["POST"]),
             Route("/v1/chat/completions", routes.chat_completions, methods=["POST"]),
             Route("/v1/score", routes.score, methods=["POST"]),
+            Route("/v1/adapter", routes.adapter, methods=["POST"]),
         ],
         exception_handlers={
             InvalidRequestError: on_invalid_request,
@@ -62,6 +65,7 @@ class Routes:
     def __init__(self, backend: Backend, model: str) -> None:
         self._backend = backend
         self._model = model
+        self._names = {model}  # all it ever had: a request may have been sent just before a switch
         self._turns = Turns(WAITING_MAX)
         self._created = int(time.time())
 
@@ -103,6 +107,14 @@ class Routes:
             result = await scores(self._backend, body.items)
         return JSONResponse({"items": [[asdict(score) for score in item] for item in result]})
 
+    async def adapter(self, request: Request) -> Response:
+        """Switches the LoRA adapter. Generations under way end with the one they began with."""
+        body = parse_body(AdapterBody, await read_body(request))
+        self._backend.use_adapter(None if body.file is None else Path(body.file))
+        self._model = body.model
+        self._names.add(body.model)
+        return JSONResponse({"status": "ok"})
+
     async def _answer(
         self,
         request: Request,
@@ -111,7 +123,7 @@ class Routes:
         prompt: Sequence[int],
         max_tokens: int | None,
     ) -> Response:
-        if body.model not in (None, self._model):
+        if body.model is not None and body.model not in self._names:
             message = f"There is no model {body.model!r} here; {self._model!r} is served."
             raise InvalidRequestError(message, "model_not_found", 404)
         if not prompt or not all(0 <= token < self._backend.vocab_size for token in prompt):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 
@@ -76,6 +77,10 @@ class Backend(Protocol):
     @property
     def eos_ids(self) -> frozenset[int]:
         """Tokens that end a text."""
+        ...
+
+    def use_adapter(self, file: Path | None) -> None:
+        """Let what begins from now on use this LoRA adapter, or none. Raises InvalidRequestError."""
         ...
 
     def generate(self, prompt: Sequence[int], max_tokens: int, sampling: Sampling) -> Iterator[int | None]:

@@ -128,6 +128,13 @@ class ScoreBody(_Body):
     items: Annotated[list[ScoreItemBody], Field(max_length=256)]
 
 
+class AdapterBody(_Body):
+    """`/v1/adapter`, private to the agent."""
+
+    file: str | None  # None: the model alone
+    model: Annotated[str, Field(min_length=1)]  # its name in the API from now on
+
+
 BodyType = TypeVar("BodyType", bound=_Body)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewright_agent.engine_worker.backend import Sampling, TokenScores
+from edgewright_agent.engine_worker.backend import InvalidRequestError, Sampling, TokenScores
 
 EOS = 256
 FOREVER_SECONDS = 1e6
@@ -80,6 +80,7 @@ class FakeBackend:
         self.behaviour = FakeBehaviour(**settings)
         self.context_tokens = context_tokens
         self.text = FakeText()
+        self._adapter_salt = ""
         self._generated = 0
         self._ballast = bytearray(os.urandom(1) * (self.behaviour.allocate_mib << 20))
         self._misbehave_on_start()
@@ -90,13 +91,24 @@ class FakeBackend:
             raise SystemExit(3)
         time.sleep(FOREVER_SECONDS if self.behaviour.never_ready else self.behaviour.start_seconds)
 
+    def use_adapter(self, file: Path | None) -> None:
+        """Other words: the adapter's bytes are a salt. A file that begins with `broken` is no adapter."""
+        content = b"" if file is None else file.read_bytes()
+        if content.startswith(b"broken"):
+            raise InvalidRequestError(f"{file} is no adapter of this model.", "adapter_mismatch")
+        self._adapter_salt = content.hex()
+
+    @property
+    def _salt(self) -> str:
+        return self.behaviour.salt + self._adapter_salt
+
     def generate(self, prompt: Sequence[int], max_tokens: int, sampling: Sampling) -> Iterator[int | None]:
         """Bytes of hashed words."""
         yield None
         choice = ""
         if sampling.temperature > 0:
             choice = str(random.SystemRandom().random() if sampling.seed is None else sampling.seed)
-        stream = fake_tokens(prompt, self.behaviour.salt + choice, self.behaviour.words)
+        stream = fake_tokens(prompt, self._salt + choice, self.behaviour.words)
         for token in itertools.islice(stream, max_tokens):
             self._misbehave_on_token()
             yield token
@@ -117,9 +129,9 @@ class FakeBackend:
         for continuation in continuations:
             total = 0.0
             for end in range(len(continuation)):
-                digest = _digest(bytes_of([*context, *continuation[: end + 1]]), self.behaviour.salt)
+                digest = _digest(bytes_of([*context, *continuation[: end + 1]]), self._salt)
                 total -= 1 + digest[0] / 256
-            greedy = list(itertools.islice(fake_tokens(context, self.behaviour.salt), len(continuation)))
+            greedy = list(itertools.islice(fake_tokens(context, self._salt), len(continuation)))
             yield TokenScores(total, len(continuation), greedy == list(continuation))
 
 

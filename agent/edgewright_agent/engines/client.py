@@ -13,8 +13,9 @@ import httpx
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines.protocol import Finish, GenerationRequest, Score, ScoreItem, Token
-from edgewright_agent.errors import BusyError, EdgewrightError, InputError, OutsideError
+from edgewright_agent.errors import BusyError, EdgewrightError, InputError, OutsideError, RefusedError
 
+ADAPTER_ROUTE = "/v1/adapter"
 CONNECT_SECONDS = 5.0
 HEALTH_SECONDS = 10.0  # a slice of a long prompt may keep the engine from answering
 
@@ -66,13 +67,20 @@ class EngineClient:
             answer = json.loads(await response.aread())
         return [[Score(**score) for score in item] for item in answer["items"]]
 
+    async def use_adapter(self, adapter: Path | None, model: str) -> None:
+        """Switches the engine's adapter; later requests name `model`."""
+        body = {"file": None if adapter is None else str(adapter), "model": model}
+        async with self._sending(ADAPTER_ROUTE, body) as response:
+            await response.aread()
+        self._model = model
+
     @asynccontextmanager
     async def _sending(self, route: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
         """The response once its headers are here; leaving the block closes the connection if it isn't read."""
         try:
             async with self._http.stream("POST", route, json=body) as response:
                 if response.status_code != httpx.codes.OK:
-                    raise _refusal(response.status_code, await response.aread())
+                    raise _refusal(route, response.status_code, await response.aread())
                 yield response
         except httpx.TransportError as error:
             message = f"The engine broke off the connection ({error or type(error).__name__})."
@@ -121,13 +129,15 @@ def _tokens(choice: dict[str, Any]) -> list[tuple[int, str]]:
     return [(token, text if index == len(ids) - 1 else "") for index, token in enumerate(ids)]
 
 
-def _refusal(status: int, body: bytes) -> EdgewrightError:
+def _refusal(route: str, status: int, body: bytes) -> EdgewrightError:
     """The error behind a status that is not 200."""
     try:
         error = json.loads(body)["error"]
         message, code = str(error["message"]), error["code"]
     except (ValueError, KeyError, TypeError):
         message, code = body.decode(errors="replace")[:200], None
+    if route == ADAPTER_ROUTE and status == httpx.codes.NOT_FOUND:
+        return RefusedError("This engine takes no adapters.", Reason.REASON_ENGINE_UNAVAILABLE)
     if status == httpx.codes.TOO_MANY_REQUESTS:
         return BusyError(message, Reason.REASON_OVERLOADED)
     if code == "context_length_exceeded":

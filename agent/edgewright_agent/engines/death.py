@@ -27,12 +27,17 @@ def classify(returncode: int, *, asked: bool, killed_for_memory: bool, last_line
     if asked:
         cause = DeathCause.STOPPED
     elif (killed_for_memory and ended_by == signal.SIGKILL) or (
-        returncode != 0 and any(_OUT_OF_MEMORY.search(line) for line in last_lines)
+        returncode != 0 and out_of_memory_line(last_lines) is not None
     ):
         cause = DeathCause.OUT_OF_MEMORY
     else:
         cause = DeathCause.EXITED if ended_by is None else DeathCause.KILLED
     return Death(cause, exit_code, ended_by, tuple(last_lines))
+
+
+def out_of_memory_line(lines: Sequence[str]) -> str | None:
+    """The last line that tells of an allocation that failed."""
+    return next((line for line in reversed(lines) if _OUT_OF_MEMORY.search(line)), None)
 
 
 def out_of_memory_kills(vmstat: Path = Path("/proc/vmstat")) -> int:

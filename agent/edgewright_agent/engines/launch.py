@@ -20,6 +20,11 @@ from edgewright_agent.errors import RefusedError
 from edgewright_agent.manifest import Manifest
 
 ONNX_MODULES = ("onnxruntime_genai", "numpy", "tokenizers", "jinja2", "starlette", "uvicorn")
+# glibc's malloc (mallopt(3)): one thread allocates, so few arenas; blocks from 1 MiB on (KV caches, logits) go back to
+# the kernel when they are freed, so that memory is what is in use and not what once was.
+LEAN_MALLOC = {
+    "MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_TRIM_THRESHOLD_": str(2**17),
+}  # fmt: skip
 SOCKET_PATH_BYTES_MAX = 100  # the kernel's limit is 107
 
 
@@ -36,8 +41,9 @@ async def start_engine(
     *,
     runtime_dir: Path,
     ready_timeout_seconds: float,
+    adapter: Path | None = None,
 ) -> Engine:
-    """Start the engine of `kind` on the release in `tree` and return it once it answers.
+    """Start the engine of `kind` on the model in `tree`, with `adapter` if given; return it once it answers.
 
     Its socket lies in a private folder below `runtime_dir`. Raises RefusedError (`ENGINE_UNAVAILABLE`) if
     the engine can't run here and OutsideError (`ENGINE_FAILED`) if it ends or isn't ready in time.
@@ -45,7 +51,9 @@ async def start_engine(
     _check_available(kind)
     socket = _socket_folder(runtime_dir) / "http"
     command = _worker_command(kind, tree, manifest, limits, socket)
-    process = await EngineProcess.spawn(command, _environment())
+    if adapter is not None:
+        command += ["--adapter", str(adapter)]
+    process = await EngineProcess.spawn(command, _environment(), limits.memory_bytes)
     engine = ServedEngine(kind, process, EngineClient(socket, manifest.name), socket)
     await engine.become_ready(ready_timeout_seconds)
     return engine
@@ -74,8 +82,7 @@ def _worker_command(
 
 
 def _environment() -> dict[str, str]:
-    # One malloc arena per thread would cost memory and gain nothing: one thread allocates.
-    return os.environ | {"ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2"}
+    return os.environ | {"ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"} | LEAN_MALLOC
 
 
 def default_threads() -> int:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from edgewright_agent.engines.cgroup import EngineCgroup, make_engine_cgroup, why_not
 from edgewright_agent.engines.death import classify, out_of_memory_kills
 from edgewright_agent.engines.memory import TreeMemory
 from edgewright_agent.engines.protocol import Death, EngineMemory
@@ -30,18 +31,21 @@ def tethered() -> list[str]:
 class EngineProcess:
     """One child and its process group. Make it with `spawn`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, cgroup: EngineCgroup | None = None) -> None:
         self._process = process
+        self._cgroup = cgroup
         self._memory = TreeMemory(process.pid)
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._asked = False
-        self._kills_before = out_of_memory_kills()
+        self._kills_before = self._kills()
         self._reading = asyncio.create_task(self._read_output())
         self._death = asyncio.create_task(self._reap())
 
     @classmethod
-    async def spawn(cls, command: Sequence[str], environment: Mapping[str, str]) -> EngineProcess:
-        """Start `command` so that it ends when this process does.
+    async def spawn(
+        cls, command: Sequence[str], environment: Mapping[str, str], memory_limit_bytes: int | None = None
+    ) -> EngineProcess:
+        """Start `command` so that it ends when this process does, where we may under a limit of its memory.
 
         To be called from a thread that lives as long as the agent: see `tether`.
         """
@@ -54,7 +58,12 @@ class EngineProcess:
             env=dict(environment),
             start_new_session=True,
         )
-        return cls(process)
+        return cls(process, _limited(process.pid, memory_limit_bytes))
+
+    @property
+    def cgroup(self) -> EngineCgroup | None:
+        """Where its memory is limited and counted, if that could be done."""
+        return self._cgroup
 
     @property
     def pid(self) -> int:
@@ -83,6 +92,11 @@ class EngineProcess:
         """Of the child and its children."""
         return self._memory.read()
 
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """What it printed last."""
+        return tuple(self._lines)
+
     def _signal(self, number: signal.Signals) -> None:
         if self.death is None:
             with contextlib.suppress(ProcessLookupError):
@@ -94,12 +108,19 @@ class EngineProcess:
             os.killpg(self.pid, signal.SIGKILL)
         # A child of the child in a session of its own could hold the pipe open for ever.
         await asyncio.wait({self._reading}, timeout=STOP_GRACE_SECONDS)
-        return classify(
+        death = classify(
             returncode,
             asked=self._asked,
-            killed_for_memory=out_of_memory_kills() > self._kills_before,
+            killed_for_memory=self._kills() > self._kills_before,
             last_lines=tuple(self._lines),
         )
+        if self._cgroup is not None:
+            self._cgroup.remove()
+        return death
+
+    def _kills(self) -> int:
+        """The engine's own where it has a cgroup; else everyone's on this board."""
+        return out_of_memory_kills() if self._cgroup is None else self._cgroup.out_of_memory_kills()
 
     async def _read_output(self) -> None:
         """Keep the last lines; a line without end is cut, so that no output can fill the memory."""
@@ -118,3 +139,22 @@ class EngineProcess:
         if text:
             self._lines.append(text)
             logger.debug("engine %d: %s", self.pid, text)
+
+
+def _limited(pid: int, limit_bytes: int | None) -> EngineCgroup | None:
+    """Puts the process into a cgroup with that limit; None, and a warning, where we may not."""
+    if limit_bytes is None:
+        return None
+    try:
+        cgroup = make_engine_cgroup(limit_bytes)
+    except OSError as error:
+        logger.warning("the engine runs without a memory limit: %s", why_not(error))
+        return None
+    try:
+        with contextlib.suppress(ProcessLookupError):  # ended already; its death says why
+            cgroup.add(pid)
+    except OSError as error:
+        cgroup.remove()
+        logger.warning("the engine runs without a memory limit: %s", why_not(error))
+        return None
+    return cgroup

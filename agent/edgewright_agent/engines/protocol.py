@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Literal, Protocol
 
 FinishReason = Literal["stop", "length"]
@@ -20,6 +21,7 @@ class EngineLimits:
     context_tokens: int  # prompt + generated, of one request
     concurrency: int = 1  # requests served at the same time, where the engine can batch
     threads: int | None = None  # None: one per physical core the process may run on
+    memory_bytes: int | None = None  # the kernel kills it beyond, where the agent may ask for that
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,15 @@ class Engine(Protocol):
         """
         ...
 
+    async def use_adapter(self, adapter: Path | None, model: str) -> None:
+        """Serve with this LoRA adapter, or with none, as `model`, without loading the model again.
+
+        Generations under way end with the adapter they began with. Raises InputError if the file is no adapter
+        of the model, and RefusedError (`ENGINE_UNAVAILABLE`) if this kind of engine takes none; then nothing
+        has changed.
+        """
+        ...
+
     async def healthy(self) -> bool:
         """Whether the process answers."""
         ...
@@ -159,4 +170,8 @@ class Engine(Protocol):
 
     def memory_bytes(self) -> EngineMemory:
         """Memory of the process tree, now and at its peak."""
+        ...
+
+    def last_lines(self) -> Sequence[str]:
+        """What the process printed last, oldest first."""
         ...

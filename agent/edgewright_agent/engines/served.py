@@ -79,6 +79,13 @@ class ServedEngine:
         except OutsideError as error:
             raise await self._explained(error) from error
 
+    async def use_adapter(self, adapter: Path | None, model: str) -> None:
+        """See `Engine`."""
+        try:
+            await self._client.use_adapter(adapter, model)
+        except OutsideError as error:
+            raise await self._explained(error) from error
+
     async def healthy(self) -> bool:
         """See `Engine`."""
         return self._process.death is None and await self._client.healthy()
@@ -94,6 +101,10 @@ class ServedEngine:
     def memory_bytes(self) -> EngineMemory:
         """See `Engine`."""
         return self._process.memory()
+
+    def last_lines(self) -> Sequence[str]:
+        """See `Engine`."""
+        return self._process.last_lines
 
     async def _stop(self) -> Death:
         death = await self._process.stop()

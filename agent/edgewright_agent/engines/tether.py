@@ -12,6 +12,8 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+# When memory runs out the kernel takes the engine, not the agent, whose score the unit file lowers to -900.
+OOM_SCORE_ADJUST = b"500"
 
 
 def main() -> None:
@@ -20,6 +22,8 @@ def main() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before the knot was tied
         raise SystemExit(1)
+    with open("/proc/self/oom_score_adj", "wb") as score:  # noqa: PTH123 - raising it is allowed to everybody
+        score.write(OOM_SCORE_ADJUST)
     os.execvp(command[0], command)  # noqa: S606
 
 

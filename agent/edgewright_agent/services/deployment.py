@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import platform
 import socket
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,17 @@ import grpc.aio
 import psutil
 
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
+from edgewright.v1.common_pb2 import Reason
 from edgewright_agent import __version__
 from edgewright_agent.deployer import Deployer
+from edgewright_agent.mirror import fetch_missing
 from edgewright_agent.services import messages
-from edgewright_agent.services.receiving import receive_blob
+from edgewright_agent.services.receiving import ACCEPTED_KEY, Receiver
 from edgewright_agent.services.status import abort
 from edgewright_agent.staging import Board, Verdict, judge
 from edgewright_agent.store import Store
+from edgewright_agent.store.scrub import scrub
+from edgewright_agent.withdrawal import check_activation, check_roll_back
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _MISSING_MAX = 100
@@ -32,6 +38,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     def __init__(self, board: Board, store: Store, deployer: Deployer) -> None:
         self._board = board
         self._store = store
+        self._receiver = Receiver(store)
         self._deployer = deployer
 
     async def GetDevice(  # noqa: N802
@@ -72,8 +79,26 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         self, request_iterator: AsyncIterator[deployment_pb2.WriteBlobRequest], context: Context
     ) -> deployment_pb2.WriteBlobResponse:
         """Takes in the missing chunks of one blob."""
-        received_bytes = await receive_blob(self._store, request_iterator)
+        received_bytes = await self._receiver.receive(
+            request_iterator,
+            accepted=lambda go_on: context.send_initial_metadata(((ACCEPTED_KEY, go_on),)),
+        )
         return deployment_pb2.WriteBlobResponse(received_bytes=received_bytes)
+
+    async def FetchBlobs(  # noqa: N802
+        self, request: deployment_pb2.FetchBlobsRequest, context: Context
+    ) -> AsyncIterator[deployment_pb2.FetchBlobsResponse]:
+        """Fetches from the manifest's mirrors; no address is called that nobody trusted has signed."""
+        verdict = await asyncio.to_thread(
+            judge, self._board, self._store, self._deployer.state, request.manifest, request.signature
+        )
+        if verdict.refusal is not None and verdict.refusal.reason != Reason.REASON_BLOB_MISSING:
+            raise verdict.refusal
+        async with contextlib.aclosing(fetch_missing(self._store, verdict.manifest)) as steps:
+            async for step in steps:
+                yield deployment_pb2.FetchBlobsResponse(
+                    fetched_bytes=step.fetched_bytes, missing_bytes=step.missing_bytes, note=step.note
+                )
 
     async def QueryWriteStatus(  # noqa: N802
         self, request: deployment_pb2.QueryWriteStatusRequest, context: Context
@@ -85,6 +110,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
             complete=status.complete,
             durable_bytes=status.durable_bytes,
             durable_chunks=messages.ranges_to(status.durable_chunks),
+            last_refusal=messages.refusal_to(self._receiver.last_refusal(sha256)),
         )
 
     async def StageRelease(  # noqa: N802
@@ -101,8 +127,10 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
             refusal = deployment_pb2.StageRefusal(memory=memory, missing_blobs=missing)
             await abort(context, verdict.refusal, refusal)
         already_staged = verdict.digest in self._store.releases()
-        if not already_staged:
-            await asyncio.to_thread(self._store.stage, verdict.manifest, manifest, signature)
+        await asyncio.to_thread(self._store.stage, verdict.manifest, manifest, signature)
+        if already_staged:
+            await asyncio.to_thread(self._store.resign, verdict.digest, signature)
+        await self._deployer.staged(verdict.digest)
         release = messages.sha256_to(verdict.digest)
         return deployment_pb2.StageReleaseResponse(
             release=release, memory=memory, already_staged=already_staged
@@ -112,8 +140,23 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         self, request: deployment_pb2.ActivateReleaseRequest, context: Context
     ) -> deployment_pb2.ActivateReleaseResponse:
         """Begins the change."""
-        await self._deployer.activate(messages.sha256_from(request.release), force=request.force)
+        staged = self._store.releases()
+        wanted = staged.get(messages.sha256_from(request.release))
+        if wanted is not None:
+            await asyncio.to_thread(check_activation, self._board.trust, wanted, staged)
+        await self._deployer.activate(
+            messages.sha256_from(request.release),
+            force=request.force,
+            confirm_within_seconds=messages.confirm_seconds_from(request),
+        )
         return deployment_pb2.ActivateReleaseResponse()
+
+    async def ConfirmRelease(  # noqa: N802
+        self, request: deployment_pb2.ConfirmReleaseRequest, context: Context
+    ) -> deployment_pb2.ConfirmReleaseResponse:
+        """Keeps the candidate."""
+        await self._deployer.confirm(messages.sha256_from(request.release))
+        return deployment_pb2.ConfirmReleaseResponse()
 
     async def WatchDeployment(  # noqa: N802
         self, request: deployment_pb2.WatchDeploymentRequest, context: Context
@@ -126,6 +169,10 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         self, request: deployment_pb2.RollBackRequest, context: Context
     ) -> deployment_pb2.RollBackResponse:
         """Begins the way back."""
+        staged = self._store.releases()
+        previous = staged.get(self._deployer.state.previous or "")
+        if previous is not None:
+            await asyncio.to_thread(check_roll_back, self._board.trust, previous, staged)
         release = await self._deployer.roll_back()
         return deployment_pb2.RollBackResponse(release=messages.sha256_to(release))
 
@@ -143,6 +190,28 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         """Forgets a release."""
         freed_bytes = await self._deployer.delete(messages.sha256_from(request.release))
         return deployment_pb2.DeleteReleaseResponse(freed_bytes=freed_bytes)
+
+    async def CollectGarbage(  # noqa: N802
+        self, request: deployment_pb2.CollectGarbageRequest, context: Context
+    ) -> deployment_pb2.CollectGarbageResponse:
+        """Removes what nobody needs."""
+        garbage = await asyncio.to_thread(
+            self._store.collect, dry_run=request.dry_run, quarantine=request.quarantine
+        )
+        return messages.garbage_to(garbage)
+
+    async def ScrubStore(  # noqa: N802
+        self, request: deployment_pb2.ScrubStoreRequest, context: Context
+    ) -> AsyncIterator[deployment_pb2.ScrubStoreResponse]:
+        """Verifies what is stored, in a thread; a caller who leaves ends it."""
+        stop = threading.Event()
+        steps = scrub(self._store, bytes_per_second_max=request.bytes_per_second_max, stop=stop)
+        try:
+            while (step := await asyncio.to_thread(next, steps, None)) is not None:
+                yield messages.scrubbed_to(step)
+        finally:
+            stop.set()
+            await asyncio.to_thread(steps.close)
 
     def _memory(self, verdict: Verdict) -> deployment_pb2.MemoryVerdict:
         prediction = verdict.manifest.memory

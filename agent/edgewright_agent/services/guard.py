@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.errors import EdgewrightError, InputError, RefusedError
+from edgewright_agent.errors import EdgewrightError, InputError
+from edgewright_agent.services.roles import certificate_sha256, check_role
 from edgewright_agent.services.status import abort
+from edgewright_agent.trust import Trust
 
 OUR_CALLS = "/edgewright.v1."
-ROLE_PREFIX = "edgewright:role:"
-_OBSERVER_VERBS = ("Get", "List", "Query", "Watch")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Check = Callable[[str, bool, Context], None]  # method, is it unary, context
@@ -28,24 +28,20 @@ def require_deadline(method: str, unary: bool, context: Context) -> None:
 
 
 def require_role(method: str, unary: bool, context: Context) -> None:
-    """`observer` may look, `deployer` may do everything; the role is a URI name of the certificate."""
-    if not method.startswith(OUR_CALLS):
-        return  # health and reflection: any certificate of our authority
-    roles = roles_of(context.auth_context())
-    verb = method.rpartition("/")[2]
-    if "deployer" in roles or ("observer" in roles and verb.startswith(_OBSERVER_VERBS)):
-        return
-    held = ", ".join(sorted(roles)) or "none"
-    message = (
-        f"{verb} needs the role deployer; the certificate's role is {held}. Use the deployer's certificate."
-    )
-    raise RefusedError(message, Reason.REASON_PERMISSION)
+    """The caller's certificate must have the role that `roles` asks for this call."""
+    if method.startswith(OUR_CALLS):  # health and reflection: any certificate of our authority
+        check_role(method, context.auth_context())
 
 
-def roles_of(auth_context: Mapping[str, Iterable[bytes]]) -> set[str]:
-    """The roles named in a verified client certificate."""
-    names = (name.decode(errors="replace") for name in auth_context.get("x509_subject_alternative_name", ()))
-    return {name.removeprefix(ROLE_PREFIX) for name in names if name.startswith(ROLE_PREFIX)}
+def refuse_revoked(trust: Trust) -> Check:
+    """A check that refuses every call of a certificate that the trust document revokes."""
+
+    def check(method: str, unary: bool, context: Context) -> None:
+        sha256 = certificate_sha256(context.auth_context())
+        if sha256 is not None:
+            trust.check_certificate(sha256)
+
+    return check
 
 
 class Guard(grpc.aio.ServerInterceptor):

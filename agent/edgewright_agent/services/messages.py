@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from edgewright.v1 import common_pb2, deployment_pb2, inference_pb2
 from edgewright_agent.deployer import Status
 from edgewright_agent.engines import EngineInfo, GenerationRequest, ScoreItem
-from edgewright_agent.errors import InputError
+from edgewright_agent.errors import EdgewrightError, InputError
 from edgewright_agent.lifecycle import Outcome, Phase, State
 from edgewright_agent.manifest import CHUNK_BYTES_MAX
-from edgewright_agent.store import Blob, ChunkRange, Missing, StagedRelease
+from edgewright_agent.store import (
+    Blob,
+    ChunkRange,
+    Delta,
+    Garbage,
+    Missing,
+    StagedRelease,
+    Stretch,
+    check_delta,
+)
+from edgewright_agent.store.scrub import Scrubbed
 
 BLOBS_MAX = 10_000
 CHUNKS_MAX = 1_000_000
 STOPS_MAX = 8
 ITEMS_MAX = 256
+CONFIRM_SECONDS_MAX = 24 * 3600.0
 CONTINUATIONS_MAX = 64
 
 _PHASES = {
@@ -24,6 +37,7 @@ _PHASES = {
     Phase.PROBATION: deployment_pb2.PHASE_PROBATION,
     Phase.ROLLING_BACK: deployment_pb2.PHASE_ROLLING_BACK,
     Phase.SAFE: deployment_pb2.PHASE_SAFE,
+    Phase.STAGED: deployment_pb2.PHASE_STAGED,
 }
 _OUTCOMES = {
     Outcome.NONE: deployment_pb2.OUTCOME_UNSPECIFIED,
@@ -67,6 +81,19 @@ def blobs_from(messages: Iterable[deployment_pb2.Blob]) -> list[Blob]:
     return [blob_from(message) for message in messages]
 
 
+def delta_from(message: deployment_pb2.ChunkDelta, blob: Blob) -> Delta:
+    """How a chunk of `blob` is made from what is here, within bounds; raises InputError."""
+    if message.chunk >= len(blob.chunks):
+        raise InputError(f"A delta of chunk {message.chunk} came; the blob has {len(blob.chunks)} chunks.")
+    base = tuple(
+        Stretch(each.offset_bytes, each.size_bytes, sha256_from(each.blob_sha256), each.blob_offset_bytes)
+        for each in message.base
+    )
+    delta = Delta(message.chunk, message.size_bytes, base)
+    check_delta(delta, blob.chunks[message.chunk][1])
+    return delta
+
+
 def missing_to(missing: Missing) -> deployment_pb2.MissingBlob:
     """Field for field."""
     return deployment_pb2.MissingBlob(
@@ -79,6 +106,11 @@ def missing_to(missing: Missing) -> deployment_pb2.MissingBlob:
 def ranges_to(ranges: Iterable[ChunkRange]) -> list[deployment_pb2.ChunkRange]:
     """Field for field."""
     return [deployment_pb2.ChunkRange(first=span.first, count=span.count) for span in ranges]
+
+
+def refusal_to(error: EdgewrightError | None) -> deployment_pb2.Refusal | None:
+    """Why a stream was refused."""
+    return None if error is None else deployment_pb2.Refusal(reason=error.reason, message=str(error))
 
 
 def engine_to(engine: EngineInfo) -> deployment_pb2.EngineInfo:
@@ -108,6 +140,38 @@ def status_to(status: Status) -> deployment_pb2.WatchDeploymentResponse:
         message=state.message,
         outcome=_OUTCOMES[state.outcome],
         probes=probes,
+        awaiting_confirmation=state.awaiting_confirmation,
+    )
+
+
+def confirm_seconds_from(message: deployment_pb2.ActivateReleaseRequest) -> float:
+    """How long the host may take to confirm; raises InputError out of bounds."""
+    seconds = message.confirm_within_seconds
+    if not 0 <= seconds <= CONFIRM_SECONDS_MAX:
+        raise InputError(f"confirm_within_seconds is {seconds:g}; it must be 0 to {CONFIRM_SECONDS_MAX:g}.")
+    return seconds
+
+
+def garbage_to(garbage: Garbage) -> deployment_pb2.CollectGarbageResponse:
+    """What a collection removed, or would remove."""
+    return deployment_pb2.CollectGarbageResponse(
+        freed_bytes=garbage.freed_bytes,
+        blobs=len(garbage.blobs),
+        uploads=len(garbage.uploads),
+        kept_recent_bytes=garbage.kept_recent_bytes,
+        quarantine_bytes=garbage.quarantine_bytes,
+    )
+
+
+def scrubbed_to(scrubbed: Scrubbed) -> deployment_pb2.ScrubStoreResponse:
+    """How far a scrub has come."""
+    return deployment_pb2.ScrubStoreResponse(
+        blobs=scrubbed.blobs,
+        bytes=scrubbed.bytes,
+        total_bytes=scrubbed.total_bytes,
+        corrupt_blobs=[sha256_to(sha256) for sha256 in scrubbed.corrupt],
+        damaged_releases=[sha256_to(digest) for digest in scrubbed.damaged],
+        done=scrubbed.done,
     )
 
 
@@ -123,7 +187,14 @@ def release_to(release: StagedRelease, state: State) -> deployment_pb2.Release:
         predicted_peak_bytes=manifest.memory.predicted_peak_bytes,
         engine=manifest.engine.kind,
         state=_release_state(release.digest, state),
+        base_release=sha256_to(release.manifest.base),
+        prediction_basis=_prediction_basis(manifest.lineage),
     )
+
+
+def _prediction_basis(lineage: Mapping[str, Any]) -> str:
+    basis = {key: lineage[key] for key in ("architecture", "configuration") if key in lineage}
+    return json.dumps(basis, sort_keys=True) if basis else ""
 
 
 def generation_from(message: inference_pb2.GenerateRequest) -> GenerationRequest:

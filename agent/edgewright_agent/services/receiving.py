@@ -1,46 +1,109 @@
-"""The parts of one WriteBlob, put together chunk by chunk."""
+"""The parts of one WriteBlob, put together chunk by chunk and written while the next chunk arrives."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 from edgewright.v1 import deployment_pb2
-from edgewright_agent.errors import InputError, OutsideError
-from edgewright_agent.services.messages import blob_from
-from edgewright_agent.store import Blob, Store, Upload
+from edgewright_agent.errors import BusyError, EdgewrightError, InputError, OutsideError
+from edgewright_agent.services.gathering import Gathering, Unfinished
+from edgewright_agent.services.incoming import Incoming
+from edgewright_agent.services.messages import blob_from, delta_from
+from edgewright_agent.store import Blob, Delta, Store, Upload, apply_delta
 from edgewright_agent.threads import run_in_thread
 
-PART_BYTES_MAX = 1024 * 1024
 STALL_SECONDS = 30.0
+CHUNK_SECONDS = 600.0  # a link slower than 7 KB/s is of no use to a board
+UPLOADS_MAX = 8  # at once: each holds two chunks in memory
+UNFINISHED_KEPT = 2  # beginnings of chunks whose stream broke
+REFUSALS_KEPT = 64
+ACCEPTED_KEY = "edgewright-accepted"  # initial metadata: parts are welcome, from there on
+
+Requests = AsyncIterator[deployment_pb2.WriteBlobRequest]
+WriteIncoming = Incoming[deployment_pb2.WriteBlobRequest]
+Accepted = Callable[[str], Awaitable[None]]  # is told "", or "CHUNK OFFSET" to go on from
+Value = TypeVar("Value")
 
 
-async def receive_blob(
-    store: Store,
-    requests: AsyncIterator[deployment_pb2.WriteBlobRequest],
-    stall_seconds: float = STALL_SECONDS,
-) -> int:
-    """Writes one blob from its stream; returns the bytes received, 0 if it was present.
+async def _nobody_waits(go_on: str) -> None:
+    pass
 
-    What arrived whole stays when the stream breaks. Raises as `Store.begin_upload`, `Upload.write_chunk`,
-    `Upload.publish`; InputError for parts out of order; OutsideError if nothing comes for `stall_seconds`.
-    """
-    first = await _next(requests, stall_seconds)
+
+class Receiver:
+    """Takes in blobs, a few at once, and remembers why it refused one. Belongs to one event loop."""
+
+    def __init__(self, store: Store, *, stall_seconds: float = STALL_SECONDS) -> None:
+        self._store = store
+        self._stall_seconds = stall_seconds
+        self._under_way = 0
+        self._refusals: dict[str, EdgewrightError] = {}  # by blob, as below
+        self._unfinished: dict[str, Unfinished] = {}
+
+    async def receive(self, requests: Requests, accepted: Accepted = _nobody_waits) -> int:
+        """Writes one blob from its stream; returns the bytes received, 0 if it was present.
+
+        Calls `accepted` once parts are welcome. What arrived whole stays when the stream breaks, and so does
+        the beginning of a chunk while this process lives: a link that breaks every few MB gets on all the same.
+        Raises as `Store.begin_upload`, `Upload.write_chunk`, `Upload.publish`; InputError for parts out of
+        order; OutsideError if the stream stalls; BusyError.
+        """
+        async with Incoming(requests, self._stall_seconds) as incoming:
+            blob: Blob | None = None
+            self._under_way += 1
+            try:
+                blob = await _first(incoming)
+                self._refusals.pop(blob.sha256, None)
+                if self._under_way > UPLOADS_MAX:
+                    raise BusyError(f"{UPLOADS_MAX} uploads are under way here. Try again later.")
+                return await self._receive(blob, incoming, accepted)
+            except EdgewrightError as error:
+                if blob is not None:
+                    _keep(self._refusals, blob.sha256, error, REFUSALS_KEPT)
+                await incoming.drain()
+                raise
+            finally:
+                self._under_way -= 1
+
+    def last_refusal(self, sha256: str) -> EdgewrightError | None:
+        """Why the last stream of this blob was refused."""
+        return self._refusals.get(sha256)
+
+    async def _receive(self, blob: Blob, incoming: WriteIncoming, accepted: Accepted) -> int:
+        begun: list[Upload] = []  # filled in the thread, so that a call cancelled meanwhile lets go of it too
+        complete = False
+        try:
+            await run_in_thread(_begin, self._store, blob, begun)
+            if not begun:
+                return 0
+            gathering = Gathering(blob, self._unfinished.pop(blob.sha256, None))
+            await accepted(gathering.go_on)
+            try:
+                await _receive_chunks(self._store, begun[0], incoming, gathering)
+            finally:
+                _keep(self._unfinished, blob.sha256, gathering.unfinished(), UNFINISHED_KEPT)
+            complete = True
+            return gathering.received_bytes
+        finally:
+            for upload in begun:
+                await run_in_thread(self._store.end_upload, upload, complete=complete)
+
+
+def _keep(kept: dict[str, Value], sha256: str, value: Value | None, most: int) -> None:
+    """Remembers the newest few."""
+    if value is not None:
+        kept[sha256] = value
+    while len(kept) > most:
+        kept.pop(next(iter(kept)))
+
+
+async def _first(incoming: WriteIncoming) -> Blob:
+    first = await incoming.next()
     if first is None or first.WhichOneof("content") != "blob":
         raise InputError("The first message of WriteBlob must name the blob.")
-    blob = blob_from(first.blob)
-    begun: list[Upload] = []  # filled in the thread, so that a call cancelled meanwhile lets go of it too
-    complete = False
-    try:
-        await run_in_thread(_begin, store, blob, begun)
-        if not begun:
-            return 0
-        received_bytes = await _receive_chunks(begun[0], requests, stall_seconds)
-        complete = True
-        return received_bytes
-    finally:
-        for upload in begun:
-            await run_in_thread(store.end_upload, upload, complete=complete)
+    return blob_from(first.blob)
 
 
 def _begin(store: Store, blob: Blob, begun: list[Upload]) -> None:
@@ -50,50 +113,64 @@ def _begin(store: Store, blob: Blob, begun: list[Upload]) -> None:
 
 
 async def _receive_chunks(
-    upload: Upload, requests: AsyncIterator[deployment_pb2.WriteBlobRequest], stall_seconds: float
-) -> int:
-    received_bytes = 0
-    chunk, buffer = -1, bytearray()
-    while (request := await _next(requests, stall_seconds)) is not None:
-        part = request.part
-        if not buffer:
-            chunk = part.chunk
-        _check_part(upload, request, chunk, len(buffer))
-        buffer += part.data
-        received_bytes += len(part.data)
-        if len(buffer) == upload.blob.chunks[chunk][1]:
-            await run_in_thread(upload.write_chunk, chunk, bytes(buffer))
-            buffer.clear()
-    if buffer:
-        raise InputError(f"The stream ended inside chunk {chunk}, after {len(buffer)} of its bytes.")
-    return received_bytes
-
-
-def _check_part(
-    upload: Upload, request: deployment_pb2.WriteBlobRequest, chunk: int, offset_bytes: int
+    store: Store, upload: Upload, incoming: WriteIncoming, gathering: Gathering
 ) -> None:
-    part, chunks = request.part, upload.blob.chunks
-    if request.WhichOneof("content") != "part" or not 0 < len(part.data) <= PART_BYTES_MAX:
-        raise InputError(f"After the blob come parts of 1 to {PART_BYTES_MAX} bytes; {len(part.data)} came.")
-    if part.chunk >= len(chunks):
-        raise InputError(f"Chunk {part.chunk} came; the blob has {len(chunks)} chunks.")
-    if part.chunk != chunk or part.offset_bytes != offset_bytes:
-        raise InputError(
-            f"Chunk {part.chunk} at {part.offset_bytes} came; chunk {chunk} at {offset_bytes} is expected."
-        )
-    if offset_bytes + len(part.data) > chunks[chunk][1]:
-        raise InputError(f"Chunk {chunk} has {chunks[chunk][1]} bytes; more came.")
-
-
-async def _next(
-    requests: AsyncIterator[deployment_pb2.WriteBlobRequest], stall_seconds: float
-) -> deployment_pb2.WriteBlobRequest | None:
+    writer = _Writer(store, upload)
+    began = time.monotonic()
     try:
-        return await asyncio.wait_for(anext(requests), stall_seconds)
-    except StopAsyncIteration:
-        return None
-    except asyncio.TimeoutError:
-        message = (
-            f"Nothing came for {stall_seconds:g} s; what is durable stays. Ask FindMissingBlobs and go on."
-        )
-        raise OutsideError(message) from None
+        while (request := await incoming.next()) is not None:
+            if request.WhichOneof("content") == "delta":
+                gathering.announce(delta_from(request.delta, upload.blob))
+                continue
+            if gathering.add(request):
+                await writer.put(*gathering.take())
+                began = time.monotonic()
+            elif time.monotonic() - began > CHUNK_SECONDS:
+                raise OutsideError(f"No whole chunk came for {CHUNK_SECONDS:g} s; the link is too slow.")
+        gathering.end()
+        await writer.finish()
+    finally:
+        await writer.let_go()
+
+
+class _Writer:
+    """Verifies and writes a chunk in a thread while the next arrives, and syncs beside both."""
+
+    def __init__(self, store: Store, upload: Upload) -> None:
+        self._store = store
+        self._upload = upload
+        self._writing: asyncio.Task[None] | None = None
+        self._flushing: asyncio.Task[None] | None = None
+
+    async def put(self, chunk: int, data: memoryview, delta: Delta | None) -> None:
+        """Takes a chunk once the one before is written. `data` is left alone until the next `put` returns."""
+        await self._written()
+        if self._flushing is not None and self._flushing.done():
+            self._flushing.result()
+            self._flushing = None
+        if self._flushing is None and self._upload.flush_is_due:
+            self._flushing = asyncio.create_task(run_in_thread(self._upload.flush))
+        self._writing = asyncio.create_task(run_in_thread(self._write, chunk, data, delta))
+
+    async def finish(self) -> None:
+        """Waits until all is written; raises what went wrong."""
+        await self._written()
+        if self._flushing is not None:
+            await self._flushing
+
+    async def let_go(self) -> None:
+        """Waits until no thread works on the upload any more, whatever has happened."""
+        tasks = [task for task in (self._writing, self._flushing) if task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _written(self) -> None:
+        if self._writing is not None:
+            await self._writing
+
+    def _write(self, chunk: int, data: memoryview, delta: Delta | None) -> None:
+        if delta is None:
+            self._upload.write_chunk(chunk, data)
+        else:
+            size_bytes = self._upload.blob.chunks[chunk][1]
+            made = apply_delta(self._store.layout, delta, bytes(data), size_bytes)
+            self._upload.write_chunk(chunk, made)

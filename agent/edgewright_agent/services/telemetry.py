@@ -19,6 +19,7 @@ from edgewright_agent.services.messages import sha256_to
 from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.telemetry.benchmark import BenchmarkPlan, run_benchmark
 from edgewright_agent.telemetry.proto import benchmark_to_proto, snapshot_to_proto
+from edgewright_agent.telemetry.recorder import Recorder
 
 Context = grpc.aio.ServicerContext[Any, Any]
 INTERVAL_SECONDS = (0.1, 60.0)
@@ -27,10 +28,13 @@ INTERVAL_SECONDS = (0.1, 60.0)
 class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
     """See `telemetry.proto` for what each call promises."""
 
-    def __init__(self, telemetry: Telemetry, deployer: Deployer, inference: Inference) -> None:
+    def __init__(
+        self, telemetry: Telemetry, deployer: Deployer, inference: Inference, recorder: Recorder
+    ) -> None:
         self._telemetry = telemetry
         self._deployer = deployer
         self._inference = inference
+        self._recorder = recorder
         self._benchmarking = asyncio.Lock()
 
     async def GetSnapshot(  # noqa: N802
@@ -42,12 +46,15 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
     async def WatchTelemetry(  # noqa: N802
         self, request: telemetry_pb2.WatchTelemetryRequest, context: Context
     ) -> AsyncIterator[telemetry_pb2.WatchTelemetryResponse]:
-        """A snapshot every interval."""
+        """What was recorded, if asked for; then a snapshot every interval."""
         interval_seconds = request.interval_seconds or 1.0
         low, high = INTERVAL_SECONDS
         if not low <= interval_seconds <= high:
             raise InputError(f"The interval is {interval_seconds:g} s; it must be {low:g} to {high:g} s.")
-        while True:
+        if request.HasField("after_sequence"):
+            for sequence, snapshot in self._recorder.recorded(request.after_sequence):
+                yield telemetry_pb2.WatchTelemetryResponse(snapshot=snapshot, sequence=sequence)
+        while not request.recorded_only:
             yield telemetry_pb2.WatchTelemetryResponse(snapshot=await self._snapshot())
             await asyncio.sleep(interval_seconds)
 

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edgewright.v1.common_pb2 import Reason
@@ -18,6 +18,8 @@ from edgewright_agent.errors import OutsideError
 
 TEMPORARY_PREFIX = ".tmp-"
 _READ_BYTES = 1024 * 1024
+
+Pace = Callable[[int], None]
 
 
 class FileSystem:
@@ -37,8 +39,14 @@ class FileSystem:
 
     def allocate(self, file: int, size_bytes: int) -> None:
         """Claims the disk blocks now, so that a full disk is an answer and not an accident later."""
-        if size_bytes:
+        if not size_bytes:
+            return
+        try:
             os.posix_fallocate(file, 0, size_bytes)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            os.ftruncate(file, size_bytes)  # this file system claims nothing ahead
 
     def write(self, file: int, data: bytes | memoryview, offset: int) -> None:
         """Writes all of `data` at `offset`."""
@@ -79,12 +87,30 @@ class FileSystem:
         """Mode 0444."""
         os.fchmod(file, 0o444)
 
+    def remove_folder(self, path: Path) -> None:
+        """Removes an empty folder's name."""
+        path.rmdir()
+
+    def create_folder(self, path: Path) -> None:
+        """A folder in one that exists; not durable before that one is synced."""
+        path.mkdir()
+
     def make_folder(self, path: Path) -> None:
         """The folder and its parents, each durably named in the one above."""
         if not path.is_dir():
             self.make_folder(path.parent)
-            path.mkdir(exist_ok=True)
+            self.create_folder(path)
             self.sync_folder(path.parent)
+
+    def sha256_of(self, path: Path, pace: Pace | None = None) -> str:
+        """SHA-256 of the file's bytes, in hex. `pace` is told the size of each piece that was read."""
+        digest = hashlib.sha256()
+        with path.open("rb", buffering=0) as file:
+            while data := file.read(_READ_BYTES):
+                digest.update(data)
+                if pace is not None:
+                    pace(len(data))
+        return digest.hexdigest()
 
 
 def write_durably(fs: FileSystem, path: Path, data: bytes) -> None:
@@ -122,10 +148,13 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise OutsideError(f"{path} could not be written: {error.strerror}.") from error
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of the file's bytes, in hex, read a mebibyte at a time."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while data := file.read(_READ_BYTES):
-            digest.update(data)
-    return digest.hexdigest()
+def remove_tree(fs: FileSystem, path: Path) -> None:
+    """Removes a folder and all below it; nothing if it is gone. Not durable, and not at one stroke."""
+    if not path.is_dir():
+        return
+    for entry in sorted(path.iterdir()):
+        if entry.is_dir() and not entry.is_symlink():
+            remove_tree(fs, entry)
+        else:
+            fs.unlink(entry)
+    fs.remove_folder(path)

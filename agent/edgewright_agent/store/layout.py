@@ -4,6 +4,8 @@ VERSION  lock  state.json  state.json.prev
 blobs/sha256/ab/<64 hex>             0444, the name is the verified digest
 partial/<64 hex>.{data,meta}         an upload: preallocated bytes, and which of them are durable
 releases/<manifest sha256>/          manifest.json  manifest.sig  tree/<hard links to blobs>
+trust/<version>.json  trust/clock   the trust document in force; the latest time seen
+telemetry/                           what was measured while nobody listened
 quarantine/                          what no longer matches its digest; never silently deleted
 """
 
@@ -48,6 +50,16 @@ class Layout:
     def releases(self) -> Path:
         """One folder per staged release."""
         return self.root / "releases"
+
+    @property
+    def trust(self) -> Path:
+        """Whose releases may run; kept by `edgewright_agent.trust`."""
+        return self.root / "trust"
+
+    @property
+    def telemetry(self) -> Path:
+        """Recorded measurements; kept by `edgewright_agent.telemetry.recorder`."""
+        return self.root / "telemetry"
 
     @property
     def quarantine(self) -> Path:

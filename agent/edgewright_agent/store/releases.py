@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgewright_agent.errors import EdgewrightError
 from edgewright_agent.manifest import Manifest, manifest_digest, parse_manifest
-from edgewright_agent.store.files import TEMPORARY_PREFIX, FileSystem, disk_errors, publish, write_durably
+from edgewright_agent.store.files import (
+    TEMPORARY_PREFIX,
+    FileSystem,
+    disk_errors,
+    publish,
+    remove_tree,
+    write_durably,
+)
 from edgewright_agent.store.layout import Layout
+
+MANIFEST, SIGNATURE, CHECKSUMS = "manifest.json", "manifest.sig", "SHA256SUMS"
+LATER_SIGNATURE = "manifest.sig.later"
 
 
 @dataclass(frozen=True)
@@ -23,8 +33,23 @@ class StagedRelease:
 
     @property
     def tree(self) -> Path:
-        """The folder an engine loads from."""
+        """The release's files."""
         return self.folder / "tree"
+
+    @property
+    def base(self) -> str:
+        """The release whose model serves: this one, or the one an adapter adapts."""
+        return self.manifest.base or self.digest
+
+    @property
+    def model_tree(self) -> Path:
+        """The folder an engine loads the model from."""
+        return self.folder.parent / self.base / "tree"
+
+    @property
+    def adapter(self) -> Path | None:
+        """The adapter to load on top of the model."""
+        return None if self.manifest.adapter is None else self.tree / self.manifest.adapter.path
 
 
 def build_release(
@@ -37,13 +62,12 @@ def build_release(
     digest = manifest_digest(manifest_bytes)
     building = layout.releases / f"{TEMPORARY_PREFIX}{digest}"
     with disk_errors(building):
-        shutil.rmtree(building, ignore_errors=True)
+        remove_tree(fs, building)
         for file in manifest.files:
             target = building / "tree" / file.path
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _create_folders(fs, target.parent)
             fs.link(layout.blob(file.sha256), target)
-    write_durably(fs, building / "manifest.json", manifest_bytes)
-    write_durably(fs, building / "manifest.sig", signature)
+    write_records(fs, building, manifest_bytes, signature)
     with disk_errors(building):
         for folder, _, _ in os.walk(building, topdown=False):
             fs.sync_folder(Path(folder))
@@ -51,29 +75,59 @@ def build_release(
     return StagedRelease(digest, manifest, layout.release(digest))
 
 
+def write_records(fs: FileSystem, folder: Path, manifest_bytes: bytes, signature: bytes) -> None:
+    """The release's own files, and their digests in the form `sha256sum -c` reads."""
+    lines = [_checksum_line(MANIFEST, manifest_bytes), _checksum_line(SIGNATURE, signature)]
+    write_durably(fs, folder / MANIFEST, manifest_bytes)
+    write_durably(fs, folder / SIGNATURE, signature)
+    write_durably(fs, folder / CHECKSUMS, "".join(lines).encode())
+
+
+def resign_release(fs: FileSystem, folder: Path, signature: bytes) -> None:
+    """Keeps a later signature of the same manifest beside the first, at one stroke: the first is in the sums."""
+    if _read_signature(folder) != signature:
+        write_durably(fs, folder / LATER_SIGNATURE, signature)
+
+
+def read_signed(folder: Path) -> tuple[bytes, bytes]:
+    """The manifest and the signature that counts, the later one if there is one. Raises OSError."""
+    return (folder / MANIFEST).read_bytes(), _read_signature(folder)
+
+
+def _read_signature(folder: Path) -> bytes:
+    later = folder / LATER_SIGNATURE
+    return (later if later.exists() else folder / SIGNATURE).read_bytes()
+
+
 def read_release(folder: Path) -> StagedRelease | None:
     """The release in this folder, or None if it is not whole or not what its name says."""
     try:
-        data = (folder / "manifest.json").read_bytes()
+        data, signature = (folder / MANIFEST).read_bytes(), (folder / SIGNATURE).read_bytes()
+        checksums = (folder / CHECKSUMS).read_bytes().decode()
         manifest = parse_manifest(data)
-    except (OSError, EdgewrightError):
+    except (OSError, UnicodeDecodeError, EdgewrightError):
+        return None
+    if checksums != _checksum_line(MANIFEST, data) + _checksum_line(SIGNATURE, signature):
         return None
     release = StagedRelease(folder.name, manifest, folder)
-    if manifest_digest(data) != folder.name or not (folder / "manifest.sig").is_file():
-        return None
     whole = all(_size(release.tree / file.path) == file.size_bytes for file in manifest.files)
-    return release if whole else None
+    return release if whole and manifest_digest(data) == folder.name else None
 
 
-def heal_release(fs: FileSystem, layout: Layout, release: StagedRelease, sha256: str) -> None:
-    """Links the files that this blob is to the blob as it is now: the old one was found corrupt."""
-    for file in release.manifest.files:
-        if file.sha256 == sha256:
-            path = release.tree / file.path
+def heal_release(
+    fs: FileSystem, layout: Layout, manifest: Manifest, folder: Path, sha256: str | None = None
+) -> None:
+    """Links the release's files to the blobs as they are now, those of one blob or all that are here.
+
+    A file is another inode than its blob once the blob was found corrupt and sent again.
+    """
+    for file in manifest.files:
+        path, blob = folder / "tree" / file.path, layout.blob(file.sha256)
+        if sha256 in (None, file.sha256) and blob.is_file() and not _is_link_of(path, blob):
             temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
             with disk_errors(path):
                 fs.unlink(temporary)
-                fs.link(layout.blob(sha256), temporary)
+                fs.link(blob, temporary)
                 publish(fs, temporary, path)
 
 
@@ -81,9 +135,26 @@ def remove_release(fs: FileSystem, layout: Layout, digest: str) -> None:
     """Takes the release away: first its name, durably, then its links."""
     going = layout.releases / f"{TEMPORARY_PREFIX}{digest}"
     with disk_errors(going):
-        shutil.rmtree(going, ignore_errors=True)
+        remove_tree(fs, going)
         publish(fs, layout.release(digest), going)
-        shutil.rmtree(going)
+        remove_tree(fs, going)
+
+
+def _create_folders(fs: FileSystem, path: Path) -> None:
+    if not path.is_dir():
+        _create_folders(fs, path.parent)
+        fs.create_folder(path)
+
+
+def _checksum_line(name: str, data: bytes) -> str:
+    return f"{hashlib.sha256(data).hexdigest()}  {name}\n"
+
+
+def _is_link_of(path: Path, blob: Path) -> bool:
+    try:
+        return path.samefile(blob)
+    except OSError:
+        return False
 
 
 def _size(path: Path) -> int:

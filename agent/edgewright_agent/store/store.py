@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import BusyError, InputError, OutsideError, RefusedError
 from edgewright_agent.manifest import Manifest, manifest_digest
+from edgewright_agent.store.bases import check_base, check_unneeded
 from edgewright_agent.store.blob import Blob, Missing, WriteStatus, to_ranges
 from edgewright_agent.store.chunks import ChunkIndex
-from edgewright_agent.store.files import FileSystem, disk_errors, publish, sha256_of
+from edgewright_agent.store.files import FileSystem, Pace, disk_errors, publish, remove_tree
+from edgewright_agent.store.garbage import Garbage, choose_garbage
 from edgewright_agent.store.layout import Layout
 from edgewright_agent.store.recovery import recover
-from edgewright_agent.store.releases import StagedRelease, build_release, heal_release, remove_release
+from edgewright_agent.store.releases import (
+    StagedRelease,
+    build_release,
+    heal_release,
+    read_release,
+    remove_release,
+    resign_release,
+    write_records,
+)
+from edgewright_agent.store.space import Space, free_bytes, partials, quarantine_bytes, require_room
 from edgewright_agent.store.state_file import StateFile
-from edgewright_agent.store.upload import Upload, read_meta
-
-PROTECTED_SECONDS = 3600.0  # how long a blob that was asked about is kept
-PARTIAL_SECONDS = 24 * 3600.0  # how long an upload may lie idle
-
-
-@dataclass(frozen=True)
-class Space:
-    """How much the store may take."""
-
-    quota_bytes: int | None = None  # blobs and uploads together; None: as the disk allows
-    reserve_bytes: int = 512 * 1024 * 1024  # of the disk, never touched
+from edgewright_agent.store.upload import Upload
+from edgewright_agent.store.upload_record import read_meta
+from edgewright_agent.store.vouching import Fresh, Vouched
 
 
 class Store:
@@ -63,8 +65,11 @@ class Store:
         self._sizes = found.blob_bytes
         self._releases = {release.digest: release for release in found.releases}
         self._asked = dict.fromkeys(self._sizes.keys() - self._needed(), clock())
-        self._writing: set[str] = set()
+        self._writing: dict[str, int] = {}  # bytes promised to each upload that has a writer
+        self._scrub_mutex = threading.Lock()
         self._chunks = ChunkIndex(self.layout)
+        self._vouched = Vouched()
+        self._fresh = Fresh(clock)
         for release in found.releases:
             self._chunks.add_all(Blob.of_file(file) for file in release.manifest.files)
         self.state = StateFile(self._fs, self.layout.state)
@@ -92,11 +97,11 @@ class Store:
             if blob.sha256 in self._writing:
                 raise BusyError(f"Another upload of blob {blob.sha256[:12]} is under way. Try again later.")
             self._make_room(blob)
-            self._writing.add(blob.sha256)
+            self._writing[blob.sha256] = blob.size_bytes
         try:
-            upload = Upload(self._fs, self.layout, blob)
+            upload = Upload(self._fs, self.layout, blob, vouched=self._vouched.covers(blob))
         except BaseException:
-            self._writing.discard(blob.sha256)
+            self._end_writing(blob)
             raise
         try:
             self._chunks.fill(upload)
@@ -110,17 +115,12 @@ class Store:
         try:
             if complete:
                 upload.publish()
-                with self._mutex:
-                    self._sizes[upload.blob.sha256] = upload.blob.size_bytes
-                    self._ask(upload.blob.sha256)
-                    self._chunks.add_all([upload.blob])
-                    for release in self._releases.values():
-                        heal_release(self._fs, self.layout, release, upload.blob.sha256)
+                self._take_in(upload.blob)
             else:
                 upload.flush()
         finally:
             upload.close()
-            self._writing.discard(upload.blob.sha256)
+            self._end_writing(upload.blob)
 
     def write_status(self, sha256: str) -> WriteStatus:
         """What of this blob is durable. Raises RefusedError (`UPLOAD_UNKNOWN`)."""
@@ -148,22 +148,35 @@ class Store:
         message = f"No release {digest[:12]} is staged here. Push its artifact first."
         raise RefusedError(message, Reason.REASON_RELEASE_UNKNOWN)
 
+    def vouch(self, manifest: Manifest) -> None:
+        """Learns from a manifest with a trusted signature which chunks make which blob."""
+        with self._mutex:
+            self._vouched.add(manifest)
+
     def absent_blobs(self, manifest: Manifest) -> list[str]:
         """SHA-256 of the manifest's files that are not here; the others are kept for an hour."""
         with self._mutex:
             return [sha256 for sha256 in _blobs_of(manifest) if not self._ask(sha256)]
 
     def stage(self, manifest: Manifest, manifest_bytes: bytes, signature: bytes) -> StagedRelease:
-        """Verifies every blob from the disk once more and builds the release from them.
+        """Verifies every blob that was not published just now, and builds the release from them.
 
-        The caller has checked the signature and that no blob is absent. Raises OutsideError
-        (`STORE_CORRUPT`: the blob is put in quarantine and has to be sent again; `DISK_SPACE`).
+        A release that is staged is left as it is, or repaired if it is not whole any more. The caller has
+        checked the signature and that no blob is absent. Raises OutsideError (`STORE_CORRUPT`: the blob is
+        put in quarantine and has to be sent again; `DISK_SPACE`), and as `check_base`.
         """
-        self.verify(manifest)
+        staged = self.releases().get(manifest_digest(manifest_bytes))
+        if staged is not None and read_release(staged.folder) is not None:
+            return staged
+        for sha256 in _blobs_of(manifest):
+            if not self._fresh.holds(self.layout.blob(sha256)):
+                self.verify_blob(sha256)
         with self._mutex:
             staged = self._releases.get(manifest_digest(manifest_bytes))
             if staged is not None:
+                write_records(self._fs, staged.folder, manifest_bytes, signature)
                 return staged
+            check_base(manifest, self._releases)  # it was there when the caller looked
             release = build_release(self._fs, self.layout, manifest, manifest_bytes, signature)
             self._releases[release.digest] = release
             self._chunks.add_all(Blob.of_file(file) for file in manifest.files)
@@ -171,43 +184,101 @@ class Store:
                 self._asked.pop(sha256, None)  # from now on the release keeps it
             return release
 
+    def resign(self, digest: str, signature: bytes) -> None:
+        """Lets a later signature of a staged release count. Raises as `release`, OutsideError."""
+        release = self.release(digest)
+        with self._mutex, disk_errors(release.folder):
+            resign_release(self._fs, release.folder, signature)
+
     def verify(self, manifest: Manifest) -> None:
         """Reads every blob of the manifest and compares its digest. Raises as `stage`."""
         for sha256 in _blobs_of(manifest):
-            self._verify(sha256)
+            self.verify_blob(sha256)
+
+    def verify_release(self, release: StagedRelease) -> None:
+        """Reads all that an engine is about to load and all that vouches for it. Raises as `stage`."""
+        self.verify(release.manifest)
+        with self._mutex:
+            heal_release(self._fs, self.layout, release.manifest, release.folder)
+        if read_release(release.folder) is None:
+            message = f"The files of release {release.digest[:12]} are corrupt. Push its artifact again."
+            raise OutsideError(message, Reason.REASON_STORE_CORRUPT)
+
+    def verify_blob(self, sha256: str, pace: Pace | None = None) -> None:
+        """Reads one blob and compares its digest. Raises as `stage`."""
+        path = self.layout.blob(sha256)
+        try:
+            actual = self._fs.sha256_of(path, pace)
+        except FileNotFoundError:
+            actual = "missing"
+        except OSError as error:
+            if error.errno != errno.EIO:  # the board is out of something; the blob may be sound
+                raise OutsideError(f"{path} could not be read: {error.strerror}.") from error
+            actual = f"unreadable ({error.strerror})"
+        if actual != sha256:
+            self._put_in_quarantine(sha256, actual)
+
+    def was_lost(self, sha256: str) -> bool:
+        """Whether a release lacks this blob."""
+        with self._mutex:
+            return sha256 not in self._sizes and (
+                sha256 in self._needed() or any(self.layout.quarantine.glob(f"{sha256}.*"))
+            )
 
     def delete_release(self, digest: str) -> int:
         """Forgets a release; returns the bytes of the blobs that went with it. Raises as `release`."""
         with self._mutex:
             self.release(digest)
+            check_unneeded(digest, self._releases)
             remove_release(self._fs, self.layout, digest)
             del self._releases[digest]
-            return self.collect()
+            return self.collect().freed_bytes
 
     # Space
 
+    def blob_bytes(self) -> dict[str, int]:
+        """Size of each stored blob by its SHA-256."""
+        with self._mutex:
+            return dict(self._sizes)
+
     def free_bytes(self) -> int:
         """What the store may still take."""
-        free = shutil.disk_usage(self.layout.root).free - self._space.reserve_bytes
-        if self._space.quota_bytes is not None:
-            with self._mutex:
-                taken = sum(self._sizes.values()) + sum(found.st_size for found in self._partials().values())
-            free = min(free, self._space.quota_bytes - taken)
-        return max(0, free)
+        with self._mutex:
+            return free_bytes(self._space, self.layout, sum(self._sizes.values()), self._writing)
 
-    def collect(self) -> int:
-        """Removes blobs no release needs and uploads nobody continues; returns the bytes freed.
+    def collect(self, *, dry_run: bool = False, quarantine: bool = False) -> Garbage:
+        """Removes what `choose_garbage` chooses, and what is in quarantine if that is asked for.
 
-        Keeps what was asked about within the last hour: somebody may be about to stage it.
+        Runs under the same lock as staging: a blob is either needed already, or was asked about just now.
         """
         with self._mutex:
-            freed_bytes = self._collect_partials()
-            for sha256 in self._sizes.keys() - self._needed():
-                if self._clock() - self._asked.get(sha256, -PROTECTED_SECONDS) >= PROTECTED_SECONDS:
-                    with disk_errors(self.layout.blob(sha256)):
-                        self._fs.unlink(self.layout.blob(sha256))
-                    freed_bytes += self._forget(sha256)
-            return freed_bytes
+            garbage = self._garbage(quarantine=quarantine)
+            if not dry_run:
+                self._remove(garbage, quarantine=quarantine)
+            return garbage
+
+    @contextlib.contextmanager
+    def scrubbing(self) -> Iterator[None]:
+        """Held by the one scrub there may be. Raises BusyError."""
+        if not self._scrub_mutex.acquire(blocking=False):
+            raise BusyError("Another scrub of the store is under way. Try again later.")
+        try:
+            yield
+        finally:
+            self._scrub_mutex.release()
+
+    def _take_in(self, blob: Blob) -> None:
+        with self._mutex:
+            self._fresh.note(self.layout.blob(blob.sha256))
+            self._sizes[blob.sha256] = blob.size_bytes
+            self._ask(blob.sha256)
+            self._chunks.add_all([blob])
+            for release in self._releases.values():
+                heal_release(self._fs, self.layout, release.manifest, release.folder, blob.sha256)
+
+    def _end_writing(self, blob: Blob) -> None:
+        with self._mutex:
+            self._writing.pop(blob.sha256, None)
 
     def _ask(self, sha256: str) -> bool:
         if sha256 not in self._sizes:
@@ -224,26 +295,14 @@ class Store:
         return Missing(blob.sha256, to_ranges(lacking), blob.bytes_of(lacking))
 
     def _make_room(self, blob: Blob) -> None:
-        if self.layout.partial_data(blob.sha256).exists():
-            return  # its space was claimed when it began
-        if blob.size_bytes > self.free_bytes():
+        found = partials(self.layout).get(blob.sha256)
+        claimed_bytes = 0 if found is None else found.st_size  # when the upload began
+        if blob.size_bytes > self.free_bytes() + claimed_bytes:
             self.collect()
-        free_bytes = self.free_bytes()
-        if blob.size_bytes > free_bytes:
-            message = (
-                f"The store is full: blob {blob.sha256[:12]} needs {blob.size_bytes} bytes, "
-                f"{free_bytes} are free within quota and reserve. Delete a release."
-            )
-            raise OutsideError(message, Reason.REASON_DISK_SPACE)
+        require_room(blob, self.free_bytes() + claimed_bytes)
 
-    def _verify(self, sha256: str) -> None:
+    def _put_in_quarantine(self, sha256: str, actual: str) -> None:
         path = self.layout.blob(sha256)
-        try:
-            actual = sha256_of(path)
-        except OSError as error:
-            actual = f"unreadable ({error.strerror})"
-        if actual == sha256:
-            return
         with self._mutex, disk_errors(path):
             if path.exists():
                 publish(self._fs, path, self.layout.quarantine / f"{sha256}.{time.time_ns()}")
@@ -251,27 +310,42 @@ class Store:
         message = f"Stored blob {sha256[:12]} is now {actual[:24]}; it was put in quarantine. Push it again."
         raise OutsideError(message, Reason.REASON_STORE_CORRUPT)
 
-    def _forget(self, sha256: str) -> int:
+    def _forget(self, sha256: str) -> None:
         self._asked.pop(sha256, None)
         self._chunks.forget(sha256)
-        return self._sizes.pop(sha256, 0)
+        self._sizes.pop(sha256, None)
 
-    def _collect_partials(self) -> int:
-        freed_bytes = 0
-        for sha256, found in self._partials().items():
-            if sha256 not in self._writing and time.time() - found.st_mtime >= PARTIAL_SECONDS:
-                freed_bytes += found.st_size
+    def _garbage(self, *, quarantine: bool) -> Garbage:
+        now, uploads = self._clock(), partials(self.layout)
+        idle = {
+            sha256: time.time() - found.st_mtime
+            for sha256, found in uploads.items()
+            if sha256 not in self._writing
+        }
+        garbage = choose_garbage(
+            self._sizes,
+            {sha256: found.st_size for sha256, found in uploads.items()},
+            needed=self._needed(),
+            idle_seconds={sha256: now - asked for sha256, asked in self._asked.items()},
+            upload_idle_seconds=idle,
+        )
+        lying_bytes = quarantine_bytes(self.layout)
+        return replace(
+            garbage,
+            quarantine_freed_bytes=lying_bytes if quarantine else 0,
+            quarantine_bytes=0 if quarantine else lying_bytes,
+        )
+
+    def _remove(self, garbage: Garbage, *, quarantine: bool) -> None:
+        with disk_errors(self.layout.root):
+            for sha256 in garbage.blobs:
+                self._fs.unlink(self.layout.blob(sha256))
+                self._forget(sha256)
+            for sha256 in garbage.uploads:
                 self._fs.unlink(self.layout.partial_meta(sha256))
                 self._fs.unlink(self.layout.partial_data(sha256))
-        return freed_bytes
-
-    def _partials(self) -> dict[str, os.stat_result]:
-        """Uploads by their blob. One that is published while this looks is left out."""
-        found = {}
-        for path in self.layout.partial.glob("*.data"):
-            with contextlib.suppress(FileNotFoundError):
-                found[path.stem] = path.stat()
-        return found
+            for path in sorted(self.layout.quarantine.iterdir()) if quarantine else ():
+                remove_tree(self._fs, path) if path.is_dir() else self._fs.unlink(path)
 
     def _needed(self) -> set[str]:
         return {sha256 for release in self._releases.values() for sha256 in _blobs_of(release.manifest)}

@@ -3,59 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import InputError
-from edgewright_agent.store.blob import Blob, ChunkRange, from_ranges, to_ranges
-from edgewright_agent.store.files import FileSystem, disk_errors, publish, sha256_of, write_durably
+from edgewright_agent.store.blob import Blob, from_ranges, to_ranges
+from edgewright_agent.store.files import FileSystem, disk_errors, publish, write_durably
 from edgewright_agent.store.layout import Layout
+from edgewright_agent.store.upload_record import PartialMeta, read_meta
+from edgewright_agent.store.whole_digest import WholeDigest
 
-# What a power cut may cost: this much on a fast link, this long on a slow one.
-FLUSH_BYTES = 64 * 1024 * 1024
+# What a power cut may cost an upload: this much on a fast link, this long on a slow one. A host sends two
+# blobs at once, so a push loses twice as much at most.
+FLUSH_BYTES = 32 * 1024 * 1024
 FLUSH_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class PartialMeta:
-    """What `<sha256>.meta` says of an upload: only what has reached the disk."""
-
-    chunking: str
-    size_bytes: int
-    durable_bytes: int
-    durable: tuple[ChunkRange, ...]
-
-    def to_bytes(self) -> bytes:
-        """The file's content."""
-        ranges = [[span.first, span.count] for span in self.durable]
-        return json.dumps({**self.__dict__, "durable": ranges}, sort_keys=True).encode()
-
-
-def read_meta(path: Path) -> PartialMeta | None:
-    """The record of an upload, or None if there is none that makes sense."""
-    try:
-        fields = json.loads(path.read_bytes())
-        durable = tuple(ChunkRange(first, count) for first, count in fields.pop("durable"))
-        return PartialMeta(**fields, durable=durable)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
+PIECE_BYTES = 256 * 1024
 
 
 class Upload:
-    """The single writer of one blob. Not thread-safe: one call at a time."""
+    """The single writer of one blob. `write_chunk` has one caller at a time; `flush` may run beside it."""
 
-    def __init__(self, fs: FileSystem, layout: Layout, blob: Blob) -> None:
+    def __init__(self, fs: FileSystem, layout: Layout, blob: Blob, *, vouched: bool = False) -> None:
+        """`vouched`: a trusted signature says that these chunks make this blob (see `vouching`)."""
         self.blob = blob
         self._fs = fs
         self._data = layout.partial_data(blob.sha256)
         self._meta = layout.partial_meta(blob.sha256)
         self._target = layout.blob(blob.sha256)
+        self._whole = None if vouched else WholeDigest(blob)
+        self._mutex = threading.Lock()  # over the sets below
+        self._flushing = threading.Lock()  # one flush at a time
         self._durable: set[int] = set()
+        self._syncing: set[int] = set()  # on their way to the disk
         self._written: set[int] = set()  # verified and written, not yet synced
-        self._written_bytes = 0
         self._flushed_at = time.monotonic()
         with disk_errors(self._data):
             resumed = self._resume()
@@ -64,56 +45,74 @@ class Upload:
     @property
     def present(self) -> set[int]:
         """Chunks that need not be sent."""
-        return self._durable | self._written
+        with self._mutex:
+            return self._durable | self._syncing | self._written
 
-    def write_chunk(self, index: int, data: bytes | memoryview) -> None:
-        """Verifies one whole chunk and writes it at its place.
+    @property
+    def flush_is_due(self) -> bool:
+        """Whether a flush beside the writing is worth it now, so that no write has to wait for one later."""
+        with self._mutex:
+            return self.blob.bytes_of(self._written) >= FLUSH_BYTES // 4
 
-        Raises InputError (`DIGEST_MISMATCH`) before anything is written, OutsideError (`DISK_SPACE`).
+    def write_chunk(self, index: int, data: bytes | bytearray | memoryview) -> None:
+        """Writes one whole chunk at its place and verifies it on the way; flushes if too much is at risk.
+
+        Raises InputError (`DIGEST_MISMATCH`: the chunk does not count), OutsideError (`DISK_SPACE`).
         """
-        sha256, size_bytes = self.blob.chunks[index]
-        actual = hashlib.sha256(data).hexdigest()
-        if len(data) != size_bytes or actual != sha256:
-            message = (
-                f"Chunk {index} of blob {self.blob.sha256[:12]} should be {size_bytes} bytes with "
-                f"SHA-256 {sha256[:12]}, but {len(data)} bytes with {actual[:12]} came. Send it again."
-            )
-            raise InputError(message, Reason.REASON_DIGEST_MISMATCH)
+        if index in self.present:
+            return  # what is here is not put at risk by what may be wrong
+        if len(data) != self.blob.chunks[index][1]:
+            raise self._mismatch(index, f"{len(data)} bytes")
         with disk_errors(self._data):
-            self._fs.write(self._file, data, self.blob.offsets[index])
-        self._written.add(index)
-        self._written_bytes += size_bytes
-        if self._written_bytes >= FLUSH_BYTES or time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
+            actual = self._hash_and_write(memoryview(data), self.blob.offsets[index])
+        if actual != self.blob.chunks[index][0]:
+            raise self._mismatch(index, f"{len(data)} bytes with SHA-256 {actual[:12]}")
+        if self._whole is not None:
+            self._whole.add(index, data)
+        with self._mutex:
+            self._written.add(index)
+            at_risk_bytes = self.blob.bytes_of(self._written | self._syncing)
+        if at_risk_bytes >= FLUSH_BYTES or time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Makes what was written durable, then says so: never the other way round."""
-        if not self._written:
-            return
-        with disk_errors(self._data):
-            self._fs.sync_data(self._file)
-        self._durable |= self._written
-        self._written.clear()
-        self._written_bytes = 0
-        self._flushed_at = time.monotonic()
-        self._write_meta()
+        """Makes what was written durable, then says so: never the other way round.
+
+        Chunks whose sync fails are forgotten, not tried again: the kernel may have dropped their pages and
+        would report success the next time (https://lwn.net/Articles/752063/). Raises OutsideError.
+        """
+        with self._flushing:
+            with self._mutex:
+                self._syncing, self._written = self._written, set()
+            if not self._syncing:
+                return
+            try:
+                with disk_errors(self._data):
+                    self._fs.sync_data(self._file)
+            except BaseException:
+                with self._mutex:
+                    self._syncing = set()
+                raise
+            with self._mutex:
+                self._durable |= self._syncing
+                self._syncing = set()
+            self._flushed_at = time.monotonic()
+            self._write_meta()
 
     def publish(self) -> None:
-        """Verifies the whole blob from the file and gives it its name in the store.
+        """Verifies the whole blob, unless its chunks are vouched for, and gives it its name in the store.
 
         Raises InputError: chunks are missing, or (`DIGEST_MISMATCH`) their sum is not the blob.
         """
-        self.flush()
-        missing = len(self.blob.chunks) - len(self._durable)
+        with self._flushing:  # one that still runs may yet fail
+            missing = len(self.blob.chunks) - len(self.present)
         if missing:
+            self.flush()
             message = f"Blob {self.blob.sha256[:12]} is not complete: {missing} chunks are missing."
             raise InputError(message)
-        actual = sha256_of(self._data)
-        if actual != self.blob.sha256:
-            self._discard()
-            message = f"The chunks make {actual[:12]}, not the blob {self.blob.sha256[:12]} they belong to."
-            raise InputError(message, Reason.REASON_DIGEST_MISMATCH)
-        with disk_errors(self._target):
+        if self._whole is not None:
+            self._check_whole(self._whole)
+        with self._flushing, disk_errors(self._target):
             self._fs.set_read_only(self._file)
             self._fs.sync_file(self._file)
             self._fs.make_folder(self._target.parent)
@@ -124,6 +123,31 @@ class Upload:
         """Lets go of the file; what was flushed stays."""
         self._fs.close(self._file)
 
+    def _hash_and_write(self, data: memoryview, offset: int) -> str:
+        """Piece by piece, so that what is written is still in the processor's cache from being hashed."""
+        digest = hashlib.sha256()
+        for begin in range(0, len(data), PIECE_BYTES):
+            piece = data[begin : begin + PIECE_BYTES]
+            digest.update(piece)
+            self._fs.write(self._file, piece, offset + begin)
+        return digest.hexdigest()
+
+    def _mismatch(self, index: int, came: str) -> InputError:
+        sha256, size_bytes = self.blob.chunks[index]
+        message = (
+            f"Chunk {index} of blob {self.blob.sha256[:12]} should be {size_bytes} bytes with SHA-256 "
+            f"{sha256[:12]}, but {came} came. Send it again."
+        )
+        return InputError(message, Reason.REASON_DIGEST_MISMATCH)
+
+    def _check_whole(self, whole: WholeDigest) -> None:
+        with disk_errors(self._data):
+            actual = whole.finish(self._data)
+        if actual != self.blob.sha256:
+            self._discard()
+            message = f"The chunks make {actual[:12]}, not the blob {self.blob.sha256[:12]} they belong to."
+            raise InputError(message, Reason.REASON_DIGEST_MISMATCH)
+
     def _resume(self) -> int | None:
         meta = read_meta(self._meta)
         if meta is None or meta.chunking != self.blob.chunking or not self._data.is_file():
@@ -131,6 +155,7 @@ class Upload:
         if self._data.stat().st_size != self.blob.size_bytes:
             return None
         self._durable = from_ranges(meta.durable)
+        self._data.chmod(0o644)  # a crash may have come just before it got its name
         return self._fs.open(self._data)
 
     def _create(self) -> int:

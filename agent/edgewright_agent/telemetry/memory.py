@@ -9,7 +9,7 @@ from edgewright_agent.telemetry.types import BoardMemory
 
 
 def read(root: Path) -> BoardMemory:
-    """Total, available and swap in use, now. Raises NoDataError."""
+    """Total, available, swap in use and the GPU's share, now. Raises NoDataError."""
     return parse(read_text(root / "proc/meminfo") or "")
 
 
@@ -19,9 +19,10 @@ def parse(meminfo: str) -> BoardMemory:
     try:
         total, available = _bytes(kib["MemTotal"]), _bytes(kib["MemAvailable"])
         swap_used = _bytes(kib.get("SwapTotal", "0")) - _bytes(kib.get("SwapFree", "0"))
+        nvmap = _bytes(kib["NvMapMemUsed"]) if "NvMapMemUsed" in kib else None
     except (KeyError, ValueError, IndexError) as error:
         raise NoDataError(f"/proc/meminfo lacks a usable {error}") from None
-    return BoardMemory(total_bytes=total, available_bytes=available, swap_used_bytes=swap_used)
+    return BoardMemory(total, available, swap_used, nvmap)
 
 
 def _bytes(value: str) -> int:

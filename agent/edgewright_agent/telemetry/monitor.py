@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from edgewright_agent.engines.protocol import EngineMemory
 from edgewright_agent.telemetry import memory
 from edgewright_agent.telemetry.power import PowerMeter
 from edgewright_agent.telemetry.registry import discover_rails, read_gauges
-from edgewright_agent.telemetry.serving import RequestWindow, ServingStats
+from edgewright_agent.telemetry.serving import OnEnded, RequestWindow, ServingStats
 from edgewright_agent.telemetry.sysfs import NoDataError
 from edgewright_agent.telemetry.types import (
     BoardMemory,
+    EndedRequest,
     EnergyMark,
     EnergyRail,
     Memory,
@@ -56,6 +57,7 @@ class Telemetry:
         self._engine_memory: Callable[[], EngineMemory] | None = None
         self._gauges: dict[str, Any] = {}
         self._gauge_sensors: tuple[Sensor, ...] = ()
+        self._listeners: list[OnEnded] = []
         self._used_peak_bytes = 0
         self._sampling = threading.Lock()
         self._stop = threading.Event()
@@ -87,7 +89,15 @@ class Telemetry:
 
     def request(self) -> RequestWindow:
         """A request is admitted now. Mark its tokens, then end, fail or reject it."""
-        return RequestWindow(self._serving, self._power.window, self._clock)
+        return RequestWindow(self._serving, self._power.window, self._clock, self._ended)
+
+    def subscribe(self, listener: OnEnded) -> None:
+        """Calls `listener` with every request that ends from now on, in the thread that ended it."""
+        self._listeners.append(listener)
+
+    def _ended(self, ended: EndedRequest) -> None:
+        for listener in self._listeners:
+            listener(ended)
 
     def reset_serving(self) -> None:
         """A new release serves: its counters begin at zero. Open windows still count for the old one."""
@@ -126,7 +136,7 @@ class Telemetry:
             monotonic_seconds=self._clock(),
             profile_id=self._profile.id,
             serving=self.serving(),
-            memory=self._memory(gauges.get("memory")),
+            memory=self._memory(gauges),
             energy=self._power.rails(),
             temperatures=gauges.get("thermal", ()),
             power_mode=gauges.get("power_mode"),
@@ -135,7 +145,8 @@ class Telemetry:
             clocks=gauges.get("clocks", ()),
         )
 
-    def _memory(self, board: BoardMemory | None) -> Memory | None:
+    def _memory(self, gauges: Mapping[str, Any]) -> Memory | None:
+        board: BoardMemory | None = gauges.get("memory")
         if board is None:
             return None
         return Memory(
@@ -146,6 +157,9 @@ class Telemetry:
             agent_bytes=int(psutil.Process(os.getpid()).memory_info().rss),
             used_peak_bytes=self._used_peak_bytes,
             engine=self.engine_memory(),
+            nvmap_used_bytes=board.nvmap_used_bytes,
+            free_blocks=gauges.get("free_blocks"),
+            pressure=gauges.get("memory_pressure"),
         )
 
     def _sample_fast(self) -> None:

@@ -60,8 +60,8 @@ def serving_to_proto(serving: Serving) -> telemetry_pb2.Serving:
 
 
 def memory_to_proto(memory: Memory) -> telemetry_pb2.Memory:
-    """Without an engine its three fields are absent."""
-    engine = memory.engine
+    """Without an engine its three fields are absent; so is what the kernel does not tell."""
+    engine, blocks, pressure = memory.engine, memory.free_blocks, memory.pressure
     return telemetry_pb2.Memory(
         total_bytes=memory.total_bytes,
         available_bytes=memory.available_bytes,
@@ -72,6 +72,10 @@ def memory_to_proto(memory: Memory) -> telemetry_pb2.Memory:
         engine_bytes=engine.now_bytes if engine else None,
         engine_peak_bytes=engine.peak_bytes if engine else None,
         engine_measure=engine.measure if engine else None,
+        nvmap_used_bytes=memory.nvmap_used_bytes,
+        largest_free_blocks=blocks.count if blocks else None,
+        largest_free_block_bytes=blocks.block_bytes if blocks else None,
+        pressure=telemetry_pb2.MemoryPressure(**vars(pressure)) if pressure else None,
     )
 
 

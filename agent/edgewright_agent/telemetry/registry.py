@@ -11,12 +11,14 @@ from typing import Any
 
 from edgewright_agent.telemetry import (
     clocks,
+    free_blocks,
     gpu_load,
     ina238,
     ina3221,
     memory,
     nvml,
     nvpmodel,
+    pressure,
     rapl,
     thermal,
 )
@@ -33,6 +35,8 @@ ENERGY_SOURCES: dict[str, Callable[[Path], tuple[Rail, ...]]] = {
 
 GAUGES: dict[str, Callable[[Path], Any]] = {
     "memory": memory.read,
+    "memory_pressure": pressure.read,
+    "free_blocks": free_blocks.read,
     "thermal": thermal.read,
     "gpu_load": gpu_load.read,
     "clocks": clocks.read,

@@ -9,11 +9,18 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from edgewright_agent.telemetry.types import Distribution, EnergyWindow, RequestSummary, Serving
+from edgewright_agent.telemetry.types import (
+    Distribution,
+    EndedRequest,
+    EnergyWindow,
+    RequestSummary,
+    Serving,
+)
 
 VALUES_MAX = 1000
 
 EnergyBetween = Callable[[float, float, float], "EnergyWindow | None"]
+OnEnded = Callable[[EndedRequest], None]
 
 
 def percentile(ordered: list[float], ratio: float) -> float:
@@ -113,8 +120,14 @@ class RequestWindow:
     Mark every token once: the first with `first_token()` or `token()`, the others with `token()`.
     """
 
-    def __init__(self, stats: ServingStats, energy: EnergyBetween, clock: Callable[[], float]) -> None:
-        self._stats, self._energy, self._clock = stats, energy, clock
+    def __init__(
+        self,
+        stats: ServingStats,
+        energy: EnergyBetween,
+        clock: Callable[[], float],
+        on_ended: OnEnded = lambda ended: None,
+    ) -> None:
+        self._stats, self._energy, self._clock, self._on_ended = stats, energy, clock, on_ended
         self._open = True
         self._admitted = clock()
         self._first: float | None = None
@@ -148,6 +161,7 @@ class RequestWindow:
                 summary.time_to_first_token_seconds,
                 summary.time_per_output_token_seconds,
             )
+            self._tell("completed", prompt_tokens, generated, summary)
         return summary
 
     def fail(self) -> None:
@@ -155,12 +169,26 @@ class RequestWindow:
         if self._open:
             self._open = False
             self._stats.fail()
+            self._tell("failed", 0, self._tokens, self._summary(self._tokens))
 
     def reject(self) -> None:
         """The request was turned away before it reached the engine."""
         if self._open:
             self._open = False
             self._stats.reject()
+            self._tell("rejected", 0, 0, RequestSummary(None, None, None))
+
+    def _tell(self, outcome: str, prompt_tokens: int, generated_tokens: int, summary: RequestSummary) -> None:
+        self._on_ended(
+            EndedRequest(
+                outcome,
+                self._clock() - self._admitted,
+                prompt_tokens,
+                generated_tokens,
+                summary.time_to_first_token_seconds,
+                summary.time_per_output_token_seconds,
+            )
+        )
 
     def _summary(self, generated: int) -> RequestSummary:
         if self._first is None or self._last is None:

@@ -50,6 +50,25 @@ class BoardMemory:
     total_bytes: int
     available_bytes: int
     swap_used_bytes: int
+    nvmap_used_bytes: int | None = None  # the GPU's share, where the kernel tells (L4T up to Orin)
+
+
+@dataclass(frozen=True)
+class MemoryPressure:
+    """`/proc/pressure/memory`: ratios over the last 10 s, seconds since boot."""
+
+    some_ratio: float
+    full_ratio: float
+    some_seconds: float
+    full_seconds: float
+
+
+@dataclass(frozen=True)
+class FreeBlocks:
+    """Free blocks of the largest size the kernel keeps."""
+
+    count: int
+    block_bytes: int
 
 
 @dataclass(frozen=True)
@@ -63,6 +82,9 @@ class Memory:
     agent_bytes: int
     used_peak_bytes: int  # most of total - available seen
     engine: EngineMemory | None = None
+    nvmap_used_bytes: int | None = None
+    free_blocks: FreeBlocks | None = None
+    pressure: MemoryPressure | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +127,29 @@ class RequestSummary:
     time_to_first_token_seconds: float | None  # None: it ended without a token
     time_per_output_token_seconds: float | None  # None: fewer than two tokens
     energy: EnergyWindow | None  # None: no energy sensor, or it had a gap
+
+
+@dataclass(frozen=True)
+class EndedRequest:
+    """A request that is over, as exporters count it."""
+
+    outcome: str  # completed, failed, rejected
+    duration_seconds: float
+    prompt_tokens: int
+    generated_tokens: int
+    time_to_first_token_seconds: float | None
+    time_per_output_token_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What the board serves and what it is doing."""
+
+    phase: str
+    release: str | None  # in hex
+    model: str  # name of the release; empty if none
+    version: str
+    counter: int
 
 
 @dataclass(frozen=True)

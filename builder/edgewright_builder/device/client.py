@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -14,14 +15,17 @@ from google.protobuf.message import Message
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import inference_pb2 as inference
 from edgewright.v1 import telemetry_pb2 as telemetry
+from edgewright.v1 import trust_pb2 as trust
 from edgewright.v1.deployment_pb2_grpc import DeploymentServiceStub
 from edgewright.v1.inference_pb2_grpc import InferenceServiceStub
 from edgewright.v1.telemetry_pb2_grpc import TelemetryServiceStub
+from edgewright.v1.trust_pb2_grpc import TrustServiceStub
 from edgewright_agent.address import Address
 from edgewright_agent.errors import EdgewrightError
 from edgewright_builder.device.channel import open_channel
-from edgewright_builder.device.failures import LinkError, error_of
+from edgewright_builder.device.failures import LinkError, error_for, error_of, lost_its_status
 from edgewright_builder.device.patience import jittered_seconds
+from edgewright_builder.device.stream import MakeParts, send_stream
 
 DEADLINE_SECONDS = 30.0
 # Staging re-hashes every byte of the release on the board: 4 GB from an SD card take minutes.
@@ -53,6 +57,7 @@ class DeviceClient:
         self._deployment = DeploymentServiceStub(self._channel)
         self._inference = InferenceServiceStub(self._channel)
         self._telemetry = TelemetryServiceStub(self._channel)
+        self._trust = TrustServiceStub(self._channel)
 
     async def __aenter__(self) -> DeviceClient:
         return self
@@ -71,12 +76,30 @@ class DeviceClient:
         request = deployment.FindMissingBlobsRequest(blobs=blobs)
         return list((await self._repeatable(self._deployment.FindMissingBlobs, request)).missing)
 
-    async def write_blob(self, messages: AsyncIterable[deployment.WriteBlobRequest]) -> int:
-        """Sends one blob; returns the bytes the board took. After a LinkError, ask what is missing."""
+    async def write_blob(self, blob: deployment.Blob, parts: MakeParts) -> int:
+        """Sends the parts of a blob once the board wants them; returns the bytes the board took.
+
+        `parts` gives encoded WriteBlobRequests. After a LinkError, ask what is missing.
+        """
         try:
-            return (await self._deployment.WriteBlob(messages.__aiter__())).received_bytes
+            received_bytes = await send_stream(self._channel, blob, parts)
         except grpc.aio.AioRpcError as error:
-            raise self._error(error) from None
+            raise await self._error_of_stream(error, blob.digest.sha256) from None
+        self._reached = True
+        return received_bytes
+
+    def fetch_blobs(self, manifest: bytes, signature: bytes) -> AsyncIterator[deployment.FetchBlobsResponse]:
+        """Has the board fetch what it lacks from the mirrors the manifest names; the last answer is final."""
+        request = deployment.FetchBlobsRequest(manifest=manifest, signature=signature)
+        return self._stream(self._deployment.FetchBlobs(request))
+
+    async def get_trust(self) -> trust.GetTrustResponse:
+        """Whose releases the board runs, and which of its own it would not take any more."""
+        return await self._repeatable(self._trust.GetTrust, trust.GetTrustRequest())
+
+    async def update_trust(self, documents: Sequence[bytes]) -> trust.UpdateTrustResponse:
+        """Gives the board newer trust documents, oldest first."""
+        return await self._once(self._trust.UpdateTrust, trust.UpdateTrustRequest(documents=documents))
 
     async def query_write_status(self, sha256: bytes) -> deployment.QueryWriteStatusResponse:
         """What of an upload would survive a power cut."""
@@ -88,9 +111,16 @@ class DeviceClient:
         request = deployment.StageReleaseRequest(manifest=manifest, signature=signature)
         return await self._repeatable(self._deployment.StageRelease, request, STAGE_DEADLINE_SECONDS)
 
-    async def activate(self, release: bytes, *, force: bool = False) -> None:
-        """Begins to put a staged release to work; `watch_deployment` tells how it goes."""
-        request = deployment.ActivateReleaseRequest(release=release, force=force)
+    async def activate(
+        self, release: bytes, *, force: bool = False, confirm_within_seconds: float = 0.0
+    ) -> None:
+        """Begins to put a staged release to work; `watch_deployment` tells how it goes.
+
+        With `confirm_within_seconds` the board rolls back unless `confirm` comes in time.
+        """
+        request = deployment.ActivateReleaseRequest(
+            release=release, force=force, confirm_within_seconds=confirm_within_seconds
+        )
         await self._once(self._deployment.ActivateRelease, request)
 
     def watch_deployment(self, *, follow: bool = False) -> AsyncIterator[deployment.WatchDeploymentResponse]:
@@ -106,6 +136,23 @@ class DeviceClient:
         """Every release on the board."""
         request = deployment.ListReleasesRequest()
         return list((await self._repeatable(self._deployment.ListReleases, request)).releases)
+
+    async def confirm(self, release: bytes) -> None:
+        """Keeps the release that waits for it."""
+        request = deployment.ConfirmReleaseRequest(release=release)
+        await self._repeatable(self._deployment.ConfirmRelease, request)
+
+    async def collect_garbage(
+        self, *, dry_run: bool = False, quarantine: bool = False
+    ) -> deployment.CollectGarbageResponse:
+        """Removes what no release needs and nobody asked about lately."""
+        request = deployment.CollectGarbageRequest(dry_run=dry_run, quarantine=quarantine)
+        return await self._once(self._deployment.CollectGarbage, request)
+
+    def scrub_store(self, bytes_per_second_max: int = 0) -> AsyncIterator[deployment.ScrubStoreResponse]:
+        """Has the board read and verify all it stores; the last answer is final."""
+        request = deployment.ScrubStoreRequest(bytes_per_second_max=bytes_per_second_max)
+        return self._stream(self._deployment.ScrubStore(request))
 
     async def delete_release(self, release: bytes) -> int:
         """Forgets a release; returns the bytes that became free."""
@@ -127,6 +174,14 @@ class DeviceClient:
         """Everything measured, as of now."""
         request = telemetry.GetSnapshotRequest()
         return (await self._repeatable(self._telemetry.GetSnapshot, request)).snapshot
+
+    async def recorded_telemetry(
+        self, after_sequence: int = 0
+    ) -> AsyncIterator[tuple[int, telemetry.Snapshot]]:
+        """What the board recorded after that sequence number while nobody listened, oldest first."""
+        request = telemetry.WatchTelemetryRequest(after_sequence=after_sequence, recorded_only=True)
+        async for response in self._stream(self._telemetry.WatchTelemetry(request)):
+            yield response.sequence, response.snapshot
 
     async def watch_telemetry(self, interval_seconds: float) -> AsyncIterator[telemetry.Snapshot]:
         """A snapshot every `interval_seconds`, for ever."""
@@ -175,6 +230,16 @@ class DeviceClient:
             raise self._error(error) from None
         finally:
             call.cancel()
+
+    async def _error_of_stream(self, call: grpc.aio.AioRpcError, sha256: bytes) -> EdgewrightError:
+        """The board's own refusal, also where the library lost it (https://github.com/grpc/grpc/issues/36066)."""
+        error = self._error(call)
+        if lost_its_status(call):
+            with contextlib.suppress(EdgewrightError):  # no status, or no link: the cut-off is all we know
+                status = await self.query_write_status(sha256)
+                if status.HasField("last_refusal"):
+                    return error_for(status.last_refusal.reason, status.last_refusal.message)
+        return error
 
     def _error(self, call: grpc.aio.AioRpcError) -> EdgewrightError:
         return error_of(call, self.address, secure=self._secure, reached=self._reached)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from edgewright.v1.deployment_pb2 import GetDeviceResponse, Phase, Release, ReleaseState
+from edgewright.v1.deployment_pb2 import (
+    CollectGarbageResponse,
+    GetDeviceResponse,
+    Phase,
+    Release,
+    ReleaseState,
+    ScrubStoreResponse,
+)
 from edgewright.v1.inference_pb2 import Completion, FinishReason
 from edgewright_agent.sizes import format_bytes
 from edgewright_builder.device.push import Plan, PushResult
@@ -16,6 +23,11 @@ def plan_line(plan: Plan) -> str:
     """What will travel."""
     if not plan.missing_bytes:
         return f"  nothing to send: the board has all {format_bytes(plan.artifact_bytes)} of it"
+    if plan.is_adapter:
+        return f"  adapter: {format_bytes(plan.travelling_bytes)} to send, its base stays where it is"
+    if plan.delta_bytes is not None:
+        sizes = f"{format_bytes(plan.delta_bytes)} instead of {format_bytes(plan.missing_bytes)}"
+        return f"  delta against release {plan.delta_base[:12]}: {sizes} to send"
     blobs = f"{plan.missing_blobs} of {plan.blobs} files"
     return f"  {format_bytes(plan.missing_bytes)} of {format_bytes(plan.artifact_bytes)} to send ({blobs})"
 
@@ -41,9 +53,10 @@ def probe_row(probe: Probe) -> tuple[str, ...]:
 def release_row(release: Release) -> tuple[str, ...]:
     """One row under `RELEASE_COLUMNS`."""
     state = ReleaseState.Name(release.state).removeprefix("RELEASE_STATE_").lower()
+    served_by = f"adapter of {release.base_release.hex()[:12]}" if release.base_release else release.engine
     return (
         release.release.hex()[:12], release.name, release.version, str(release.release_counter),
-        format_bytes(release.size_bytes), release.engine, state,
+        format_bytes(release.size_bytes), served_by, state,
     )  # fmt: skip
 
 
@@ -85,3 +98,27 @@ def completion_line(done: Completion) -> str:
         joules = done.energy.prefill_joules + done.energy.decode_joules
         parts.append(f"{joules:.2f} J ({done.energy.rail})")
     return " · ".join(parts)
+
+
+def garbage_lines(garbage: CollectGarbageResponse, *, dry_run: bool) -> list[str]:
+    """What a collection freed, and what it left."""
+    done = "would free" if dry_run else "freed"
+    lines = [
+        f"{done} {format_bytes(garbage.freed_bytes)}: {garbage.blobs} files, {garbage.uploads} unfinished uploads"
+    ]
+    if garbage.kept_recent_bytes:
+        kept = format_bytes(garbage.kept_recent_bytes)
+        lines.append(f"kept {kept} that no release needs: a push asked about them within the hour")
+    if garbage.quarantine_bytes:
+        lines.append(f"in quarantine: {format_bytes(garbage.quarantine_bytes)}; --quarantine removes it")
+    return lines
+
+
+def scrub_line(found: ScrubStoreResponse) -> str:
+    """What a scrub found."""
+    read = f"{found.blobs} files, {format_bytes(found.bytes)} read"
+    if not (found.corrupt_blobs or found.damaged_releases):
+        return f"{read}; all are what their digests say"
+    corrupt = ", ".join(blob.hex()[:12] for blob in found.corrupt_blobs) or "none"
+    damaged = ", ".join(release.hex()[:12] for release in found.damaged_releases) or "none"
+    return f"{read}; corrupt and in quarantine: {corrupt}; releases to push again: {damaged}"

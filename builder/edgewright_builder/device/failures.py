@@ -18,9 +18,13 @@ INPUT_REASONS = {
     Reason.REASON_MANIFEST_INVALID,
     Reason.REASON_SIGNATURE_INVALID,
     Reason.REASON_CONTEXT_EXCEEDED,
+    Reason.REASON_TRUST_INVALID,
 }
 BUSY_REASONS = {Reason.REASON_BUSY, Reason.REASON_OVERLOADED}
 OUTSIDE_REASONS = {Reason.REASON_ENGINE_FAILED, Reason.REASON_STORE_CORRUPT, Reason.REASON_DISK_SPACE}
+
+
+_LOST = "Internal error from Core"
 
 
 class LinkError(OutsideError):
@@ -48,11 +52,21 @@ def error_of(call: grpc.aio.AioRpcError, address: Address, *, secure: bool, reac
         return _without_reason(call.code(), details, address)
     if reason == Reason.REASON_UNSPECIFIED:
         return _CLASSES.get(call.code(), RefusedError)(details)
+    return error_for(reason, details)
+
+
+def error_for(reason: Reason.ValueType, details: str) -> EdgewrightError:
+    """The error an agent raised, from its reason and its sentence."""
     if reason in INPUT_REASONS:
         return InputError(details, reason)
     if reason in BUSY_REASONS:
         return BusyError(details, reason)
     return (OutsideError if reason in OUTSIDE_REASONS else RefusedError)(details, reason)
+
+
+def lost_its_status(call: grpc.aio.AioRpcError) -> bool:
+    """Whether grpc.aio put its own failure to write in the place of what the agent said."""
+    return call.code() is grpc.StatusCode.INTERNAL and _LOST in (call.details() or "")
 
 
 def _reason(call: grpc.aio.AioRpcError) -> Reason.ValueType | None:
@@ -76,7 +90,7 @@ def _without_reason(code: grpc.StatusCode, details: str, address: Address) -> Ed
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return LinkError(f"{address} did not answer in time; check the board's load and the link to it.")
     # grpc.aio reports a write that met the end of its call as an "Internal error from Core".
-    cut_off = "RST_STREAM" in details or "Internal error from Core" in details
+    cut_off = "RST_STREAM" in details or _LOST in details
     if code is grpc.StatusCode.CANCELLED or cut_off:
         return LinkError(f"{address} cut the call off ({details}); check that the agent is still running.")
     return OutsideError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 from edgewright.v1.telemetry_pb2 import BenchmarkResult, Distribution, EnergyRail, Serving, Snapshot
 from edgewright_agent.sizes import format_bytes
 
@@ -38,6 +40,12 @@ def snapshot_line(snapshot: Snapshot) -> str:
     rails = [rail for rail in snapshot.energy if rail.HasField("watts")]
     parts += [f"{rail.name} {rail.watts:.2f} W" for rail in rails] or ["no energy sensor"]
     return " · ".join(parts)
+
+
+def recorded_line(sequence: int, snapshot: Snapshot) -> str:
+    """One line of the board's record: its number and its time first."""
+    when = datetime.fromtimestamp(snapshot.unix_seconds, tz=timezone.utc)
+    return f"{sequence} {when:%Y-%m-%d %H:%M:%S}Z · {snapshot_line(snapshot)}"
 
 
 def benchmark_facts(result: BenchmarkResult) -> Facts:

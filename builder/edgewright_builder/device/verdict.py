@@ -11,7 +11,7 @@ from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.failures import LinkError
 from edgewright_builder.device.patience import Patience
 
-AT_REST = (Phase.PHASE_IDLE, Phase.PHASE_SAFE)
+AT_REST = (Phase.PHASE_IDLE, Phase.PHASE_STAGED, Phase.PHASE_SAFE)
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ async def watch_verdict(
                     note(event.message)
                 probes = event.probes or probes
                 last = event
+                if event.awaiting_confirmation and event.candidate_release == release:
+                    await client.confirm(release)  # that this call arrives is what was to be shown
             if last is not None and last.phase in AT_REST:
                 return verdict_of(last, release, probes)
             raise LinkError(f"{client.address} ended its report before it was at rest; see the agent's log.")
@@ -63,7 +65,7 @@ async def watch_verdict(
 
 def verdict_of(last: WatchDeploymentResponse, release: bytes, probes: Sequence[ProbeResult]) -> Verdict:
     """The verdict in the last report of a board at rest; raises OutsideError if it tells of no transition."""
-    if last.active_release == release and last.phase == Phase.PHASE_IDLE:
+    if last.active_release == release and last.phase != Phase.PHASE_SAFE:
         outcome = Outcome.OUTCOME_COMMITTED
     elif last.outcome in (Outcome.OUTCOME_ROLLED_BACK, Outcome.OUTCOME_FAILED):
         outcome = last.outcome

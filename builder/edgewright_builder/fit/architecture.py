@@ -7,9 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgewright_agent.errors import InputError
+from edgewright_builder.fit.families import FAMILIES, UNSUPPORTED, Family, window_of, windowed_layers
 
-SUPPORTED_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+SUPPORTED_TYPES = tuple(FAMILIES)
 GROUP_SIZES = (128, 64, 32)
+NEEDED = (
+    "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size",
+    "max_position_embeddings",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,10 @@ class Architecture:
     vocab_size: int
     tied_embeddings: bool
     max_context_tokens: int
+    norm_parameters_per_layer: int
+    bias_parameters_per_layer: int = 0
+    sliding_window: int | None = None  # tokens that a windowed layer sees
+    windowed_layers: int = 0
 
     @property
     def linear_parameters(self) -> int:
@@ -41,8 +50,9 @@ class Architecture:
 
     @property
     def norm_parameters(self) -> int:
-        """Weights of the normalizations: two per layer and a last one."""
-        return (2 * self.layers + 1) * self.hidden_size
+        """What stays in floats: the normalizations, the last one too, and the projections' biases."""
+        per_layer = self.norm_parameters_per_layer + self.bias_parameters_per_layer
+        return self.layers * per_layer + self.hidden_size
 
     @property
     def parameters(self) -> int:
@@ -55,56 +65,133 @@ class Architecture:
         """Size of the unquantized model at 16 bits."""
         return 2 * self.parameters
 
-    def with_layers(self, layers: int) -> Architecture:
-        """The same model, less deep."""
-        return replace(self, layers=layers)
+    def kv_elements(self, context_tokens: int) -> int:
+        """Keys and values of one sequence; a windowed layer keeps no more than its window."""
+        windowed = 0 if self.sliding_window is None else self.windowed_layers
+        tokens = (self.layers - windowed) * context_tokens
+        if self.sliding_window is not None:
+            tokens += windowed * min(context_tokens, self.sliding_window)
+        return 2 * self.kv_heads * self.head_dim * tokens
 
-    def largest_group_size(self) -> int:
-        """The largest of 128, 64, 32 that divides the input dimension of every linear layer.
+    def with_layers(self, layers: int) -> Architecture:
+        """The same model, less deep. Which layers go is not known here, so windowed ones are taken to go first."""
+        full = min(layers, self.layers - self.windowed_layers)
+        return replace(self, layers=layers, windowed_layers=layers - full if self.windowed_layers else 0)
+
+    def group_sizes(self) -> tuple[int, ...]:
+        """Those of 128, 64, 32 that divide the input dimension of every linear layer, largest first.
 
         Raises InputError where none does: padding would change what is measured.
         """
         inputs = (self.hidden_size, self.heads * self.head_dim, self.intermediate_size)
-        for group_size in GROUP_SIZES:
-            if all(dimension % group_size == 0 for dimension in inputs):
-                return group_size
-        raise InputError(f"No group size of {GROUP_SIZES} divides this model's input dimensions {inputs}.")
+        sizes = tuple(size for size in GROUP_SIZES if all(dimension % size == 0 for dimension in inputs))
+        if not sizes:
+            raise InputError(
+                f"No group size of {GROUP_SIZES} divides this model's input dimensions {inputs}."
+            )
+        return sizes
+
+    def largest_group_size(self) -> int:
+        """The first of `group_sizes`."""
+        return self.group_sizes()[0]
 
 
 def architecture_from_config(config: Mapping[str, Any]) -> Architecture:
     """Reads `config.json`; raises InputError naming what is unsupported, missing or contradictory."""
-    model_type = config.get("model_type")
-    if model_type not in SUPPORTED_TYPES:
-        raise InputError(
-            f"Model type {model_type!r} is not supported; supported are {', '.join(SUPPORTED_TYPES)}."
-        )
-    needed = (
-        "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size",
-        "max_position_embeddings",
-    )  # fmt: skip
-    missing = [key for key in needed if not isinstance(config.get(key), int) or config[key] <= 0]
+    model_type = _supported_type(config)
+    family = FAMILIES[model_type]
+    facts = {**family.defaults, **_decoder(config)}
+    missing = [key for key in NEEDED if not _is_positive(facts.get(key))]
     if missing:
         raise InputError(f"config.json of this {model_type} model lacks a positive {', '.join(missing)}.")
-    heads, hidden_size = config["num_attention_heads"], config["hidden_size"]
-    kv_heads = config.get("num_key_value_heads") or heads
-    if heads % kv_heads:
-        raise InputError(
-            f"config.json is contradictory: {heads} attention heads are no multiple of {kv_heads} KV heads."
-        )
-    head_dim = config.get("head_dim") or hidden_size // heads
-    if "head_dim" not in config and hidden_size % heads:
-        raise InputError(
-            f"config.json is contradictory: hidden size {hidden_size} is no multiple of {heads} heads."
-        )
+    heads, hidden_size = facts["num_attention_heads"], facts["hidden_size"]
+    kv_heads, head_dim = _attention_shape(family, facts)
+    tied = facts.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    layers = facts["num_hidden_layers"]
+    _check_layer_types(facts, layers)
     return Architecture(
         model_type=model_type,
-        layers=config["num_hidden_layers"],
+        layers=layers,
         hidden_size=hidden_size,
-        intermediate_size=config["intermediate_size"],
+        intermediate_size=facts["intermediate_size"],
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        vocab_size=config["vocab_size"],
-        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        max_context_tokens=config["max_position_embeddings"],
+        vocab_size=facts["vocab_size"],
+        tied_embeddings=family.tied_by_default if tied is None else bool(tied),
+        max_context_tokens=facts["max_position_embeddings"],
+        norm_parameters_per_layer=family.norms_per_layer * hidden_size
+        + _query_key_norm(family, heads, kv_heads, head_dim),
+        bias_parameters_per_layer=_biases(family, facts, kv_heads, head_dim),
+        sliding_window=window_of(family, facts),
+        windowed_layers=windowed_layers(family, facts, layers),
     )
+
+
+def _supported_type(config: Mapping[str, Any]) -> str:
+    model_type = config.get("model_type")
+    if isinstance(model_type, str) and model_type in FAMILIES:
+        return model_type
+    if isinstance(model_type, str) and model_type in UNSUPPORTED:
+        raise InputError(f"Model type {model_type!r} is not supported: {UNSUPPORTED[model_type]}.")
+    fields = [key for key in ("model_type", *NEEDED) if key not in config]
+    lacks = f" Its config.json also lacks {', '.join(fields)}." if fields else ""
+    supported = ", ".join(SUPPORTED_TYPES)
+    raise InputError(f"Model type {model_type!r} is not supported; supported are {supported}.{lacks}")
+
+
+def _decoder(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of config.json that describes the text decoder."""
+    text = config.get("text_config")
+    return text if isinstance(text, Mapping) else config
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _attention_shape(family: Family, facts: Mapping[str, Any]) -> tuple[int, int]:
+    """(KV heads, elements of a head)."""
+    heads, hidden_size = facts["num_attention_heads"], facts["hidden_size"]
+    kv_heads = facts.get("num_key_value_heads") or heads
+    if not _is_positive(kv_heads) or heads % kv_heads:
+        raise InputError(
+            f"config.json is contradictory: {heads} attention heads are no multiple of {kv_heads} KV heads."
+        )
+    head_dim = facts.get("head_dim") or family.head_dim
+    if head_dim is None and hidden_size % heads:
+        raise InputError(
+            f"config.json is contradictory: hidden size {hidden_size} is no multiple of {heads} heads."
+        )
+    if head_dim is not None and not _is_positive(head_dim):
+        raise InputError(f"config.json is contradictory: a head of {head_dim} elements.")
+    return kv_heads, head_dim or hidden_size // heads
+
+
+def _check_layer_types(facts: Mapping[str, Any], layers: int) -> None:
+    types = facts.get("layer_types")
+    if isinstance(types, list) and len(types) != layers:
+        raise InputError(
+            f"config.json is contradictory: {layers} layers, and layer_types names {len(types)} of them."
+        )
+    unknown = set(types or ()) - {"full_attention", "sliding_attention"}
+    if unknown:
+        raise InputError(
+            f"Layers of type {', '.join(sorted(map(str, unknown)))} are not supported; "
+            "full_attention and sliding_attention are."
+        )
+
+
+def _query_key_norm(family: Family, heads: int, kv_heads: int, head_dim: int) -> int:
+    if family.query_key_norm == "head":
+        return 2 * head_dim
+    return (heads + kv_heads) * head_dim if family.query_key_norm == "projection" else 0
+
+
+def _biases(family: Family, facts: Mapping[str, Any], kv_heads: int, head_dim: int) -> int:
+    """Bias elements of a layer: q, k, v, and with `attention_bias` o; with `mlp_bias` gate, up, down."""
+    hidden_size, asked = facts["hidden_size"], bool(facts.get("attention_bias"))
+    biases = (facts["num_attention_heads"] + 2 * kv_heads) * head_dim
+    attention = biases * (asked or family.query_key_value_bias) + hidden_size * asked
+    mlp = (2 * facts["intermediate_size"] + hidden_size) if facts.get("mlp_bias") else 0
+    return int(attention + mlp)

@@ -1,15 +1,18 @@
 """h(m̂): the peak memory of an engine that serves a model, as a pure function.
 
     weights = linear·(bits + 32/group)/8 + embedding·(bits + 32/32)/8 [+ embedding·4 if untied] + norms·4
-    kv      = 2 · layers · kv_heads · head_dim · 4 · context · concurrency
-    act     = slice · (4·(2·hidden + 3·intermediate) + 4·vocab)
-    h       = engine_constant + linear_copies·linear + embedding_copies·embedding + norms + kv + act
+    kv      = 2 · layers · kv_heads · head_dim · context · kv_bits/8 · concurrency
+    act     = slice · 4 · (2·hidden + 3·intermediate + heads·context) + logits_copies · slice · 4 · vocab
+    runtime = constant + tokenizer · vocab
+    h       = runtime + linear_copies·linear + embedding_copies·embedding + norms + kv + act
 
 The weights are those of an ONNX Runtime GenAI export: 4-bit linears with one float32 scale per group, embedding and
-head in blocks of 32. Where the model ties them they are one tensor; where not, the exporter keeps the embedding itself
-in float32 and quantizes the head. KV and activations are
-float32 on a CPU. `act` is the widest layer of one slice of the prompt plus that slice's logits. The constants come
-from measurements of the running engine, with the error those left (`calibration`).
+head in blocks of 32. The engine multiplies with repacked copies, which replace linears and head (a few per cent larger:
+`copies`); the tables it looks embeddings up in stay in the file, where the kernel holds no more of them than is used.
+Where the model ties embedding and head they are one tensor; where not, the exporter keeps the embedding in float32.
+KV and activations are float32 on a CPU. `act` is the widest layer of one slice of the prompt, with the attention
+scores of the slice against the whole context, and that slice's logits. The constants come from measurements of the
+running engine, with the error those left (`calibration`).
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ class Configuration:
     embedding_bits: int
     context_tokens: int
     concurrency: int
+    kv_bits: int = 32  # what the ONNX Runtime CPU engine caches in
 
 
 @dataclass(frozen=True)
@@ -46,36 +50,97 @@ class Calibration:
     engine_version: str
     machine: str  # where it was measured
     points: int  # how many measurements
-    constant_bytes: int  # interpreter, runtime, tokenizer
-    linear_copies: float  # > 1 where the engine keeps a second, repacked copy
+    constant_bytes: int  # interpreter, libraries
+    linear_copies: float  # > 1 where what the engine multiplies with is larger than what is stored
     embedding_copies: float
     logits_bytes_max: int  # the prompt is read in slices whose logits stay below this
     error_fraction: float  # worst relative error over the measured points
+    largest_parameters: int | None = None  # of the models measured: beyond it is extrapolation
+    longest_context_tokens: int | None = None  # measured
+    tokenizer_bytes_per_token: float = 0.0  # of the vocabulary
+    logits_copies: float = 1.0  # of one slice's, at the peak
+    lookup_table_mapped: bool = True  # an untied embedding stays in the file of weights
+    sliding_window_cache: bool = False  # whether a windowed layer caches its window only
 
     def __str__(self) -> str:
         return f"{self.points} measurements of {self.engine} {self.engine_version} on {self.machine}"
 
 
 @dataclass(frozen=True)
+class TensorClass:
+    """The weights of one kind, as the export stores them."""
+
+    name: str  # linear, embedding, head, norm
+    parameters: int
+    codes_bytes: int  # packed integers, or floats where not quantized
+    scales_bytes: int
+    zeros_bytes: int
+
+    @property
+    def stored_bytes(self) -> int:
+        """Codes, scales and zero points together."""
+        return self.codes_bytes + self.scales_bytes + self.zeros_bytes
+
+
+@dataclass(frozen=True)
 class Memory:
     """A predicted peak in bytes, by what takes it."""
 
-    linear_bytes: int
-    embedding_bytes: int
-    norm_bytes: int
+    tensors: tuple[TensorClass, ...]  # a tied embedding and head are one class, `embedding`
+    tied: bool
     kv_cache_bytes: int
-    activation_bytes: int
-    engine_bytes: int  # runtime and second copies
+    layer_activation_bytes: int  # the widest layer of one slice of the prompt
+    logits_bytes: int  # of that slice
+    runtime_bytes: int  # interpreter, libraries, tokenizer, allocator
+    second_copies_bytes: int  # weights that the engine repacks and keeps
+    load_peak_bytes: (
+        int  # while loading, with pages of the weights' file that the kernel takes back when it must
+    )
+    mapped_bytes: int = 0  # of the weights: looked up in the file, in memory only where used
 
     @property
     def weights_bytes(self) -> int:
         """Bytes of the weights as stored."""
-        return self.linear_bytes + self.embedding_bytes + self.norm_bytes
+        return sum(tensor.stored_bytes for tensor in self.tensors)
+
+    @property
+    def linear_bytes(self) -> int:
+        """Stored bytes of the projections."""
+        return self._stored("linear")
+
+    @property
+    def embedding_bytes(self) -> int:
+        """Stored bytes of the embedding and the head."""
+        return self._stored("embedding") + self._stored("head")
+
+    @property
+    def norm_bytes(self) -> int:
+        """Stored bytes of the normalizations."""
+        return self._stored("norm")
+
+    @property
+    def activation_bytes(self) -> int:
+        """Everything that lives only while a slice of the prompt is read."""
+        return self.layer_activation_bytes + self.logits_bytes
+
+    @property
+    def engine_bytes(self) -> int:
+        """What the engine adds to the arithmetic: its runtime and second copies."""
+        return self.runtime_bytes + self.second_copies_bytes
+
+    @property
+    def steady_bytes(self) -> int:
+        """While serving with the whole context in use."""
+        resident = self.weights_bytes - self.mapped_bytes
+        return resident + self.kv_cache_bytes + self.activation_bytes + self.engine_bytes
 
     @property
     def peak_bytes(self) -> int:
-        """The sum."""
-        return self.weights_bytes + self.kv_cache_bytes + self.activation_bytes + self.engine_bytes
+        """What must fit: while loading the engine holds no more that the kernel could not take back."""
+        return self.steady_bytes
+
+    def _stored(self, name: str) -> int:
+        return sum(tensor.stored_bytes for tensor in self.tensors if tensor.name == name)
 
 
 def load_calibration(engine: str) -> Calibration:
@@ -89,23 +154,61 @@ def load_calibration(engine: str) -> Calibration:
 def predict_memory(architecture: Architecture, m: Configuration, calibration: Calibration) -> Memory:
     """h(m̂) in bytes, term by term (see the module)."""
     model = architecture.with_layers(m.layers)
-    linear_bits = m.weight_bits + SCALE_BITS / m.group_size
-    embedding_bits = m.embedding_bits + SCALE_BITS / EMBEDDING_BLOCK
-    lookup_table = 0 if model.tied_embeddings else model.embedding_parameters * FLOAT_BYTES
-    linear = round(model.linear_parameters * linear_bits / 8)
-    head = round(model.embedding_parameters * embedding_bits / 8)
-    norm = model.norm_parameters * FLOAT_BYTES
-    kv_per_token = 2 * model.layers * model.kv_heads * model.head_dim * FLOAT_BYTES
-    per_token = FLOAT_BYTES * (2 * model.hidden_size + 3 * model.intermediate_size + model.vocab_size)
-    slice_tokens = min(
-        max(1, calibration.logits_bytes_max // (FLOAT_BYTES * model.vocab_size)), m.context_tokens
+    tensors = stored_tensors(model, m)
+    stored = {tensor.name: tensor.stored_bytes for tensor in tensors}
+    head = stored["embedding" if model.tied_embeddings else "head"]
+    copies = round(
+        (calibration.linear_copies - 1) * stored["linear"] + (calibration.embedding_copies - 1) * head
     )
-    second_copies = (calibration.linear_copies - 1) * linear + (calibration.embedding_copies - 1) * head
+    runtime = calibration.constant_bytes + round(calibration.tokenizer_bytes_per_token * model.vocab_size)
+    slice_tokens = prompt_slice_tokens(model, m, calibration)
+    per_token = 2 * model.hidden_size + 3 * model.intermediate_size + model.heads * m.context_tokens
+    logits = slice_tokens * FLOAT_BYTES * model.vocab_size
+    in_file = calibration.lookup_table_mapped and not model.tied_embeddings
     return Memory(
-        linear_bytes=linear,
-        embedding_bytes=head + lookup_table,
-        norm_bytes=norm,
-        kv_cache_bytes=kv_per_token * m.context_tokens * m.concurrency,
-        activation_bytes=slice_tokens * per_token,
-        engine_bytes=calibration.constant_bytes + round(second_copies),
+        tensors=tensors,
+        tied=model.tied_embeddings,
+        kv_cache_bytes=_kv_elements(model, m, calibration) * m.concurrency * m.kv_bits // 8,
+        layer_activation_bytes=slice_tokens * FLOAT_BYTES * per_token,
+        logits_bytes=round(calibration.logits_copies * logits),
+        runtime_bytes=runtime,
+        second_copies_bytes=copies,
+        load_peak_bytes=runtime + stored["linear"] + head + copies + head,
+        mapped_bytes=stored["embedding"] if in_file else 0,
     )
+
+
+def prompt_slice_tokens(model: Architecture, m: Configuration, calibration: Calibration) -> int:
+    """Tokens of a prompt that are read at once."""
+    most = max(1, calibration.logits_bytes_max // (FLOAT_BYTES * model.vocab_size))
+    return min(most, m.context_tokens)
+
+
+def _kv_elements(model: Architecture, m: Configuration, calibration: Calibration) -> int:
+    if calibration.sliding_window_cache:
+        return model.kv_elements(m.context_tokens)
+    return 2 * model.layers * model.kv_heads * model.head_dim * m.context_tokens
+
+
+def stored_tensors(model: Architecture, m: Configuration) -> tuple[TensorClass, ...]:
+    """The weights as the ONNX export stores them, class by class."""
+    linear = _quantized("linear", model.linear_parameters, m.weight_bits, m.group_size)
+    head = _quantized(
+        "embedding" if model.tied_embeddings else "head",
+        model.embedding_parameters,
+        m.embedding_bits,
+        EMBEDDING_BLOCK,
+    )
+    norm = _floats("norm", model.norm_parameters)
+    if model.tied_embeddings:
+        return (linear, head, norm)
+    return (linear, _floats("embedding", model.embedding_parameters), head, norm)
+
+
+def _quantized(name: str, parameters: int, bits: int, block: int) -> TensorClass:
+    """Symmetric codes and one float32 scale a block; no zero points."""
+    return TensorClass(name, parameters, parameters * bits // 8, parameters // block * SCALE_BITS // 8, 0)
+
+
+def _floats(name: str, parameters: int) -> TensorClass:
+    return TensorClass(name, parameters, parameters * FLOAT_BYTES, 0, 0)

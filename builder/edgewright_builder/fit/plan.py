@@ -1,43 +1,51 @@
 """The plan: the best configuration whose predicted peak meets the budget.
 
-"Best" is the least expected loss of accuracy. What a missing layer and a 4-bit embedding cost was measured on the
-offline default model, before distillation; distillation recovers part of it, so these figures only put candidates in
-order.
+"Best" is the least expected loss of accuracy, then the longest context, then the most requests at once, then the least
+memory. What a missing layer and a 4-bit embedding cost was measured on the offline default model, before distillation;
+distillation recovers part of it, so these figures only put candidates in order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from typing import Any
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import InputError
 from edgewright_agent.sizes import format_bytes
 from edgewright_builder.fit.architecture import Architecture
+from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.memory import Calibration, Configuration, Memory, predict_memory
 
 # SmolLM2-135M on ARC-Easy (acc_norm): 0.463 whole, 0.428 without 5 of 30 layers (400 rows), 0.367 without 9 (300 rows).
 ACCURACY_LOSS_PER_DEPTH = 0.3
 # The same model's 25-layer child after GPTQ: 0.430 with an 8-bit embedding, 0.410 ± 0.012 (paired) with a 4-bit one.
 ACCURACY_LOSS_EMBEDDING_4_BITS = 0.02
+# Group sizes are put in order by memory alone: published sweeps find 32 better than 128 by about 0.1 points
+# (Olive's quant-slms notes on Llama-3.2-1B), which is within their noise. `build` may measure them in its search.
 DEPTH_FRACTION_MIN = 0.5  # below half its layers a model is another model
+CONCURRENCY_MAX = 8  # the most that `plan` asks for by itself
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the recipe fixes; None leaves it to the plan."""
+    """What is asked for; None leaves it to the plan."""
 
     context_tokens: int
-    concurrency: int
+    concurrency: int = 1
     layers: int | None = None
     group_size: int | None = None
     embedding_bits: int | None = None
+    at_least: bool = False  # context and concurrency may come out larger
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What `fit` chose, and what it predicts for it."""
+    """One configuration, what is predicted for it, and the budget it is held against."""
 
+    engine: str
     configuration: Configuration
     memory: Memory
     budget_bytes: int
@@ -56,6 +64,40 @@ class Plan:
         return self.peak_bound_bytes <= self.budget_bytes
 
 
+@dataclass(frozen=True)
+class Search:
+    """All that fits, reduced to what nothing beats, and the one that is made."""
+
+    chosen: Plan
+    front: tuple[Plan, ...]  # no other has less loss, less memory, more context and more concurrency at once
+    candidates: int
+    fitting: int
+
+
+def plan_for(
+    architecture: Architecture, configuration: Configuration, budget_bytes: int, calibration: Calibration
+) -> Plan:
+    """The prediction for one configuration."""
+    memory = predict_memory(architecture, configuration, calibration)
+    return Plan(
+        engine=calibration.engine,
+        configuration=configuration,
+        memory=memory,
+        budget_bytes=budget_bytes,
+        error_bytes=round(calibration.error_fraction * memory.peak_bytes),
+        calibrated_on=str(calibration),
+        layers_full=architecture.layers,
+        expected_accuracy_loss=expected_accuracy_loss(architecture, configuration),
+    )
+
+
+def expected_accuracy_loss(architecture: Architecture, configuration: Configuration) -> float:
+    """Share of correct answers lost to the whole model in 4 bits, before distillation (see the constants)."""
+    dropped_fraction = 1 - configuration.layers / architecture.layers
+    embedding_loss = ACCURACY_LOSS_EMBEDDING_4_BITS if configuration.embedding_bits == 4 else 0.0
+    return ACCURACY_LOSS_PER_DEPTH * dropped_fraction + embedding_loss
+
+
 def make_plan(
     architecture: Architecture, wishes: Wishes, budget_bytes: int, calibration: Calibration
 ) -> Plan:
@@ -63,17 +105,46 @@ def make_plan(
 
     Raises InputError naming the smallest budget that would do and what it costs, where nothing fits.
     """
-    _check(architecture, wishes)
+    return search_plans(architecture, wishes, budget_bytes, [calibration]).chosen
+
+
+def search_plans(
+    architecture: Architecture, wishes: Wishes, budget_bytes: int, calibrations: Sequence[Calibration]
+) -> Search:
+    """Every configuration of every engine, held against the budget. Raises InputError where nothing fits."""
+    check_wishes(architecture, wishes)
     plans = [
-        _plan(architecture, wishes, layers, embedding_bits, budget_bytes, calibration)
-        for layers in _depths(architecture, wishes)
-        for embedding_bits in ((wishes.embedding_bits,) if wishes.embedding_bits else (8, 4))
+        plan_for(architecture, configuration, budget_bytes, calibration)
+        for calibration in calibrations
+        for configuration in candidates(architecture, wishes, calibration.engine)
     ]
     fitting = [plan for plan in plans if plan.fits()]
     if not fitting:
         smallest = min(plans, key=lambda plan: plan.memory.peak_bytes)
         raise InputError(_nothing_fits(smallest, budget_bytes), Reason.REASON_MEMORY_BUDGET)
-    return min(fitting, key=lambda plan: (plan.expected_accuracy_loss, plan.memory.peak_bytes))
+    return Search(min(fitting, key=_preference), _front(fitting), len(plans), len(fitting))
+
+
+def candidates(architecture: Architecture, wishes: Wishes, engine: str) -> Iterator[Configuration]:
+    """Every configuration the engine could be given."""
+    traits = engine_traits(engine)
+    for layers, group_size, embedding_bits, kv_bits, context_tokens, concurrency in product(
+        _depths(architecture, wishes),
+        (wishes.group_size,) if wishes.group_size else architecture.group_sizes(),
+        (wishes.embedding_bits,) if wishes.embedding_bits else traits.embedding_bits,
+        traits.kv_bits,
+        _contexts(architecture, wishes),
+        _concurrencies(wishes),
+    ):
+        yield Configuration(
+            layers=layers,
+            weight_bits=traits.weight_bits,
+            group_size=group_size,
+            embedding_bits=embedding_bits,
+            context_tokens=context_tokens,
+            concurrency=concurrency,
+            kv_bits=kv_bits,
+        )
 
 
 def with_group_size(
@@ -81,25 +152,28 @@ def with_group_size(
 ) -> Plan:
     """The same plan at another group size, which the search may choose."""
     configuration = replace(plan.configuration, group_size=group_size)
-    memory = predict_memory(architecture, configuration, calibration)
-    error_bytes = round(calibration.error_fraction * memory.peak_bytes)
-    return replace(plan, configuration=configuration, memory=memory, error_bytes=error_bytes)
+    return plan_for(architecture, configuration, plan.budget_bytes, calibration)
 
 
-def _check(architecture: Architecture, wishes: Wishes) -> None:
+def check_wishes(architecture: Architecture, wishes: Wishes) -> None:
+    """Raises InputError for what this model can't be given."""
     if wishes.context_tokens > architecture.max_context_tokens:
         raise InputError(
             f"A context of {wishes.context_tokens} tokens is asked for; "
             f"the model's maximum is {architecture.max_context_tokens}."
         )
+    if wishes.context_tokens < 1 or wishes.concurrency < 1:
+        raise InputError(
+            f"A context of {wishes.context_tokens} tokens for {wishes.concurrency} requests is asked for; "
+            "both must be at least 1."
+        )
     if wishes.layers is not None and wishes.layers > architecture.layers:
         raise InputError(
             f"A depth of {wishes.layers} is asked for; the model has {architecture.layers} layers."
         )
-    largest = architecture.largest_group_size()
-    if wishes.group_size is not None and wishes.group_size > largest:
+    if wishes.group_size is not None and wishes.group_size not in (sizes := architecture.group_sizes()):
         raise InputError(
-            f"Group size {wishes.group_size} does not divide this model; the largest that does is {largest}."
+            f"Group size {wishes.group_size} does not divide this model; the largest that does is {sizes[0]}."
         )
 
 
@@ -110,33 +184,43 @@ def _depths(architecture: Architecture, wishes: Wishes) -> list[int]:
     return list(range(architecture.layers, shallowest - 1, -1))
 
 
-def _plan(
-    architecture: Architecture,
-    wishes: Wishes,
-    layers: int,
-    embedding_bits: int,
-    budget_bytes: int,
-    calibration: Calibration,
-) -> Plan:
-    configuration = Configuration(
-        layers=layers,
-        weight_bits=4,
-        group_size=wishes.group_size or architecture.largest_group_size(),
-        embedding_bits=embedding_bits,
-        context_tokens=wishes.context_tokens,
-        concurrency=wishes.concurrency,
-    )
-    memory = predict_memory(architecture, configuration, calibration)
-    dropped_fraction = 1 - layers / architecture.layers
-    return Plan(
-        configuration=configuration,
-        memory=memory,
-        budget_bytes=budget_bytes,
-        error_bytes=round(calibration.error_fraction * memory.peak_bytes),
-        calibrated_on=str(calibration),
-        layers_full=architecture.layers,
-        expected_accuracy_loss=ACCURACY_LOSS_PER_DEPTH * dropped_fraction
-        + (ACCURACY_LOSS_EMBEDDING_4_BITS if embedding_bits == 4 else 0.0),
+def _contexts(architecture: Architecture, wishes: Wishes) -> list[int]:
+    """The context asked for; where more is welcome, its doubles too, up to the model's maximum."""
+    contexts = [wishes.context_tokens]
+    while wishes.at_least and contexts[-1] < architecture.max_context_tokens:
+        contexts.append(min(2 * contexts[-1], architecture.max_context_tokens))
+    return contexts
+
+
+def _concurrencies(wishes: Wishes) -> list[int]:
+    counts = [wishes.concurrency]
+    while wishes.at_least and 2 * counts[-1] <= CONCURRENCY_MAX:
+        counts.append(2 * counts[-1])
+    return counts
+
+
+def _preference(plan: Plan) -> tuple[float, int, int, int]:
+    """Least first."""
+    m = plan.configuration
+    return (plan.expected_accuracy_loss, -m.context_tokens, -m.concurrency, plan.memory.peak_bytes)
+
+
+def _front(plans: Sequence[Plan]) -> tuple[Plan, ...]:
+    """The plans that no other beats; of equal ones the first. A plan can only be beaten by one before it."""
+    front: list[Plan] = []
+    for plan in sorted(plans, key=lambda plan: (plan.expected_accuracy_loss, plan.memory.peak_bytes)):
+        if not any(_as_good(other, plan) for other in front):
+            front = [other for other in front if not _as_good(plan, other)] + [plan]
+    return tuple(front)
+
+
+def _as_good(one: Plan, other: Plan) -> bool:
+    """Whether `one` is no worse than `other` in anything."""
+    return (
+        one.expected_accuracy_loss <= other.expected_accuracy_loss
+        and one.memory.peak_bytes <= other.memory.peak_bytes
+        and one.configuration.context_tokens >= other.configuration.context_tokens
+        and one.configuration.concurrency >= other.configuration.concurrency
     )
 
 
@@ -167,8 +251,8 @@ def plan_to_json(
     return {
         "model": model,
         "device": device,
+        "engine": plan.engine,
         **asdict(plan.configuration),
-        "kv_bits": 32,
         "layers_full": plan.layers_full,
         "budget_bytes": plan.budget_bytes,
         "predicted_peak_bytes": memory.peak_bytes,

@@ -9,11 +9,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgewright_agent.engines.process import tethered
 from edgewright_agent.errors import OutsideError
+from edgewright_builder.lora_graph import PACKABLE, add_slots
 from edgewright_builder.models import read_config
 from edgewright_builder.run import last_line
 
@@ -28,11 +30,17 @@ INT8_COMPUTE = "int4_accuracy_level=4"
 
 
 def export(
-    checkpoint: Path, embedding_bits: int, folder: Path, *, block_size: int | None = None
+    checkpoint: Path,
+    embedding_bits: int,
+    folder: Path,
+    *,
+    block_size: int | None = None,
+    adapter_modules: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Writes `folder/engine` (model.onnx, model.onnx.data, genai_config.json) and `folder/tokenizer`.
 
-    A checkpoint that is not quantized is rounded to nearest in blocks of `block_size`.
+    A checkpoint that is not quantized is rounded to nearest in blocks of `block_size`. The graph takes LoRA adapters
+    of `adapter_modules`.
     """
     engine, tokenizer, work = folder / "engine", folder / "tokenizer", folder / "work"
     work.mkdir(exist_ok=True)
@@ -42,8 +50,12 @@ def export(
         options.append("matmul_mixed_precision=last_matmul:int8")
     if block_size is not None:
         options.append(f"int4_block_size={block_size}")
+    if set(adapter_modules) & set(PACKABLE):
+        options.append("fuse_qkv=false")
     _build(checkpoint, options, work / "onnx", work)
     _join_dangling_inputs(work / "onnx" / "model.onnx")
+    if adapter_modules:
+        add_slots(work / "onnx" / "model.onnx", adapter_modules)
     engine.mkdir()
     for name in ("model.onnx", "model.onnx.data", "genai_config.json"):
         (work / "onnx" / name).replace(engine / name)

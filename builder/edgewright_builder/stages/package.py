@@ -58,7 +58,8 @@ def manifest_fields(
             "error_bytes": plan.error_bytes,
             "calibrated_on": plan.calibrated_on,
         },
-        "lineage": {**lineage, "configuration": asdict(m)},
+        "adapter_slots": None if recipe.serving.adapters is None else recipe.serving.adapters.model_dump(),
+        "lineage": {**lineage, "architecture": asdict(architecture), "configuration": asdict(m)},
     }
 
 

@@ -19,7 +19,9 @@ from typing import IO, Any
 
 from edgewright_agent.engines.process import tethered
 from edgewright_agent.errors import OutsideError
+from edgewright_builder.models import read_config
 from edgewright_builder.run import last_line, write_json
+from edgewright_builder.stages.earlier import Earlier, require_same_shape
 from edgewright_builder.train.samples import Sample
 
 WEIGHT_BITS = 4
@@ -34,11 +36,15 @@ def quantize(
     seed: int,
     folder: Path,
     on_progress: Callable[[int, int, str], None],
+    earlier: Earlier | None = None,
 ) -> dict[str, Any]:
     """Writes `folder/model`: a GPTQ checkpoint (v1, symmetric, no act-order) of `model`.
 
-    Calibrates on `sequences` samples drawn by `seed`, all of them where there are fewer.
+    Calibrates on `sequences` samples drawn by `seed`, all of them where there are fewer. Against an `earlier` model
+    the scales are its own, and so are the codes within the dead band. Raises InputError if the two differ in shape.
     """
+    if earlier is not None:
+        require_same_shape(read_config(model), group_size, None, earlier)
     drawn = random.Random(seed).sample(list(samples), min(sequences, len(samples)))  # noqa: S311 - not for secrets
     calibration = [list(sample.tokens) for sample in drawn]
     job = {
@@ -46,17 +52,29 @@ def quantize(
         "out": str((folder / "model").resolve()),
         "group_size": group_size,
         "calibration": calibration,
+        "earlier": None if earlier is None else _earlier_job(earlier),
     }
     work = folder / "work"
     work.mkdir(exist_ok=True)
     write_json(work / "job.json", job)
     _run_child(work, on_progress)
-    losses = json.loads((work / "losses.json").read_text(encoding="utf-8"))
+    done = json.loads((work / "losses.json").read_text(encoding="utf-8"))
+    losses = done["losses"]
     return {
         "group_size": group_size,
         "calibration_sequences": len(calibration),
         "calibration_tokens": sum(map(len, calibration)),
         "mean_layer_loss": math.fsum(losses) / len(losses),  # in whatever order the workers finished
+        **done["delta"],
+    }
+
+
+def _earlier_job(earlier: Earlier) -> dict[str, Any]:
+    unquantized = earlier.unquantized
+    return {
+        "quantized": str(earlier.quantized.resolve()),
+        "unquantized": None if unquantized is None else str(unquantized.resolve()),
+        "dead_band": earlier.dead_band,
     }
 
 
@@ -99,14 +117,16 @@ def _follow(lines: IO[str], log: IO[str], on_progress: Callable[[int, int, str],
             log.write(line)
 
 
-def _work(job: dict[str, Any]) -> list[float]:
-    """In the child: quantizes and saves; returns the loss GPTQ reports for each linear layer."""
+def _work(job: dict[str, Any]) -> dict[str, Any]:
+    """In the child: quantizes and saves; returns the loss GPTQ reports for each linear layer, and what moved."""
     import torch
     from gptqmodel import GPTQModel, QuantizeConfig
 
+    tally = None if job["earlier"] is None else _keep_codes(job["earlier"])
     config = QuantizeConfig(
-        bits=WEIGHT_BITS, group_size=job["group_size"], sym=True, desc_act=False, offload_to_disk=False
-    )
+        bits=WEIGHT_BITS, group_size=job["group_size"], sym=True, desc_act=False, offload_to_disk=False,
+        act_group_aware=job["earlier"] is None,  # reorders columns, as only fresh scales allow
+    )  # fmt: skip
     cuda = torch.cuda.is_available()
     dtype = torch.bfloat16 if cuda else torch.float32
     model = GPTQModel.load(job["model"], config, device="cuda:0" if cuda else "cpu", dtype=dtype)
@@ -117,7 +137,15 @@ def _work(job: dict[str, Any]) -> list[float]:
     log = model.quantize(calibration, batch_size=8)
     model.save(job["out"])
     (Path(job["out"]) / "quant_log.csv").unlink(missing_ok=True)  # holds times, would change the digest
-    return [float(row["loss"]) for row in next(iter(log.values())) if _is_number(row["loss"])]
+    losses = [float(row["loss"]) for row in next(iter(log.values())) if _is_number(row["loss"])]
+    return {"losses": losses, "delta": {} if tally is None else tally.summary(job["earlier"]["dead_band"])}
+
+
+def _keep_codes(job: dict[str, Any]) -> Any:
+    from edgewright_builder.train.delta_aware_gptq import Checkpoint, install
+
+    unquantized = None if job["unquantized"] is None else Checkpoint(Path(job["unquantized"]))
+    return install(Checkpoint(Path(job["quantized"])), unquantized, job["dead_band"])
 
 
 def _report_layers(model: Any) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import awq, gptq
+from peft.tuners.lora import LoraLayer, awq, gptq
 from peft.utils import other, quantization_utils
-from torch import nn
+from torch import Tensor, nn
 
-from edgewright_builder.recipe import Optimizer
+from edgewright_builder.recipe import PROJECTIONS, Optimizer
 
-LINEAR_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LINEAR_NAMES = PROJECTIONS
+LAYER_PATTERN = re.compile(r"\.layers\.(\d+)\.")
 
 # PEFT asks GPTQModel whether each layer is one of its own, which takes 10 s to import and logs to the terminal. The
 # layers here are plain ones.
@@ -33,18 +36,35 @@ class Hyperparameters:
     alpha: float
 
 
-def add_lora(model: nn.Module, hyperparameters: Hyperparameters, seed: int) -> nn.Module:
-    """`model` with trainable LoRA factors on every linear layer, the rest frozen."""
+def add_lora(
+    model: nn.Module, hyperparameters: Hyperparameters, seed: int, modules: Sequence[str] = LINEAR_NAMES
+) -> nn.Module:
+    """`model` with trainable LoRA factors on every linear layer of these names, the rest frozen."""
     torch.manual_seed(seed)  # A is random
     config = LoraConfig(
         r=hyperparameters.lora_rank,
         lora_alpha=hyperparameters.lora_scale * hyperparameters.lora_rank,  # peft: ΔW = (alpha / r)·BA
         lora_dropout=0.0,
-        target_modules=list(LINEAR_NAMES),
+        target_modules=list(modules),
         task_type="CAUSAL_LM",
     )
     adapted: nn.Module = get_peft_model(model, config)
     return adapted
+
+
+def lora_factors(adapted: nn.Module) -> dict[tuple[int, str], tuple[Tensor, Tensor]]:
+    """(layer, projection) → A, shape (rank, in), and a·B, shape (out, rank): ΔW is their product a·B·A."""
+    factors: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+    for name, module in adapted.named_modules():
+        if isinstance(module, LoraLayer):
+            layer, projection = LAYER_PATTERN.search(name), name.rsplit(".", 1)[-1]
+            assert layer is not None, f"{name} is in no decoder layer"
+            scaling = module.scaling["default"]
+            factors[int(layer[1]), projection] = (
+                module.lora_A["default"].weight,
+                scaling * module.lora_B["default"].weight,
+            )
+    return factors
 
 
 def merge_lora(adapted: nn.Module) -> nn.Module:

@@ -72,6 +72,22 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """no upload of that digest has begun"""
     REASON_STORE_CORRUPT: _Reason.ValueType  # 24
     """a stored file no longer matches its digest"""
+    REASON_REVOKED: _Reason.ValueType  # 25
+    """the key, the release or the certificate was revoked"""
+    REASON_TRUST_INVALID: _Reason.ValueType  # 26
+    """the trust document is not of the schema"""
+    REASON_TRUST_STALE: _Reason.ValueType  # 27
+    """the board has this trust document or a newer one"""
+    REASON_TRUST_EXPIRED: _Reason.ValueType  # 28
+    """the trust document must be renewed first"""
+    REASON_BASE_MISSING: _Reason.ValueType  # 33
+    """an adapter's base is not on the board"""
+    REASON_ADAPTER_MISMATCH: _Reason.ValueType  # 34
+    """the base takes no such adapter"""
+    REASON_NOT_AWAITING_CONFIRMATION: _Reason.ValueType  # 32
+    """no release on trial waits for ConfirmRelease"""
+    REASON_DELTA_BASE_MISSING: _Reason.ValueType  # 40
+    """the delta's base is not on this board"""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused. Sent as `google.rpc.ErrorInfo.reason` (without the
@@ -127,6 +143,22 @@ REASON_UPLOAD_UNKNOWN: Reason.ValueType  # 23
 """no upload of that digest has begun"""
 REASON_STORE_CORRUPT: Reason.ValueType  # 24
 """a stored file no longer matches its digest"""
+REASON_REVOKED: Reason.ValueType  # 25
+"""the key, the release or the certificate was revoked"""
+REASON_TRUST_INVALID: Reason.ValueType  # 26
+"""the trust document is not of the schema"""
+REASON_TRUST_STALE: Reason.ValueType  # 27
+"""the board has this trust document or a newer one"""
+REASON_TRUST_EXPIRED: Reason.ValueType  # 28
+"""the trust document must be renewed first"""
+REASON_BASE_MISSING: Reason.ValueType  # 33
+"""an adapter's base is not on the board"""
+REASON_ADAPTER_MISMATCH: Reason.ValueType  # 34
+"""the base takes no such adapter"""
+REASON_NOT_AWAITING_CONFIRMATION: Reason.ValueType  # 32
+"""no release on trial waits for ConfirmRelease"""
+REASON_DELTA_BASE_MISSING: Reason.ValueType  # 40
+"""the delta's base is not on this board"""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

@@ -48,6 +48,8 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     """starting the previous release's engine"""
     PHASE_SAFE: _Phase.ValueType  # 5
     """at rest: nothing could be started, an operator is needed"""
+    PHASE_STAGED: _Phase.ValueType  # 6
+    """at rest as in IDLE, and a release waits to be activated"""
 
 class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper): ...
 
@@ -62,6 +64,8 @@ PHASE_ROLLING_BACK: Phase.ValueType  # 4
 """starting the previous release's engine"""
 PHASE_SAFE: Phase.ValueType  # 5
 """at rest: nothing could be started, an operator is needed"""
+PHASE_STAGED: Phase.ValueType  # 6
+"""at rest as in IDLE, and a release waits to be activated"""
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
 
 class _Outcome:
@@ -349,25 +353,96 @@ class WriteBlobRequest(_message.Message):
 
     BLOB_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def blob(self) -> Global___Blob: ...
     @_builtins.property
     def part(self) -> Global___BlobPart: ...
+    @_builtins.property
+    def delta(self) -> Global___ChunkDelta: ...
     def __init__(
         self,
         *,
         blob: Global___Blob | None = ...,
         part: Global___BlobPart | None = ...,
+        delta: Global___ChunkDelta | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "content", b"content", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "content", b"content", "delta", b"delta", "part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "content", b"content", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "content", b"content", "delta", b"delta", "part", b"part"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["blob", "part"]  # noqa: Y015
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["blob", "part", "delta"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
 Global___WriteBlobRequest: _TypeAlias = WriteBlobRequest  # noqa: Y015
+
+@_typing.final
+class ChunkDelta(_message.Message):
+    """Says that the parts which follow are not a chunk but a zstd frame (RFC 8878)
+    of the chunk XOR what the board has already. What comes out must have the
+    chunk's digest, so a wrong base or a damaged frame is refused like a damaged
+    chunk. The frame's window may be 4 MiB at most.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.int
+    """index in Blob.chunks"""
+    size_bytes: _builtins.int
+    """of the frame, at most the chunk's"""
+    @_builtins.property
+    def base(self) -> _containers.RepeatedCompositeFieldContainer[Global___BaseStretch]:
+        """in order, not overlapping; zeros elsewhere"""
+
+    def __init__(
+        self,
+        *,
+        chunk: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        base: _abc.Iterable[Global___BaseStretch] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "chunk", b"chunk", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChunkDelta: _TypeAlias = ChunkDelta  # noqa: Y015
+
+@_typing.final
+class BaseStretch(_message.Message):
+    """Bytes of a stored blob under a stretch of a chunk: where the tensor was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_BYTES_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    BLOB_SHA256_FIELD_NUMBER: _builtins.int
+    BLOB_OFFSET_BYTES_FIELD_NUMBER: _builtins.int
+    offset_bytes: _builtins.int
+    """within the chunk"""
+    size_bytes: _builtins.int
+    blob_sha256: _builtins.bytes
+    blob_offset_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        offset_bytes: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        blob_sha256: _builtins.bytes = ...,
+        blob_offset_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_offset_bytes", b"blob_offset_bytes", "blob_sha256", b"blob_sha256", "offset_bytes", b"offset_bytes", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BaseStretch: _TypeAlias = BaseStretch  # noqa: Y015
 
 @_typing.final
 class BlobPart(_message.Message):
@@ -417,6 +492,58 @@ class WriteBlobResponse(_message.Message):
 Global___WriteBlobResponse: _TypeAlias = WriteBlobResponse  # noqa: Y015
 
 @_typing.final
+class FetchBlobsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    manifest: _builtins.bytes
+    signature: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        manifest: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchBlobsRequest: _TypeAlias = FetchBlobsRequest  # noqa: Y015
+
+@_typing.final
+class FetchBlobsResponse(_message.Message):
+    """Progress, at most a few times a second; the last one is final."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FETCHED_BYTES_FIELD_NUMBER: _builtins.int
+    MISSING_BYTES_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    fetched_bytes: _builtins.int
+    """by this call"""
+    missing_bytes: _builtins.int
+    """still to be had, from a mirror or from the host"""
+    note: _builtins.str
+    """what happened, for people; often empty"""
+    def __init__(
+        self,
+        *,
+        fetched_bytes: _builtins.int = ...,
+        missing_bytes: _builtins.int = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetched_bytes", b"fetched_bytes", "missing_bytes", b"missing_bytes", "note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchBlobsResponse: _TypeAlias = FetchBlobsResponse  # noqa: Y015
+
+@_typing.final
 class QueryWriteStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -442,24 +569,54 @@ class QueryWriteStatusResponse(_message.Message):
     COMPLETE_FIELD_NUMBER: _builtins.int
     DURABLE_BYTES_FIELD_NUMBER: _builtins.int
     DURABLE_CHUNKS_FIELD_NUMBER: _builtins.int
+    LAST_REFUSAL_FIELD_NUMBER: _builtins.int
     complete: _builtins.bool
     durable_bytes: _builtins.int
     @_builtins.property
     def durable_chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkRange]: ...
+    @_builtins.property
+    def last_refusal(self) -> Global___Refusal:
+        """Why the last WriteBlob of this blob was refused. Unset if it was not, or
+        if the agent was started since.
+        """
+
     def __init__(
         self,
         *,
         complete: _builtins.bool = ...,
         durable_bytes: _builtins.int = ...,
         durable_chunks: _abc.Iterable[Global___ChunkRange] | None = ...,
+        last_refusal: Global___Refusal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_refusal", b"last_refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "durable_bytes", b"durable_bytes", "durable_chunks", b"durable_chunks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "durable_bytes", b"durable_bytes", "durable_chunks", b"durable_chunks", "last_refusal", b"last_refusal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueryWriteStatusResponse: _TypeAlias = QueryWriteStatusResponse  # noqa: Y015
+
+@_typing.final
+class Refusal(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    reason: _common_pb2.Reason.ValueType
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        reason: _common_pb2.Reason.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
 @_typing.final
 class StageReleaseRequest(_message.Message):
@@ -576,18 +733,25 @@ class ActivateReleaseRequest(_message.Message):
 
     RELEASE_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
+    CONFIRM_WITHIN_SECONDS_FIELD_NUMBER: _builtins.int
     release: _builtins.bytes
     force: _builtins.bool
     """try a denied release again"""
+    confirm_within_seconds: _builtins.float
+    """0: it is kept once it has passed its probation. Otherwise only if
+    ConfirmRelease comes within this time, else the board rolls back: a model
+    that cuts the board off from its host does not stay.
+    """
     def __init__(
         self,
         *,
         release: _builtins.bytes = ...,
         force: _builtins.bool = ...,
+        confirm_within_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "release", b"release"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm_within_seconds", b"confirm_within_seconds", "force", b"force", "release", b"release"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -638,6 +802,7 @@ class WatchDeploymentResponse(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
+    AWAITING_CONFIRMATION_FIELD_NUMBER: _builtins.int
     phase: Global___Phase.ValueType
     active_release: _builtins.bytes
     candidate_release: _builtins.bytes
@@ -646,6 +811,8 @@ class WatchDeploymentResponse(_message.Message):
     """what happened, for people"""
     outcome: Global___Outcome.ValueType
     """of the last transition, once at rest"""
+    awaiting_confirmation: _builtins.bool
+    """the probes passed; ConfirmRelease decides"""
     @_builtins.property
     def probes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProbeResult]: ...
     def __init__(
@@ -658,10 +825,11 @@ class WatchDeploymentResponse(_message.Message):
         message: _builtins.str = ...,
         outcome: Global___Outcome.ValueType = ...,
         probes: _abc.Iterable[Global___ProbeResult] | None = ...,
+        awaiting_confirmation: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_release", b"active_release", "attempt", b"attempt", "candidate_release", b"candidate_release", "message", b"message", "outcome", b"outcome", "phase", b"phase", "probes", b"probes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_release", b"active_release", "attempt", b"attempt", "awaiting_confirmation", b"awaiting_confirmation", "candidate_release", b"candidate_release", "message", b"message", "outcome", b"outcome", "phase", b"phase", "probes", b"probes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -733,6 +901,40 @@ class RollBackResponse(_message.Message):
 Global___RollBackResponse: _TypeAlias = RollBackResponse  # noqa: Y015
 
 @_typing.final
+class ConfirmReleaseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASE_FIELD_NUMBER: _builtins.int
+    release: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        release: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmReleaseRequest: _TypeAlias = ConfirmReleaseRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmReleaseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmReleaseResponse: _TypeAlias = ConfirmReleaseResponse  # noqa: Y015
+
+@_typing.final
 class ListReleasesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -779,6 +981,8 @@ class Release(_message.Message):
     PREDICTED_PEAK_BYTES_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    BASE_RELEASE_FIELD_NUMBER: _builtins.int
+    PREDICTION_BASIS_FIELD_NUMBER: _builtins.int
     release: _builtins.bytes
     name: _builtins.str
     version: _builtins.str
@@ -787,6 +991,12 @@ class Release(_message.Message):
     predicted_peak_bytes: _builtins.int
     engine: _builtins.str
     state: Global___ReleaseState.ValueType
+    base_release: _builtins.bytes
+    """of an adapter release: whose model it adapts; else empty"""
+    prediction_basis: _builtins.str
+    """What the prediction was computed from, as JSON with `architecture` and
+    `configuration`. Empty where the manifest does not say.
+    """
     def __init__(
         self,
         *,
@@ -798,10 +1008,12 @@ class Release(_message.Message):
         predicted_peak_bytes: _builtins.int = ...,
         engine: _builtins.str = ...,
         state: Global___ReleaseState.ValueType = ...,
+        base_release: _builtins.bytes = ...,
+        prediction_basis: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "name", b"name", "predicted_peak_bytes", b"predicted_peak_bytes", "release", b"release", "release_counter", b"release_counter", "size_bytes", b"size_bytes", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_release", b"base_release", "engine", b"engine", "name", b"name", "predicted_peak_bytes", b"predicted_peak_bytes", "prediction_basis", b"prediction_basis", "release", b"release", "release_counter", b"release_counter", "size_bytes", b"size_bytes", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -844,3 +1056,125 @@ class DeleteReleaseResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteReleaseResponse: _TypeAlias = DeleteReleaseResponse  # noqa: Y015
+
+@_typing.final
+class CollectGarbageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    QUARANTINE_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """say what would go, remove nothing"""
+    quarantine: _builtins.bool
+    """also what was found corrupt"""
+    def __init__(
+        self,
+        *,
+        dry_run: _builtins.bool = ...,
+        quarantine: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "quarantine", b"quarantine"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CollectGarbageRequest: _TypeAlias = CollectGarbageRequest  # noqa: Y015
+
+@_typing.final
+class CollectGarbageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FREED_BYTES_FIELD_NUMBER: _builtins.int
+    BLOBS_FIELD_NUMBER: _builtins.int
+    UPLOADS_FIELD_NUMBER: _builtins.int
+    KEPT_RECENT_BYTES_FIELD_NUMBER: _builtins.int
+    QUARANTINE_BYTES_FIELD_NUMBER: _builtins.int
+    freed_bytes: _builtins.int
+    """or would be, in a dry run"""
+    blobs: _builtins.int
+    """of them, whole blobs"""
+    uploads: _builtins.int
+    """and unfinished uploads"""
+    kept_recent_bytes: _builtins.int
+    """needed by no release, but asked about within the hour"""
+    quarantine_bytes: _builtins.int
+    """still in quarantine"""
+    def __init__(
+        self,
+        *,
+        freed_bytes: _builtins.int = ...,
+        blobs: _builtins.int = ...,
+        uploads: _builtins.int = ...,
+        kept_recent_bytes: _builtins.int = ...,
+        quarantine_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "freed_bytes", b"freed_bytes", "kept_recent_bytes", b"kept_recent_bytes", "quarantine_bytes", b"quarantine_bytes", "uploads", b"uploads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CollectGarbageResponse: _TypeAlias = CollectGarbageResponse  # noqa: Y015
+
+@_typing.final
+class ScrubStoreRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_PER_SECOND_MAX_FIELD_NUMBER: _builtins.int
+    bytes_per_second_max: _builtins.int
+    """0: as fast as the disk"""
+    def __init__(
+        self,
+        *,
+        bytes_per_second_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second_max", b"bytes_per_second_max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScrubStoreRequest: _TypeAlias = ScrubStoreRequest  # noqa: Y015
+
+@_typing.final
+class ScrubStoreResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOBS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    CORRUPT_BLOBS_FIELD_NUMBER: _builtins.int
+    DAMAGED_RELEASES_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    blobs: _builtins.int
+    """read so far"""
+    bytes: _builtins.int
+    total_bytes: _builtins.int
+    """of the store"""
+    done: _builtins.bool
+    @_builtins.property
+    def corrupt_blobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """found so far, and put in quarantine"""
+
+    @_builtins.property
+    def damaged_releases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """releases that need one of them, or whose own files are corrupt"""
+
+    def __init__(
+        self,
+        *,
+        blobs: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+        corrupt_blobs: _abc.Iterable[_builtins.bytes] | None = ...,
+        damaged_releases: _abc.Iterable[_builtins.bytes] | None = ...,
+        done: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bytes", b"bytes", "corrupt_blobs", b"corrupt_blobs", "damaged_releases", b"damaged_releases", "done", b"done", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScrubStoreResponse: _TypeAlias = ScrubStoreResponse  # noqa: Y015

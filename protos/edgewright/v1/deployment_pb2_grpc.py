@@ -49,6 +49,11 @@ class DeploymentServiceStub(object):
                 request_serializer=edgewright_dot_v1_dot_deployment__pb2.WriteBlobRequest.SerializeToString,
                 response_deserializer=edgewright_dot_v1_dot_deployment__pb2.WriteBlobResponse.FromString,
                 _registered_method=True)
+        self.FetchBlobs = channel.unary_stream(
+                '/edgewright.v1.DeploymentService/FetchBlobs',
+                request_serializer=edgewright_dot_v1_dot_deployment__pb2.FetchBlobsRequest.SerializeToString,
+                response_deserializer=edgewright_dot_v1_dot_deployment__pb2.FetchBlobsResponse.FromString,
+                _registered_method=True)
         self.QueryWriteStatus = channel.unary_unary(
                 '/edgewright.v1.DeploymentService/QueryWriteStatus',
                 request_serializer=edgewright_dot_v1_dot_deployment__pb2.QueryWriteStatusRequest.SerializeToString,
@@ -74,6 +79,11 @@ class DeploymentServiceStub(object):
                 request_serializer=edgewright_dot_v1_dot_deployment__pb2.RollBackRequest.SerializeToString,
                 response_deserializer=edgewright_dot_v1_dot_deployment__pb2.RollBackResponse.FromString,
                 _registered_method=True)
+        self.ConfirmRelease = channel.unary_unary(
+                '/edgewright.v1.DeploymentService/ConfirmRelease',
+                request_serializer=edgewright_dot_v1_dot_deployment__pb2.ConfirmReleaseRequest.SerializeToString,
+                response_deserializer=edgewright_dot_v1_dot_deployment__pb2.ConfirmReleaseResponse.FromString,
+                _registered_method=True)
         self.ListReleases = channel.unary_unary(
                 '/edgewright.v1.DeploymentService/ListReleases',
                 request_serializer=edgewright_dot_v1_dot_deployment__pb2.ListReleasesRequest.SerializeToString,
@@ -83,6 +93,16 @@ class DeploymentServiceStub(object):
                 '/edgewright.v1.DeploymentService/DeleteRelease',
                 request_serializer=edgewright_dot_v1_dot_deployment__pb2.DeleteReleaseRequest.SerializeToString,
                 response_deserializer=edgewright_dot_v1_dot_deployment__pb2.DeleteReleaseResponse.FromString,
+                _registered_method=True)
+        self.CollectGarbage = channel.unary_unary(
+                '/edgewright.v1.DeploymentService/CollectGarbage',
+                request_serializer=edgewright_dot_v1_dot_deployment__pb2.CollectGarbageRequest.SerializeToString,
+                response_deserializer=edgewright_dot_v1_dot_deployment__pb2.CollectGarbageResponse.FromString,
+                _registered_method=True)
+        self.ScrubStore = channel.unary_stream(
+                '/edgewright.v1.DeploymentService/ScrubStore',
+                request_serializer=edgewright_dot_v1_dot_deployment__pb2.ScrubStoreRequest.SerializeToString,
+                response_deserializer=edgewright_dot_v1_dot_deployment__pb2.ScrubStoreResponse.FromString,
                 _registered_method=True)
 
 
@@ -112,16 +132,38 @@ class DeploymentServiceServicer(object):
     def WriteBlob(self, request_iterator, context):
         """Writes the missing chunks of one blob. The first message carries `blob`,
         all others `part`s of at most 1 MiB (256 KiB is best), chunk after chunk.
-        Each chunk is verified against its digest as it completes; the whole blob
-        before it is published. Writing a blob that is present succeeds at once.
-        Where the link drops, QueryWriteStatus says what is durable.
+        The initial metadata comes when the space is claimed: wait for it, and no
+        byte travels that the board does not want. Each chunk is verified against
+        its digest as it completes; the whole blob before it is published. Writing
+        a blob that is present succeeds at once.
+        A `delta` before the parts of a chunk says that they are fewer bytes that
+        make the chunk with what is stored. Where the link drops, QueryWriteStatus
+        says what is durable, and why the call ended if its status was lost.
 
         * INVALID_ARGUMENT `DIGEST_MISMATCH`: a chunk or the blob is not what its
         digest says; nothing of that chunk was kept.
         * INVALID_ARGUMENT `INVALID_ARGUMENT`: a part out of order or of bounds.
+        * FAILED_PRECONDITION `DELTA_BASE_MISSING`: send the chunk itself.
         * RESOURCE_EXHAUSTED `DISK_SPACE`: the quota or the disk can't hold it.
-        * ABORTED `BUSY`: another upload of this blob is under way.
-        * UNAVAILABLE: nothing came for 30 s. What is durable stays; go on later.
+        * ABORTED `BUSY`: another upload of this blob is under way, or 8 of others.
+        * UNAVAILABLE: nothing came for 30 s, or no whole chunk for 10 minutes. What
+        is durable stays; go on later.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FetchBlobs(self, request, context):
+        """Has the board fetch the files of a manifest that are not here from the
+        mirrors the manifest names: bytes come from a CDN or an OCI registry, only
+        the decision from the host. Every chunk is verified as it arrives. Ends
+        when nothing more can be had there; what `missing_bytes` then says must be
+        sent with WriteBlob. Ask again to go on where it stopped.
+
+        * INVALID_ARGUMENT `MANIFEST_INVALID`, `SIGNATURE_INVALID`.
+        * PERMISSION_DENIED `KEY_UNTRUSTED`, `REVOKED`: the board calls no address
+        that nobody it trusts has signed.
+        * RESOURCE_EXHAUSTED `DISK_SPACE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,7 +187,8 @@ class DeploymentServiceServicer(object):
         * INVALID_ARGUMENT `MANIFEST_INVALID`, `SIGNATURE_INVALID`.
         * PERMISSION_DENIED `KEY_UNTRUSTED`.
         * FAILED_PRECONDITION `DEVICE_MISMATCH`, `DOWNGRADE`, `MEMORY_BUDGET`,
-        `BLOB_MISSING`, `RELEASE_DENIED`, `ENGINE_UNAVAILABLE`.
+        `BLOB_MISSING`, `RELEASE_DENIED`, `ENGINE_UNAVAILABLE`; of an adapter
+        release `BASE_MISSING`, `ADAPTER_MISMATCH`.
         * DATA_LOSS `STORE_CORRUPT`: a stored blob no longer matches its digest.
         * RESOURCE_EXHAUSTED `DISK_SPACE`.
         """
@@ -185,6 +228,17 @@ class DeploymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConfirmRelease(self, request, context):
+        """Keeps the release that is on trial. Needed only after an ActivateRelease
+        with `confirm_within_seconds`, once WatchDeployment says
+        `awaiting_confirmation`. Confirming the active release succeeds.
+
+        * FAILED_PRECONDITION `NOT_AWAITING_CONFIRMATION`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListReleases(self, request, context):
         """Every release on the board.
         """
@@ -196,7 +250,28 @@ class DeploymentServiceServicer(object):
         """Forgets a release and frees the blobs that no other release needs.
 
         * NOT_FOUND `RELEASE_UNKNOWN`.
-        * FAILED_PRECONDITION `RELEASE_IN_USE`: it is active, previous or on trial.
+        * FAILED_PRECONDITION `RELEASE_IN_USE`: it is active, previous or on trial,
+        or the base of an adapter release.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CollectGarbage(self, request, context):
+        """Removes blobs that no release needs and nobody asked about for an hour,
+        and uploads that nobody continued for a day. What a release needs stays,
+        whatever happens at the same time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScrubStore(self, request, context):
+        """Reads every stored file and compares it with its digest, blob after blob;
+        one response per blob, the last one with `done`. What is corrupt goes to
+        quarantine and has to be pushed again. One scrub at a time.
+
+        * ABORTED `BUSY`: another scrub is under way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -219,6 +294,11 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.WriteBlob,
                     request_deserializer=edgewright_dot_v1_dot_deployment__pb2.WriteBlobRequest.FromString,
                     response_serializer=edgewright_dot_v1_dot_deployment__pb2.WriteBlobResponse.SerializeToString,
+            ),
+            'FetchBlobs': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchBlobs,
+                    request_deserializer=edgewright_dot_v1_dot_deployment__pb2.FetchBlobsRequest.FromString,
+                    response_serializer=edgewright_dot_v1_dot_deployment__pb2.FetchBlobsResponse.SerializeToString,
             ),
             'QueryWriteStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryWriteStatus,
@@ -245,6 +325,11 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     request_deserializer=edgewright_dot_v1_dot_deployment__pb2.RollBackRequest.FromString,
                     response_serializer=edgewright_dot_v1_dot_deployment__pb2.RollBackResponse.SerializeToString,
             ),
+            'ConfirmRelease': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmRelease,
+                    request_deserializer=edgewright_dot_v1_dot_deployment__pb2.ConfirmReleaseRequest.FromString,
+                    response_serializer=edgewright_dot_v1_dot_deployment__pb2.ConfirmReleaseResponse.SerializeToString,
+            ),
             'ListReleases': grpc.unary_unary_rpc_method_handler(
                     servicer.ListReleases,
                     request_deserializer=edgewright_dot_v1_dot_deployment__pb2.ListReleasesRequest.FromString,
@@ -254,6 +339,16 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.DeleteRelease,
                     request_deserializer=edgewright_dot_v1_dot_deployment__pb2.DeleteReleaseRequest.FromString,
                     response_serializer=edgewright_dot_v1_dot_deployment__pb2.DeleteReleaseResponse.SerializeToString,
+            ),
+            'CollectGarbage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CollectGarbage,
+                    request_deserializer=edgewright_dot_v1_dot_deployment__pb2.CollectGarbageRequest.FromString,
+                    response_serializer=edgewright_dot_v1_dot_deployment__pb2.CollectGarbageResponse.SerializeToString,
+            ),
+            'ScrubStore': grpc.unary_stream_rpc_method_handler(
+                    servicer.ScrubStore,
+                    request_deserializer=edgewright_dot_v1_dot_deployment__pb2.ScrubStoreRequest.FromString,
+                    response_serializer=edgewright_dot_v1_dot_deployment__pb2.ScrubStoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -337,6 +432,33 @@ class DeploymentService(object):
             '/edgewright.v1.DeploymentService/WriteBlob',
             edgewright_dot_v1_dot_deployment__pb2.WriteBlobRequest.SerializeToString,
             edgewright_dot_v1_dot_deployment__pb2.WriteBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchBlobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/edgewright.v1.DeploymentService/FetchBlobs',
+            edgewright_dot_v1_dot_deployment__pb2.FetchBlobsRequest.SerializeToString,
+            edgewright_dot_v1_dot_deployment__pb2.FetchBlobsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -483,6 +605,33 @@ class DeploymentService(object):
             _registered_method=True)
 
     @staticmethod
+    def ConfirmRelease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright.v1.DeploymentService/ConfirmRelease',
+            edgewright_dot_v1_dot_deployment__pb2.ConfirmReleaseRequest.SerializeToString,
+            edgewright_dot_v1_dot_deployment__pb2.ConfirmReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListReleases(request,
             target,
             options=(),
@@ -526,6 +675,60 @@ class DeploymentService(object):
             '/edgewright.v1.DeploymentService/DeleteRelease',
             edgewright_dot_v1_dot_deployment__pb2.DeleteReleaseRequest.SerializeToString,
             edgewright_dot_v1_dot_deployment__pb2.DeleteReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CollectGarbage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright.v1.DeploymentService/CollectGarbage',
+            edgewright_dot_v1_dot_deployment__pb2.CollectGarbageRequest.SerializeToString,
+            edgewright_dot_v1_dot_deployment__pb2.CollectGarbageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScrubStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/edgewright.v1.DeploymentService/ScrubStore',
+            edgewright_dot_v1_dot_deployment__pb2.ScrubStoreRequest.SerializeToString,
+            edgewright_dot_v1_dot_deployment__pb2.ScrubStoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,16 +56,34 @@ class DeploymentServiceStub:
     WriteBlob: _grpc.StreamUnaryMultiCallable[_deployment_pb2.WriteBlobRequest, _deployment_pb2.WriteBlobResponse]
     """Writes the missing chunks of one blob. The first message carries `blob`,
     all others `part`s of at most 1 MiB (256 KiB is best), chunk after chunk.
-    Each chunk is verified against its digest as it completes; the whole blob
-    before it is published. Writing a blob that is present succeeds at once.
-    Where the link drops, QueryWriteStatus says what is durable.
+    The initial metadata comes when the space is claimed: wait for it, and no
+    byte travels that the board does not want. Each chunk is verified against
+    its digest as it completes; the whole blob before it is published. Writing
+    a blob that is present succeeds at once.
+    A `delta` before the parts of a chunk says that they are fewer bytes that
+    make the chunk with what is stored. Where the link drops, QueryWriteStatus
+    says what is durable, and why the call ended if its status was lost.
 
     * INVALID_ARGUMENT `DIGEST_MISMATCH`: a chunk or the blob is not what its
       digest says; nothing of that chunk was kept.
     * INVALID_ARGUMENT `INVALID_ARGUMENT`: a part out of order or of bounds.
+    * FAILED_PRECONDITION `DELTA_BASE_MISSING`: send the chunk itself.
     * RESOURCE_EXHAUSTED `DISK_SPACE`: the quota or the disk can't hold it.
-    * ABORTED `BUSY`: another upload of this blob is under way.
-    * UNAVAILABLE: nothing came for 30 s. What is durable stays; go on later.
+    * ABORTED `BUSY`: another upload of this blob is under way, or 8 of others.
+    * UNAVAILABLE: nothing came for 30 s, or no whole chunk for 10 minutes. What
+      is durable stays; go on later.
+    """
+    FetchBlobs: _grpc.UnaryStreamMultiCallable[_deployment_pb2.FetchBlobsRequest, _deployment_pb2.FetchBlobsResponse]
+    """Has the board fetch the files of a manifest that are not here from the
+    mirrors the manifest names: bytes come from a CDN or an OCI registry, only
+    the decision from the host. Every chunk is verified as it arrives. Ends
+    when nothing more can be had there; what `missing_bytes` then says must be
+    sent with WriteBlob. Ask again to go on where it stopped.
+
+    * INVALID_ARGUMENT `MANIFEST_INVALID`, `SIGNATURE_INVALID`.
+    * PERMISSION_DENIED `KEY_UNTRUSTED`, `REVOKED`: the board calls no address
+      that nobody it trusts has signed.
+    * RESOURCE_EXHAUSTED `DISK_SPACE`.
     """
     QueryWriteStatus: _grpc.UnaryUnaryMultiCallable[_deployment_pb2.QueryWriteStatusRequest, _deployment_pb2.QueryWriteStatusResponse]
     """What of an upload is durable, that is, survives a power cut.
@@ -81,7 +99,8 @@ class DeploymentServiceStub:
     * INVALID_ARGUMENT `MANIFEST_INVALID`, `SIGNATURE_INVALID`.
     * PERMISSION_DENIED `KEY_UNTRUSTED`.
     * FAILED_PRECONDITION `DEVICE_MISMATCH`, `DOWNGRADE`, `MEMORY_BUDGET`,
-      `BLOB_MISSING`, `RELEASE_DENIED`, `ENGINE_UNAVAILABLE`.
+      `BLOB_MISSING`, `RELEASE_DENIED`, `ENGINE_UNAVAILABLE`; of an adapter
+      release `BASE_MISSING`, `ADAPTER_MISMATCH`.
     * DATA_LOSS `STORE_CORRUPT`: a stored blob no longer matches its digest.
     * RESOURCE_EXHAUSTED `DISK_SPACE`.
     """
@@ -105,13 +124,33 @@ class DeploymentServiceStub:
     * FAILED_PRECONDITION `NO_PREVIOUS_RELEASE`.
     * ABORTED `BUSY`.
     """
+    ConfirmRelease: _grpc.UnaryUnaryMultiCallable[_deployment_pb2.ConfirmReleaseRequest, _deployment_pb2.ConfirmReleaseResponse]
+    """Keeps the release that is on trial. Needed only after an ActivateRelease
+    with `confirm_within_seconds`, once WatchDeployment says
+    `awaiting_confirmation`. Confirming the active release succeeds.
+
+    * FAILED_PRECONDITION `NOT_AWAITING_CONFIRMATION`.
+    """
     ListReleases: _grpc.UnaryUnaryMultiCallable[_deployment_pb2.ListReleasesRequest, _deployment_pb2.ListReleasesResponse]
     """Every release on the board."""
     DeleteRelease: _grpc.UnaryUnaryMultiCallable[_deployment_pb2.DeleteReleaseRequest, _deployment_pb2.DeleteReleaseResponse]
     """Forgets a release and frees the blobs that no other release needs.
 
     * NOT_FOUND `RELEASE_UNKNOWN`.
-    * FAILED_PRECONDITION `RELEASE_IN_USE`: it is active, previous or on trial.
+    * FAILED_PRECONDITION `RELEASE_IN_USE`: it is active, previous or on trial,
+      or the base of an adapter release.
+    """
+    CollectGarbage: _grpc.UnaryUnaryMultiCallable[_deployment_pb2.CollectGarbageRequest, _deployment_pb2.CollectGarbageResponse]
+    """Removes blobs that no release needs and nobody asked about for an hour,
+    and uploads that nobody continued for a day. What a release needs stays,
+    whatever happens at the same time.
+    """
+    ScrubStore: _grpc.UnaryStreamMultiCallable[_deployment_pb2.ScrubStoreRequest, _deployment_pb2.ScrubStoreResponse]
+    """Reads every stored file and compares it with its digest, blob after blob;
+    one response per blob, the last one with `done`. What is corrupt goes to
+    quarantine and has to be pushed again. One scrub at a time.
+
+    * ABORTED `BUSY`: another scrub is under way.
     """
 
 @_typing.type_check_only
@@ -131,16 +170,34 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     WriteBlob: _aio.StreamUnaryMultiCallable[_deployment_pb2.WriteBlobRequest, _deployment_pb2.WriteBlobResponse]  # type: ignore[assignment]
     """Writes the missing chunks of one blob. The first message carries `blob`,
     all others `part`s of at most 1 MiB (256 KiB is best), chunk after chunk.
-    Each chunk is verified against its digest as it completes; the whole blob
-    before it is published. Writing a blob that is present succeeds at once.
-    Where the link drops, QueryWriteStatus says what is durable.
+    The initial metadata comes when the space is claimed: wait for it, and no
+    byte travels that the board does not want. Each chunk is verified against
+    its digest as it completes; the whole blob before it is published. Writing
+    a blob that is present succeeds at once.
+    A `delta` before the parts of a chunk says that they are fewer bytes that
+    make the chunk with what is stored. Where the link drops, QueryWriteStatus
+    says what is durable, and why the call ended if its status was lost.
 
     * INVALID_ARGUMENT `DIGEST_MISMATCH`: a chunk or the blob is not what its
       digest says; nothing of that chunk was kept.
     * INVALID_ARGUMENT `INVALID_ARGUMENT`: a part out of order or of bounds.
+    * FAILED_PRECONDITION `DELTA_BASE_MISSING`: send the chunk itself.
     * RESOURCE_EXHAUSTED `DISK_SPACE`: the quota or the disk can't hold it.
-    * ABORTED `BUSY`: another upload of this blob is under way.
-    * UNAVAILABLE: nothing came for 30 s. What is durable stays; go on later.
+    * ABORTED `BUSY`: another upload of this blob is under way, or 8 of others.
+    * UNAVAILABLE: nothing came for 30 s, or no whole chunk for 10 minutes. What
+      is durable stays; go on later.
+    """
+    FetchBlobs: _aio.UnaryStreamMultiCallable[_deployment_pb2.FetchBlobsRequest, _deployment_pb2.FetchBlobsResponse]  # type: ignore[assignment]
+    """Has the board fetch the files of a manifest that are not here from the
+    mirrors the manifest names: bytes come from a CDN or an OCI registry, only
+    the decision from the host. Every chunk is verified as it arrives. Ends
+    when nothing more can be had there; what `missing_bytes` then says must be
+    sent with WriteBlob. Ask again to go on where it stopped.
+
+    * INVALID_ARGUMENT `MANIFEST_INVALID`, `SIGNATURE_INVALID`.
+    * PERMISSION_DENIED `KEY_UNTRUSTED`, `REVOKED`: the board calls no address
+      that nobody it trusts has signed.
+    * RESOURCE_EXHAUSTED `DISK_SPACE`.
     """
     QueryWriteStatus: _aio.UnaryUnaryMultiCallable[_deployment_pb2.QueryWriteStatusRequest, _deployment_pb2.QueryWriteStatusResponse]  # type: ignore[assignment]
     """What of an upload is durable, that is, survives a power cut.
@@ -156,7 +213,8 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     * INVALID_ARGUMENT `MANIFEST_INVALID`, `SIGNATURE_INVALID`.
     * PERMISSION_DENIED `KEY_UNTRUSTED`.
     * FAILED_PRECONDITION `DEVICE_MISMATCH`, `DOWNGRADE`, `MEMORY_BUDGET`,
-      `BLOB_MISSING`, `RELEASE_DENIED`, `ENGINE_UNAVAILABLE`.
+      `BLOB_MISSING`, `RELEASE_DENIED`, `ENGINE_UNAVAILABLE`; of an adapter
+      release `BASE_MISSING`, `ADAPTER_MISMATCH`.
     * DATA_LOSS `STORE_CORRUPT`: a stored blob no longer matches its digest.
     * RESOURCE_EXHAUSTED `DISK_SPACE`.
     """
@@ -180,13 +238,33 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     * FAILED_PRECONDITION `NO_PREVIOUS_RELEASE`.
     * ABORTED `BUSY`.
     """
+    ConfirmRelease: _aio.UnaryUnaryMultiCallable[_deployment_pb2.ConfirmReleaseRequest, _deployment_pb2.ConfirmReleaseResponse]  # type: ignore[assignment]
+    """Keeps the release that is on trial. Needed only after an ActivateRelease
+    with `confirm_within_seconds`, once WatchDeployment says
+    `awaiting_confirmation`. Confirming the active release succeeds.
+
+    * FAILED_PRECONDITION `NOT_AWAITING_CONFIRMATION`.
+    """
     ListReleases: _aio.UnaryUnaryMultiCallable[_deployment_pb2.ListReleasesRequest, _deployment_pb2.ListReleasesResponse]  # type: ignore[assignment]
     """Every release on the board."""
     DeleteRelease: _aio.UnaryUnaryMultiCallable[_deployment_pb2.DeleteReleaseRequest, _deployment_pb2.DeleteReleaseResponse]  # type: ignore[assignment]
     """Forgets a release and frees the blobs that no other release needs.
 
     * NOT_FOUND `RELEASE_UNKNOWN`.
-    * FAILED_PRECONDITION `RELEASE_IN_USE`: it is active, previous or on trial.
+    * FAILED_PRECONDITION `RELEASE_IN_USE`: it is active, previous or on trial,
+      or the base of an adapter release.
+    """
+    CollectGarbage: _aio.UnaryUnaryMultiCallable[_deployment_pb2.CollectGarbageRequest, _deployment_pb2.CollectGarbageResponse]  # type: ignore[assignment]
+    """Removes blobs that no release needs and nobody asked about for an hour,
+    and uploads that nobody continued for a day. What a release needs stays,
+    whatever happens at the same time.
+    """
+    ScrubStore: _aio.UnaryStreamMultiCallable[_deployment_pb2.ScrubStoreRequest, _deployment_pb2.ScrubStoreResponse]  # type: ignore[assignment]
+    """Reads every stored file and compares it with its digest, blob after blob;
+    one response per blob, the last one with `done`. What is corrupt goes to
+    quarantine and has to be pushed again. One scrub at a time.
+
+    * ABORTED `BUSY`: another scrub is under way.
     """
 
 class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -221,16 +299,40 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_deployment_pb2.WriteBlobResponse, _abc.Awaitable[_deployment_pb2.WriteBlobResponse]]:
         """Writes the missing chunks of one blob. The first message carries `blob`,
         all others `part`s of at most 1 MiB (256 KiB is best), chunk after chunk.
-        Each chunk is verified against its digest as it completes; the whole blob
-        before it is published. Writing a blob that is present succeeds at once.
-        Where the link drops, QueryWriteStatus says what is durable.
+        The initial metadata comes when the space is claimed: wait for it, and no
+        byte travels that the board does not want. Each chunk is verified against
+        its digest as it completes; the whole blob before it is published. Writing
+        a blob that is present succeeds at once.
+        A `delta` before the parts of a chunk says that they are fewer bytes that
+        make the chunk with what is stored. Where the link drops, QueryWriteStatus
+        says what is durable, and why the call ended if its status was lost.
 
         * INVALID_ARGUMENT `DIGEST_MISMATCH`: a chunk or the blob is not what its
           digest says; nothing of that chunk was kept.
         * INVALID_ARGUMENT `INVALID_ARGUMENT`: a part out of order or of bounds.
+        * FAILED_PRECONDITION `DELTA_BASE_MISSING`: send the chunk itself.
         * RESOURCE_EXHAUSTED `DISK_SPACE`: the quota or the disk can't hold it.
-        * ABORTED `BUSY`: another upload of this blob is under way.
-        * UNAVAILABLE: nothing came for 30 s. What is durable stays; go on later.
+        * ABORTED `BUSY`: another upload of this blob is under way, or 8 of others.
+        * UNAVAILABLE: nothing came for 30 s, or no whole chunk for 10 minutes. What
+          is durable stays; go on later.
+        """
+
+    @_abc_1.abstractmethod
+    def FetchBlobs(
+        self,
+        request: _deployment_pb2.FetchBlobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_deployment_pb2.FetchBlobsResponse], _abc.AsyncIterator[_deployment_pb2.FetchBlobsResponse]]:
+        """Has the board fetch the files of a manifest that are not here from the
+        mirrors the manifest names: bytes come from a CDN or an OCI registry, only
+        the decision from the host. Every chunk is verified as it arrives. Ends
+        when nothing more can be had there; what `missing_bytes` then says must be
+        sent with WriteBlob. Ask again to go on where it stopped.
+
+        * INVALID_ARGUMENT `MANIFEST_INVALID`, `SIGNATURE_INVALID`.
+        * PERMISSION_DENIED `KEY_UNTRUSTED`, `REVOKED`: the board calls no address
+          that nobody it trusts has signed.
+        * RESOURCE_EXHAUSTED `DISK_SPACE`.
         """
 
     @_abc_1.abstractmethod
@@ -258,7 +360,8 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT `MANIFEST_INVALID`, `SIGNATURE_INVALID`.
         * PERMISSION_DENIED `KEY_UNTRUSTED`.
         * FAILED_PRECONDITION `DEVICE_MISMATCH`, `DOWNGRADE`, `MEMORY_BUDGET`,
-          `BLOB_MISSING`, `RELEASE_DENIED`, `ENGINE_UNAVAILABLE`.
+          `BLOB_MISSING`, `RELEASE_DENIED`, `ENGINE_UNAVAILABLE`; of an adapter
+          release `BASE_MISSING`, `ADAPTER_MISMATCH`.
         * DATA_LOSS `STORE_CORRUPT`: a stored blob no longer matches its digest.
         * RESOURCE_EXHAUSTED `DISK_SPACE`.
         """
@@ -302,6 +405,19 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ConfirmRelease(
+        self,
+        request: _deployment_pb2.ConfirmReleaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_deployment_pb2.ConfirmReleaseResponse, _abc.Awaitable[_deployment_pb2.ConfirmReleaseResponse]]:
+        """Keeps the release that is on trial. Needed only after an ActivateRelease
+        with `confirm_within_seconds`, once WatchDeployment says
+        `awaiting_confirmation`. Confirming the active release succeeds.
+
+        * FAILED_PRECONDITION `NOT_AWAITING_CONFIRMATION`.
+        """
+
+    @_abc_1.abstractmethod
     def ListReleases(
         self,
         request: _deployment_pb2.ListReleasesRequest,
@@ -318,7 +434,32 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Forgets a release and frees the blobs that no other release needs.
 
         * NOT_FOUND `RELEASE_UNKNOWN`.
-        * FAILED_PRECONDITION `RELEASE_IN_USE`: it is active, previous or on trial.
+        * FAILED_PRECONDITION `RELEASE_IN_USE`: it is active, previous or on trial,
+          or the base of an adapter release.
+        """
+
+    @_abc_1.abstractmethod
+    def CollectGarbage(
+        self,
+        request: _deployment_pb2.CollectGarbageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_deployment_pb2.CollectGarbageResponse, _abc.Awaitable[_deployment_pb2.CollectGarbageResponse]]:
+        """Removes blobs that no release needs and nobody asked about for an hour,
+        and uploads that nobody continued for a day. What a release needs stays,
+        whatever happens at the same time.
+        """
+
+    @_abc_1.abstractmethod
+    def ScrubStore(
+        self,
+        request: _deployment_pb2.ScrubStoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_deployment_pb2.ScrubStoreResponse], _abc.AsyncIterator[_deployment_pb2.ScrubStoreResponse]]:
+        """Reads every stored file and compares it with its digest, blob after blob;
+        one response per blob, the last one with `done`. What is corrupt goes to
+        quarantine and has to be pushed again. One scrub at a time.
+
+        * ABORTED `BUSY`: another scrub is under way.
         """
 
 def add_DeploymentServiceServicer_to_server(servicer: DeploymentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -60,17 +60,27 @@ class WatchTelemetryRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    RECORDED_ONLY_FIELD_NUMBER: _builtins.int
     interval_seconds: _builtins.float
+    after_sequence: _builtins.int
+    """0: everything recorded; absent: nothing recorded"""
+    recorded_only: _builtins.bool
+    """end when all that was recorded is sent"""
     def __init__(
         self,
         *,
         interval_seconds: _builtins.float = ...,
+        after_sequence: _builtins.int | None = ...,
+        recorded_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "after_sequence", b"after_sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval_seconds", b"interval_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "after_sequence", b"after_sequence", "interval_seconds", b"interval_seconds", "recorded_only", b"recorded_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__after_sequence: _TypeAlias = _typing.Literal["after_sequence"]  # noqa: Y015
+    _WhichOneofArgType__after_sequence: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after_sequence) -> _WhichOneofReturnType__after_sequence | None: ...
 
 Global___WatchTelemetryRequest: _TypeAlias = WatchTelemetryRequest  # noqa: Y015
 
@@ -79,16 +89,20 @@ class WatchTelemetryResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """of a recorded snapshot; 0: measured now"""
     @_builtins.property
     def snapshot(self) -> Global___Snapshot: ...
     def __init__(
         self,
         *,
         snapshot: Global___Snapshot | None = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -264,6 +278,10 @@ class Memory(_message.Message):
     AGENT_BYTES_FIELD_NUMBER: _builtins.int
     USED_PEAK_BYTES_FIELD_NUMBER: _builtins.int
     ENGINE_MEASURE_FIELD_NUMBER: _builtins.int
+    NVMAP_USED_BYTES_FIELD_NUMBER: _builtins.int
+    LARGEST_FREE_BLOCKS_FIELD_NUMBER: _builtins.int
+    LARGEST_FREE_BLOCK_BYTES_FIELD_NUMBER: _builtins.int
+    PRESSURE_FIELD_NUMBER: _builtins.int
     total_bytes: _builtins.int
     available_bytes: _builtins.int
     swap_used_bytes: _builtins.int
@@ -277,6 +295,14 @@ class Memory(_message.Message):
     """board: most of total - available seen"""
     engine_measure: _builtins.str
     """how: pss, rss, cgroup"""
+    nvmap_used_bytes: _builtins.int
+    """the GPU's share of a Tegra's memory"""
+    largest_free_blocks: _builtins.int
+    """free blocks of the largest size the kernel keeps"""
+    largest_free_block_bytes: _builtins.int
+    """that size"""
+    @_builtins.property
+    def pressure(self) -> Global___MemoryPressure: ...
     def __init__(
         self,
         *,
@@ -289,10 +315,14 @@ class Memory(_message.Message):
         agent_bytes: _builtins.int = ...,
         used_peak_bytes: _builtins.int = ...,
         engine_measure: _builtins.str | None = ...,
+        nvmap_used_bytes: _builtins.int | None = ...,
+        largest_free_blocks: _builtins.int | None = ...,
+        largest_free_block_bytes: _builtins.int | None = ...,
+        pressure: Global___MemoryPressure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_engine_bytes", b"_engine_bytes", "_engine_measure", b"_engine_measure", "_engine_peak_bytes", b"_engine_peak_bytes", "engine_bytes", b"engine_bytes", "engine_measure", b"engine_measure", "engine_peak_bytes", b"engine_peak_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_engine_bytes", b"_engine_bytes", "_engine_measure", b"_engine_measure", "_engine_peak_bytes", b"_engine_peak_bytes", "_largest_free_block_bytes", b"_largest_free_block_bytes", "_largest_free_blocks", b"_largest_free_blocks", "_nvmap_used_bytes", b"_nvmap_used_bytes", "_pressure", b"_pressure", "engine_bytes", b"engine_bytes", "engine_measure", b"engine_measure", "engine_peak_bytes", b"engine_peak_bytes", "largest_free_block_bytes", b"largest_free_block_bytes", "largest_free_blocks", b"largest_free_blocks", "nvmap_used_bytes", b"nvmap_used_bytes", "pressure", b"pressure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine_bytes", b"_engine_bytes", "_engine_measure", b"_engine_measure", "_engine_peak_bytes", b"_engine_peak_bytes", "agent_bytes", b"agent_bytes", "available_bytes", b"available_bytes", "budget_bytes", b"budget_bytes", "engine_bytes", b"engine_bytes", "engine_measure", b"engine_measure", "engine_peak_bytes", b"engine_peak_bytes", "swap_used_bytes", b"swap_used_bytes", "total_bytes", b"total_bytes", "used_peak_bytes", b"used_peak_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine_bytes", b"_engine_bytes", "_engine_measure", b"_engine_measure", "_engine_peak_bytes", b"_engine_peak_bytes", "_largest_free_block_bytes", b"_largest_free_block_bytes", "_largest_free_blocks", b"_largest_free_blocks", "_nvmap_used_bytes", b"_nvmap_used_bytes", "_pressure", b"_pressure", "agent_bytes", b"agent_bytes", "available_bytes", b"available_bytes", "budget_bytes", b"budget_bytes", "engine_bytes", b"engine_bytes", "engine_measure", b"engine_measure", "engine_peak_bytes", b"engine_peak_bytes", "largest_free_block_bytes", b"largest_free_block_bytes", "largest_free_blocks", b"largest_free_blocks", "nvmap_used_bytes", b"nvmap_used_bytes", "pressure", b"pressure", "swap_used_bytes", b"swap_used_bytes", "total_bytes", b"total_bytes", "used_peak_bytes", b"used_peak_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__engine_bytes: _TypeAlias = _typing.Literal["engine_bytes"]  # noqa: Y015
     _WhichOneofArgType__engine_bytes: _TypeAlias = _typing.Literal["_engine_bytes", b"_engine_bytes"]  # noqa: Y015
@@ -300,14 +330,61 @@ class Memory(_message.Message):
     _WhichOneofArgType__engine_measure: _TypeAlias = _typing.Literal["_engine_measure", b"_engine_measure"]  # noqa: Y015
     _WhichOneofReturnType__engine_peak_bytes: _TypeAlias = _typing.Literal["engine_peak_bytes"]  # noqa: Y015
     _WhichOneofArgType__engine_peak_bytes: _TypeAlias = _typing.Literal["_engine_peak_bytes", b"_engine_peak_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__largest_free_block_bytes: _TypeAlias = _typing.Literal["largest_free_block_bytes"]  # noqa: Y015
+    _WhichOneofArgType__largest_free_block_bytes: _TypeAlias = _typing.Literal["_largest_free_block_bytes", b"_largest_free_block_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__largest_free_blocks: _TypeAlias = _typing.Literal["largest_free_blocks"]  # noqa: Y015
+    _WhichOneofArgType__largest_free_blocks: _TypeAlias = _typing.Literal["_largest_free_blocks", b"_largest_free_blocks"]  # noqa: Y015
+    _WhichOneofReturnType__nvmap_used_bytes: _TypeAlias = _typing.Literal["nvmap_used_bytes"]  # noqa: Y015
+    _WhichOneofArgType__nvmap_used_bytes: _TypeAlias = _typing.Literal["_nvmap_used_bytes", b"_nvmap_used_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__pressure: _TypeAlias = _typing.Literal["pressure"]  # noqa: Y015
+    _WhichOneofArgType__pressure: _TypeAlias = _typing.Literal["_pressure", b"_pressure"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__engine_bytes) -> _WhichOneofReturnType__engine_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__engine_measure) -> _WhichOneofReturnType__engine_measure | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__engine_peak_bytes) -> _WhichOneofReturnType__engine_peak_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__largest_free_block_bytes) -> _WhichOneofReturnType__largest_free_block_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__largest_free_blocks) -> _WhichOneofReturnType__largest_free_blocks | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__nvmap_used_bytes) -> _WhichOneofReturnType__nvmap_used_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pressure) -> _WhichOneofReturnType__pressure | None: ...
 
 Global___Memory: _TypeAlias = Memory  # noqa: Y015
+
+@_typing.final
+class MemoryPressure(_message.Message):
+    """The kernel's PSI: how long tasks waited for memory. Ratios over the last 10 s."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOME_RATIO_FIELD_NUMBER: _builtins.int
+    FULL_RATIO_FIELD_NUMBER: _builtins.int
+    SOME_SECONDS_FIELD_NUMBER: _builtins.int
+    FULL_SECONDS_FIELD_NUMBER: _builtins.int
+    some_ratio: _builtins.float
+    full_ratio: _builtins.float
+    some_seconds: _builtins.float
+    """counter since boot"""
+    full_seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        some_ratio: _builtins.float = ...,
+        full_ratio: _builtins.float = ...,
+        some_seconds: _builtins.float = ...,
+        full_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["full_ratio", b"full_ratio", "full_seconds", b"full_seconds", "some_ratio", b"some_ratio", "some_seconds", b"some_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemoryPressure: _TypeAlias = MemoryPressure  # noqa: Y015
 
 @_typing.final
 class EnergyRail(_message.Message):

@@ -62,7 +62,8 @@ class TelemetryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchTelemetry(self, request, context):
-        """A snapshot every `interval_seconds` (0.1 to 60; 0: 1).
+        """A snapshot every `interval_seconds` (0.1 to 60; 0: 1). With `after_sequence`,
+        what the board recorded since then comes first, then what is measured now.
 
         * INVALID_ARGUMENT `INVALID_ARGUMENT`: interval out of bounds.
         """

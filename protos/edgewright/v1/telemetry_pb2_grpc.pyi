@@ -36,7 +36,8 @@ class TelemetryServiceStub:
     GetSnapshot: _grpc.UnaryUnaryMultiCallable[_telemetry_pb2.GetSnapshotRequest, _telemetry_pb2.GetSnapshotResponse]
     """Everything measured, as of now."""
     WatchTelemetry: _grpc.UnaryStreamMultiCallable[_telemetry_pb2.WatchTelemetryRequest, _telemetry_pb2.WatchTelemetryResponse]
-    """A snapshot every `interval_seconds` (0.1 to 60; 0: 1).
+    """A snapshot every `interval_seconds` (0.1 to 60; 0: 1). With `after_sequence`,
+    what the board recorded since then comes first, then what is measured now.
 
     * INVALID_ARGUMENT `INVALID_ARGUMENT`: interval out of bounds.
     """
@@ -56,7 +57,8 @@ class TelemetryServiceAsyncStub(TelemetryServiceStub):
     GetSnapshot: _aio.UnaryUnaryMultiCallable[_telemetry_pb2.GetSnapshotRequest, _telemetry_pb2.GetSnapshotResponse]  # type: ignore[assignment]
     """Everything measured, as of now."""
     WatchTelemetry: _aio.UnaryStreamMultiCallable[_telemetry_pb2.WatchTelemetryRequest, _telemetry_pb2.WatchTelemetryResponse]  # type: ignore[assignment]
-    """A snapshot every `interval_seconds` (0.1 to 60; 0: 1).
+    """A snapshot every `interval_seconds` (0.1 to 60; 0: 1). With `after_sequence`,
+    what the board recorded since then comes first, then what is measured now.
 
     * INVALID_ARGUMENT `INVALID_ARGUMENT`: interval out of bounds.
     """
@@ -85,7 +87,8 @@ class TelemetryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _telemetry_pb2.WatchTelemetryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_telemetry_pb2.WatchTelemetryResponse], _abc.AsyncIterator[_telemetry_pb2.WatchTelemetryResponse]]:
-        """A snapshot every `interval_seconds` (0.1 to 60; 0: 1).
+        """A snapshot every `interval_seconds` (0.1 to 60; 0: 1). With `after_sequence`,
+        what the board recorded since then comes first, then what is measured now.
 
         * INVALID_ARGUMENT `INVALID_ARGUMENT`: interval out of bounds.
         """

@@ -1,0 +1,85 @@
+"""Is it now? Certificates and trust documents hold for a time, and boards without a battery start in 1970."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from cryptography import x509
+
+from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warning
+from edgewright_agent.errors import InputError
+from edgewright_agent.trust import load_trust
+
+# This version did not exist before: an earlier date is a clock that was never set.
+RELEASED = datetime(2026, 11, 1, tzinfo=timezone.utc)
+SOON = timedelta(days=30)
+SET_CLOCK = (
+    "Set it: `sudo timedatectl set-ntp true` with a network, `sudo timedatectl set-time 'YYYY-MM-DD HH:MM'` "
+    "without; a board without a battery needs that after every power cut."
+)
+
+
+def clock_is_set(subject: Subject) -> Finding:
+    """The clock is not before this software."""
+    now = _now(subject)
+    if now < RELEASED:
+        return problem(
+            f"The clock says {now:%Y-%m-%d}, before this agent was made: no certificate is valid yet.",
+            SET_CLOCK,
+        )
+    return ok(f"The clock says {now:%Y-%m-%d %H:%M} UTC.")
+
+
+def certificates_are_valid(subject: Subject) -> Finding | None:
+    """The board's certificate and its authority's hold now, and for a while."""
+    if subject.tls is None:
+        return None
+    now = _now(subject)
+    for path in (subject.tls.certificate, subject.tls.authority):
+        try:
+            certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        except (OSError, ValueError):
+            return problem(
+                f"{path} can't be read as a certificate.", "Copy it from the credentials folder again."
+            )
+        begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        if now < begin:
+            return problem(
+                f"{path} is valid from {begin:%Y-%m-%d}; the clock says {now:%Y-%m-%d}.", SET_CLOCK
+            )
+        if now > end:
+            remedy = "If the clock is right, make new ones: `edgewright keys create DIR --host NAME`."
+            return problem(f"{path} was valid until {end:%Y-%m-%d}; the clock says {now:%Y-%m-%d}.", remedy)
+        if now > end - SOON:
+            remedy = (
+                "Make new ones now, while the board can be reached: `edgewright keys create DIR --host NAME`."
+            )
+            return warning(f"{path} is valid until {end:%Y-%m-%d} only.", remedy)
+    return ok("The certificates are valid.")
+
+
+def trust_is_valid(subject: Subject) -> Finding | None:
+    """`--trust` names keys, or a document that has not expired."""
+    if not subject.trust:
+        return None
+    try:
+        document = load_trust(subject.trust)
+    except InputError as error:
+        return problem(
+            str(error), "Copy release.pub or the newest trust-N.json of the credentials to the board."
+        )
+    if document is None or document.expires is None:
+        return ok("It is known whose releases may run.")
+    left = document.expires - _now(subject)
+    renew = "Renew it: `edgewright keys trust DIR --expires 365`, then `edgewright keys trust DIR HOST:PORT`."
+    if left <= timedelta(0):
+        return problem(
+            f"The trust document expired on {document.expires:%Y-%m-%d}: nothing is staged.", renew
+        )
+    if left <= SOON:
+        return warning(f"The trust document expires on {document.expires:%Y-%m-%d}.", renew)
+    return ok(f"The trust document {document.version} is valid until {document.expires:%Y-%m-%d}.")
+
+
+def _now(subject: Subject) -> datetime:
+    return datetime.fromtimestamp(subject.clock(), timezone.utc)

@@ -1,0 +1,131 @@
+"""Can the engines that are installed compute? Installing proves nothing: a wheel may hold no code for this chip.
+
+Each is tried in a child process of the interpreter that would run it, with a product small enough to know
+by heart. A crash, a missing library or a wrong number is the finding.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warning
+from edgewright_agent.engines import available_engines
+
+KERNEL_SECONDS = 120.0  # torch's first CUDA kernel on an Orin Nano takes half a minute
+TRIALS = Path(__file__).with_name("trials")
+# Compute capabilities that aarch64 wheels hold machine code for; none holds PTX, so no other GPU can run
+# them. Read from the wheels' fat binaries, November 2026.
+AARCH64_WHEEL_CAPABILITIES = {
+    "onnxruntime-gpu": ("8.9", "9.0", "12.0", "12.1"),
+    "onnxruntime-genai-cuda": ("8.9", "9.0", "10.0", "10.3", "12.0", "12.1"),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a child that ran a kernel ended."""
+
+    returncode: int | None  # None: it took too long
+    output: str
+
+
+def cuda_wheels_fit(subject: Subject) -> Finding | None:
+    """No CUDA wheel is installed that has no code for this board's GPU."""
+    gpu = subject.profile.gpu if subject.profile is not None else None
+    if gpu is None or gpu.compute_capability is None or subject.profile is None:
+        return None
+    capability = gpu.compute_capability.value
+    for name, known in AARCH64_WHEEL_CAPABILITIES.items():
+        version = _installed(name)
+        if version is not None and subject.profile.machine == "aarch64" and capability not in known:
+            return problem(
+                f"{name} {version} from the package index has code for {', '.join(known)}, and this GPU is "
+                f"{capability}: it installs, and can't run a kernel.",
+                f"`pip uninstall {name}` and use the CPU build, or a wheel built for Jetson.",
+            )
+    return ok(f"No CUDA wheel is installed that lacks code for compute capability {capability}.")
+
+
+def onnx_runs_a_kernel(subject: Subject) -> Finding | None:
+    """ONNX Runtime computes a 4-bit product, as models are made of."""
+    info = next(engine for engine in available_engines() if engine.kind == "onnxruntime-genai")
+    if not info.available:
+        return warning(
+            f"The engine is not installed: {info.detail}.",
+            "`pip install 'edgewright[onnx]'` (CPython 3.11 to 3.14).",
+        )
+    if not subject.start_engines:
+        return None
+    python = os.environ.get("EDGEWRIGHT_ONNX_PYTHON") or sys.executable
+    return judge("ONNX Runtime", run_trial([python, str(TRIALS / "onnx_kernel.py")]))
+
+
+def vllm_runs_a_kernel(subject: Subject) -> Finding | None:
+    """The torch that vLLM brings computes a product, on the GPU if it claims one."""
+    command = shutil.which(os.environ.get("EDGEWRIGHT_VLLM", "vllm"))
+    if command is None or not subject.start_engines:
+        return None
+    python = Path(command).resolve().with_name("python")
+    if not python.exists():
+        return warning(
+            f"{command} has no interpreter beside it.", "Name the command in its own venv's bin folder."
+        )
+    return judge("vLLM's torch", run_trial([str(python), str(TRIALS / "torch_kernel.py")]))
+
+
+def run_trial(command: list[str]) -> Trial:
+    """Runs a trial in its own process."""
+    environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=KERNEL_SECONDS, check=False, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        return Trial(None, "")
+    except OSError as error:
+        return Trial(127, error.strerror or str(error))
+    return Trial(done.returncode, (done.stdout if done.returncode == 0 else done.stderr).strip())
+
+
+def judge(engine: str, trial: Trial) -> Finding:
+    """What the end of a trial means."""
+    last = trial.output.splitlines()[-1].rstrip(". ") if trial.output else "it said nothing"
+    if trial.returncode == 0:
+        return ok(f"{engine} runs a kernel: {last}.")
+    if trial.returncode is None:
+        return problem(
+            f"{engine} did not finish a tiny product within {KERNEL_SECONDS:.0f} s.",
+            "Reboot and try again; if it stays, look at `dmesg` for the GPU or for memory.",
+        )
+    if trial.returncode == -signal.SIGILL:
+        return problem(
+            f"{engine} died of an illegal instruction: the wheel was built for another CPU.",
+            "Install a build for this CPU (an older release of the wheel, or one compiled on the board).",
+        )
+    if trial.returncode < 0:
+        name = signal.Signals(-trial.returncode).name
+        return problem(
+            f"{engine} died of {name} in a tiny product.", "Install the engine again; then see `dmesg`."
+        )
+    if "no kernel image" in trial.output:
+        return problem(
+            f"{engine} has no code for this GPU ({last}).",
+            "Install the wheel of the Jetson AI Lab index for this JetPack, or the CPU build.",
+        )
+    return problem(
+        f"{engine} is installed and can't compute: {last}.", "Install it again in its own interpreter."
+    )
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,52 @@
+"""Can the agent read what it is started with, and can nobody else read what is secret?"""
+
+from __future__ import annotations
+
+import stat
+
+from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warning
+from edgewright_agent.errors import InputError
+from edgewright_agent.tls import server_credentials
+
+
+def tls_files_fit(subject: Subject) -> Finding | None:
+    """Certificate, key and authority can be read and belong together."""
+    if subject.tls is None:
+        return None
+    try:
+        server_credentials(subject.tls)
+    except InputError as error:
+        remedy = (
+            "Copy agent.pem, agent.key and ca.pem of one credentials folder, readable by the agent's user."
+        )
+        return problem(str(error), remedy)
+    return ok("Certificate, key and authority can be read and belong together.")
+
+
+def key_is_private(subject: Subject) -> Finding | None:
+    """Only its owner can read the board's key."""
+    if subject.tls is None or not subject.tls.key.exists():
+        return None
+    mode = stat.S_IMODE(subject.tls.key.stat().st_mode)
+    if mode & 0o077:
+        return warning(
+            f"The key {subject.tls.key} has mode {mode:04o}: others on this board can read it.",
+            f"`chmod 600 {subject.tls.key}`",
+        )
+    return ok(f"The key has mode {mode:04o}.")
+
+
+def ca_key_is_elsewhere(subject: Subject) -> Finding | None:
+    """What signs certificates, artifacts or trust documents is not on the board."""
+    if subject.tls is None:
+        return None
+    folder = subject.tls.key.parent
+    found = [
+        name for name in ("ca.key", "release.key", "root.key", "deployer.key") if (folder / name).exists()
+    ]
+    if found:
+        return warning(
+            f"{', '.join(found)} in {folder}: whoever takes this board could deploy to all of them.",
+            f"Delete them here, keep them on the host: `rm {' '.join(str(folder / name) for name in found)}`.",
+        )
+    return ok("No key that signs for others is on this board.")

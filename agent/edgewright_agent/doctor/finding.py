@@ -1,0 +1,62 @@
+"""What a check is given and what it says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from edgewright_agent.address import Address
+from edgewright_agent.tls import TlsFiles
+from edgewright_profiles import DeviceProfile
+
+
+class Result(Enum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARNING = "warning"  # it works, but worse or not for long
+    PROBLEM = "problem"  # it does not work
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence, and what to do unless it is ok."""
+
+    result: Result
+    sentence: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The board, and what the agent on it is, or will be, started with; None: not said, so not checked."""
+
+    root: Path = Path("/")  # of /proc, /sys and /etc
+    profile: DeviceProfile | None = None
+    store: Path | None = None
+    tls: TlsFiles | None = None
+    trust: tuple[Path, ...] = ()
+    listen: Address | None = None
+    start_engines: bool = True
+    clock: Callable[[], float] = time.time
+
+
+Check = Callable[[Subject], "Finding | None"]
+
+
+def ok(sentence: str) -> Finding:
+    """All is well."""
+    return Finding(Result.OK, sentence)
+
+
+def warning(sentence: str, remedy: str) -> Finding:
+    """It works, but worse or not for long."""
+    return Finding(Result.WARNING, sentence, remedy)
+
+
+def problem(sentence: str, remedy: str) -> Finding:
+    """It does not work."""
+    return Finding(Result.PROBLEM, sentence, remedy)

@@ -1,0 +1,77 @@
+"""Is the memory there for the model, and can an engine be held to its share of it?"""
+
+from __future__ import annotations
+
+import re
+
+from edgewright_agent.doctor.finding import Finding, Subject, ok, warning
+from edgewright_agent.telemetry import memory
+from edgewright_agent.telemetry.sysfs import NoDataError, read_text
+
+
+def memory_is_available(subject: Subject) -> Finding | None:
+    """Other programs leave the profile's budget."""
+    if subject.profile is None:
+        return None
+    try:
+        found = memory.read(subject.root)
+    except NoDataError:
+        return None
+    budget = subject.profile.budget_bytes()
+    if found.available_bytes < budget:
+        return warning(
+            f"{found.available_bytes / 2**20:.0f} MiB are available; the profile's budget is "
+            f"{budget / 2**20:.0f}: a model that fits the profile may not fit now.",
+            "Stop what else takes memory (`ps --sort -rss -eo rss,comm | head`), or start the agent with --budget.",
+        )
+    return ok(f"{found.available_bytes / 2**20:.0f} MiB are available for a budget of {budget / 2**20:.0f}.")
+
+
+def no_desktop_runs(subject: Subject) -> Finding | None:
+    """A desktop takes 800 MB (jetson-ai-lab's memory tips) that a small board needs."""
+    target = subject.root / "etc/systemd/system/default.target"
+    if subject.profile is None or not target.is_symlink():
+        return None
+    if target.readlink().name == "graphical.target":
+        return warning(
+            "The board boots into a desktop, which takes about 800 MB of its memory.",
+            "`sudo systemctl set-default multi-user.target`, and reboot.",
+        )
+    return ok("The board boots without a desktop.")
+
+
+def swap_is_no_memory(subject: Subject) -> Finding | None:
+    """Swap in zram is memory the model lacks; on an SD card it is slow and wears the card out."""
+    swaps = (read_text(subject.root / "proc/swaps") or "").splitlines()[1:]
+    devices = [line.split() for line in swaps if len(line.split()) >= 3]
+    zram_kib = sum(int(fields[2]) for fields in devices if "zram" in fields[0] and fields[2].isdecimal())
+    if zram_kib:
+        return warning(
+            f"zram swap may take up to {zram_kib / 1024:.0f} MiB of the memory the model needs.",
+            "On a Jetson `sudo systemctl disable nvzramconfig`, elsewhere disable zramswap; use a swap file on NVMe.",
+        )
+    cards = [fields[0] for fields in devices if "mmcblk" in fields[0]]
+    if cards:
+        return warning(
+            f"Swap lies on {cards[0]}, an SD card or eMMC: slow, and it wears out.",
+            "Put a swap file on NVMe.",
+        )
+    return ok(
+        "Swap is on a disk." if devices else "There is no swap; a model that does not fit is killed at once."
+    )
+
+
+def memory_cgroup_is_on(subject: Subject) -> Finding | None:
+    """The kernel can hold an engine to a limit of memory."""
+    text = read_text(subject.root / "proc/cgroups")
+    if text is None:
+        return None
+    match = re.search(r"^memory\s+\d+\s+\d+\s+(\d)", text, re.MULTILINE)
+    unified = read_text(subject.root / "sys/fs/cgroup/cgroup.controllers")
+    if "memory" in (unified or "").split() or (unified is None and match is not None and match[1] == "1"):
+        return ok("The kernel can limit an engine's memory.")
+    return warning(
+        "The kernel's memory cgroup is off: an engine that grows can take the whole board down.",
+        "Add `cgroup_enable=memory cgroup_memory=1` to the kernel's command line (Raspberry Pi: "
+        "/boot/firmware/cmdline.txt; Jetson: APPEND in /boot/extlinux/extlinux.conf), and reboot.",
+    )

@@ -1,0 +1,36 @@
+"""The findings for people and for scripts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from edgewright_agent.doctor.finding import Finding, Result
+
+COLORS = {Result.OK: "green", Result.WARNING: "yellow", Result.PROBLEM: "red"}
+
+
+def lines(findings: Mapping[str, Finding]) -> Iterator[tuple[Result | None, str]]:
+    """One line per finding, its remedy below it, and the sum; with the result that colours it."""
+    width = max((len(name) for name in findings), default=0)
+    for name, found in findings.items():
+        yield found.result, f"{found.result.value:8}{name:{width}}  {found.sentence}"
+        if found.remedy:
+            yield None, f"{'':{8 + width}}  → {found.remedy}"
+    counts = Counter(found.result for found in findings.values())
+    yield None, ", ".join(f"{counts[result]} {result.value}" for result in Result)
+
+
+def to_json(findings: Mapping[str, Finding]) -> dict[str, Any]:
+    """Plain values, for `json.dumps`."""
+    rows = [
+        {"check": name, **asdict(found), "result": found.result.value} for name, found in findings.items()
+    ]
+    return {"healthy": healthy(findings), "findings": rows}
+
+
+def healthy(findings: Mapping[str, Finding]) -> bool:
+    """Whether there is no problem; warnings are allowed."""
+    return all(found.result is not Result.PROBLEM for found in findings.values())

@@ -1,0 +1,130 @@
+"""The engine that serves and, during a warm swap, the one that is to replace it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from edgewright_agent.admission import Admission
+from edgewright_agent.engines import Engine
+from edgewright_agent.manifest import MemoryPrediction
+from edgewright_agent.store import StagedRelease
+
+DRAIN_SECONDS = 10.0  # what a replaced engine's requests under way are given
+WARM_RESERVE_BYTES = 256 * 1024 * 1024  # left to everybody else while two engines run
+
+StartEngine = Callable[[StagedRelease], Awaitable[Engine]]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A release and the engine that serves it."""
+
+    release: StagedRelease
+    engine: Engine
+    admission: Admission
+
+
+OnServing = Callable[["Serving | None"], Awaitable[None]]
+
+
+class EngineRoom:
+    """Owner of every engine process; each is held until it is certainly gone."""
+
+    def __init__(self, start_engine: StartEngine, on_serving: OnServing) -> None:
+        self._start_engine = start_engine
+        self._on_serving = on_serving
+        self._running: list[Engine] = []
+        self._loaded: dict[Engine, str] = {}  # the release whose model it holds; left out: unsure, it must go
+        self.serving: Serving | None = None
+
+    def serves(self, release: StagedRelease) -> bool:
+        """Whether requests are answered by this very release."""
+        return self.serving is not None and self.serving.release.digest == release.digest
+
+    def holds_model_of(self, release: StagedRelease) -> bool:
+        """Whether the serving engine holds this release's model: then only the adapter differs."""
+        return self.serving is not None and self._loaded.get(self.serving.engine) == release.base
+
+    def has_room_beside(self, release: StagedRelease, budget_bytes: int, available_bytes: int) -> bool:
+        """Whether the release can be started while the serving one goes on, by what is measured now."""
+        if self.serving is None:
+            return False
+        predicted = self.serving.release.manifest.memory
+        now_bytes = self.serving.engine.memory_bytes().now_bytes
+        return warm_swap_fits(release.manifest.memory, predicted, now_bytes, budget_bytes, available_bytes)
+
+    async def bring_up(self, release: StagedRelease, *, beside: bool) -> Serving:
+        """An engine with this release that nobody is sent to yet; `beside` the serving one or instead of it.
+
+        If the serving engine holds the model, it changes its adapter and goes on serving. Raises as
+        `StartEngine` and `Engine.use_adapter`.
+        """
+        if self.serving is not None and self.serves(release):
+            return self.serving
+        if self.holds_model_of(release):
+            return await self._switch(release)
+        if not beside:
+            await self.stop()
+        engine = await self._start_engine(release)
+        self._running.append(engine)
+        self._loaded[engine] = release.base
+        return _serving(release, engine)
+
+    async def show(self, serving: Serving) -> None:
+        """From now on requests go to `serving`; the engine before it finishes what it has begun and ends."""
+        before, self.serving = self.serving, serving
+        await self._on_serving(serving)
+        if before is not None and before.engine is not serving.engine:
+            await before.admission.drain(DRAIN_SECONDS)
+        await self._stop_others(serving.engine)
+
+    async def keep_only(self, digest: str | None) -> None:
+        """Stops every engine but the serving one, and that too unless it serves this release."""
+        if self.serving is None or self.serving.release.digest != digest:
+            await self.stop()
+        else:
+            await self._stop_others(self.serving.engine)
+
+    async def stop(self) -> None:
+        """Stops every engine."""
+        if self.serving is not None:
+            self.serving = None
+            await self._on_serving(None)
+        await self._stop_others(None)
+
+    async def _switch(self, release: StagedRelease) -> Serving:
+        assert self.serving is not None, "see holds_model_of"
+        engine = self.serving.engine
+        del self._loaded[engine]  # cancelled or failed half-way, the engine has to go
+        await engine.use_adapter(release.adapter, release.manifest.name)
+        self._loaded[engine] = release.base
+        switched = _serving(release, engine)
+        self.serving = switched
+        await self._on_serving(switched)
+        return switched
+
+    async def _stop_others(self, kept: Engine | None) -> None:
+        for engine in [engine for engine in self._running if engine is not kept]:
+            await engine.stop()
+            self._running.remove(engine)
+            self._loaded.pop(engine, None)
+
+
+def warm_swap_fits(
+    candidate: MemoryPrediction,
+    serving: MemoryPrediction,
+    serving_now_bytes: int,
+    budget_bytes: int,
+    available_bytes: int,
+) -> bool:
+    """Whether two engines fit: in what is free now, allowing both to grow to their peaks, and in the budget."""
+    peak_bytes = candidate.predicted_peak_bytes + candidate.error_bytes
+    serving_peak_bytes = max(serving_now_bytes, serving.predicted_peak_bytes)
+    growth_bytes = peak_bytes + serving_peak_bytes - serving_now_bytes
+    in_memory = growth_bytes + WARM_RESERVE_BYTES <= available_bytes
+    return in_memory and peak_bytes + serving_peak_bytes <= budget_bytes
+
+
+def _serving(release: StagedRelease, engine: Engine) -> Serving:
+    return Serving(release, engine, Admission(release.manifest.limits.concurrency))

@@ -1,0 +1,160 @@
+"""A control group with a memory limit for one engine: the kernel enforces what the plan promised.
+
+cgroup v2 (kernel: Documentation/admin-guide/cgroup-v2.rst) where the memory controller is there, else v1
+(cgroup-v1/memory.rst) where the host mounts that. Both may be needed: JetPack 4 and 5 mount v1, JetPack 6 and 7 v2.
+Page cache counts towards the limit, but the kernel takes it back before it kills anyone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Enforcement:
+    """Whether this process may limit an engine's memory, and how or why not."""
+
+    available: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The cgroup that engines' groups are made in: the one this process is in."""
+
+    folder: Path
+    version: int  # 1 or 2
+
+
+@dataclass(frozen=True)
+class EngineCgroup:
+    """One engine's group; exists while the engine runs."""
+
+    folder: Path
+    version: int
+
+    def add(self, pid: int) -> None:
+        """Moves the process here. What it has allocated before stays where it was counted. Raises OSError."""
+        _write(self.folder / "cgroup.procs", str(pid))
+
+    def out_of_memory_kills(self) -> int:
+        """How many of its processes the kernel killed for memory."""
+        name = "memory.events" if self.version == 2 else "memory.oom_control"
+        words = (line.split() for line in _read(self.folder / name).splitlines())
+        return sum(int(line[1]) for line in words if line[0] == "oom_kill")
+
+    def peak_bytes(self) -> int | None:
+        """The most it has held, page cache included; None before Linux 5.19, where v2 does not say."""
+        name = "memory.peak" if self.version == 2 else "memory.max_usage_in_bytes"
+        text = _read(self.folder / name).strip()
+        return int(text) if text else None
+
+    def remove(self) -> None:
+        """Deletes the empty group; one that still holds a process stays."""
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+
+def cgroup_of(pid: int, root: Path = ROOT) -> EngineCgroup:
+    """The group a process is in. Raises FileNotFoundError where no memory controller is mounted."""
+    parent = find_parent(root, Path(f"/proc/{pid}/cgroup"))
+    return EngineCgroup(parent.folder, parent.version)
+
+
+def enforcement(root: Path = ROOT, own: Path = OWN) -> Enforcement:
+    """Whether a limit can be set here: tries it with an empty group."""
+    try:
+        group = make_engine_cgroup(2**30, root=root, own=own)
+    except OSError as error:
+        return Enforcement(False, why_not(error))
+    group.remove()
+    return Enforcement(True, f"cgroup v{group.version} in {group.folder.parent}")
+
+
+def why_not(error: OSError) -> str:
+    """The reason in a sentence for people."""
+    if isinstance(error, FileNotFoundError):
+        return "no memory controller is mounted below /sys/fs/cgroup"
+    if isinstance(error, PermissionError) or error.errno in (13, 30):
+        return f"{error.filename} is not ours to write: run under systemd with Delegate=memory, or as root"
+    return f"{error.filename}: {error.strerror}"
+
+
+def make_engine_cgroup(limit_bytes: int, *, root: Path = ROOT, own: Path = OWN) -> EngineCgroup:
+    """A new group below this process's own, limited to `limit_bytes` of memory and no swap.
+
+    Raises OSError where this process may not, or FileNotFoundError where no memory controller is mounted.
+    """
+    parent = find_parent(root, own)
+    if parent.version == 2:
+        _hand_down_memory(parent.folder)
+    folder = parent.folder / f"edgewright-engine-{os.getpid()}-{next(_numbers)}"
+    folder.mkdir()
+    group = EngineCgroup(folder, parent.version)
+    try:
+        _limit(group, limit_bytes)
+    except OSError:
+        group.remove()
+        raise
+    return group
+
+
+def find_parent(root: Path = ROOT, own: Path = OWN) -> Parent:
+    """This process's group in the hierarchy that has the memory controller (cgroups(7), /proc/PID/cgroup)."""
+    for line in _read(own).splitlines():
+        _, controllers, path = line.split(":", 2)
+        inside = path.lstrip("/")
+        if controllers == "" and "memory" in _read(root / inside / "cgroup.controllers").split():
+            folder = root / inside
+            return Parent(folder.parent if folder.name == "agent" else folder, 2)
+        if (
+            "memory" in controllers.split(",")
+            and (root / "memory" / inside / "memory.limit_in_bytes").exists()
+        ):
+            return Parent(root / "memory" / inside, 1)
+    raise FileNotFoundError(2, "no memory controller", str(root))
+
+
+def _hand_down_memory(folder: Path) -> None:
+    """Lets groups below `folder` limit memory. v2 allows that only where no process is: ours move to `agent`."""
+    if "memory" in _read(folder / "cgroup.subtree_control").split():
+        return
+    if pids := _read(folder / "cgroup.procs").split():
+        leaf = folder / "agent"
+        leaf.mkdir(exist_ok=True)
+        for pid in pids:
+            _write(leaf / "cgroup.procs", pid)
+    _write(folder / "cgroup.subtree_control", "+memory")
+
+
+def _limit(group: EngineCgroup, limit_bytes: int) -> None:
+    if group.version == 2:
+        _write(group.folder / "memory.max", str(limit_bytes))
+        with contextlib.suppress(OSError):  # kernels without swap accounting have no such file
+            _write(group.folder / "memory.swap.max", "0")
+        _write(group.folder / "memory.oom.group", "1")
+        return
+    _write(group.folder / "memory.limit_in_bytes", str(limit_bytes))
+    with contextlib.suppress(OSError):
+        _write(group.folder / "memory.memsw.limit_in_bytes", str(limit_bytes))
+
+
+def _write(file: Path, text: str) -> None:
+    with file.open("w", encoding="ascii") as control:
+        control.write(text)
+
+
+def _read(file: Path) -> str:
+    """Empty if it is not there or not ours to read."""
+    try:
+        return file.read_text(encoding="ascii")
+    except OSError:
+        return ""

@@ -1,0 +1,92 @@
+"""Who looks at telemetry beside gRPC: the record on disk, and whoever scrapes the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgewright_agent.address import Address
+from edgewright_agent.deployer import Deployer
+from edgewright_agent.errors import EdgewrightError, InputError
+from edgewright_agent.services.messages import sha256_to
+from edgewright_agent.telemetry import Telemetry
+from edgewright_agent.telemetry.proto import snapshot_to_proto
+from edgewright_agent.telemetry.recorder import HISTORY_BYTES, RECORD_SECONDS, Recorder
+from edgewright_agent.telemetry.types import Deployment
+
+
+@dataclass(frozen=True)
+class ObservationSettings:
+    """What is recorded and where metrics are served."""
+
+    history_bytes: int = HISTORY_BYTES
+    record_seconds: float = RECORD_SECONDS
+    metrics: Address | None = None  # port 0 takes a free one; None: no metrics
+    otlp: str | None = None  # URL of a collector; None: nothing is sent
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The record, and where the metrics are."""
+
+    recorder: Recorder
+    metrics: Address | None
+
+
+@contextlib.asynccontextmanager
+async def observe(
+    settings: ObservationSettings, folder: Path, telemetry: Telemetry, deployer: Deployer
+) -> AsyncIterator[Observation]:
+    """Records and exports until the context ends. Raises InputError: metrics port in use."""
+    recorder = Recorder(
+        folder,
+        lambda: snapshot_to_proto(telemetry.snapshot(), sha256_to(deployer.state.active)),
+        bytes_max=settings.history_bytes,
+        interval_seconds=settings.record_seconds,
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        recording = asyncio.create_task(recorder.run())
+        stack.callback(recording.cancel)
+        _otlp(settings.otlp, stack, telemetry, deployer)
+        yield Observation(recorder, _metrics(settings.metrics, stack, telemetry, deployer))
+
+
+def _metrics(
+    address: Address | None, stack: contextlib.AsyncExitStack, telemetry: Telemetry, deployer: Deployer
+) -> Address | None:
+    if address is None:
+        return None
+    # Only who asks for metrics pays for their library's memory.
+    from edgewright_agent.telemetry.prometheus import serve_metrics
+
+    bound, stop = serve_metrics(
+        address, telemetry.snapshot, lambda: _deployment(deployer), telemetry.subscribe
+    )
+    stack.callback(stop)
+    return bound
+
+
+def _otlp(
+    url: str | None, stack: contextlib.AsyncExitStack, telemetry: Telemetry, deployer: Deployer
+) -> None:
+    if url is None:
+        return
+    try:
+        from edgewright_agent.telemetry.otlp import export
+    except ImportError as error:
+        raise InputError(f"--otlp needs `pip install edgewright[otlp]`: {error}.") from None
+    stack.callback(export(url, telemetry.snapshot, lambda: _deployment(deployer), telemetry.subscribe))
+
+
+def _deployment(deployer: Deployer) -> Deployment:
+    state = deployer.state
+    try:
+        manifest = deployer.serving().release.manifest
+    except EdgewrightError:
+        return Deployment(state.phase.value, None, "", "", 0)
+    return Deployment(
+        state.phase.value, state.active, manifest.name, manifest.version, manifest.release_counter
+    )

@@ -1,0 +1,116 @@
+"""Parts in, chunks out: the rules of a WriteBlob stream, in memory that does not grow with what comes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgewright.v1 import deployment_pb2
+from edgewright_agent.errors import InputError
+from edgewright_agent.store import Blob, Delta
+
+PART_BYTES_MAX = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The beginning of a chunk whose stream broke. Not verified: the whole chunk will be."""
+
+    chunking: str
+    chunk: int
+    data: bytes
+
+
+class Gathering:
+    """Puts the parts of one chunk, or of its delta, together; each chunk may come once."""
+
+    def __init__(self, blob: Blob, unfinished: Unfinished | None = None) -> None:
+        self.received_bytes = 0
+        self._blob = blob
+        longest_bytes = max((size for _, size in blob.chunks), default=0)
+        # Two, so that one is filled while the other is written.
+        self._buffers = [
+            memoryview(bytearray(longest_bytes)) for _ in range(2 if len(blob.chunks) > 1 else 1)
+        ]
+        self._chunk: int | None = None
+        self._filled_bytes = 0
+        self._delta: Delta | None = None
+        self._taken: set[int] = set()
+        if unfinished is not None and unfinished.chunking == blob.chunking:
+            self._chunk, self._filled_bytes = unfinished.chunk, len(unfinished.data)
+            self._buffers[0][: self._filled_bytes] = unfinished.data
+        self._may_restart = self._chunk is not None  # with another chunk: the client need not go on there
+
+    @property
+    def go_on(self) -> str:
+        """Where a client may go on: `CHUNK OFFSET`, or nothing."""
+        return "" if self._chunk is None else f"{self._chunk} {self._filled_bytes}"
+
+    def unfinished(self) -> Unfinished | None:
+        """What there is of a chunk when the stream breaks."""
+        if self._chunk is None or self._delta is not None or not self._filled_bytes:
+            return None
+        return Unfinished(self._blob.chunking, self._chunk, bytes(self._buffers[0][: self._filled_bytes]))
+
+    def announce(self, delta: Delta) -> None:
+        """The parts that come now are a delta. Raises InputError inside a chunk."""
+        self._forget_unfinished()
+        if self._chunk is not None:
+            raise InputError(f"A delta came inside chunk {self._chunk}; it belongs before the first part.")
+        self._begin(delta.chunk)
+        self._delta = delta
+
+    def add(self, request: deployment_pb2.WriteBlobRequest) -> bool:
+        """Takes in a part; whether the chunk is complete. Raises InputError for one out of order or bounds."""
+        part = request.part
+        data = part.data  # each access copies
+        if request.WhichOneof("content") != "part" or not 0 < len(data) <= PART_BYTES_MAX:
+            raise InputError(f"After the blob come parts of 1 to {PART_BYTES_MAX} bytes; {len(data)} came.")
+        if (part.chunk, part.offset_bytes) != (self._chunk, self._filled_bytes):
+            self._forget_unfinished()
+        self._may_restart = False
+        if self._chunk is None:
+            self._begin(part.chunk)
+        if part.chunk != self._chunk or part.offset_bytes != self._filled_bytes:
+            raise InputError(
+                f"Chunk {part.chunk} at {part.offset_bytes} came; "
+                f"chunk {self._chunk} at {self._filled_bytes} is expected."
+            )
+        end = self._filled_bytes + len(data)
+        if end > self._expected_bytes:
+            raise InputError(f"Chunk {part.chunk} has {self._expected_bytes} bytes to come; more came.")
+        self._buffers[0][self._filled_bytes : end] = data
+        self._filled_bytes = end
+        self.received_bytes += len(data)
+        return end == self._expected_bytes
+
+    def take(self) -> tuple[int, memoryview, Delta | None]:
+        """The complete chunk's index, its bytes, and its delta. They stay as they are for one chunk more."""
+        assert self._chunk is not None
+        taken = (self._chunk, self._buffers[0][: self._filled_bytes], self._delta)
+        self._taken.add(self._chunk)
+        self._buffers.reverse()
+        self._chunk, self._filled_bytes, self._delta = None, 0, None
+        return taken
+
+    def end(self) -> None:
+        """Raises InputError if the stream ended inside a chunk that it had begun or gone on with."""
+        if self._chunk is not None and not self._may_restart:
+            raise InputError(
+                f"The stream ended inside chunk {self._chunk}, after {self._filled_bytes} of its bytes."
+            )
+
+    def _forget_unfinished(self) -> None:
+        if self._may_restart:
+            self._chunk, self._filled_bytes, self._may_restart = None, 0, False
+
+    @property
+    def _expected_bytes(self) -> int:
+        assert self._chunk is not None
+        return self._blob.chunks[self._chunk][1] if self._delta is None else self._delta.frame_bytes
+
+    def _begin(self, chunk: int) -> None:
+        if chunk >= len(self._blob.chunks):
+            raise InputError(f"Chunk {chunk} came; the blob has {len(self._blob.chunks)} chunks.")
+        if chunk in self._taken:
+            raise InputError(f"Chunk {chunk} came a second time; send each chunk once.")
+        self._chunk = chunk

@@ -1,0 +1,57 @@
+"""Adapter releases and their bases: an adapter serves only on the release whose model it adapts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.errors import RefusedError
+from edgewright_agent.manifest import AdapterSpec, Manifest
+from edgewright_agent.store.releases import StagedRelease
+
+
+def servable(releases: Mapping[str, StagedRelease]) -> set[str]:
+    """The releases that have all they need here: an adapter also its base."""
+    return {digest for digest, release in releases.items() if release.base in releases}
+
+
+def adapters_on(base: str, releases: Mapping[str, StagedRelease]) -> list[str]:
+    """The adapter releases that need `base`."""
+    return sorted(digest for digest, release in releases.items() if release.manifest.base == base)
+
+
+def check_base(manifest: Manifest, releases: Mapping[str, StagedRelease]) -> None:
+    """Raises RefusedError (`BASE_MISSING`, `ADAPTER_MISMATCH`) if an adapter can't be served with what is here."""
+    adapter = manifest.adapter
+    if adapter is None:
+        return
+    if adapter.base not in releases:
+        message = (
+            f"The adapter needs its base, release {adapter.base}, which is not on this board. Push it first."
+        )
+        raise RefusedError(message, Reason.REASON_BASE_MISSING)
+    why = _mismatch(manifest, adapter, releases[adapter.base].manifest)
+    if why:
+        message = f"Release {adapter.base[:12]} {why}. Build the adapter for this base, or push another base."
+        raise RefusedError(message, Reason.REASON_ADAPTER_MISMATCH)
+
+
+def check_unneeded(digest: str, releases: Mapping[str, StagedRelease]) -> None:
+    """Raises RefusedError (`RELEASE_IN_USE`) if an adapter needs this release."""
+    if needing := adapters_on(digest, releases):
+        message = f"Release {digest[:12]} is the base of adapter {needing[0][:12]}; delete that one first."
+        raise RefusedError(message, Reason.REASON_RELEASE_IN_USE)
+
+
+def _mismatch(manifest: Manifest, adapter: AdapterSpec, base: Manifest) -> str | None:
+    """What speaks against this adapter on this base; None if nothing does."""
+    slots = base.adapter_slots
+    if slots is None:
+        return "takes no adapters"
+    if manifest.engine.kind != base.engine.kind:
+        return f"is served by {base.engine.kind}, the adapter was made for {manifest.engine.kind}"
+    if strange := sorted(set(adapter.modules) - set(slots.modules)):
+        return f"takes adapters of {', '.join(slots.modules)}, this one has {strange[0]}"
+    if adapter.rank > slots.rank:
+        return f"takes adapters up to rank {slots.rank}, this one has {adapter.rank}"
+    return None

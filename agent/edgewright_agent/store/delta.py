@@ -1,0 +1,118 @@
+"""A chunk made from fewer bytes: a zstd frame of the chunk XOR what the board already has of it.
+
+Memory is bounded whatever comes: one chunk, one piece of the base, and a decompression window of at most 4 MiB.
+Nothing is trusted: the caller compares what comes out with the chunk's digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import zstandard
+
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.errors import InputError, RefusedError
+from edgewright_agent.store.layout import Layout
+
+WINDOW_BYTES_MAX = 4 * 1024 * 1024
+STRETCHES_MAX = 1024
+_PIECE_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Bytes of a stored blob that lie under a stretch of the chunk."""
+
+    offset_bytes: int  # within the chunk
+    size_bytes: int
+    blob_sha256: str
+    blob_offset_bytes: int
+
+
+@dataclass(frozen=True)
+class Delta:
+    """How a chunk is made: its frame's size, and the base to XOR with. Where no stretch lies, the base is zeros."""
+
+    chunk: int
+    frame_bytes: int
+    base: tuple[Stretch, ...]
+
+
+def check_delta(delta: Delta, chunk_bytes: int) -> None:
+    """Raises InputError for a frame longer than the chunk, or stretches out of order or of bounds."""
+    if not 0 < delta.frame_bytes <= chunk_bytes:
+        raise InputError(
+            f"The delta of chunk {delta.chunk} has {delta.frame_bytes} bytes, the chunk {chunk_bytes}. "
+            "Send the chunk itself."
+        )
+    if len(delta.base) > STRETCHES_MAX:
+        raise InputError(f"A delta's base has at most {STRETCHES_MAX} stretches; {len(delta.base)} came.")
+    end = 0
+    for stretch in delta.base:
+        if stretch.offset_bytes < end or stretch.size_bytes <= 0:
+            raise InputError(f"The delta of chunk {delta.chunk} has stretches that overlap or are empty.")
+        end = stretch.offset_bytes + stretch.size_bytes
+    if end > chunk_bytes:
+        raise InputError(f"The base of chunk {delta.chunk} ends at {end}; the chunk has {chunk_bytes} bytes.")
+
+
+def apply_delta(layout: Layout, delta: Delta, frame: bytes | bytearray, chunk_bytes: int) -> bytearray:
+    """The chunk that `frame` makes with its base. Its digest is still to be checked.
+
+    Raises InputError for a frame that does not hold `chunk_bytes` bytes, RefusedError (`DELTA_BASE_MISSING`).
+    """
+    chunk = _decompress(frame, chunk_bytes)
+    for stretch in delta.base:
+        try:
+            with layout.blob(stretch.blob_sha256).open("rb") as blob:
+                _xor_stretch(chunk, stretch, blob)
+        except OSError:
+            raise _base_missing(stretch) from None
+    return chunk
+
+
+def xor(first: bytes | bytearray | memoryview, second: bytes | bytearray | memoryview) -> bytes:
+    """Byte by byte; both have the same length."""
+    mixed = int.from_bytes(first, "little") ^ int.from_bytes(second, "little")
+    return mixed.to_bytes(len(first), "little")
+
+
+def _decompress(frame: bytes | bytearray, size_bytes: int) -> bytearray:
+    """Stops as soon as more than `size_bytes` come out, so a bomb costs one byte too many."""
+    decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX)
+    chunk, filled = bytearray(size_bytes), 0
+    try:
+        with decompressor.stream_reader(bytes(frame)) as reader:
+            while filled < size_bytes and (count := reader.readinto(memoryview(chunk)[filled:])):
+                filled += count
+            more = bool(reader.read(1))
+    except zstandard.ZstdError as error:
+        raise InputError(f"The delta is no zstd frame with a window of at most 4 MiB ({error}).") from None
+    if filled != size_bytes or more:
+        held = f"more than {size_bytes}" if more else f"only {filled}"
+        raise InputError(f"The delta holds {held} bytes; the chunk has {size_bytes}.")
+    return chunk
+
+
+def _xor_stretch(chunk: bytearray, stretch: Stretch, blob: BinaryIO) -> None:
+    blob.seek(stretch.blob_offset_bytes)
+    view = memoryview(chunk)[stretch.offset_bytes : stretch.offset_bytes + stretch.size_bytes]
+    for piece in _pieces(view):
+        base = blob.read(len(piece))
+        if len(base) != len(piece):
+            raise _base_missing(stretch)
+        piece[:] = xor(piece, base)
+
+
+def _pieces(view: memoryview) -> Sequence[memoryview]:
+    return [view[first : first + _PIECE_BYTES] for first in range(0, len(view), _PIECE_BYTES)]
+
+
+def _base_missing(stretch: Stretch) -> RefusedError:
+    message = (
+        f"The delta's base, {stretch.size_bytes} bytes at {stretch.blob_offset_bytes} of blob "
+        f"{stretch.blob_sha256[:12]}, is not here. Send the chunk itself."
+    )
+    return RefusedError(message, Reason.REASON_DELTA_BASE_MISSING)

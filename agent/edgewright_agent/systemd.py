@@ -1,0 +1,46 @@
+"""What systemd is told: ready, stopping, and that the event loop still turns. See sd_notify(3)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator
+
+
+def notify(state: str) -> None:
+    """One datagram to systemd; nothing where systemd did not start us."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.sendto(state.encode(), address.replace("@", "\0", 1))
+
+
+def watchdog_seconds() -> float | None:
+    """How long systemd waits for a sign of life from this process; None if it does not."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()) or not microseconds.isdecimal():
+        return None
+    return int(microseconds) / 1e6 or None
+
+
+@contextlib.asynccontextmanager
+async def watched() -> AsyncIterator[None]:
+    """Feeds the watchdog from this event loop while the context is open: a loop that hangs is restarted."""
+    seconds = watchdog_seconds()
+    if seconds is None:
+        yield
+        return
+    task = asyncio.create_task(_feed(seconds / 3))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _feed(interval_seconds: float) -> None:
+    while True:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval_seconds)

@@ -1,0 +1,104 @@
+"""A bounded record on disk: the latest entries, each with a sequence number, the oldest dropped first.
+
+A folder of segments, each named by the sequence of its first entry. An entry is
+
+    crc32 (4 bytes) | length (4) | sequence (8) | payload          little-endian; the crc covers all that follows it
+
+Entries are handed to the kernel at once but not synced: flash memory lasts longer, and a power cut costs the last
+seconds of a record that nobody's safety depends on. What was torn is cut off at the next start.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+SEGMENTS = 8
+ENTRY_BYTES_MAX = 1024 * 1024
+_HEADER = struct.Struct("<IIQ")
+_SUFFIX = ".ring"
+
+
+class Ring:
+    """Entries under `folder`, of at most about `bytes_max`. Safe to use from several threads."""
+
+    def __init__(self, folder: Path, bytes_max: int) -> None:
+        self._folder = folder
+        self._segment_bytes_max = max(1, bytes_max // SEGMENTS)
+        self._lock = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._last = self._recover()
+
+    @property
+    def last_sequence(self) -> int:
+        """Of the newest entry; 0 if there has been none."""
+        return self._last
+
+    def append(self, payload: bytes) -> int:
+        """Keeps an entry and returns its sequence. Raises OSError."""
+        if len(payload) > ENTRY_BYTES_MAX:
+            raise ValueError(f"an entry of {len(payload)} bytes; at most {ENTRY_BYTES_MAX} are kept")
+        with self._lock:
+            sequence = self._last + 1
+            checked = struct.pack("<IQ", len(payload), sequence) + payload
+            with self._segment_for(sequence).open("ab", buffering=0) as file:
+                file.write(zlib.crc32(checked).to_bytes(4, "little") + checked)
+            self._last = sequence
+            return sequence
+
+    def read(self, after: int = 0) -> Iterator[tuple[int, bytes]]:
+        """The entries with a sequence above `after`, oldest first; what is damaged is left out."""
+        segments = self._segments()
+        following = [*(_first(segment) for segment in segments[1:]), None]
+        for segment, next_first in zip(segments, following, strict=True):
+            if next_first is None or next_first > after + 1:
+                yield from (
+                    (sequence, payload) for sequence, payload, _ in _entries(segment) if sequence > after
+                )
+
+    def _segments(self) -> list[Path]:
+        return sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX)
+
+    def _segment_for(self, sequence: int) -> Path:
+        segments = self._segments()
+        if segments and segments[-1].stat().st_size < self._segment_bytes_max:
+            return segments[-1]
+        for oldest in segments[: max(0, len(segments) - SEGMENTS + 1)]:
+            oldest.unlink()
+        return self._folder / f"{sequence:016x}{_SUFFIX}"
+
+    def _recover(self) -> int:
+        """Cuts a torn end off the newest segment; returns the newest sequence."""
+        segments = self._segments()
+        if not segments:
+            return 0
+        last, end = _first(segments[-1]) - 1, 0
+        for sequence, _, entry_end in _entries(segments[-1]):
+            last, end = sequence, entry_end
+        if end < segments[-1].stat().st_size:
+            with segments[-1].open("r+b") as file:
+                file.truncate(end)
+        return last
+
+
+def _first(segment: Path) -> int:
+    return int(segment.stem, 16)
+
+
+def _entries(segment: Path) -> Iterator[tuple[int, bytes, int]]:
+    """Sequence, payload and end offset of each whole entry, up to the first that is damaged."""
+    try:
+        data = segment.read_bytes()
+    except FileNotFoundError:
+        return  # dropped while it was being read
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        crc, length, sequence = _HEADER.unpack_from(data, offset)
+        end = offset + _HEADER.size + length
+        if length > ENTRY_BYTES_MAX or end > len(data) or zlib.crc32(data[offset + 4 : end]) != crc:
+            return
+        yield sequence, data[offset + _HEADER.size : end], end
+        offset = end

@@ -1,0 +1,57 @@
+"""The time a trust document's expiry is judged by: a clock that never runs backwards.
+
+Boards without a battery start in 1970, and whoever can set a board's clock back could keep an expired
+document alive (a freeze attack). So the latest time seen is kept on disk, at most an hour old, and no
+earlier time is believed. A clock that once ran ahead is repaired by the next trust document: accepting one
+sets the memory back to its signed time of issue, and the board's own clock counts again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+from edgewright_agent.store.files import FileSystem, write_durably
+
+REMEMBER_SECONDS = 3600.0
+YEAR_9999_SECONDS = 253_402_300_799
+
+
+class MonotoneClock:
+    """Seconds since 1970, never less than before. `path` None: forgets when the agent stops."""
+
+    def __init__(self, fs: FileSystem, path: Path | None, clock: Callable[[], float] = time.time) -> None:
+        self._fs = fs
+        self._path = path
+        self._clock = clock
+        self._written = _read(path)
+        self._seen = self._written
+
+    def now(self) -> datetime:
+        """The later of the system's time and the latest time seen."""
+        self._seen = min(max(self._seen, self._clock()), YEAR_9999_SECONDS)
+        if self._seen - self._written >= REMEMBER_SECONDS:
+            self._remember()
+        return datetime.fromtimestamp(self._seen, timezone.utc)
+
+    def reset(self, signed: datetime) -> None:
+        """Forgets what it saw before: a signed time is better."""
+        self._seen = max(signed.timestamp(), self._clock())
+        self._remember()
+
+    def _remember(self) -> None:
+        self._written = self._seen
+        if self._path is not None:
+            write_durably(self._fs, self._path, f"{self._seen:.0f}\n".encode())
+
+
+def _read(path: Path | None) -> float:
+    if path is None:
+        return 0.0
+    try:
+        seconds = int(path.read_bytes())
+    except (OSError, ValueError):
+        return 0.0  # none yet, or damaged: the system's clock and the next document's time remain
+    return float(seconds) if 0 <= seconds <= YEAR_9999_SECONDS else 0.0

@@ -1,0 +1,148 @@
+"""The trust this board holds: the newest document it was given, on disk, and what follows from it."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.errors import EdgewrightError, InputError, RefusedError
+from edgewright_agent.store.files import TEMPORARY_PREFIX, FileSystem, disk_errors, write_durably
+from edgewright_agent.trust import rules
+from edgewright_agent.trust.clock import MonotoneClock
+from edgewright_agent.trust.document import TrustDocument
+from edgewright_agent.trust.rules import Withdrawal
+
+DOCUMENTS_MAX = 64  # of one update
+
+
+class Trust:
+    """What `--trust` gave and every document accepted since, in `folder`. Thread-safe.
+
+    `folder` holds `<version>.json`, the document in force, and `clock`. The name says which version it must
+    be at least: a document that is damaged there never makes an older one count again. Nothing is then
+    staged or activated until a document of that version or a newer one arrives.
+    """
+
+    def __init__(
+        self,
+        base: TrustDocument | None,
+        folder: Path | None = None,
+        *,
+        fs: FileSystem | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._fs = fs or FileSystem()
+        self._folder = folder
+        self._mutex = threading.RLock()
+        self._base = base
+        self._floor = 0
+        self._damage = ""
+        self._document = base
+        if folder is not None:
+            with disk_errors(folder):
+                self._fs.make_folder(folder)
+            self._load(folder)
+        self._clock = MonotoneClock(self._fs, folder / "clock" if folder else None, clock)
+
+    @property
+    def document(self) -> TrustDocument | None:
+        """The document in force; None if the agent was given no keys."""
+        with self._mutex:
+            return self._document
+
+    def now(self) -> datetime:
+        """The time by which expiry is judged."""
+        with self._mutex:
+            return self._clock.now()
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be staged now, as a sentence; empty if it can."""
+        try:
+            self._usable()
+        except RefusedError as error:
+            return str(error)
+        return ""
+
+    def update(self, documents: Sequence[bytes]) -> TrustDocument:
+        """Takes up a chain of documents, oldest first; durable when it returns. Raises as `rules.follow`."""
+        if len(documents) > DOCUMENTS_MAX:
+            raise InputError(f"{len(documents)} trust documents came; at most {DOCUMENTS_MAX} in one call.")
+        with self._mutex:
+            if self._document is None:
+                message = "This board was given no keys to trust; start it with --trust."
+                raise RefusedError(message, Reason.REASON_KEY_UNTRUSTED)
+            document, envelope = rules.follow(self._document, documents)
+            if document.version < self._floor:
+                message = (
+                    f"Trust document {document.version} came; this board had {self._floor} before it was "
+                    "damaged, and needs that one or a newer one."
+                )
+                raise RefusedError(message, Reason.REASON_TRUST_STALE)
+            self._save(document, envelope)
+            self._document, self._damage, self._floor = document, "", document.version
+            self._clock.reset(document.issued)
+            return document
+
+    def check_release(self, manifest: bytes, envelope: bytes) -> None:
+        """May this be staged and activated? Raises as `rules.check_release`, and `TRUST_EXPIRED`."""
+        rules.check_release(self._usable(), manifest, envelope)
+
+    def withdrawn(self, digest: str, manifest: bytes, envelope: bytes) -> Withdrawal | None:
+        """As `rules.withdrawn`, over the document in force."""
+        document = self.document
+        return None if document is None else rules.withdrawn(document, digest, manifest, envelope)
+
+    def check_certificate(self, sha256: str) -> None:
+        """Raises RefusedError (`REVOKED`)."""
+        document = self.document
+        if document is not None:
+            rules.check_certificate(document, sha256)
+
+    def _usable(self) -> TrustDocument:
+        with self._mutex:
+            if self._damage:
+                raise RefusedError(self._damage, Reason.REASON_KEY_UNTRUSTED)
+            if self._document is None:
+                message = "Nobody is trusted here, so every release is refused; start the agent with --trust."
+                raise RefusedError(message, Reason.REASON_KEY_UNTRUSTED)
+            rules.check_fresh(self._document, self._clock.now())
+            return self._document
+
+    def _load(self, folder: Path) -> None:
+        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            self._fs.unlink(path)
+        stored = sorted((int(path.stem), path) for path in folder.glob("*.json") if path.stem.isdecimal())
+        if not stored or (self._base is not None and stored[-1][0] <= self._base.version):
+            return  # `--trust` gave a newer one
+        version, path = stored[-1]
+        try:
+            document = rules.read_signed(path.read_bytes())
+            if document.version != version:
+                raise InputError(f"it is version {document.version}")
+        except (EdgewrightError, OSError) as error:
+            self._floor = version
+            self._damage = (
+                f"The stored trust document {path} is damaged ({_plain(error)}), so nothing is staged or "
+                "activated. Send it again with `edgewright keys trust DIR HOST:PORT`."
+            )
+            return
+        self._document, self._floor = document, version
+
+    def _save(self, document: TrustDocument, envelope: bytes) -> None:
+        if self._folder is None:
+            return
+        path = self._folder / f"{document.version:08d}.json"
+        write_durably(self._fs, path, envelope)
+        for other in self._folder.glob("*.json"):
+            if other != path:
+                self._fs.unlink(other)
+
+
+def _plain(error: Exception) -> str:
+    return re.sub(r"\.$", "", str(error))

@@ -1,0 +1,136 @@
+"""What would make a configuration fit: each change alone, what it saves and what it is expected to cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from edgewright_agent.errors import InputError
+from edgewright_builder.fit.architecture import Architecture
+from edgewright_builder.fit.engines import engine_traits
+from edgewright_builder.fit.limits import largest_concurrency, largest_context, largest_depth
+from edgewright_builder.fit.memory import Calibration, Configuration
+from edgewright_builder.fit.plan import (
+    ACCURACY_LOSS_EMBEDDING_4_BITS,
+    DEPTH_FRACTION_MIN,
+    Plan,
+    Wishes,
+    expected_accuracy_loss,
+    make_plan,
+    plan_for,
+)
+
+CONTEXT_MIN_TOKENS = 256  # less is no use to anyone
+
+
+@dataclass(frozen=True)
+class Change:
+    """One way out."""
+
+    title: str
+    cost: str
+    saves_bytes: int  # of the predicted peak; 0 where the budget grows instead
+    expected_accuracy_loss: float  # more than now
+    fits: bool
+    plan: Plan
+
+
+def ranked_changes(plan: Plan, architecture: Architecture, calibration: Calibration) -> tuple[Change, ...]:
+    """Those that make it fit first, by what they cost; then the others, by what they save."""
+    single = list(_single(plan, architecture, calibration))
+    found = [_change(plan, architecture, calibration, *each) for each in single]
+    if not any(change.fits for change in found):
+        found += [
+            _change(plan, architecture, calibration, *each)
+            for each in _together(plan, architecture, calibration)
+        ]
+    return tuple(sorted((change for change in found if change.saves_bytes > 0), key=_rank))
+
+
+def _rank(change: Change) -> tuple[bool, float, int]:
+    return (not change.fits, round(change.expected_accuracy_loss, 6), -change.saves_bytes)
+
+
+def _change(
+    before: Plan,
+    architecture: Architecture,
+    calibration: Calibration,
+    title: str,
+    cost: str,
+    configuration: Configuration,
+) -> Change:
+    after = plan_for(architecture, configuration, before.budget_bytes, calibration)
+    return Change(
+        title=title,
+        cost=cost,
+        saves_bytes=before.memory.peak_bytes - after.memory.peak_bytes,
+        expected_accuracy_loss=after.expected_accuracy_loss - before.expected_accuracy_loss,
+        fits=after.fits(),
+        plan=after,
+    )
+
+
+def _single(
+    plan: Plan, architecture: Architecture, calibration: Calibration
+) -> Iterator[tuple[str, str, Configuration]]:
+    """(title, cost, configuration) of every change of one thing."""
+    m, traits = plan.configuration, engine_traits(plan.engine)
+    for bits in traits.embedding_bits:
+        if bits < m.embedding_bits:
+            yield (
+                f"embedding and head at {bits} bits",
+                _points(100 * ACCURACY_LOSS_EMBEDDING_4_BITS),
+                replace(m, embedding_bits=bits),
+            )
+    for bits in traits.kv_bits:
+        if bits < m.kv_bits:
+            yield f"KV cache at {bits} bits", "small, not measured here", replace(m, kv_bits=bits)
+    if (group_size := architecture.largest_group_size()) > m.group_size:
+        yield f"group size {group_size}", "about 0.1 points", replace(m, group_size=group_size)
+    if m.concurrency > 1 and (most := largest_concurrency(plan, architecture, calibration)) > 0:
+        title = f"{most} request{'s' * (most > 1)} at once"
+        yield title, f"others of {m.concurrency} wait", replace(m, concurrency=most)
+    if (tokens := _round_down(largest_context(plan, architecture, calibration))) >= CONTEXT_MIN_TOKENS:
+        yield f"context of {tokens} tokens", "shorter prompts and answers", replace(m, context_tokens=tokens)
+    shallowest = max(1, round(architecture.layers * DEPTH_FRACTION_MIN))
+    layers = max(shallowest, largest_depth(plan, architecture, calibration))
+    pruned = replace(m, layers=layers)
+    yield (
+        f"{layers} of {architecture.layers} layers",
+        _points(100 * _loss(plan, architecture, pruned)),
+        pruned,
+    )
+
+
+def _together(
+    plan: Plan, architecture: Architecture, calibration: Calibration
+) -> Iterator[tuple[str, str, Configuration]]:
+    """Where no single change is enough: fewer bits with a shorter context, and what `plan` would make."""
+    m = plan.configuration
+    bits = min(engine_traits(plan.engine).embedding_bits)
+    small = plan_for(architecture, replace(m, embedding_bits=bits), plan.budget_bytes, calibration)
+    tokens = _round_down(largest_context(small, architecture, calibration))
+    if CONTEXT_MIN_TOKENS <= tokens < m.context_tokens:
+        title = f"embedding and head at {bits} bits, context of {tokens} tokens"
+        cost = f"{_points(100 * ACCURACY_LOSS_EMBEDDING_4_BITS)}, shorter prompts and answers"
+        yield title, cost, replace(m, embedding_bits=bits, context_tokens=tokens)
+    try:
+        wishes = Wishes(m.context_tokens, m.concurrency)
+        best = make_plan(architecture, wishes, plan.budget_bytes, calibration).configuration
+    except InputError:
+        return
+    title = f"{best.layers} of {architecture.layers} layers, embedding and head at {best.embedding_bits} bits"
+    yield title, _points(100 * _loss(plan, architecture, best)), best
+
+
+def _loss(plan: Plan, architecture: Architecture, configuration: Configuration) -> float:
+    return expected_accuracy_loss(architecture, configuration) - plan.expected_accuracy_loss
+
+
+def _points(points: float) -> str:
+    return f"about {points:.0f} point{'s' * (round(points) != 1)} of accuracy before distillation"
+
+
+def _round_down(tokens: int) -> int:
+    """To a length people write: a multiple of 256."""
+    return tokens // 256 * 256

@@ -1,0 +1,143 @@
+"""Will this model fit that board? The answer with everything it rests on; nothing is fetched, nothing is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from edgewright_builder.fit.calibrate import calibration_for
+from edgewright_builder.fit.changes import Change, ranked_changes
+from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits, why_not_served
+from edgewright_builder.fit.limits import largest_concurrency, largest_context
+from edgewright_builder.fit.memory import Calibration, Configuration
+from edgewright_builder.fit.model_facts import ModelFacts
+from edgewright_builder.fit.plan import Plan, Wishes, check_wishes, plan_for
+from edgewright_builder.fit.provenance import caveats
+from edgewright_builder.fit.speed import Speed, predict_speed
+from edgewright_profiles import DeviceProfile
+
+DEFAULT_CONTEXT_TOKENS = 2048  # a recipe's default
+
+
+class Verdict(Enum):
+    """The answer, with the exit code that says it to a shell."""
+
+    FITS = "fits"
+    UNCERTAIN = "may not fit"  # the prediction does, its upper end does not
+    DOES_NOT_FIT = "does not fit"
+    NOT_SERVED = "can't be served"  # memory is not the reason
+
+    @property
+    def exit_code(self) -> int:
+        """0 for yes, 1 for anything less."""
+        return 0 if self is Verdict.FITS else 1
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked."""
+
+    model: ModelFacts
+    profile: DeviceProfile
+    budget_bytes: int
+    context_tokens: int
+    concurrency: int
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class Check:
+    """The answer."""
+
+    question: Question
+    verdict: Verdict
+    why_not_served: str | None
+    plan: Plan  # whole depth, the engine's best bits
+    largest_context_tokens: int
+    largest_concurrency: int
+    changes: tuple[Change, ...]  # none where it fits
+    speed: Speed
+    caveats: tuple[str, ...]  # where the prediction leaves what was measured
+
+    @property
+    def spare_bytes(self) -> int:
+        """Budget less the upper end of the prediction; negative where it does not fit."""
+        return self.plan.budget_bytes - self.plan.peak_bound_bytes
+
+
+def make_question(
+    model: ModelFacts,
+    profile: DeviceProfile,
+    *,
+    budget_bytes: int | None = None,
+    context_tokens: int | None = None,
+    concurrency: int = 1,
+    engine: str | None = None,
+) -> Question:
+    """A question with its defaults filled in. Raises InputError for one that makes no sense."""
+    kind = engine or DEFAULT_ENGINE
+    engine_traits(kind)
+    if context_tokens is None:
+        context_tokens = min(DEFAULT_CONTEXT_TOKENS, model.architecture.max_context_tokens)
+    check_wishes(model.architecture, Wishes(context_tokens, concurrency))
+    return Question(
+        model=model,
+        profile=profile,
+        budget_bytes=profile.budget_bytes() if budget_bytes is None else budget_bytes,
+        context_tokens=context_tokens,
+        concurrency=concurrency,
+        calibration=calibration_for(kind, profile.id),
+    )
+
+
+def check(question: Question) -> Check:
+    """The answer to one question."""
+    architecture, calibration = question.model.architecture, question.calibration
+    plan = plan_for(architecture, asked_configuration(question), question.budget_bytes, calibration)
+    refusal = why_not(question)
+    bandwidth = question.profile.bandwidth_bytes_per_second()
+    return Check(
+        question=question,
+        verdict=_verdict(plan, refusal),
+        why_not_served=refusal,
+        plan=plan,
+        largest_context_tokens=largest_context(plan, architecture, calibration),
+        largest_concurrency=largest_concurrency(plan, architecture, calibration),
+        changes=() if plan.fits() or refusal else ranked_changes(plan, architecture, calibration),
+        speed=predict_speed(
+            plan.memory, question.concurrency, question.profile.default_power_mode, bandwidth,
+            engine_traits(plan.engine).processor,
+        ),
+        caveats=caveats(calibration, architecture, plan.configuration, question.profile.id),
+    )  # fmt: skip
+
+
+def asked_configuration(question: Question) -> Configuration:
+    """What `build` would start from: every layer, the largest group, the engine's best bits."""
+    traits, architecture = engine_traits(question.calibration.engine), question.model.architecture
+    return Configuration(
+        layers=architecture.layers,
+        weight_bits=traits.weight_bits,
+        group_size=architecture.largest_group_size(),
+        embedding_bits=traits.embedding_bits[0],
+        context_tokens=question.context_tokens,
+        concurrency=question.concurrency,
+        kv_bits=traits.kv_bits[0],
+    )
+
+
+def why_not(question: Question) -> str | None:
+    """Why this engine can't serve this model on this board, memory aside; None if it can."""
+    traits = engine_traits(question.calibration.engine)
+    support = question.profile.engine(traits.kind)
+    if support is not None and not support.supported.value:
+        return f"{traits.kind} does not run on {question.profile.name}: {support.detail}"
+    return why_not_served(traits, question.model.architecture)
+
+
+def _verdict(plan: Plan, refusal: str | None) -> Verdict:
+    if refusal is not None:
+        return Verdict.NOT_SERVED
+    if plan.fits():
+        return Verdict.FITS
+    return Verdict.UNCERTAIN if plan.memory.peak_bytes <= plan.budget_bytes else Verdict.DOES_NOT_FIT

@@ -1,0 +1,210 @@
+"""Answers of `check` and `plan` as people read them: on a terminal, in a pipe, in a README."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from edgewright_agent.sizes import format_bytes
+from edgewright_builder.fit.check import Check, Verdict
+from edgewright_builder.fit.matrix import LEGEND, Cell, board_label
+from edgewright_builder.fit.memory import Memory, TensorClass
+from edgewright_builder.fit.plan import Plan, Search
+
+BAR_CELLS = 48
+COLOURS = {"linear": "cyan", "embedding": "blue", "head": "blue", "norm": "blue", "KV cache": "magenta",
+           "activations": "yellow", "logits": "yellow", "second copies": "red", "runtime": "white"}  # fmt: skip
+CHANGES_MAX = 6
+MODEL_CELLS, BOARD_CELLS = 26, 9  # widths of the matrix's columns
+
+
+def print_check(console: Console, answer: Check) -> None:
+    """Verdict, breakdown, what is the most that fits, what would make it fit, speed, settings."""
+    question, plan = answer.question, answer.plan
+    console.print(_verdict(answer))
+    console.print(f"  rests on {plan.calibrated_on}", style="dim", soft_wrap=True)
+    for sentence in answer.caveats:
+        console.print(f"  {sentence}", style="yellow", markup=False, soft_wrap=True)
+    if answer.verdict is Verdict.NOT_SERVED:
+        return
+    console.print(_breakdown(plan))
+    console.print(_bar(plan))
+    console.print(
+        f"Largest context: {answer.largest_context_tokens:,} tokens at {question.concurrency} at once. "
+        f"Most at once: {answer.largest_concurrency} with {question.context_tokens:,} tokens each.",
+        soft_wrap=True,
+    )
+    if answer.changes:
+        console.print(_changes(answer))
+    speed = answer.speed
+    console.print(
+        f"Predicted TPOT: {1e3 * speed.tpot_seconds_min:.1f} to {1e3 * speed.tpot_seconds_max:.1f} ms "
+        f"({1 / speed.tpot_seconds_max:.1f} to {1 / speed.tpot_seconds_min:.1f} tokens/s), from "
+        f"{speed.bandwidth_bytes_per_second / 1e9:.1f} GB/s at {speed.power_mode}.",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+    console.print(f"Settings: {settings(plan)}", markup=False, soft_wrap=True)
+
+
+def settings(plan: Plan) -> str:
+    """The recipe's keys that build this configuration."""
+    m = plan.configuration
+    return (
+        f"serving.context_tokens: {m.context_tokens}, quantize.group_size: {m.group_size}, "
+        f"quantize.embedding_bits: {m.embedding_bits}, student.depth: {m.layers} (engine {plan.engine})"
+    )
+
+
+def print_search(console: Console, search: Search) -> None:
+    """The Pareto front, the chosen plan marked."""
+    columns = ("", "layers", "emb.", "group", "KV", "context", "at once", "loss", "peak", "spare")
+    table = Table(*columns, header_style="bold cyan", padding=(0, 1, 0, 0), box=None)
+    for plan in search.front:
+        table.add_row(*_front_row(plan, chosen=plan == search.chosen))
+    console.print(table)
+    console.print(
+        f"{search.fitting} of {search.candidates} configurations fit; {len(search.front)} are beaten by no other. "
+        "Loss: expected accuracy points before distillation.",
+        style="dim", soft_wrap=True,
+    )  # fmt: skip
+    console.print(f"Chosen: {settings(search.chosen)}", markup=False, soft_wrap=True)
+
+
+def print_matrix(console: Console, rows: Sequence[Sequence[Cell]]) -> None:
+    """Models down, boards across: in as many tables as the width asks for, or as Markdown in a pipe."""
+    if not console.is_terminal:
+        console.print(matrix_markdown(rows), markup=False, soft_wrap=True)
+        return
+    boards = max(1, (console.width - MODEL_CELLS) // BOARD_CELLS)
+    for first in range(0, len(rows[0]), boards):
+        console.print(_matrix_table([row[first : first + boards] for row in rows]))
+    for line in LEGEND:
+        console.print(line, style="dim", markup=False)
+
+
+def _matrix_table(rows: Sequence[Sequence[Cell]]) -> Table:
+    table = Table(header_style="bold cyan", padding=(0, 1), show_lines=False)
+    table.add_column("model", no_wrap=True)
+    for cell in rows[0]:
+        table.add_column(board_label(cell.board), justify="right")
+    for row in rows:
+        table.add_row(row[0].model, *(_coloured(cell) for cell in row))
+    return table
+
+
+def matrix_markdown(rows: Sequence[Sequence[Cell]]) -> str:
+    """The matrix for a README."""
+    lines = [
+        "| model | " + " | ".join(board_label(cell.board) for cell in rows[0]) + " |",
+        "|---|" + "--:|" * len(rows[0]),
+        *(f"| {row[0].model} | " + " | ".join(cell.text for cell in row) + " |" for row in rows),
+        "",
+        *LEGEND,
+    ]
+    return "\n".join(lines)
+
+
+def breakdown(memory: Memory) -> list[tuple[str, int, str]]:
+    """(name, bytes, detail) of every part of the predicted peak, largest classes of tensors first."""
+    tied = " (tied with the head)" if memory.tied else ""
+    rows = [
+        (
+            tensor.name,
+            tensor.stored_bytes,
+            _weights(tensor) + (tied if tensor.name == "embedding" else ""),
+        )
+        for tensor in memory.tensors
+    ]
+    return [
+        *rows,
+        ("KV cache", memory.kv_cache_bytes, "grouped heads and sliding windows counted"),
+        ("activations", memory.layer_activation_bytes, "the widest layer of one slice of the prompt"),
+        ("logits", memory.logits_bytes, "of that slice"),
+        ("second copies", memory.second_copies_bytes, "weights the engine repacks and keeps"),
+        ("runtime", memory.runtime_bytes, "interpreter, libraries, tokenizer, allocator"),
+    ]
+
+
+def _weights(tensor: TensorClass) -> str:
+    extras = [("scales", tensor.scales_bytes), ("zeros", tensor.zeros_bytes)]
+    told = "".join(f" + {name} {format_bytes(size_bytes)}" for name, size_bytes in extras if size_bytes)
+    return f"{tensor.parameters / 1e6:,.1f} M weights, {format_bytes(tensor.codes_bytes)}{told}"
+
+
+def _verdict(answer: Check) -> Text:
+    question, plan = answer.question, answer.plan
+    what = f"{question.model.name} on {question.profile.name}: "
+    if answer.verdict is Verdict.NOT_SERVED:
+        return Text.assemble(
+            (what, "bold"), (f"{answer.verdict.value}", "bold red"), f": {answer.why_not_served}"
+        )
+    spare = answer.spare_bytes
+    peak = (
+        f"{format_bytes(plan.memory.peak_bytes)} ± {format_bytes(plan.error_bytes)} of "
+        f"{format_bytes(plan.budget_bytes)}"
+    )
+    room = (
+        f"{format_bytes(spare)} to spare"
+        if spare >= 0
+        else f"{format_bytes(-spare)} too much at its upper end"
+    )
+    colour = {Verdict.FITS: "green", Verdict.UNCERTAIN: "yellow"}.get(answer.verdict, "red")
+    return Text.assemble((what, "bold"), (answer.verdict.value, f"bold {colour}"), f", {room} ({peak})")
+
+
+def _breakdown(plan: Plan) -> Table:
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("")
+    table.add_column("memory", justify="right", no_wrap=True)
+    table.add_column("of the peak", justify="right")
+    table.add_column("")
+    peak = plan.memory.peak_bytes
+    for name, size_bytes, detail in breakdown(plan.memory):
+        if size_bytes:
+            table.add_row(name, format_bytes(size_bytes), f"{size_bytes / peak:.0%}", Text(detail, "dim"))
+    steady, load = format_bytes(plan.memory.steady_bytes), format_bytes(plan.memory.load_peak_bytes)
+    table.add_row(Text("peak", "bold"), format_bytes(peak), "", f"steady {steady}, while loading {load}")
+    return table
+
+
+def _bar(plan: Plan) -> Text:
+    """The parts against the budget; `|` is where the budget ends."""
+    whole = max(plan.budget_bytes, plan.peak_bound_bytes)
+    text, drawn, total = Text("  "), 0, 0
+    for name, size_bytes, _ in breakdown(plan.memory):
+        total += size_bytes
+        cells = round(total / whole * BAR_CELLS) - drawn
+        text.append("█" * cells, COLOURS[name])
+        drawn += cells
+    text.append("░" * (BAR_CELLS - drawn), "dim")
+    budget_at = 2 + round(plan.budget_bytes / whole * BAR_CELLS)
+    return text[:budget_at] + Text("|", "bold") + text[budget_at:]
+
+
+def _changes(answer: Check) -> Table:
+    table = Table("what would help", "saves", "costs", "then", header_style="bold cyan")
+    for change in answer.changes[:CHANGES_MAX]:
+        then = Text("fits", "green") if change.fits else Text("still does not fit", "red")
+        table.add_row(escape(change.title), format_bytes(change.saves_bytes), change.cost, then)
+    return table
+
+
+def _front_row(plan: Plan, *, chosen: bool) -> tuple[str, ...]:
+    m = plan.configuration
+    return (
+        "→" if chosen else "", f"{m.layers}/{plan.layers_full}", f"{m.embedding_bits} bit",
+        str(m.group_size), f"{m.kv_bits} bit", str(m.context_tokens), str(m.concurrency),
+        f"{100 * plan.expected_accuracy_loss:.1f}", format_bytes(plan.memory.peak_bytes),
+        format_bytes(plan.budget_bytes - plan.peak_bound_bytes),
+    )  # fmt: skip
+
+
+def _coloured(cell: Cell) -> Text:
+    colour = (
+        "dim" if not cell.served else "green" if cell.context_tokens else "yellow" if cell.layers else "red"
+    )
+    return Text(cell.text, colour)

@@ -1,0 +1,96 @@
+"""Families of decoders: what their `config.json` leaves unsaid and their weights follow from.
+
+Source of every entry: the configuration and modeling file of that model type in transformers 5 (`models/TYPE/`);
+a test builds each on the meta device and compares the number of parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+# Which layers see only a window: by `use_sliding_window` and `max_window_layers`, all, or all but each nth.
+Windows = Literal["never", "asked", "all", "pattern"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one model type differs from Llama."""
+
+    norms_per_layer: int = 2
+    query_key_norm: Literal["none", "head", "projection"] = "none"  # over a head, or over all heads at once
+    query_key_value_bias: bool = False  # always there, whatever `attention_bias` says
+    tied_by_default: bool = False
+    head_dim: int | None = None  # where config.json names none; None: hidden size / heads
+    windows: Windows = "never"
+    full_attention_every: int = 1  # with `pattern`: each nth layer sees everything
+    default_window: int | None = None
+    defaults: Mapping[str, int] = field(default_factory=dict)  # what config.json may leave out
+
+
+_GEMMA_3 = Family(
+    norms_per_layer=4, query_key_norm="head", tied_by_default=True, head_dim=256, windows="pattern",
+    full_attention_every=6, default_window=4096,
+    defaults={
+        "vocab_size": 262_208, "num_attention_heads": 8, "num_key_value_heads": 4,
+        "max_position_embeddings": 131_072,
+    },
+)  # fmt: skip
+
+FAMILIES: Mapping[str, Family] = {
+    "llama": Family(),
+    "mistral": Family(windows="all"),
+    "qwen2": Family(query_key_value_bias=True, windows="asked"),
+    "qwen3": Family(query_key_norm="head", head_dim=128, windows="asked"),
+    "smollm3": Family(tied_by_default=True),
+    "gemma": Family(tied_by_default=True, head_dim=256),
+    "gemma2": Family(
+        norms_per_layer=4, tied_by_default=True, head_dim=256, windows="pattern", full_attention_every=2,
+        default_window=4096,
+    ),
+    "gemma3_text": _GEMMA_3,
+    "gemma3": _GEMMA_3,  # text and images; only the text decoder, under `text_config`, is deployed
+    "phi3": Family(windows="all"),
+    "olmo2": Family(query_key_norm="projection"),
+    "olmo3": Family(
+        query_key_norm="projection", windows="pattern", full_attention_every=4, default_window=4096
+    ),
+    "granite": Family(),
+}  # fmt: skip
+
+_EXPERTS = "it is a mixture of experts, and which experts a board must hold is not modelled"
+_RECURRENT = "it mixes attention with recurrent layers, whose state is not modelled"
+UNSUPPORTED: Mapping[str, str] = {
+    "mixtral": _EXPERTS, "qwen2_moe": _EXPERTS, "qwen3_moe": _EXPERTS, "olmoe": _EXPERTS, "phimoe": _EXPERTS,
+    "gpt_oss": _EXPERTS, "granitemoe": _EXPERTS, "llama4": _EXPERTS, "llama4_text": _EXPERTS,
+    "deepseek_v2": _EXPERTS, "deepseek_v3": _EXPERTS, "lfm2_moe": _EXPERTS,
+    "mamba": _RECURRENT, "mamba2": _RECURRENT, "lfm2": _RECURRENT, "qwen3_next": _RECURRENT,
+    "qwen3_5": _RECURRENT, "qwen3_5_text": _RECURRENT, "granitemoehybrid": _RECURRENT, "falcon_h1": _RECURRENT,
+    "gemma3n": "its layers share caches and per-layer embeddings, which are not modelled",
+    "t5": "it is an encoder and a decoder, not a decoder alone",
+    "bert": "it is an encoder, which generates nothing",
+}  # fmt: skip
+
+
+def windowed_layers(family: Family, config: Mapping[str, Any], layers: int) -> int:
+    """How many layers see only `sliding_window` tokens."""
+    types = config.get("layer_types")
+    if isinstance(types, list):
+        return sum(kind == "sliding_attention" for kind in types)
+    if family.windows == "never" or window_of(family, config) is None:
+        return 0
+    if family.windows == "asked":
+        return max(0, layers - int(config.get("max_window_layers") or 28))
+    if family.windows == "pattern":
+        every = int(config.get("sliding_window_pattern") or family.full_attention_every)
+        return layers - layers // every
+    return layers
+
+
+def window_of(family: Family, config: Mapping[str, Any]) -> int | None:
+    """Tokens a windowed layer sees; None where no layer is windowed."""
+    if family.windows == "asked" and not config.get("use_sliding_window"):
+        return None
+    window = config.get("sliding_window", family.default_window)
+    return None if window is None else int(window)

@@ -1,0 +1,43 @@
+"""The most of something that still fits: context, concurrency, depth. Memory grows with each, so halving finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from edgewright_builder.fit.architecture import Architecture
+from edgewright_builder.fit.memory import Calibration
+from edgewright_builder.fit.plan import Plan, plan_for
+
+CONCURRENCY_LIMIT = 1024  # more than any board serves
+
+
+def largest(fits: Callable[[int], bool], most: int) -> int:
+    """The largest of 1 … `most` that fits, 0 if none does; `fits` holds up to some number and not beyond."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def largest_context(plan: Plan, architecture: Architecture, calibration: Calibration) -> int:
+    """Tokens, up to the model's maximum; 0 where even one is too many."""
+    return largest(
+        lambda n: _with(plan, architecture, calibration, context_tokens=n), architecture.max_context_tokens
+    )
+
+
+def largest_concurrency(plan: Plan, architecture: Architecture, calibration: Calibration) -> int:
+    """Requests at once, each with the whole context; 0 where even one is too many."""
+    return largest(lambda n: _with(plan, architecture, calibration, concurrency=n), CONCURRENCY_LIMIT)
+
+
+def largest_depth(plan: Plan, architecture: Architecture, calibration: Calibration) -> int:
+    """Layers; 0 where even one is too many."""
+    return largest(lambda n: _with(plan, architecture, calibration, layers=n), architecture.layers)
+
+
+def _with(plan: Plan, architecture: Architecture, calibration: Calibration, **change: int) -> bool:
+    configuration = replace(plan.configuration, **change)
+    return plan_for(architecture, configuration, plan.budget_bytes, calibration).fits()

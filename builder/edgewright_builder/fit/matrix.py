@@ -1,0 +1,84 @@
+"""Every built-in model on every board: what fits, at which context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from edgewright_builder.fit.check import DEFAULT_CONTEXT_TOKENS, asked_configuration, make_question, why_not
+from edgewright_builder.fit.limits import largest_context, largest_depth
+from edgewright_builder.fit.model_facts import ModelFacts
+from edgewright_builder.fit.plan import DEPTH_FRACTION_MIN, plan_for
+from edgewright_profiles import DeviceProfile
+
+LEGEND = (
+    "32k: the longest context that fits, one request, whole depth, 4-bit weights; 32k*: with a 4-bit embedding",
+    "-25%: fits without that share of its layers; –: does not fit; ×: the engine does not run there or not this model",
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one board."""
+
+    model: str
+    board: str
+    served: bool
+    context_tokens: int  # the longest that fits at whole depth; 0 where less than wanted
+    embedding_bits: int
+    layers: int  # most that fit at the wanted context; 0 where half of them are too many
+    layers_full: int
+
+    @property
+    def text(self) -> str:
+        """As the matrix shows it (see `LEGEND`)."""
+        if not self.served:
+            return "×"
+        if self.context_tokens:
+            return short_tokens(self.context_tokens) + ("*" if self.embedding_bits == 4 else "")
+        if self.layers:
+            return f"-{100 * (self.layers_full - self.layers) / self.layers_full:.0f}%"
+        return "–"
+
+
+def make_matrix(
+    models: Sequence[ModelFacts],
+    boards: Sequence[DeviceProfile],
+    *,
+    context_tokens: int = DEFAULT_CONTEXT_TOKENS,
+    engine: str | None = None,
+) -> list[list[Cell]]:
+    """One row a model, one cell a board. Raises InputError for an engine nothing is known of."""
+    return [[_cell(model, board, context_tokens, engine) for board in boards] for model in models]
+
+
+def short_tokens(tokens: int) -> str:
+    """131072 → 128k; 2560 → 2.5k."""
+    return f"{tokens / 1024:.1f}".removesuffix(".0") + "k" if tokens < 10 * 1024 else f"{tokens // 1024}k"
+
+
+def board_label(profile_id: str) -> str:
+    """A short name of a few words: jetson-orin-nano-8gb → Orin Nano 8GB."""
+    words = (word for word in profile_id.split("-") if word not in ("jetson", "raspberry", "mini", "pc"))
+    return " ".join(
+        word.upper() if word in ("nx", "agx") or any(map(str.isdigit, word)) else word.title()
+        for word in words
+    )
+
+
+def _cell(model: ModelFacts, board: DeviceProfile, context_tokens: int, engine: str | None) -> Cell:
+    architecture = model.architecture
+    wanted = min(context_tokens, architecture.max_context_tokens)
+    question = make_question(model, board, context_tokens=wanted, engine=engine)
+    cell = Cell(model.name, board.id, True, 0, 8, 0, architecture.layers)
+    if why_not(question) is not None:
+        return replace(cell, served=False)
+    calibration = question.calibration
+    for bits in (8, 4):
+        configuration = replace(asked_configuration(question), embedding_bits=bits)
+        plan = plan_for(architecture, configuration, question.budget_bytes, calibration)
+        if (longest := largest_context(plan, architecture, calibration)) >= wanted:
+            return replace(cell, context_tokens=longest, embedding_bits=bits, layers=architecture.layers)
+    layers = largest_depth(plan, architecture, calibration)
+    enough = layers >= max(1, round(DEPTH_FRACTION_MIN * architecture.layers))
+    return replace(cell, embedding_bits=4, layers=layers if enough else 0)

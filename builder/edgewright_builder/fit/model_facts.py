@@ -1,0 +1,143 @@
+"""The facts of the model a user names: a built-in one, a folder, a config.json, a GGUF file, or a hub id.
+
+Nothing here reads weights, and only a hub id that is neither built in nor in the local cache needs a network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgewright_agent.errors import InputError, OutsideError
+from edgewright_builder.fit.architecture import Architecture, architecture_from_config
+from edgewright_builder.fit.catalogue import BuiltinModel, find_builtin, nearest_names
+from edgewright_builder.fit.gguf_header import config_from_gguf, read_gguf_header
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model and where its facts are from."""
+
+    name: str
+    architecture: Architecture
+    source: str
+
+
+def find_model(text: str) -> ModelFacts:
+    """What `text` names. Raises InputError for what is no model, OutsideError where the hub can't be asked."""
+    path = Path(text).expanduser()
+    if path.exists():
+        return _from_path(path)
+    if (model := find_builtin(text)) is not None:
+        return from_builtin(model)
+    if path.suffix in {".gguf", ".json"} or text.startswith((".", "/", "~")) or text.count("/") != 1:
+        raise InputError(_unknown(text))
+    config = _cached_config(text) or _fetched_config(text)
+    return _from_file(config, text, f"config.json of huggingface.co/{text}")
+
+
+def from_builtin(model: BuiltinModel) -> ModelFacts:
+    """The facts of a row of the table."""
+    return ModelFacts(model.name, architecture_from_config(model.config), model.source)
+
+
+def _from_path(path: Path) -> ModelFacts:
+    if path.is_dir():
+        if (path / "config.json").is_file():
+            return _from_file(path / "config.json", path.resolve().name, str(path / "config.json"))
+        files = sorted(path.glob("*.gguf"))
+        if len(files) == 1:
+            return _from_gguf(files[0])
+        raise InputError(
+            f"{path} holds neither a config.json nor one GGUF file, so it is not a model folder."
+        )
+    if path.suffix == ".gguf":
+        return _from_gguf(path)
+    return _from_file(path, path.resolve().parent.name, str(path))
+
+
+def _from_file(path: Path, name: str, source: str) -> ModelFacts:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}.") from None
+    except ValueError:
+        raise InputError(f"{path} is not readable as JSON; a model's config.json is expected.") from None
+    if not isinstance(config, Mapping):
+        raise InputError(f"{path} holds {type(config).__name__}, not the keys and values of a config.json.")
+    return ModelFacts(name, architecture_from_config(config), source)
+
+
+def _from_gguf(path: Path) -> ModelFacts:
+    header = read_gguf_header(path)
+    architecture = architecture_from_config(config_from_gguf(header, path))
+    held = sum(_elements(shape) for name, shape in header.tensors.items() if not name.startswith("rope_"))
+    if held != architecture.parameters:
+        raise InputError(
+            f"{path} is contradictory: its tensors hold {held} parameters, its metadata describes "
+            f"{architecture.parameters}."
+        )
+    return ModelFacts(path.stem, architecture, f"header of {path}")
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    elements = 1
+    for dimension in shape:
+        elements *= dimension
+    return elements
+
+
+def hub_cache() -> Path:
+    """Where the hub's client keeps what it has fetched (huggingface_hub's own rules)."""
+    if cache := os.environ.get("HF_HUB_CACHE"):
+        return Path(cache).expanduser()
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return Path(home).expanduser() / "hub"
+
+
+def _cached_config(hub_id: str) -> Path | None:
+    """The config.json of the newest snapshot in the local cache."""
+    folder = hub_cache() / f"models--{hub_id.replace('/', '--')}" / "snapshots"
+    found = sorted(folder.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
+    return found[-1] if found else None
+
+
+def _fetched_config(hub_id: str) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    except ModuleNotFoundError:
+        raise InputError(_unknown(hub_id)) from None
+    try:
+        return Path(hf_hub_download(hub_id, "config.json"))
+    except GatedRepoError:
+        raise OutsideError(
+            f"{hub_id} is gated: accept its licence on the hub and log in with `hf auth login`."
+        ) from None
+    except RepositoryNotFoundError:
+        raise InputError(_unknown(hub_id)) from None
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise OutsideError(
+            f"{hub_id} is not built in{_suggestion(hub_id)}, and the hub could not be asked for its config.json "
+            f"({type(error).__name__}); check the network or give a config.json."
+        ) from None
+
+
+def _suggestion(text: str) -> str:
+    near: list[Any] = nearest_names(text)
+    return f" (nearest: {', '.join(near)})" if near else ""
+
+
+def _unknown(text: str) -> str:
+    near = nearest_names(text)
+    hint = (
+        f"Did you mean {' or '.join(near)}?" if near else "`edgewright check --list` shows the built-in ones."
+    )
+    return (
+        f"There is no model {text!r}: give a built-in name, a hub id OWNER/NAME, a folder, a config.json or a "
+        f".gguf file. {hint}"
+    )

@@ -1,0 +1,258 @@
+"""The trust documents of a credentials folder: trust-1.json, trust-2.json, …; the newest counts.
+
+Each is signed by the root keys of the one before and by its own, so a board that missed some takes them all
+up in order. The first is signed by the release key too: boards started with `--trust release.pub` follow it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from pydantic import ValidationError
+
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.dsse import encode_envelope, key_id, pae
+from edgewright_agent.errors import EdgewrightError, InputError, RefusedError
+from edgewright_agent.manifest import manifest_digest
+from edgewright_agent.trust import TRUST_PAYLOAD_TYPE, Revocation, SignerSet, TrustDocument, load_public_key
+from edgewright_agent.trust.rules import read_signed
+from edgewright_builder import key_files
+
+
+def sign_trust(document: TrustDocument, signing_keys: Sequence[Ed25519PrivateKey]) -> bytes:
+    """The document in its envelope; the same document and keys give the same bytes."""
+    payload = document.to_bytes()
+    message = pae(TRUST_PAYLOAD_TYPE, payload)
+    signatures = {key_id(key.public_key()): key.sign(message) for key in signing_keys}
+    return encode_envelope(payload, signatures, TRUST_PAYLOAD_TYPE)
+
+
+def first_document(root_key: Ed25519PrivateKey, release_key: Ed25519PrivateKey) -> bytes:
+    """Version 1: this root key, this release key, no revocation, no expiry."""
+    document = TrustDocument(
+        version=1,
+        issued=_now(),
+        root=SignerSet.of((root_key.public_key(),)),
+        release=SignerSet.of((release_key.public_key(),)),
+    )
+    return sign_trust(document, [root_key, release_key])
+
+
+def documents(folder: Path) -> list[bytes]:
+    """The chain, oldest first; empty if the folder has none."""
+    try:
+        return [path.read_bytes() for _, path in sorted(_paths(folder).items())]
+    except OSError as error:
+        raise InputError(f"{error.filename} can't be read ({error.strerror}).") from None
+
+
+def newest(folder: Path) -> TrustDocument:
+    """The document that counts; raises InputError if there is none or it was altered."""
+    paths = _paths(folder)
+    if not paths:
+        raise InputError(f"{folder} holds no trust document; `edgewright keys create` makes trust-1.json.")
+    path = paths[max(paths)]
+    try:
+        return read_signed(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}).") from None
+    except EdgewrightError as error:
+        raise InputError(f"{path} is damaged: {error}") from None
+
+
+def has_several_keys(folder: Path) -> bool:
+    """Whether a key besides `release.key` may sign, as after a rotation: then only a board can judge."""
+    return bool(_paths(folder)) and len(newest(folder).release_keys()) > 1
+
+
+def change(folder: Path, root_keys: Sequence[Path], **fields: Any) -> Path:
+    """Writes the next document: the newest with these fields, signed by the root keys given.
+
+    `root_keys` are files; none means `root.key` of the folder. Raises RefusedError if they are not enough, or
+    if too few release keys would be left, InputError for a wrong file or field.
+    """
+    begin(folder)
+    current = newest(folder)
+    signing = _signing_keys(folder, root_keys)
+    try:
+        following = TrustDocument.model_validate(
+            {**current.model_dump(), "version": current.version + 1, "issued": _now(), **fields}
+        )
+    except ValidationError as error:
+        why = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise RefusedError(f"The trust document can't be changed so: {why}.") from None
+    _require_signers(current.root, signing, f"of version {current.version}")
+    _require_signers(following.root, signing, f"of version {following.version}")
+    path = folder / f"trust-{following.version}.json"
+    key_files.write_new(path, sign_trust(following, signing))
+    return path
+
+
+def begin(folder: Path) -> None:
+    """Gives a folder of an earlier version, which has a release key only, its root key and first document."""
+    if _paths(folder) or not (folder / "release.key").is_file():
+        return
+    root_key, release_key = Ed25519PrivateKey.generate(), key_files.load_signing_key(folder / "release.key")
+    key_files.write_new(folder / "root.key", key_files.private_pem(root_key))
+    key_files.write_new(folder / "root.pub", key_files.public_pem(root_key))
+    key_files.write_new(folder / "trust-1.json", first_document(root_key, release_key))
+
+
+def rotate_release_key(folder: Path, root_keys: Sequence[Path]) -> tuple[str, Path]:
+    """A new release key beside the old one, which stays trusted until it is revoked.
+
+    Returns the old key's id and the new document. The old key is kept as `release-<id>.key`.
+    """
+    begin(folder)
+    old = key_files.load_signing_key(folder / "release.key")
+    new = Ed25519PrivateKey.generate()
+    release = newest(folder).release
+    wanted = (*release.keys, new.public_key().public_bytes_raw().hex())
+    saved = _save_pair(folder, new, "release")  # before the document: a key that is trusted must not be lost
+    path = change(folder, root_keys, release={"threshold": release.threshold, "keys": wanted})
+    _save_pair(folder, old, "release")
+    for file in saved:
+        file.replace(folder / f"release{file.suffix}")
+    return key_id(old.public_key()), path
+
+
+def rotate_root_key(folder: Path, root_keys: Sequence[Path]) -> tuple[str, Path]:
+    """A new root key in place of the folder's; old and new sign. Returns the old key's id and the document."""
+    begin(folder)
+    old_path = _root_key_paths(folder, root_keys)[0]
+    old, new = key_files.load_signing_key(old_path), Ed25519PrivateKey.generate()
+    root = newest(folder).root
+    old_public = old.public_key().public_bytes_raw().hex()
+    kept = tuple(key for key in root.keys if key != old_public)
+    wanted = (*kept, new.public_key().public_bytes_raw().hex())
+    saved = _save_pair(folder, new, "root")
+    signing = [*_root_key_paths(folder, root_keys), saved[0]]
+    path = change(folder, signing, root={"threshold": root.threshold, "keys": wanted})
+    _save_pair(folder, old, "root")
+    for file in saved:
+        file.replace(folder / f"root{file.suffix}")
+    return key_id(old.public_key()), path
+
+
+def add_keys(
+    folder: Path, root_keys: Sequence[Path], role: str, added: Sequence[Path], threshold: int | None
+) -> Path:
+    """Trusts more keys (`*.pub`) in the role `root` or `release`, or wants another number of signatures."""
+    begin(folder)
+    current: SignerSet = getattr(newest(folder), role)
+    more = (load_public_key(path).public_bytes_raw().hex() for path in added)
+    wanted = tuple(dict.fromkeys((*current.keys, *more)))
+    return change(folder, root_keys, **{role: {"threshold": threshold or current.threshold, "keys": wanted}})
+
+
+def renew(folder: Path, root_keys: Sequence[Path], days: float | None) -> Path:
+    """The same document for so many days from now; None: without an end."""
+    expires = None if days is None else _now() + datetime.timedelta(days=days)
+    return change(folder, root_keys, expires=expires)
+
+
+def parse_days(text: str) -> float | None:
+    """'90' or 'never'; raises InputError."""
+    if text == "never":
+        return None
+    if not re.fullmatch(r"\d{1,5}", text) or int(text) == 0:
+        raise InputError(f"--expires is {text!r}; give a number of days, for instance 365, or never.")
+    return float(text)
+
+
+def revoke(folder: Path, root_keys: Sequence[Path], what: Revocation) -> Path:
+    """Writes a document in which this no longer counts. Revoking it again replaces `stop` and `reason`."""
+    begin(folder)
+    current = newest(folder)
+    others = tuple(each for each in current.revoked if (each.kind, each.sha256) != (what.kind, what.sha256))
+    return change(folder, root_keys, revoked=(*others, what))
+
+
+def revocation_of(folder: Path, what: str, *, stop: bool = False, reason: str = "") -> Revocation:
+    """What the user means: a public key, a certificate, an artifact's folder, or an id of one in hex.
+
+    Raises InputError if it is none of them.
+    """
+    kind, sha256 = _identify(folder, what)
+    if stop and kind == "certificate":
+        raise InputError("--stop is for releases and release keys; a certificate serves nothing.")
+    return Revocation.model_validate({"kind": kind, "sha256": sha256, "stop": stop, "reason": reason})
+
+
+def _identify(folder: Path, what: str) -> tuple[str, str]:
+    path = Path(what)
+    if (path / "manifest.json").is_file():
+        return "release", manifest_digest((path / "manifest.json").read_bytes())
+    if path.is_file() and path.suffix == ".pem":
+        return "certificate", _certificate_sha256(path)
+    if path.is_file() and path.suffix == ".key":
+        return "key", key_id(key_files.load_signing_key(path).public_key())
+    if path.is_file():
+        return "key", key_id(load_public_key(path))
+    if re.fullmatch(r"[0-9a-f]{8,64}", what):
+        known = [key_id(key) for key in newest(folder).release.public_keys() if key_id(key).startswith(what)]
+        if len(known) == 1:
+            return "key", known[0]
+        if len(what) == 64:
+            return "release", what
+    message = (
+        f"{what!r} is nothing that can be revoked: give a public key (*.pub), a client's certificate (*.pem), "
+        "an artifact's folder, the id of a release key, or a release's whole digest."
+    )
+    raise InputError(message)
+
+
+def _certificate_sha256(path: Path) -> str:
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except ValueError:
+        raise InputError(f"{path} holds no PEM certificate.") from None
+    return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
+
+
+def _signing_keys(folder: Path, root_keys: Sequence[Path]) -> list[Ed25519PrivateKey]:
+    return [key_files.load_signing_key(path) for path in _root_key_paths(folder, root_keys)]
+
+
+def _root_key_paths(folder: Path, root_keys: Sequence[Path]) -> list[Path]:
+    return list(root_keys) or [folder / "root.key"]
+
+
+def _require_signers(signers: SignerSet, signing: Sequence[Ed25519PrivateKey], whose: str) -> None:
+    known: list[Ed25519PublicKey] = list(signers.public_keys())
+    ids = {key_id(key) for key in known}
+    have = {key_id(key.public_key()) for key in signing} & ids
+    if len(have) < signers.threshold:
+        names = ", ".join(sorted(each[:12] for each in ids))
+        message = (
+            f"{len(have)} of the root keys {whose} ({names}) would sign; {signers.threshold} must. "
+            "Give them with --root-key."
+        )
+        raise RefusedError(message, Reason.REASON_KEY_UNTRUSTED)
+
+
+def _save_pair(folder: Path, key: Ed25519PrivateKey, name: str) -> list[Path]:
+    """The pair as `<name>-<id>.key` and `.pub`; a pair that is there already is this one."""
+    stem = f"{name}-{key_id(key.public_key())[:8]}"
+    pair = {f"{stem}.key": key_files.private_pem(key), f"{stem}.pub": key_files.public_pem(key)}
+    for file, data in pair.items():
+        if not (folder / file).exists():
+            key_files.write_new(folder / file, data)
+    return [folder / file for file in pair]
+
+
+def _paths(folder: Path) -> dict[int, Path]:
+    found = (re.fullmatch(r"trust-([1-9]\d{0,8})\.json", path.name) for path in folder.glob("trust-*.json"))
+    return {int(match[1]): folder / match[0] for match in found if match}
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)

@@ -1,0 +1,93 @@
+"""What a board does when its disk rots or fails, and when nobody confirms what it was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+from edgewright_agent.lifecycle import Outcome, Phase
+from edgewright_agent.probation import Senses
+from edgewright_agent.store import FileSystem
+from tests.agent.scripted_engine import Script
+from tests.agent.test_deployer import GOOD, NEXT, activated, at_rest, deploying
+
+
+def rot(root: Path, digest: str) -> None:
+    path = root / "releases" / digest / "tree" / "tokenizer" / "tokenizer.json"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+
+async def test_an_active_release_that_rotted_while_the_board_was_off_is_not_served(tmp_path: Path) -> None:
+    async with deploying(tmp_path, Script()) as deployer:
+        await activated(deployer, GOOD.digest)
+    rot(tmp_path, GOOD.digest)
+    script = Script()
+    async with deploying(tmp_path, script) as deployer:
+        while deployer.state.active is not None:
+            await asyncio.sleep(0.005)
+        assert script.engines == []
+        assert "is lost" in deployer.state.message
+
+
+async def test_a_candidate_nobody_confirms_in_time_rolls_back_and_may_come_again(tmp_path: Path) -> None:
+    async with deploying(tmp_path, Script()) as deployer:
+        await activated(deployer, GOOD.digest)
+        await deployer.activate(NEXT.digest, confirm_within_seconds=0.05)
+        steps = await at_rest(deployer)
+        assert any(step.state.awaiting_confirmation for step in steps)
+        assert deployer.state.outcome is Outcome.ROLLED_BACK
+        assert deployer.serving().release.digest == GOOD.digest
+        assert NEXT.digest not in deployer.state.denied
+
+
+async def test_a_confirmed_candidate_stays(tmp_path: Path) -> None:
+    async with deploying(tmp_path, Script()) as deployer:
+        await deployer.activate(GOOD.digest, confirm_within_seconds=30)
+        while not deployer.state.awaiting_confirmation:
+            await asyncio.sleep(0.005)
+        await deployer.confirm(GOOD.digest)
+        await at_rest(deployer)
+        assert deployer.state.outcome is Outcome.COMMITTED
+
+
+async def test_an_engine_that_ran_out_of_memory_while_it_answers_rolls_back(tmp_path: Path) -> None:
+    script = Script()
+    async with deploying(tmp_path, script) as deployer:
+        await activated(deployer, GOOD.digest)
+        script.lines = ("NvMapMemAllocInternalTagged: error 12",)
+        steps = await activated(deployer, NEXT.digest)
+        failed = {probe.name for step in steps for probe in step.probes if not probe.passed}
+        assert failed == {"no_out_of_memory"}
+        assert deployer.state.active == GOOD.digest
+
+
+class DiskWithoutRoom(FileSystem):
+    """Full as long as `is_full`."""
+
+    is_full = False
+
+    def create(self, path: Path) -> int:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().create(path)
+
+
+async def test_a_full_disk_stops_a_change_not_the_serving_and_the_change_goes_on_later(
+    tmp_path: Path,
+) -> None:
+    disk = DiskWithoutRoom()
+    async with deploying(tmp_path, Script(), senses=Senses(available_bytes=lambda: 0)) as deployer:
+        await activated(deployer, GOOD.digest)
+        deployer._store.state._fs = disk
+        await deployer.activate(NEXT.digest)
+        disk.is_full = True
+        for _ in range(40):
+            await asyncio.sleep(0.005)
+        assert deployer.serving().release.digest in (GOOD.digest, NEXT.digest)
+        disk.is_full = False
+        await at_rest(deployer)
+        assert deployer.state.phase is Phase.IDLE
+        assert deployer.serving().release.digest == deployer.state.active

@@ -1,0 +1,102 @@
+"""One bit flipped anywhere in the store of a board that is off: it is noticed, and nothing altered is served."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgewright_agent.errors import EdgewrightError, InputError
+from edgewright_agent.store import Space, Store, scrub
+from tests.agent.artifacts import make_artifact, make_blob, put_blob, stage
+
+ARTIFACT = make_artifact(chunk_bytes=4096)
+DATA = bytes(range(256)) * 16
+KINDS = {
+    "blob": "blobs/sha256/*/*",
+    "manifest": "releases/*/manifest.json",
+    "envelope": "releases/*/manifest.sig",
+    "checksums": "releases/*/SHA256SUMS",
+    "state": "state.json",
+    "upload record": "partial/*.meta",
+    "partial upload": "partial/*.data",
+}
+
+
+def open_store(root: Path) -> Store:
+    return Store(root, space=Space(reserve_bytes=0))
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a release, a state and half an upload."""
+    root = tmp_path_factory.mktemp("filled") / "store"
+    store = open_store(root)
+    stage(store, ARTIFACT)
+    store.state.write({"n": 1})
+    store.state.write({"n": 2})
+    upload = store.begin_upload(make_blob(DATA))
+    assert upload is not None
+    upload.write_chunk(0, DATA[:1024])
+    store.end_upload(upload)
+    store.close()
+    return root
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+@settings(max_examples=8, deadline=None)
+def test_a_flipped_bit_is_noticed_and_not_served(filled: Path, kind: str, data: st.DataObject) -> None:
+    root = filled.parent / "flipped"
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(filled, root, symlinks=True)
+    relink(root)
+    flip(data.draw(st.sampled_from(sorted(root.glob(KINDS[kind])))), data)
+    store = open_store(root)
+    try:
+        assert store.state.read() in ({"n": 1}, {"n": 2})
+        found = list(scrub(store))[-1]
+        serves_only_what_was_signed(store)
+        if kind == "blob":
+            assert found.corrupt
+            assert found.damaged == (ARTIFACT.digest,)
+        elif kind in ("manifest", "envelope", "checksums"):
+            assert store.releases() == {}
+        if kind == "partial upload":
+            with pytest.raises(InputError):
+                put_blob(store, DATA)  # noticed before it is published, and dropped
+        put_blob(store, DATA)  # an upload goes on or begins anew
+        stage(store, ARTIFACT)  # and a second push mends all
+        store.verify_release(store.release(ARTIFACT.digest))
+        assert not list(scrub(store))[-1].corrupt
+    finally:
+        store.close()
+
+
+def serves_only_what_was_signed(store: Store) -> None:
+    for release in store.releases().values():
+        try:
+            store.verify_release(release)
+        except EdgewrightError:
+            continue  # no engine is started on it
+        for file in release.manifest.files:
+            assert (release.tree / file.path).read_bytes() == ARTIFACT.contents[file.sha256]
+
+
+def relink(root: Path) -> None:
+    """copytree makes copies of what were links to the same blob."""
+    for file in ARTIFACT.manifest.files:
+        path = root / "releases" / ARTIFACT.digest / "tree" / file.path
+        path.unlink()
+        path.hardlink_to(root / "blobs/sha256" / file.sha256[:2] / file.sha256)
+
+
+def flip(path: Path, data: st.DataObject) -> None:
+    content = bytearray(path.read_bytes())
+    written = 1024 if path.suffix == ".data" else len(content)  # the rest of an upload is not there yet
+    content[data.draw(st.integers(0, written - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.chmod(0o644)
+    path.write_bytes(content)

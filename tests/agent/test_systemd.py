@@ -1,0 +1,82 @@
+"""What systemd is told, and that the unit file is one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgewright_agent import systemd
+from tests.agent.agent_process import serving
+
+UNIT = Path(__file__).parents[2] / "agent" / "systemd" / "edgewright-agent.service"
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The socket that systemd would listen on."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
+        bound.bind(str(tmp_path / "notify"))
+        bound.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield bound
+
+
+def test_the_agent_says_that_it_lives_as_long_as_its_loop_turns(
+    tmp_path: Path, manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "150000")
+    with serving(tmp_path / "store", "--listen", "127.0.0.1:0", "--insecure"):
+        assert manager.recv(100) == b"READY=1"
+        assert [manager.recv(100) for _ in range(5)] == [b"WATCHDOG=1"] * 5
+
+
+async def test_a_loop_that_hangs_says_nothing(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "30000")
+    async with systemd.watched():
+        await asyncio.sleep(0.05)
+        manager.setblocking(False)
+        drained = list(iter(lambda: received(manager), b""))
+        assert drained
+        subprocess.run(["sleep", "0.2"], check=True)
+        assert received(manager) == b""
+        await asyncio.sleep(0.05)
+        assert received(manager) == b"WATCHDOG=1"
+
+
+def received(manager: socket.socket) -> bytes:
+    try:
+        return manager.recv(100)
+    except BlockingIOError:
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "process", "seconds"),
+    [("", "", None), ("60000000", "", 60.0), ("60000000", "1", None), ("soon", "", None), ("0", "", None)],
+)
+def test_a_watchdog_that_is_another_processs_is_not_fed(
+    monkeypatch: pytest.MonkeyPatch, microseconds: str, process: str, seconds: float | None
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", microseconds)
+    monkeypatch.setenv("WATCHDOG_PID", process or str(os.getpid()))
+    assert systemd.watchdog_seconds() == seconds
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_accepts_the_unit_file(tmp_path: Path) -> None:
+    program = re.sub(r"ExecStart=\S+", "ExecStart=/bin/true", UNIT.read_text())
+    (tmp_path / UNIT.name).write_text(program)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", tmp_path / UNIT.name], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

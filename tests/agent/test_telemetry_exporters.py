@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from prometheus_client.parser import text_string_to_metric_families
+
+from edgewright.v1 import inference_pb2, inference_pb2_grpc, telemetry_pb2, telemetry_pb2_grpc
+from edgewright_agent.address import Address
+from edgewright_agent.errors import InputError
+from edgewright_agent.observation import ObservationSettings
+from edgewright_agent.server import RunningAgent, run_agent
+from edgewright_agent.telemetry import Telemetry
+from edgewright_agent.telemetry.otlp import instrument
+from edgewright_agent.telemetry.prometheus import serve_metrics
+from edgewright_agent.telemetry.types import Deployment
+from edgewright_profiles import load_profile
+from tests.agent.artifacts import TIMEOUT_SECONDS, activate, make_artifact, push
+from tests.agent.conftest import settings_for
+from tests.agent.fixtures.boards import write_board
+from tests.agent.scripted_engine import TOKENS, Script, only_fake
+
+LOOPBACK = Address("127.0.0.1", 0)
+NOTHING = Deployment("idle", None, "", "", 0)
+DASHBOARD = Path(__file__).parents[2] / "agent/grafana/edgewright-boards.json"
+
+
+@pytest.fixture
+async def observed(tmp_path: Path, script: Script) -> AsyncIterator[RunningAgent]:
+    observation = ObservationSettings(record_seconds=0.05, metrics=LOOPBACK)
+    settings = settings_for(tmp_path / "store", observation=observation)
+    async with run_agent(settings, available_engines=only_fake, start_engine=script.start) as agent:
+        yield agent
+
+
+def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def scrape(address: Address | None) -> str:
+    return httpx.get(f"http://{address}/metrics").text
+
+
+def on_board(board: str, profile: str, root: Path) -> Telemetry:
+    telemetry = Telemetry(load_profile(profile), write_board(board, root))
+    telemetry.sample()
+    return telemetry
+
+
+def exposed(telemetry: Telemetry) -> str:
+    address, stop = serve_metrics(LOOPBACK, telemetry.snapshot, lambda: NOTHING, telemetry.subscribe)
+    try:
+        return scrape(address)
+    finally:
+        stop()
+
+
+async def test_a_served_request_is_counted_under_its_release(observed: RunningAgent) -> None:
+    async with grpc.aio.insecure_channel(str(observed.address)) as channel:
+        release = await push(channel, make_artifact(golden={"prompt": "hello", "tokens": list(TOKENS)}))
+        await activate(channel, release)
+        stub = inference_pb2_grpc.InferenceServiceStub(channel)
+        call = stub.Generate(
+            inference_pb2.GenerateRequest(prompt="hello", max_tokens=3), timeout=TIMEOUT_SECONDS
+        )
+        assert len([event async for event in call]) == 4
+    found = samples(scrape(observed.observation.metrics))
+    labels = frozenset({("model", "tiny"), ("release", release.hex()[:12])})
+    assert found["edgewright_generated_tokens_total", labels] == 3
+    assert found["edgewright_time_to_first_token_seconds_count", labels] == 1
+    assert found["edgewright_request_duration_seconds_count", labels | {("outcome", "completed")}] == 1
+    info = {("digest", release.hex()), ("model", "tiny"), ("version", "1.0"), ("counter", "1")}
+    assert found["edgewright_release_info", frozenset(info)] == 1
+    assert found["edgewright_update_phase", frozenset({("phase", "idle")})] == 1
+
+
+def test_a_missing_sensor_is_an_absent_metric_and_says_so(tmp_path: Path) -> None:
+    found = samples(exposed(on_board("raspberry-pi-5", "raspberry-pi-5-8gb", tmp_path)))
+    assert found["edgewright_sensor_available", frozenset({("sensor", "ina3221")})] == 0
+    assert not [name for name, _ in found if name.startswith(("edgewright_power_watts", "edgewright_energy"))]
+    assert not [name for name, _ in found if name == "edgewright_nvmap_used_bytes"]
+
+
+def test_every_figure_of_an_orin_nano_is_exposed_in_base_units(tmp_path: Path) -> None:
+    found = samples(exposed(on_board("orin-nano", "jetson-orin-nano-8gb", tmp_path)))
+    assert ("edgewright_energy_joules_total", frozenset({("rail", "VDD_IN"), ("scope", "module")})) in found
+    assert found["edgewright_nvmap_used_bytes", frozenset()] == 512 * 2**20
+    assert found["edgewright_largest_free_blocks", frozenset()] == 417
+    assert found["edgewright_memory_pressure_seconds_total", frozenset({("kind", "some")})] == 1.234567
+    assert found["edgewright_power_mode_info", frozenset({("name", "MAXN_SUPER")})] == 1
+
+
+def test_a_metrics_port_in_use_is_bad_input(tmp_path: Path) -> None:
+    telemetry = on_board("orin-nano", "jetson-orin-nano-8gb", tmp_path)
+    address, stop = serve_metrics(LOOPBACK, telemetry.snapshot, lambda: NOTHING, telemetry.subscribe)
+    try:
+        with pytest.raises(InputError, match=f"can't be served on {address}"):
+            serve_metrics(address, telemetry.snapshot, lambda: NOTHING, telemetry.subscribe)
+    finally:
+        stop()
+
+
+def test_every_metric_of_the_dashboard_is_one_the_agent_has(tmp_path: Path) -> None:
+    telemetry = on_board("orin-nano", "jetson-orin-nano-8gb", tmp_path)
+    telemetry.sample()  # watts need two
+    text = exposed(telemetry)
+    names = {name for name, _ in samples(text)} | set(re.findall(r"^# TYPE (\w+)", text, re.M))
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    used = {
+        re.sub(r"_(bucket|count|sum)$", "", name)
+        for panel in panels
+        for target in panel["targets"]
+        for name in re.findall(r"edgewright_\w+", target["expr"])
+    }
+    present_with_an_engine = {
+        "edgewright_engine_memory_bytes", "edgewright_engine_memory_peak_bytes", "edgewright_release_info",
+    }  # fmt: skip
+    assert len(used) > 15
+    assert used - names <= present_with_an_engine
+
+
+def test_otlp_uses_opentelemetrys_names_and_units(tmp_path: Path) -> None:
+    telemetry = on_board("orin-nano", "jetson-orin-nano-8gb", tmp_path)
+    reader = InMemoryMetricReader()
+    stop = instrument(reader, telemetry.snapshot, lambda: NOTHING, telemetry.subscribe)
+    window = telemetry.request()
+    window.first_token()
+    window.end(prompt_tokens=5)
+    data = reader.get_metrics_data()
+    assert data is not None
+    metrics = data.resource_metrics[0].scope_metrics[0].metrics
+    units = {metric.name: metric.unit for metric in metrics}
+    assert units["gen_ai.server.time_to_first_token"] == "s"
+    assert units["hw.energy"] == "J"
+    rails = next(metric for metric in metrics if metric.name == "hw.energy").data.data_points
+    assert {str((point.attributes or {})["hw.id"]) for point in rails} == {
+        "VDD_IN",
+        "VDD_CPU_GPU_CV",
+        "VDD_SOC",
+    }
+    stop()
+
+
+async def test_what_was_measured_while_nobody_listened_is_delivered_afterwards(
+    observed: RunningAgent,
+) -> None:
+    async with grpc.aio.insecure_channel(str(observed.address)) as channel:
+        stub = telemetry_pb2_grpc.TelemetryServiceStub(channel)
+
+        async def recorded(after: int) -> list[int]:
+            request = telemetry_pb2.WatchTelemetryRequest(after_sequence=after, recorded_only=True)
+            return [each.sequence async for each in stub.WatchTelemetry(request, timeout=TIMEOUT_SECONDS)]
+
+        first: list[int] = []
+        while len(first) < 3:
+            first = await recorded(0)
+        assert first == list(range(1, len(first) + 1))
+        assert (await recorded(2))[0] == 3
+        live = stub.WatchTelemetry(
+            telemetry_pb2.WatchTelemetryRequest(after_sequence=0), timeout=TIMEOUT_SECONDS
+        )
+        sequences = []
+        async for each in live:
+            sequences.append(each.sequence)
+            if each.sequence == 0:
+                break
+        assert sequences[:3] == [1, 2, 3]

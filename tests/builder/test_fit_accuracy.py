@@ -1,0 +1,69 @@
+"""How far the shipped calibration is off the measurements it rests on, derived again without an engine."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+
+from edgewright_builder.fit.memory import load_calibration, predict_memory
+from edgewright_builder.fit.regression import (
+    errors,
+    fit_calibration,
+    leave_one_model_out,
+    load_measurements,
+)
+
+ENGINE = "onnxruntime-genai"
+CALIBRATION, POINTS = load_calibration(ENGINE), load_measurements(ENGINE)
+
+
+def test_the_predicted_peak_is_within_3_percent_in_the_median_and_8_at_worst() -> None:
+    assert len(POINTS) >= 12
+    sizes = [abs(error) for error in errors(CALIBRATION, POINTS)]
+    assert statistics.median(sizes) <= 0.03
+    assert max(sizes) <= 0.08
+
+
+def test_a_model_that_was_not_measured_is_predicted_within_10_percent() -> None:
+    found = leave_one_model_out(CALIBRATION, POINTS)
+    assert len(found) >= 5
+    assert max(abs(error) for model_errors in found.values() for error in model_errors) <= 0.10
+
+
+def test_the_shipped_constants_are_those_the_points_give() -> None:
+    again = fit_calibration(CALIBRATION, POINTS)
+    assert again.constant_bytes == pytest.approx(CALIBRATION.constant_bytes, rel=1e-3)
+    assert again.linear_copies == pytest.approx(CALIBRATION.linear_copies, rel=1e-3)
+    assert CALIBRATION.points == len(POINTS)
+
+
+def test_the_error_bar_holds_for_every_point() -> None:
+    assert all(abs(error) <= CALIBRATION.error_fraction for error in errors(CALIBRATION, POINTS))
+
+
+def test_the_engine_keeps_the_weights_it_multiplies_with_once() -> None:
+    assert CALIBRATION.linear_copies < 1.2
+    assert CALIBRATION.embedding_copies < 1.3
+
+
+@pytest.mark.parametrize("model", ["llama-3.2-1b", "llama-3.2-3b"])
+def test_at_rest_the_engine_takes_at_most_1_35_times_weights_and_cache(model: str) -> None:
+    """PSS less nothing for the interpreter, which is stricter than "beyond the bare interpreter"."""
+    points = [
+        point for point in POINTS if point.model == model
+        and point.configuration.layers == point.architecture.layers
+    ]  # fmt: skip
+    assert points
+    for point in points:
+        memory = predict_memory(point.architecture, point.configuration, CALIBRATION)
+        ideal = memory.weights_bytes + memory.kv_cache_bytes
+        assert point.peak_bytes <= 1.35 * ideal, point.peak_bytes / ideal
+
+
+def test_rules_of_thumb_are_far_worse() -> None:
+    predicted = [predict_memory(point.architecture, point.configuration, CALIBRATION) for point in POINTS]
+    thumb = [1.2 * m.weights_bytes / p.peak_bytes - 1 for m, p in zip(predicted, POINTS, strict=True)]
+    constant = [(m.weights_bytes + 500e6) / p.peak_bytes - 1 for m, p in zip(predicted, POINTS, strict=True)]
+    assert max(abs(error) for error in thumb) > 0.4
+    assert max(abs(error) for error in constant) > 0.4
