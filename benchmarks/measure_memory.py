@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,16 +30,24 @@ def measure_memory(tree: Path, manifest: Manifest, context: int, limit_bytes: in
     """The engine's memory over a short request, scoring, and one that fills the context."""
     with local_engine(tree, manifest, memory_limit_bytes=limit_bytes) as engine:
         loaded = engine.engine.memory_bytes().now_bytes
-        use_context(engine, context)
+        use_context(engine, words(tree / "tokenizer"), context)
         memory = engine.engine.memory_bytes()
         return MemoryRun(loaded, memory.peak_bytes, memory.now_bytes, _cgroup_peak(engine))
 
 
-def use_context(engine: LocalEngine, context: int) -> None:
-    """Requests of several kinds and lengths, the last one as long as can be."""
-    engine.greedy("the " * 40, 16)
-    engine.score([("the " * 60, ["the " * 8, "a " * 12])])
-    engine.greedy("the " * (context - 80), 64)
+def use_context(engine: LocalEngine, vocabulary: Sequence[str], context: int) -> None:
+    """Requests of several kinds and lengths, the last one as long as can be. No word comes twice in a slice."""
+    text = [vocabulary[index * 7919 % len(vocabulary)] for index in range(context - 80)]
+    engine.greedy(" ".join(text[:40]), 16)
+    engine.score([(" ".join(text[:60]), [" ".join(text[:8]), " ".join(text[:12])])])
+    engine.greedy(" ".join(text), 64)
+
+
+def words(tokenizer: Path) -> list[str]:
+    """Words that are one token each after a space (byte-level BPE writes the space as Ġ)."""
+    settings = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
+    tokens = settings["model"]["vocab"]
+    return [token[1:] for token in tokens if token[0] == "Ġ" and token[1:].isascii() and token[1:].isalpha()]
 
 
 def bare_interpreter_bytes() -> int:

@@ -1,4 +1,4 @@
-"""`edgewright profiles list|show`: the device profiles, and where their figures come from."""
+"""`edgewright profiles list|show|detect`: the device profiles, and where their figures come from."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
+from edgewright_builder.cli_connection import Credentials, Insecure, connect, run
 from edgewright_profiles import DeviceProfile, Figure, list_profiles, load_profile
 
 app = typer.Typer(
@@ -39,6 +41,30 @@ def show_command(
         _print_json(loaded.model_dump(mode="json"))
     else:
         Console().print(profile_table(loaded))
+
+
+@app.command("detect")
+def detect_command(
+    host: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[HOST:PORT]", help="Where an agent listens. [default: this machine]", show_default=False
+        ),
+    ] = None,
+    credentials: Credentials = None,
+    insecure: Insecure = False,
+) -> None:
+    """Draft a profile from a live board: YAML on standard output, what only a datasheet tells on standard error."""
+    from edgewright_builder.profile_draft import Draft, draft_here, draft_of
+
+    async def ask(address: str) -> Draft:
+        async with connect(address, credentials, insecure) as client:
+            return draft_of(await client.get_device(), await client.get_snapshot())
+
+    draft = draft_here() if host is None else run(ask(host))
+    typer.echo(yaml.safe_dump(draft.document, sort_keys=False, allow_unicode=True), nl=False)
+    typer.echo(f"nearest known profile: {draft.nearest.id} ({draft.why_nearest})", err=True)
+    typer.echo(f"not found here, fill in from a datasheet: {', '.join(draft.missing)}", err=True)
 
 
 def summary(profile: DeviceProfile) -> dict[str, Any]:

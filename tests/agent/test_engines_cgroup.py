@@ -76,13 +76,17 @@ def test_v1_is_used_where_the_host_mounts_that(v1: tuple[Path, Path]) -> None:
         assert (group.folder / name).read_text(encoding="ascii") == str(512 * MIB)
 
 
+V1_KILLS = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"
+V2_KILLS = "low 0\nhigh 0\nmax 9\noom 3\noom_kill 2\noom_group_kill 1\n"
+
+
 @pytest.mark.parametrize(
     ("version", "files"),
     [
-        (1, {"memory.max_usage_in_bytes": "77\n", "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"}),
-        (2, {"memory.peak": "77\n", "memory.events": "low 0\nhigh 0\nmax 9\noom 3\noom_kill 2\noom_group_kill 1\n"}),
+        (1, {"memory.max_usage_in_bytes": "77\n", "memory.oom_control": V1_KILLS}),
+        (2, {"memory.peak": "77\n", "memory.events": V2_KILLS}),
     ],
-)  # fmt: skip
+)
 def test_peak_and_kills_are_read_in_either_version(
     tmp_path: Path, version: int, files: dict[str, str]
 ) -> None:

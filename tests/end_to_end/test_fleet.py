@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,7 +71,13 @@ def artifact(folder: Path, version: str, counter: int, allocate_mib: int = 0) ->
 
 def push(folder: Path, fleet: Path, *options: str) -> tuple[int, dict[str, Any]]:
     command = [sys.executable, "-m", "edgewright_builder.cli", "push", str(folder), "--fleet", str(fleet)]
-    done = subprocess.run([*command, "--insecure", "--json", *options], capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        "EDGEWRIGHT_CACHE": str(fleet.parent / "cache"),
+    }  # a push keeps what it has sent
+    done = subprocess.run(
+        [*command, "--insecure", "--json", *options], capture_output=True, text=True, env=environment
+    )
     assert done.returncode in (0, 1), done.stderr
     return done.returncode, json.loads(done.stdout)
 

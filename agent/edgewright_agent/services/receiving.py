@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from edgewright.v1 import deployment_pb2
+from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import BusyError, EdgewrightError, InputError, OutsideError
 from edgewright_agent.services.gathering import Gathering, Unfinished
 from edgewright_agent.services.incoming import Incoming
@@ -52,24 +54,30 @@ class Receiver:
         """
         async with Incoming(requests, self._stall_seconds) as incoming:
             blob: Blob | None = None
-            self._under_way += 1
             try:
                 blob = await _first(incoming)
                 self._refusals.pop(blob.sha256, None)
-                if self._under_way > UPLOADS_MAX:
-                    raise BusyError(f"{UPLOADS_MAX} uploads are under way here. Try again later.")
-                return await self._receive(blob, incoming, accepted)
+                with self._one_of_few():
+                    return await self._receive(blob, incoming, accepted)
             except EdgewrightError as error:
-                if blob is not None:
+                if blob is not None and error.reason != Reason.REASON_UNSPECIFIED:  # a stall is no refusal
                     _keep(self._refusals, blob.sha256, error, REFUSALS_KEPT)
                 await incoming.drain()
                 raise
-            finally:
-                self._under_way -= 1
 
     def last_refusal(self, sha256: str) -> EdgewrightError | None:
         """Why the last stream of this blob was refused."""
         return self._refusals.get(sha256)
+
+    @contextlib.contextmanager
+    def _one_of_few(self) -> Iterator[None]:
+        if self._under_way == UPLOADS_MAX:
+            raise BusyError(f"{UPLOADS_MAX} uploads are under way here. Try again later.")
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
 
     async def _receive(self, blob: Blob, incoming: WriteIncoming, accepted: Accepted) -> int:
         begun: list[Upload] = []  # filled in the thread, so that a call cancelled meanwhile lets go of it too
