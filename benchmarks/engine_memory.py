@@ -4,7 +4,7 @@
 
 Every variant runs in a process of its own, in turn, on the same file of random weights; the order is reversed from
 round to round. Prints medians, ratios to ONNX Runtime's defaults, and the multiple of weights and KV cache beyond a
-bare interpreter. `prepacked file` is what ONNX Runtime offers against second copies: it maps repacked weights from disk.
+bare interpreter. `prepacked file` is what ONNX Runtime offers against second copies: repacked weights mapped from disk.
 """
 
 from __future__ import annotations

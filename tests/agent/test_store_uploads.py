@@ -115,7 +115,9 @@ def test_a_chunk_with_a_wrong_digest_is_refused_and_not_kept(tmp_path: Path) -> 
         upload.write_chunk(0, b"x" * 1024)
     store.end_upload(upload)
     assert error.value.reason == Reason.REASON_DIGEST_MISMATCH
-    assert store.write_status(blob.sha256).durable_bytes == 0
+    with pytest.raises(RefusedError):
+        store.write_status(blob.sha256)
+    assert list((tmp_path / "partial").iterdir()) == []  # an upload that brought nothing holds no space
 
 
 def test_right_chunks_of_a_wrong_blob_are_refused_and_dropped(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_json_holds_the_verdict_the_breakdown_and_what_it_rests_on() -> None:
     tensors = sum(
         each["codes_bytes"] + each["scales_bytes"] + each["zeros_bytes"] for each in parts["tensors"]
     )
-    others = ("kv_cache", "layer_activations", "logits", "runtime", "second_copies")
+    others = ("kv_cache", "layer_activations", "logits", "lookup", "in_file", "runtime", "second_copies")
     assert tensors + sum(parts[name] for name in others) == document["plan"]["predicted_peak_bytes"]
     assert ENGINE in document["plan"]["calibrated_on"]
 

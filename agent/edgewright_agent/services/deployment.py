@@ -19,12 +19,13 @@ from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent import __version__
 from edgewright_agent.deployer import Deployer
+from edgewright_agent.errors import RefusedError
 from edgewright_agent.mirror import fetch_missing
 from edgewright_agent.services import messages
 from edgewright_agent.services.receiving import ACCEPTED_KEY, Receiver
 from edgewright_agent.services.status import abort
 from edgewright_agent.staging import Board, Verdict, judge
-from edgewright_agent.store import Store
+from edgewright_agent.store import Store, WriteStatus
 from edgewright_agent.store.scrub import scrub
 from edgewright_agent.withdrawal import check_activation, check_roll_back
 
@@ -105,12 +106,18 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     ) -> deployment_pb2.QueryWriteStatusResponse:
         """What of an upload is durable."""
         sha256 = messages.sha256_from(request.sha256)
-        status = await asyncio.to_thread(self._store.write_status, sha256)
+        refusal = self._receiver.last_refusal(sha256)
+        try:
+            status = await asyncio.to_thread(self._store.write_status, sha256)
+        except RefusedError:
+            if refusal is None:
+                raise
+            status = WriteStatus(False, 0, ())  # nothing was kept, and the client wants to know why
         return deployment_pb2.QueryWriteStatusResponse(
             complete=status.complete,
             durable_bytes=status.durable_bytes,
             durable_chunks=messages.ranges_to(status.durable_chunks),
-            last_refusal=messages.refusal_to(self._receiver.last_refusal(sha256)),
+            last_refusal=messages.refusal_to(refusal),
         )
 
     async def StageRelease(  # noqa: N802

@@ -117,7 +117,7 @@ class Store:
                 upload.publish()
                 self._take_in(upload.blob)
             else:
-                upload.flush()
+                upload.suspend()
         finally:
             upload.close()
             self._end_writing(upload.blob)

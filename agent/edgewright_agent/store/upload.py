@@ -99,6 +99,12 @@ class Upload:
             self._flushed_at = time.monotonic()
             self._write_meta()
 
+    def suspend(self) -> None:
+        """Keeps what there is for later; gives the space back if there is nothing."""
+        self.flush()
+        if not self._durable:
+            self._discard()
+
     def publish(self) -> None:
         """Verifies the whole blob, unless its chunks are vouched for, and gives it its name in the store.
 

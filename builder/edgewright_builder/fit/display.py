@@ -119,11 +119,14 @@ def breakdown(memory: Memory) -> list[tuple[str, int, str]]:
         )
         for tensor in memory.tensors
     ]
+    if memory.mapped_bytes:
+        rows.append(("of it in the file", -memory.mapped_bytes, "looked up there, in memory only where used"))
     return [
         *rows,
         ("KV cache", memory.kv_cache_bytes, "grouped heads and sliding windows counted"),
         ("activations", memory.layer_activation_bytes, "the widest layer of one slice of the prompt"),
         ("logits", memory.logits_bytes, "of that slice"),
+        ("lookup", memory.lookup_bytes, "pages of the file that the slice's embeddings are read from"),
         ("second copies", memory.second_copies_bytes, "weights the engine repacks and keeps"),
         ("runtime", memory.runtime_bytes, "interpreter, libraries, tokenizer, allocator"),
     ]

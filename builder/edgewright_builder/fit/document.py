@@ -82,6 +82,8 @@ def _breakdown(memory: Memory) -> dict[str, Any]:
         "kv_cache": memory.kv_cache_bytes,
         "layer_activations": memory.layer_activation_bytes,
         "logits": memory.logits_bytes,
+        "lookup": memory.lookup_bytes,
+        "in_file": -memory.mapped_bytes,
         "runtime": memory.runtime_bytes,
         "second_copies": memory.second_copies_bytes,
         "steady": memory.steady_bytes,

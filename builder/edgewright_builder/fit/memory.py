@@ -3,6 +3,7 @@
     weights = linear·(bits + 32/group)/8 + embedding·(bits + 32/32)/8 [+ embedding·4 if untied] + norms·4
     kv      = 2 · layers · kv_heads · head_dim · context · kv_bits/8 · concurrency
     act     = slice · 4 · (2·hidden + 3·intermediate + heads·context) + logits_copies · slice · 4 · vocab
+              + min(slice · file_page, lookup table)
     runtime = constant + tokenizer · vocab
     h       = runtime + linear_copies·linear + embedding_copies·embedding + norms + kv + act
 
@@ -11,8 +12,9 @@ head in blocks of 32. The engine multiplies with repacked copies, which replace 
 `copies`); the tables it looks embeddings up in stay in the file, where the kernel holds no more of them than is used.
 Where the model ties embedding and head they are one tensor; where not, the exporter keeps the embedding in float32.
 KV and activations are float32 on a CPU. `act` is the widest layer of one slice of the prompt, with the attention
-scores of the slice against the whole context, and that slice's logits. The constants come from measurements of the
-running engine, with the error those left (`calibration`).
+scores of the slice against the whole context, that slice's logits, and the pages of the file that looking up its
+embeddings brings in (`file_page`: the page cache's largest folio; in the worst case every token needs another one).
+The constants come from measurements of the running engine, with the error those left (`calibration`).
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ class Calibration:
     tokenizer_bytes_per_token: float = 0.0  # of the vocabulary
     logits_copies: float = 1.0  # of one slice's, at the peak
     lookup_table_mapped: bool = True  # an untied embedding stays in the file of weights
+    file_page_bytes: int = 0  # of the file that one embedding looked up may bring in
     sliding_window_cache: bool = False  # whether a windowed layer caches its window only
 
     def __str__(self) -> str:
@@ -91,6 +94,7 @@ class Memory:
     kv_cache_bytes: int
     layer_activation_bytes: int  # the widest layer of one slice of the prompt
     logits_bytes: int  # of that slice
+    lookup_bytes: int  # pages of the file that the slice's embeddings are read from
     runtime_bytes: int  # interpreter, libraries, tokenizer, allocator
     second_copies_bytes: int  # weights that the engine repacks and keeps
     load_peak_bytes: (
@@ -110,8 +114,8 @@ class Memory:
 
     @property
     def embedding_bytes(self) -> int:
-        """Stored bytes of the embedding and the head."""
-        return self._stored("embedding") + self._stored("head")
+        """Bytes of the embedding and the head, without a table that stays in the file."""
+        return self._stored("embedding") + self._stored("head") - self.mapped_bytes
 
     @property
     def norm_bytes(self) -> int:
@@ -121,7 +125,7 @@ class Memory:
     @property
     def activation_bytes(self) -> int:
         """Everything that lives only while a slice of the prompt is read."""
-        return self.layer_activation_bytes + self.logits_bytes
+        return self.layer_activation_bytes + self.logits_bytes + self.lookup_bytes
 
     @property
     def engine_bytes(self) -> int:
@@ -165,12 +169,14 @@ def predict_memory(architecture: Architecture, m: Configuration, calibration: Ca
     per_token = 2 * model.hidden_size + 3 * model.intermediate_size + model.heads * m.context_tokens
     logits = slice_tokens * FLOAT_BYTES * model.vocab_size
     in_file = calibration.lookup_table_mapped and not model.tied_embeddings
+    lookup = min(slice_tokens * calibration.file_page_bytes, stored["embedding"])
     return Memory(
         tensors=tensors,
         tied=model.tied_embeddings,
         kv_cache_bytes=_kv_elements(model, m, calibration) * m.concurrency * m.kv_bits // 8,
         layer_activation_bytes=slice_tokens * FLOAT_BYTES * per_token,
         logits_bytes=round(calibration.logits_copies * logits),
+        lookup_bytes=lookup,
         runtime_bytes=runtime,
         second_copies_bytes=copies,
         load_peak_bytes=runtime + stored["linear"] + head + copies + head,
