@@ -123,7 +123,7 @@ class Accuracy(_Frozen):
     """A measured accuracy of one model of the lineage on one task."""
 
     task: str
-    model: str  # teacher, student, finetuned, quantized, exported
+    model: str  # teacher, student, finetuned, quantized, exported; of an adapter: base, adapter
     accuracy: Annotated[float, Field(ge=0, le=1)]
     standard_error: Annotated[float, Field(ge=0)]
     rows: Annotated[int, Field(gt=0)]

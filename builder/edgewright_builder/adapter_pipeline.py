@@ -244,7 +244,7 @@ def _manifest_fields(job: AdapterBuild, data: Stage, finetuned: Stage) -> dict[s
         **kept,
         "name": recipe.name,
         "version": recipe.version,
-        "release_counter": recipe.release_counter,
+        "release_counter": recipe.release_counter or base.manifest.release_counter,
         "device_profiles": [job.profile.id],
         "adapter": spec,
         "lineage": lineage | {"training": finetuned.summary},

@@ -57,7 +57,7 @@ class AdapterRecipe(_Section):
 
     name: ReleaseName
     version: ReleaseVersion = "1"
-    release_counter: Annotated[int, Field(ge=1)] = 1
+    release_counter: Annotated[int, Field(ge=1)] | None = None  # None: the base's, so that it is no downgrade
     task: str
     seed: int = 0
     base: Path  # the base's run, or the artifact in it

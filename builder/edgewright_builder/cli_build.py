@@ -140,6 +140,11 @@ def report(
     from edgewright_builder.report import write_report
     from edgewright_builder.report.terminal import summary_table
 
+    if (run / "finetune" / "adapter" / "model.onnx_adapter").is_file():
+        raise InputError(
+            f"{run} is the build of an adapter, of which there is no report: its figures are in "
+            f"{run / 'evaluate' / 'results.json'}, and `edgewright build` with --resume prints them again."
+        )
     if not (run / "plan.json").is_file():
         raise InputError(f"{run} is not a run: it has no plan.json. `edgewright build` makes one.")
     path = write_report(run)

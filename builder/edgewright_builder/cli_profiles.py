@@ -73,6 +73,7 @@ def summary(profile: DeviceProfile) -> dict[str, Any]:
         "id": profile.id,
         "name": profile.name,
         "memory_seen_bytes": profile.memory.seen_bytes.value,
+        "carve_out_bytes": profile.carve_out_bytes,
         "budget_bytes": profile.budget_bytes(),
         "budget_desktop_bytes": profile.budget_bytes(desktop=True),
         "bandwidth_bytes_per_second": profile.bandwidth_bytes_per_second(),
@@ -104,7 +105,8 @@ def profile_table(profile: DeviceProfile) -> Table:
     """One line for each figure."""
     table = Table("Figure", "Value", "Confidence", "Source", title=profile.name, title_justify="left")
     table.caption = (
-        f"budget {_mib(profile.budget_bytes())}, with a desktop {_mib(profile.budget_bytes(True))}"
+        f"budget {_mib(profile.budget_bytes())}, with a desktop {_mib(profile.budget_bytes(True))}; "
+        f"carve-outs (nominal - seen) {_mib(profile.carve_out_bytes)}"
     )
     for name, figure in figures(profile):
         table.add_row(name, _value(name, figure.value), figure.confidence, figure.source)

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edgewright_agent import __version__
 from edgewright_agent.errors import InputError
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
-from edgewright_builder.fit.memory import Calibration, load_calibration
+from edgewright_builder.fit.calibrate import calibration_for
+from edgewright_builder.fit.memory import Calibration
 from edgewright_builder.fit.plan import Plan, Wishes, make_plan, plan_to_json, with_group_size
 from edgewright_builder.lineage import portable
 from edgewright_builder.models import model_digest, read_config, resolve_model
@@ -68,8 +69,8 @@ class Build:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """What is known of the engine's memory."""
-        return load_calibration(self.recipe.serving.engine)
+        """What is known of the engine's memory, on this board where it was measured there."""
+        return calibration_for(self.recipe.serving.engine, self.profile.id)
 
     @cached_property
     def plan(self) -> Plan:

@@ -133,6 +133,11 @@ class DeviceProfile(_Frozen):
         return self
 
     @property
+    def carve_out_bytes(self) -> int:
+        """What firmware keeps from the OS: nominal − seen, as good as these two figures are."""
+        return self.memory.nominal_bytes.value - self.memory.seen_bytes.value
+
+    @property
     def power_mode_names(self) -> tuple[str, ...]:
         """Names of the power modes, in the profile's order."""
         return tuple(mode.name for mode in self.power_modes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ import pytest
 
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
 from edgewright_agent.engine_worker.fake import fake_tokens
+from edgewright_agent.engines.client import EngineClient
 from edgewright_agent.errors import OutsideError, RefusedError
 from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_agent.store import Space, Store
@@ -278,3 +280,17 @@ async def test_nothing_serves_an_adapter_alone(tmp_path: Path) -> None:
         [status async for status in agent.deployer.watch(follow=False)]
         with pytest.raises((RefusedError, OutsideError)):
             agent.deployer.serving()
+
+
+async def test_an_engine_without_adapters_says_so(tmp_path: Path) -> None:
+    async def not_found(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_unix_server(not_found, tmp_path / "http"):
+        client = EngineClient(tmp_path / "http", "model")
+        with pytest.raises(RefusedError, match="takes no adapters"):
+            await client.use_adapter(tmp_path / "a.onnx_adapter", "task")
+        await client.close()

@@ -52,6 +52,8 @@ class Board:
     tokens: list[str] = field(default_factory=list)
     corrupt: bool = False  # a scrub finds something
     cancelled: bool = False  # a Generate was given up by its caller
+    engine: str = "fake"
+    releases: list[deployment.Release] = field(default_factory=list)  # besides those staged
 
 
 @asynccontextmanager
@@ -100,7 +102,7 @@ class _Deployment(DeploymentServiceServicer):
         await begin(self._board, context, "GetDevice")
         if context.time_remaining() is None:
             await fail(context, grpc.StatusCode.INVALID_ARGUMENT, "DEADLINE_MISSING", "no deadline")
-        engine = deployment.EngineInfo(kind="fake", version="1", available=True)
+        engine = deployment.EngineInfo(kind=self._board.engine, version="1", available=True)
         return deployment.GetDeviceResponse(
             agent_version="0.1.0", profile_id="this-host", hostname="board-7", machine="aarch64", cpu_cores=6,
             memory_total_bytes=8 << 30, memory_available_bytes=6 << 30, budget_bytes=5 << 30,
@@ -221,7 +223,8 @@ class _Deployment(DeploymentServiceServicer):
         await begin(self._board, context, "ListReleases")
         return deployment.ListReleasesResponse(
             releases=[
-                deployment.Release(release=release, name="tiny") for release in sorted(self._board.staged)
+                *self._board.releases,
+                *(deployment.Release(release=release, name="tiny") for release in sorted(self._board.staged)),
             ]
         )
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from edgewright_agent.errors import InputError
+from edgewright_builder.adapter_recipe import load_any_recipe
 from edgewright_builder.recipe import load_recipe
 
 MINIMAL = {
@@ -38,7 +39,7 @@ def test_defaults_are_the_papers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_example_is_a_valid_recipe(path: Path) -> None:
-    assert load_recipe(path).name
+    assert load_any_recipe(path).name
 
 
 @pytest.mark.parametrize(

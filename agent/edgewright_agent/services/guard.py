@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import EdgewrightError, InputError
@@ -44,6 +45,18 @@ def refuse_revoked(trust: Trust) -> Check:
     return check
 
 
+def _parser(method: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Raises InputError for bytes that are no message."""
+
+    def parsed(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError as error:
+            raise InputError(f"What came is no request of {method} ({error}).") from None
+
+    return parsed
+
+
 class Guard(grpc.aio.ServerInterceptor):
     """Runs the checks before each call and turns our errors into statuses."""
 
@@ -72,9 +85,12 @@ class Guard(grpc.aio.ServerInterceptor):
         behaviour, make = kinds[kind]
         unary = kind == (False, False)
         guard = self._stream if handler.response_streaming else self._single
-        return make(
-            guard(method, unary, behaviour), handler.request_deserializer, handler.response_serializer
-        )
+        parse = _parser(method, handler.request_deserializer)
+        if handler.request_streaming:
+            return make(guard(method, unary, behaviour), parse, handler.response_serializer)
+        # Parsed in the guarded call, where a wrong message can be answered.
+        guarded = guard(method, unary, lambda request, context: behaviour(parse(request), context))
+        return make(guarded, None, handler.response_serializer)
 
     def _single(self, method: str, unary: bool, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> Any:

@@ -113,7 +113,7 @@ class Upload:
         with self._flushing:  # one that still runs may yet fail
             missing = len(self.blob.chunks) - len(self.present)
         if missing:
-            self.flush()
+            self.suspend()
             message = f"Blob {self.blob.sha256[:12]} is not complete: {missing} chunks are missing."
             raise InputError(message)
         if self._whole is not None:

@@ -17,6 +17,7 @@ OPTIONS = [
     # A peer that vanished without a reset is noticed after 40 s.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # a minute by default, and it counts where a call is under way
     # By default the core waits up to 2 minutes before it dials again; a board restarts its agent in seconds.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),

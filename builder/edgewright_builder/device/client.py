@@ -67,6 +67,11 @@ class DeviceClient:
     ) -> None:
         await self._channel.close()
 
+    @property
+    def reached(self) -> bool:
+        """Whether any call has got through, so that address and credentials are right."""
+        return self._reached
+
     async def get_device(self) -> deployment.GetDeviceResponse:
         """What the board is, has, can run and is doing."""
         return await self._repeatable(self._deployment.GetDevice, deployment.GetDeviceRequest())

@@ -28,8 +28,10 @@ def plan_line(plan: Plan) -> str:
     if plan.delta_bytes is not None:
         sizes = f"{format_bytes(plan.delta_bytes)} instead of {format_bytes(plan.missing_bytes)}"
         return f"  delta against release {plan.delta_base[:12]}: {sizes} to send"
-    blobs = f"{plan.missing_blobs} of {plan.blobs} files"
-    return f"  {format_bytes(plan.missing_bytes)} of {format_bytes(plan.artifact_bytes)} to send ({blobs})"
+    missing, blobs = format_bytes(plan.missing_bytes), f"{plan.missing_blobs} of {plan.blobs} files"
+    if plan.how == "full":
+        return f"  full: {missing} to send ({blobs})"
+    return f"  chunks: {missing} of {format_bytes(plan.artifact_bytes)} to send, the rest is there ({blobs})"
 
 
 def push_lines(result: PushResult) -> list[str]:

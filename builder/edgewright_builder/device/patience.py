@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 
 from edgewright_agent.errors import EdgewrightError
 
@@ -18,14 +19,22 @@ def jittered_seconds(failures: int, *, base_seconds: float, cap_seconds: float) 
 
 
 class Patience:
-    """Waits longer after each failure, and gives up when nothing has moved for `seconds`."""
+    """Waits longer after each failure, and gives up when it has failed for `seconds` and nothing has moved."""
 
-    def __init__(self, seconds: float, *, base_seconds: float = 0.2, cap_seconds: float = 5.0) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        base_seconds: float = 0.2,
+        cap_seconds: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._seconds = seconds
+        self._clock = clock
         self._base_seconds = base_seconds
         self._cap_seconds = cap_seconds
         self._remaining: int | None = None
-        self._moved_at = time.monotonic()
+        self._failing_since: float | None = None
         self._failures = 0
 
     def progressed(self, remaining: int) -> None:
@@ -36,12 +45,18 @@ class Patience:
 
     def moved(self) -> None:
         """Something has moved: patience is whole again."""
-        self._moved_at = time.monotonic()
+        self._failing_since = None
         self._failures = 0
 
     async def wait(self, error: EdgewrightError) -> None:
-        """Sleeps, or raises `error` if patience has run out."""
-        if time.monotonic() - self._moved_at > self._seconds:
+        """Sleeps, or raises `error` if patience has run out: counted from the first failure since something moved.
+
+        So a transfer of hours that has just met its first failure is not given up.
+        """
+        now = self._clock()
+        if self._failing_since is None:
+            self._failing_since = now
+        if now - self._failing_since > self._seconds:
             raise error
         delay_seconds = jittered_seconds(
             self._failures, base_seconds=self._base_seconds, cap_seconds=self._cap_seconds

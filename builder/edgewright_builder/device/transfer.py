@@ -106,8 +106,8 @@ class Transfer:
         self.resumptions = 0
 
     async def plan(self) -> Plan:
-        """Asks the board what it lacks."""
-        missing = await self._missing()
+        """Asks the board what it lacks; patiently, if it has ever answered."""
+        missing = await self._missing_once_reachable()
         missing_bytes = sum(blob.missing_bytes for blob in missing)
         if self._deltas is not None:
             self._frames = await self._deltas.frames_for(self._client, missing)
@@ -156,6 +156,15 @@ class Transfer:
         """What the board could not make from what it has travels as it is."""
         self._frames = None
         self._listener.note(f"The board can't use the delta; the chunks themselves follow. {error}")
+
+    async def _missing_once_reachable(self) -> list[MissingBlob]:
+        while True:
+            try:
+                return await self._missing()
+            except LinkError as error:
+                if not self._client.reached:
+                    raise  # a wrong address does not get better
+                await self.patience.wait(error)
 
     async def _missing(self) -> list[MissingBlob]:
         missing = await self._client.find_missing([blob_of(file) for file in self._files.values()])

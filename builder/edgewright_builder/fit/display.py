@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -16,8 +17,10 @@ from edgewright_builder.fit.memory import Memory, TensorClass
 from edgewright_builder.fit.plan import Plan, Search
 
 BAR_CELLS = 48
-COLOURS = {"linear": "cyan", "embedding": "blue", "head": "blue", "norm": "blue", "KV cache": "magenta",
-           "activations": "yellow", "logits": "yellow", "second copies": "red", "runtime": "white"}  # fmt: skip
+COLOURS = {
+    "linear": "cyan", "embedding": "blue", "head": "blue", "norm": "blue", "KV cache": "magenta",
+    "activations": "yellow", "logits": "yellow", "lookup": "yellow", "second copies": "red", "runtime": "white",
+}  # fmt: skip
 CHANGES_MAX = 6
 MODEL_CELLS, BOARD_CELLS = 26, 9  # widths of the matrix's columns
 
@@ -33,13 +36,16 @@ def print_check(console: Console, answer: Check) -> None:
         return
     console.print(_breakdown(plan))
     console.print(_bar(plan))
-    console.print(
-        f"Largest context: {answer.largest_context_tokens:,} tokens at {question.concurrency} at once. "
-        f"Most at once: {answer.largest_concurrency} with {question.context_tokens:,} tokens each.",
-        soft_wrap=True,
-    )
+    if answer.largest_context_tokens:
+        console.print(
+            f"Largest context: {answer.largest_context_tokens:,} tokens at {question.concurrency} at once. "
+            f"Most at once: {answer.largest_concurrency} with {question.context_tokens:,} tokens each.",
+            soft_wrap=True,
+        )
+    else:
+        console.print("No context fits at whole depth.")
     if answer.changes:
-        console.print(_changes(answer))
+        console.print(_changes(answer, ruled=console.is_terminal))
     speed = answer.speed
     console.print(
         f"Predicted TPOT: {1e3 * speed.tpot_seconds_min:.1f} to {1e3 * speed.tpot_seconds_max:.1f} ms "
@@ -47,7 +53,17 @@ def print_check(console: Console, answer: Check) -> None:
         f"{speed.bandwidth_bytes_per_second / 1e9:.1f} GB/s at {speed.power_mode}.",
         markup=False, soft_wrap=True,
     )  # fmt: skip
-    console.print(f"Settings: {settings(plan)}", markup=False, soft_wrap=True)
+    console.print(_settings(answer), markup=False, soft_wrap=True)
+
+
+def _settings(answer: Check) -> str:
+    """What to build: this configuration, or what the first change that fits makes of it."""
+    if answer.verdict is Verdict.FITS:
+        return f"Settings: {settings(answer.plan)}"
+    fitting = next((change for change in answer.changes if change.fits), None)
+    if fitting is None:
+        return "Settings: none, as nothing above is enough; take a smaller model or a larger budget."
+    return f"Settings with {fitting.title}: {settings(fitting.plan)}"
 
 
 def settings(plan: Plan) -> str:
@@ -114,13 +130,11 @@ def breakdown(memory: Memory) -> list[tuple[str, int, str]]:
     rows = [
         (
             tensor.name,
-            tensor.stored_bytes,
+            tensor.stored_bytes - _in_file(memory, tensor),
             _weights(tensor) + (tied if tensor.name == "embedding" else ""),
         )
         for tensor in memory.tensors
     ]
-    if memory.mapped_bytes:
-        rows.append(("of it in the file", -memory.mapped_bytes, "looked up there, in memory only where used"))
     return [
         *rows,
         ("KV cache", memory.kv_cache_bytes, "grouped heads and sliding windows counted"),
@@ -130,6 +144,11 @@ def breakdown(memory: Memory) -> list[tuple[str, int, str]]:
         ("second copies", memory.second_copies_bytes, "weights the engine repacks and keeps"),
         ("runtime", memory.runtime_bytes, "interpreter, libraries, tokenizer, allocator"),
     ]
+
+
+def _in_file(memory: Memory, tensor: TensorClass) -> int:
+    """Of an untied embedding, which is looked up in the file: in memory only where it is used."""
+    return memory.mapped_bytes if tensor.name == "embedding" else 0
 
 
 def _weights(tensor: TensorClass) -> str:
@@ -188,8 +207,11 @@ def _bar(plan: Plan) -> Text:
     return text[:budget_at] + Text("|", "bold") + text[budget_at:]
 
 
-def _changes(answer: Check) -> Table:
-    table = Table("what would help", "saves", "costs", "then", header_style="bold cyan")
+def _changes(answer: Check, *, ruled: bool) -> Table:
+    table = Table(
+        "what would help", "saves", "costs", "then", header_style="bold cyan",
+        box=HEAVY_HEAD if ruled else None, padding=(0, 1) if ruled else (0, 2, 0, 0),
+    )  # fmt: skip
     for change in answer.changes[:CHANGES_MAX]:
         then = Text("fits", "green") if change.fits else Text("still does not fit", "red")
         table.add_row(escape(change.title), format_bytes(change.saves_bytes), change.cost, then)
