@@ -167,7 +167,7 @@ def calibrate(
         f"({peak_bytes / predicted.peak_bytes - 1:+.1%})."
     )
     typer.echo(
-        f"Predictions for this board now rest on {moved.points} measurements there, "
+        f"Predictions for this board now rest on {moved.points} measurement{'s' * (moved.points > 1)} there, "
         f"± {moved.error_fraction:.1%} ({path})."
     )
 

@@ -91,7 +91,7 @@ def snapshot() -> telemetry.Snapshot:
 def test_push_says_what_will_travel_and_ends_with_the_verdict(host: str, artifact: Artifact) -> None:
     lines = output("push", artifact.folder, host, "--insecure").splitlines()
     assert lines[0] == f"tiny 1.0 ({artifact.digest[:12]})"
-    assert lines[1] == "  3.0 MiB of 3.0 MiB to send (1 of 1 files)"
+    assert lines[1] == "  full: 3.0 MiB to send (1 of 1 files)"
     assert lines[-1] == "committed: it is active"
     assert any(line.startswith("  sent 100 % at ") for line in lines)
     assert "\t".join(["ready", "required", "passed", "in 0.1 s"]) in lines
