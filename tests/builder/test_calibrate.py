@@ -19,6 +19,10 @@ from typer.testing import CliRunner
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import telemetry_pb2 as telemetry
 from edgewright_agent.errors import InputError, RefusedError
+from edgewright_agent.lifecycle import State
+from edgewright_agent.manifest import Manifest
+from edgewright_agent.services.messages import release_to
+from edgewright_agent.store import StagedRelease
 from edgewright_builder import cli_fit
 from edgewright_builder.fit.calibrate import (
     BoardCalibration,
@@ -27,11 +31,13 @@ from edgewright_builder.fit.calibrate import (
     calibration_for,
     check_point,
     load_board,
+    point_from_basis,
     refit,
     save_board,
 )
 from edgewright_builder.fit.memory import Configuration, load_calibration, predict_memory
 from edgewright_builder.fit.model_facts import find_model
+from tests.agent.artifacts import FIELDS
 from tests.builder.device_simulator import Board, simulated_device
 
 ENGINE, BOARD, RELEASE = "onnxruntime-genai", "jetson-orin-nano-8gb", b"\7" * 32
@@ -231,3 +237,22 @@ def test_garbage_is_refused_in_one_sentence_and_nothing_is_saved(
     assert isinstance(result.exception, (RefusedError, InputError))
     assert says in str(result.exception)
     assert not board_file(ENGINE, "this-host").exists()
+
+
+def test_an_agent_tells_what_a_releases_prediction_was_computed_from(tmp_path: Path) -> None:
+    one = point("smollm2-135m", 0)
+    lineage = {
+        "architecture": asdict(one.architecture),
+        "configuration": asdict(one.configuration),
+        "other": 1,
+    }
+    manifest = Manifest.model_validate(
+        {
+            **FIELDS,
+            "lineage": lineage,
+            "files": [{"path": "a", "sha256": "0" * 64, "size_bytes": 0, "chunks": []}],
+        }
+    )
+    sent = release_to(StagedRelease("7" * 64, manifest, tmp_path), State())
+    basis = json.loads(sent.prediction_basis)
+    assert point_from_basis("x", basis, one.measured_peak_bytes, "cgroup") == replace(one, release="x")

@@ -266,3 +266,17 @@ def test_check_imports_neither_torch_nor_transformers() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "torch" not in done.stdout.splitlines()[-1]
     assert "transformers" not in done.stdout.splitlines()[-1]
+
+
+@settings(deadline=None)
+@given(st.sampled_from(SERVED), st.integers(100, 12_000))
+def test_a_way_out_is_named_whenever_plan_knows_one(model: Any, budget_mib: int) -> None:
+    question = make_question(model, load_profile(ORIN), budget_bytes=budget_mib * MIB)
+    answer = check(question)
+    try:
+        search_plans(
+            model.architecture, Wishes(question.context_tokens), budget_mib * MIB, [question.calibration]
+        )
+    except InputError:
+        return
+    assert answer.plan.fits() or any(change.fits for change in answer.changes)

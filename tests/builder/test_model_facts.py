@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgewright_agent.errors import EdgewrightError, InputError
+from edgewright_agent.errors import EdgewrightError, InputError, OutsideError
 from edgewright_builder.fit.catalogue import builtin_models
 from edgewright_builder.fit.model_facts import find_model
 
@@ -132,3 +135,58 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(InputError, match=r"config\.json"):
         find_model(str(path))
+
+
+@contextlib.contextmanager
+def hub(status: int, body: bytes) -> Iterator[tuple[str, list[str]]]:
+    """A hub on loopback that gives every request the same answer; the addresses it was asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
+
+
+def test_a_hub_id_that_is_nowhere_here_is_asked_for_its_config_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with hub(200, json.dumps(CONFIG).encode()) as (endpoint, asked):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        assert find_model("someone/tiny").architecture.hidden_size == 32
+    assert asked == ["/someone/tiny/resolve/main/config.json"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "says"),
+    [
+        (404, b"", InputError, "There is no model 'someone/tiny'"),
+        (401, b"", OutsideError, "set HF_TOKEN"),
+        (503, b"", OutsideError, "The hub answered 503"),
+        (200, b"<html>", InputError, "is not readable as JSON"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, error: type[Exception], says: str
+) -> None:
+    with hub(status, body) as (endpoint, _):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        with pytest.raises(error, match=says):
+            find_model("someone/tiny")
+
+
+def test_a_hub_that_is_out_of_reach_names_the_nearest_built_in_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(OutsideError, match=r"nearest: llama-3\.2-3b.*check the network"):
+        find_model("llama/Llama-3.2-3B")

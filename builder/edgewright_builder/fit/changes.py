@@ -114,13 +114,26 @@ def _together(
         title = f"embedding and head at {bits} bits, context of {tokens} tokens"
         cost = f"{_points(100 * ACCURACY_LOSS_EMBEDDING_4_BITS)}, shorter prompts and answers"
         yield title, cost, replace(m, embedding_bits=bits, context_tokens=tokens)
-    try:
-        wishes = Wishes(m.context_tokens, m.concurrency)
-        best = make_plan(architecture, wishes, plan.budget_bytes, calibration).configuration
-    except InputError:
+    best = _longest_plan(plan, architecture, calibration)
+    if best is None:
         return
     title = f"{best.layers} of {architecture.layers} layers, embedding and head at {best.embedding_bits} bits"
+    if best.context_tokens < m.context_tokens:
+        title += f", context of {best.context_tokens} tokens"
     yield title, _points(100 * _loss(plan, architecture, best)), best
+
+
+def _longest_plan(plan: Plan, architecture: Architecture, calibration: Calibration) -> Configuration | None:
+    """What `plan` would make for the context asked for, or for the first of its halves that fits; None for none."""
+    tokens = plan.configuration.context_tokens
+    while True:
+        wishes = Wishes(tokens, plan.configuration.concurrency)
+        try:
+            return make_plan(architecture, wishes, plan.budget_bytes, calibration).configuration
+        except InputError:
+            tokens //= 2
+        if tokens < CONTEXT_MIN_TOKENS:
+            return None
 
 
 def _loss(plan: Plan, architecture: Architecture, configuration: Configuration) -> float:

@@ -5,16 +5,18 @@
     act     = slice · 4 · (2·hidden + 3·intermediate + heads·context) + logits_copies · slice · 4 · vocab
               + min(slice · file_page, lookup table)
     runtime = constant + tokenizer · vocab
-    h       = runtime + linear_copies·linear + embedding_copies·embedding + norms + kv + act
+    repack  = block_sums · scales of linears and head
+    h       = runtime + linear_copies·linear + embedding_copies·embedding + repack + norms + kv + act
 
 The weights are those of an ONNX Runtime GenAI export: 4-bit linears with one float32 scale per group, embedding and
-head in blocks of 32. The engine multiplies with repacked copies, which replace linears and head (a few per cent larger:
-`copies`); the tables it looks embeddings up in stay in the file, where the kernel holds no more of them than is used.
-Where the model ties embedding and head they are one tensor; where not, the exporter keeps the embedding in float32.
-KV and activations are float32 on a CPU. `act` is the widest layer of one slice of the prompt, with the attention
-scores of the slice against the whole context, that slice's logits, and the pages of the file that looking up its
-embeddings brings in (`file_page`: the page cache's largest folio; in the worst case every token needs another one).
-The constants come from measurements of the running engine, with the error those left (`calibration`).
+head in blocks of 32. The engine multiplies with repacked copies that replace linears and head, and hold one float32
+sum of codes beside every scale (`repack`); the tables it looks embeddings up in stay in the file, where the kernel
+holds no more of them than is used. Where the model ties embedding and head they are one tensor; where not, the
+exporter keeps the embedding in float32. KV and activations are float32 on a CPU. `act` is the widest layer of one
+slice of the prompt, with the attention scores of the slice against the whole context, that slice's logits, and the
+pages of the file that looking up its embeddings brings in (`file_page`; in the worst case every token needs another
+one). The two constants of the runtime come from measurements of the running engine, with the error those left
+(`calibration`, `regression`).
 """
 
 from __future__ import annotations
@@ -62,6 +64,7 @@ class Calibration:
     tokenizer_bytes_per_token: float = 0.0  # of the vocabulary
     logits_copies: float = 1.0  # of one slice's, at the peak
     lookup_table_mapped: bool = True  # an untied embedding stays in the file of weights
+    block_sums: float = 0.0  # for each scale, floats of its size that repacking adds
     file_page_bytes: int = 0  # of the file that one embedding looked up may bring in
     sliding_window_cache: bool = False  # whether a windowed layer caches its window only
 
@@ -161,9 +164,8 @@ def predict_memory(architecture: Architecture, m: Configuration, calibration: Ca
     tensors = stored_tensors(model, m)
     stored = {tensor.name: tensor.stored_bytes for tensor in tensors}
     head = stored["embedding" if model.tied_embeddings else "head"]
-    copies = round(
-        (calibration.linear_copies - 1) * stored["linear"] + (calibration.embedding_copies - 1) * head
-    )
+    copies = (calibration.linear_copies - 1) * stored["linear"] + (calibration.embedding_copies - 1) * head
+    repacked = round(copies + calibration.block_sums * sum(tensor.scales_bytes for tensor in tensors))
     runtime = calibration.constant_bytes + round(calibration.tokenizer_bytes_per_token * model.vocab_size)
     slice_tokens = prompt_slice_tokens(model, m, calibration)
     per_token = 2 * model.hidden_size + 3 * model.intermediate_size + model.heads * m.context_tokens
@@ -178,8 +180,8 @@ def predict_memory(architecture: Architecture, m: Configuration, calibration: Ca
         logits_bytes=round(calibration.logits_copies * logits),
         lookup_bytes=lookup,
         runtime_bytes=runtime,
-        second_copies_bytes=copies,
-        load_peak_bytes=runtime + stored["linear"] + head + copies + head,
+        second_copies_bytes=repacked,
+        load_peak_bytes=runtime + stored["linear"] + head + repacked + head,
         mapped_bytes=stored["embedding"] if in_file else 0,
     )
 

@@ -17,6 +17,8 @@ from edgewright_builder.fit.architecture import Architecture, architecture_from_
 from edgewright_builder.fit.catalogue import BuiltinModel, find_builtin, nearest_names
 from edgewright_builder.fit.gguf_header import config_from_gguf, read_gguf_header
 
+FETCH_SECONDS = 5.0
+
 
 @dataclass(frozen=True)
 class ModelFacts:
@@ -36,8 +38,9 @@ def find_model(text: str) -> ModelFacts:
         return from_builtin(model)
     if path.suffix in {".gguf", ".json"} or text.startswith((".", "/", "~")) or text.count("/") != 1:
         raise InputError(_unknown(text))
-    config = _cached_config(text) or _fetched_config(text)
-    return _from_file(config, text, f"config.json of huggingface.co/{text}")
+    if (cached := _cached_config(text)) is not None:
+        return _from_file(cached, text, f"config.json of {text} in the hub's local cache")
+    return _fetched_config(text)
 
 
 def from_builtin(model: BuiltinModel) -> ModelFacts:
@@ -62,13 +65,21 @@ def _from_path(path: Path) -> ModelFacts:
 
 def _from_file(path: Path, name: str, source: str) -> ModelFacts:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text; a model's config.json is expected.") from None
+    return _from_text(text, name, source)
+
+
+def _from_text(text: str, name: str, source: str) -> ModelFacts:
+    try:
+        config = json.loads(text)
     except ValueError:
-        raise InputError(f"{path} is not readable as JSON; a model's config.json is expected.") from None
+        raise InputError(f"{source} is not readable as JSON; a model's config.json is expected.") from None
     if not isinstance(config, Mapping):
-        raise InputError(f"{path} holds {type(config).__name__}, not the keys and values of a config.json.")
+        raise InputError(f"{source} holds {type(config).__name__}, not the keys and values of a config.json.")
     return ModelFacts(name, architecture_from_config(config), source)
 
 
@@ -106,25 +117,32 @@ def _cached_config(hub_id: str) -> Path | None:
     return found[-1] if found else None
 
 
-def _fetched_config(hub_id: str) -> Path:
+def _fetched_config(hub_id: str) -> ModelFacts:
+    """Asked once and not kept: a user who waits for an answer would rather hear that there is no network."""
+    import httpx
+
+    address = f"{os.environ.get('HF_ENDPOINT') or 'https://huggingface.co'}/{hub_id}/resolve/main/config.json"
+    token = os.environ.get("HF_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
-    except ModuleNotFoundError:
-        raise InputError(_unknown(hub_id)) from None
-    try:
-        return Path(hf_hub_download(hub_id, "config.json"))
-    except GatedRepoError:
-        raise OutsideError(
-            f"{hub_id} is gated: accept its licence on the hub and log in with `hf auth login`."
-        ) from None
-    except RepositoryNotFoundError:
-        raise InputError(_unknown(hub_id)) from None
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        response = httpx.get(address, headers=headers, timeout=FETCH_SECONDS, follow_redirects=True)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise OutsideError(
             f"{hub_id} is not built in{_suggestion(hub_id)}, and the hub could not be asked for its config.json "
             f"({type(error).__name__}); check the network or give a config.json."
         ) from None
+    if response.status_code == 404:
+        raise InputError(_unknown(hub_id))
+    if response.status_code in (401, 403):
+        raise OutsideError(
+            f"The hub has no model {hub_id!r} that it would show: if it is gated, accept its licence there and set "
+            f"HF_TOKEN{_suggestion(hub_id)}."
+        )
+    if response.status_code != 200:
+        raise OutsideError(
+            f"The hub answered {response.status_code} for {address}; try again or give a config.json."
+        )
+    return _from_text(response.text, hub_id, f"{address}")
 
 
 def _suggestion(text: str) -> str:

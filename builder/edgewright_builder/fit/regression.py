@@ -12,7 +12,7 @@ import numpy as np
 
 from edgewright_agent.errors import InputError
 from edgewright_builder.fit.architecture import Architecture
-from edgewright_builder.fit.memory import Calibration, Configuration, Memory, predict_memory
+from edgewright_builder.fit.memory import Calibration, Configuration, predict_memory
 
 
 @dataclass(frozen=True)
@@ -42,34 +42,20 @@ def measurements_to_json(points: Sequence[Measurement]) -> dict[str, Any]:
 
 
 def fit_calibration(blank: Calibration, points: Sequence[Measurement]) -> Calibration:
-    """Least squares of relative errors for what arithmetic can't tell. `blank` gives all the rest.
+    """The runtime's constant and its bytes per token of vocabulary, by least squares of relative errors.
 
-    Five constants: runtime, tokenizer per token of vocabulary, copies of linears, head and logits.
+    `blank` gives all the rest: what is left after arithmetic has told what it can is no more than these two.
     """
-    blank = replace(
-        blank, constant_bytes=0, tokenizer_bytes_per_token=0.0, linear_copies=1.0, embedding_copies=1.0,
-        logits_copies=1.0,
-    )  # fmt: skip
-    rows, rest, peaks = [], [], []
-    for point in points:
-        memory = predict_memory(point.architecture, point.configuration, blank)
-        head = _head_bytes(memory)
-        rows.append([1.0, point.architecture.vocab_size, memory.linear_bytes, head, memory.logits_bytes])
-        rest.append(point.peak_bytes - memory.steady_bytes + memory.linear_bytes + head + memory.logits_bytes)
-        peaks.append(point.peak_bytes)
-    weights = 1 / np.array(peaks, float)
-    matrix = np.array(rows, float) * weights[:, None]
-    scale = np.abs(matrix).max(axis=0)
-    found, *_ = np.linalg.lstsq(matrix / scale, np.array(rest, float) * weights, rcond=None)
-    constant, tokenizer, linear, embedding, logits = (float(value) for value in found / scale)
+    blank = replace(blank, constant_bytes=0, tokenizer_bytes_per_token=0.0)
+    peaks = np.array([point.peak_bytes for point in points], float)
+    known = [predict_memory(point.architecture, point.configuration, blank).peak_bytes for point in points]
+    rows = np.array([(1e6, point.architecture.vocab_size) for point in points])
+    found, *_ = np.linalg.lstsq(rows / peaks[:, None], 1 - np.array(known) / peaks, rcond=None)
     return replace(
         blank,
         points=len(points),
-        constant_bytes=round(constant),
-        tokenizer_bytes_per_token=round(tokenizer, 1),
-        linear_copies=round(linear, 4),
-        embedding_copies=round(embedding, 4),
-        logits_copies=round(logits, 3),
+        constant_bytes=round(1e6 * float(found[0])),
+        tokenizer_bytes_per_token=round(float(found[1]), 1),
         largest_parameters=max(point.architecture.parameters for point in points),
         longest_context_tokens=max(point.configuration.context_tokens for point in points),
     )
@@ -86,18 +72,16 @@ def errors(calibration: Calibration, points: Sequence[Measurement]) -> list[floa
 def leave_one_model_out(blank: Calibration, points: Sequence[Measurement]) -> dict[str, list[float]]:
     """Errors of each model's points under constants fitted to all other models."""
     found = {}
-    for model in dict.fromkeys(point.model for point in points):
-        others = [point for point in points if point.model != model]
-        found[model] = errors(
-            fit_calibration(blank, others), [point for point in points if point.model == model]
-        )
+    for model in dict.fromkeys(_family(point) for point in points):
+        own = [point for point in points if _family(point) == model]
+        others = [point for point in points if _family(point) != model]
+        found[model] = errors(fit_calibration(blank, others), own)
     return found
 
 
-def _head_bytes(memory: Memory) -> int:
-    """Of the tensor logits are computed with."""
-    name = "embedding" if memory.tied else "head"
-    return next(tensor.stored_bytes for tensor in memory.tensors if tensor.name == name)
+def _family(point: Measurement) -> str:
+    """A model and its untied variant have most of their memory in common."""
+    return point.model.removesuffix("-untied")
 
 
 def _measurement(point: dict[str, Any]) -> Measurement:
