@@ -14,7 +14,8 @@ class TreeMemory:
 
     Now: the sum of PSS (proc_pid_smaps(5): shared pages divided by their users) where the kernel lets us read
     it, else of RSS. Peak: for a single process the kernel's own high-water mark of RSS (VmHWM), which no
-    sampling can miss; for several the highest sample.
+    sampling can miss; for several the highest sample. The ONNX Runtime worker restarts its mark once the model is
+    loaded (see its `weights`).
     """
 
     def __init__(self, pid: int, proc: Path = Path("/proc")) -> None:

@@ -87,7 +87,7 @@ class EngineMemory:
     """Memory of the engine's process tree."""
 
     now_bytes: int
-    peak_bytes: int  # since the start of the process
+    peak_bytes: int  # since the start of the process, or since it has restarted its high-water mark
     measure: str  # how: "pss" shares pages fairly between processes, "rss" counts them in each; of now, of the peak
 
 
