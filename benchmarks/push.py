@@ -189,13 +189,15 @@ async def compare(bench: Bench, size_bytes: int, rounds: int) -> None:
     finally:
         stop(sink_process)
     ratios = [bare / pushed.seconds for pushed, bare in zip(pushes, bares, strict=True)]
+    limits = [max(pair) / pushed.seconds for pushed, *pair in zip(pushes, bares, disks, strict=True)]
     seconds = [pushed.seconds for pushed in pushes]
     cpu = statistics.median(pushed.agent_cpu_seconds for pushed in pushes) / size_bytes * 1e9
     growth = max(pushed.growth_bytes for pushed in pushes) / MIB
     print(
         f"{size_bytes // MIB:5} MiB {'TLS  ' if bench.credentials else 'plain'} "
         f"push {rate(size_bytes, seconds)}, bare {rate(size_bytes, bares)}, disk {rate(size_bytes, disks)}; "
-        f"push/bare {statistics.median(ratios):.0%} ({min(ratios):.0%} to {max(ratios):.0%}); "
+        f"push/bare {statistics.median(ratios):.0%} ({min(ratios):.0%} to {max(ratios):.0%}), "
+        f"push/slower of both {statistics.median(limits):.0%}; "
         f"agent {cpu:.1f} CPU s/GB, +{growth:.0f} MiB",
         flush=True,
     )

@@ -1,4 +1,4 @@
-"""A blob is hashed as a whole once too few times for no one: what a signature and a fresh write spare, and what not."""
+"""What spares a blob a second hash, and what does not: a signed list of its chunks, and having just been written."""
 
 from __future__ import annotations
 

@@ -14,9 +14,8 @@ from edgewright_agent.store.layout import Layout
 from edgewright_agent.store.upload_record import PartialMeta, read_meta
 from edgewright_agent.store.whole_digest import WholeDigest
 
-# What a power cut may cost an upload: this much on a fast link, this long on a slow one. A host sends two
-# blobs at once, so a push loses twice as much at most.
-FLUSH_BYTES = 32 * 1024 * 1024
+# What a power cut may cost an upload: this much on a fast link, this long on a slow one.
+FLUSH_BYTES = 64 * 1024 * 1024
 FLUSH_SECONDS = 5.0
 PIECE_BYTES = 256 * 1024
 
@@ -52,7 +51,7 @@ class Upload:
     def flush_is_due(self) -> bool:
         """Whether a flush beside the writing is worth it now, so that no write has to wait for one later."""
         with self._mutex:
-            return self.blob.bytes_of(self._written) >= FLUSH_BYTES // 4
+            return self.blob.bytes_of(self._written) >= FLUSH_BYTES // 2
 
     def write_chunk(self, index: int, data: bytes | bytearray | memoryview) -> None:
         """Writes one whole chunk at its place and verifies it on the way; flushes if too much is at risk.

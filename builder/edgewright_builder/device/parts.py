@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from io import RawIOBase
+from itertools import accumulate
 from pathlib import Path
 
 from edgewright.v1.common_pb2 import Digest
@@ -51,9 +54,8 @@ async def parts_of(
         chunks = [resumption.chunk, *(index for index in chunks if index != resumption.chunk)]
         begin_bytes = resumption.offset_bytes
     async for index, data in _chunks(path, file, chunks):
-        view = memoryview(data)
-        for offset_bytes in range(begin_bytes, len(view), PART_BYTES):
-            part = view[offset_bytes : offset_bytes + PART_BYTES]
+        for offset_bytes in range(begin_bytes, len(data), PART_BYTES):
+            part = data[offset_bytes : offset_bytes + PART_BYTES]
             yield Part(encode_part(index, offset_bytes, part), len(part))
         begin_bytes = 0
 
@@ -77,23 +79,35 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-async def _chunks(path: Path, file: File, indices: Sequence[int]) -> AsyncIterator[tuple[int, bytes]]:
-    offsets = [0]
-    for chunk in file.chunks:
-        offsets.append(offsets[-1] + chunk.size_bytes)
+async def _chunks(path: Path, file: File, indices: Sequence[int]) -> AsyncIterator[tuple[int, memoryview]]:
+    """Each chunk's bytes, which hold until the next chunk is asked for."""
+    offsets = (0, *accumulate(chunk.size_bytes for chunk in file.chunks))
+    longest_bytes = max((file.chunks[index].size_bytes for index in indices), default=0)
+    buffers = [memoryview(bytearray(longest_bytes)) for _ in range(2)]  # one is read while one is sent
 
-    def read(index: int) -> bytes:
+    def read(position: int) -> memoryview:
+        index = indices[position]
+        data = buffers[position % 2][: file.chunks[index].size_bytes]
         with path.open("rb", buffering=0) as source:
             source.seek(offsets[index])
-            return source.read(file.chunks[index].size_bytes)
+            _fill(source, data)
+        return data
 
-    ahead: asyncio.Task[bytes] | None = None
+    ahead: asyncio.Task[memoryview] | None = None
     try:
         for position, index in enumerate(indices):
-            data = await (ahead or asyncio.to_thread(read, index))
-            following = indices[position + 1 : position + 2]
-            ahead = asyncio.create_task(asyncio.to_thread(read, following[0])) if following else None
+            data = await (ahead or asyncio.to_thread(read, position))
+            more = position + 1 < len(indices)
+            ahead = asyncio.create_task(asyncio.to_thread(read, position + 1)) if more else None
             yield index, data
     finally:
         if ahead is not None:
             ahead.cancel()
+
+
+def _fill(source: RawIOBase, data: memoryview) -> None:
+    while data:
+        count = source.readinto(data)
+        if not count:
+            raise OSError(errno.EIO, "the file has become shorter")
+        data = data[count:]

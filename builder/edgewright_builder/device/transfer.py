@@ -19,8 +19,9 @@ from edgewright_builder.device.failures import LinkError
 from edgewright_builder.device.parts import Part, Resumption, blob_of, parts_of
 from edgewright_builder.device.patience import Patience
 
-# At once: while one blob is verified and made durable the next travels. The agent risks 32 MiB for each.
-STREAMS = 2
+# Small blobs travel beside the large ones, so that no file waits for another to become durable; large ones
+# travel one after another, so that a power cut costs one flush window of the agent.
+SMALL_BYTES = 4 * 1024 * 1024
 # Why a board may refuse a delta, other reasons being the artifact's: its base is gone or another, or it knows none.
 DELTA_REASONS = {
     Reason.REASON_UNSPECIFIED,
@@ -175,13 +176,13 @@ class Transfer:
         return missing
 
     async def _send_all(self, missing: list[MissingBlob]) -> None:
-        waiting = deque(missing)
+        async def stream(blobs: list[MissingBlob]) -> None:
+            for blob in blobs:
+                await self._send(blob)
 
-        async def stream() -> None:
-            while waiting:
-                await self._send(waiting.popleft())
-
-        streams = [asyncio.create_task(stream()) for _ in range(STREAMS)]
+        large = [blob for blob in missing if blob.missing_bytes > SMALL_BYTES]
+        small = [blob for blob in missing if blob.missing_bytes <= SMALL_BYTES]
+        streams = [asyncio.create_task(stream(blobs)) for blobs in (large, small)]
         try:
             await asyncio.gather(*streams)
         finally:
