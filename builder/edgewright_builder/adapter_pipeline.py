@@ -23,7 +23,7 @@ from edgewright_agent.sizes import format_bytes
 from edgewright_builder.adapter_base import Base, require_slots
 from edgewright_builder.adapter_recipe import AdapterRecipe
 from edgewright_builder.artifact import MANIFEST_NAME, write_artifact
-from edgewright_builder.finishing import GOLDEN_TOKENS, accuracies, first_prompt, task_identity
+from edgewright_builder.finishing import GOLDEN_TOKENS, accuracies, first_prompt, load_tasks, task_identity
 from edgewright_builder.models import require_same_vocabulary
 from edgewright_builder.pipeline import Build, distillation_data, run_data, run_teacher
 from edgewright_builder.preflight import check_data, check_tasks
@@ -157,13 +157,13 @@ def _run_evaluate(job: AdapterBuild, finetuned: Stage) -> Stage:
         "models": models,
         "tasks": [task_identity(name, settings.benchmarks) for name in names],
         "limit": settings.limit,
+        "quiz": settings.quiz,
     }
 
     def work(folder: Path) -> dict[str, Any]:
         from edgewright_builder.stages.evaluate import EvaluatedModel, evaluate
-        from edgewright_builder.tasks.loading import load_task
 
-        tasks = [load_task(name, settings.benchmarks, settings.limit) for name in names]
+        tasks = load_tasks(settings, names, job.as_build.base)
         evaluated = [
             EvaluatedModel("base", models["base"], lambda: _engine(job, None)),
             EvaluatedModel("adapter", models["adapter"], lambda: _engine(job, finetuned)),

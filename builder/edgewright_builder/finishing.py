@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from edgewright_agent.dsse import key_id
 from edgewright_builder.artifact import MANIFEST_NAME
 from edgewright_builder.pipeline import Build
+from edgewright_builder.recipe import Evaluate
 from edgewright_builder.run import Stage, file_sha256
 from edgewright_builder.stages.package import draft_manifest, package
 
@@ -36,11 +37,13 @@ def run_evaluate(
         "serving": job.recipe.serving.model_dump(),
     }
 
+    if settings.quiz != "plain":
+        inputs["quiz"] = settings.quiz
+
     def work(folder: Path) -> dict[str, Any]:
         from edgewright_builder.stages.evaluate import EvaluatedModel, evaluate
-        from edgewright_builder.tasks.loading import load_task
 
-        tasks = [load_task(name, settings.benchmarks, settings.limit) for name in names]
+        tasks = load_tasks(settings, names, job.base)
         manifest = draft_manifest(exported.folder, fields)
         evaluated = [EvaluatedModel(name, digest, _opener(path)) for name, (path, digest) in models.items()]
         evaluated.append(
@@ -54,6 +57,20 @@ def run_evaluate(
         }
 
     return job.run.stage("evaluate", inputs, work, products=("results.json",), resumable=True)
+
+
+def load_tasks(settings: Evaluate, names: Sequence[str], tokenizer_folder: Path) -> list[Any]:
+    """The tasks of these names, as the settings ask them."""
+    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.tasks.definitions import QUIZ, chat_quiz
+    from edgewright_builder.tasks.loading import load_task
+    from edgewright_builder.train.samples import chat_texts
+
+    quiz = QUIZ
+    if settings.quiz == "chat":
+        tokenizer = load_tokenizer(tokenizer_folder)
+        quiz = chat_quiz(lambda question: chat_texts(tokenizer, {"instruction": question, "output": ""})[0])
+    return [load_task(name, settings.benchmarks, settings.limit, quiz) for name in names]
 
 
 def task_identity(name: str, benchmarks: Path | None) -> list[str]:

@@ -175,6 +175,9 @@ class Evaluate(_Section):
     tasks: tuple[str, ...] = ()  # default: the recipe's task
     benchmarks: Path | None = None  # folder of TASK/eval.jsonl; default: the hub
     limit: Annotated[int, Field(ge=1)] | None = None  # first rows only
+    quiz: Literal["plain", "chat"] = (
+        "plain"  # .jsonl files: asked as ARC asks, or in the model's chat template
+    )
 
 
 class Recipe(_Section):

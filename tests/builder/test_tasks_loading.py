@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgewright_agent.errors import InputError, OutsideError
-from edgewright_builder.tasks.definitions import DEFINITIONS, Question
+from edgewright_builder.tasks.definitions import DEFINITIONS, Question, chat_quiz
 from edgewright_builder.tasks.harness import harness_questions
 from edgewright_builder.tasks.loading import evaluation_texts, load_task
 
@@ -221,3 +221,17 @@ def test_the_science_quiz_is_balanced_and_without_repetition() -> None:
     assert Counter(question.answer for question in task.questions) == {0: 25, 1: 25, 2: 25, 3: 25}
     assert len({question.choices[0].context for question in task.questions}) == 100
     assert all(len({choice.continuation for choice in q.choices}) == 4 for q in task.questions)
+
+
+def test_a_quiz_is_asked_in_the_chat_template_if_wished(tmp_path: Path) -> None:
+    path = tmp_path / "quiz.jsonl"
+    path.write_text(
+        '{"question": "Which?", "choices": ["this", "that one"], "answer": 1}\n', encoding="utf-8"
+    )
+    plain = load_task(str(path))
+    chat = load_task(str(path), quiz=chat_quiz(lambda question: f"<user>{question}<assistant>"))
+    assert [(c.context, c.continuation, c.length_bytes) for c in chat.questions[0].choices] == [
+        ("<user>Which?<assistant>", "this", 4),
+        ("<user>Which?<assistant>", "that one", 8),
+    ]
+    assert chat.digest() != plain.digest()

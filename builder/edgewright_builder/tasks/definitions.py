@@ -102,3 +102,13 @@ DEFINITIONS = {
     )
 }
 QUIZ = Definition("quiz", "", "acc_norm", _arc_easy)  # a user's own file, asked as ARC asks
+
+
+def chat_quiz(prompt_of: Callable[[str], str]) -> Definition:
+    """A user's own file, asked as chats are: `prompt_of` a question is what precedes the assistant's answer."""
+
+    def build(row: dict[str, Any]) -> tuple[Choice, ...]:
+        context = prompt_of(row["question"])
+        return tuple(Choice(context, text, len(text.encode())) for text in row["choices"])
+
+    return Definition("quiz", "", "acc_norm", build)

@@ -31,17 +31,19 @@ class Task:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load_task(name: str, benchmarks: Path | None = None, limit: int | None = None) -> Task:
+def load_task(
+    name: str, benchmarks: Path | None = None, limit: int | None = None, quiz: Definition = QUIZ
+) -> Task:
     """The first `limit` questions of a task.
 
     `name` is one of the paper's eight (rows from `benchmarks/<name>/eval.jsonl`, or from the hub without a folder), or
-    the path of a JSONL file with `question`, `choices` and `answer` (0-based) a line. Raises InputError for an unknown
-    name or a bad row, OutsideError if the hub does not answer.
+    the path of a JSONL file with `question`, `choices` and `answer` (0-based) a line, asked as `quiz` says. Raises
+    InputError for an unknown name or a bad row, OutsideError if the hub does not answer.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1, got {limit}")
     if name.endswith(".jsonl"):
-        return _from_file(Path(name), Path(name).stem, QUIZ, limit)
+        return _from_file(Path(name), Path(name).stem, quiz, limit)
     definition = DEFINITIONS.get(name)
     if definition is None:
         known = ", ".join(DEFINITIONS)
