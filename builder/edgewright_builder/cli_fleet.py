@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from edgewright_agent.errors import InputError, RefusedError
-from edgewright_agent.trust import load_public_key
+from edgewright_builder import trust_chain
 from edgewright_builder.artifact import Artifact, verify_artifact
 from edgewright_builder.cli_connection import connect, console, emit, run
-from edgewright_builder.device.deltas import Deltas, DeltaSources
+from edgewright_builder.device.deltas import Deltas, DeltaSources, deltas_from
 from edgewright_builder.device.push import PushResult, push_verified
 from edgewright_builder.fleet.inventory import Device, Inventory, inventory_of_hosts, load_inventory
 from edgewright_builder.fleet.journal import Journal
@@ -109,7 +109,7 @@ def push_fleet(
     inventory = load_inventory(boards.fleet) if boards.fleet else inventory_of_hosts(boards.hosts)
     devices = inventory.selected(boards.selectors)
     credentials = _credentials(inventory, boards)
-    artifact = _verified(folder, credentials)
+    artifact = verify_artifact(folder, trust_chain.release_key(credentials))
     settings = _settings(waves, len(devices))
     journal = Journal.open(
         _journal_path(journal_options.path, boards.fleet, artifact.digest),
@@ -118,9 +118,7 @@ def push_fleet(
         retry_failed=journal_options.retry_failed,
     )
 
-    deltas = None if delta_sources is None else Deltas(artifact, delta_sources)
-
-    async def update(device: Device) -> PushResult:
+    async def update(device: Device, deltas: Deltas | None) -> PushResult:
         async with connect(device.host, credentials, boards.insecure) as client:
             return await push_verified(
                 client,
@@ -132,9 +130,10 @@ def push_fleet(
             )
 
     out.print(_headline(artifact, inventory, devices), markup=False)
-    with RolloutView(out, len(devices), len(settings.wave_ends)).shown() as listener:
+    view = RolloutView(out, len(devices), len(settings.wave_ends))
+    with deltas_from(artifact, delta_sources) as deltas, view.shown() as listener:
         report = run(
-            roll_out(devices, update, journal, settings, listener),
+            roll_out(devices, lambda device: update(device, deltas), journal, settings, listener),
             when_stopped="Stopped. The same command goes on from here.",
         )
     emit(report_document(report), as_json=as_json, save=save)
@@ -152,11 +151,6 @@ def _credentials(inventory: Inventory, boards: Boards) -> Path | None:
     if credentials is not None and not credentials.is_dir():
         raise InputError(f"The credentials folder {credentials} does not exist; see `edgewright keys`.")
     return credentials
-
-
-def _verified(folder: Path, credentials: Path | None) -> Artifact:
-    key = credentials / "release.pub" if credentials is not None else None
-    return verify_artifact(folder, load_public_key(key) if key is not None and key.exists() else None)
 
 
 def _settings(waves: Waves, devices: int) -> Settings:

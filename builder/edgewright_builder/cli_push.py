@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from rich.console import Console
 
 from edgewright_agent.errors import InputError
-from edgewright_agent.trust import load_public_key
 from edgewright_builder import cli_fleet, trust_chain
 from edgewright_builder.artifact import open_artifact
 from edgewright_builder.cli_connection import (
@@ -141,7 +139,7 @@ def _push_one(
                 return await push_artifact(
                     client,
                     artifact,
-                    public_key_of(credentials),
+                    trust_chain.release_key(credentials),
                     activate=activate,
                     force=force,
                     confirm_within_seconds=confirm_within_seconds,
@@ -183,11 +181,3 @@ def delta_sources(delta: bool, folders: list[Path] | None) -> DeltaSources | Non
     for folder in folders or ():
         open_artifact(folder)
     return DeltaSources(tuple(folders or ())) if delta else None
-
-
-def public_key_of(credentials: Path | None) -> Ed25519PublicKey | None:
-    """The key the artifact must be signed with, where this machine knows it; the board checks in any case."""
-    path = credentials / "release.pub" if credentials is not None else None
-    if path is None or not path.exists() or trust_chain.has_several_keys(path.parent):
-        return None
-    return load_public_key(path)

@@ -10,8 +10,8 @@ from typing import Any
 from edgewright_agent.manifest import Accuracy, File, Manifest
 from edgewright_agent.store.delta import xor
 from edgewright_builder.artifact import Artifact
-from edgewright_builder.delta import DeltaMaker
-from edgewright_builder.tensors import Place, tensor_places
+from edgewright_builder.delta import DeltaMaker, tensors_of
+from edgewright_builder.tensors import Place
 
 _PIECE_BYTES = 1024 * 1024
 
@@ -130,7 +130,7 @@ def changed_files(old: Manifest, new: Manifest) -> Iterator[FileChange]:
 
 def compare_tensors(old: Artifact, new: Artifact) -> Tensors:
     """Tensor by tensor, by name."""
-    before, after = _tensors_of(old), _tensors_of(new)
+    before, after = tensors_of(old), tensors_of(new)
     same = changed = added = changed_bytes = differing_bytes = 0
     for name, (file, place) in after.items():
         was = before.get(name)
@@ -172,14 +172,6 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(inner, f"{path}.{key}" if path else str(key))
     else:
         yield path, value
-
-
-def _tensors_of(artifact: Artifact) -> dict[str, tuple[File, Place]]:
-    return {
-        name: (file, place)
-        for file in artifact.manifest.files
-        for name, place in tensor_places(artifact.path(file)).items()
-    }
 
 
 def _differing_bytes(

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import zstandard
 
 from edgewright_agent.manifest import File
+from edgewright_agent.store import Blob
 from edgewright_agent.store.delta import STRETCHES_MAX, WINDOW_BYTES_MAX, Stretch, xor
 from edgewright_builder.artifact import Artifact
 from edgewright_builder.tensors import Place, tensor_places
@@ -56,9 +58,9 @@ class DeltaMaker:
     def __init__(self, new: Artifact, old: Artifact) -> None:
         self.new, self.old = new, old
         self._old_files = {file.sha256: file for file in old.manifest.files}
-        self._old_tensors = _tensors_of(old)
+        self._old_tensors = tensors_of(old, _places_if_readable)
         self._segments = {file.sha256: self._segments_of(file) for file in new.manifest.files}
-        self._offsets = {file.sha256: _offsets(file) for file in new.manifest.files}
+        self._offsets = {file.sha256: Blob.of_file(file).offsets for file in new.manifest.files}
 
     def frame(self, file: File, index: int) -> Frame | None:
         """The chunk in fewer bytes, or None where there is no way."""
@@ -91,7 +93,7 @@ class DeltaMaker:
 
     def _segments_of(self, file: File) -> list[_Segment]:
         segments = []
-        for name, place in _places(self.new, file).items():
+        for name, place in _places_if_readable(self.new.path(file)).items():
             counterpart = self._old_tensors.get(name)
             if counterpart is not None and counterpart[1].size_bytes == place.size_bytes > 0:
                 old_file, old_place = counterpart
@@ -145,18 +147,20 @@ class Frames:
         return replace(frame, data=b""), Place(offset_bytes, len(frame.data))
 
 
-def _tensors_of(artifact: Artifact) -> dict[str, tuple[File, Place]]:
-    """The artifact's tensors by name; the first file wins where two have the name."""
+def tensors_of(
+    artifact: Artifact, places_in: Callable[[Path], dict[str, Place]] = tensor_places
+) -> dict[str, tuple[File, Place]]:
+    """An artifact's tensors by name; the first file wins where two have the name."""
     found: dict[str, tuple[File, Place]] = {}
     for file in artifact.manifest.files:
-        for name, place in _places(artifact, file).items():
+        for name, place in places_in(artifact.path(file)).items():
             found.setdefault(name, (file, place))
     return found
 
 
-def _places(artifact: Artifact, file: File) -> dict[str, Place]:
+def _places_if_readable(path: Path) -> dict[str, Place]:
     try:
-        return tensor_places(artifact.path(file))
+        return tensor_places(path)
     except ModuleNotFoundError:
         return {}  # a host that only pushes may lack onnx: then files are compared offset by offset
 
@@ -209,13 +213,6 @@ def _compress(data: bytes) -> bytes:
         LEVEL, source_size=len(data), window_log=WINDOW_LOG
     )
     return zstandard.ZstdCompressor(compression_params=parameters).compress(data)
-
-
-def _offsets(file: File) -> list[int]:
-    offsets = [0]
-    for chunk in file.chunks:
-        offsets.append(offsets[-1] + chunk.size_bytes)
-    return offsets
 
 
 def _read(artifact: Artifact, file: File, offset_bytes: int, size_bytes: int) -> bytes:

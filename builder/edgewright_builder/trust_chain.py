@@ -68,9 +68,17 @@ def newest(folder: Path) -> TrustDocument:
         raise InputError(f"{path} is damaged: {error}") from None
 
 
-def has_several_keys(folder: Path) -> bool:
-    """Whether a key besides `release.key` may sign, as after a rotation: then only a board can judge."""
-    return bool(_paths(folder)) and len(newest(folder).release_keys()) > 1
+def release_key(folder: Path | None) -> Ed25519PublicKey | None:
+    """The key an artifact must be signed with, where this machine knows it; the board checks in any case.
+
+    None without a credentials folder or a key in it, and where more than one key may sign, as after a rotation.
+    """
+    path = folder / "release.pub" if folder is not None else None
+    if path is None or not path.exists():
+        return None
+    if _paths(path.parent) and len(newest(path.parent).release_keys()) > 1:
+        return None
+    return load_public_key(path)
 
 
 def change(folder: Path, root_keys: Sequence[Path], **fields: Any) -> Path:

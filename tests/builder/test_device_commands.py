@@ -21,6 +21,7 @@ from edgewright_agent.address import Address
 from edgewright_agent.errors import InputError, RefusedError
 from edgewright_builder import cli_device, cli_keys, cli_push, cli_top
 from edgewright_builder.artifact import Artifact
+from edgewright_builder.key_files import load_signing_key
 from tests.builder.artifacts import make_artifact
 from tests.builder.device_simulator import Board, simulated_device
 
@@ -295,6 +296,19 @@ def test_push_to_a_fleet_that_is_not_all_updated_is_refused(
     document = json.loads(result.stdout)
     assert [device["outcome"] for device in document["devices"]] == ["rolled back"]
     assert document["not_begun"] == ["127.0.0.1:1"]
+
+
+def test_after_a_rotation_one_board_and_a_fleet_are_sent_what_the_old_key_signed(
+    host: str, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    output("keys", "create", keys)
+    old = load_signing_key(keys / "release.key")
+    made = make_artifact(tmp_path / "old", {"engine/model.bin": bytes(1024)}, old)
+    output("keys", "rotate", keys)
+    options = ("--insecure", "--credentials", keys)
+    assert "committed" in output("push", made.folder, "--fleet", fleet_file(tmp_path, host), *options)
+    assert "committed" in output("push", made.folder, host, *options)
 
 
 def test_push_needs_boards_from_one_place(host: str, artifact: Artifact, tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from edgewright_agent.errors import InputError, RefusedError
 from edgewright_agent.trust import Trust, load_public_key, load_trust
 from edgewright_builder import cli_keys, trust_chain
 from edgewright_builder.artifact import Artifact
-from edgewright_builder.cli_push import public_key_of
 from edgewright_builder.key_files import load_signing_key, public_pem, write_new
 from edgewright_builder.keys import create_credentials
 from tests.builder.artifacts import make_artifact
@@ -181,8 +180,8 @@ def test_new_credentials_over_old_ones_begin_a_new_chain(folder: Path) -> None:
 
 
 def test_after_a_rotation_the_host_leaves_it_to_the_board_whose_signature_is_good(folder: Path) -> None:
-    assert public_key_of(folder) is not None
+    assert trust_chain.release_key(folder) is not None
     output("rotate", folder)
-    assert public_key_of(folder) is None
+    assert trust_chain.release_key(folder) is None
     output("revoke", folder, next(folder.glob("release-*.pub")))
-    assert public_key_of(folder) == load_public_key(folder / "release.pub")
+    assert trust_chain.release_key(folder) == load_public_key(folder / "release.pub")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,16 @@ class Deltas:
         for blob in missing:
             frames.make(files[blob.sha256], chunk_indices(blob))
         return frames
+
+
+@contextlib.contextmanager
+def deltas_from(artifact: Artifact, sources: DeltaSources | None) -> Iterator[Deltas | None]:
+    """Frames for as long as a push or a rollout lasts; None where no delta is wanted."""
+    if sources is None:
+        yield None
+        return
+    with contextlib.closing(Deltas(artifact, sources)) as deltas:
+        yield deltas
 
 
 def base_candidates(releases: Sequence[Release]) -> list[str]:

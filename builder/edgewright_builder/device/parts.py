@@ -7,11 +7,11 @@ import errno
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from io import RawIOBase
-from itertools import accumulate
 from pathlib import Path
 
 from edgewright.v1.common_pb2 import Digest
 from edgewright.v1.deployment_pb2 import Blob, BlobPart
+from edgewright_agent import store
 from edgewright_agent.manifest import File
 
 PART_BYTES = 256 * 1024  # the fastest message size over loopback that stays far below the 4 MiB limit
@@ -81,7 +81,7 @@ def _varint(value: int) -> bytes:
 
 async def _chunks(path: Path, file: File, indices: Sequence[int]) -> AsyncIterator[tuple[int, memoryview]]:
     """Each chunk's bytes, which hold until the next chunk is asked for."""
-    offsets = (0, *accumulate(chunk.size_bytes for chunk in file.chunks))
+    offsets = store.Blob.of_file(file).offsets
     longest_bytes = max((file.chunks[index].size_bytes for index in indices), default=0)
     buffers = [memoryview(bytearray(longest_bytes)) for _ in range(2)]  # one is read while one is sent
 

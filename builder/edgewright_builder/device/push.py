@@ -13,7 +13,7 @@ from edgewright.v1.deployment_pb2 import MemoryVerdict
 from edgewright_agent.errors import BusyError
 from edgewright_builder.artifact import Artifact, verify_artifact
 from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.deltas import Deltas, DeltaSources
+from edgewright_builder.device.deltas import Deltas, DeltaSources, deltas_from
 from edgewright_builder.device.failures import LinkError
 from edgewright_builder.device.mirrored import fetch_from_mirrors
 from edgewright_builder.device.patience import Patience
@@ -57,8 +57,7 @@ async def push(
     be reached. A release that was rolled back is no error here: the verdict says so.
     """
     artifact = await asyncio.to_thread(verify_artifact, folder, public_key)
-    deltas = None if delta_sources is None else Deltas(artifact, delta_sources)
-    try:
+    with deltas_from(artifact, delta_sources) as deltas:
         return await push_verified(
             client,
             artifact,
@@ -69,9 +68,6 @@ async def push(
             listener=listener,
             deltas=deltas,
         )
-    finally:
-        if deltas is not None:
-            deltas.close()
 
 
 async def push_verified(
