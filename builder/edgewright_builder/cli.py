@@ -18,34 +18,16 @@ from rich.console import Console
 
 from edgewright_agent import __version__
 from edgewright_agent.errors import EdgewrightError
-from edgewright_builder import (
-    cli_build,
-    cli_device,
-    cli_diff,
-    cli_fit,
-    cli_keys,
-    cli_mirror,
-    cli_profiles,
-    cli_push,
-    cli_top,
-)
+from edgewright_builder.cli_group import LazyGroup
 
 app = typer.Typer(
     name="edgewright",
+    cls=LazyGroup,
     help="Specialised 4-bit language models for Jetson-class boards, made under a memory budget.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.add_typer(cli_profiles.app, name="profiles")
-cli_fit.register(app)
-cli_build.register(app)
-cli_push.register(app)
-cli_device.register(app)
-cli_diff.register(app)
-cli_keys.register(app)
-cli_mirror.register(app)
-cli_top.register(app)
 
 EXTRA_OF_MODULE = {
     "torch": "builder", "transformers": "builder", "peft": "builder", "optuna": "builder", "gptqmodel": "builder",

@@ -17,6 +17,12 @@ app = typer.Typer(
     help="Device profiles: what each board is, every figure with its source.", no_args_is_help=True
 )
 
+
+def register(parent: typer.Typer) -> None:
+    """Adds the commands to the command line."""
+    parent.add_typer(app, name="profiles")
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
