@@ -42,9 +42,12 @@ class EngineClient:
             return False
         return response.status_code == httpx.codes.OK
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
         """Tokens as they come, then a Finish."""
-        route, body = _completion(request, self._model)
+        return self.stream(*completion(request, self._model))
+
+    async def stream(self, route: str, body: dict[str, Any]) -> AsyncGenerator[Token | Finish, None]:
+        """Tokens and Finish of the completion that `body` asks for."""
         count, reason = 0, None
         async with self._sending(route, body) as response, aclosing(_events(response)) as events:
             async for event in events:
@@ -60,18 +63,20 @@ class EngineClient:
                     return
         raise _nonsense("a stream without usage counts")
 
+    async def post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The whole JSON answer."""
+        async with self._sending(route, body) as response:
+            answer: dict[str, Any] = json.loads(await response.aread())
+        return answer
+
     async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
         """One Score per continuation."""
-        body = {"items": [asdict(item) for item in items]}
-        async with self._sending("/v1/score", body) as response:
-            answer = json.loads(await response.aread())
+        answer = await self.post("/v1/score", {"items": [asdict(item) for item in items]})
         return [[Score(**score) for score in item] for item in answer["items"]]
 
     async def use_adapter(self, adapter: Path | None, model: str) -> None:
         """Switches the engine's adapter; later requests name `model`."""
-        body = {"file": None if adapter is None else str(adapter), "model": model}
-        async with self._sending(ADAPTER_ROUTE, body) as response:
-            await response.aread()
+        await self.post(ADAPTER_ROUTE, {"file": None if adapter is None else str(adapter), "model": model})
         self._model = model
 
     @asynccontextmanager
@@ -89,7 +94,7 @@ class EngineClient:
             raise _nonsense(str(error)) from error
 
 
-def _completion(request: GenerationRequest, model: str) -> tuple[str, dict[str, Any]]:
+def completion(request: GenerationRequest, model: str) -> tuple[str, dict[str, Any]]:
     """Route and body. `return_token_ids` and `ignore_eos` are vLLM's extensions, which the worker shares."""
     body: dict[str, Any] = {
         "model": model,
