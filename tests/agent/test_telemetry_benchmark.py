@@ -10,13 +10,10 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines.protocol import EngineMemory, Finish, GenerationRequest, Token
 from edgewright_agent.errors import InputError, OutsideError
 from edgewright_agent.telemetry import Telemetry
-from edgewright_agent.telemetry.benchmark import (
-    BenchmarkPlan,
-    BenchmarkProgress,
-    BenchmarkResult,
-    run_benchmark,
-)
+from edgewright_agent.telemetry.benchmark import BenchmarkResult, phase_energy, run_benchmark
+from edgewright_agent.telemetry.load import BenchmarkPlan, BenchmarkProgress
 from edgewright_agent.telemetry.proto import benchmark_to_proto
+from edgewright_agent.telemetry.types import EnergyWindow, RequestSummary
 from edgewright_profiles import load_profile
 from tests.agent.fixtures.boards import write_board
 
@@ -79,13 +76,19 @@ async def test_the_result_counts_what_the_engine_served(telemetry: Telemetry) ->
     engine = SlowTokens()
     telemetry.set_engine_memory_source(lambda: EngineMemory(5, 9, "pss"))
     progress, result = await benchmark(BenchmarkPlan(6, 32, 10, concurrency=3), engine, telemetry)
-    assert (result.prompts, result.prompts_failed) == (6, 0)
-    assert (result.input_tokens, result.output_tokens) == (32, 10)
-    assert result.generated_tokens_per_second == pytest.approx(60 / result.duration_seconds)
-    assert result.total_tokens_per_second == pytest.approx((60 + 6 * 32) / result.duration_seconds)
-    assert result.time_to_first_token_seconds.count == 6
-    assert result.time_per_output_token_seconds.p50 >= 0.001
-    assert result.inter_token_latency_seconds.count == 6 * 9
+    load = result.load
+    assert (result.plan.prompts, load.prompts_failed) == (6, 0)
+    assert (load.input_tokens, load.output_tokens) == (32, 10)
+    assert load.generated_tokens_per_second == pytest.approx(60 / load.duration_seconds)
+    assert load.total_tokens_per_second == pytest.approx((60 + 6 * 32) / load.duration_seconds)
+    assert load.time_to_first_token_seconds.count == 6
+    assert load.time_per_output_token_seconds.p50 >= 0.001
+    assert load.inter_token_latency_seconds.count == 6 * 9
+    # Every request ends after its first token and the steps that follow it.
+    assert load.end_to_end_seconds.count == 6
+    steps_seconds = 9 * load.time_per_output_token_seconds.mean
+    first_seconds = load.time_to_first_token_seconds.mean
+    assert load.end_to_end_seconds.mean >= first_seconds + steps_seconds - 1e-9
     assert (result.engine_peak_bytes, result.weights_bytes) == (9, 7)
     assert [event.prompts_done for event in progress] == [0, 1, 2, 3, 4, 5, 6]
     assert progress[-1].generated_tokens_per_second > 0
@@ -103,15 +106,32 @@ async def test_prompts_have_the_length_that_was_asked_for(
 ) -> None:
     engine = SlowTokens(per_word, extra)
     _, result = await benchmark(BenchmarkPlan(2, 200, 2), engine, telemetry)
-    assert 190 <= result.input_tokens <= 200
+    assert 190 <= result.load.input_tokens <= 200
 
 
 async def test_no_two_prompts_share_more_than_chance(telemetry: Telemetry) -> None:
     engine = SlowTokens()
     await benchmark(BenchmarkPlan(8, 64, 2, warmup_prompts=2), engine, telemetry)
     prompts = {request.prompt for request in engine.requests if request.max_tokens == 2}
-    assert len(prompts) == 8  # warm-up repeats two of them
-    assert len({" ".join((prompt or "").split()[:4]) for prompt in prompts}) == 8
+    assert len(prompts) == 10  # also those of the warm-up: an engine may keep what it has read
+    assert len({" ".join((prompt or "").split()[:4]) for prompt in prompts}) == 10
+
+
+async def test_another_seed_shares_no_prompt_and_the_same_seed_all(telemetry: Telemetry) -> None:
+    sent = []
+    for seed in (1, 1, 2):
+        engine = SlowTokens()
+        await benchmark(BenchmarkPlan(4, 64, 2, seed=seed), engine, telemetry)
+        sent.append([request.prompt for request in engine.requests if request.max_tokens == 2])
+    assert sent[0] == sent[1]
+    assert not set(sent[0]) & set(sent[2])
+
+
+async def test_there_are_never_more_callers_than_prompts(telemetry: Telemetry) -> None:
+    engine = SlowTokens()
+    _, result = await benchmark(BenchmarkPlan(2, 8, 5, concurrency=8), engine, telemetry)
+    assert engine.running_peak == 2
+    assert benchmark_to_proto(result).result.concurrency == 2
 
 
 async def test_every_prompt_runs_to_its_full_length(telemetry: Telemetry) -> None:
@@ -133,9 +153,52 @@ async def test_energy_per_token_is_gross_and_net_of_the_idle_board(telemetry: Te
     assert energy.mean_watts == pytest.approx(5.056, rel=0.02)
     assert energy.baseline_watts == pytest.approx(5.056, rel=0.02)
     assert energy.gross_joules_per_output_token == pytest.approx(
-        5.056 * result.duration_seconds / 400, rel=0.02
+        5.056 * result.load.duration_seconds / 400, rel=0.02
     )
     assert energy.net_joules_per_output_token == pytest.approx(0.0, abs=0.001)
+
+
+async def test_prefill_and_decode_add_up_to_the_energy_of_requests_served_alone(telemetry: Telemetry) -> None:
+    telemetry.start()
+    _, result = await benchmark(BenchmarkPlan(4, 8, 200), SlowTokens(), telemetry, idle_seconds=0.3)
+    telemetry.stop()
+    assert result.energy is not None
+    phases = result.energy.phases
+    assert phases is not None
+    assert phases.prompts == 4
+    whole = phases.prefill_joules_per_input_token * 4 * 8 + phases.decode_joules_per_output_token * 4 * 199
+    assert whole == pytest.approx(result.energy.gross_joules_per_output_token * 4 * 200, rel=0.05)
+    assert phases.net_decode_joules_per_output_token == pytest.approx(0.0, abs=0.001)
+
+
+async def test_of_requests_that_overlap_a_few_are_repeated_alone_for_the_phases(telemetry: Telemetry) -> None:
+    telemetry.start()
+    engine = SlowTokens()
+    _, result = await benchmark(BenchmarkPlan(6, 8, 150, concurrency=3), engine, telemetry, idle_seconds=0.2)
+    telemetry.stop()
+    assert result.energy is not None
+    assert result.energy.phases is not None
+    assert result.energy.phases.prompts == 4
+    assert result.load.end_to_end_seconds.count == 6  # those served alone are not in the figures
+    assert len({request.prompt for request in engine.requests if request.max_tokens == 150}) == 10
+
+
+def test_phases_without_a_baseline_are_gross_only_and_without_energy_absent() -> None:
+    energy = EnergyWindow("VDD_IN", prefill_joules=6.0, decode_joules=18.0)
+    served = [(Finish("length", 12, 10), RequestSummary(2.0, 0.5, energy))]
+    alone = phase_energy(served, baseline_watts=None)
+    assert alone is not None
+    assert (alone.prefill_joules_per_input_token, alone.decode_joules_per_output_token) == (0.5, 2.0)
+    assert (alone.net_prefill_joules_per_input_token, alone.net_decode_joules_per_output_token) == (
+        None,
+        None,
+    )
+    net = phase_energy(served, baseline_watts=2.0)
+    assert net is not None
+    assert net.net_prefill_joules_per_input_token == pytest.approx((6 - 2 * 2.0) / 12)
+    assert net.net_decode_joules_per_output_token == pytest.approx((18 - 2 * 4.5) / 9)
+    assert phase_energy([(Finish("length", 12, 1), RequestSummary(2.0, None, energy))], None) is None
+    assert phase_energy([(Finish("length", 12, 9), RequestSummary(2.0, 0.5, None))], None) is None
 
 
 async def test_without_a_sensor_there_is_no_energy_and_no_wait_for_a_baseline(tmp_path: Path) -> None:
@@ -155,12 +218,13 @@ async def test_result_and_progress_become_their_messages(telemetry: Telemetry) -
     message = benchmark_to_proto(result).result
     assert message.inter_token_latency_seconds.count == 6
     assert message.energy.rail == "VDD_IN"
+    assert not message.HasField("engine_batches")
 
 
 async def test_failed_prompts_are_counted_and_the_rest_is_measured(telemetry: Telemetry) -> None:
     # One request finds the prompt's length, three are served, then the engine is gone.
     _, result = await benchmark(BenchmarkPlan(5, 8, 4), SlowTokens(fail_from=4), telemetry)
-    assert (result.prompts_failed, result.time_to_first_token_seconds.count) == (2, 3)
+    assert (result.load.prompts_failed, result.load.time_to_first_token_seconds.count) == (2, 3)
 
 
 async def test_the_engines_error_comes_out_if_no_prompt_was_served(telemetry: Telemetry) -> None:

@@ -17,7 +17,8 @@ from edgewright_agent.errors import BusyError, InputError
 from edgewright_agent.inference import Inference
 from edgewright_agent.services.messages import sha256_to
 from edgewright_agent.telemetry import Telemetry
-from edgewright_agent.telemetry.benchmark import BenchmarkPlan, run_benchmark
+from edgewright_agent.telemetry.benchmark import run_benchmark
+from edgewright_agent.telemetry.load import BenchmarkPlan
 from edgewright_agent.telemetry.proto import benchmark_to_proto, snapshot_to_proto
 from edgewright_agent.telemetry.recorder import Recorder
 
@@ -97,4 +98,5 @@ def _plan_from(request: telemetry_pb2.RunBenchmarkRequest) -> BenchmarkPlan:
         output_tokens=request.output_tokens,
         concurrency=request.concurrency,
         warmup_prompts=request.warmup_prompts,
+        seed=request.seed,
     )

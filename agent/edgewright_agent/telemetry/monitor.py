@@ -22,6 +22,7 @@ from edgewright_agent.telemetry.types import (
     EndedRequest,
     EnergyMark,
     EnergyRail,
+    EnergyWindow,
     Memory,
     Sensor,
     Serving,
@@ -89,7 +90,7 @@ class Telemetry:
 
     def request(self) -> RequestWindow:
         """A request is admitted now. Mark its tokens, then end, fail or reject it."""
-        return RequestWindow(self._serving, self._power.window, self._clock, self._ended)
+        return RequestWindow(self._serving, self.energy_between, self._clock, self._ended)
 
     def subscribe(self, listener: OnEnded) -> None:
         """Calls `listener` with every request that ends from now on, in the thread that ended it."""
@@ -120,6 +121,10 @@ class Telemetry:
         with self._sampling:
             self._power.sample()
             return self._power.mark()
+
+    def energy_between(self, admitted: float, first_token: float, last_token: float) -> EnergyWindow | None:
+        """Energy of a request's window on the rail `energy` gives; None without sensors, or across a gap."""
+        return self._power.window(admitted, first_token, last_token)
 
     def engine_memory(self) -> EngineMemory | None:
         """The engine's memory now; None if no engine runs."""

@@ -511,6 +511,7 @@ class RunBenchmarkRequest(_message.Message):
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     CONCURRENCY_FIELD_NUMBER: _builtins.int
     WARMUP_PROMPTS_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
     prompts: _builtins.int
     """1 to 10,000"""
     input_tokens: _builtins.int
@@ -518,6 +519,9 @@ class RunBenchmarkRequest(_message.Message):
     concurrency: _builtins.int
     """1 to 64"""
     warmup_prompts: _builtins.int
+    """served before the clock starts"""
+    seed: _builtins.int
+    """of the prompts; another one shares no prompt with this one"""
     def __init__(
         self,
         *,
@@ -526,10 +530,11 @@ class RunBenchmarkRequest(_message.Message):
         output_tokens: _builtins.int = ...,
         concurrency: _builtins.int = ...,
         warmup_prompts: _builtins.int = ...,
+        seed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "prompts", b"prompts", "warmup_prompts", b"warmup_prompts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "prompts", b"prompts", "seed", b"seed", "warmup_prompts", b"warmup_prompts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -590,6 +595,8 @@ Global___BenchmarkProgress: _TypeAlias = BenchmarkProgress  # noqa: Y015
 
 @_typing.final
 class BenchmarkResult(_message.Message):
+    """Latencies are the agent's: from admission, queueing included, on a monotonic clock."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PROMPTS_FIELD_NUMBER: _builtins.int
@@ -606,17 +613,23 @@ class BenchmarkResult(_message.Message):
     ENGINE_PEAK_BYTES_FIELD_NUMBER: _builtins.int
     ENERGY_FIELD_NUMBER: _builtins.int
     WEIGHTS_BYTES_FIELD_NUMBER: _builtins.int
+    END_TO_END_SECONDS_FIELD_NUMBER: _builtins.int
+    ENGINE_BATCHES_FIELD_NUMBER: _builtins.int
     prompts: _builtins.int
     prompts_failed: _builtins.int
     input_tokens: _builtins.int
+    """mean over the prompts served"""
     output_tokens: _builtins.int
     concurrency: _builtins.int
+    """callers at once: never more than there are prompts"""
     duration_seconds: _builtins.float
     generated_tokens_per_second: _builtins.float
     total_tokens_per_second: _builtins.float
     engine_peak_bytes: _builtins.int
     weights_bytes: _builtins.int
     """the release's engine files"""
+    engine_batches: _builtins.bool
+    """computes requests together; false: they take turns; absent: not known"""
     @_builtins.property
     def time_to_first_token_seconds(self) -> Global___Distribution: ...
     @_builtins.property
@@ -626,6 +639,10 @@ class BenchmarkResult(_message.Message):
     @_builtins.property
     def energy(self) -> Global___BenchmarkEnergy:
         """absent without an energy sensor"""
+
+    @_builtins.property
+    def end_to_end_seconds(self) -> Global___Distribution:
+        """admission to last token"""
 
     def __init__(
         self,
@@ -644,17 +661,23 @@ class BenchmarkResult(_message.Message):
         engine_peak_bytes: _builtins.int | None = ...,
         energy: Global___BenchmarkEnergy | None = ...,
         weights_bytes: _builtins.int = ...,
+        end_to_end_seconds: Global___Distribution | None = ...,
+        engine_batches: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_energy", b"_energy", "_engine_peak_bytes", b"_engine_peak_bytes", "energy", b"energy", "engine_peak_bytes", b"engine_peak_bytes", "inter_token_latency_seconds", b"inter_token_latency_seconds", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_energy", b"_energy", "_engine_batches", b"_engine_batches", "_engine_peak_bytes", b"_engine_peak_bytes", "end_to_end_seconds", b"end_to_end_seconds", "energy", b"energy", "engine_batches", b"engine_batches", "engine_peak_bytes", b"engine_peak_bytes", "inter_token_latency_seconds", b"inter_token_latency_seconds", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy", b"_energy", "_engine_peak_bytes", b"_engine_peak_bytes", "concurrency", b"concurrency", "duration_seconds", b"duration_seconds", "energy", b"energy", "engine_peak_bytes", b"engine_peak_bytes", "generated_tokens_per_second", b"generated_tokens_per_second", "input_tokens", b"input_tokens", "inter_token_latency_seconds", b"inter_token_latency_seconds", "output_tokens", b"output_tokens", "prompts", b"prompts", "prompts_failed", b"prompts_failed", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds", "total_tokens_per_second", b"total_tokens_per_second", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy", b"_energy", "_engine_batches", b"_engine_batches", "_engine_peak_bytes", b"_engine_peak_bytes", "concurrency", b"concurrency", "duration_seconds", b"duration_seconds", "end_to_end_seconds", b"end_to_end_seconds", "energy", b"energy", "engine_batches", b"engine_batches", "engine_peak_bytes", b"engine_peak_bytes", "generated_tokens_per_second", b"generated_tokens_per_second", "input_tokens", b"input_tokens", "inter_token_latency_seconds", b"inter_token_latency_seconds", "output_tokens", b"output_tokens", "prompts", b"prompts", "prompts_failed", b"prompts_failed", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds", "total_tokens_per_second", b"total_tokens_per_second", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__energy: _TypeAlias = _typing.Literal["energy"]  # noqa: Y015
     _WhichOneofArgType__energy: _TypeAlias = _typing.Literal["_energy", b"_energy"]  # noqa: Y015
+    _WhichOneofReturnType__engine_batches: _TypeAlias = _typing.Literal["engine_batches"]  # noqa: Y015
+    _WhichOneofArgType__engine_batches: _TypeAlias = _typing.Literal["_engine_batches", b"_engine_batches"]  # noqa: Y015
     _WhichOneofReturnType__engine_peak_bytes: _TypeAlias = _typing.Literal["engine_peak_bytes"]  # noqa: Y015
     _WhichOneofArgType__engine_peak_bytes: _TypeAlias = _typing.Literal["_engine_peak_bytes", b"_engine_peak_bytes"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__energy) -> _WhichOneofReturnType__energy | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__engine_batches) -> _WhichOneofReturnType__engine_batches | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__engine_peak_bytes) -> _WhichOneofReturnType__engine_peak_bytes | None: ...
 
@@ -672,6 +695,7 @@ class BenchmarkEnergy(_message.Message):
     BASELINE_WATTS_FIELD_NUMBER: _builtins.int
     SAMPLES_FIELD_NUMBER: _builtins.int
     GAPS_FIELD_NUMBER: _builtins.int
+    PHASES_FIELD_NUMBER: _builtins.int
     rail: _builtins.str
     whole_module: _builtins.bool
     gross_joules_per_output_token: _builtins.float
@@ -681,6 +705,10 @@ class BenchmarkEnergy(_message.Message):
     baseline_watts: _builtins.float
     samples: _builtins.int
     gaps: _builtins.int
+    @_builtins.property
+    def phases(self) -> Global___PhaseEnergy:
+        """absent: no prompt was served alone, or the sensor had a gap"""
+
     def __init__(
         self,
         *,
@@ -692,18 +720,66 @@ class BenchmarkEnergy(_message.Message):
         baseline_watts: _builtins.float | None = ...,
         samples: _builtins.int = ...,
         gaps: _builtins.int = ...,
+        phases: Global___PhaseEnergy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline_watts", b"_baseline_watts", "_net_joules_per_output_token", b"_net_joules_per_output_token", "baseline_watts", b"baseline_watts", "net_joules_per_output_token", b"net_joules_per_output_token"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline_watts", b"_baseline_watts", "_net_joules_per_output_token", b"_net_joules_per_output_token", "_phases", b"_phases", "baseline_watts", b"baseline_watts", "net_joules_per_output_token", b"net_joules_per_output_token", "phases", b"phases"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_watts", b"_baseline_watts", "_net_joules_per_output_token", b"_net_joules_per_output_token", "baseline_watts", b"baseline_watts", "gaps", b"gaps", "gross_joules_per_output_token", b"gross_joules_per_output_token", "mean_watts", b"mean_watts", "net_joules_per_output_token", b"net_joules_per_output_token", "rail", b"rail", "samples", b"samples", "whole_module", b"whole_module"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_watts", b"_baseline_watts", "_net_joules_per_output_token", b"_net_joules_per_output_token", "_phases", b"_phases", "baseline_watts", b"baseline_watts", "gaps", b"gaps", "gross_joules_per_output_token", b"gross_joules_per_output_token", "mean_watts", b"mean_watts", "net_joules_per_output_token", b"net_joules_per_output_token", "phases", b"phases", "rail", b"rail", "samples", b"samples", "whole_module", b"whole_module"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__baseline_watts: _TypeAlias = _typing.Literal["baseline_watts"]  # noqa: Y015
     _WhichOneofArgType__baseline_watts: _TypeAlias = _typing.Literal["_baseline_watts", b"_baseline_watts"]  # noqa: Y015
     _WhichOneofReturnType__net_joules_per_output_token: _TypeAlias = _typing.Literal["net_joules_per_output_token"]  # noqa: Y015
     _WhichOneofArgType__net_joules_per_output_token: _TypeAlias = _typing.Literal["_net_joules_per_output_token", b"_net_joules_per_output_token"]  # noqa: Y015
+    _WhichOneofReturnType__phases: _TypeAlias = _typing.Literal["phases"]  # noqa: Y015
+    _WhichOneofArgType__phases: _TypeAlias = _typing.Literal["_phases", b"_phases"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__baseline_watts) -> _WhichOneofReturnType__baseline_watts | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__net_joules_per_output_token) -> _WhichOneofReturnType__net_joules_per_output_token | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__phases) -> _WhichOneofReturnType__phases | None: ...
 
 Global___BenchmarkEnergy: _TypeAlias = BenchmarkEnergy  # noqa: Y015
+
+@_typing.final
+class PhaseEnergy(_message.Message):
+    """Prefill (admission to first token) and decode (first to last) apart, from prompts
+    that were served one at a time: of requests that overlap nobody can tell.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    PREFILL_JOULES_PER_INPUT_TOKEN_FIELD_NUMBER: _builtins.int
+    DECODE_JOULES_PER_OUTPUT_TOKEN_FIELD_NUMBER: _builtins.int
+    NET_PREFILL_JOULES_PER_INPUT_TOKEN_FIELD_NUMBER: _builtins.int
+    NET_DECODE_JOULES_PER_OUTPUT_TOKEN_FIELD_NUMBER: _builtins.int
+    prompts: _builtins.int
+    prefill_joules_per_input_token: _builtins.float
+    decode_joules_per_output_token: _builtins.float
+    net_prefill_joules_per_input_token: _builtins.float
+    """less the idle baseline"""
+    net_decode_joules_per_output_token: _builtins.float
+    def __init__(
+        self,
+        *,
+        prompts: _builtins.int = ...,
+        prefill_joules_per_input_token: _builtins.float = ...,
+        decode_joules_per_output_token: _builtins.float = ...,
+        net_prefill_joules_per_input_token: _builtins.float | None = ...,
+        net_decode_joules_per_output_token: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_net_decode_joules_per_output_token", b"_net_decode_joules_per_output_token", "_net_prefill_joules_per_input_token", b"_net_prefill_joules_per_input_token", "net_decode_joules_per_output_token", b"net_decode_joules_per_output_token", "net_prefill_joules_per_input_token", b"net_prefill_joules_per_input_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_net_decode_joules_per_output_token", b"_net_decode_joules_per_output_token", "_net_prefill_joules_per_input_token", b"_net_prefill_joules_per_input_token", "decode_joules_per_output_token", b"decode_joules_per_output_token", "net_decode_joules_per_output_token", b"net_decode_joules_per_output_token", "net_prefill_joules_per_input_token", b"net_prefill_joules_per_input_token", "prefill_joules_per_input_token", b"prefill_joules_per_input_token", "prompts", b"prompts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__net_decode_joules_per_output_token: _TypeAlias = _typing.Literal["net_decode_joules_per_output_token"]  # noqa: Y015
+    _WhichOneofArgType__net_decode_joules_per_output_token: _TypeAlias = _typing.Literal["_net_decode_joules_per_output_token", b"_net_decode_joules_per_output_token"]  # noqa: Y015
+    _WhichOneofReturnType__net_prefill_joules_per_input_token: _TypeAlias = _typing.Literal["net_prefill_joules_per_input_token"]  # noqa: Y015
+    _WhichOneofArgType__net_prefill_joules_per_input_token: _TypeAlias = _typing.Literal["_net_prefill_joules_per_input_token", b"_net_prefill_joules_per_input_token"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__net_decode_joules_per_output_token) -> _WhichOneofReturnType__net_decode_joules_per_output_token | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__net_prefill_joules_per_input_token) -> _WhichOneofReturnType__net_prefill_joules_per_input_token | None: ...
+
+Global___PhaseEnergy: _TypeAlias = PhaseEnergy  # noqa: Y015

@@ -73,7 +73,9 @@ class TelemetryServiceServicer(object):
 
     def RunBenchmark(self, request, context):
         """Runs prompts of random tokens through the active release, on the board, and
-        reports progress, then the result.
+        reports progress, then the result. Where energy is measured, half a minute of
+        the loaded, idle board comes first; and if `concurrency` is above 1, a few
+        prompts one at a time come last, to tell prefill from decode.
 
         * INVALID_ARGUMENT `INVALID_ARGUMENT`, `CONTEXT_EXCEEDED`.
         * FAILED_PRECONDITION `NO_ACTIVE_RELEASE`.

@@ -43,7 +43,9 @@ class TelemetryServiceStub:
     """
     RunBenchmark: _grpc.UnaryStreamMultiCallable[_telemetry_pb2.RunBenchmarkRequest, _telemetry_pb2.RunBenchmarkResponse]
     """Runs prompts of random tokens through the active release, on the board, and
-    reports progress, then the result.
+    reports progress, then the result. Where energy is measured, half a minute of
+    the loaded, idle board comes first; and if `concurrency` is above 1, a few
+    prompts one at a time come last, to tell prefill from decode.
 
     * INVALID_ARGUMENT `INVALID_ARGUMENT`, `CONTEXT_EXCEEDED`.
     * FAILED_PRECONDITION `NO_ACTIVE_RELEASE`.
@@ -64,7 +66,9 @@ class TelemetryServiceAsyncStub(TelemetryServiceStub):
     """
     RunBenchmark: _aio.UnaryStreamMultiCallable[_telemetry_pb2.RunBenchmarkRequest, _telemetry_pb2.RunBenchmarkResponse]  # type: ignore[assignment]
     """Runs prompts of random tokens through the active release, on the board, and
-    reports progress, then the result.
+    reports progress, then the result. Where energy is measured, half a minute of
+    the loaded, idle board comes first; and if `concurrency` is above 1, a few
+    prompts one at a time come last, to tell prefill from decode.
 
     * INVALID_ARGUMENT `INVALID_ARGUMENT`, `CONTEXT_EXCEEDED`.
     * FAILED_PRECONDITION `NO_ACTIVE_RELEASE`.
@@ -100,7 +104,9 @@ class TelemetryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_telemetry_pb2.RunBenchmarkResponse], _abc.AsyncIterator[_telemetry_pb2.RunBenchmarkResponse]]:
         """Runs prompts of random tokens through the active release, on the board, and
-        reports progress, then the result.
+        reports progress, then the result. Where energy is measured, half a minute of
+        the loaded, idle board comes first; and if `concurrency` is above 1, a few
+        prompts one at a time come last, to tell prefill from decode.
 
         * INVALID_ARGUMENT `INVALID_ARGUMENT`, `CONTEXT_EXCEEDED`.
         * FAILED_PRECONDITION `NO_ACTIVE_RELEASE`.
