@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines import (
@@ -16,6 +19,7 @@ from edgewright_agent.engines import (
     EngineMemory,
     Finish,
     GenerationRequest,
+    Reply,
     Score,
     ScoreItem,
     Token,
@@ -42,6 +46,7 @@ class ScriptedEngine:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
         self.active_requests += 1
         try:
+            await self._script.before("ask", self.release)
             count = request.max_tokens or len(TOKENS)
             for index in range(count):
                 await asyncio.sleep(self._script.pause_seconds)
@@ -51,6 +56,25 @@ class ScriptedEngine:
             yield Finish("length", 2, count)
         finally:
             self.active_requests -= 1
+
+    @asynccontextmanager
+    async def relay(self, method: str, route: str, body: bytes = b"") -> AsyncIterator[Reply]:
+        request = GenerationRequest(max_tokens=json.loads(body or b"{}").get("max_tokens", 0))
+        yield Reply(200, {"content-type": "text/event-stream"}, self._events(request))
+
+    async def _events(self, request: GenerationRequest) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self.generate(request)) as items:
+            async for item in items:
+                if isinstance(item, Token):
+                    event: dict[str, Any] = {"choices": [{"index": 0, "text": item.text}]}
+                else:
+                    usage = {
+                        "prompt_tokens": item.prompt_tokens,
+                        "completion_tokens": item.generated_tokens,
+                    }
+                    event = {"choices": [], "usage": usage}
+                yield f"data: {json.dumps(event)}\n\n".encode()
+        yield b"data: [DONE]\n\n"
 
     async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
         return [[Score(-1.0 * len(text), len(text), False) for text in item.continuations] for item in items]
@@ -64,6 +88,8 @@ class ScriptedEngine:
         return not self._death.done()
 
     async def stop(self) -> None:
+        if not self._death.done():
+            await self._script.before("stop", self.release)
         self.die(DeathCause.STOPPED)
 
     async def wait(self) -> Death:
@@ -80,6 +106,10 @@ class ScriptedEngine:
         return self._script.lines
 
 
+async def _nothing_happens(what: str, release: StagedRelease) -> None:
+    """No fault."""
+
+
 @dataclass
 class Script:
     """How engines shall behave; `engines` are those started, in order."""
@@ -91,9 +121,11 @@ class Script:
     refuse: set[str] = field(default_factory=set)  # releases whose engine does not start
     refuse_adapters: bool = False
     engines: list[ScriptedEngine] = field(default_factory=list)
+    before: Callable[[str, StagedRelease], Awaitable[None]] = _nothing_happens  # `start`, `ask`, `stop`
 
     async def start(self, release: StagedRelease) -> Engine:
         await asyncio.sleep(0)
+        await self.before("start", release)
         if release.digest in self.refuse:
             raise OutsideError("The engine did not start.", Reason.REASON_ENGINE_FAILED)
         engine = ScriptedEngine(release, self)

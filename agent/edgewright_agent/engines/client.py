@@ -2,45 +2,49 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import asdict
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engines.protocol import Finish, GenerationRequest, Score, ScoreItem, Token
+from edgewright_agent.engines.events import content, events
+from edgewright_agent.engines.exchange import exchange, nonsense
+from edgewright_agent.engines.protocol import Finish, GenerationRequest, Reply, Score, ScoreItem, Token
 from edgewright_agent.errors import BusyError, EdgewrightError, InputError, OutsideError, RefusedError
 
 ADAPTER_ROUTE = "/v1/adapter"
-CONNECT_SECONDS = 5.0
 HEALTH_SECONDS = 10.0  # a slice of a long prompt may keep the engine from answering
 
 
 class EngineClient:
-    """One engine's HTTP. Raises what `Engine` says."""
+    """One engine's HTTP. Raises what `Engine` says.
+
+    A request waits its turn in the engine: the caller's deadline bounds it, there is no timeout here.
+    """
 
     def __init__(self, socket: Path, model: str) -> None:
         self._model = model
-        # A request waits its turn in the engine: the caller's deadline bounds it, not a read timeout.
-        timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)
-        transport = httpx.AsyncHTTPTransport(uds=str(socket))
-        self._http = httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=timeout)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
+        self._socket = socket
 
     async def healthy(self) -> bool:
         """Whether the engine answers 200."""
         try:
-            response = await self._http.get("/health", timeout=HEALTH_SECONDS)
-        except httpx.TransportError:
+            return await asyncio.wait_for(self._is_healthy(), HEALTH_SECONDS)
+        except (OutsideError, asyncio.TimeoutError):
             return False
-        return response.status_code == httpx.codes.OK
+
+    async def _is_healthy(self) -> bool:
+        async with exchange(self._socket, "GET", "/health") as reply:
+            return reply.status == HTTPStatus.OK
+
+    def relay(self, method: str, route: str, body: bytes) -> AbstractAsyncContextManager[Reply]:
+        """See `Engine`."""
+        return exchange(self._socket, method, route, body)
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
         """Tokens as they come, then a Finish."""
@@ -49,8 +53,13 @@ class EngineClient:
     async def stream(self, route: str, body: dict[str, Any]) -> AsyncGenerator[Token | Finish, None]:
         """Tokens and Finish of the completion that `body` asks for."""
         count, reason = 0, None
-        async with self._sending(route, body) as response, aclosing(_events(response)) as events:
-            async for event in events:
+        async with self._sending(route, body) as reply, aclosing(events(reply.pieces)) as coming:
+            async for raw in coming:
+                event = content(raw)
+                if event is None:
+                    continue
+                if "error" in event:
+                    raise OutsideError(event["error"]["message"], Reason.REASON_ENGINE_FAILED)
                 for choice in event["choices"]:
                     for token, text in _tokens(choice):
                         count += 1
@@ -58,15 +67,15 @@ class EngineClient:
                     reason = choice["finish_reason"] or reason
                 if usage := event.get("usage"):
                     if reason not in ("stop", "length"):
-                        raise _nonsense(f"finish_reason {reason!r}")
+                        raise nonsense(f"finish_reason {reason!r}")
                     yield Finish(reason, usage["prompt_tokens"], count)
                     return
-        raise _nonsense("a stream without usage counts")
+        raise nonsense("a stream without usage counts")
 
     async def post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
         """The whole JSON answer."""
-        async with self._sending(route, body) as response:
-            answer: dict[str, Any] = json.loads(await response.aread())
+        async with self._sending(route, body) as reply:
+            answer: dict[str, Any] = json.loads(await reply.read())
         return answer
 
     async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
@@ -80,18 +89,15 @@ class EngineClient:
         self._model = model
 
     @asynccontextmanager
-    async def _sending(self, route: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
-        """The response once its headers are here; leaving the block closes the connection if it isn't read."""
+    async def _sending(self, route: str, body: dict[str, Any]) -> AsyncIterator[Reply]:
+        """The reply if it is 200."""
         try:
-            async with self._http.stream("POST", route, json=body) as response:
-                if response.status_code != httpx.codes.OK:
-                    raise _refusal(route, response.status_code, await response.aread())
-                yield response
-        except httpx.TransportError as error:
-            message = f"The engine broke off the connection ({error or type(error).__name__})."
-            raise OutsideError(message, Reason.REASON_ENGINE_FAILED) from error
+            async with self.relay("POST", route, json.dumps(body).encode()) as reply:
+                if reply.status != HTTPStatus.OK:
+                    raise _refusal(route, reply.status, await reply.read())
+                yield reply
         except (ValueError, KeyError, TypeError) as error:
-            raise _nonsense(str(error)) from error
+            raise nonsense(str(error)) from error
 
 
 def completion(request: GenerationRequest, model: str) -> tuple[str, dict[str, Any]]:
@@ -115,18 +121,6 @@ def completion(request: GenerationRequest, model: str) -> tuple[str, dict[str, A
     return "/v1/completions", body | {"prompt": request.prompt}
 
 
-async def _events(response: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
-    """The JSON of each server-sent event."""
-    async with aclosing(response.aiter_lines()) as lines:  # type: ignore[type-var]
-        async for line in lines:
-            if not line.startswith("data: ") or line == "data: [DONE]":
-                continue
-            event: dict[str, Any] = json.loads(line.removeprefix("data: "))
-            if "error" in event:
-                raise OutsideError(event["error"]["message"], Reason.REASON_ENGINE_FAILED)
-            yield event
-
-
 def _tokens(choice: dict[str, Any]) -> list[tuple[int, str]]:
     """Tokens of a chunk. One chunk may bring several tokens: the text belongs to the last."""
     text = choice["delta"].get("content") or "" if "delta" in choice else choice["text"]
@@ -141,16 +135,12 @@ def _refusal(route: str, status: int, body: bytes) -> EdgewrightError:
         message, code = str(error["message"]), error["code"]
     except (ValueError, KeyError, TypeError):
         message, code = body.decode(errors="replace")[:200], None
-    if route == ADAPTER_ROUTE and status == httpx.codes.NOT_FOUND:
+    if route == ADAPTER_ROUTE and status == HTTPStatus.NOT_FOUND:
         return RefusedError("This engine takes no adapters.", Reason.REASON_ENGINE_UNAVAILABLE)
-    if status == httpx.codes.TOO_MANY_REQUESTS:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
         return BusyError(message, Reason.REASON_OVERLOADED)
     if code == "context_length_exceeded":
         return InputError(message, Reason.REASON_CONTEXT_EXCEEDED)
     if 400 <= status < 500:
         return InputError(message)
     return OutsideError(message, Reason.REASON_ENGINE_FAILED)
-
-
-def _nonsense(what: str) -> OutsideError:
-    return OutsideError(f"The engine answered nonsense: {what}.", Reason.REASON_ENGINE_FAILED)

@@ -6,6 +6,7 @@ Every engine (ONNX Runtime GenAI, vLLM, the fake one of the tests) is driven thr
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -21,7 +22,9 @@ class EngineLimits:
     context_tokens: int  # prompt + generated, of one request
     concurrency: int = 1  # requests served at the same time, where the engine can batch
     threads: int | None = None  # None: one per physical core the process may run on
-    memory_bytes: int | None = None  # the kernel kills it beyond, where the agent may ask for that
+    memory_bytes: int | None = (
+        None  # most it may take: the agent ends it beyond, the kernel too where asked (cgroup)
+    )
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,19 @@ class Finish:
 
 
 @dataclass(frozen=True)
+class Reply:
+    """What an engine answers: the head is here, the body comes."""
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    pieces: AsyncGenerator[bytes, None]  # of the body, as they arrive; raises OutsideError if it breaks off
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        return b"".join([piece async for piece in self.pieces])
+
+
+@dataclass(frozen=True)
 class ScoreItem:
     """A context and the continuations to be scored after it."""
 
@@ -98,6 +114,7 @@ class DeathCause(Enum):
     EXITED = "exited"  # by itself, with an exit code
     KILLED = "killed"  # by a signal
     OUT_OF_MEMORY = "out of memory"  # of the process, its limit, or the board
+    OVER_BUDGET = "over its memory budget"  # ended by the agent
 
 
 @dataclass(frozen=True)
@@ -108,10 +125,13 @@ class Death:
     exit_code: int | None  # None if a signal ended it
     signal: int | None
     last_lines: tuple[str, ...]  # of what it printed
+    over_budget: str = ""  # with OVER_BUDGET: peak and budget
 
     @property
     def sentence(self) -> str:
         """The death in a few words, for errors and logs."""
+        if self.over_budget:
+            return f"{self.cause.value}: {self.over_budget}"
         how = f"signal {self.signal}" if self.signal is not None else f"exit code {self.exit_code}"
         said = f"; it said: {self.last_lines[-1]}" if self.last_lines else ""
         return f"{self.cause.value} ({how}){said}"
@@ -137,6 +157,10 @@ class Engine(Protocol):
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
         """Tokens as they come, then one Finish. `aclose()` cancels in the engine at once."""
+        ...
+
+    def relay(self, method: str, route: str, body: bytes = b"") -> AbstractAsyncContextManager[Reply]:
+        """The engine's own HTTP answer to one of OpenAI's requests; leaving the block cancels in the engine."""
         ...
 
     async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:

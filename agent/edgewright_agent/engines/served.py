@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 from edgewright.v1.common_pb2 import Reason
@@ -16,6 +16,7 @@ from edgewright_agent.engines.protocol import (
     EngineMemory,
     Finish,
     GenerationRequest,
+    Reply,
     Score,
     ScoreItem,
     Token,
@@ -72,6 +73,15 @@ class ServedEngine:
             except OutsideError as error:
                 raise await self._explained(error) from error
 
+    @asynccontextmanager
+    async def relay(self, method: str, route: str, body: bytes = b"") -> AsyncIterator[Reply]:
+        """See `Engine`."""
+        try:
+            async with self._client.relay(method, route, body) as reply:
+                yield reply
+        except OutsideError as error:
+            raise await self._explained(error) from error
+
     async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
         """See `Engine`."""
         try:
@@ -108,7 +118,6 @@ class ServedEngine:
 
     async def _stop(self) -> Death:
         death = await self._process.stop()
-        await self._client.close()
         await asyncio.to_thread(shutil.rmtree, self.socket.parent, ignore_errors=True)
         return death
 
