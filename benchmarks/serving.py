@@ -16,15 +16,15 @@ import argparse
 import asyncio
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
+from serving_agent import running_agent
 from serving_peers import ChildPeer, DoorPeer, EnginePeer, GrpcPeer, Peer, Timing, child_peer
 
 from edgewright_agent.engines import EngineLimits, start_engine
@@ -95,38 +95,12 @@ async def start_peers(
 
 async def start_board(options: argparse.Namespace, scratch: Path, stack: AsyncExitStack) -> dict[str, Peer]:
     """An agent in a process of its own that serves the artifact, seen through both doors."""
-    address, door = stack.enter_context(agent(options, scratch))
-    client = await stack.enter_async_context(DeviceClient(parse_address(address), None))
+    threads = ("--threads", str(options.threads))
+    agent = stack.enter_context(running_agent(scratch / "store", options.credentials, *threads))
+    client = await stack.enter_async_context(DeviceClient(parse_address(agent.grpc), None))
     await push(client, options.artifact, None)
-    http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://{door}", timeout=None))
+    http = await stack.enter_async_context(httpx.AsyncClient(base_url=agent.door, timeout=None))
     return {"gRPC": GrpcPeer(client), "OpenAI": DoorPeer(http)}
-
-
-@contextmanager
-def agent(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, str]]:
-    """Where its gRPC and its OpenAI door answer."""
-    command = [
-        str(Path(sys.executable).with_name("edgewright-agent")), "serve", "--profile", "this-host",
-        "--store", str(scratch / "store"), "--listen", "127.0.0.1:0", "--insecure", "--openai", "127.0.0.1:0",
-        "--trust", str(options.credentials / "release.pub"), "--threads", str(options.threads), "--probation", "0",
-    ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield listening(process.stdout)
-        finally:
-            process.terminate()
-
-
-def listening(output: Iterable[str]) -> tuple[str, str]:
-    """The addresses an agent says it serves on: gRPC, OpenAI."""
-    door = ""
-    for line in output:
-        if line.startswith("OpenAI"):
-            door = line.split("http://")[1].split("/")[0].strip()
-        if line.startswith("serving on "):
-            return line.removeprefix("serving on ").strip(), door
-    raise AssertionError("the agent ended before it served")
 
 
 async def start_vllm(options: argparse.Namespace, scratch: Path, stack: AsyncExitStack) -> EnginePeer:

@@ -1,0 +1,50 @@
+"""A real agent in a process of its own, for measurements: both doors on free ports of this machine, no TLS."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Agent:
+    """Where it answers, and its process."""
+
+    grpc: str  # HOST:PORT
+    door: str  # http://HOST:PORT
+    process: psutil.Process
+
+
+@contextmanager
+def running_agent(store: Path, credentials: Path, *options: str) -> Iterator[Agent]:
+    """An agent that has said it serves; it ends with the block."""
+    command = [
+        str(Path(sys.executable).with_name("edgewright-agent")), "serve", "--profile", "this-host",
+        "--store", str(store), "--listen", "127.0.0.1:0", "--insecure", "--openai", "127.0.0.1:0",
+        "--trust", str(credentials / "release.pub"), *options,
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        try:
+            grpc, door = _addresses(process.stdout)
+            yield Agent(grpc, door, psutil.Process(process.pid))
+        finally:
+            process.terminate()
+
+
+def _addresses(output: Iterable[str]) -> tuple[str, str]:
+    """Where an agent says it serves: gRPC, OpenAI."""
+    door, said = "", []
+    for line in output:
+        said.append(line)
+        if line.startswith("OpenAI"):
+            door = line[line.index("http://") :].split()[0].removesuffix("/v1")
+        if line.startswith("serving on "):
+            return line.removeprefix("serving on ").strip(), door
+    raise AssertionError("the agent ended before it served: " + "".join(said))
