@@ -1,16 +1,21 @@
-"""How many requests the engine gets at once: what the plan allows. A few more wait, the rest are refused."""
+"""How many requests the engine gets at once: what the plan allows. Some more wait, the rest are refused."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import AsyncIterator
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import BusyError
 
 WAITING_PER_SLOT = 4
-WAIT_SECONDS = 10.0
+WAITING_MIN = 8  # so that eight clients at once are served, one after the other, whatever the plan allows
+WAIT_SECONDS = 60.0
+RETRY_SECONDS_MAX = 60
+_WEIGHT = 0.2  # of the newest request in the mean
 
 
 class Admission:
@@ -18,10 +23,12 @@ class Admission:
 
     def __init__(self, slots: int, wait_seconds: float = WAIT_SECONDS) -> None:
         self._slots = asyncio.Semaphore(slots)
+        self._count = slots
         self._waiting = 0
-        self._waiting_max = slots * WAITING_PER_SLOT
+        self._waiting_max = max(WAITING_MIN, slots * WAITING_PER_SLOT)
         self._wait_seconds = wait_seconds
         self._held = 0
+        self._held_seconds = 0.0  # moving mean of how long a slot is held
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -34,9 +41,11 @@ class Admission:
         await (self._slots.acquire() if patient else self._enter())
         self._held += 1
         self._idle.clear()
+        begin = time.monotonic()
         try:
             yield
         finally:
+            self._note(time.monotonic() - begin)
             self._held -= 1
             if not self._held:
                 self._idle.set()
@@ -47,17 +56,27 @@ class Admission:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._idle.wait(), seconds_max)
 
+    @property
+    def retry_seconds(self) -> int:
+        """When a place in the queue is likely to be free: a slot's usual time, shared by the slots."""
+        return max(1, min(math.ceil(self._held_seconds / self._count), RETRY_SECONDS_MAX))
+
+    def _note(self, held_seconds: float) -> None:
+        mean_seconds = self._held_seconds or held_seconds
+        self._held_seconds = mean_seconds + _WEIGHT * (held_seconds - mean_seconds)
+
     async def _enter(self) -> None:
         if self._slots.locked() and self._waiting >= self._waiting_max:
-            raise _overloaded(f"{self._waiting} requests wait already")
+            raise self._overloaded(f"{self._waiting} requests wait already")
         self._waiting += 1
         try:
             await asyncio.wait_for(self._slots.acquire(), self._wait_seconds)
         except asyncio.TimeoutError:
-            raise _overloaded(f"no slot came free within {self._wait_seconds:g} s") from None
+            raise self._overloaded(f"no slot came free within {self._wait_seconds:g} s") from None
         finally:
             self._waiting -= 1
 
-
-def _overloaded(why: str) -> BusyError:
-    return BusyError(f"The board is over capacity: {why}. Try again later.", Reason.REASON_OVERLOADED)
+    def _overloaded(self, why: str) -> BusyError:
+        seconds = self.retry_seconds
+        message = f"The board is over capacity: {why}. Try again in {seconds} s."
+        return BusyError(message, Reason.REASON_OVERLOADED, retry_seconds=seconds)

@@ -16,6 +16,7 @@ from rich.console import Console
 from edgewright_agent import __version__, cli_doctor, systemd
 from edgewright_agent.address import parse_address
 from edgewright_agent.allocator import tune_allocator
+from edgewright_agent.door.settings import parse_door
 from edgewright_agent.errors import EdgewrightError, InputError
 from edgewright_agent.observation import ObservationSettings
 from edgewright_agent.probe import probe as probe_board
@@ -83,18 +84,29 @@ def serve(
     history: Annotated[
         str, typer.Option(help="Disk space for telemetry recorded while nobody listens.")
     ] = "16MiB",
+    openai: Annotated[
+        str | None,
+        typer.Option(
+            help="OpenAI-compatible HTTP at HOST:PORT or unix:PATH, e.g. 127.0.0.1:8080. [default: none]"
+        ),
+    ] = None,
+    openai_key: Annotated[
+        Path | None,
+        typer.Option(help="File with the API key its clients send; needed, with TLS, beyond this machine."),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every step to standard error.")] = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line per request to the engine
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line per request to a mirror
+    tls = _tls(tls_cert, tls_key, tls_ca, insecure=insecure)
     settings = AgentSettings(
         profile=load_profile(profile),
         store=store,
         listen=parse_address(listen),
-        tls=_tls(tls_cert, tls_key, tls_ca, insecure=insecure),
+        tls=tls,
         trust=load_trust(trust or []),
         budget_bytes=None if budget is None else parse_bytes(budget),
         space=Space(None if store_quota is None else parse_bytes(store_quota), parse_bytes(store_reserve)),
@@ -106,6 +118,7 @@ def serve(
             metrics=parse_address(metrics) if metrics else None,
             otlp=otlp,
         ),
+        openai=parse_door(openai, openai_key, tls) if openai else None,
     )
     tune_allocator()
     asyncio.run(_serve(settings))
@@ -142,6 +155,8 @@ async def _serve(settings: AgentSettings) -> None:
             typer.echo("warning: without --trust every release is refused; give release.pub", err=True)
         if agent.observation.metrics is not None:
             typer.echo(f"metrics on http://{agent.observation.metrics}/metrics", err=True)
+        if agent.openai is not None:
+            typer.echo(f"OpenAI on {agent.openai}", err=True)
         typer.echo(f"serving on {agent.address}")
         sys.stdout.flush()
         systemd.notify("READY=1")

@@ -41,6 +41,12 @@ class BusyError(RefusedError):
 
     default_reason = Reason.REASON_BUSY
 
+    def __init__(
+        self, message: str, reason: Reason.ValueType | None = None, *, retry_seconds: int = 1
+    ) -> None:
+        super().__init__(message, reason)
+        self.retry_seconds = retry_seconds  # when asking again makes sense
+
 
 class OutsideError(EdgewrightError):
     """Something outside failed: disk, network, engine, sensor."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from edgewright_agent.deployer import Deployer
 from edgewright_agent.engine_room import Serving
-from edgewright_agent.engines import Finish, GenerationRequest, Score, ScoreItem, Token
+from edgewright_agent.engines import Finish, GenerationRequest, Reply, Score, ScoreItem, Token
 from edgewright_agent.errors import BusyError
 from edgewright_agent.telemetry import RequestSummary, RequestWindow, Telemetry
 
@@ -53,8 +54,23 @@ class Inference:
         async with serving.admission.admit():
             return await serving.engine.score(items)
 
+    def ask(self, route: str) -> AbstractAsyncContextManager[Reply]:
+        """The engine's HTTP answer to a GET, which takes no slot. Raises as `Deployer.serving` and `Engine.relay`."""
+        return self._deployer.serving().engine.relay("GET", route)
+
     @contextlib.asynccontextmanager
-    async def _admitted(self, *, patient: bool) -> AsyncGenerator[tuple[Serving, RequestWindow], None]:
+    async def relay(self, route: str, body: bytes) -> AsyncGenerator[tuple[Reply, RequestWindow], None]:
+        """The engine's HTTP answer to a POST, and the meter it is to be read through. Raises as `generate`."""
+        async with (
+            self._admitted() as (serving, window),
+            serving.engine.relay("POST", route, body) as reply,
+        ):
+            yield reply, window
+
+    @contextlib.asynccontextmanager
+    async def _admitted(
+        self, *, patient: bool = False
+    ) -> AsyncGenerator[tuple[Serving, RequestWindow], None]:
         serving = self._deployer.serving()
         window = self._telemetry.request()
         try:

@@ -25,6 +25,7 @@ from edgewright.v1 import (
 from edgewright_agent import engines
 from edgewright_agent.address import Address, require_bindable
 from edgewright_agent.deployer import Deployer
+from edgewright_agent.door.settings import DoorSettings
 from edgewright_agent.engine_room import OnServing, Serving, StartEngine
 from edgewright_agent.engines import Engine, EngineInfo, EngineLimits
 from edgewright_agent.errors import InputError
@@ -83,6 +84,7 @@ class AgentSettings:
     probation_seconds: float = 5.0
     restart_seconds: float = 1.0
     observation: ObservationSettings = field(default_factory=ObservationSettings)
+    openai: DoorSettings | None = None  # None: no OpenAI door
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class RunningAgent:
     deployer: Deployer
     telemetry: Telemetry
     observation: Observation
+    openai: str | None  # base URL of the OpenAI door, if it is open
 
 
 @contextlib.asynccontextmanager
@@ -133,7 +136,8 @@ async def run_agent(
         observation = await stack.enter_async_context(
             observe(settings.observation, store.layout.telemetry, telemetry, deployer)
         )
-        _add_services(server, board, store, deployer, telemetry, observation)
+        inference = Inference(deployer, telemetry)
+        _add_services(server, board, store, deployer, telemetry, observation, inference)
         address = _bind(server, settings.listen, credentials)
         await _announce(health_service)
         stack.push_async_callback(deployer.stop)
@@ -143,7 +147,8 @@ async def run_agent(
             stopped
         )  # first: a call must find the saved change taken up, not begin one beside it
         await server.start()
-        yield RunningAgent(address, store, deployer, telemetry, observation)
+        openai = await _open_door(settings.openai, stack, inference)
+        yield RunningAgent(address, store, deployer, telemetry, observation, openai)
         await health_service.enter_graceful_shutdown()
 
 
@@ -177,8 +182,8 @@ def _add_services(
     deployer: Deployer,
     telemetry: Telemetry,
     observation: Observation,
+    inference: Inference,
 ) -> None:
-    inference = Inference(deployer, telemetry)
     deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
         DeploymentService(board, store, deployer), server
     )
@@ -193,6 +198,17 @@ def _bind(server: grpc.aio.Server, listen: Address, credentials: grpc.ServerCred
     if credentials is None:
         return Address(listen.host, server.add_insecure_port(str(listen)))
     return Address(listen.host, server.add_secure_port(str(listen), credentials))
+
+
+async def _open_door(
+    settings: DoorSettings | None, stack: contextlib.AsyncExitStack, inference: Inference
+) -> str | None:
+    if settings is None:
+        return None
+    # Only who asks for the door pays for its library's memory.
+    from edgewright_agent.door.listening import open_door
+
+    return await stack.enter_async_context(open_door(settings, inference))
 
 
 def _engine_starter(settings: AgentSettings, runtime_dir: Path) -> StartEngine:

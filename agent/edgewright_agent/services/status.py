@@ -12,7 +12,7 @@ from grpc import StatusCode
 from grpc_status import rpc_status
 
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.errors import EdgewrightError, InputError, OutsideError
+from edgewright_agent.errors import BusyError, EdgewrightError, InputError, OutsideError
 
 DOMAIN = "edgewright"
 RETRY_SECONDS = 1
@@ -69,7 +69,7 @@ def status_of(error: EdgewrightError, *details: Message) -> status_pb2.Status:
     info: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)]
     if error.reason in _RETRY:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromSeconds(RETRY_SECONDS)
+        retry.retry_delay.FromSeconds(error.retry_seconds if isinstance(error, BusyError) else RETRY_SECONDS)
         info.append(retry)
     packed = [_pack(detail) for detail in (*info, *details)]
     return status_pb2.Status(code=code_of(error).value[0], message=str(error), details=packed)

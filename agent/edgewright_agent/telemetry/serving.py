@@ -1,6 +1,11 @@
-"""Latency of requests: windows on a monotonic clock, and their distributions.
+"""Latency of requests: windows on the monotonic clock of the agent, and their distributions.
 
-TTFT = admission to first token. ITL = each token to the next. TPOT = (last - first) / (tokens - 1).
+TTFT, time to first token: from the whole request being in the agent, before it waits for a slot, to the first token's
+arrival from the engine; waiting and reading the prompt included.
+ITL, inter-token latency: from one token's arrival to the next one's. Tokens that an engine sends in one chunk arrive
+together: the gap before the chunk, then 0 for each further one.
+TPOT, time per output token: (last - first arrival) / (tokens - 1) of one request; absent below two tokens.
+An answer that the OpenAI door passes on whole shows none of the three, only its tokens and its duration.
 """
 
 from __future__ import annotations
@@ -152,6 +157,7 @@ class RequestWindow:
     def end(self, prompt_tokens: int = 0, generated_tokens: int | None = None) -> RequestSummary:
         """The request ended well (or its client left). Token counts are the engine's; default: the marks."""
         generated = self._tokens if generated_tokens is None else generated_tokens
+        self._count_unmarked(generated)
         summary = self._summary(generated)
         if self._open:
             self._open = False
@@ -177,6 +183,12 @@ class RequestWindow:
             self._open = False
             self._stats.reject()
             self._tell("rejected", 0, 0, RequestSummary(None, None, None))
+
+    def _count_unmarked(self, generated: int) -> None:
+        """Tokens that came together with a marked one, in one chunk: nothing lay between them."""
+        if self._open and self._tokens:
+            for _ in range(generated - self._tokens):
+                self._stats.inter_token(0.0)
 
     def _tell(self, outcome: str, prompt_tokens: int, generated_tokens: int, summary: RequestSummary) -> None:
         self._on_ended(

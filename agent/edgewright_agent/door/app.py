@@ -1,0 +1,102 @@
+"""The ASGI application: OpenAI's three routes, each relayed to the engine that serves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from http import HTTPStatus
+from typing import Any
+
+from edgewright_agent.door.refusals import DoorError, refusal_of
+from edgewright_agent.door.relay import end_with_error, relay_stream, relay_whole, send_whole
+from edgewright_agent.door.requests import (
+    BodyRoom,
+    ClientGoneError,
+    Receive,
+    Scope,
+    Send,
+    check_key,
+    parse,
+    read_body,
+)
+from edgewright_agent.errors import EdgewrightError
+from edgewright_agent.inference import Inference
+
+# The engine has private routes too: what is not here is not there.
+ROUTES = {"/v1/models": "GET", "/v1/chat/completions": "POST", "/v1/completions": "POST"}
+
+
+class Door:
+    """Answers HTTP requests out of `inference`."""
+
+    def __init__(self, inference: Inference, key: str | None) -> None:
+        self._inference = inference
+        self._key = key
+        self._room = BodyRoom()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        try:
+            await self._answer(scope, receive, send)
+        except ClientGoneError:
+            return
+        except (DoorError, EdgewrightError) as error:
+            refusal = error if isinstance(error, DoorError) else refusal_of(error)
+            headers = {"content-type": "application/json", **refusal.headers}
+            await send_whole(send, refusal.status, headers, refusal.body)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        check_key(scope, self._key)
+        path = _checked_route(scope)
+        if ROUTES[path] == "GET":
+            async with self._inference.ask(path) as reply:
+                await relay_whole(reply, None, send)
+            return
+        with self._room.hold() as take:
+            body = await read_body(scope, receive, take)
+            await _unless_gone(receive, self._complete(path, body, send))
+
+    async def _complete(self, path: str, body: bytes, send: Send) -> None:
+        asked, streaming = parse(body), False
+        try:
+            async with self._inference.relay(path, asked.body) as (reply, window):
+                kind = reply.headers.get("content-type", "")
+                streaming = reply.status == HTTPStatus.OK and kind.startswith("text/event-stream")
+                if streaming:
+                    await relay_stream(reply, window, send, wants_usage=asked.wants_usage)
+                else:
+                    await relay_whole(reply, window, send)
+        except EdgewrightError as error:
+            if not streaming:
+                raise
+            await end_with_error(send, error)
+
+
+def _checked_route(scope: Scope) -> str:
+    """The path. Raises DoorError: 404, 405."""
+    path, method = scope["path"], scope["method"]
+    if path not in ROUTES:
+        message = f"There is no {path[:100]} here; there are {', '.join(ROUTES)}."
+        raise DoorError(HTTPStatus.NOT_FOUND, "unknown_url", message)
+    if method != ROUTES[path]:
+        message = f"{path} takes {ROUTES[path]}, not {method}."
+        headers = {"allow": ROUTES[path]}
+        raise DoorError(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", message, headers=headers)
+    return str(path)
+
+
+async def _unless_gone(receive: Receive, answering: Coroutine[Any, Any, None]) -> None:
+    """Answers; a client that leaves cancels that, which frees its slot and the engine. Raises ClientGoneError then.
+
+    To be called when the body was read: the next message is the disconnection.
+    """
+    answer, gone = asyncio.ensure_future(answering), asyncio.ensure_future(receive())
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ClientGoneError
+        answer.result()
+    finally:
+        answer.cancel()
+        gone.cancel()
+        await asyncio.gather(answer, gone, return_exceptions=True)

@@ -1,0 +1,102 @@
+"""The engine's answer on its way to the client: measured, and passed on byte for byte."""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Any
+
+from edgewright_agent.door.refusals import refusal_of
+from edgewright_agent.door.requests import Send
+from edgewright_agent.engines import Reply
+from edgewright_agent.engines.events import content, events
+from edgewright_agent.errors import EdgewrightError
+from edgewright_agent.telemetry import RequestWindow
+
+_KEPT_HEADERS = ("content-type", "retry-after")
+_END_OF_EVENT = b"\n\n"
+
+
+async def send_whole(send: Send, status: int, headers: dict[str, str], body: bytes) -> None:
+    """An answer in one piece."""
+    await _start(send, status, {**headers, "content-length": str(len(body))})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def relay_whole(reply: Reply, window: RequestWindow | None, send: Send) -> None:
+    """Waits for the whole body first, so that an engine that dies half-way is an error and no torn answer.
+
+    When the first token came can't be seen from here: the request counts with its tokens and its duration only.
+    """
+    body = await reply.read()
+    if window is not None:
+        _measure(reply.status, body, window)
+    kept = {name: reply.headers[name] for name in _KEPT_HEADERS if name in reply.headers}
+    await send_whole(send, reply.status, kept, body)
+
+
+def _measure(status: int, body: bytes, window: RequestWindow) -> None:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        window.reject()
+    elif status != HTTPStatus.OK:
+        window.fail()
+    else:
+        usage = _usage_of(body)
+        window.end(usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
+
+
+async def relay_stream(reply: Reply, window: RequestWindow, send: Send, *, wants_usage: bool) -> None:
+    """Each event as it comes. The chunk with the counts is taken out unless the client wants it."""
+    await _start(send, reply.status, {"content-type": "text/event-stream", "cache-control": "no-cache"})
+    usage: dict[str, int] = {}
+    async with aclosing(events(reply.pieces)) as coming:
+        async for raw in coming:
+            event = content(raw)
+            if event is not None:
+                usage = event.get("usage") or usage
+                if "error" in event:
+                    window.fail()
+                elif _brings_tokens(event):
+                    window.token()
+                elif event.get("usage") and not wants_usage:
+                    continue
+            await _send_event(send, raw)
+    window.end(usage.get("prompt_tokens", 0), usage.get("completion_tokens"))
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def end_with_error(send: Send, error: EdgewrightError) -> None:
+    """The status line of a stream is sent, so the stream itself has to say what went wrong."""
+    await _send_event(send, b"data: " + refusal_of(error).body)
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _brings_tokens(event: dict[str, Any]) -> bool:
+    """Whether a chunk stands for tokens: all but the one that only names the assistant's role, and the counts.
+
+    A token may have no text: it can end inside a character or a stop string.
+    """
+    choices = event.get("choices")
+    if not choices:
+        return False
+    delta = choices[0].get("delta")
+    opens = delta is not None and "role" in delta and not delta.get("content")
+    return not opens or choices[0].get("finish_reason") is not None
+
+
+def _usage_of(body: bytes) -> dict[str, int]:
+    try:
+        usage: dict[str, int] = json.loads(body)["usage"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return usage
+
+
+async def _start(send: Send, status: int, headers: dict[str, str]) -> None:
+    encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+
+
+async def _send_event(send: Send, event: bytes) -> None:
+    await send({"type": "http.response.body", "body": event + _END_OF_EVENT, "more_body": True})
