@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import subprocess
 import sys
@@ -146,6 +148,34 @@ async def test_the_kernel_kills_an_engine_beyond_its_limit_and_no_other(
     assert other.poll() is None
     assert not group.folder.exists()
     other.communicate(b"\n")
+
+
+MAPS_A_FILE = """
+import mmap, sys, time
+with open(sys.argv[1], "rb") as file:
+    mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    print(sum(mapped[start] for start in range(0, len(mapped), 4096)), flush=True)
+    time.sleep(30)
+"""
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("budget_mib", "seconds", "cause"), [(96, 20, DeathCause.OVER_BUDGET), (512, 3, DeathCause.STOPPED)]
+)
+async def test_pages_the_kernel_would_take_back_count_towards_the_budget(
+    tmp_path: Path, budget_mib: int, seconds: float, cause: DeathCause
+) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(bytes(150 * MIB))
+    command = [sys.executable, "-c", MAPS_A_FILE, str(file)]
+    process = await EngineProcess.spawn(command, {}, budget_mib * MIB)
+    process.hold_to(budget_mib * MIB)
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(process.wait(), seconds)
+    death = await process.stop()
+    assert death.cause is cause
+    assert ("its budget is 96.0 MiB" in death.sentence) == (cause is DeathCause.OVER_BUDGET)
 
 
 @real

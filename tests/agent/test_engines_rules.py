@@ -101,6 +101,14 @@ def test_a_death_has_one_cause() -> None:
     assert death(-signal.SIGSEGV, kills=True) is DeathCause.KILLED
 
 
+def test_an_engine_that_the_agent_killed_for_its_memory_says_how_much_it_took() -> None:
+    over = "its memory peaked at 2 MiB, its budget is 1 MiB"
+    killed = classify(-signal.SIGKILL, asked=False, killed_for_memory=False, last_lines=(), over_budget=over)
+    assert (killed.cause, killed.sentence) == (DeathCause.OVER_BUDGET, f"over its memory budget: {over}")
+    crashed = classify(-signal.SIGSEGV, asked=False, killed_for_memory=False, last_lines=(), over_budget=over)
+    assert crashed.cause is DeathCause.KILLED  # it was faster
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -17,13 +17,23 @@ _OUT_OF_MEMORY = re.compile(
 )
 
 
-def classify(returncode: int, *, asked: bool, killed_for_memory: bool, last_lines: Sequence[str]) -> Death:
+def classify(
+    returncode: int,
+    *,
+    asked: bool,
+    killed_for_memory: bool,
+    last_lines: Sequence[str],
+    over_budget: str = "",
+) -> Death:
     """The death of a process that ended with `returncode` (as subprocess gives it: −n for signal n).
 
-    `asked`: we stopped it; `killed_for_memory`: the kernel's out-of-memory killer was at work in its life.
+    `asked`: we stopped it; `killed_for_memory`: the kernel's out-of-memory killer was at work in its life;
+    `over_budget`: the agent killed it for its memory, with the figures.
     """
     ended_by = -returncode if returncode < 0 else None
     exit_code = returncode if returncode >= 0 else None
+    if over_budget and ended_by == signal.SIGKILL:
+        return Death(DeathCause.OVER_BUDGET, exit_code, ended_by, tuple(last_lines), over_budget)
     if asked:
         cause = DeathCause.STOPPED
     elif (killed_for_memory and ended_by == signal.SIGKILL) or (

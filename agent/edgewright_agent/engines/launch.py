@@ -56,6 +56,8 @@ async def start_engine(
     process = await EngineProcess.spawn(command, _environment(), limits.memory_bytes)
     engine = ServedEngine(kind, process, EngineClient(socket, manifest.name), socket)
     await engine.become_ready(ready_timeout_seconds)
+    if limits.memory_bytes is not None:
+        process.hold_to(limits.memory_bytes)
     return engine
 
 

@@ -37,6 +37,13 @@ class TreeMemory:
         measure = "pss, peak rss" if self._measure == "pss" and len(pids) == 1 else self._measure
         return EngineMemory(now, self._peak_bytes, measure)
 
+    def read_peak_bytes(self) -> int:
+        """The peak alone: a tenth of the work of `read` for a large single process, as PSS looks at every page."""
+        if len(self._tree()) != 1:
+            return self.read().peak_bytes
+        self._peak_bytes = max(self._peak_bytes, self._status(self._pid, "VmHWM"))
+        return self._peak_bytes
+
     def _tree(self) -> list[int]:
         try:
             root = psutil.Process(self._pid)

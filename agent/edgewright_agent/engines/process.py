@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from edgewright_agent.engines.budget import kernel_limit_bytes, until_over
 from edgewright_agent.engines.cgroup import EngineCgroup, make_engine_cgroup, why_not
 from edgewright_agent.engines.death import classify, out_of_memory_kills
 from edgewright_agent.engines.memory import TreeMemory
@@ -37,15 +38,17 @@ class EngineProcess:
         self._memory = TreeMemory(process.pid)
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._asked = False
+        self._over_budget = ""
+        self._holding: asyncio.Task[None] | None = None
         self._kills_before = self._kills()
         self._reading = asyncio.create_task(self._read_output())
         self._death = asyncio.create_task(self._reap())
 
     @classmethod
     async def spawn(
-        cls, command: Sequence[str], environment: Mapping[str, str], memory_limit_bytes: int | None = None
+        cls, command: Sequence[str], environment: Mapping[str, str], memory_budget_bytes: int | None = None
     ) -> EngineProcess:
-        """Start `command` so that it ends when this process does, where we may under a limit of its memory.
+        """Start `command` so that it ends with this process, where we may under a limit of memory (see `budget`).
 
         To be called from a thread that lives as long as the agent: see `tether`.
         """
@@ -58,7 +61,7 @@ class EngineProcess:
             env=dict(environment),
             start_new_session=True,
         )
-        return cls(process, _limited(process.pid, memory_limit_bytes))
+        return cls(process, _limited(process.pid, memory_budget_bytes))
 
     @property
     def cgroup(self) -> EngineCgroup | None:
@@ -74,6 +77,10 @@ class EngineProcess:
     def death(self) -> Death | None:
         """How it ended, if it has."""
         return self._death.result() if self._death.done() and not self._death.cancelled() else None
+
+    def hold_to(self, budget_bytes: int) -> None:
+        """From now on its peak memory may not pass the budget, whatever the kernel allows (see `budget`)."""
+        self._holding = asyncio.create_task(self._hold(budget_bytes))
 
     async def wait(self) -> Death:
         """Return when it has ended."""
@@ -102,8 +109,14 @@ class EngineProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
 
+    async def _hold(self, budget_bytes: int) -> None:
+        self._over_budget = await until_over(self._memory.read_peak_bytes, budget_bytes)
+        self._signal(signal.SIGKILL)
+
     async def _reap(self) -> Death:
         returncode = await self._process.wait()
+        if self._holding is not None:
+            self._holding.cancel()
         with contextlib.suppress(ProcessLookupError):  # what the child left behind
             os.killpg(self.pid, signal.SIGKILL)
         # A child of the child in a session of its own could hold the pipe open for ever.
@@ -113,6 +126,7 @@ class EngineProcess:
             asked=self._asked,
             killed_for_memory=self._kills() > self._kills_before,
             last_lines=tuple(self._lines),
+            over_budget=self._over_budget,
         )
         if self._cgroup is not None:
             self._cgroup.remove()
@@ -141,12 +155,12 @@ class EngineProcess:
             logger.debug("engine %d: %s", self.pid, text)
 
 
-def _limited(pid: int, limit_bytes: int | None) -> EngineCgroup | None:
-    """Puts the process into a cgroup with that limit; None, and a warning, where we may not."""
-    if limit_bytes is None:
+def _limited(pid: int, budget_bytes: int | None) -> EngineCgroup | None:
+    """Puts the process into a cgroup with that budget's limit; None, and a warning, where we may not."""
+    if budget_bytes is None:
         return None
     try:
-        cgroup = make_engine_cgroup(limit_bytes)
+        cgroup = make_engine_cgroup(kernel_limit_bytes(budget_bytes))
     except OSError as error:
         logger.warning("the engine runs without a memory limit: %s", why_not(error))
         return None
