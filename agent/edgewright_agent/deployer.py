@@ -202,8 +202,8 @@ class Deployer:
                     await self._save(lifecycle.recovered(self.state))
                 else:
                     await self._try_candidate()
-            except (EdgewrightError, OSError) as error:
-                _log.error("the state can't be written: %s; trying again in %g s", error, pause_seconds)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the board must come to rest
+                _log_failure(f"the change can't go on; trying again in {pause_seconds:g} s", error)
                 await self._serve_meanwhile()
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(2 * pause_seconds, RESTART_SECONDS_MAX)
@@ -215,15 +215,15 @@ class Deployer:
             return
         try:
             await self._room.show(await self._bring_up(active, beside=False))
-        except (EdgewrightError, OSError) as error:
-            _log.error("release %s: %s", active.digest, error)
+        except Exception as error:  # noqa: BLE001 - the change is tried again all the same
+            _log_failure(f"release {active.digest}", error)
 
     async def _try_candidate(self) -> None:
-        beside = await self._leave_room()
-        await self._save(lifecycle.attempt(self.state))
+        await self._save(lifecycle.attempt(self.state))  # first: while that fails, what serves goes on
         if self.state.candidate is None:
             return
         try:
+            beside = await self._leave_room()
             trial = Trial(self._budget_bytes, self._senses, self._senses.out_of_memory_kills())
             serving = await self._bring_up(self._store.release(self.state.candidate), beside=beside)
             probing = self.state.phase is Phase.ACTIVATING
@@ -233,8 +233,7 @@ class Deployer:
             if probing:
                 await self._probe(serving, trial)
         except Exception as error:  # noqa: BLE001 - whatever it is, the board must come to rest
-            if not isinstance(error, (EdgewrightError, OSError)):
-                _log.exception("activating %s", self.state.candidate)
+            _log_failure(f"starting {self.state.candidate}", error)
             await self._room.keep_only(self.state.active)
             await self._save(lifecycle.failed(self.state, str(error)), self._status.probes)
 
@@ -304,8 +303,8 @@ class Deployer:
                         return
                     await self._room.show(await self._bring_up(release, beside=False))
                 pause_seconds = await self._until_death(pause_seconds)
-            except (EdgewrightError, OSError) as error:
-                _log.error("release %s: %s", release.digest, error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+                _log_failure(f"release {release.digest}", error)
                 if isinstance(error, EdgewrightError) and error.reason == Reason.REASON_STORE_CORRUPT:
                     await self._give_up(release)
                     return
@@ -317,8 +316,8 @@ class Deployer:
         """A disk that takes no more writes is no reason to stop serving what was committed."""
         try:
             await self._save(lifecycle.starting(self.state))
-        except OutsideError as error:
-            _log.error("the start could not be counted: %s", error)
+        except Exception as error:  # noqa: BLE001
+            _log_failure("the start could not be counted", error)
 
     async def _give_up(self, release: StagedRelease) -> None:
         """The active release is corrupt on the disk: back to the one before it, if there is one."""
@@ -326,8 +325,8 @@ class Deployer:
         state = lifecycle.without_lost(self.state, whole)
         try:
             await self._save(state)
-        except OutsideError as error:
-            _log.error("the state can't be written: %s", error)
+        except Exception as error:  # noqa: BLE001
+            _log_failure("the state can't be written", error)
             self._tell(Status(state))  # the next start finds out again
 
     async def _until_death(self, pause_seconds: float) -> float:
@@ -389,6 +388,12 @@ def _require(probes: tuple[Probe, ...]) -> None:
         if probe.required and not probe.passed:
             message = f"Probe {probe.name} failed: {probe.detail}."
             raise OutsideError(message, Reason.REASON_ENGINE_FAILED)
+
+
+def _log_failure(what: str, error: Exception) -> None:
+    """One line for what is expected to go wrong, a traceback for what is not."""
+    expected = isinstance(error, (EdgewrightError, OSError))
+    _log.error("%s: %s", what, error, exc_info=None if expected else error)
 
 
 def _report(task: asyncio.Task[None]) -> None:

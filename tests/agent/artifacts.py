@@ -96,11 +96,16 @@ def _file(path: str, data: bytes, chunk_bytes: int) -> dict[str, Any]:
 def put_blob(store: Store, data: bytes, chunk_bytes: int = 1024) -> Blob:
     blob = make_blob(data, chunk_bytes)
     upload = store.begin_upload(blob)
-    if upload is not None:
+    if upload is None:
+        return blob
+    complete = False
+    try:
         for index in set(range(len(blob.chunks))) - upload.present:
             start = blob.offsets[index]
             upload.write_chunk(index, data[start : start + blob.chunks[index][1]])
-        store.end_upload(upload, complete=True)
+        complete = True
+    finally:
+        store.end_upload(upload, complete=complete)
     return blob
 
 

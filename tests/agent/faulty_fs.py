@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgewright_agent.store import FileSystem
+from edgewright_agent.store.files import Pace
 
 SECTOR_BYTES = 512
 
@@ -39,12 +41,18 @@ class Folder:
     seen: dict[str, File | Folder] = field(default_factory=dict)
 
 
-class RecordingFileSystem(FileSystem):
-    """Does everything for real below `root`, and keeps a list of it."""
+def _nothing_happens(what: str, path: Path) -> None:
+    """No fault."""
 
-    def __init__(self, root: Path) -> None:
+
+class RecordingFileSystem(FileSystem):
+    """Does everything for real below `root`, and keeps a list of it. `before` each call a fault may happen."""
+
+    def __init__(self, root: Path, before: Callable[[str, Path], None] = _nothing_happens) -> None:
         self._root = root
+        self._before = before  # is told the call and its path; what it raises, the call raises
         self._names: dict[int, int] = {}  # open file → number of its inode
+        self._paths: dict[int, Path] = {}  # open file → the name it was opened by
         self._numbers = itertools.count()
         self.operations: list[tuple[object, ...]] = []
 
@@ -53,54 +61,73 @@ class RecordingFileSystem(FileSystem):
         self.operations.append((what, *parts))
 
     def create(self, path: Path) -> int:
+        self._before("create", path)
         file = super().create(path)
-        self._names[file] = next(self._numbers)
+        self._name(file, path)
         self._note("create", path, self._names[file])
         return file
 
     def open(self, path: Path) -> int:
+        self._before("open", path)
         file = super().open(path)
-        self._names[file] = next(self._numbers)
+        self._name(file, path)
         self._note("open", path, self._names[file])
         return file
 
     def allocate(self, file: int, size_bytes: int) -> None:
+        self._before("allocate", self._paths[file])
         super().allocate(file, size_bytes)
         self._note("write", self._names[file], 0, bytes(size_bytes))
 
     def write(self, file: int, data: bytes | memoryview, offset: int) -> None:
+        self._before("write", self._paths[file])
         super().write(file, data, offset)
         self._note("write", self._names[file], offset, bytes(data))
 
     def sync_data(self, file: int) -> None:
+        self._before("sync", self._paths[file])
         self._note("sync", self._names[file])
 
     def sync_file(self, file: int) -> None:
+        self._before("sync", self._paths[file])
         self._note("sync", self._names[file])
 
     def sync_folder(self, path: Path) -> None:
+        self._before("sync_folder", path)
         self._note("sync_folder", path)
 
     def rename(self, source: Path, target: Path) -> None:
+        self._before("rename", target)
         super().rename(source, target)
         self._note("rename", source, target)
 
     def link(self, source: Path, target: Path) -> None:
+        self._before("link", target)
         super().link(source, target)
         self._note("link", source, target)
 
     def unlink(self, path: Path) -> None:
         if path.exists() or path.is_symlink():
+            self._before("unlink", path)
             self._note("unlink", path)
         super().unlink(path)
 
     def remove_folder(self, path: Path) -> None:
+        self._before("remove_folder", path)
         super().remove_folder(path)
         self._note("unlink", path)
 
     def create_folder(self, path: Path) -> None:
+        self._before("create_folder", path)
         super().create_folder(path)
         self._note("create_folder", path)
+
+    def sha256_of(self, path: Path, pace: Pace | None = None) -> str:
+        self._before("read", path)
+        return super().sha256_of(path, pace)
+
+    def _name(self, file: int, path: Path) -> None:
+        self._names[file], self._paths[file] = next(self._numbers), path
 
 
 class Disk:

@@ -61,6 +61,8 @@ def build_release(
     """
     digest = manifest_digest(manifest_bytes)
     building = layout.releases / f"{TEMPORARY_PREFIX}{digest}"
+    if layout.release(digest).exists():  # an earlier attempt gave it its name, and then the disk failed
+        remove_release(fs, layout, digest)
     with disk_errors(building):
         remove_tree(fs, building)
         for file in manifest.files:

@@ -230,8 +230,11 @@ class Store:
         with self._mutex:
             self.release(digest)
             check_unneeded(digest, self._releases)
-            remove_release(self._fs, self.layout, digest)
-            del self._releases[digest]
+            try:
+                remove_release(self._fs, self.layout, digest)
+            finally:
+                if not self.layout.release(digest).exists():  # the name goes first; the rest may fail
+                    del self._releases[digest]
             return self.collect().freed_bytes
 
     # Space
