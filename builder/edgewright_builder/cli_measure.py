@@ -1,16 +1,16 @@
-"""Commands that measure what a board serves: telemetry, bench, eval."""
+"""Commands that measure what a board serves: telemetry, eval; and bench, which has a file of its own."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edgewright.v1.telemetry_pb2 import BenchmarkProgress, BenchmarkResult, RunBenchmarkRequest, Snapshot
+from edgewright.v1.telemetry_pb2 import Snapshot
+from edgewright_builder.cli_bench import bench
 from edgewright_builder.cli_connection import (
     AsJson,
     Credentials,
@@ -24,9 +24,8 @@ from edgewright_builder.cli_connection import (
     run,
 )
 from edgewright_builder.device import display
-from edgewright_builder.device.bench import HostView, host_view, run_benchmark
 from edgewright_builder.device.score import RemoteScorer
-from edgewright_builder.device.telemetry import benchmark_facts, recorded_line, snapshot_facts, snapshot_line
+from edgewright_builder.device.telemetry import recorded_line, snapshot_facts, snapshot_line
 from edgewright_builder.progress import Reporter
 
 
@@ -86,42 +85,6 @@ def telemetry(
         display.facts(console(), host, snapshot_facts(snapshot))
 
 
-def bench(
-    host: Host,
-    credentials: Credentials = None,
-    insecure: Insecure = False,
-    prompts: Annotated[int, typer.Option(min=1, max=10_000)] = 30,
-    input_tokens: Annotated[int, typer.Option("--input", min=1, help="Tokens a prompt.")] = 128,
-    output_tokens: Annotated[int, typer.Option("--output", min=1, help="Tokens an answer.")] = 64,
-    concurrency: Annotated[int, typer.Option(min=1, max=64)] = 1,
-    warmup: Annotated[int, typer.Option(min=0, help="Prompts before the clock starts.")] = 2,
-    as_json: AsJson = False,
-    save: Save = None,
-) -> None:
-    """Measure speed, memory and energy: on the board, and as this machine sees it over the link."""
-    request = RunBenchmarkRequest(
-        prompts=prompts, input_tokens=input_tokens, output_tokens=output_tokens,
-        concurrency=concurrency, warmup_prompts=warmup,
-    )  # fmt: skip
-    reporter = Reporter(console(as_json=as_json))
-
-    def progressed(now: BenchmarkProgress) -> None:
-        rate = f"{now.generated_tokens_per_second:.1f} tokens/s"
-        reporter.step(now.prompts_done, now.prompts_total, rate)
-
-    async def work() -> tuple[BenchmarkResult, HostView]:
-        async with connect(host, credentials, insecure) as client:
-            with reporter.stage_progress("bench"):
-                result = await run_benchmark(client, request, progressed)
-            return result, await host_view(client, words=input_tokens, max_tokens=output_tokens)
-
-    result, seen = run(work())
-    document = {"result": as_document(result), "host": dataclasses.asdict(seen)}
-    emit(document, as_json=as_json, save=save)
-    if not as_json:
-        display.facts(console(), host, [*benchmark_facts(result), *_host_facts(seen)])
-
-
 def evaluate(
     host: Host,
     tasks: Annotated[
@@ -175,11 +138,3 @@ def _run_one(scorer: RemoteScorer, task: Any, reporter: Reporter) -> dict[str, A
         "rows": accuracy.rows,
         "outcomes": result.correct(),
     }
-
-
-def _host_facts(seen: HostView) -> list[tuple[str, str]]:
-    prompt = f"median of {seen.requests}, {seen.prompt_tokens} prompt tokens"
-    facts = [("TTFT seen here", f"{seen.time_to_first_token_seconds * 1e3:.1f} ms ({prompt})")]
-    if seen.time_per_output_token_seconds is not None:
-        facts.append(("TPOT seen here", f"{seen.time_per_output_token_seconds * 1e3:.1f} ms"))
-    return facts

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
 
@@ -49,6 +50,8 @@ class Board:
     verdict: list[deployment.WatchDeploymentResponse] | None = None  # None: committed
     snapshots: list[telemetry.Snapshot] = field(default_factory=list)
     benchmark: list[telemetry.RunBenchmarkResponse] = field(default_factory=list)
+    benchmark_repeats: list[list[telemetry.RunBenchmarkResponse]] = field(default_factory=list)  # before it
+    benchmark_requests: list[telemetry.RunBenchmarkRequest] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     corrupt: bool = False  # a scrub finds something
     cancelled: bool = False  # a Generate was given up by its caller
@@ -72,6 +75,29 @@ async def simulated_device(
         yield Address(host, bound)
     finally:
         await server.stop(None)
+
+
+@contextmanager
+def simulated_in_thread(board: Board) -> Iterator[Address]:
+    """The same, served by a thread of its own: commands bring their own event loop."""
+    addresses: list[Address] = []
+    ready, loop, stop = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
+
+    async def serve() -> None:
+        async with simulated_device(board) as address:
+            addresses.append(address)
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=[serve()])
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield addresses[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
 
 
 async def fail(context: Context, code: grpc.StatusCode, reason: str, message: str) -> NoReturn:
@@ -282,7 +308,7 @@ class _Inference(InferenceServiceServicer):
             self._board.cancelled = True
             raise
         completion = inference.Completion(
-            finish_reason=inference.FINISH_REASON_STOP, prompt_tokens=3,
+            finish_reason=inference.FINISH_REASON_STOP, prompt_tokens=len(request.prompt.split()) or 3,
             generated_tokens=len(self._board.tokens), time_to_first_token_seconds=0.01,
         )  # fmt: skip
         yield inference.GenerateResponse(completion=completion)
@@ -326,5 +352,7 @@ class _Telemetry(TelemetryServiceServicer):
         self, request: telemetry.RunBenchmarkRequest, context: Context
     ) -> AsyncIterator[telemetry.RunBenchmarkResponse]:
         await begin(self._board, context, "RunBenchmark")
-        for event in self._board.benchmark:
+        self._board.benchmark_requests.append(request)
+        repeats = self._board.benchmark_repeats
+        for event in repeats.pop(0) if repeats else self._board.benchmark:
             yield event

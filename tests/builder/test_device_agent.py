@@ -16,12 +16,12 @@ import pytest
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright.v1.inference_pb2 import GenerateRequest
-from edgewright.v1.telemetry_pb2 import RunBenchmarkRequest
 from edgewright_agent.errors import InputError, RefusedError
 from edgewright_agent.server import run_agent
+from edgewright_agent.telemetry.load import BenchmarkPlan
 from edgewright_agent.trust import load_public_key
 from edgewright_builder.artifact import Artifact
-from edgewright_builder.device.bench import host_view, run_benchmark
+from edgewright_builder.bench.board import place_of, run_from_here, run_on_board
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.patience import Patience
@@ -197,12 +197,27 @@ async def test_a_benchmark_ends_with_the_boards_and_the_hosts_figures(
 ) -> None:
     script.pause_seconds = 0.01
     await send(client, artifact_of(tmp_path / "artifact", credentials))
-    request = RunBenchmarkRequest(prompts=2, input_tokens=4, output_tokens=5, concurrency=1)
-    result = await run_benchmark(client, request)
-    assert (result.prompts, result.prompts_failed) == (2, 0)
-    seen = await host_view(client, words=4, max_tokens=5)
-    assert seen.time_per_output_token_seconds is not None
-    assert 0.01 <= seen.time_per_output_token_seconds < 1
+    steps: list[int] = []
+    plan = BenchmarkPlan(prompts=3, input_tokens=4, output_tokens=5, concurrency=1)
+    result = await run_on_board(client, plan, lambda done, total, rate: steps.append(done))
+    assert (result.prompts, result.prompts_failed, steps) == (3, 0, [0, 1, 2, 3])
+    seen, link = await run_from_here(client, plan, lambda done, total, rate: None)
+    assert (seen.prompts, seen.prompts_failed, seen.output_tokens) == (3, 0, 5)
+    for view in (result, seen):
+        assert 0.01 <= view.time_per_output_token_seconds.mean < 1
+        assert view.end_to_end_seconds.count == 3
+    # The agent's clock starts after the host's and stops before it.
+    assert link.count == 3
+    assert 0 < link.mean < seen.time_to_first_token_seconds.mean
+    device, releases, snapshot = (
+        await client.get_device(), await client.list_releases(), await client.get_snapshot(),
+    )  # fmt: skip
+    place = place_of("board:1", device, releases, snapshot)
+    assert (place.model, place.device, place.budget_bytes) == (
+        "tiny 1.0",
+        BOARD,
+        snapshot.memory.budget_bytes,
+    )
 
 
 @contextlib.contextmanager

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,12 @@ from typer.testing import CliRunner
 
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import telemetry_pb2 as telemetry
-from edgewright_agent.address import Address
 from edgewright_agent.errors import InputError, RefusedError
 from edgewright_builder import cli_device, cli_keys, cli_push, cli_top
 from edgewright_builder.artifact import Artifact
 from edgewright_builder.key_files import load_signing_key
 from tests.builder.artifacts import make_artifact
-from tests.builder.device_simulator import Board, simulated_device
+from tests.builder.device_simulator import Board, simulated_in_thread
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 app = typer.Typer()
@@ -45,23 +42,8 @@ def board() -> Board:
 
 @pytest.fixture
 def host(board: Board) -> Iterator[str]:
-    """The simulated board served by another thread, as commands bring their own event loop."""
-    addresses: list[Address] = []
-    ready, loop, stop = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
-
-    async def serve() -> None:
-        async with simulated_device(board) as address:
-            addresses.append(address)
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=[serve()])
-    thread.start()
-    assert ready.wait(10)
-    yield str(addresses[0])
-    loop.call_soon_threadsafe(stop.set)
-    thread.join()
-    loop.close()
+    with simulated_in_thread(board) as address:
+        yield str(address)
 
 
 @pytest.fixture
@@ -207,29 +189,6 @@ def test_following_telemetry_in_json_is_a_document_a_line(board: Board, host: st
     board.snapshots = [snapshot(), snapshot()]
     lines = output("telemetry", host, "--insecure", "--follow", "--json").splitlines()
     assert [json.loads(line)["serving"]["requests"] for line in lines] == ["4", "4"]
-
-
-def test_bench_shows_the_boards_figures_and_the_hosts(board: Board, host: str) -> None:
-    board.tokens = ["a"] * 4
-    result = telemetry.BenchmarkResult(
-        prompts=2, input_tokens=8, output_tokens=4, concurrency=1, duration_seconds=2.0,
-        generated_tokens_per_second=4.0,
-        energy=telemetry.BenchmarkEnergy(
-            rail="VDD_IN", whole_module=True, gross_joules_per_output_token=0.5, mean_watts=5.0, samples=20
-        ),
-    )  # fmt: skip
-    progress = telemetry.BenchmarkProgress(prompts_done=1, prompts_total=2, generated_tokens_per_second=4.0)
-    board.benchmark = [
-        telemetry.RunBenchmarkResponse(progress=progress),
-        telemetry.RunBenchmarkResponse(result=result),
-    ]
-    lines = output("bench", host, "--insecure", "--prompts", 2, "--input", 8, "--output", 4).splitlines()
-    assert "  generated: 4.0 tokens/s" in lines
-    assert "  energy, gross: 0.5 J/token (VDD_IN, whole module)" in lines
-    assert any(line.startswith("  TPOT seen here: ") for line in lines)
-    document = json.loads(output("bench", host, "--insecure", "--json"))
-    assert document["result"]["prompts"] == 2
-    assert 0.005 < document["host"]["time_per_output_token_seconds"] < 1
 
 
 def test_eval_asks_the_board_for_every_choice(board: Board, host: str, tmp_path: Path) -> None:

@@ -42,7 +42,10 @@ def table(console: Console, columns: Sequence[str], rows: Rows) -> None:
     if not console.is_terminal:
         _lines(console, ["\t".join(row) for row in [tuple(columns), *rows]])
         return
-    ruled = Table(*columns, header_style="bold cyan")
+    ruled = Table(header_style="bold cyan")
+    for index, column in enumerate(columns):
+        numeric = all(row[index][:1].isdigit() for row in rows if row[index])
+        ruled.add_column(column, justify="right" if numeric else "left")
     for row in rows:
         ruled.add_row(*(escape(cell) for cell in row))
     console.print(ruled)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from edgewright.v1.telemetry_pb2 import BenchmarkResult, Distribution, EnergyRail, Serving, Snapshot
+from edgewright.v1.telemetry_pb2 import Distribution, EnergyRail, Serving, Snapshot
 from edgewright_agent.sizes import format_bytes
 
 Facts = list[tuple[str, str]]
@@ -48,35 +48,6 @@ def recorded_line(sequence: int, snapshot: Snapshot) -> str:
     return f"{sequence} {when:%Y-%m-%d %H:%M:%S}Z · {snapshot_line(snapshot)}"
 
 
-def benchmark_facts(result: BenchmarkResult) -> Facts:
-    """A benchmark's result as names and values."""
-    shape = f"{result.input_tokens} in, {result.output_tokens} out, {result.concurrency} at once"
-    failed = f", {result.prompts_failed} failed" if result.prompts_failed else ""
-    facts = [
-        ("prompts", f"{result.prompts} ({shape}){failed}"),
-        ("duration", f"{result.duration_seconds:.1f} s"),
-        ("generated", f"{result.generated_tokens_per_second:.1f} tokens/s"),
-        ("prompt and generated", f"{result.total_tokens_per_second:.1f} tokens/s"),
-        *_latencies(result),
-    ]
-    if result.HasField("engine_peak_bytes"):
-        facts.append(("engine peak memory", format_bytes(result.engine_peak_bytes)))
-    if not result.HasField("energy"):
-        return [*facts, ("energy", "no energy sensor")]
-    energy = result.energy
-    scope = "whole module" if energy.whole_module else "a part of the board"
-    facts.append(
-        ("energy, gross", f"{energy.gross_joules_per_output_token:.4g} J/token ({energy.rail}, {scope})")
-    )
-    if energy.HasField("net_joules_per_output_token"):
-        baseline = f"idle baseline {energy.baseline_watts:.2f} W"
-        facts.append(("energy, net", f"{energy.net_joules_per_output_token:.4g} J/token ({baseline})"))
-    return [
-        *facts,
-        ("power", f"{energy.mean_watts:.2f} W mean, {energy.samples} samples, {energy.gaps} gaps"),
-    ]
-
-
 def _serving(snapshot: Snapshot) -> Facts:
     serving = snapshot.serving
     counts = f"{serving.requests} done, {serving.requests_in_flight} in flight"
@@ -87,7 +58,7 @@ def _serving(snapshot: Snapshot) -> Facts:
     ]
 
 
-def _latencies(source: Serving | BenchmarkResult) -> Facts:
+def _latencies(source: Serving) -> Facts:
     names = {
         "TTFT": "time_to_first_token_seconds",
         "TPOT": "time_per_output_token_seconds",

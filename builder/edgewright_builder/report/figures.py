@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from edgewright.v1.telemetry_pb2 import Distribution
 from edgewright_agent.sizes import format_bytes
 from edgewright_builder.report.charts import (
     Bar,
@@ -207,22 +206,6 @@ def difference_figure(found: Sequence[Difference]) -> Markup:
         rows, "change of accuracy, percentage points", show_signed, width=960,
         description="Change of accuracy from step to step",
     )  # fmt: skip
-
-
-def latency_figure(name: str, values: Distribution) -> Markup:
-    """Mean and percentiles of one latency, in milliseconds."""
-    rows = [
-        ("mean", values.mean),
-        ("p50", values.p50),
-        ("p90", values.p90),
-        ("p99", values.p99),
-        ("max", values.max),
-    ]
-    bars = [
-        Bar(title, value * 1e3, show_seconds(value), class_="s6" if title == "mean" else "s1")
-        for title, value in rows
-    ]
-    return bar_chart(bars, "milliseconds", show_tick, width=310, description=name)
 
 
 def memory_figure(plan: Plan, measured_bytes: int) -> Markup:

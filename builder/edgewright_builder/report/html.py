@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgewright_agent.sizes import format_bytes
 from edgewright_agent.store import FileSystem, write_durably
 from edgewright_builder.report import figures, formats
+from edgewright_builder.report.bench_page import Drawn, compare, draw_bench, environment
 from edgewright_builder.report.inputs import RunInputs, Score, read_run
 from edgewright_builder.report.summary import (
     differences,
@@ -20,8 +21,6 @@ from edgewright_builder.report.summary import (
     verdict,
 )
 from edgewright_builder.run import STAGES
-
-TEMPLATES = "edgewright_builder.report"
 
 
 def write_report(run: Path) -> Path:
@@ -37,21 +36,16 @@ def write_report(run: Path) -> Path:
 
 def render(inputs: RunInputs) -> str:
     """The report's HTML."""
-    environment = Environment(
-        loader=PackageLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= _filters()
-    return environment.get_template("report.html.j2").render(
+    templates = environment()
+    templates.filters |= _filters()
+    return templates.get_template("report.html.j2").render(
         inputs=inputs,
         verdict=verdict(inputs),
         numbers=key_numbers(inputs),
         unfinished=unfinished_stages(inputs),
         stage_count=len(STAGES),
         figures=draw(inputs),
+        drawn=_device(inputs),
         accuracy=_by_task(inputs),
         parameters=list(dict.fromkeys(name for trial in inputs.trials for name in trial.params)),
         best=_best_trial(inputs),
@@ -63,7 +57,7 @@ def render(inputs: RunInputs) -> str:
 
 def draw(inputs: RunInputs) -> dict[str, Markup | None]:
     """Every picture by name; None where its input is missing."""
-    plan, peak, curves, bench = inputs.plan, inputs.measured_peak_bytes, inputs.curves, inputs.bench
+    plan, peak, curves = inputs.plan, inputs.measured_peak_bytes, inputs.curves
     found = differences(inputs.scores)
     return {
         "budget": figures.budget_figure(plan, peak) if plan else None,
@@ -73,17 +67,18 @@ def draw(inputs: RunInputs) -> dict[str, Markup | None]:
         "validation": figures.validation_figure(curves) if curves else None,
         "differences": figures.difference_figure(found) if found else None,
         "memory": figures.memory_figure(plan, peak) if plan and peak is not None else None,
-        "ttft": figures.latency_figure("Time to first token", bench.time_to_first_token_seconds)
-        if bench
-        else None,
-        "tpot": figures.latency_figure("Time per output token", bench.time_per_output_token_seconds)
-        if bench
-        else None,
-        "itl": figures.latency_figure("Inter-token latency", bench.inter_token_latency_seconds)
-        if bench
-        else None,
         "times": figures.stage_time_figure(inputs.stages) if inputs.stages else None,
     }
+
+
+def _device(inputs: RunInputs) -> Drawn | None:
+    """The bench to show: the device's; beside it what quantization changed, on one machine where both are there."""
+    if inputs.measured is None:
+        return draw_bench(inputs.exported, inputs.before) if inputs.exported else None
+    drawn = draw_bench(inputs.measured)
+    drawn.pictures.pop("Memory", None)  # the report's own has the prediction beside it
+    after = inputs.exported or inputs.measured
+    return replace(drawn, compared=compare(inputs.before, after)) if inputs.before else drawn
 
 
 def _filters() -> Mapping[str, Callable[..., Any]]:

@@ -9,7 +9,9 @@
 `device/eval.json`       {"results": [DeviceTask, …]}
 `artifact/manifest.json` edgewright_agent.manifest.Manifest
 `device/push.json`       Push, that is edgewright_builder.device.push.PushResult
-`device/bench.json`      BenchFile
+`device/bench.json`      edgewright_builder.bench.results.Bench, on the device
+`bench/finetuned.json`   the same on the host, before quantization
+`bench/exported.json`    the same on the host, of what ships
 `device/telemetry.json`  edgewright.v1.Snapshot as protobuf JSON
 `recipe.yaml`            shown as it is
 
@@ -31,6 +33,7 @@ from pydantic.dataclasses import dataclass
 from edgewright.v1.telemetry_pb2 import BenchmarkResult, Snapshot
 from edgewright_agent.errors import InputError
 from edgewright_agent.manifest import Manifest, manifest_digest, parse_manifest
+from edgewright_builder.bench.results import Bench, bench_from_json
 from edgewright_builder.run import STAGES
 from edgewright_builder.tasks.accuracy import Accuracy, accuracy
 
@@ -154,23 +157,6 @@ class Score:
 
 
 @dataclass(frozen=True)
-class HostView:
-    """Medians on the host's clock, the link included."""
-
-    requests: int
-    time_to_first_token_seconds: float
-    time_per_output_token_seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class BenchFile:
-    """`edgewright bench --save`."""
-
-    result: dict[str, Any]  # edgewright.v1.BenchmarkResult
-    host: HostView | None = None
-
-
-@dataclass(frozen=True)
 class Probe:
     """One check of a release on trial."""
 
@@ -222,11 +208,17 @@ class RunInputs:
     manifest: Manifest | None = None
     manifest_sha256: str = ""
     push: Push | None = None
-    bench: BenchmarkResult | None = None
-    host_view: HostView | None = None
+    measured: Bench | None = None  # on the device
+    before: Bench | None = None  # on the host, before quantization
+    exported: Bench | None = None  # on the host, what ships
     telemetry: Snapshot | None = None
     recipe: str | None = None
     problems: tuple[str, ...] = ()  # files that are there and can't be read
+
+    @property
+    def bench(self) -> BenchmarkResult | None:
+        """The device's typical run."""
+        return self.measured.typical if self.measured else None
 
     @property
     def measured_peak_bytes(self) -> int | None:
@@ -255,7 +247,7 @@ class _Folder:
             first = error.errors(include_url=False)[0]
             where = "".join(f", at {part}" for part in first["loc"][:1])
             self.problems.append(f"{path} can't be read: {first['msg']}{where}.")
-        except (OSError, ValueError, InputError, json_format.ParseError) as error:
+        except (OSError, ValueError, KeyError, InputError, json_format.ParseError) as error:
             self.problems.append(f"{path} can't be read: {error}.")
         return missing
 
@@ -266,8 +258,6 @@ def read_run(run: Path) -> RunInputs:
         raise InputError(f"A report needs a run folder; {run} is not a folder.")
     folder = _Folder(run)
     stages = (folder.read(f"{name}/stage.json", _as(Stage), None) for name in STAGES)
-    no_bench: tuple[BenchmarkResult | None, HostView | None] = (None, None)
-    bench, host_view = folder.read("device/bench.json", _bench, no_bench)
     no_scores: tuple[Score, ...] = ()
     return RunInputs(
         run=run,
@@ -280,8 +270,9 @@ def read_run(run: Path) -> RunInputs:
         manifest=folder.read("artifact/manifest.json", parse_manifest, None),
         manifest_sha256=folder.read("artifact/manifest.json", manifest_digest, ""),
         push=folder.read("device/push.json", _as(Push), None),
-        bench=bench,
-        host_view=host_view,
+        measured=folder.read("device/bench.json", _bench, None),
+        before=folder.read("bench/finetuned.json", _bench, None),
+        exported=folder.read("bench/exported.json", _bench, None),
         telemetry=folder.read("device/telemetry.json", _snapshot, None),
         recipe=folder.read("recipe.yaml", bytes.decode, None),
         problems=tuple(folder.problems),
@@ -309,9 +300,8 @@ def _device_scores(data: bytes) -> tuple[Score, ...]:
     return tuple(Score(one.task, "device", one.outcomes) for one in tasks)
 
 
-def _bench(data: bytes) -> tuple[BenchmarkResult | None, HostView | None]:
-    file = TypeAdapter(BenchFile).validate_json(data)
-    return json_format.ParseDict(file.result, BenchmarkResult(), ignore_unknown_fields=True), file.host
+def _bench(data: bytes) -> Bench | None:
+    return bench_from_json(TypeAdapter(dict[str, Any]).validate_json(data))
 
 
 def _snapshot(data: bytes) -> Snapshot:

@@ -42,7 +42,7 @@ def export(
     A checkpoint that is not quantized is rounded to nearest in blocks of `block_size`. The graph takes LoRA adapters
     of `adapter_modules`.
     """
-    engine, tokenizer, work = folder / "engine", folder / "tokenizer", folder / "work"
+    work = folder / "work"
     work.mkdir(exist_ok=True)
     tied = bool(read_config(checkpoint).get("tie_word_embeddings"))
     options = [INT8_COMPUTE, f"shared_embeddings={str(tied).lower()}"]
@@ -52,26 +52,44 @@ def export(
         options.append(f"int4_block_size={block_size}")
     if set(adapter_modules) & set(PACKABLE):
         options.append("fuse_qkv=false")
-    _build(checkpoint, options, work / "onnx", work)
+    _build(checkpoint, "int4", options, work / "onnx", work)
     _join_dangling_inputs(work / "onnx" / "model.onnx")
     if adapter_modules:
         add_slots(work / "onnx" / "model.onnx", adapter_modules)
+    _arrange(work / "onnx", checkpoint, folder)
+    shutil.rmtree(work / "onnx")
+    files = [file for part in ("engine", "tokenizer") for file in (folder / part).iterdir()]
+    size_bytes = sum(file.stat().st_size for file in files)
+    return {"embedding_bits": embedding_bits, "tied": tied, "size_bytes": size_bytes}
+
+
+def export_unquantized(checkpoint: Path, folder: Path) -> None:
+    """Writes the same folders with float32 weights: what the model was before quantization, for the same engine."""
+    shutil.rmtree(folder, ignore_errors=True)
+    work = folder / "work"
+    work.mkdir(parents=True)
+    tied = bool(read_config(checkpoint).get("tie_word_embeddings"))
+    _build(checkpoint, "fp32", [f"shared_embeddings={str(tied).lower()}"], work / "onnx", work)
+    _arrange(work / "onnx", checkpoint, folder)
+    shutil.rmtree(work)
+
+
+def _arrange(onnx: Path, checkpoint: Path, folder: Path) -> None:
+    """Moves the builder's files to `folder/engine` and copies the tokenizer's to `folder/tokenizer`."""
+    engine, tokenizer = folder / "engine", folder / "tokenizer"
     engine.mkdir()
     for name in ("model.onnx", "model.onnx.data", "genai_config.json"):
-        (work / "onnx" / name).replace(engine / name)
+        (onnx / name).replace(engine / name)
     tokenizer.mkdir()
     for name in TOKENIZER_FILES:
         if (checkpoint / name).exists():
             shutil.copyfile(checkpoint / name, tokenizer / name)
-    shutil.rmtree(work / "onnx")
-    size_bytes = sum(file.stat().st_size for file in [*engine.iterdir(), *tokenizer.iterdir()])
-    return {"embedding_bits": embedding_bits, "tied": tied, "size_bytes": size_bytes}
 
 
-def _build(checkpoint: Path, options: list[str], out: Path, work: Path) -> None:
+def _build(checkpoint: Path, precision: str, options: list[str], out: Path, work: Path) -> None:
     command = [
         *tethered(), sys.executable, "-m", "onnxruntime_genai.models.builder",
-        "-i", str(checkpoint), "-o", str(out), "-p", "int4", "-e", "cpu", "-c", str(work / "cache"),
+        "-i", str(checkpoint), "-o", str(out), "-p", precision, "-e", "cpu", "-c", str(work / "cache"),
         "--extra_options", *options,
     ]  # fmt: skip
     environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}

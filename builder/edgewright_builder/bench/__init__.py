@@ -1,0 +1,1 @@
+"""What serving a model costs: measured on a board and as its callers see it, or on this machine; saved and compared."""

@@ -1,0 +1,142 @@
+"""A run's model on this machine, measured as a board measures it: quantized, or as it was before quantization.
+
+"Before" is the fine-tuned checkpoint exported at 32 bits: ONNX Runtime's CPU provider computes no 16-bit model. The
+same engine serves both, so that the difference is quantization's.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgewright.v1.telemetry_pb2 import BenchmarkResult
+from edgewright_agent.admission import Admission
+from edgewright_agent.engines import EngineLimits, Finish, GenerationRequest, Token, start_engine
+from edgewright_agent.errors import InputError
+from edgewright_agent.manifest import Manifest, parse_manifest
+from edgewright_agent.telemetry import Telemetry
+from edgewright_agent.telemetry import benchmark as agent_benchmark
+from edgewright_agent.telemetry.load import BenchmarkPlan, BenchmarkProgress
+from edgewright_agent.telemetry.proto import result_to_proto
+from edgewright_builder.artifact import MANIFEST_NAME
+from edgewright_builder.bench.board import OnProgress
+from edgewright_builder.bench.results import Bench, Place
+from edgewright_builder.local_engine import READY_TIMEOUT_SECONDS
+from edgewright_builder.run import file_sha256, write_json
+from edgewright_profiles import load_profile
+
+BenchStage = Literal["finetuned", "exported"]
+THIS_HOST = "this-host"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model's files as an engine starts on them, and what it is."""
+
+    tree: Path
+    manifest: Manifest
+    precision: str
+
+
+def candidate(run: Path, stage: BenchStage) -> Candidate:
+    """The run's model at that stage; "finetuned" is exported first, unless it was. Raises InputError, OutsideError."""
+    path = run / "artifact" / MANIFEST_NAME
+    if not path.is_file():
+        raise InputError(f"{run} holds no artifact yet; `edgewright build` makes it.")
+    manifest = parse_manifest(path.read_bytes())
+    if manifest.adapter is not None:
+        raise InputError(f"{run} made an adapter; measure the run of its base.")
+    if stage == "exported":
+        return Candidate(run / "artifact", manifest, f"{manifest.model.weight_bits}-bit weights")
+    return Candidate(_unquantized(run), manifest, "float32")
+
+
+def _unquantized(run: Path) -> Path:
+    """The fine-tuned checkpoint as float32 ONNX, exported once per checkpoint."""
+    from edgewright_builder.stages.export import export_unquantized
+
+    checkpoint, tree = run / "finetune" / "model", run / "bench" / "finetuned"
+    weights = checkpoint / "model.safetensors"
+    if not weights.is_file():
+        raise InputError(f"{weights} is missing, so there is nothing to measure before quantization.")
+    record, made_from = tree / "export.json", {"checkpoint": file_sha256(weights)}
+    if not record.is_file() or json.loads(record.read_bytes()) != made_from:
+        export_unquantized(checkpoint, tree)
+        write_json(record, made_from)
+    return tree
+
+
+async def run_locally(model: Candidate, plan: BenchmarkPlan, repeats: int, on_progress: OnProgress) -> Bench:
+    """Every repeat in one engine process. Raises InputError for a plan beyond the model's context."""
+    limits, kind = model.manifest.limits, model.manifest.engine.kind
+    plan.check(limits.context_tokens)
+    telemetry = Telemetry(load_profile(THIS_HOST))
+    with tempfile.TemporaryDirectory(prefix="edgewright-") as runtime:
+        engine = await start_engine(
+            kind, model.tree, model.manifest, EngineLimits(limits.context_tokens, limits.concurrency),
+            runtime_dir=Path(runtime), ready_timeout_seconds=READY_TIMEOUT_SECONDS,
+        )  # fmt: skip
+        telemetry.start()
+        telemetry.set_engine_memory_source(engine.memory_bytes)
+        try:
+            runs = [
+                await _one(model, engine, telemetry, _repeat(plan, number), on_progress)
+                for number in range(repeats)
+            ]
+        finally:
+            telemetry.stop()
+            await engine.stop()
+    return Bench(_place(model, telemetry), tuple(runs))
+
+
+def _repeat(plan: BenchmarkPlan, number: int) -> BenchmarkPlan:
+    return BenchmarkPlan(**{**vars(plan), "seed": number})
+
+
+async def _one(
+    model: Candidate, engine: Any, telemetry: Telemetry, plan: BenchmarkPlan, on_progress: OnProgress
+) -> BenchmarkResult:
+    gate = Admission(model.manifest.limits.concurrency)
+
+    async def generate(request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+        async with gate.admit(patient=True), aclosing(engine.generate(request)) as events:
+            async for event in events:
+                yield event
+
+    folder = model.tree / model.manifest.engine.folder
+    events = agent_benchmark.run_benchmark(
+        plan, generate, telemetry,
+        context_tokens=model.manifest.limits.context_tokens,
+        weights_bytes=sum(file.stat().st_size for file in folder.iterdir()),
+    )  # fmt: skip
+    async with aclosing(events):
+        async for event in events:
+            if not isinstance(event, BenchmarkProgress):
+                return result_to_proto(event)
+            on_progress(event.prompts_done, event.prompts_total, event.generated_tokens_per_second)
+    raise AssertionError("a benchmark ends with a result or an error")
+
+
+def _place(model: Candidate, telemetry: Telemetry) -> Place:
+    manifest, snapshot = model.manifest, telemetry.snapshot()
+    at_16_bits = 2 * manifest.model.parameters
+    return Place(
+        where="this machine",
+        device=THIS_HOST,
+        model=f"{manifest.name} {manifest.version}",
+        precision=model.precision,
+        engine=f"{manifest.engine.kind} {manifest.engine.version}".strip(),
+        weights_16bit_bytes=at_16_bits,
+        power_mode=snapshot.power_mode,
+        clocks_hertz={clock.unit: clock.hertz for clock in snapshot.clocks},
+    )
+
+
+def result_file(run: Path, stage: BenchStage) -> Path:
+    """Where the result of that stage is left."""
+    return run / "bench" / f"{stage}.json"

@@ -1,0 +1,107 @@
+"""The result of `edgewright bench`: where it was measured, every repeat, and the host's view; as a file and back.
+
+    {"measured": Place, "result": the typical repeat, "runs": [every repeat], "host": …, "link_seconds": …}
+
+Repeats and the host's view are `edgewright.v1.BenchmarkResult`, `link_seconds` is `edgewright.v1.Distribution`, in
+protobuf's JSON form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from pydantic import TypeAdapter, ValidationError
+
+from edgewright.v1.telemetry_pb2 import BenchmarkResult, Distribution
+from edgewright_agent.errors import InputError
+
+
+@dataclass(frozen=True)
+class Place:
+    """What was measured, and where. Empty or None: not known."""
+
+    where: str  # HOST:PORT, or this machine
+    device: str = ""  # its profile
+    model: str = ""
+    release: str = ""  # SHA-256 of the manifest, in hex
+    precision: str = ""  # 4-bit weights, float32
+    engine: str = ""
+    budget_bytes: int | None = None
+    weights_16bit_bytes: int | None = None  # what the same model's weights take at 16 bits
+    power_mode: str | None = None
+    clocks_hertz: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """At least one run; the host's view if it was asked for."""
+
+    place: Place
+    runs: tuple[BenchmarkResult, ...]
+    host: BenchmarkResult | None = None
+    link_seconds: Distribution | None = None  # TTFT seen here less TTFT in the agent, request by request
+
+    @property
+    def title(self) -> str:
+        """What was measured, in one line."""
+        parts = (self.place.model, self.place.precision, self.place.where)
+        return ", ".join(part for part in parts if part) or "earlier result"
+
+    @property
+    def typical(self) -> BenchmarkResult:
+        """The run of median throughput (the lower one of two in the middle)."""
+        ordered = sorted(self.runs, key=lambda run: run.generated_tokens_per_second)
+        return ordered[(len(ordered) - 1) // 2]
+
+
+def bench_to_json(bench: Bench) -> dict[str, Any]:
+    """The document; what was not measured is absent."""
+    document = {
+        "measured": asdict(bench.place),
+        "result": _document(bench.typical),
+        "runs": [_document(run) for run in bench.runs],
+    }
+    if bench.host is not None:
+        document["host"] = _document(bench.host)
+    if bench.link_seconds is not None:
+        document["link_seconds"] = _document(bench.link_seconds)
+    return document
+
+
+def bench_from_json(document: Mapping[str, Any]) -> Bench:
+    """The other way. Raises ValueError if the document is no bench's."""
+    runs = document.get("runs") or [document["result"]]
+    host, link = document.get("host"), document.get("link_seconds")
+    return Bench(
+        TypeAdapter(Place).validate_python(document.get("measured") or {"where": ""}),
+        tuple(_parsed(run, BenchmarkResult()) for run in runs),
+        None if host is None else _parsed(host, BenchmarkResult()),
+        None if link is None else _parsed(link, Distribution()),
+    )
+
+
+def read_bench(path: Path) -> Bench:
+    """What `edgewright bench --save` wrote. Raises InputError."""
+    try:
+        return bench_from_json(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}).") from None
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError, json_format.ParseError):
+        raise InputError(f"{path} is not a result of `edgewright bench --save`.") from None
+
+
+def _document(message: Message) -> dict[str, Any]:
+    document: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return document
+
+
+def _parsed(document: Any, message: Any) -> Any:
+    if not isinstance(document, dict):
+        raise ValueError("not a message")
+    return json_format.ParseDict(document, message, ignore_unknown_fields=True)

@@ -1,0 +1,246 @@
+"""`edgewright bench`: of a board, of a run on this machine, saved, compared, drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typer.testing import CliRunner
+
+from edgewright.v1 import telemetry_pb2 as telemetry
+from edgewright_agent.errors import InputError
+from edgewright_builder import cli_device
+from edgewright_builder.bench import tables
+from edgewright_builder.bench.results import Bench, Place, bench_from_json, bench_to_json, read_bench
+from tests.builder.artifacts import make_artifact
+from tests.builder.device_simulator import Board, simulated_in_thread
+
+MIB = 1024 * 1024
+app = typer.Typer()
+cli_device.register(app)
+
+
+def invoke(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["bench", *(str(argument) for argument in arguments)])
+
+
+def output(*arguments: object) -> str:
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.exception
+    return str(result.stdout)
+
+
+def refusal(*arguments: object) -> str:
+    result = invoke(*arguments)
+    assert isinstance(result.exception, InputError)
+    return str(result.exception)
+
+
+def values(mean: float) -> telemetry.Distribution:
+    return telemetry.Distribution(count=4, mean=mean, p50=mean, p90=mean, p99=2 * mean, max=2 * mean)
+
+
+def run_of(rate: float, **fields: Any) -> telemetry.BenchmarkResult:
+    known: dict[str, Any] = {
+        "prompts": 4, "input_tokens": 1020, "output_tokens": 1024, "concurrency": 2, "duration_seconds": 8.0,
+        "generated_tokens_per_second": rate, "total_tokens_per_second": 2 * rate, "weights_bytes": 60 * MIB,
+        "time_to_first_token_seconds": values(0.25), "time_per_output_token_seconds": values(1 / rate),
+        "inter_token_latency_seconds": values(1 / rate), "end_to_end_seconds": values(4.0),
+    }  # fmt: skip
+    return telemetry.BenchmarkResult(**(known | fields))
+
+
+ENERGY = telemetry.BenchmarkEnergy(
+    rail="VDD_IN", whole_module=True, gross_joules_per_output_token=0.5, net_joules_per_output_token=0.2,
+    mean_watts=5.0, baseline_watts=3.0, samples=80,
+    phases=telemetry.PhaseEnergy(
+        prompts=4, prefill_joules_per_input_token=0.01, decode_joules_per_output_token=0.4,
+        net_decode_joules_per_output_token=0.15,
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture
+def board() -> Board:
+    return Board(
+        tokens=["a"] * 4,
+        snapshots=[telemetry.Snapshot(power_mode="15W", memory=telemetry.Memory(budget_bytes=180 * MIB))],
+    )
+
+
+@pytest.fixture
+def host(board: Board) -> Iterator[str]:
+    with simulated_in_thread(board) as address:
+        yield str(address)
+
+
+def answers(*results: telemetry.BenchmarkResult) -> list[telemetry.RunBenchmarkResponse]:
+    progress = telemetry.BenchmarkProgress(prompts_done=1, prompts_total=4, generated_tokens_per_second=4.0)
+    return [
+        telemetry.RunBenchmarkResponse(progress=progress),
+        *(telemetry.RunBenchmarkResponse(result=result) for result in results),
+    ]
+
+
+def test_the_boards_view_and_the_hosts_stand_side_by_side(board: Board, host: str) -> None:
+    board.benchmark = answers(run_of(100.0, energy=ENERGY, engine_peak_bytes=90 * MIB, engine_batches=False))
+    lines = output(host, "--insecure", "--input", 8, "--output", 4).splitlines()
+    assert "  load: 4 prompts, 1020 tokens in, 1024 out, 2 at once" in lines
+    assert "  requests at once: one after another: TTFT holds the wait" in lines
+    assert "  peak memory: 90.0 MiB of 180.0 MiB budget" in lines
+    assert "  energy per token, gross: 0.5 J (VDD_IN, whole module)" in lines
+    assert "  energy per token, net: 0.2 J (less the idle 3.00 W)" in lines
+    assert "  prefill, per input token: 10 mJ (4 prompts served alone)" in lines
+    assert "  decode, per output token: 0.4 J, net 0.15 J (4 prompts served alone)" in lines
+    assert "  power mode: 15W" in lines
+    ttft = next(index for index, line in enumerate(lines) if line.startswith("TTFT\ton the board\t250.0 ms"))
+    assert lines[ttft + 1].startswith("\tseen here\t")
+    assert any(line.startswith("link\tadds to TTFT\t") for line in lines)
+
+
+def test_without_a_sensor_it_says_so_and_gives_no_joules(board: Board, host: str) -> None:
+    board.benchmark = answers(run_of(100.0))
+    text = output(host, "--insecure", "--input", 8, "--output", 4, "--host-prompts", 0)
+    assert "energy: no energy sensor, so no figure" in text
+    assert " J (" not in text
+    assert "seen here" not in text
+    assert "requests at once" not in text  # this engine does not say
+
+
+def test_repeats_are_saved_and_the_one_of_median_throughput_is_shown(
+    board: Board, host: str, tmp_path: Path
+) -> None:
+    board.benchmark_repeats = [answers(run_of(rate)) for rate in (90.0, 120.0, 100.0)]
+    saved = tmp_path / "bench.json"
+    text = output(host, "--insecure", "--repeats", 3, "--host-prompts", 0, "--save", saved)
+    assert "output\t100.0 tok/s\t90.0 to 120.0 tok/s" in text
+    document = json.loads(saved.read_text())
+    assert [run["generated_tokens_per_second"] for run in document["runs"]] == [90.0, 120.0, 100.0]
+    assert document["result"]["generated_tokens_per_second"] == 100.0
+    assert len({request.seed for request in board.benchmark_requests}) == 3
+
+
+def bench_of(rate: float, place: Place | None = None, **fields: Any) -> Bench:
+    return Bench(place or Place("board:7443", "orin", precision="4-bit weights"), (run_of(rate, **fields),))
+
+
+def save(path: Path, bench: Bench) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(bench_to_json(bench)))
+    return path
+
+
+def test_two_saved_results_are_compared_with_ratios(tmp_path: Path) -> None:
+    before = Place("board:7443", "orin", precision="float32", weights_16bit_bytes=120 * MIB)
+    old = save(tmp_path / "before.json", bench_of(50.0, before, weights_bytes=240 * MIB))
+    new = save(tmp_path / "after.json", bench_of(100.0, energy=ENERGY))
+    lines = output(new, "--compare", old).splitlines()
+    assert "\tfloat32, board:7443\t4-bit weights, board:7443\tafter ÷ before" in lines
+    assert "size, of 16-bit weights\t120.0 MiB\t60.0 MiB\t0.50 ×" in lines
+    assert "size\t240.0 MiB\t60.0 MiB\t0.25 ×" in lines
+    assert "throughput, output\t50.0 tok/s\t100.0 tok/s\t2.00 ×" in lines
+    assert "TPOT mean\t20.0 ms\t10.0 ms\t0.50 ×" in lines
+    assert "energy per token, gross\tnot measured\t0.5 J\t" in lines
+    assert not any("differ" in line for line in lines)
+
+
+def test_results_of_other_loads_or_machines_are_compared_with_a_warning(tmp_path: Path) -> None:
+    place = Place("this machine", "this-host")
+    old = save(tmp_path / "before.json", bench_of(50.0, place, concurrency=8))
+    new = save(tmp_path / "after.json", bench_of(100.0))
+    text = output(new, "--compare", old)
+    assert "The loads differ: 4 prompts, 1020 tokens in, 1024 out, 8 at once; and 4 prompts" in text
+    assert "The machines differ: this-host; and orin." in text
+
+
+def test_a_run_stands_for_its_model_before_quantization(tmp_path: Path) -> None:
+    new = save(tmp_path / "after.json", bench_of(100.0))
+    run = tmp_path / "run"
+    run.mkdir()
+    assert f"`edgewright bench --local {run}` does that" in refusal(new, "--compare", run)
+    save(run / "bench" / "finetuned.json", bench_of(25.0))
+    assert "throughput, output\t25.0 tok/s\t100.0 tok/s\t4.00 ×" in output(new, "--compare", run)
+
+
+def test_the_drawing_is_one_file_that_fetches_nothing(tmp_path: Path) -> None:
+    old = save(tmp_path / "before.json", bench_of(50.0))
+    new = save(tmp_path / "after.json", bench_of(100.0, energy=ENERGY, engine_peak_bytes=90 * MIB))
+    page = tmp_path / "plots" / "bench.html"
+    output(new, "--compare", old, "--plot", page)
+    html = page.read_text()
+    for title in (
+        "Time to first token",
+        "Throughput",
+        "Memory",
+        "Energy per token",
+        "After ÷ before".lower(),
+    ):
+        assert title in html
+    assert "<script" not in html
+    assert "http" not in html
+
+
+@pytest.mark.parametrize("arguments", [[], ["board:1", "--local", "run"]])
+def test_what_to_measure_must_be_named_once(arguments: list[str]) -> None:
+    assert "Name what to measure" in refusal(*arguments)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "null", "{}", '{"result": 3}', '{"runs": ["x"]}', '{"result": {"prompts": "many"}}']
+)
+def test_a_file_that_is_no_result_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "some.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="is not a result of"):
+        read_bench(path)
+
+
+def test_a_result_survives_being_saved() -> None:
+    place = Place("b", "orin", "m", "aa", "4-bit", "onnx 1", 5, 6, "15W", {"gpu": 7})
+    bench = Bench(place, (run_of(9.0), run_of(8.0, energy=ENERGY)), run_of(7.0), values(0.1))
+    again = bench_from_json(json.loads(json.dumps(bench_to_json(bench))))
+    assert again == bench
+    assert again.typical == run_of(8.0, energy=ENERGY)
+
+
+def fake_run(folder: Path) -> Path:
+    key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    make_artifact(folder / "artifact", {"engine/model.bin": bytes(MIB)}, key)
+    return folder
+
+
+def test_a_runs_model_is_measured_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEWRIGHT_FAKE_ENGINE", "1")
+    run = fake_run(tmp_path / "run")
+    lines = output(
+        "--local", run, "--stage", "exported", "--prompts", 3, "--input", 16, "--output", 8, "--warmup", 0
+    ).splitlines()
+    assert "  model: tiny 1.0, 4-bit weights, fake" in lines
+    kept = read_bench(run / "bench" / "exported.json").typical
+    assert (kept.prompts, kept.prompts_failed, kept.output_tokens, kept.weights_bytes) == (3, 0, 8, MIB)
+    assert 8 <= kept.input_tokens <= 16
+
+
+def test_a_load_beyond_the_context_is_refused_with_both_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEWRIGHT_FAKE_ENGINE", "1")
+    run = fake_run(tmp_path / "run")
+    said = refusal("--local", run, "--stage", "exported", "--input", 200, "--output", 100)
+    assert "200 input and 100 output tokens exceed" in said
+    assert "context of 256 tokens" in said
+
+
+def test_a_run_without_a_checkpoint_has_nothing_to_measure_before_quantization(tmp_path: Path) -> None:
+    assert "model.safetensors is missing" in refusal("--local", fake_run(tmp_path / "run"))
+    assert "holds no artifact yet" in refusal("--local", tmp_path)
+
+
+def test_loads_whose_prompts_differ_by_a_word_are_the_same_load() -> None:
+    assert not tables.unlike(bench_of(1.0, input_tokens=1022), bench_of(1.0, input_tokens=1019))
+    assert tables.unlike(bench_of(1.0, input_tokens=1024), bench_of(1.0, input_tokens=128))
