@@ -123,7 +123,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
         await push(client, folder / "artifact", None)
         http = await stack.enter_async_context(
             httpx.AsyncClient(base_url=agent.door.removesuffix("/v1"), timeout=None)
-        )  # noqa: S113
+        )
         idle = await idle_share(agent, 10)
         print(f"idle: {idle:.2%} of one core")
         peers: dict[str, Peer] = {"gRPC": GrpcPeer(client), "OpenAI": DoorPeer(http)}

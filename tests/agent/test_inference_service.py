@@ -9,12 +9,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.rpc import error_details_pb2
 
 from edgewright.v1 import inference_pb2, inference_pb2_grpc, telemetry_pb2, telemetry_pb2_grpc
 from edgewright_agent.server import RunningAgent
 from tests.agent.artifacts import TIMEOUT_SECONDS, activate, make_artifact, push
 from tests.agent.scripted_engine import Script
-from tests.agent.test_deployment_service import reason_of
+from tests.agent.test_deployment_service import detail, reason_of
 
 Request = inference_pb2.GenerateRequest
 
@@ -75,14 +76,15 @@ async def test_a_board_over_capacity_says_when_to_come_back(
 ) -> None:
     await serve_something(channel, limits={"context_tokens": 256, "concurrency": 1})
     script.pause_seconds = 0.05
-    calls = [stub.Generate(Request(prompt="hi", max_tokens=1000), timeout=TIMEOUT_SECONDS) for _ in range(5)]
+    calls = [stub.Generate(Request(prompt="hi", max_tokens=1000), timeout=TIMEOUT_SECONDS) for _ in range(9)]
     await calls[0].read()
-    while True:  # one is served, four wait: the queue of one slot
+    while True:  # one is served, eight wait: the queue of one slot
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await generate_briefly(stub)
         if error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
             break
     assert reason_of(error.value) == "OVERLOADED"
+    assert detail(error.value, error_details_pb2.RetryInfo()).retry_delay.seconds >= 1
     for call in calls:
         call.cancel()
 

@@ -105,11 +105,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
-        """Answers and closes. A request under way is answered first and this one not at all."""
+        """Answers and closes. If an earlier request is under way, that one is answered and this one is not."""
         self._deaf = True
         if self.transport.is_closing():
             return
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._answers_another:
             self.cycle.keep_alive = False
             return
         body = DoorError(status, status.name.lower(), message).body
@@ -119,3 +119,10 @@ class BoundedProtocol(HttpToolsProtocol):
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+    @property
+    def _answers_another(self) -> bool:
+        """Whether an answer is under way or due that is not to the message being read."""
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        return not self._in_body or bool(self.pipeline) or self.cycle.response_started

@@ -73,7 +73,7 @@ def check_key(scope: Scope, key: str | None) -> None:
 
 
 async def read_body(scope: Scope, receive: Receive, take: Callable[[int], None]) -> bytes:
-    """The body. Raises DoorError: 413 as soon as it is too long for certain, 408, 429 of `BodyRoom`; ClientGoneError."""
+    """The body. Raises DoorError: 413 as soon as it is known to be too long, 408, 429; and ClientGoneError."""
     declared = header(scope, b"content-length")
     if declared is not None and int(declared) > BODY_BYTES_MAX:  # the parser has let digits only through
         raise _too_large(f"{int(declared)} bytes")
@@ -125,9 +125,8 @@ def parse(body: bytes) -> Asked:
     if not isinstance(asked, dict):
         message = f"The body is a JSON {type(asked).__name__}; an object is expected."
         raise DoorError(HTTPStatus.BAD_REQUEST, "invalid_json", message)
-    options = asked.get("stream_options")
-    wants_usage = isinstance(options, dict) and options.get("include_usage") is True
-    if not asked.get("stream") or wants_usage or not isinstance(options, dict | None):
+    options = asked.get("stream_options") or {}
+    if not asked.get("stream") or not isinstance(options, dict) or options.get("include_usage"):
         return Asked(body, wants_usage=True)
-    asked["stream_options"] = {**(options or {}), "include_usage": True}
+    asked["stream_options"] = {**options, "include_usage": True}
     return Asked(json.dumps(asked).encode(), wants_usage=False)

@@ -1,0 +1,67 @@
+"""Agents with an open OpenAI door, and releases behind it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import openai
+
+from edgewright.v1 import deployment_pb2
+from edgewright_agent.address import Address
+from edgewright_agent.door.settings import DoorSettings
+from edgewright_agent.server import RunningAgent, run_agent
+from tests.agent.artifacts import activate, make_artifact, push
+from tests.agent.conftest import settings_for
+from tests.agent.engine_releases import Release
+from tests.agent.scripted_engine import Script, only_fake
+
+LOOPBACK = DoorSettings(Address("127.0.0.1", 0))
+
+
+@dataclass(frozen=True)
+class Board:
+    """An agent, and the official client of its door."""
+
+    agent: RunningAgent
+    client: openai.AsyncOpenAI
+
+    @property
+    def url(self) -> str:
+        assert self.agent.openai is not None
+        return self.agent.openai
+
+
+@contextlib.asynccontextmanager
+async def board(
+    folder: Path, door: DoorSettings = LOOPBACK, *, script: Script | None = None
+) -> AsyncIterator[Board]:
+    """An agent without a release; its engines are processes, or follow `script`."""
+    settings = settings_for(folder / "store", openai=door)
+    engines: dict[str, Any] = (
+        {} if script is None else {"available_engines": only_fake, "start_engine": script.start}
+    )
+    async with run_agent(settings, **engines) as agent:
+        assert agent.openai is not None
+        key = door.key or "none"
+        async with openai.AsyncOpenAI(
+            base_url=agent.openai, api_key=key, max_retries=0, timeout=30.0
+        ) as client:
+            yield Board(agent, client)
+
+
+async def serve(agent: RunningAgent, tree: Mapping[str, bytes], **fields: Any) -> None:
+    """Pushes and activates a release of these files."""
+    async with grpc.aio.insecure_channel(str(agent.address)) as channel:
+        steps = await activate(channel, await push(channel, make_artifact(tree, **fields)))
+        assert steps[-1].outcome == deployment_pb2.OUTCOME_COMMITTED, steps[-1].message
+
+
+def files_of(release: Release) -> dict[str, bytes]:
+    """The files of a release's tree."""
+    files = (path for path in release.tree.rglob("*") if path.is_file())
+    return {str(path.relative_to(release.tree)): path.read_bytes() for path in files}

@@ -1,0 +1,306 @@
+"""The OpenAI door, through the official `openai` package, with a real engine process behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import pytest_asyncio
+from openai.types.chat import ChatCompletionMessageParam
+
+from edgewright_agent.address import Address
+from edgewright_agent.door.settings import DoorSettings
+from edgewright_agent.telemetry.types import EndedRequest, Serving
+from tests.agent.artifacts import TREE
+from tests.agent.openai_doors import Board, board, serve
+from tests.agent.scripted_engine import Script
+
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Why do plants need sunlight?"}]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fake(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Board]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEWRIGHT_FAKE_ENGINE", "1")
+        async with board(tmp_path_factory.mktemp("board")) as running:
+            await serve(running.agent, {**TREE, "engine/fake.json": b'{"words": 12}'})
+            yield running
+
+
+def served(running: Board) -> Serving:
+    return running.agent.telemetry.serving()
+
+
+async def idle(running: Board) -> Serving:
+    """What was served, once nothing is under way."""
+    while served(running).requests_in_flight:
+        await asyncio.sleep(0.005)
+    return served(running)
+
+
+async def test_the_model_is_listed(fake: Board) -> None:
+    (model,) = (await fake.client.models.list()).data
+    assert model.id == "tiny"
+
+
+async def test_a_chat_comes_whole_or_streamed_and_is_the_same(fake: Board) -> None:
+    whole = await fake.client.chat.completions.create(model="tiny", messages=MESSAGES, temperature=0)
+    choice = whole.choices[0]
+    assert choice.message.role == "assistant"
+    assert choice.message.content
+    assert choice.finish_reason == "stop"
+    stream = await fake.client.chat.completions.create(
+        model="tiny", messages=MESSAGES, temperature=0, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = [chunk async for chunk in stream]
+    *spoken, counted = chunks
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in spoken) == choice.message.content
+    assert spoken[0].choices[0].delta.role == "assistant"
+    assert spoken[-1].choices[0].finish_reason == "stop"
+    assert counted.choices == []
+    assert counted.usage == whole.usage
+    assert whole.usage is not None
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+
+
+async def test_a_completion_comes_whole_or_streamed_and_is_the_same(fake: Board) -> None:
+    whole = await fake.client.completions.create(model="tiny", prompt="hello", temperature=0, max_tokens=20)
+    stream = await fake.client.completions.create(
+        model="tiny", prompt="hello", temperature=0, max_tokens=20, stream=True
+    )
+    assert "".join([chunk.choices[0].text async for chunk in stream]) == whole.choices[0].text
+    assert whole.usage is not None
+    assert (whole.usage.completion_tokens, whole.choices[0].finish_reason) == (20, "length")
+
+
+async def test_counts_come_in_a_stream_only_if_asked_for(fake: Board) -> None:
+    stream = await fake.client.completions.create(model="tiny", prompt="hello", stream=True)
+    chunks = [chunk async for chunk in stream]
+    assert all(chunk.choices for chunk in chunks)
+    assert all(chunk.usage is None for chunk in chunks)
+
+
+async def test_a_stop_string_ends_the_text_before_it(fake: Board) -> None:
+    async def text(**options: Any) -> tuple[str, str]:
+        answer = await fake.client.completions.create(
+            model="tiny", prompt="hello", temperature=0, max_tokens=60, **options
+        )
+        return answer.choices[0].text, answer.choices[0].finish_reason
+
+    whole, _ = await text()
+    words = whole.split()
+    stop = words[2]
+    assert await text(stop=[stop, "never in it"]) == (whole[: whole.index(stop)], "stop")
+
+
+async def test_a_seed_makes_a_draw_repeatable(fake: Board) -> None:
+    async def drawn(seed: int) -> str:
+        answer = await fake.client.chat.completions.create(
+            model="tiny", messages=MESSAGES, temperature=1.5, top_p=0.9, seed=seed, max_tokens=40
+        )
+        return str(answer.choices[0].message.content)
+
+    first, again, other = [await drawn(seed) for seed in (7, 7, 8)]
+    assert first == again != other
+
+
+async def test_a_stream_is_measured_token_by_token(fake: Board) -> None:
+    before = await idle(fake)
+    stream = await fake.client.chat.completions.create(
+        model="tiny", messages=MESSAGES, max_tokens=11, stream=True
+    )
+    assert [chunk async for chunk in stream]
+    after = await idle(fake)
+    assert after.requests == before.requests + 1
+    assert after.generated_tokens == before.generated_tokens + 11
+    assert after.prompt_tokens > before.prompt_tokens
+    assert after.time_to_first_token_seconds.count == before.time_to_first_token_seconds.count + 1
+    assert after.time_per_output_token_seconds.count == before.time_per_output_token_seconds.count + 1
+    assert after.inter_token_latency_seconds.count == before.inter_token_latency_seconds.count + 10
+
+
+async def test_a_whole_answer_counts_with_its_tokens_and_no_made_up_latency(fake: Board) -> None:
+    before = await idle(fake)
+    await fake.client.completions.create(model="tiny", prompt="hello", max_tokens=9)
+    after = await idle(fake)
+    assert after.generated_tokens == before.generated_tokens + 9
+    assert after.time_to_first_token_seconds == before.time_to_first_token_seconds
+
+
+async def test_an_unknown_model_is_not_found(fake: Board) -> None:
+    with pytest.raises(openai.NotFoundError) as error:
+        await fake.client.completions.create(model="gpt-5", prompt="hello")
+    assert error.value.code == "model_not_found"
+    assert "'gpt-5'" in str(error.value)
+    assert "'tiny'" in str(error.value)
+
+
+async def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(fake: Board) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"300.*256") as error:
+        await fake.client.completions.create(model="tiny", prompt="x" * 300)
+    assert error.value.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": -1},
+        {"temperature": float("nan")},
+        {"top_p": 0},
+        {"top_p": 1.5},
+        {"max_tokens": 0},
+        {"stop": [""]},
+        {"stop": ["s"] * 9},
+        {"n": 3},
+        {"seed": "seven"},
+        {"stream": "yes"},
+        {"stream": True, "stream_options": {"include_usage": "yes"}},
+        {"stream": True, "stream_options": 3},
+        {"logit_bias": {"5": 100}},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}},
+    ],
+)
+async def test_a_wrong_value_is_refused_by_name(fake: Board, options: dict[str, Any]) -> None:
+    body = {"model": "tiny", "messages": MESSAGES, **options}
+    async with httpx.AsyncClient(base_url=fake.url) as http:
+        answer = await http.post("/chat/completions", content=json.dumps(body))  # NaN too
+    error = answer.json()["error"]
+    assert answer.status_code == 400, answer.text
+    assert error["type"] == "invalid_request_error"
+    assert next(reversed(options)).split("_")[0] in error["message"]
+    await still_serves(fake)
+
+
+async def still_serves(running: Board) -> None:
+    answer = await running.client.completions.create(model="tiny", prompt="hello", max_tokens=2)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 2
+
+
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/adapter", "/health", "/", "/v1", "/v1/../v1/score"])
+async def test_the_engines_private_routes_are_not_there(fake: Board, path: str) -> None:
+    async with httpx.AsyncClient(base_url=fake.url.removesuffix("/v1")) as http:
+        answer = await http.post(path, json={"items": [], "file": None, "model": "x"})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "unknown_url"
+
+
+async def test_a_wrong_method_is_refused(fake: Board) -> None:
+    async with httpx.AsyncClient(base_url=fake.url) as http:
+        answer = await http.get("/completions")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+async def test_without_a_release_the_door_says_so(tmp_path: Path) -> None:
+    async with board(tmp_path, script=Script()) as empty:
+        for call in (
+            empty.client.models.list(),
+            empty.client.completions.create(model="tiny", prompt="hello"),
+        ):
+            with pytest.raises(openai.InternalServerError, match="No release is being served") as error:
+                await call
+            assert error.value.status_code == 503
+            assert error.value.code == "no_active_release"
+
+
+async def test_a_client_that_leaves_frees_the_engine_at_once(tmp_path: Path) -> None:
+    script = Script(pause_seconds=0.005)
+    async with board(tmp_path, script=script) as running:
+        await serve(running.agent, TREE)
+        stream = await running.client.completions.create(
+            model="tiny", prompt="hello", max_tokens=100_000, stream=True
+        )
+        await anext(aiter(stream))
+        (engine,) = script.running
+        assert engine.active_requests == 1
+        await stream.close()
+        async with asyncio.timeout(1.0):
+            while engine.active_requests or served(running).requests_in_flight:
+                await asyncio.sleep(0.005)
+        await running.client.completions.with_raw_response.create(model="tiny", prompt="x", max_tokens=1)
+
+
+async def test_leaving_frees_the_engines_process_too(fake: Board) -> None:
+    stream = await fake.client.completions.create(
+        model="tiny", prompt="hello", max_tokens=200, stream=True, extra_body={"ignore_eos": True}
+    )
+    await anext(aiter(stream))
+    await stream.close()
+    async with asyncio.timeout(5.0):
+        await still_serves(fake)
+        assert (await idle(fake)).requests_in_flight == 0
+
+
+async def test_eight_clients_at_once_are_all_served_and_more_are_told_when_to_come_back(
+    tmp_path: Path,
+) -> None:
+    script = Script(pause_seconds=0.01)
+    async with board(tmp_path, script=script) as running:
+        await serve(running.agent, TREE, limits={"context_tokens": 256, "concurrency": 1})
+
+        async def ask(tokens: int) -> int:
+            stream = await running.client.completions.create(
+                model="tiny", prompt="hello", max_tokens=tokens, stream=True
+            )
+            return len([chunk async for chunk in stream])
+
+        assert await asyncio.gather(*(ask(5) for _ in range(8))) == [5] * 8
+        crowd = [asyncio.create_task(ask(30)) for _ in range(12)]
+        done = await asyncio.gather(*crowd, return_exceptions=True)
+        refused = [each for each in done if isinstance(each, openai.RateLimitError)]
+        assert len(refused) == 3  # one is served, eight wait
+        assert done.count(30) == 9
+        assert refused[0].code == "rate_limit_exceeded"
+        assert 1 <= int(refused[0].response.headers["retry-after"]) <= 60
+        assert served(running).requests_rejected == 3
+
+
+async def test_an_engine_that_dies_is_an_error_in_the_stream_and_comes_back(tmp_path: Path) -> None:
+    script = Script(pause_seconds=0.005)
+    ended: list[EndedRequest] = []
+    async with board(tmp_path, script=script) as running:
+        await serve(running.agent, TREE)
+        running.agent.telemetry.subscribe(ended.append)
+        stream = await running.client.completions.create(
+            model="tiny", prompt="hello", max_tokens=1000, stream=True
+        )
+        chunks = aiter(stream)
+        await anext(chunks)
+        script.running[0].die()
+        with pytest.raises(openai.APIError, match="The engine is gone"):
+            async for _ in chunks:
+                pass
+        while len(script.engines) < 2:
+            await asyncio.sleep(0.005)
+        assert [request.outcome for request in ended] == ["failed"]
+
+
+async def test_a_key_is_asked_for_where_one_is_set(tmp_path: Path) -> None:
+    door = DoorSettings(Address("127.0.0.1", 0), key="k" * 32)
+    async with board(tmp_path, door, script=Script()) as running:
+        await serve(running.agent, TREE)
+        assert await running.client.completions.with_raw_response.create(model="tiny", prompt="hello")
+        for key in ("k" * 31, "K" * 32):
+            with pytest.raises(openai.AuthenticationError) as error:
+                await running.client.with_options(api_key=key).models.list()
+            assert error.value.code == "invalid_api_key"
+
+
+async def test_programs_on_the_board_may_use_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "openai.sock"
+    async with board(tmp_path, DoorSettings(path), script=Script()) as running:
+        await serve(running.agent, TREE)
+        assert running.url == f"unix:{path}"
+        assert path.stat().st_mode & 0o007 == 0
+        transport = httpx.AsyncHTTPTransport(uds=str(path))
+        async with httpx.AsyncClient(transport=transport, base_url="http://board/v1") as http:
+            answer = await http.post("/completions", json={"prompt": "hello"})
+        assert answer.status_code == 200
+    assert not path.exists()

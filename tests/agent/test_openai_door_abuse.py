@@ -1,0 +1,318 @@
+"""Clients of the OpenAI door that are broken, slow or hostile: each gets its answer, and the next one is served."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from edgewright_agent.door import protocol, requests
+from edgewright_agent.door.settings import DoorSettings
+from tests.agent.artifacts import TREE
+from tests.agent.openai_doors import Board, board, serve
+from tests.agent.scripted_engine import Script
+
+PATIENCE_SECONDS = 0.4
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+MODELS = b"GET /v1/models HTTP/1.1\r\nhost: board\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def error(self) -> dict[str, Any]:
+        error: dict[str, Any] = json.loads(self.body)["error"]
+        return error
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def open_door(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Board, Script]]:
+    folder, script = tmp_path_factory.mktemp("board"), Script()
+    async with board(folder, DoorSettings(folder / "door"), script=script) as running:
+        await serve(running.agent, TREE)
+        yield running, script
+
+
+@pytest.fixture
+def script(open_door: tuple[Board, Script]) -> Script:
+    return open_door[1]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def running(open_door: tuple[Board, Script], script: Script) -> AsyncIterator[Board]:
+    """The board; whatever a test does to it, the next request is served."""
+    yield open_door[0]
+    script.pause_seconds = 0.0
+    assert (await talk(open_door[0], post({"prompt": "hello"}))).status == 200
+
+
+@contextlib.asynccontextmanager
+async def connection(
+    running: Board,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_unix_connection(running.url.removeprefix("unix:"))
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def read_answer(reader: asyncio.StreamReader) -> Answer:
+    """One answer, within reason."""
+    async with asyncio.timeout(10):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        status, *lines = head.strip().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines)
+        if "content-length" in headers:
+            body = await reader.readexactly(int(headers["content-length"]))
+        else:
+            body = await reader.readuntil(b"\r\n0\r\n\r\n")
+    return Answer(int(status.split()[1]), headers, body)
+
+
+async def talk(running: Board, data: bytes) -> Answer:
+    async with connection(running) as (reader, writer):
+        writer.write(data)
+        return await read_answer(reader)
+
+
+async def trickle(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """A byte now and then, for as long as there is somebody."""
+    with contextlib.suppress(ConnectionError):
+        for byte in data:
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(PATIENCE_SECONDS / 20)
+
+
+def head(*lines: str, route: str = "/v1/completions") -> bytes:
+    return "\r\n".join([f"POST {route} HTTP/1.1", "host: board", *lines, "", ""]).encode()
+
+
+def post(body: Any) -> bytes:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return head(f"content-length: {len(content)}") + content
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"prompt": "\xff\xfe"}',
+        b"prompt",
+        b"",
+        b"[1]",
+        b"null",
+        b"[" * 200_000,
+        b'{"seed": ' + b"9" * 5000 + b"}",
+    ],
+    ids=["not UTF-8", "no JSON", "empty", "a list", "null", "deep", "a huge number"],
+)
+async def test_a_body_that_is_no_request_is_refused(running: Board, body: bytes) -> None:
+    answer = await talk(running, post(body))
+    assert answer.status == 400
+    assert answer.error["code"] == "invalid_json"
+    assert answer.error["type"] == "invalid_request_error"
+
+
+async def test_a_body_announced_as_giant_is_refused_before_a_byte_of_it_is_read(running: Board) -> None:
+    for expect in ((), ("expect: 100-continue",)):
+        async with connection(running) as (reader, writer):
+            writer.write(head(f"content-length: {10**12}", *expect))
+            answer = await read_answer(reader)
+            assert answer.status == 413
+            assert str(10**12) in answer.error["message"]
+            assert str(requests.BODY_BYTES_MAX) in answer.error["message"]
+            assert await reader.read() == b""  # closed
+
+
+async def test_a_body_that_never_ends_is_refused_once_it_is_too_long(running: Board) -> None:
+    async with connection(running) as (reader, writer):
+        writer.write(head("transfer-encoding: chunked"))
+        answering, sent = asyncio.create_task(read_answer(reader)), 0
+        with contextlib.suppress(ConnectionError):
+            while not answering.done():
+                writer.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+                await writer.drain()
+                sent += 65536
+        assert (await answering).status == 413
+    assert sent <= requests.BODY_BYTES_MAX + 2**21
+
+
+async def test_all_bodies_together_are_bounded(running: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "BODIES_BYTES_MAX", 100_000)
+    async with connection(running) as (_, writer):
+        writer.write(head("content-length: 90001") + b"x" * 90_000)
+        while (await talk(running, post({"prompt": "x" * 20_000}))).status != 429:
+            await asyncio.sleep(0.01)
+        answer = await talk(running, post({"prompt": "x" * 20_000}))
+        assert answer.headers["retry-after"] == "1"
+
+
+async def test_chunks_with_endless_trailers_are_not_kept(running: Board) -> None:
+    async with connection(running) as (reader, writer):
+        writer.write(head("transfer-encoding: chunked") + b"2\r\n{}\r\n0\r\n")
+        answering, sent = asyncio.create_task(read_answer(reader)), 0
+        with contextlib.suppress(ConnectionError):
+            while not answering.done():
+                writer.write(b"x: " + b"y" * 65536 + b"\r\n")
+                await writer.drain()
+                sent += 65536
+        assert (await answering).status == 413
+    assert sent <= protocol.MESSAGE_BYTES_MAX + 2**21
+
+
+async def test_a_head_that_never_ends_is_refused(running: Board) -> None:
+    for line in (b"x-padding: " + b"y" * 1000 + b"\r\n", b"y" * 1000, b"\r\n" * 500):
+        start = b"" if line.startswith(b"\r") else b"GET /v1/models HTTP/1.1\r\nx: "
+        async with connection(running) as (reader, writer):
+            writer.write(start)
+            answering = asyncio.create_task(read_answer(reader))
+            with contextlib.suppress(ConnectionError):
+                while not answering.done():
+                    writer.write(line)
+                    await writer.drain()
+            assert (await answering).status == 431
+
+
+async def test_a_head_that_trickles_in_runs_out_of_time(
+    running: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", PATIENCE_SECONDS)
+    async with connection(running) as (reader, writer):
+        writer.write(MODELS)
+        assert (await read_answer(reader)).status == 200
+        trickling = asyncio.create_task(trickle(writer, MODELS * 10))
+        answer = await read_answer(reader)
+        assert (answer.status, answer.error["code"]) == (408, "request_timeout")
+        assert await reader.read() == b""
+        await trickling
+
+
+async def test_an_idle_connection_is_closed_without_a_word(
+    running: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", PATIENCE_SECONDS)
+    async with connection(running) as (reader, _), asyncio.timeout(10):
+        assert await reader.read() == b""
+
+
+async def test_a_body_that_trickles_in_runs_out_of_time(
+    running: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "BODY_SECONDS", PATIENCE_SECONDS)
+    async with connection(running) as (reader, writer):
+        writer.write(head("content-length: 5000"))
+        trickling = asyncio.create_task(trickle(writer, b" " * 5000))
+        answer = await read_answer(reader)
+        assert (answer.status, answer.error["code"]) == (408, "timeout")
+        assert await reader.read() == b""
+        await trickling
+
+
+async def test_a_client_that_reads_nothing_loses_its_slot(
+    running: Board, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "STALL_SECONDS", PATIENCE_SECONDS)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(running.url.removeprefix("unix:"))
+        client.sendall(post({"prompt": "hello", "max_tokens": 10**9, "stream": True}))
+        (engine,) = script.running
+        async with asyncio.timeout(20):
+            while not engine.active_requests:
+                await asyncio.sleep(0.01)
+            while engine.active_requests:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_half_closed_stream_frees_the_engine(running: Board, script: Script) -> None:
+    script.pause_seconds = 0.005
+    async with connection(running) as (reader, writer):
+        writer.write(post({"prompt": "hello", "max_tokens": 10**6, "stream": True}))
+        await reader.readuntil(b"data: ")
+        (engine,) = script.running
+        assert engine.active_requests == 1
+        writer.write_eof()
+        async with asyncio.timeout(5):
+            while engine.active_requests:
+                await asyncio.sleep(0.005)
+
+
+async def test_a_request_that_breaks_off_half_way_asks_nothing_of_the_engine(
+    running: Board, script: Script
+) -> None:
+    before = running.agent.telemetry.serving().requests
+    async with connection(running) as (reader, writer):
+        writer.write(head("content-length: 5000") + b'{"prompt": ')
+        writer.write_eof()
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+    assert running.agent.telemetry.serving().requests == before
+
+
+async def test_requests_sent_ahead_are_answered_in_turn_and_garbage_after_them_ends_the_connection(
+    running: Board,
+) -> None:
+    async with connection(running) as (reader, writer):
+        writer.write(MODELS + post({"prompt": "hello"}) + post(b"nothing") + b"\x16\x03\x01 garbage\r\n\r\n")
+        assert [(await read_answer(reader)).status for _ in range(3)] == [200, 200, 400]
+        assert await reader.read() == b""
+
+
+async def test_garbage_does_not_break_into_an_answer_under_way(running: Board, script: Script) -> None:
+    script.pause_seconds = 0.01
+    async with connection(running) as (reader, writer):
+        writer.write(post({"prompt": "hello", "max_tokens": 20, "stream": True}))
+        await reader.readuntil(b"data: ")
+        writer.write(b"\x16\x03\x01 garbage" * 10_000)
+        rest = await reader.read()
+        assert rest.count(b'"text"') == 20
+        assert rest.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 500,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nno colon\r\n\r\n",
+        b"CONNECT board:443 HTTP/1.1\r\nhost: board\r\n\r\n",
+        b"OPTIONS /v1/completions HTTP/1.1\r\nhost: board\r\n\r\n",
+        head("content-length: -5"),
+        head("content-length: five"),
+        head("content-length: 5", "transfer-encoding: chunked"),
+        head("transfer-encoding: chunked") + b"zz\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nhost: board\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_refused(running: Board, data: bytes) -> None:
+    answer = await talk(running, data)
+    assert answer.status in (400, 405)
+    assert answer.error["type"] == "invalid_request_error"
+
+
+async def test_an_upgrade_is_not_followed(running: Board) -> None:
+    upgrade = b"GET /v1/models HTTP/1.1\r\nhost: b\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    assert (await talk(running, upgrade)).status == 200
+
+
+async def test_connections_are_bounded(running: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "CONNECTIONS_MAX", 2)
+    async with connection(running), connection(running):
+        await asyncio.sleep(0.05)
+        answer = await talk(running, MODELS)
+        assert answer.status == 429
+    while (await talk(running, MODELS)).status == 429:
+        await asyncio.sleep(0.01)
