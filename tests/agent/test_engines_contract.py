@@ -85,6 +85,7 @@ async def test_the_streamed_text_is_the_text_without_streaming(
         "prompt_tokens": finish.prompt_tokens,
         "completion_tokens": 40,
         "total_tokens": finish.prompt_tokens + 40,
+        "prompt_tokens_details": {"cached_tokens": finish.prompt_tokens - 2},
     }
 
 
@@ -288,7 +289,7 @@ async def test_a_prompt_beyond_the_context_names_both_numbers(engine: Engine) ->
         (b'{"prompt": "x", "temperature": "hot"}', 400),
         (b'{"prompt": "x", "temperature": NaN}', 400),
         (b'{"prompt": "x", "n": 2}', 400),
-        (b'{"prompt": "x", "logprobs": 5}', 400),
+        (b'{"prompt": "x", "logprobs": 6}', 400),
         (b'{"prompt": [1, 2, 99999]}', 400),
         (b'{"prompt": "x", "model": "another"}', 404),
         (b'{"prompt": "' + b"x" * (9 << 20) + b'"}', 413),
@@ -334,7 +335,13 @@ async def test_the_openai_package_works_against_it(http: httpx.AsyncClient) -> N
     chunks = [chunk async for chunk in stream]
     streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert streamed == whole.choices[0].message.content
-    assert chunks[-1].usage == whole.usage
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert whole.usage is not None
+    assert usage.completion_tokens == whole.usage.completion_tokens
+    assert usage.prompt_tokens == whole.usage.prompt_tokens
+    assert usage.prompt_tokens_details is not None
+    assert usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens - 2  # read for the first answer
     completion = await client.completions.create(
         model=model, prompt=PROMPT, max_tokens=3, stop="\0", top_p=0.9
     )

@@ -11,11 +11,12 @@ import pytest
 import pytest_asyncio
 
 from edgewright_agent.engine_worker import onnx
-from edgewright_agent.engine_worker.backend import InvalidRequestError, Sampling
+from edgewright_agent.engine_worker.backend import InvalidRequestError
 from edgewright_agent.engine_worker.generation import split_tokens
 from edgewright_agent.engine_worker.tokenizer import ModelText
 from edgewright_agent.engines import Engine, GenerationRequest, ScoreItem
 from tests.agent.engine_releases import CONTEXT_TOKENS, Release, collect
+from tests.agent.worker_runs import generate, score
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -76,17 +77,13 @@ async def test_feeding_in_slices_changes_neither_scores_nor_tokens(
     monkeypatch.setattr(onnx, "LOGITS_BYTES_MAX", 3 * 4 * whole.vocab_size)
     sliced = load(tiny_onnx)
     prompt, continuations = list(range(40, 60)), [[70, 71, 72, 73, 74, 75, 76, 77], [80], [81, 82, 83, 84]]
-    wholes = [score for score in whole.score(prompt, continuations) if score]
-    parts = [score for score in sliced.score(prompt, continuations) if score]
+    wholes, parts = score(whole, prompt, continuations), score(sliced, prompt, continuations)
     assert [part.log_likelihood for part in parts] == pytest.approx(
-        [score.log_likelihood for score in wholes], abs=1e-4
+        [found.log_likelihood for found in wholes], abs=1e-4
     )
     assert [part.tokens for part in parts] == [8, 1, 4]
-    breaths = [token for token in sliced.generate(prompt, 5, Sampling()) if token is None]
-    assert len(breaths) == 7
-    assert [t for t in sliced.generate(prompt, 5, Sampling()) if t is not None] == [
-        t for t in whole.generate(prompt, 5, Sampling()) if t is not None
-    ]
+    assert sliced.slice_tokens == 3
+    assert generate(sliced, prompt, 5) == generate(whole, prompt, 5)
 
 
 async def test_characters_come_whole_with_their_last_byte(text: ModelText) -> None:

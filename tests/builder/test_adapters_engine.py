@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from edgewright_agent.engine_worker.backend import InvalidRequestError, Sampling
+from edgewright_agent.engine_worker.backend import InvalidRequestError
 from edgewright_agent.engine_worker.onnx import OnnxBackend
+from tests.agent.worker_runs import generate, generation, scheduler, score, tokens, turns
 from tests.builder.tiny_adapter import CONTINUATION, GREEDY_TOKENS, PROMPT
 
 ROOT = Path(__file__).parents[2]
@@ -44,12 +45,12 @@ def adapter(made: Path, name: str) -> Path | None:
 
 
 def greedy(backend: OnnxBackend) -> list[int]:
-    return [token for token in backend.generate(PROMPT, GREEDY_TOKENS, Sampling()) if token is not None]
+    return generate(backend, PROMPT, GREEDY_TOKENS)
 
 
 def likelihood(backend: OnnxBackend) -> float:
-    (score,) = [score for score in backend.score(PROMPT, [CONTINUATION]) if score is not None]
-    return score.log_likelihood
+    (found,) = score(backend, PROMPT, [CONTINUATION])
+    return found.log_likelihood
 
 
 @pytest.mark.parametrize("name", ["base", "first", "second"])
@@ -80,11 +81,18 @@ def test_a_generation_ends_with_the_adapter_it_began_with(
     backend: OnnxBackend, made: Path, reference: dict[str, Any]
 ) -> None:
     backend.use_adapter(adapter(made, "first"))
-    running = backend.generate(PROMPT, GREEDY_TOKENS, Sampling())
-    tokens = [next(running) for _ in range(5)]
+    first = generation(backend, PROMPT, GREEDY_TOKENS)
+    running = scheduler(backend, first)
+    for _ in zip(range(5), turns(running), strict=False):
+        pass
     backend.use_adapter(adapter(made, "second"))
-    assert [token for token in [*tokens, *running] if token is not None] == reference["first"]["greedy"]
-    assert greedy(backend) == reference["second"]["greedy"]
+    second = generation(backend, PROMPT, GREEDY_TOKENS)
+    running.add(second)
+    for _ in turns(running):
+        pass
+    assert tokens(first) == reference["first"]["greedy"]
+    assert tokens(second) == reference["second"]["greedy"]
+    assert second.cached_tokens == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"no adapter at all" * 100])

@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--adapter", type=Path, help="LoRA adapter to begin with")
     parser.add_argument("--model", required=True, help="name of the model in the API")
     parser.add_argument("--context-tokens", type=int, required=True)
+    parser.add_argument("--concurrency", type=int, default=1, help="whole contexts the KV cache holds")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--socket", type=Path, required=True)
     options = parser.parse_args()
@@ -30,12 +31,11 @@ def main() -> None:
     if options.adapter is not None:
         backend.use_adapter(options.adapter)
     app = make_app(backend, options.model)
-    # httptools and uvloop are not asked for: plain Python parsers are enough for a local socket.
     uvicorn.run(
         app,
         uds=str(options.socket),
         loop="asyncio",
-        http="h11",
+        http="httptools",
         ws="none",
         lifespan="off",
         access_log=False,
@@ -48,13 +48,17 @@ def _load(options: argparse.Namespace) -> Backend:
     if options.kind == "fake":
         from edgewright_agent.engine_worker.fake import FakeBackend
 
-        return FakeBackend(options.engine_folder, options.context_tokens)
+        return FakeBackend(options.engine_folder, options.context_tokens, options.concurrency)
     # ONNX Runtime sends usage data unless told otherwise before it is loaded.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     from edgewright_agent.engine_worker.onnx import OnnxBackend
 
     return OnnxBackend(
-        options.engine_folder, options.tokenizer_folder, options.context_tokens, options.threads
+        options.engine_folder,
+        options.tokenizer_folder,
+        options.context_tokens,
+        options.threads,
+        options.concurrency,
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from edgewright_agent.engine_worker.bodies import (
     AdapterBody,
     ChatBody,
     CompletionBody,
-    SamplingBody,
+    ResponseFormat,
     ScoreBody,
     parse_body,
 )
@@ -31,11 +31,11 @@ from edgewright_agent.engine_worker.connection import (
     on_invalid_request,
     read_body,
 )
-from edgewright_agent.engine_worker.generation import Step, check_context, scores, steps
+from edgewright_agent.engine_worker.generation import check_context, scores, steps
+from edgewright_agent.engine_worker.grammar import Grammar, GrammarMaker
+from edgewright_agent.engine_worker.jobs import Generation, Job
+from edgewright_agent.engine_worker.model_thread import ModelThread
 from edgewright_agent.engine_worker.shapes import CHAT, COMPLETION, Answer, Shape
-from edgewright_agent.engine_worker.turns import Turns
-
-WAITING_MAX = 16
 
 
 def make_app(backend: Backend, model: str) -> Starlette:
@@ -66,12 +66,16 @@ class Routes:
         self._backend = backend
         self._model = model
         self._names = {model}  # all it ever had: a request may have been sent just before a switch
-        self._turns = Turns(WAITING_MAX)
+        self._model_thread = ModelThread(backend)
+        self._grammars = GrammarMaker(backend.text, backend.vocab_size, backend.eos_ids)
         self._created = int(time.time())
 
     async def health(self, _: Request) -> Response:
-        """The socket is opened once the model is loaded, so that an answer means ready."""
-        return JSONResponse({"status": "ok"})
+        """The socket is opened once the model is loaded, so that an answer means ready.
+
+        `batching`: requests share the model's steps, and do not wait for each other's end.
+        """
+        return JSONResponse({"status": "ok", "batching": True})
 
     async def models(self, _: Request) -> Response:
         """The one model."""
@@ -102,9 +106,9 @@ class Routes:
     async def score(self, request: Request) -> Response:
         """Log-likelihoods of continuations."""
         body = parse_body(ScoreBody, await read_body(request))
-        self._turns.check_room()
-        async with cancelled_when_gone(request.receive), self._turns.turn():
-            result = await scores(self._backend, body.items)
+        self._model_thread.check_room()
+        async with cancelled_when_gone(request.receive):
+            result = await scores(self._model_thread, self._backend, body.items)
         return JSONResponse({"items": [[asdict(score) for score in item] for item in result]})
 
     async def adapter(self, request: Request) -> Response:
@@ -119,7 +123,7 @@ class Routes:
         self,
         request: Request,
         shape: Shape,
-        body: SamplingBody,
+        body: CompletionBody | ChatBody,
         prompt: Sequence[int],
         max_tokens: int | None,
     ) -> Response:
@@ -132,17 +136,28 @@ class Routes:
             )
         context_tokens = self._backend.context_tokens
         check_context(len(prompt), max_tokens or 1, context_tokens)
-        self._turns.check_room()
-        answer = Answer(shape, self._model, body, len(prompt))
-        generated = self._steps(prompt, max_tokens or context_tokens - len(prompt), body)
+        self._model_thread.check_room()
+        job = await self._job(body, prompt, max_tokens or context_tokens - len(prompt))
+        answer = Answer(shape, self._model, body, job, self._backend.text.token_bytes)
+        eos_ids = frozenset() if body.ignore_eos else self._backend.eos_ids
+        generated = steps(self._model_thread, job, self._backend.text, body.stop, eos_ids)
         if body.stream:
             return EventStream(answer.events(generated))
         async with cancelled_when_gone(request.receive):
             return JSONResponse(await answer.whole(generated))
 
-    async def _steps(
-        self, prompt: Sequence[int], max_tokens: int, body: SamplingBody
-    ) -> AsyncGenerator[Step, None]:
-        async with self._turns.turn(), aclosing(steps(self._backend, prompt, max_tokens, body)) as generated:
-            async for step in generated:
-                yield step
+    async def _job(self, body: CompletionBody | ChatBody, prompt: Sequence[int], max_tokens: int) -> Job:
+        generation = Generation(
+            max_tokens,
+            body.sampling,
+            frozenset() if body.ignore_eos else self._backend.eos_ids,
+            body.alternatives,
+            await self._grammar(body.response_format),
+        )
+        return Job(prompt, max_tokens, self._backend.adapter, generation.work)
+
+    async def _grammar(self, form: ResponseFormat | None) -> Grammar | None:
+        """Made in a thread: a large schema may take a second."""
+        if form is None or form.schema_to_follow is None:
+            return None
+        return await asyncio.to_thread(self._grammars.make, form.schema_to_follow)

@@ -1,11 +1,16 @@
-"""What the HTTP application needs of a model."""
+"""What the worker needs of a model: a tokenizer, and logits for tokens put after what a place in memory holds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Logits = NDArray[np.float32]  # (tokens or sequences, vocabulary)
 
 
 class InvalidRequestError(Exception):
@@ -35,6 +40,19 @@ class TokenScores:
     is_greedy: bool
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the pool of KV cache holds one sequence: `width_tokens` from `start_tokens` on."""
+
+    start_tokens: int
+    width_tokens: int
+
+    @property
+    def end_tokens(self) -> int:
+        """The first token of the pool after it."""
+        return self.start_tokens + self.width_tokens
+
+
 class Text(Protocol):
     """Between text and tokens."""
 
@@ -51,13 +69,22 @@ class Text(Protocol):
         """The prompt for the assistant's next turn. Raises InvalidRequestError."""
         ...
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that stand for no text."""
+        ...
+
+    def token_bytes(self, token: int) -> bytes:
+        """What the token stands for; a special token's name."""
+        ...
+
     def decoder(self) -> Callable[[int], str]:
         """A function from each token in turn to the text it completes, which may be empty."""
         ...
 
 
 class Backend(Protocol):
-    """A loaded model. Its iterators yield None where the caller may take a breath, or stop."""
+    """A loaded model and its pool of KV cache. `read`, `step` and `copy` are called from one thread only."""
 
     @property
     def text(self) -> Text:
@@ -70,6 +97,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def pool_tokens(self) -> int:
+        """Tokens that all places have together."""
+        ...
+
+    @property
     def vocab_size(self) -> int:
         """Tokens are 0 … vocab_size − 1."""
         ...
@@ -79,16 +111,30 @@ class Backend(Protocol):
         """Tokens that end a text."""
         ...
 
+    @property
+    def slice_tokens(self) -> int:
+        """Most tokens of one `read`, at least 2."""
+        ...
+
+    @property
+    def adapter(self) -> Hashable:
+        """The LoRA adapter for what begins now; None is the model alone."""
+        ...
+
     def use_adapter(self, file: Path | None) -> None:
         """Let what begins from now on use this LoRA adapter, or none. Raises InvalidRequestError."""
         ...
 
-    def generate(self, prompt: Sequence[int], max_tokens: int, sampling: Sampling) -> Iterator[int | None]:
-        """Up to `max_tokens` tokens; the end-of-sequence token does not end it."""
+    def read(self, place: Place, past: int, tokens: Sequence[int], adapter: Any) -> Logits:
+        """Puts `tokens` after the first `past` of `place`; logits after each of them. `adapter` was `self.adapter`."""
         ...
 
-    def score(
-        self, context: Sequence[int], continuations: Sequence[Sequence[int]]
-    ) -> Iterator[TokenScores | None]:
-        """One TokenScores per continuation of `context`, in order. `context` is not empty."""
+    def step(
+        self, places: Sequence[Place], pasts: Sequence[int], tokens: Sequence[int], adapter: Any
+    ) -> Logits:
+        """One token for each of several places of one width that lie side by side, in order."""
+        ...
+
+    def copy(self, source: Place, target: Place, tokens: int) -> None:
+        """Lets `target` begin with the first `tokens` of `source`; they may overlap."""
         ...

@@ -5,11 +5,13 @@ A field that would change the answer and is not supported is refused, never igno
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from edgewright_agent.engine_worker.backend import InvalidRequestError, Sampling
+from edgewright_agent.engine_worker.grammar import ANY_OBJECT
 
 SEEDS = 2**64
 
@@ -36,10 +38,32 @@ class StreamOptions(_Body):
     include_usage: bool = False
 
 
-class ResponseFormat(_Body):
-    """Only plain text."""
+class JsonSchema(_Body):
+    """A schema and its name. It is always followed to the letter, so that `strict` changes nothing."""
 
-    type: Literal["text"]
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    value: Annotated[dict[str, Any], Field(alias="schema")] = {}
+    strict: bool | None = None
+
+
+class ResponseFormat(_Body):
+    """Text, any JSON object, or JSON of a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _schema_is_there(self) -> ResponseFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema is needed for, and only for, the type json_schema")
+        return self
+
+    @property
+    def schema_to_follow(self) -> Mapping[str, Any] | None:
+        """The JSON schema of the answer; None for text."""
+        if self.json_schema is not None:
+            return self.json_schema.value
+        return ANY_OBJECT if self.type == "json_object" else None
 
 
 class SamplingBody(_Body):
@@ -57,7 +81,7 @@ class SamplingBody(_Body):
     return_token_ids: bool | None = None
     n: Literal[1] | None = None
     best_of: Literal[1] | None = None
-    logprobs: Absent = None
+    response_format: ResponseFormat | None = None
     logit_bias: Absent = None
     presence_penalty: Zero = None
     frequency_penalty: Zero = None
@@ -82,8 +106,14 @@ class CompletionBody(SamplingBody):
 
     prompt: Annotated[str, Field(min_length=1)] | Annotated[list[int], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=1)] | None = 16  # OpenAI's default
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None  # how many alternatives to each token
     echo: Absent = None
     suffix: Absent = None
+
+    @property
+    def alternatives(self) -> int | None:
+        """Alternatives to report beside each token's log-probability; None: report none at all."""
+        return self.logprobs
 
 
 class TextPart(_Body):
@@ -110,9 +140,20 @@ class ChatBody(SamplingBody):
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    top_logprobs: Literal[0] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: Absent = None
-    response_format: ResponseFormat | None = None
+
+    @model_validator(mode="after")
+    def _alternatives_to_something(self) -> ChatBody:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        return self
+
+    @property
+    def alternatives(self) -> int | None:
+        """Alternatives to report beside each token's log-probability; None: report none at all."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 class ScoreItemBody(_Body):

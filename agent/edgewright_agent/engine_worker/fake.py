@@ -9,15 +9,18 @@ import hashlib
 import itertools
 import json
 import os
-import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewright_agent.engine_worker.backend import InvalidRequestError, Sampling, TokenScores
+import numpy as np
+
+from edgewright_agent.engine_worker.backend import InvalidRequestError, Logits, Place
+from edgewright_agent.engine_worker.pool import pool_tokens
 
 EOS = 256
+LETTERS = b" abcdefghijklmnopqrstuvwxyz"
 FOREVER_SECONDS = 1e6
 WORDS = ("board", "rail", "watt", "token", "cache", "layer", "größe", "café", "kW電力", "chunk", "store")
 
@@ -38,10 +41,19 @@ class FakeBehaviour:
     words: int = 12  # of a text, before the end-of-sequence token
 
 
+@dataclass
+class _Held:
+    """What a place in memory holds."""
+
+    tokens: list[int]
+    prompt_tokens: int
+
+
 class FakeText:
     """UTF-8."""
 
     prefix_id = EOS
+    special_ids = frozenset({EOS})
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Bytes of `text`."""
@@ -50,6 +62,10 @@ class FakeText:
     def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
         """One line per message."""
         return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant: "
+
+    def token_bytes(self, token: int) -> bytes:
+        """The byte."""
+        return b"<end>" if token == EOS else bytes([token])
 
     def decoder(self) -> Callable[[int], str]:
         """Characters, each with its last byte."""
@@ -73,14 +89,17 @@ class FakeBackend:
 
     vocab_size = 257
     eos_ids = frozenset({EOS})
+    slice_tokens = 64
 
-    def __init__(self, engine_folder: Path, context_tokens: int) -> None:
+    def __init__(self, engine_folder: Path, context_tokens: int, concurrency: int = 1) -> None:
         file = engine_folder / "fake.json"
         settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         self.behaviour = FakeBehaviour(**settings)
         self.context_tokens = context_tokens
+        self.pool_tokens = pool_tokens(context_tokens, concurrency)
         self.text = FakeText()
-        self._adapter_salt = ""
+        self.adapter: str | None = None
+        self._held: dict[Place, _Held] = {}
         self._generated = 0
         self._ballast = bytearray(os.urandom(1) * (self.behaviour.allocate_mib << 20))
         self._misbehave_on_start()
@@ -96,43 +115,57 @@ class FakeBackend:
         content = b"" if file is None else file.read_bytes()
         if content.startswith(b"broken"):
             raise InvalidRequestError(f"{file} is no adapter of this model.", "adapter_mismatch")
-        self._adapter_salt = content.hex()
+        self.adapter = content.hex() or None
 
-    @property
-    def _salt(self) -> str:
-        return self.behaviour.salt + self._adapter_salt
+    def read(self, place: Place, past: int, tokens: Sequence[int], adapter: Hashable) -> Logits:
+        """Each position is as if the prompt ended there."""
+        kept = self._held[place].tokens[:past] if past else []
+        assert len(kept) == past, f"{place} holds {len(kept)} tokens, not {past}"
+        self._held[place] = held = _Held([*kept, *tokens], past + len(tokens))
+        salt = f"{self.behaviour.salt}{adapter or ''}"
+        rows = []
+        for end in range(past + 1, len(held.tokens) + 1):
+            history = held.tokens[:end]
+            rows.append(_logits(history, next(fake_tokens(history, salt, self.behaviour.words)), salt))
+        return np.array(rows, np.float32)
 
-    def generate(self, prompt: Sequence[int], max_tokens: int, sampling: Sampling) -> Iterator[int | None]:
-        """Bytes of hashed words."""
-        yield None
-        choice = ""
-        if sampling.temperature > 0:
-            choice = str(random.SystemRandom().random() if sampling.seed is None else sampling.seed)
-        stream = fake_tokens(prompt, self._salt + choice, self.behaviour.words)
-        for token in itertools.islice(stream, max_tokens):
+    def step(
+        self, places: Sequence[Place], pasts: Sequence[int], tokens: Sequence[int], adapter: Hashable
+    ) -> Logits:
+        """The words that follow the prompt, however many sequences share the step's time."""
+        time.sleep(self.behaviour.token_seconds)
+        salt = f"{self.behaviour.salt}{adapter or ''}"
+        rows = []
+        for place, past, token in zip(places, pasts, tokens, strict=True):
             self._misbehave_on_token()
-            yield token
+            held = self._held[place]
+            assert len(held.tokens) == past, f"{place} holds {len(held.tokens)} tokens, not {past}"
+            held.tokens.append(token)
+            prompt, generated = held.tokens[: held.prompt_tokens], past + 1 - held.prompt_tokens
+            stream = fake_tokens(prompt, salt, self.behaviour.words)
+            rows.append(_logits(held.tokens, next(itertools.islice(stream, generated, None)), salt))
+        return np.array(rows, np.float32)
+
+    def copy(self, source: Place, target: Place, tokens: int) -> None:
+        """As a real cache would."""
+        self._held[target] = _Held(self._held[source].tokens[:tokens], tokens)
 
     def _misbehave_on_token(self) -> None:
-        time.sleep(self.behaviour.token_seconds)
         if self._generated == self.behaviour.crash_after_tokens:
             os.kill(os.getpid(), self.behaviour.crash_signal)
         if self._generated == self.behaviour.fail_after_tokens:
             raise RuntimeError("the fake engine was told to fail")
         self._generated += 1
 
-    def score(
-        self, context: Sequence[int], continuations: Sequence[Sequence[int]]
-    ) -> Iterator[TokenScores | None]:
-        """−1 − h for each byte, with h in [0, 1) from a hash of all that precedes it."""
-        yield None
-        for continuation in continuations:
-            total = 0.0
-            for end in range(len(continuation)):
-                digest = _digest(bytes_of([*context, *continuation[: end + 1]]), self._salt)
-                total -= 1 + digest[0] / 256
-            greedy = list(itertools.islice(fake_tokens(context, self._salt), len(continuation)))
-            yield TokenScores(total, len(continuation), greedy == list(continuation))
+
+def _logits(history: Sequence[int], likeliest: int, salt: str) -> list[float]:
+    """The likeliest token first; letters and the end of the text are likely too; anything is possible."""
+    noise = _digest(bytes_of(history), salt)
+    row = [-12.0] * (EOS + 1)
+    for index, token in enumerate(LETTERS):
+        row[token] = noise[index] / 128
+    row[EOS], row[likeliest] = 1.0, 3.0
+    return row
 
 
 def fake_tokens(prompt: Sequence[int], salt: str = "", words: int = 12) -> Iterator[int]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import closing
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal
 
 from edgewright_agent.engine_worker.backend import Backend, InvalidRequestError, Text, TokenScores
-from edgewright_agent.engine_worker.bodies import SamplingBody, ScoreItemBody
+from edgewright_agent.engine_worker.bodies import ScoreItemBody
+from edgewright_agent.engine_worker.jobs import Drawn, Job, Scoring
+from edgewright_agent.engine_worker.logprobs import TokenLogprobs
+from edgewright_agent.engine_worker.model_thread import ModelThread
 from edgewright_agent.engine_worker.stopping import StopScanner
-
-# The event loop's turns from a closed connection to the cancelled handler: the socket is read, the transport
-# closes, `receive` returns, the handler is cancelled, it runs.
-_TURNS_TO_CANCEL = 5
 
 
 @dataclass(frozen=True)
@@ -23,59 +20,54 @@ class Step:
 
     token: int
     text: str
-    finish_reason: Literal["stop", "length"] | None
-
-
-async def breathe() -> None:
-    """Let the event loop do its work: a model's step holds the interpreter lock throughout.
-
-    For that reason the model runs in the event loop's own thread: a second thread would only add waiting.
-    """
-    for _ in range(_TURNS_TO_CANCEL):
-        await asyncio.sleep(0)
+    finish_reason: str | None
+    logprobs: TokenLogprobs | None  # None also for the token that ends a text, which is no part of it
 
 
 async def steps(
-    backend: Backend, prompt: Sequence[int], max_tokens: int, body: SamplingBody
+    model: ModelThread, job: Job, text: Text, stops: Sequence[str], eos_ids: frozenset[int]
 ) -> AsyncGenerator[Step, None]:
-    """Generate until a stop string, the end of the text, or `max_tokens`."""
-    decode, scanner, count = backend.text.decoder(), StopScanner(body.stop), 0
-    with closing(backend.generate(prompt, max_tokens, body.sampling)) as tokens:  # type: ignore[type-var]
-        for token in tokens:
-            await breathe()
-            if token is None:
-                continue
-            count += 1
-            ended = token in backend.eos_ids and not body.ignore_eos
-            text, stopped = scanner.feed("" if ended else decode(token))
-            if stopped or ended:
-                yield Step(token, text if stopped else text + scanner.flush(), "stop")
+    """The texts of a generation's tokens, until it ends or a stop string does. `eos_ids` are no text."""
+    decode, scanner = text.decoder(), StopScanner(stops)
+    async with aclosing(model.results(job)) as results:
+        async for drawn in results:
+            assert isinstance(drawn, Drawn)
+            ended = drawn.token in eos_ids
+            certain, stopped = scanner.feed("" if ended else decode(drawn.token))
+            reason = "stop" if stopped else drawn.finish_reason
+            if reason is not None and not stopped:
+                certain += scanner.flush()
+            yield Step(drawn.token, certain, reason, None if ended else drawn.logprobs)
+            if stopped:
                 return
-            last = count == max_tokens
-            yield Step(token, text + scanner.flush() if last else text, "length" if last else None)
 
 
-async def scores(backend: Backend, items: Sequence[ScoreItemBody]) -> list[list[TokenScores]]:
+async def scores(
+    model: ModelThread, backend: Backend, items: Sequence[ScoreItemBody]
+) -> list[list[TokenScores]]:
     """Scores of every continuation; raises InvalidRequestError before the model runs."""
     split = [[split_tokens(backend.text, item.context, c) for c in item.continuations] for item in items]
     for pairs in split:
         for context, continuation in pairs:
             check_context(len(context), len(continuation), backend.context_tokens)
-    return [await _score_item(backend, pairs) for pairs in split]
+    return [await _score_item(model, backend, pairs) for pairs in split]
 
 
-async def _score_item(backend: Backend, pairs: list[tuple[list[int], list[int]]]) -> list[TokenScores]:
+async def _score_item(
+    model: ModelThread, backend: Backend, pairs: list[tuple[list[int], list[int]]]
+) -> list[TokenScores]:
     """Continuations of one context share its prefill: almost always all of them."""
     by_context: dict[tuple[int, ...], list[int]] = {}
     for index, (context, _) in enumerate(pairs):
         by_context.setdefault(tuple(context), []).append(index)
     result: dict[int, TokenScores] = {}
     for context_tokens, indices in by_context.items():
-        waiting = iter(indices)
-        for score in backend.score(context_tokens, [pairs[i][1] for i in indices]):
-            await breathe()
-            if score is not None:
-                result[next(waiting)] = score
+        continuations = [pairs[index][1] for index in indices]
+        longest = max(len(continuation) for continuation in continuations)
+        job = Job(context_tokens, longest, backend.adapter, Scoring(continuations).work)
+        async with aclosing(model.results(job)) as found:
+            scored = [score async for score in found]
+        result |= zip(indices, scored, strict=True)
     return [result[index] for index in range(len(pairs))]
 
 

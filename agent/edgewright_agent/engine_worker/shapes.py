@@ -12,6 +12,15 @@ from typing import Any
 
 from edgewright_agent.engine_worker.bodies import SamplingBody
 from edgewright_agent.engine_worker.generation import Step
+from edgewright_agent.engine_worker.jobs import Job
+from edgewright_agent.engine_worker.logprobs_shapes import (
+    LogprobsShape,
+    chat_logprobs,
+    completion_logprobs,
+    token_string,
+)
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,7 @@ class Shape:
     whole_text: Callable[[str], dict[str, Any]]
     chunk_text: Callable[[str], dict[str, Any]]
     opening: dict[str, Any] | None  # of a choice, before the first token
+    logprobs: LogprobsShape
 
 
 COMPLETION = Shape(
@@ -33,6 +43,7 @@ COMPLETION = Shape(
     lambda text: {"text": text},
     lambda text: {"text": text},
     None,
+    completion_logprobs,
 )
 CHAT = Shape(
     "chatcmpl",
@@ -41,6 +52,7 @@ CHAT = Shape(
     lambda text: {"message": {"role": "assistant", "content": text}},
     lambda text: {"delta": {"content": text}},
     {"delta": {"role": "assistant", "content": ""}},
+    chat_logprobs,
 )
 
 
@@ -51,45 +63,55 @@ class Answer:
     shape: Shape
     model: str
     body: SamplingBody
-    prompt_tokens: int
+    job: Job
+    token_bytes: Callable[[int], bytes]
 
     async def whole(self, generated: AsyncGenerator[Step, None]) -> dict[str, Any]:
         """The answer without streaming."""
         async with aclosing(generated):
             steps = [step async for step in generated]
         text = self.shape.whole_text("".join(step.text for step in steps))
-        choice = self._choice(text, steps, steps[-1].finish_reason)
+        choice = self._choice(text, steps, steps[-1].finish_reason, offset=0)
         head = self._head(self.shape.whole_object)
         return head | {"choices": [choice], "usage": self._usage(len(steps))}
 
     async def events(self, generated: AsyncGenerator[Step, None]) -> AsyncGenerator[str, None]:
         """The answer as one JSON text per token."""
-        head, count = self._head(self.shape.chunk_object), 0
+        head = _encode(self._head(self.shape.chunk_object))[:-1] + ',"choices":['
+        count = offset = 0
         async with aclosing(generated):
             if self.shape.opening is not None:
-                yield json.dumps(head | {"choices": [self._choice(self.shape.opening, (), None)]})
+                yield f"{head}{_encode(self._choice(self.shape.opening, (), None, offset=0))}]}}"
             async for step in generated:
                 count += 1
-                choice = self._choice(self.shape.chunk_text(step.text), (step,), step.finish_reason)
-                yield json.dumps(head | {"choices": [choice]})
+                choice = self._choice(
+                    self.shape.chunk_text(step.text), (step,), step.finish_reason, offset=offset
+                )
+                if step.logprobs is not None:
+                    offset += len(token_string(self.token_bytes(step.token)))
+                yield f"{head}{_encode(choice)}]}}"
             if self.body.include_usage:
-                yield json.dumps(head | {"choices": [], "usage": self._usage(count)})
+                yield f'{head}],"usage":{_encode(self._usage(count))}}}'
 
     def _head(self, kind: str) -> dict[str, Any]:
         name = f"{self.shape.id_prefix}-{uuid.uuid4().hex}"
         return {"id": name, "object": kind, "created": int(time.time()), "model": self.model}
 
     def _choice(
-        self, text: dict[str, Any], steps: Sequence[Step], finish_reason: str | None
+        self, text: dict[str, Any], steps: Sequence[Step], finish_reason: str | None, *, offset: int
     ) -> dict[str, Any]:
-        choice = {"index": 0, "logprobs": None, "finish_reason": finish_reason} | text
+        told = [(step.token, step.logprobs) for step in steps if step.logprobs is not None]
+        logprobs = self.shape.logprobs(told, self.token_bytes, offset) if told else None
+        choice = {"index": 0, "logprobs": logprobs, "finish_reason": finish_reason} | text
         if self.body.return_token_ids:
             choice["token_ids"] = [step.token for step in steps]
         return choice
 
-    def _usage(self, generated_tokens: int) -> dict[str, int]:
+    def _usage(self, generated_tokens: int) -> dict[str, Any]:
+        prompt_tokens = len(self.job.prompt)
         return {
-            "prompt_tokens": self.prompt_tokens,
+            "prompt_tokens": prompt_tokens,
             "completion_tokens": generated_tokens,
-            "total_tokens": self.prompt_tokens + generated_tokens,
+            "total_tokens": prompt_tokens + generated_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.job.cached_tokens},
         }

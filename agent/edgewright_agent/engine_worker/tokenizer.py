@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,18 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from edgewright_agent.engine_worker.backend import InvalidRequestError
+
+BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")  # SentencePiece's byte fallback
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The characters that byte-level BPE writes bytes as: printable Latin-1 as it is, the others from U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(0x100) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
+
+
+BYTE_OF = _byte_alphabet()
 
 
 class ModelText:
@@ -28,6 +41,10 @@ class ModelText:
             name: token for name in ("bos_token", "eos_token") if (token := _content(config.get(name)))
         }
         self._template = _template(folder, config)
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.special_ids = frozenset(token for token, entry in added.items() if entry.special)
+        self._added = {token: str(entry.content).encode() for token, entry in added.items()}
+        self._byte_level = "ByteLevel" in str(self._tokenizer.decoder)
 
     @property
     def prefix_id(self) -> int:
@@ -49,6 +66,17 @@ class ModelText:
             return self._template.render(messages=messages, add_generation_prompt=True, **self._special)
         except jinja2.TemplateError as error:
             raise InvalidRequestError(f"The chat template refuses these messages: {error}.") from None
+
+    def token_bytes(self, token: int) -> bytes:
+        """What the token stands for; a special token's name. Empty beyond the tokenizer's vocabulary."""
+        if token in self._added:
+            return self._added[token]
+        piece = self._tokenizer.id_to_token(token) or ""
+        if self._byte_level:
+            return bytes(BYTE_OF[character] for character in piece)
+        if BYTE_PIECE.fullmatch(piece):
+            return bytes([int(piece[3:5], 16)])
+        return str(piece).replace("▁", " ").encode()
 
     def decoder(self) -> Callable[[int], str]:
         """A function from each token in turn to the text it completes."""

@@ -1,0 +1,120 @@
+"""Who has which part of the KV cache, and which prompts can still be found there.
+
+The pool is `lanes` times the context. A sequence gets a whole lane, a half, a quarter or an eighth of one, whatever
+holds it; places of one width side by side are one batch. A finished sequence's prompt stays until its place is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from edgewright_agent.engine_worker.backend import Place
+
+SHARES = 8  # of a lane: the smallest place is an eighth of the context
+# Reading a single token and reading it among others differ in the last bit, so the end of a prompt is always read as
+# two tokens or more, and only tokens that were read so are used again.
+SLICE_TOKENS_MIN = 2
+
+
+@dataclass(eq=False)
+class Row:
+    """A sequence's place. `tokens` are those at its beginning that another prompt may use again."""
+
+    place: Place
+    adapter: Hashable
+    tokens: list[int] = field(default_factory=list)
+    active: bool = True
+
+    def note_read(self, past: int, tokens: Sequence[int]) -> None:
+        """`tokens` were put after the first `past`."""
+        del self.tokens[past:]
+        if len(tokens) >= SLICE_TOKENS_MIN and len(self.tokens) == past:
+            self.tokens += tokens
+
+
+Copy = Callable[[Place, Place, int], None]
+
+
+class Pool:
+    """The rows in use, and those kept for their prompts, least recently used first."""
+
+    def __init__(self, pool_tokens: int, context_tokens: int, copy: Copy) -> None:
+        self._share = share_tokens(context_tokens)
+        self._shares = pool_tokens // self._share
+        self._copy = copy
+        self._rows: list[Row] = []
+
+    def take(self, sequence_tokens: int, prompt: Sequence[int], adapter: Hashable) -> Row | None:
+        """A row for a sequence that begins with `prompt`; its `tokens` are there already. None if there is no room."""
+        width = self._share
+        while width < sequence_tokens:
+            width *= 2
+        donor, shared = self._longest_match(prompt[: max(0, len(prompt) - SLICE_TOKENS_MIN)], adapter)
+        if donor is not None:  # used just now
+            self._rows.remove(donor)
+            self._rows.append(donor)
+        place = self._choose(width, donor, shared)
+        if place is None:
+            return None
+        if donor is not None and donor.place != place:
+            self._copy(donor.place, place, shared)
+        self._rows = [row for row in self._rows if not _overlap(row.place, place)]
+        row = Row(place, adapter, list(prompt[:shared]))
+        self._rows.append(row)
+        return row
+
+    def release(self, row: Row) -> None:
+        """The sequence has ended; its prompt stays as long as nobody needs the place."""
+        self._rows.remove(row)
+        row.active = False
+        if row.tokens:
+            self._rows.append(row)
+
+    def _longest_match(self, prompt: Sequence[int], adapter: Hashable) -> tuple[Row | None, int]:
+        best, shared = None, SLICE_TOKENS_MIN - 1
+        for row in self._rows:
+            if row.adapter == adapter and (length := _common(row.tokens, prompt)) > shared:
+                best, shared = row, length
+        return best, shared if best is not None else 0
+
+    def _choose(self, width: int, donor: Row | None, shared: int) -> Place | None:
+        """Where prompts are lost least: the prompt's own place if it only goes on, an empty one, the longest unused."""
+        free = list(self._without_active(width))
+        if donor is not None and donor.place in free and shared == len(donor.tokens):
+            return donor.place
+        newest = {row: number for number, row in enumerate(self._rows)}
+        ages = {
+            place: max((newest[row] for row in self._rows if _overlap(row.place, place)), default=-1)
+            for place in free
+        }
+        return min(free, key=lambda place: (ages[place], place.start_tokens), default=None)
+
+    def _without_active(self, width: int) -> Iterator[Place]:
+        taken = [row.place for row in self._rows if row.active]
+        for start in range(0, self._shares * self._share - width + 1, width):
+            place = Place(start, width)
+            if not any(_overlap(place, other) for other in taken):
+                yield place
+
+
+def share_tokens(context_tokens: int) -> int:
+    """Tokens of the smallest place."""
+    return -(-context_tokens // SHARES)
+
+
+def pool_tokens(context_tokens: int, lanes: int) -> int:
+    """Tokens of the whole pool; what does not divide by 8 is rounded up."""
+    return share_tokens(context_tokens) * SHARES * lanes
+
+
+def _overlap(one: Place, other: Place) -> bool:
+    return one.start_tokens < other.end_tokens and other.start_tokens < one.end_tokens
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the common beginning."""
+    for index, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return index
+    return min(len(one), len(other))
