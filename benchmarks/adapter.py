@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from edgewright_agent.engines import Engine, EngineLimits, GenerationRequest, Token, start_engine
-from edgewright_agent.engines.launch import default_threads
+from edgewright_agent.engines.cpus import default_threads
 from edgewright_builder.artifact import Artifact, open_artifact
 
 LIMIT_FRACTION = 0.05

@@ -29,7 +29,8 @@ from synthetic_export import write_synthetic_export
 
 from edgewright_agent.engine_worker.onnx import LEAN_SESSION, LOGITS_BYTES_MAX
 from edgewright_agent.engine_worker.weights import find_mapped_weights, restart_high_water_mark, trim_heap
-from edgewright_agent.engines.launch import LEAN_MALLOC, default_threads
+from edgewright_agent.engines.cpus import default_threads
+from edgewright_agent.engines.worker import LEAN_MALLOC
 from edgewright_builder.fit.memory import stored_tensors
 
 MIB = 2**20

@@ -18,6 +18,8 @@ PROBES_SECONDS_MAX = 600.0  # all of them together; an engine that hangs must no
 UNTOLD = GenerationRequest(prompt="The", max_tokens=16, ignore_eos=True)  # timed where no golden prompt is
 SLOW_RATIO = 0.7  # of the predicted rate: below it the prediction, or the board, is wrong
 COSTLY_RATIO = 1.5  # of the predicted energy
+# What vLLM falls back to where a GPU has no code for Marlin or Machete: prompts are then read several times slower.
+SLOW_KERNELS = ("ExllamaLinearKernel", "ConchLinearKernel", "TritonW4A16LinearKernel")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ async def run_probes(engine: Engine, manifest: Manifest, trial: Trial) -> tuple[
         probes.append(await _golden_prompt(engine, manifest.golden))
     if probes[-1].passed:
         probes += await _performance(engine, manifest, trial.senses)
+    probes += _kernels(engine)
     if all(probe.passed for probe in probes if probe.required):
         probes += memory_probes(engine, trial)
     return tuple(probes)
@@ -130,6 +133,13 @@ def _latency(run: _Run, manifest: Manifest) -> Probe:
     )
     told = ", ".join(f"{name} {seconds:.3f} s{_limit(most)}" for name, seconds, most in limits)
     return Probe("latency", all(most is None or seconds <= most for _, seconds, most in limits), told)
+
+
+def _kernels(engine: Engine) -> list[Probe]:
+    """What an engine that chooses its kernels by the board has chosen."""
+    kernels = engine.kernels()
+    slow = [kernel for kernel in kernels if kernel.startswith(SLOW_KERNELS)]
+    return [Probe("kernels", not slow, ", ".join(kernels), required=False)] if kernels else []
 
 
 def _limit(most: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -22,23 +23,27 @@ CONTEXT_TOKENS = 256  # of the tiny model
 class Release:
     """A tree that an engine of `kind` can load."""
 
-    kind: Literal["fake", "onnxruntime-genai"]
+    kind: Literal["fake", "onnxruntime-genai", "vllm"]
     tree: Path
     runtime_dir: Path
+    concurrency: int = 1
+    ready_seconds: float = 60.0
 
     @property
     def manifest(self) -> Manifest:
         return make_artifact(engine={"kind": self.kind}).manifest
 
-    async def start(self, *, context_tokens: int = CONTEXT_TOKENS, timeout_seconds: float = 60.0) -> Engine:
-        limits = EngineLimits(context_tokens, threads=1)
+    async def start(
+        self, *, context_tokens: int = CONTEXT_TOKENS, timeout_seconds: float | None = None
+    ) -> Engine:
+        limits = EngineLimits(context_tokens, self.concurrency, threads=1)
         return await start_engine(
             self.kind,
             self.tree,
             self.manifest,
             limits,
             runtime_dir=self.runtime_dir,
-            ready_timeout_seconds=timeout_seconds,
+            ready_timeout_seconds=timeout_seconds or self.ready_seconds,
         )
 
     @contextlib.asynccontextmanager
@@ -65,6 +70,17 @@ def tiny_onnx_release(folder: Path) -> Release:
     )
     assert made.returncode == 0, made.stderr[-2000:]
     return Release("onnxruntime-genai", folder / "tree", folder / "run")
+
+
+def tiny_vllm_release(onnx: Release, folder: Path) -> Release:
+    """The model of `tiny_onnx_release` as vLLM loads it. It batches."""
+    assert onnx.kind == "onnxruntime-genai"
+    checkpoint = onnx.tree / "checkpoint"
+    (folder / "tree/engine").mkdir(parents=True)
+    for name in ("config.json", "generation_config.json", "model.safetensors"):
+        shutil.copyfile(checkpoint / name, folder / "tree/engine" / name)
+    shutil.copytree(onnx.tree / "tokenizer", folder / "tree/tokenizer")
+    return Release("vllm", folder / "tree", folder / "run", concurrency=8, ready_seconds=300.0)
 
 
 async def collect(engine: Engine, request: GenerationRequest) -> tuple[str, list[int], Finish]:

@@ -105,6 +105,9 @@ class ScriptedEngine:
     def last_lines(self) -> Sequence[str]:
         return self._script.lines
 
+    def kernels(self) -> Sequence[str]:
+        return self._script.kernels
+
 
 async def _nothing_happens(what: str, release: StagedRelease) -> None:
     """No fault."""
@@ -118,6 +121,7 @@ class Script:
     pause_seconds: float = 0.0
     peak_bytes: int = 1000
     lines: tuple[str, ...] = ()  # what they print
+    kernels: tuple[str, ...] = ()  # what they say they multiply with
     refuse: set[str] = field(default_factory=set)  # releases whose engine does not start
     refuse_adapters: bool = False
     engines: list[ScriptedEngine] = field(default_factory=list)

@@ -9,12 +9,21 @@ from pathlib import Path
 
 from edgewright_agent.engines.protocol import Death, DeathCause
 
-# How an allocation fails: libstdc++, Python, ONNX Runtime, CUDA, and Tegra's own spellings.
+# How an allocation fails: libstdc++, Python, ONNX Runtime, torch, CUDA, Tegra's own spellings, and what vLLM says where
+# it finds too little memory before it allocates.
 _OUT_OF_MEMORY = re.compile(
-    r"bad_alloc|MemoryError|out of memory|Failed to allocate memory|CUDA_ERROR_OUT_OF_MEMORY"
-    r"|NvMapMemAlloc|CUDACachingAllocator",
+    r"bad_alloc|MemoryError|out of memory|OutOfMemory|Failed to allocate memory|not enough memory"
+    r"|can't allocate memory|CUDA_ERROR_OUT_OF_MEMORY|NvMapMemAlloc|NvMapMemHandleAlloc|CUDACachingAllocator"
+    r"|No available memory for the cache|GiB KV cache is needed|is less than desired|is less than requested memory",
     re.IGNORECASE,
 )
+_ERROR = re.compile(r"\b\w*(Error|Exception): \S")
+# What vLLM's processes say when another of them has ended.
+_CONSEQUENCE = re.compile(
+    r"Engine core initialization failed|EngineDeadError|Executor failed|WorkerProc initialization failed"
+    r"|died unexpectedly|UserWarning"
+)
+_VLLM_PREFIX = re.compile(r"^\(\w+[^)]*\) [A-Z]+ [\d-]+ [\d:]+ \[[^]]*\] ")
 
 
 def classify(
@@ -24,11 +33,12 @@ def classify(
     killed_for_memory: bool,
     last_lines: Sequence[str],
     over_budget: str = "",
+    lost: str = "",
 ) -> Death:
     """The death of a process that ended with `returncode` (as subprocess gives it: −n for signal n).
 
     `asked`: we stopped it; `killed_for_memory`: the kernel's out-of-memory killer was at work in its life;
-    `over_budget`: the agent killed it for its memory, with the figures.
+    `over_budget`: the agent killed it for its memory, with the figures; `lost`: or because this process of its ended.
     """
     ended_by = -returncode if returncode < 0 else None
     exit_code = returncode if returncode >= 0 else None
@@ -42,7 +52,16 @@ def classify(
         cause = DeathCause.OUT_OF_MEMORY
     else:
         cause = DeathCause.EXITED if ended_by is None else DeathCause.KILLED
-    return Death(cause, exit_code, ended_by, tuple(last_lines))
+    said = telling_line(last_lines) if ended_by is None or lost else ""
+    return Death(cause, exit_code, ended_by, tuple(last_lines), lost=lost, said=said)
+
+
+def telling_line(lines: Sequence[str]) -> str:
+    """The line that says why a process ended by itself: the last error that is no consequence of another."""
+    if not lines:
+        return ""
+    errors = [line for line in lines if _ERROR.search(line) and not _CONSEQUENCE.search(line)]
+    return _VLLM_PREFIX.sub("", (errors or lines)[-1])
 
 
 def out_of_memory_line(lines: Sequence[str]) -> str | None:

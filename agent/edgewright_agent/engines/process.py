@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from edgewright_agent.engines.budget import kernel_limit_bytes, until_over
@@ -17,8 +17,9 @@ from edgewright_agent.engines.cgroup import EngineCgroup, make_engine_cgroup, wh
 from edgewright_agent.engines.death import classify, out_of_memory_kills
 from edgewright_agent.engines.memory import TreeMemory
 from edgewright_agent.engines.protocol import Death, EngineMemory
+from edgewright_agent.engines.together import descendants, first_to_end
 
-LINES_KEPT = 40
+LINES_KEPT = 200  # vLLM's processes print a traceback each before they end
 LINE_BYTES_MAX = 2000
 STOP_GRACE_SECONDS = 3.0
 logger = logging.getLogger(__name__)
@@ -32,25 +33,39 @@ def tethered() -> list[str]:
 class EngineProcess:
     """One child and its process group. Make it with `spawn`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, cgroup: EngineCgroup | None = None) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        cgroup: EngineCgroup | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> None:
         self._process = process
         self._cgroup = cgroup
+        self._on_line = on_line
         self._memory = TreeMemory(process.pid)
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._asked = False
         self._over_budget = ""
-        self._holding: asyncio.Task[None] | None = None
+        self._lost = ""
+        self._watching: list[asyncio.Task[None]] = []
         self._kills_before = self._kills()
         self._reading = asyncio.create_task(self._read_output())
         self._death = asyncio.create_task(self._reap())
 
     @classmethod
     async def spawn(
-        cls, command: Sequence[str], environment: Mapping[str, str], memory_budget_bytes: int | None = None
+        cls,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        memory_budget_bytes: int | None = None,
+        *,
+        cpus: frozenset[int] | None = None,
+        on_line: Callable[[str], None] | None = None,
     ) -> EngineProcess:
         """Start `command` so that it ends with this process, where we may under a limit of memory (see `budget`).
 
-        To be called from a thread that lives as long as the agent: see `tether`.
+        It and its children run on `cpus` only; `on_line` gets each line they print. To be called from a thread
+        that lives as long as the agent: see `tether`.
         """
         process = await asyncio.create_subprocess_exec(
             *tethered(),
@@ -61,7 +76,10 @@ class EngineProcess:
             env=dict(environment),
             start_new_session=True,
         )
-        return cls(process, _limited(process.pid, memory_budget_bytes))
+        if cpus is not None:
+            with contextlib.suppress(ProcessLookupError):  # ended already; its death says why
+                os.sched_setaffinity(process.pid, cpus)
+        return cls(process, _limited(process.pid, memory_budget_bytes), on_line)
 
     @property
     def cgroup(self) -> EngineCgroup | None:
@@ -80,7 +98,11 @@ class EngineProcess:
 
     def hold_to(self, budget_bytes: int) -> None:
         """From now on its peak memory may not pass the budget, whatever the kernel allows (see `budget`)."""
-        self._holding = asyncio.create_task(self._hold(budget_bytes))
+        self._watching.append(asyncio.create_task(self._hold(budget_bytes)))
+
+    def hold_together(self) -> None:
+        """From now on it ends when one of the processes it has started ends."""
+        self._watching.append(asyncio.create_task(self._lose(descendants(self.pid))))
 
     async def wait(self) -> Death:
         """Return when it has ended."""
@@ -113,10 +135,16 @@ class EngineProcess:
         self._over_budget = await until_over(self._memory.read_peak_bytes, budget_bytes)
         self._signal(signal.SIGKILL)
 
+    async def _lose(self, processes: Mapping[int, str]) -> None:
+        lost = await first_to_end(processes)
+        if not self._asked:
+            self._lost = lost
+            self._signal(signal.SIGKILL)
+
     async def _reap(self) -> Death:
         returncode = await self._process.wait()
-        if self._holding is not None:
-            self._holding.cancel()
+        for task in self._watching:
+            task.cancel()
         with contextlib.suppress(ProcessLookupError):  # what the child left behind
             os.killpg(self.pid, signal.SIGKILL)
         # A child of the child in a session of its own could hold the pipe open for ever.
@@ -127,6 +155,7 @@ class EngineProcess:
             killed_for_memory=self._kills() > self._kills_before,
             last_lines=tuple(self._lines),
             over_budget=self._over_budget,
+            lost=self._lost,
         )
         if self._cgroup is not None:
             self._cgroup.remove()
@@ -152,6 +181,8 @@ class EngineProcess:
         text = line[:LINE_BYTES_MAX].decode(errors="replace").strip()
         if text:
             self._lines.append(text)
+            if self._on_line is not None:
+                self._on_line(text)
             logger.debug("engine %d: %s", self.pid, text)
 
 

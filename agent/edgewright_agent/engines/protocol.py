@@ -126,6 +126,8 @@ class Death:
     signal: int | None
     last_lines: tuple[str, ...]  # of what it printed
     over_budget: str = ""  # with OVER_BUDGET: peak and budget
+    lost: str = ""  # one of its processes, without which the agent ended the others
+    said: str = ""  # the line that tells why, where it is not the last
 
     @property
     def sentence(self) -> str:
@@ -133,8 +135,9 @@ class Death:
         if self.over_budget:
             return f"{self.cause.value}: {self.over_budget}"
         how = f"signal {self.signal}" if self.signal is not None else f"exit code {self.exit_code}"
-        said = f"; it said: {self.last_lines[-1]}" if self.last_lines else ""
-        return f"{self.cause.value} ({how}){said}"
+        how = f"its process {self.lost} ended" if self.lost else how
+        told = self.said or "".join(self.last_lines[-1:])
+        return f"{self.cause.value} ({how}){'; it said: ' if told else ''}{told}"
 
 
 class Engine(Protocol):
@@ -198,4 +201,8 @@ class Engine(Protocol):
 
     def last_lines(self) -> Sequence[str]:
         """What the process printed last, oldest first."""
+        ...
+
+    def kernels(self) -> Sequence[str]:
+        """What it says it multiplies with, e.g. "MarlinLinearKernel for GPTQMarlinLinearMethod"; empty if nothing."""
         ...

@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engines.client import EngineClient
+from edgewright_agent.engines.launching import EngineHttp
 from edgewright_agent.engines.process import EngineProcess
 from edgewright_agent.engines.protocol import (
     Death,
@@ -21,6 +21,7 @@ from edgewright_agent.engines.protocol import (
     ScoreItem,
     Token,
 )
+from edgewright_agent.engines.vllm_log import KernelLog
 from edgewright_agent.errors import OutsideError
 
 READY_POLL_SECONDS = 0.05
@@ -30,10 +31,13 @@ DEATH_SECONDS = 1.0  # from a broken connection to the process being reaped
 class ServedEngine:
     """Implements `Engine` for whatever speaks OpenAI HTTP on a Unix socket."""
 
-    def __init__(self, kind: str, process: EngineProcess, client: EngineClient, socket: Path) -> None:
+    def __init__(
+        self, kind: str, process: EngineProcess, client: EngineHttp, socket: Path, log: KernelLog
+    ) -> None:
         self.kind = kind
         self._process = process
         self._client = client
+        self._log = log
         self.socket = socket  # where the OpenAI-compatible HTTP answers
 
     @property
@@ -115,6 +119,10 @@ class ServedEngine:
     def last_lines(self) -> Sequence[str]:
         """See `Engine`."""
         return self._process.last_lines
+
+    def kernels(self) -> Sequence[str]:
+        """See `Engine`."""
+        return tuple(self._log.kernels)
 
     async def _stop(self) -> Death:
         death = await self._process.stop()

@@ -1,0 +1,27 @@
+"""The fake engine of the tests, in our own worker."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from edgewright_agent.engines.launching import Launch
+from edgewright_agent.engines.protocol import EngineInfo, EngineLimits
+from edgewright_agent.engines.worker import worker_launch
+from edgewright_agent.manifest import Manifest
+
+KIND = "fake"
+
+
+def info() -> EngineInfo:
+    """Only where tests ask for it."""
+    on = os.environ.get("EDGEWRIGHT_FAKE_ENGINE") == "1"
+    return EngineInfo(KIND, "1", on, "for tests" if on else "for tests: set EDGEWRIGHT_FAKE_ENGINE=1")
+
+
+def launch(
+    tree: Path, manifest: Manifest, limits: EngineLimits, socket: Path, adapter: Path | None
+) -> Launch:
+    """Its worker."""
+    return worker_launch(sys.executable, KIND, tree, manifest, limits, socket, adapter)
