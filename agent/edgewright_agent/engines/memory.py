@@ -14,8 +14,8 @@ class TreeMemory:
 
     Now: the sum of PSS (proc_pid_smaps(5): shared pages divided by their users) where the kernel lets us read
     it, else of RSS. Peak: for a single process the kernel's own high-water mark of RSS (VmHWM), which no
-    sampling can miss; for several the highest sample. The ONNX Runtime worker restarts its mark once the model is
-    loaded (see its `weights`).
+    sampling can miss; for several what they hold now and what each of them has let go of since its own mark, as if
+    all had peaked at once. The ONNX Runtime worker restarts its mark once the model is loaded (see its `weights`).
     """
 
     def __init__(self, pid: int, proc: Path = Path("/proc")) -> None:
@@ -32,10 +32,8 @@ class TreeMemory:
         if None in parts:
             parts = [self._status(pid, "VmRSS") for pid in pids]
         now = sum(part or 0 for part in parts)
-        high_water = self._status(self._pid, "VmHWM") if len(pids) == 1 else 0
-        self._peak_bytes = max(self._peak_bytes, now, high_water)
-        measure = "pss, peak rss" if self._measure == "pss" and len(pids) == 1 else self._measure
-        return EngineMemory(now, self._peak_bytes, measure)
+        self._peak_bytes = max(self._peak_bytes, self._peak(pids, now))
+        return EngineMemory(now, self._peak_bytes, self._named(len(pids)))
 
     def read_peak_bytes(self) -> int:
         """The peak alone: a tenth of the work of `read` for a large single process, as PSS looks at every page."""
@@ -43,6 +41,16 @@ class TreeMemory:
             return self.read().peak_bytes
         self._peak_bytes = max(self._peak_bytes, self._status(self._pid, "VmHWM"))
         return self._peak_bytes
+
+    def _peak(self, pids: list[int], now: int) -> int:
+        if len(pids) == 1:
+            return max(now, self._status(self._pid, "VmHWM"))
+        return now + sum(max(0, self._status(pid, "VmHWM") - self._status(pid, "VmRSS")) for pid in pids)
+
+    def _named(self, processes: int) -> str:
+        if self._measure == "rss" or not processes:
+            return self._measure
+        return "pss, peak rss" if processes == 1 else "pss, peaks added"
 
     def _tree(self) -> list[int]:
         try:

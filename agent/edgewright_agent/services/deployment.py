@@ -64,6 +64,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
             active_release=messages.sha256_to(state.active),
             previous_release=messages.sha256_to(state.previous),
             release_counter_floor=state.counter_floor,
+            engine_kernels=self._deployer.kernels(),
         )
 
     async def FindMissingBlobs(  # noqa: N802

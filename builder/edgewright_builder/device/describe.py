@@ -83,6 +83,7 @@ def device_facts(device: GetDeviceResponse, releases: list[Release]) -> list[tup
         ("budget", format_bytes(device.budget_bytes)),
         ("store", f"{format_bytes(device.store_free_bytes)} free"),
         *engines,
+        *[("kernel", kernel) for kernel in device.engine_kernels],
         ("agent", device.agent_version),
     ]
 
