@@ -133,6 +133,16 @@ def test_request_latencies_are_those_of_the_clock(orin_nano: Telemetry, clock: C
     assert serving.inter_token_latency_seconds.max == pytest.approx(0.1)
 
 
+def test_tokens_are_counted_as_they_come_and_at_the_end_as_the_engine_counts(orin_nano: Telemetry) -> None:
+    window, broken = orin_nano.request(), orin_nano.request()
+    for request in (window, window, broken):
+        request.token()
+    assert orin_nano.serving().generated_tokens == 3
+    window.end(prompt_tokens=12, generated_tokens=4)  # two of them came in one piece
+    broken.fail()
+    assert orin_nano.serving().generated_tokens == 5
+
+
 def test_energy_is_split_at_the_first_token(orin_nano: Telemetry, tmp_path: Path, clock: Clock) -> None:
     orin_nano.sample()
     run(orin_nano, clock, 1.0)

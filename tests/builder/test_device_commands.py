@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import grpc
 import pytest
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.console import Console
 from typer.testing import CliRunner
 
 from edgewright.v1 import deployment_pb2 as deployment
@@ -18,6 +20,7 @@ from edgewright.v1 import telemetry_pb2 as telemetry
 from edgewright_agent.errors import InputError, RefusedError
 from edgewright_builder import cli_device, cli_keys, cli_push, cli_top
 from edgewright_builder.artifact import Artifact
+from edgewright_builder.device.top import History, render
 from edgewright_builder.key_files import load_signing_key
 from tests.builder.artifacts import make_artifact
 from tests.builder.device_simulator import Board, simulated_in_thread
@@ -308,3 +311,54 @@ def test_top_shows_one_board_on_one_screen(host: str, board: Board) -> None:
     assert "tokens/s" in text
     assert "engine" in text
     assert "no energy sensor" in text
+
+
+def busy_snapshot(seconds: float, tokens: int) -> telemetry.Snapshot:
+    module = telemetry.EnergyRail(name="A+B", whole_module=True, joules=90, watts=7.5)
+    return telemetry.Snapshot(
+        monotonic_seconds=seconds, power_mode="25W", gpu_load_ratio=0.4,
+        serving=telemetry.Serving(requests=2, requests_in_flight=1, generated_tokens=tokens),
+        memory=telemetry.Memory(
+            total_bytes=8 << 30, available_bytes=6 << 30, budget_bytes=400 << 20, engine_bytes=100 << 20,
+            engine_peak_bytes=390 << 20,
+        ),
+        energy=[telemetry.EnergyRail(name="A", joules=30, watts=2.5), module, telemetry.EnergyRail(name="B")],
+        temperatures=[telemetry.Temperature(zone="tj", celsius=61.5)],
+        clocks=[
+            *(telemetry.Clock(unit=f"cpu{core}", hertz=1_700_000_000) for core in range(4)),
+            telemetry.Clock(unit="cpu4", hertz=700_000_000), telemetry.Clock(unit="gpu", hertz=900_000_000),
+        ],
+    )  # fmt: skip
+
+
+def test_top_shows_rates_watts_heat_clocks_and_memory_against_the_budget() -> None:
+    history = History()
+    for second in range(3):
+        history.add(busy_snapshot(float(second), 20 * second))
+    device = deployment.GetDeviceResponse(profile_id="orin", phase=deployment.PHASE_PROBATION)
+    screen = Console(width=160, record=True, file=io.StringIO())
+    screen.print(render("b:1", device, [], busy_snapshot(2.0, 40), history))
+    text = screen.export_text()
+    assert "probation" in text
+    assert "power mode 25W" in text
+    assert "20.0 tokens/s" in text
+    assert "25%  100.0 MiB" in text
+    assert "98%  390.0 MiB" in text
+    for line in (
+        "sum of 2 7.50 W",
+        "A 2.50 W",
+        "B no answer",
+        "tj 61.5 °C",
+        "cpu0-3 1700 MHz",
+        "cpu4 700 MHz",
+    ):
+        assert line in " ".join(text.split())
+    assert text.index("sum of 2") < text.index("2.50 W")  # the whole board first
+    assert list(history.watts) == [7.5] * 3
+
+
+def test_a_counter_that_fell_belongs_to_another_release_and_gives_no_rate() -> None:
+    history = History()
+    for second, tokens in enumerate((100, 110, 0, 10)):
+        history.add(busy_snapshot(float(second), tokens))
+    assert list(history.tokens_per_second) == [10.0, 10.0]

@@ -81,17 +81,18 @@ class ServingStats:
             self._in_flight -= 1
             self._failed += 1
 
-    def inter_token(self, seconds: float) -> None:
-        """Time from a token to the next."""
+    def token(self, since_last_seconds: float | None) -> None:
+        """A token came out; None: it is its request's first."""
         with self._lock:
-            self._itl.append(seconds)
+            self._generated_tokens += 1
+            if since_last_seconds is not None:
+                self._itl.append(since_last_seconds)
 
-    def end(self, prompt_tokens: int, generated_tokens: int, ttft: float | None, tpot: float | None) -> None:
+    def end(self, prompt_tokens: int, ttft: float | None, tpot: float | None) -> None:
         """The request ended well."""
         with self._lock:
             self._in_flight -= 1
             self._prompt_tokens += prompt_tokens
-            self._generated_tokens += generated_tokens
             if ttft is not None:
                 self._ttft.append(ttft)
             if tpot is not None:
@@ -147,10 +148,9 @@ class RequestWindow:
     def token(self) -> None:
         """A token came out of the engine."""
         now = self._clock()
-        if self._last is None:
+        self._stats.token(None if self._last is None else now - self._last)
+        if self._first is None:
             self._first = now
-        else:
-            self._stats.inter_token(now - self._last)
         self._last = now
         self._tokens += 1
 
@@ -163,7 +163,6 @@ class RequestWindow:
             self._open = False
             self._stats.end(
                 prompt_tokens,
-                generated,
                 summary.time_to_first_token_seconds,
                 summary.time_per_output_token_seconds,
             )
@@ -186,9 +185,9 @@ class RequestWindow:
 
     def _count_unmarked(self, generated: int) -> None:
         """Tokens that came together with a marked one, in one chunk: nothing lay between them."""
-        if self._open and self._tokens:
+        if self._open:
             for _ in range(generated - self._tokens):
-                self._stats.inter_token(0.0)
+                self._stats.token(0.0 if self._tokens else None)
 
     def _tell(self, outcome: str, prompt_tokens: int, generated_tokens: int, summary: RequestSummary) -> None:
         self._on_ended(
