@@ -99,6 +99,8 @@ class Deployer:
     async def stop(self) -> None:
         """Stops the engine. A change under way goes on at the next start."""
         await self._halt()
+        if self.state.starts and self._room.serving is not None:  # it did not end by itself
+            await self._try_to_save(lifecycle.steady(self.state))
         await self._room.stop()
 
     async def staged(self, digest: str) -> None:
@@ -318,19 +320,13 @@ class Deployer:
 
     async def _count_start(self) -> None:
         """A disk that takes no more writes is no reason to stop serving what was committed."""
-        try:
-            await self._save(lifecycle.starting(self.state))
-        except Exception as error:  # noqa: BLE001
-            _log_failure("the start could not be counted", error)
+        await self._try_to_save(lifecycle.starting(self.state))
 
     async def _give_up(self, release: StagedRelease) -> None:
         """The active release is corrupt on the disk: back to the one before it, if there is one."""
         whole = servable(self._store.releases()) - {release.digest}
         state = lifecycle.without_lost(self.state, whole)
-        try:
-            await self._save(state)
-        except Exception as error:  # noqa: BLE001
-            _log_failure("the state can't be written", error)
+        if not await self._try_to_save(state):
             self._tell(Status(state))  # the next start finds out again
 
     async def _until_death(self, pause_seconds: float) -> float:
@@ -351,6 +347,14 @@ class Deployer:
         await run_in_thread(self._store.state.write, state.to_json())
         _log.info("%s: %s", state.phase.value, state.message)
         self._tell(Status(state, probes))
+
+    async def _try_to_save(self, state: State) -> bool:
+        try:
+            await self._save(state)
+        except Exception as error:  # noqa: BLE001
+            _log_failure("the state can't be written", error)
+            return False
+        return True
 
     def _tell(self, status: Status) -> None:
         self._status = status

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ class KilledError(BaseException):
 
 
 AWAITING = State(phase=Phase.PROBATION, awaiting_confirmation=True)
+Image = dict[tuple[str, ...], bytes | None]
 Hits = Callable[[str, Path | StagedRelease, State], bool]
 
 
@@ -76,10 +78,14 @@ ERRORS: dict[str, Callable[[], Exception]] = {
 class Board:
     """Runs an agent's store and deployer until it is killed; then it may be powered on again."""
 
-    def __init__(self, root: Path, *, room_for_two: bool = False) -> None:
+    def __init__(
+        self, root: Path, *, room_for_two: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.root = root
+        self.clock = clock
         self.fs = RecordingFileSystem(root, self._before_disk)
         self.script = Script(before=self._before_engine)
+        self.disk_before: Image = {}  # when the file system began to record
         self.fault: Fault | None = None
         self.dead = False
         self.host_confirms = False
@@ -87,11 +93,13 @@ class Board:
         self._budget_bytes = 2**31 if room_for_two else 10_000
         self._available_bytes = 2**32 if room_for_two else 0
         root.mkdir(exist_ok=True)
+        self.attempts_seen_max = self.transitions_seen_max = 0
         self.store: Store
         self.deployer: Deployer
+        self._watching: asyncio.Task[None]
 
     async def power_on(self) -> None:
-        self.store = Store(self.root, space=Space(reserve_bytes=0), fs=self.fs)
+        self.store = Store(self.root, space=Space(reserve_bytes=0), fs=self.fs, clock=self.clock)
         self.deployer = Deployer(
             self.store,
             self.script.start,
@@ -101,15 +109,22 @@ class Board:
             on_serving=_nobody_listens,
             senses=Senses(available_bytes=lambda: self._available_bytes),
         )
+        self._watching = asyncio.create_task(self._watch())
         await self.deployer.start()
 
     async def power_off(self) -> None:
+        self._watching.cancel()
         with contextlib.suppress(KilledError, RuntimeError):
             await self.deployer.stop()
         self.store.close()
 
-    async def push(self, artifact: TestArtifact) -> None:
-        await run_in_thread(stage, self.store, artifact)
+    async def _watch(self) -> None:
+        async for status in self.deployer.watch(follow=True):
+            self.attempts_seen_max = max(self.attempts_seen_max, status.state.attempts)
+            self.transitions_seen_max = max(self.transitions_seen_max, status.state.transitions)
+
+    async def push(self, artifact: TestArtifact, chunk_bytes: int = 4096) -> None:
+        await run_in_thread(stage, self.store, artifact, chunk_bytes)
         await self.deployer.staged(artifact.digest)
 
     @property
@@ -117,17 +132,22 @@ class Board:
         return self.deployer.state
 
     @property
-    def serves(self) -> str:
+    def serving(self) -> str | None:
+        """The digest of the release that answers requests."""
         try:
-            return NAMES[self.deployer.serving().release.digest]
+            return self.deployer.serving().release.digest
         except EdgewrightError:
-            return "nothing"
+            return None
+
+    @property
+    def serves(self) -> str:
+        return NAMES[self.serving]
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         """Waits for it. Raises KilledError if the agent dies before, AssertionError if it does not come."""
         deadline = asyncio.get_running_loop().time() + SECONDS_MAX
         while not is_so():
-            assert asyncio.get_running_loop().time() < deadline, (self.serves, self.state)
+            assert asyncio.get_running_loop().time() < deadline, (self.serving, self.state)
             await asyncio.sleep(0.0005)
             if not self.state.awaiting_confirmation:
                 self._word_said = False
@@ -139,14 +159,16 @@ class Board:
 
     async def comes_to_rest(self) -> str:
         """Waits until nothing is under way and what should serve does; says what that is."""
-        await self.until(lambda: self.rests)
+        await self.rest()
         return self.outcome
+
+    async def rest(self) -> None:
+        await self.until(lambda: self.rests)
 
     @property
     def rests(self) -> bool:
         """Whether nothing is under way and what should serve does."""
-        should_serve = self.state.serves
-        return self.state.at_rest and (should_serve is None or self.serves == NAMES[should_serve])
+        return self.state.at_rest and self.state.serves in (None, self.serving)
 
     async def _say_the_word(self) -> None:
         """Once in each wait for it."""
@@ -197,16 +219,27 @@ class Board:
             raise OutsideError("The engine was not ready in time.", Reason.REASON_ENGINE_FAILED)
         raise ERRORS[fault.kind]()
 
-    def disks_after_a_power_cut(self) -> Iterator[dict[tuple[str, ...], bytes | None]]:
+    def disks_after_a_power_cut(self) -> Iterator[Image]:
         """Different disks that the cut may have left."""
-        disk, chance, seen = Disk(), random.Random(3), []
-        for operation in self.fs.operations:
-            disk.apply(operation)
+        seen = []
         for names, data in POWER_CUTS:
-            image = disk.image(names=names, data=data, chance=chance)
+            image = self.disk_after(names, data)
             if image not in seen:
                 seen.append(image)
                 yield image
+
+    def disk_after(self, names: str, data: str) -> Image:
+        """The disk after a power cut that has this effect on what was not synced; see `Disk.image`."""
+        disk = Disk(self.disk_before)
+        for operation in self.fs.operations:
+            disk.apply(operation)
+        return disk.image(names=names, data=data, chance=random.Random(3))
+
+    def continue_on(self, dead: Board) -> None:
+        """The same disk, with what was not synced: a SIGKILL takes nothing away."""
+        self.disk_before = dead.disk_before
+        self.fs.operations = dead.fs.operations
+        self.fs.numbers = dead.fs.numbers
 
 
 async def _nobody_listens(serving: Serving | None) -> None:

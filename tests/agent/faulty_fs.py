@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from edgewright_agent.store import FileSystem
 from edgewright_agent.store.files import Pace
@@ -53,7 +54,7 @@ class RecordingFileSystem(FileSystem):
         self._before = before  # is told the call and its path; what it raises, the call raises
         self._names: dict[int, int] = {}  # open file → number of its inode
         self._paths: dict[int, Path] = {}  # open file → the name it was opened by
-        self._numbers = itertools.count()
+        self.numbers = itertools.count()
         self.operations: list[tuple[object, ...]] = []
 
     def _note(self, what: str, *details: object) -> None:
@@ -127,15 +128,19 @@ class RecordingFileSystem(FileSystem):
         return super().sha256_of(path, pace)
 
     def _name(self, file: int, path: Path) -> None:
-        self._names[file], self._paths[file] = next(self._numbers), path
+        self._names[file], self._paths[file] = next(self.numbers), path
 
 
 class Disk:
-    """The disk below a recording, operation by operation."""
+    """The disk below a recording, operation by operation; `image` is what was on it before, durably."""
 
-    def __init__(self) -> None:
+    def __init__(self, image: Mapping[tuple[str, ...], bytes | None] = MappingProxyType({})) -> None:
         self._top = Folder()
         self._files: dict[int, File] = {}
+        for path, data in sorted(image.items()):
+            node = Folder() if data is None else File(data)
+            folder = self._folder(path[:-1])
+            folder.seen[path[-1]] = folder.durable[path[-1]] = node
 
     def apply(self, operation: tuple[object, ...]) -> None:
         what, *details = operation
