@@ -20,8 +20,8 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent import __version__
 from edgewright_agent.deployer import Deployer
 from edgewright_agent.errors import RefusedError
-from edgewright_agent.mirror import fetch_missing
 from edgewright_agent.services import messages
+from edgewright_agent.services.parts import WriteRequest
 from edgewright_agent.services.receiving import ACCEPTED_KEY, Receiver
 from edgewright_agent.services.status import abort
 from edgewright_agent.staging import Board, Verdict, judge
@@ -78,7 +78,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         )
 
     async def WriteBlob(  # noqa: N802
-        self, request_iterator: AsyncIterator[deployment_pb2.WriteBlobRequest], context: Context
+        self, request_iterator: AsyncIterator[WriteRequest], context: Context
     ) -> deployment_pb2.WriteBlobResponse:
         """Takes in the missing chunks of one blob."""
         received_bytes = await self._receiver.receive(
@@ -96,6 +96,9 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         )
         if verdict.refusal is not None and verdict.refusal.reason != Reason.REASON_BLOB_MISSING:
             raise verdict.refusal
+        # Only a board that fetches pays for the HTTP client's memory.
+        from edgewright_agent.mirror import fetch_missing
+
         async with contextlib.aclosing(fetch_missing(self._store, verdict.manifest)) as steps:
             async for step in steps:
                 yield deployment_pb2.FetchBlobsResponse(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgewright.v1 import deployment_pb2
 from edgewright_agent.errors import InputError
-from edgewright_agent.store import Blob, Delta
+from edgewright_agent.services.parts import Part
+from edgewright_agent.store import Blob, ChunkBuffer, Delta
 
 PART_BYTES_MAX = 1024 * 1024
 
@@ -28,16 +28,16 @@ class Gathering:
         self._blob = blob
         longest_bytes = max((size for _, size in blob.chunks), default=0)
         # Two, so that one is filled while the other is written.
-        self._buffers = [
-            memoryview(bytearray(longest_bytes)) for _ in range(2 if len(blob.chunks) > 1 else 1)
-        ]
+        self._buffers = [ChunkBuffer(longest_bytes) for _ in range(2 if len(blob.chunks) > 1 else 1)]
         self._chunk: int | None = None
         self._filled_bytes = 0
         self._delta: Delta | None = None
         self._taken: set[int] = set()
+        self._data = self._buffers[0].at(0, 0)  # of the chunk that is filled
         if unfinished is not None and unfinished.chunking == blob.chunking:
             self._chunk, self._filled_bytes = unfinished.chunk, len(unfinished.data)
-            self._buffers[0][: self._filled_bytes] = unfinished.data
+            self._data = self._room()
+            self._data[: self._filled_bytes] = unfinished.data
         self._may_restart = self._chunk is not None  # with another chunk: the client need not go on there
 
     @property
@@ -49,46 +49,44 @@ class Gathering:
         """What there is of a chunk when the stream breaks."""
         if self._chunk is None or self._delta is not None or not self._filled_bytes:
             return None
-        return Unfinished(self._blob.chunking, self._chunk, bytes(self._buffers[0][: self._filled_bytes]))
+        return Unfinished(self._blob.chunking, self._chunk, bytes(self._data[: self._filled_bytes]))
 
     def announce(self, delta: Delta) -> None:
         """The parts that come now are a delta. Raises InputError inside a chunk."""
         self._forget_unfinished()
         if self._chunk is not None:
             raise InputError(f"A delta came inside chunk {self._chunk}; it belongs before the first part.")
-        self._begin(delta.chunk)
-        self._delta = delta
+        self._begin(delta.chunk, delta)
 
-    def add(self, request: deployment_pb2.WriteBlobRequest) -> bool:
+    def add(self, part: Part) -> bool:
         """Takes in a part; whether the chunk is complete. Raises InputError for one out of order or bounds."""
-        part = request.part
-        data = part.data  # each access copies
-        if request.WhichOneof("content") != "part" or not 0 < len(data) <= PART_BYTES_MAX:
+        chunk, offset_bytes, data = part
+        if not 0 < len(data) <= PART_BYTES_MAX:
             raise InputError(f"After the blob come parts of 1 to {PART_BYTES_MAX} bytes; {len(data)} came.")
-        if (part.chunk, part.offset_bytes) != (self._chunk, self._filled_bytes):
+        if (chunk, offset_bytes) != (self._chunk, self._filled_bytes):
             self._forget_unfinished()
         self._may_restart = False
         if self._chunk is None:
-            self._begin(part.chunk)
-        if part.chunk != self._chunk or part.offset_bytes != self._filled_bytes:
+            self._begin(chunk)
+        if chunk != self._chunk or offset_bytes != self._filled_bytes:
             raise InputError(
-                f"Chunk {part.chunk} at {part.offset_bytes} came; "
+                f"Chunk {chunk} at {offset_bytes} came; "
                 f"chunk {self._chunk} at {self._filled_bytes} is expected."
             )
         end = self._filled_bytes + len(data)
-        if end > self._expected_bytes:
-            raise InputError(f"Chunk {part.chunk} has {self._expected_bytes} bytes to come; more came.")
-        self._buffers[0][self._filled_bytes : end] = data
+        if end > len(self._data):
+            raise InputError(f"Chunk {chunk} has {len(self._data)} bytes to come; more came.")
+        self._data[self._filled_bytes : end] = data
         self._filled_bytes = end
         self.received_bytes += len(data)
-        return end == self._expected_bytes
+        return end == len(self._data)
 
     def take(self) -> tuple[int, memoryview, Delta | None]:
         """The complete chunk's index, its bytes, and its delta. They stay as they are for one chunk more."""
         assert self._chunk is not None
-        taken = (self._chunk, self._buffers[0][: self._filled_bytes], self._delta)
+        taken = (self._chunk, self._data, self._delta)
         self._taken.add(self._chunk)
-        self._buffers.reverse()
+        self._buffers.append(self._buffers.pop(0))
         self._chunk, self._filled_bytes, self._delta = None, 0, None
         return taken
 
@@ -103,14 +101,16 @@ class Gathering:
         if self._may_restart:
             self._chunk, self._filled_bytes, self._may_restart = None, 0, False
 
-    @property
-    def _expected_bytes(self) -> int:
+    def _room(self) -> memoryview:
+        """Where the chunk that is filled, or its delta, is put together."""
         assert self._chunk is not None
-        return self._blob.chunks[self._chunk][1] if self._delta is None else self._delta.frame_bytes
+        size_bytes = self._blob.chunks[self._chunk][1] if self._delta is None else self._delta.frame_bytes
+        return self._buffers[0].at(self._blob.offsets[self._chunk], size_bytes)
 
-    def _begin(self, chunk: int) -> None:
+    def _begin(self, chunk: int, delta: Delta | None = None) -> None:
         if chunk >= len(self._blob.chunks):
             raise InputError(f"Chunk {chunk} came; the blob has {len(self._blob.chunks)} chunks.")
         if chunk in self._taken:
             raise InputError(f"Chunk {chunk} came a second time; send each chunk once.")
-        self._chunk = chunk
+        self._chunk, self._delta = chunk, delta
+        self._data = self._room()

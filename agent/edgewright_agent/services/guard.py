@@ -11,11 +11,16 @@ from google.protobuf.message import DecodeError
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import EdgewrightError, InputError
+from edgewright_agent.services.parts import parse_write_request
 from edgewright_agent.services.roles import certificate_sha256, check_role
 from edgewright_agent.services.status import abort
 from edgewright_agent.trust import Trust
 
 OUR_CALLS = "/edgewright.v1."
+# The one call that carries gigabytes has a parser of its own.
+PARSERS: dict[str, Callable[[bytes], Any]] = {
+    "/edgewright.v1.DeploymentService/WriteBlob": parse_write_request
+}
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Check = Callable[[str, bool, Context], None]  # method, is it unary, context
@@ -85,7 +90,7 @@ class Guard(grpc.aio.ServerInterceptor):
         behaviour, make = kinds[kind]
         unary = kind == (False, False)
         guard = self._stream if handler.response_streaming else self._single
-        parse = _parser(method, handler.request_deserializer)
+        parse = _parser(method, PARSERS.get(method, handler.request_deserializer))
         if handler.request_streaming:
             return make(guard(method, unary, behaviour), parse, handler.response_serializer)
         # Parsed in the guarded call, where a wrong message can be answered.

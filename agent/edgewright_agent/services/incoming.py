@@ -8,15 +8,13 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from google.protobuf.message import Message
-
 from edgewright_agent.errors import EdgewrightError, OutsideError
 
-DRAIN_BYTES = 8 * 1024 * 1024
+DRAIN_MESSAGES = 32
 DRAIN_SECONDS = 2.0
 DRAIN_IDLE_SECONDS = 0.2
 
-Request = TypeVar("Request", bound=Message)
+Request = TypeVar("Request")
 
 
 class Incoming(Generic[Request]):
@@ -62,12 +60,9 @@ class Incoming(Generic[Request]):
             await asyncio.wait_for(self._drain(), DRAIN_SECONDS)
 
     async def _drain(self) -> None:
-        left_bytes = DRAIN_BYTES
-        while left_bytes > 0:
-            message = await asyncio.wait_for(self.next(), DRAIN_IDLE_SECONDS)
-            if message is None:
+        for _ in range(DRAIN_MESSAGES):
+            if await asyncio.wait_for(self.next(), DRAIN_IDLE_SECONDS) is None:
                 return
-            left_bytes -= message.ByteSize()
 
     def _look(self) -> None:
         since = self._loop.time() if self._waiting_since is None else self._waiting_since

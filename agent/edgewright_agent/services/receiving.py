@@ -8,12 +8,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
-from edgewright.v1 import deployment_pb2
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import BusyError, EdgewrightError, InputError, OutsideError
 from edgewright_agent.services.gathering import Gathering, Unfinished
 from edgewright_agent.services.incoming import Incoming
 from edgewright_agent.services.messages import blob_from, delta_from
+from edgewright_agent.services.parts import Part, WriteRequest, part_of
 from edgewright_agent.store import Blob, Delta, Store, Upload, apply_delta
 from edgewright_agent.threads import run_in_thread
 
@@ -24,8 +24,8 @@ UNFINISHED_KEPT = 2  # beginnings of chunks whose stream broke
 REFUSALS_KEPT = 64
 ACCEPTED_KEY = "edgewright-accepted"  # initial metadata: parts are welcome, from there on
 
-Requests = AsyncIterator[deployment_pb2.WriteBlobRequest]
-WriteIncoming = Incoming[deployment_pb2.WriteBlobRequest]
+Requests = AsyncIterator[WriteRequest]
+WriteIncoming = Incoming[WriteRequest]
 Accepted = Callable[[str], Awaitable[None]]  # is told "", or "CHUNK OFFSET" to go on from
 Value = TypeVar("Value")
 
@@ -109,7 +109,7 @@ def _keep(kept: dict[str, Value], sha256: str, value: Value | None, most: int) -
 
 async def _first(incoming: WriteIncoming) -> Blob:
     first = await incoming.next()
-    if first is None or first.WhichOneof("content") != "blob":
+    if first is None or isinstance(first, Part) or first.WhichOneof("content") != "blob":
         raise InputError("The first message of WriteBlob must name the blob.")
     return blob_from(first.blob)
 
@@ -127,10 +127,10 @@ async def _receive_chunks(
     began = time.monotonic()
     try:
         while (request := await incoming.next()) is not None:
-            if request.WhichOneof("content") == "delta":
+            if not isinstance(request, Part) and request.WhichOneof("content") == "delta":
                 gathering.announce(delta_from(request.delta, upload.blob))
                 continue
-            if gathering.add(request):
+            if gathering.add(part_of(request)):
                 await writer.put(*gathering.take())
                 began = time.monotonic()
             elif time.monotonic() - began > CHUNK_SECONDS:

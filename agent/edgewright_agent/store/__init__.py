@@ -2,6 +2,7 @@
 
 from edgewright_agent.store.blob import Blob, ChunkRange, Missing, WriteStatus
 from edgewright_agent.store.delta import Delta, Stretch, apply_delta, check_delta
+from edgewright_agent.store.direct import ChunkBuffer
 from edgewright_agent.store.files import FileSystem, write_durably
 from edgewright_agent.store.garbage import Garbage
 from edgewright_agent.store.releases import StagedRelease
@@ -13,6 +14,7 @@ from edgewright_agent.store.upload import Upload
 
 __all__ = [
     "Blob",
+    "ChunkBuffer",
     "ChunkRange",
     "Delta",
     "FileSystem",

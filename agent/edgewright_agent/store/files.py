@@ -33,6 +33,10 @@ class FileSystem:
         """A file that exists, open for reading and writing."""
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
+    def open_direct(self, path: Path) -> int:
+        """A file that exists, open for writing past the page cache. Raises OSError EINVAL where that can't be."""
+        return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+
     def close(self, file: int) -> None:
         """Closes the file; promises nothing about its bytes."""
         os.close(file)

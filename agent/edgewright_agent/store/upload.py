@@ -9,6 +9,7 @@ import time
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import InputError
 from edgewright_agent.store.blob import Blob, from_ranges, to_ranges
+from edgewright_agent.store.direct import ChunkFile
 from edgewright_agent.store.files import FileSystem, disk_errors, publish, write_durably
 from edgewright_agent.store.layout import Layout
 from edgewright_agent.store.upload_record import PartialMeta, read_meta
@@ -17,7 +18,6 @@ from edgewright_agent.store.whole_digest import WholeDigest
 # What a power cut may cost an upload: this much on a fast link, this long on a slow one.
 FLUSH_BYTES = 64 * 1024 * 1024
 FLUSH_SECONDS = 5.0
-PIECE_BYTES = 256 * 1024
 
 
 class Upload:
@@ -40,6 +40,7 @@ class Upload:
         with disk_errors(self._data):
             resumed = self._resume()
             self._file = self._create() if resumed is None else resumed
+            self._chunks = ChunkFile(fs, self._data, self._file)
 
     @property
     def present(self) -> set[int]:
@@ -54,7 +55,7 @@ class Upload:
             return self.blob.bytes_of(self._written) >= FLUSH_BYTES // 2
 
     def write_chunk(self, index: int, data: bytes | bytearray | memoryview) -> None:
-        """Writes one whole chunk at its place and verifies it on the way; flushes if too much is at risk.
+        """Verifies one whole chunk and writes it at its place; flushes if too much is at risk.
 
         Raises InputError (`DIGEST_MISMATCH`: the chunk does not count), OutsideError (`DISK_SPACE`).
         """
@@ -62,10 +63,11 @@ class Upload:
             return  # what is here is not put at risk by what may be wrong
         if len(data) != self.blob.chunks[index][1]:
             raise self._mismatch(index, f"{len(data)} bytes")
-        with disk_errors(self._data):
-            actual = self._hash_and_write(memoryview(data), self.blob.offsets[index])
+        actual = hashlib.sha256(data).hexdigest()
         if actual != self.blob.chunks[index][0]:
             raise self._mismatch(index, f"{len(data)} bytes with SHA-256 {actual[:12]}")
+        with disk_errors(self._data):
+            self._chunks.write(memoryview(data), self.blob.offsets[index])
         if self._whole is not None:
             self._whole.add(index, data)
         with self._mutex:
@@ -126,16 +128,8 @@ class Upload:
 
     def close(self) -> None:
         """Lets go of the file; what was flushed stays."""
+        self._chunks.close()
         self._fs.close(self._file)
-
-    def _hash_and_write(self, data: memoryview, offset: int) -> str:
-        """Piece by piece, so that what is written is still in the processor's cache from being hashed."""
-        digest = hashlib.sha256()
-        for begin in range(0, len(data), PIECE_BYTES):
-            piece = data[begin : begin + PIECE_BYTES]
-            digest.update(piece)
-            self._fs.write(self._file, piece, offset + begin)
-        return digest.hexdigest()
 
     def _mismatch(self, index: int, came: str) -> InputError:
         sha256, size_bytes = self.blob.chunks[index]

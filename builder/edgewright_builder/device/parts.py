@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from io import RawIOBase
+from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 from edgewright.v1.common_pb2 import Digest
 from edgewright.v1.deployment_pb2 import Blob, BlobPart
@@ -27,8 +29,7 @@ class Resumption:
     offset_bytes: int
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A message and the bytes of the blob it carries."""
 
     message: bytes  # an encoded WriteBlobRequest
@@ -49,25 +50,63 @@ async def parts_of(
     path: Path, file: File, chunks: Sequence[int], resumption: Resumption | None
 ) -> AsyncIterator[Part]:
     """The parts of these chunks of a file, the next chunk read while this one is on its way. Raises OSError."""
-    begin_bytes = 0
+    offsets = store.Blob.of_file(file).offsets
+    places = [(index, 0) for index in chunks]
     if resumption is not None and resumption.chunk in chunks:
-        chunks = [resumption.chunk, *(index for index in chunks if index != resumption.chunk)]
-        begin_bytes = resumption.offset_bytes
-    async for index, data in _chunks(path, file, chunks):
-        for offset_bytes in range(begin_bytes, len(data), PART_BYTES):
-            part = data[offset_bytes : offset_bytes + PART_BYTES]
-            yield Part(encode_part(index, offset_bytes, part), len(part))
-        begin_bytes = 0
+        rest = [place for place in places if place[0] != resumption.chunk]
+        places = [(resumption.chunk, resumption.offset_bytes), *rest]
+    ahead: asyncio.Task[list[Part]] | None = None
+    try:
+        for following in (*places, None):
+            parts = [] if ahead is None else await ahead
+            ahead = None
+            if following is not None:
+                place = (offsets[following[0]], file.chunks[following[0]].size_bytes)
+                ahead = asyncio.create_task(asyncio.to_thread(_read_chunk, path, *place, *following))
+            for part in parts:
+                yield part
+    finally:
+        if ahead is not None:
+            ahead.cancel()
 
 
 def encode_part(chunk: int, offset_bytes: int, data: bytes | memoryview) -> bytes:
-    """`WriteBlobRequest(part=BlobPart(…)).SerializeToString()`, some forty times as fast for 256 KiB of data.
+    """`WriteBlobRequest(part=BlobPart(…)).SerializeToString()`, some forty times as fast for 256 KiB of data."""
+    return b"".join((_head(chunk, offset_bytes, len(data)), data))
 
-    The encoding: https://protobuf.dev/programming-guides/encoding/.
+
+def _read_chunk(path: Path, place_bytes: int, size_bytes: int, chunk: int, begin_bytes: int) -> list[Part]:
+    """The parts of one chunk, which lies at `place_bytes` of the file, from `begin_bytes` on."""
+    with path.open("rb", buffering=0) as source:
+        return [
+            _read_part(source.fileno(), place_bytes, chunk, offset_bytes, min(PART_BYTES, size_bytes - offset_bytes))
+            for offset_bytes in range(begin_bytes, size_bytes, PART_BYTES)
+        ]
+
+
+def _read_part(file: int, place_bytes: int, chunk: int, offset_bytes: int, data_bytes: int) -> Part:
+    """Reads into the very bytes that are sent: with a few bytes more in front, which the head replaces.
+
+    `BytesIO` takes and gives bytes without a copy while nobody else holds them.
     """
+    head, begin_bytes = _head(chunk, offset_bytes, data_bytes), place_bytes + offset_bytes
+    front_bytes = min(len(head), begin_bytes)
+    read = os.pread(file, front_bytes + data_bytes, begin_bytes - front_bytes)
+    if len(read) != front_bytes + data_bytes:
+        raise OSError(errno.EIO, "the file has become shorter")
+    if front_bytes < len(head):
+        return Part(head + read[front_bytes:], data_bytes)
+    message = BytesIO(read)
+    del read
+    message.write(head)
+    return Part(message.getvalue(), data_bytes)
+
+
+def _head(chunk: int, offset_bytes: int, data_bytes: int) -> bytes:
+    """An encoded WriteBlobRequest up to its data (https://protobuf.dev/programming-guides/encoding/)."""
     fields = BlobPart(chunk=chunk, offset_bytes=offset_bytes).SerializeToString()
-    head = fields + _DATA_FIELD + _varint(len(data))
-    return b"".join((_PART_FIELD, _varint(len(head) + len(data)), head, data))
+    head = fields + _DATA_FIELD + _varint(data_bytes)
+    return _PART_FIELD + _varint(len(head) + data_bytes) + head
 
 
 def _varint(value: int) -> bytes:
@@ -77,37 +116,3 @@ def _varint(value: int) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
-
-
-async def _chunks(path: Path, file: File, indices: Sequence[int]) -> AsyncIterator[tuple[int, memoryview]]:
-    """Each chunk's bytes, which hold until the next chunk is asked for."""
-    offsets = store.Blob.of_file(file).offsets
-    longest_bytes = max((file.chunks[index].size_bytes for index in indices), default=0)
-    buffers = [memoryview(bytearray(longest_bytes)) for _ in range(2)]  # one is read while one is sent
-
-    def read(position: int) -> memoryview:
-        index = indices[position]
-        data = buffers[position % 2][: file.chunks[index].size_bytes]
-        with path.open("rb", buffering=0) as source:
-            source.seek(offsets[index])
-            _fill(source, data)
-        return data
-
-    ahead: asyncio.Task[memoryview] | None = None
-    try:
-        for position, index in enumerate(indices):
-            data = await (ahead or asyncio.to_thread(read, position))
-            more = position + 1 < len(indices)
-            ahead = asyncio.create_task(asyncio.to_thread(read, position + 1)) if more else None
-            yield index, data
-    finally:
-        if ahead is not None:
-            ahead.cancel()
-
-
-def _fill(source: RawIOBase, data: memoryview) -> None:
-    while data:
-        count = source.readinto(data)
-        if not count:
-            raise OSError(errno.EIO, "the file has become shorter")
-        data = data[count:]
