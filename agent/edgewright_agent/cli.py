@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from edgewright_agent import __version__, cli_doctor, systemd
 from edgewright_agent.address import parse_address
@@ -19,10 +18,9 @@ from edgewright_agent.allocator import tune_allocator
 from edgewright_agent.door.settings import parse_door
 from edgewright_agent.errors import EdgewrightError, InputError
 from edgewright_agent.observation import ObservationSettings
-from edgewright_agent.probe import probe as probe_board
-from edgewright_agent.probe import render
 from edgewright_agent.server import AgentSettings, run_agent
 from edgewright_agent.sizes import parse_bytes
+from edgewright_agent.startup_pages import release_startup_pages
 from edgewright_agent.store import Space
 from edgewright_agent.tls import TlsFiles
 from edgewright_agent.trust import load_trust
@@ -129,6 +127,12 @@ def probe(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what this board is, has, and can run."""
+    # The agent itself has no use for tables: only who asks for one pays for them.
+    from rich.console import Console
+
+    from edgewright_agent.probe import probe as probe_board
+    from edgewright_agent.probe import render
+
     found = probe_board()
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
@@ -160,6 +164,7 @@ async def _serve(settings: AgentSettings) -> None:
         typer.echo(f"serving on {agent.address}")
         sys.stdout.flush()
         systemd.notify("READY=1")
+        release_startup_pages()
         async with systemd.watched():
             await stopping.wait()
         systemd.notify("STOPPING=1")

@@ -7,13 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from edgewright_agent import doctor as examination
 from edgewright_agent.address import parse_address
-from edgewright_agent.doctor.report import COLORS, healthy
-from edgewright_agent.probe import probe
 from edgewright_agent.tls import TlsFiles
 from edgewright_profiles import DeviceProfile, load_profile
 
@@ -48,6 +43,13 @@ def doctor(
 
     Run it as the agent's user and with the agent's options; without any it looks where the systemd unit does.
     """
+    # As in `cli.probe`.
+    from rich.console import Console
+    from rich.text import Text
+
+    from edgewright_agent import doctor as examination
+    from edgewright_agent.doctor.report import COLORS, healthy
+
     subject = examination.Subject(
         root=root,
         profile=_profile(profile, root),
@@ -68,6 +70,8 @@ def doctor(
 
 
 def _profile(name: str | None, root: Path) -> DeviceProfile:
+    from edgewright_agent.probe import probe
+
     return load_profile(name if name is not None else probe(root, engines=lambda: ()).profile_id)
 
 
