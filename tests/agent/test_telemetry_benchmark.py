@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engines.protocol import EngineMemory, Finish, GenerationRequest, Token
+from edgewright_agent.engines.batching import batches
+from edgewright_agent.engines.protocol import Engine, EngineMemory, Finish, GenerationRequest, Reply, Token
 from edgewright_agent.errors import InputError, OutsideError
 from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.telemetry.benchmark import BenchmarkResult, phase_energy, run_benchmark
@@ -269,3 +272,34 @@ async def test_a_plan_beyond_the_context_is_refused_with_both_numbers(telemetry:
     with pytest.raises(InputError, match=r"4000 input and 97 output tokens exceed .* 4096") as refused:
         await benchmark(BenchmarkPlan(1, 4000, 97), SlowTokens(), telemetry)
     assert refused.value.reason == Reason.REASON_CONTEXT_EXCEEDED
+
+
+@pytest.mark.parametrize(
+    ("kind", "slots", "body", "expected"),
+    [
+        ("onnxruntime-genai", 1, b'{"batching": true}', False),
+        ("onnxruntime-genai", 8, b'{"status": "ok", "batching": true}', True),
+        ("onnxruntime-genai", 8, b'{"batching": false}', False),
+        ("onnxruntime-genai", 8, b'{"status": "ok"}', None),
+        ("onnxruntime-genai", 8, b"", None),
+        ("onnxruntime-genai", 8, b"[1]", None),
+        ("vllm", 8, b"", True),
+    ],
+)
+async def test_whether_requests_are_computed_together_is_what_the_engine_says(
+    kind: str, slots: int, body: bytes, expected: bool | None
+) -> None:
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    class Said(SlowTokens):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kind = kind
+
+        @asynccontextmanager
+        async def relay(self, method: str, route: str) -> AsyncIterator[Reply]:
+            assert (method, route) == ("GET", "/health")
+            yield Reply(200, {}, pieces())
+
+    assert await batches(cast("Engine", Said()), slots) is expected

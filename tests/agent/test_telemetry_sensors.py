@@ -19,10 +19,11 @@ from edgewright_agent.telemetry import (
     pressure,
     rapl,
     thermal,
+    throttling,
 )
 from edgewright_agent.telemetry.registry import ENERGY_SOURCES, GAUGES, discover_rails, read_gauges
 from edgewright_agent.telemetry.sysfs import NoDataError
-from edgewright_agent.telemetry.types import Clock, MemoryPressure, Temperature
+from edgewright_agent.telemetry.types import Clock, MemoryPressure, Temperature, Throttling
 from tests.agent.fixtures.boards import write, write_board
 
 Board = Callable[[str], Path]
@@ -155,7 +156,7 @@ def test_a_meminfo_without_the_fields_is_no_data(text: str) -> None:
         memory.parse(text)
 
 
-def test_temperatures_come_in_the_zones_order(board: Board) -> None:
+def test_temperatures_come_in_the_zones_order_and_a_part_that_is_off_has_none(board: Board) -> None:
     assert thermal.read(board("orin-nano")) == (
         Temperature("cpu-thermal", 47.281),
         Temperature("gpu-thermal", 46.375),
@@ -175,7 +176,22 @@ def test_clocks_are_hertz(board: Board) -> None:
         Clock("cpu0", 1_728_000_000),
         Clock("cpu5", 729_600_000),
         Clock("gpu", 918_000_000),
+        Clock("emc", 3_199_000_000),
     )
+
+
+def test_throttling_is_counted_by_cause(board: Board) -> None:
+    assert throttling.read(board("orin-nano")) == (
+        Throttling("under_voltage", 0),
+        Throttling("average_over_current", 15),
+        Throttling("momentary_over_current", 37),
+    )
+    assert throttling.read(board("x86-rapl"))[-1] == Throttling("core_temperature", 5)
+
+
+def test_a_board_that_does_not_count_its_throttling_has_no_figure_for_it(board: Board) -> None:
+    with pytest.raises(NoDataError, match="counts events"):
+        throttling.read(board("raspberry-pi-5"))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import grpc.aio
 from edgewright.v1 import telemetry_pb2, telemetry_pb2_grpc
 from edgewright_agent.deployer import Deployer
 from edgewright_agent.engines import Finish, GenerationRequest, Token
+from edgewright_agent.engines.batching import batches
 from edgewright_agent.errors import BusyError, InputError
 from edgewright_agent.inference import Inference
 from edgewright_agent.services.messages import sha256_to
@@ -66,7 +67,8 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
         if self._benchmarking.locked():
             raise BusyError("A benchmark is under way. Try again when it has ended.")
         async with self._benchmarking:
-            manifest = self._deployer.serving().release.manifest
+            serving = self._deployer.serving()
+            manifest = serving.release.manifest
             engine_files = [
                 file for file in manifest.files if file.path.startswith(f"{manifest.engine.folder}/")
             ]
@@ -76,6 +78,7 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
                 self._telemetry,
                 context_tokens=manifest.limits.context_tokens,
                 weights_bytes=sum(file.size_bytes for file in engine_files),
+                engine_batches=await batches(serving.engine, manifest.limits.concurrency),
             )
             async with contextlib.aclosing(events):
                 async for event in events:

@@ -55,6 +55,7 @@ class BenchmarkResult:
     energy: BenchmarkEnergy | None
     weights_bytes: int
     engine_batches: bool | None  # None: not known
+    throttle_events: int | None  # of the board during the run; None: it does not count them
 
 
 async def run_benchmark(
@@ -76,6 +77,7 @@ async def run_benchmark(
     load = Load(plan, generate, telemetry.now, telemetry.energy_between)
     await load.prepare()
     baseline_watts = await _idle_watts(telemetry, idle_seconds)
+    throttled = telemetry.throttle_events()
     before = await asyncio.to_thread(telemetry.sample_energy)
     progress = load.run()
     try:
@@ -94,7 +96,12 @@ async def run_benchmark(
         energy=_energy(before, after, measured.generated_tokens, baseline_watts, phases),
         weights_bytes=weights_bytes,
         engine_batches=engine_batches,
+        throttle_events=_difference(throttled, telemetry.throttle_events()),
     )
+
+
+def _difference(before: int | None, after: int | None) -> int | None:
+    return None if before is None or after is None else after - before
 
 
 async def _idle_watts(telemetry: Telemetry, seconds: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Clocks: CPUs by cpufreq (kHz), GPU and memory by devfreq (Hz)."""
+"""Clocks: CPUs by cpufreq (kHz), GPU and memory by devfreq (Hz); a Tegra's memory by BPMP's debugfs, for root."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from edgewright_agent.telemetry.types import Clock
 
 DEVFREQ_UNITS = (("gpu", re.compile(r"gpu|ga10b|gv11b|gp10b|gm20b")), ("emc", re.compile(r"emc")))
 
+EMC_RATE = "sys/kernel/debug/bpmp/debug/clk/emc/rate"
+
 
 def read(root: Path) -> tuple[Clock, ...]:
     """Every clock that answers. Raises NoDataError."""
     clocks = (*_cpus(root), *_devfreq(root))
+    if all(clock.unit != "emc" for clock in clocks) and (hertz := read_int(root / EMC_RATE)) is not None:
+        clocks = (*clocks, Clock("emc", hertz))
     if not clocks:
         raise NoDataError("neither cpufreq nor devfreq tells a clock")
     return clocks

@@ -27,6 +27,7 @@ from edgewright_agent.telemetry.types import (
     Sensor,
     Serving,
     Snapshot,
+    Throttling,
 )
 from edgewright_profiles import DeviceProfile
 
@@ -126,6 +127,11 @@ class Telemetry:
         """Energy of a request's window on the rail `energy` gives; None without sensors, or across a gap."""
         return self._power.window(admitted, first_token, last_token)
 
+    def throttle_events(self) -> int | None:
+        """How often the board has slowed itself down since boot, for whatever cause; None where it does not count."""
+        counters: tuple[Throttling, ...] | None = self._gauges.get("throttling")
+        return None if counters is None else sum(counter.events for counter in counters)
+
     def engine_memory(self) -> EngineMemory | None:
         """The engine's memory now; None if no engine runs."""
         source = self._engine_memory
@@ -148,6 +154,7 @@ class Telemetry:
             sensors=(*self._energy_sensors, *self._gauge_sensors),
             gpu_load_ratio=gauges.get("gpu_load"),
             clocks=gauges.get("clocks", ()),
+            throttling=gauges.get("throttling", ()),
         )
 
     def _memory(self, gauges: Mapping[str, Any]) -> Memory | None:

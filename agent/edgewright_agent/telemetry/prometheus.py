@@ -164,6 +164,10 @@ def _board(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _labelled(temperature, [((each.zone,), each.celsius) for each in snapshot.temperatures])
     clock = GaugeMetricFamily("edgewright_clock_hertz", "Clock.", labels=("unit",))
     yield from _labelled(clock, [((each.unit,), each.hertz) for each in snapshot.clocks])
+    throttled = CounterMetricFamily(
+        "edgewright_throttle_events", "Slowed down, since boot.", labels=("cause",)
+    )
+    yield from _labelled(throttled, [((each.cause,), each.events) for each in snapshot.throttling])
     if snapshot.gpu_load_ratio is not None:
         yield _gauge("gpu_load_ratio", "GPU load.", snapshot.gpu_load_ratio)
     mode = GaugeMetricFamily("edgewright_power_mode_info", "Power mode.", labels=("name",))

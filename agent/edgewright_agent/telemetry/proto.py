@@ -34,6 +34,9 @@ def snapshot_to_proto(snapshot: Snapshot, active_release: bytes = b"") -> teleme
         ],
         gpu_load_ratio=snapshot.gpu_load_ratio,
         clocks=[telemetry_pb2.Clock(unit=each.unit, hertz=each.hertz) for each in snapshot.clocks],
+        throttling=[
+            telemetry_pb2.Throttling(cause=each.cause, events=each.events) for each in snapshot.throttling
+        ],
     )
     if snapshot.memory is not None:
         message.memory.CopyFrom(memory_to_proto(snapshot.memory))
@@ -105,6 +108,8 @@ def result_to_proto(result: BenchmarkResult) -> telemetry_pb2.BenchmarkResult:
         message.engine_peak_bytes = result.engine_peak_bytes
     if result.engine_batches is not None:
         message.engine_batches = result.engine_batches
+    if result.throttle_events is not None:
+        message.throttle_events = result.throttle_events
     if result.energy is not None:
         message.energy.CopyFrom(benchmark_energy_to_proto(result.energy))
     return message

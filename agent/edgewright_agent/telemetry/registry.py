@@ -21,6 +21,7 @@ from edgewright_agent.telemetry import (
     pressure,
     rapl,
     thermal,
+    throttling,
 )
 from edgewright_agent.telemetry.rails import Rail
 from edgewright_agent.telemetry.sysfs import NoDataError
@@ -41,6 +42,7 @@ GAUGES: dict[str, Callable[[Path], Any]] = {
     "gpu_load": gpu_load.read,
     "clocks": clocks.read,
     "power_mode": nvpmodel.read,
+    "throttling": throttling.read,
 }
 
 

@@ -7,12 +7,18 @@ from pathlib import Path
 from edgewright_agent.telemetry.sysfs import NoDataError, read_int, read_text
 from edgewright_agent.telemetry.types import Temperature
 
+ASLEEP_MILLIDEGREES = -100_000  # a Tegra gives -256 °C for a part that is powered off
+
 
 def read(root: Path) -> tuple[Temperature, ...]:
     """Every zone that answers. Raises NoDataError."""
     zones = sorted(root.glob("sys/class/thermal/thermal_zone*"), key=lambda path: (len(path.name), path.name))
     readings = ((read_text(zone / "type") or zone.name, read_int(zone / "temp")) for zone in zones)
-    temperatures = tuple(Temperature(name, value / 1e3) for name, value in readings if value is not None)
+    temperatures = tuple(
+        Temperature(name, value / 1e3)
+        for name, value in readings
+        if value is not None and value > ASLEEP_MILLIDEGREES
+    )
     if not temperatures:
         raise NoDataError("no thermal zone under /sys/class/thermal answers")
     return temperatures

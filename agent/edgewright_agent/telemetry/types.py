@@ -169,6 +169,14 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class Throttling:
+    """How often the board slowed itself down for this cause, since boot."""
+
+    cause: str
+    events: int
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """Everything measured, as of one moment."""
 
@@ -183,3 +191,4 @@ class Snapshot:
     sensors: tuple[Sensor, ...] = ()
     gpu_load_ratio: float | None = None
     clocks: tuple[Clock, ...] = ()
+    throttling: tuple[Throttling, ...] = ()

@@ -12,11 +12,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from edgewright.v1.telemetry_pb2 import BenchmarkResult
 from edgewright_agent.admission import Admission
-from edgewright_agent.engines import EngineLimits, Finish, GenerationRequest, Token, start_engine
+from edgewright_agent.engines import Engine, EngineLimits, Finish, GenerationRequest, Token, start_engine
+from edgewright_agent.engines.batching import batches
 from edgewright_agent.errors import InputError
 from edgewright_agent.manifest import Manifest, parse_manifest
 from edgewright_agent.telemetry import Telemetry
@@ -99,7 +100,7 @@ def _repeat(plan: BenchmarkPlan, number: int) -> BenchmarkPlan:
 
 
 async def _one(
-    model: Candidate, engine: Any, telemetry: Telemetry, plan: BenchmarkPlan, on_progress: OnProgress
+    model: Candidate, engine: Engine, telemetry: Telemetry, plan: BenchmarkPlan, on_progress: OnProgress
 ) -> BenchmarkResult:
     gate = Admission(model.manifest.limits.concurrency)
 
@@ -113,6 +114,7 @@ async def _one(
         plan, generate, telemetry,
         context_tokens=model.manifest.limits.context_tokens,
         weights_bytes=sum(file.stat().st_size for file in folder.iterdir()),
+        engine_batches=await batches(engine, model.manifest.limits.concurrency),
     )  # fmt: skip
     async with aclosing(events):
         async for event in events:

@@ -39,7 +39,8 @@ def show_rate(per_second: float) -> str:
 
 def show_joules(joules: float) -> str:
     """`0.412 J`, `3.1 mJ`."""
-    return f"{joules:.3g} J" if abs(joules) >= 0.1 else f"{joules * 1e3:.3g} mJ"
+    text = f"{joules:.3g} J" if abs(joules) >= 0.1 else f"{joules * 1e3:.3g} mJ"
+    return text.replace("-", "−")
 
 
 def requests_per_second(result: BenchmarkResult) -> float | None:

@@ -49,6 +49,9 @@ def facts(bench: Bench) -> Facts:
     found += [("size", size_of(bench))]
     found += [("peak memory", peak_of(result, place))]
     found += [("power mode", place.power_mode)] if place.power_mode else []
+    found += (
+        [("throttled", f"{result.throttle_events} times during the run")] if result.throttle_events else []
+    )
     return [*found, *energy_facts(result)]
 
 

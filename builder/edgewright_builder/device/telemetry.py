@@ -20,6 +20,10 @@ def snapshot_facts(snapshot: Snapshot) -> Facts:
         *((f"temperature {reading.zone}", f"{reading.celsius:.1f} °C") for reading in snapshot.temperatures),
         *((f"clock {clock.unit}", f"{clock.hertz / 1e6:.0f} MHz") for clock in snapshot.clocks),
         *([("GPU load", f"{snapshot.gpu_load_ratio:.0%}")] if snapshot.HasField("gpu_load_ratio") else []),
+        *(
+            (f"slowed down, {each.cause.replace('_', ' ')}", f"{each.events} times since boot")
+            for each in snapshot.throttling
+        ),
         *([("power mode", snapshot.power_mode)] if snapshot.HasField("power_mode") else []),
         *((f"no {sensor.name}", sensor.detail) for sensor in snapshot.sensors if not sensor.available),
     ]

@@ -197,6 +197,11 @@ def _speed(snapshot: Snapshot) -> list[tuple[RenderableType, ...]]:
     rows = rows or [(Text("no clock told", "dim"), "", "")]
     if snapshot.HasField("gpu_load_ratio"):
         rows.append(("GPU load", f"{snapshot.gpu_load_ratio:.0%}", ""))
+    rows += [
+        (Text(each.cause.replace("_", " "), "red"), f"{each.events} ×", "")
+        for each in snapshot.throttling
+        if each.events
+    ]
     if not snapshot.HasField("power_mode"):
         rows.append((Text("no power mode", "dim"), "", ""))
     return rows

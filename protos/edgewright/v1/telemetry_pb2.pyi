@@ -124,6 +124,7 @@ class Snapshot(_message.Message):
     SENSORS_FIELD_NUMBER: _builtins.int
     GPU_LOAD_RATIO_FIELD_NUMBER: _builtins.int
     CLOCKS_FIELD_NUMBER: _builtins.int
+    THROTTLING_FIELD_NUMBER: _builtins.int
     unix_seconds: _builtins.float
     monotonic_seconds: _builtins.float
     profile_id: _builtins.str
@@ -146,6 +147,10 @@ class Snapshot(_message.Message):
 
     @_builtins.property
     def clocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Clock]: ...
+    @_builtins.property
+    def throttling(self) -> _containers.RepeatedCompositeFieldContainer[Global___Throttling]:
+        """empty: the board does not count"""
+
     def __init__(
         self,
         *,
@@ -161,10 +166,11 @@ class Snapshot(_message.Message):
         sensors: _abc.Iterable[Global___Sensor] | None = ...,
         gpu_load_ratio: _builtins.float | None = ...,
         clocks: _abc.Iterable[Global___Clock] | None = ...,
+        throttling: _abc.Iterable[Global___Throttling] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gpu_load_ratio", b"_gpu_load_ratio", "_power_mode", b"_power_mode", "gpu_load_ratio", b"gpu_load_ratio", "memory", b"memory", "power_mode", b"power_mode", "serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gpu_load_ratio", b"_gpu_load_ratio", "_power_mode", b"_power_mode", "active_release", b"active_release", "clocks", b"clocks", "energy", b"energy", "gpu_load_ratio", b"gpu_load_ratio", "memory", b"memory", "monotonic_seconds", b"monotonic_seconds", "power_mode", b"power_mode", "profile_id", b"profile_id", "sensors", b"sensors", "serving", b"serving", "temperatures", b"temperatures", "unix_seconds", b"unix_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gpu_load_ratio", b"_gpu_load_ratio", "_power_mode", b"_power_mode", "active_release", b"active_release", "clocks", b"clocks", "energy", b"energy", "gpu_load_ratio", b"gpu_load_ratio", "memory", b"memory", "monotonic_seconds", b"monotonic_seconds", "power_mode", b"power_mode", "profile_id", b"profile_id", "sensors", b"sensors", "serving", b"serving", "temperatures", b"temperatures", "throttling", b"throttling", "unix_seconds", b"unix_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gpu_load_ratio: _TypeAlias = _typing.Literal["gpu_load_ratio"]  # noqa: Y015
     _WhichOneofArgType__gpu_load_ratio: _TypeAlias = _typing.Literal["_gpu_load_ratio", b"_gpu_load_ratio"]  # noqa: Y015
@@ -477,6 +483,31 @@ class Clock(_message.Message):
 Global___Clock: _TypeAlias = Clock  # noqa: Y015
 
 @_typing.final
+class Throttling(_message.Message):
+    """How often the board slowed itself down, since boot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    cause: _builtins.str
+    """under_voltage, average_over_current, momentary_over_current, core_temperature"""
+    events: _builtins.int
+    def __init__(
+        self,
+        *,
+        cause: _builtins.str = ...,
+        events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Throttling: _TypeAlias = Throttling  # noqa: Y015
+
+@_typing.final
 class Sensor(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -615,6 +646,7 @@ class BenchmarkResult(_message.Message):
     WEIGHTS_BYTES_FIELD_NUMBER: _builtins.int
     END_TO_END_SECONDS_FIELD_NUMBER: _builtins.int
     ENGINE_BATCHES_FIELD_NUMBER: _builtins.int
+    THROTTLE_EVENTS_FIELD_NUMBER: _builtins.int
     prompts: _builtins.int
     prompts_failed: _builtins.int
     input_tokens: _builtins.int
@@ -630,6 +662,8 @@ class BenchmarkResult(_message.Message):
     """the release's engine files"""
     engine_batches: _builtins.bool
     """computes requests together; false: they take turns; absent: not known"""
+    throttle_events: _builtins.int
+    """during the run; absent: the board does not count"""
     @_builtins.property
     def time_to_first_token_seconds(self) -> Global___Distribution: ...
     @_builtins.property
@@ -663,10 +697,11 @@ class BenchmarkResult(_message.Message):
         weights_bytes: _builtins.int = ...,
         end_to_end_seconds: Global___Distribution | None = ...,
         engine_batches: _builtins.bool | None = ...,
+        throttle_events: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_energy", b"_energy", "_engine_batches", b"_engine_batches", "_engine_peak_bytes", b"_engine_peak_bytes", "end_to_end_seconds", b"end_to_end_seconds", "energy", b"energy", "engine_batches", b"engine_batches", "engine_peak_bytes", b"engine_peak_bytes", "inter_token_latency_seconds", b"inter_token_latency_seconds", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_energy", b"_energy", "_engine_batches", b"_engine_batches", "_engine_peak_bytes", b"_engine_peak_bytes", "_throttle_events", b"_throttle_events", "end_to_end_seconds", b"end_to_end_seconds", "energy", b"energy", "engine_batches", b"engine_batches", "engine_peak_bytes", b"engine_peak_bytes", "inter_token_latency_seconds", b"inter_token_latency_seconds", "throttle_events", b"throttle_events", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy", b"_energy", "_engine_batches", b"_engine_batches", "_engine_peak_bytes", b"_engine_peak_bytes", "concurrency", b"concurrency", "duration_seconds", b"duration_seconds", "end_to_end_seconds", b"end_to_end_seconds", "energy", b"energy", "engine_batches", b"engine_batches", "engine_peak_bytes", b"engine_peak_bytes", "generated_tokens_per_second", b"generated_tokens_per_second", "input_tokens", b"input_tokens", "inter_token_latency_seconds", b"inter_token_latency_seconds", "output_tokens", b"output_tokens", "prompts", b"prompts", "prompts_failed", b"prompts_failed", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds", "total_tokens_per_second", b"total_tokens_per_second", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy", b"_energy", "_engine_batches", b"_engine_batches", "_engine_peak_bytes", b"_engine_peak_bytes", "_throttle_events", b"_throttle_events", "concurrency", b"concurrency", "duration_seconds", b"duration_seconds", "end_to_end_seconds", b"end_to_end_seconds", "energy", b"energy", "engine_batches", b"engine_batches", "engine_peak_bytes", b"engine_peak_bytes", "generated_tokens_per_second", b"generated_tokens_per_second", "input_tokens", b"input_tokens", "inter_token_latency_seconds", b"inter_token_latency_seconds", "output_tokens", b"output_tokens", "prompts", b"prompts", "prompts_failed", b"prompts_failed", "throttle_events", b"throttle_events", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds", "total_tokens_per_second", b"total_tokens_per_second", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__energy: _TypeAlias = _typing.Literal["energy"]  # noqa: Y015
     _WhichOneofArgType__energy: _TypeAlias = _typing.Literal["_energy", b"_energy"]  # noqa: Y015
@@ -674,12 +709,16 @@ class BenchmarkResult(_message.Message):
     _WhichOneofArgType__engine_batches: _TypeAlias = _typing.Literal["_engine_batches", b"_engine_batches"]  # noqa: Y015
     _WhichOneofReturnType__engine_peak_bytes: _TypeAlias = _typing.Literal["engine_peak_bytes"]  # noqa: Y015
     _WhichOneofArgType__engine_peak_bytes: _TypeAlias = _typing.Literal["_engine_peak_bytes", b"_engine_peak_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__throttle_events: _TypeAlias = _typing.Literal["throttle_events"]  # noqa: Y015
+    _WhichOneofArgType__throttle_events: _TypeAlias = _typing.Literal["_throttle_events", b"_throttle_events"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__energy) -> _WhichOneofReturnType__energy | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__engine_batches) -> _WhichOneofReturnType__engine_batches | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__engine_peak_bytes) -> _WhichOneofReturnType__engine_peak_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__throttle_events) -> _WhichOneofReturnType__throttle_events | None: ...
 
 Global___BenchmarkResult: _TypeAlias = BenchmarkResult  # noqa: Y015
 
