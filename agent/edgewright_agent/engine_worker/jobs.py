@@ -49,8 +49,7 @@ class Job:
     more_tokens: int  # that may follow the prompt
     adapter: Hashable
     begin: Callable[[Job], Work]
-    loop: asyncio.AbstractEventLoop | None = None  # where `results` is read
-    results: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+    results: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)  # for its reader, of the event loop
     cancelled: bool = False  # set by the reader
     cached_tokens: int = 0  # of the prompt, that need not be read
     row: Row | None = None
@@ -70,7 +69,7 @@ class Generation:
     def work(self, job: Job) -> Work:
         """One Drawn per token, until `max_tokens` or a token that ends the text."""
         rng = np.random.default_rng(self.sampling.seed)
-        row = (yield from _read(job.prompt, job.cached_tokens))[-1]
+        row = yield from _read(job.prompt, job.cached_tokens)
         for count in range(1, self.max_tokens + 1):
             allowed = row if self.grammar is None else self.grammar.masked(row)
             token = draw(allowed, self.sampling, rng)
@@ -95,7 +94,7 @@ class Scoring:
 
     def work(self, job: Job) -> Work:
         """One TokenScores per continuation. The prompt is read once; each continuation after it, over the last one."""
-        first = (yield from _read(job.prompt, job.cached_tokens))[-1:].copy()
+        first = (yield from _read(job.prompt, job.cached_tokens))[None]
         for continuation in self.continuations:
             total, greedy = _score_rows(first, continuation[:1])
             done = 1
@@ -103,16 +102,22 @@ class Scoring:
                 rows = yield Feed(len(job.prompt) + done - 1, continuation[done - 1 : -1])
                 more, still_greedy = _score_rows(rows, continuation[done : done + len(rows)])
                 total, greedy, done = total + more, greedy and still_greedy, done + len(rows)
+                del rows
             job.out.append(TokenScores(total, len(continuation), greedy))
 
 
 def _read(prompt: Sequence[int], done: int) -> Generator[Feed, Logits, Logits]:
-    """Puts the rest of the prompt in place; the logits of its last slice."""
+    """Puts the rest of the prompt in place; the logits of its last token.
+
+    A slice's logits are let go of before the next one is read: they are the largest part of what reading takes.
+    """
     while True:
         rows = yield Feed(done, prompt[done:])
         done += len(rows)
         if done == len(prompt):
-            return rows
+            last: Logits = rows[-1].copy()
+            return last
+        del rows
 
 
 def _score_rows(rows: Logits, targets: Sequence[int]) -> tuple[float, bool]:
