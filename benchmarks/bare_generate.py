@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime_genai as og
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
-
-from edgewright_agent.engine_worker.onnx import LEAN_SESSION, LOGITS_BYTES_MAX
 
 
 def main() -> None:
@@ -22,30 +21,22 @@ def main() -> None:
     folder, threads = Path(sys.argv[1]), int(sys.argv[2])
     tokenizer = Tokenizer.from_file(sys.argv[3]) if len(sys.argv) > 3 else None
     config = og.Config(str(folder))
-    options = {"intra_op_num_threads": threads} | LEAN_SESSION
+    options = {"intra_op_num_threads": threads}
     config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
     model = og.Model(config)
-    vocabulary = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]["vocab_size"]
     for line in sys.stdin:
         request = json.loads(line)
         tokens = request["prompt"] if tokenizer is None else tokenizer.encode(request["prompt"]).ids
-        prompt = np.array(tokens, dtype=np.int32)
-        print(
-            json.dumps(generate(model, prompt, request["tokens"], LOGITS_BYTES_MAX // (4 * vocabulary))),
-            flush=True,
-        )
+        print(json.dumps(generate(model, np.array(tokens, dtype=np.int32), request["tokens"])), flush=True)
 
 
-def generate(
-    model: og.Model, prompt: np.ndarray[tuple[int], np.dtype[np.int32]], tokens: int, slice_tokens: int
-) -> dict[str, float]:
+def generate(model: og.Model, prompt: NDArray[np.int32], tokens: int) -> dict[str, float]:
     """The least a greedy loop can do: feed, argmax, feed."""
     begin = time.perf_counter()
     parameters = og.GeneratorParams(model)
     parameters.set_search_options(max_length=len(prompt) + tokens, do_sample=False)
     generator = og.Generator(model, parameters)
-    for start in range(0, len(prompt), slice_tokens):
-        generator.append_tokens(prompt[start : start + slice_tokens])
+    generator.append_tokens(prompt)
     token = int(generator.get_logits()[0, -1].argmax())
     first = time.perf_counter()
     for _ in range(tokens - 1):

@@ -1,19 +1,21 @@
 """How fast a board serves, beside what it is compared with: `python benchmarks/serving.py ARTIFACT --credentials DIR`.
 
 Everything is loaded once; then in each round every peer, in another order, runs the same prompts and token counts:
-  bare       onnxruntime-genai in a loop with the worker's settings, in a process of its own
+  bare       onnxruntime-genai in a loop with its own settings and as many threads, in a process of its own
   gRPC       the agent's Generate, streamed to this process over loopback
   OpenAI     the agent's OpenAI door, streamed likewise
   llama.cpp  with --llama-python INTERPRETER --gguf FILE: the same model at 4 bits, the same threads
   vLLM       with --vllm-artifact DIR and EDGEWRIGHT_VLLM: the same checkpoint on vLLM's CPU build
   fp32       with --unquantized ENGINE_FOLDER: the same model as ONNX Runtime GenAI exports it without quantization
-Then 1, 2, 4 and 8 clients at once over gRPC. Prints medians, their spread, and ratios taken round by round.
+No two long prompts share their beginning, so that none is known already. Then 1, 2, 4 and 8 clients at once over gRPC.
+Prints medians, their spread, and ratios taken round by round.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import statistics
 import sys
@@ -28,7 +30,7 @@ from serving_agent import running_agent
 from serving_peers import ChildPeer, DoorPeer, EnginePeer, GrpcPeer, Peer, Timing, child_peer
 
 from edgewright_agent.engines import EngineLimits, start_engine
-from edgewright_agent.engines.launch import default_threads
+from edgewright_agent.engines.cpus import default_threads
 from edgewright_builder.artifact import open_artifact
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
@@ -118,20 +120,15 @@ async def alternate(peers: Mapping[str, Peer], rounds: int, tokens: int) -> tupl
     """Decode and prefill timings per peer, round by round; the first round warms up and does not count."""
     decode: Results = {name: [] for name in peers}
     prefill: Results = {name: [] for name in peers}
-    names = list(peers)
+    names, prompts = list(peers), (f"{number} {LONG_PROMPT}" for number in itertools.count())
     for number in range(rounds + 1):
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
-            timings = await peers[name].run(DECODE_PROMPT, tokens), await peers[name].run(fresh(number), 1)
+            timings = await peers[name].run(DECODE_PROMPT, tokens), await peers[name].run(next(prompts), 1)
             if number:
                 decode[name].append(timings[0])
                 prefill[name].append(timings[1])
     return decode, prefill
-
-
-def fresh(number: int) -> str:
-    """A long prompt that shares no beginning with another, so that none of it is known already."""
-    return f"{number * 7919 % 1000} {LONG_PROMPT}"
 
 
 def print_table(title: str, results: Results, figure: Callable[[Timing], float]) -> None:

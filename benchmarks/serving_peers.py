@@ -71,7 +71,8 @@ async def child_peer(*command: str, environment: Mapping[str, str]) -> AsyncIter
     try:
         yield ChildPeer(process)
     finally:
-        process.kill()
+        if process.returncode is None:
+            process.kill()
         await process.wait()
 
 
