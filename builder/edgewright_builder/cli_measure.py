@@ -23,10 +23,13 @@ from edgewright_builder.cli_connection import (
     emit,
     run,
 )
-from edgewright_builder.device import display
+from edgewright_builder.device import display, record
+from edgewright_builder.device.patience import Patience
 from edgewright_builder.device.score import RemoteScorer
 from edgewright_builder.device.telemetry import recorded_line, snapshot_facts, snapshot_line
 from edgewright_builder.progress import Reporter
+
+LINK_SECONDS = 30.0  # a link that broke is waited for
 
 
 def register(app: typer.Typer) -> None:
@@ -69,7 +72,7 @@ def telemetry(
 
     async def recorded(after_sequence: int) -> None:
         async with connect(host, credentials, insecure) as client:
-            async for sequence, snapshot in client.recorded_telemetry(after_sequence):
+            async for sequence, snapshot in record.recorded(client, after_sequence, Patience(LINK_SECONDS)):
                 document = {"sequence": sequence, **as_document(snapshot)}
                 typer.echo(json.dumps(document) if as_json else recorded_line(sequence, snapshot))
 

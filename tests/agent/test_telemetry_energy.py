@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -50,6 +51,58 @@ def test_joules_never_fall_whatever_the_sensor_says(samples: list[tuple[float, f
         counter.add_counter(now, value)
         assert power.joules >= before[0]
         assert counter.joules >= before[1]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats(0.001, 2.5), st.one_of(st.none(), st.floats(0, 100))), min_size=2, max_size=80
+    )
+)
+def test_random_power_with_gaps_is_the_sum_of_its_trapezoids_without_them(
+    samples: list[tuple[float, float | None]],
+) -> None:
+    meter, now = Meter(), 0.0
+    answered: list[tuple[float, float]] = []
+    for step, watts in samples:
+        now += step
+        before = meter.joules
+        meter.add_watts(now, watts)
+        assert meter.joules >= before
+        if watts is not None:
+            answered.append((now, watts))
+    pairs = list(itertools.pairwise(answered))
+    counted = sum((a + b) / 2 * (end - start) for (start, a), (end, b) in pairs if end - start <= GAP_SECONDS)
+    assert meter.joules == pytest.approx(counted, abs=1e-9)
+    assert meter.gaps == sum(end - start > GAP_SECONDS for (start, _), (end, _) in pairs)
+    for (start, _), (end, _) in pairs:
+        inside = meter.between(start, end)
+        assert (inside is None) == (end - start > GAP_SECONDS)
+
+
+waves = st.lists(st.tuples(st.floats(0.1, 20), st.floats(0.05, 1.0), st.floats(0, 6.3)), max_size=4)
+
+
+@settings(deadline=None)
+@given(waves, st.floats(0, 30), st.integers(20, 100))
+def test_ten_samples_a_second_follow_loads_that_swing_up_to_once_a_second(
+    swings: list[tuple[float, float, float]], floor: float, tenths: int
+) -> None:
+    """The trapezoid rule's own bound: h² / 12 · duration · max |P″|."""
+    meter, seconds = Meter(), tenths / 10
+
+    def power(time: float) -> float:
+        return floor + sum(a * (1 + math.sin(math.tau * f * time + phase)) for a, f, phase in swings)
+
+    for tenth in range(tenths + 1):
+        meter.add_watts(tenth / 10, power(tenth / 10))
+    exact = floor * seconds + sum(
+        a * (seconds + (math.cos(phase) - math.cos(math.tau * f * seconds + phase)) / (math.tau * f))
+        for a, f, phase in swings
+    )
+    bound = 0.1**2 / 12 * seconds * sum(a * (math.tau * f) ** 2 for a, f, _ in swings)
+    assert meter.joules == pytest.approx(exact, abs=bound + 1e-9)
+    assert (meter.samples, meter.gaps) == (tenths + 1, 0)
 
 
 def test_a_gap_is_counted_and_its_energy_is_not() -> None:

@@ -109,6 +109,8 @@ def _at(history: list[Point], seconds: float) -> Point | None:
         return None
     after = min(bisect_right(history, seconds, key=_seconds), len(history) - 1)
     left, right = history[after - 1], history[after]
+    if left.seconds == seconds:
+        return left  # also where a gap begins there
     if left.gaps != right.gaps:
         return None
     slope = (right.joules - left.joules) / (right.seconds - left.seconds)

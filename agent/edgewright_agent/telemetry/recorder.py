@@ -32,6 +32,11 @@ class Recorder:
         self._interval_seconds = interval_seconds
         self._failing = False
 
+    @property
+    def last_sequence(self) -> int:
+        """Of the newest snapshot recorded; 0 if there is none."""
+        return self._ring.last_sequence
+
     async def run(self) -> None:
         """For ever; a disk that refuses is tried again, and said once."""
         while True:

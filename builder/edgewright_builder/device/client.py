@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -182,7 +182,7 @@ class DeviceClient:
 
     async def recorded_telemetry(
         self, after_sequence: int = 0
-    ) -> AsyncIterator[tuple[int, telemetry.Snapshot]]:
+    ) -> AsyncGenerator[tuple[int, telemetry.Snapshot], None]:
         """What the board recorded after that sequence number while nobody listened, oldest first."""
         request = telemetry.WatchTelemetryRequest(after_sequence=after_sequence, recorded_only=True)
         async for response in self._stream(self._telemetry.WatchTelemetry(request)):
