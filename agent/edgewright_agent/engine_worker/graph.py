@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgewright_agent.engine_worker.backend import Logits, Place
 
-BINDINGS_KEPT = 16
+BINDINGS_KEPT = 8
 # What keeps the runtime from holding memory it does not need; benchmarks/engine_memory.py measures each.
 LEAN_SESSION = {
     # A tied embedding is a Reshape of the head's tensor, which folding would make a second tensor in memory.
@@ -31,19 +31,32 @@ LEAN_SESSION = {
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Bound:
     """Inputs and outputs that stay the same for a batch of rows, and the mask that goes with them."""
 
     binding: Any
     mask: NDArray[np.int64]  # (rows, width)
+    lengths: list[int]  # ones at the beginning of each row of the mask
+    step: NDArray[np.int64] | None = None  # (rows, 1): the tokens of one step, while they are bound
+
+    def set_lengths(self, lengths: Sequence[int]) -> None:
+        """Lets each row of the mask begin with so many ones."""
+        for index, (old, new) in enumerate(zip(self.lengths, lengths, strict=True)):
+            self.mask[index, min(old, new) : max(old, new)] = new > old
+        self.lengths[:] = lengths
 
 
 class Graph:
-    """One session and its KV cache of `pool_tokens`."""
+    """One session and its KV cache of `pool_tokens`, for batches of at most `rows_max`."""
 
     def __init__(
-        self, engine_folder: Path, settings: Mapping[str, Any], threads: int, pool_tokens: int
+        self,
+        engine_folder: Path,
+        settings: Mapping[str, Any],
+        threads: int,
+        pool_tokens: int,
+        rows_max: int,
     ) -> None:
         decoder = settings["decoder"]
         self._inputs, self._outputs = decoder["inputs"], decoder["outputs"]
@@ -55,7 +68,7 @@ class Graph:
             providers=["CPUExecutionProvider"],
         )
         types = {value.name: value.type for value in self._session.get_inputs()}
-        self._positions = types.keys() & {"position_ids"}
+        self._positions = "position_ids" in types
         self._caches = {
             (past % layer, present % layer): np.empty(
                 pool_tokens * self._heads * self._head_size, _DTYPES[types[past % layer]]
@@ -66,6 +79,8 @@ class Graph:
                 (self._inputs["past_value_names"], self._outputs["present_value_names"]),
             )
         }
+        # One buffer for every step, of which no more is in memory than the largest batch so far needed.
+        self._step_logits = np.empty((rows_max, 1, self._vocab_size), np.float32)
         self._bound: OrderedDict[Any, _Bound] = OrderedDict()
 
     @property
@@ -81,19 +96,32 @@ class Graph:
         The places are neighbours in order. `adapter` maps optional inputs to values, or is None.
         """
         bound = self._bind(places, adapter)
-        rows, count = tokens.shape
-        bound.mask[:] = 0
-        for row, past in zip(bound.mask, pasts, strict=True):
-            row[: past + count] = 1
-        logits = np.empty((rows, count, self._vocab_size), np.float32)
-        fed = [(self._inputs["input_ids"], tokens)]
+        bound.set_lengths([past + tokens.shape[1] for past in pasts])
+        if tokens.shape[1] == 1:
+            return self._step(bound, pasts, tokens)
+        logits = np.empty((*tokens.shape, self._vocab_size), np.float32)
+        bound.step = None
+        self._bind_sequence(bound, tokens, logits)
+        return self._run(bound, pasts, tokens, logits)
+
+    def _step(self, bound: _Bound, pasts: Sequence[int], tokens: NDArray[np.int64]) -> Logits:
+        """As `run` for one token per row; its logits are overwritten by the next step."""
+        logits = self._step_logits[: len(tokens)]
+        if bound.step is None:
+            bound.step = np.empty_like(tokens)
+            self._bind_sequence(bound, bound.step, logits)
+        bound.step[:] = tokens
+        return self._run(bound, pasts, bound.step, logits)
+
+    def _bind_sequence(self, bound: _Bound, tokens: NDArray[np.int64], logits: Logits) -> None:
+        _bind_input(bound.binding, self._inputs["input_ids"], tokens)
+        name, pointer = self._outputs["logits"], logits.ctypes.data
+        bound.binding.bind_output(name, "cpu", 0, np.float32, logits.shape, pointer)
+
+    def _run(self, bound: _Bound, pasts: Sequence[int], tokens: NDArray[np.int64], logits: Logits) -> Logits:
         if self._positions:
-            fed.append(("position_ids", np.array(pasts)[:, None] + np.arange(count)))
-        for name, value in fed:
-            bound.binding.bind_input(name, "cpu", 0, value.dtype, value.shape, value.ctypes.data)
-        bound.binding.bind_output(
-            self._outputs["logits"], "cpu", 0, np.float32, logits.shape, logits.ctypes.data
-        )
+            positions = np.array(pasts)[:, None] + np.arange(tokens.shape[1])
+            _bind_input(bound.binding, "position_ids", positions)
         self._session.run_with_iobinding(bound.binding)
         return logits
 
@@ -124,11 +152,15 @@ class Graph:
             binding.bind_input(past, "cpu", 0, cache.dtype, shape, pointer)
             binding.bind_output(present, "cpu", 0, cache.dtype, shape, pointer)
         mask = np.zeros((len(places), first.width_tokens), np.int64)
-        name = self._inputs["attention_mask"]
-        binding.bind_input(name, "cpu", 0, mask.dtype, mask.shape, mask.ctypes.data)
+        _bind_input(binding, self._inputs["attention_mask"], mask)
         for name, value in (adapter.tensors if adapter is not None else {}).items():
             binding.bind_ortvalue_input(name, value)
-        return _Bound(binding, mask)
+        return _Bound(binding, mask, [0] * len(places))
+
+
+def _bind_input(binding: Any, name: str, value: NDArray[Any]) -> None:
+    """The caller keeps `value` alive until the run is over."""
+    binding.bind_input(name, "cpu", 0, value.dtype, value.shape, value.ctypes.data)
 
 
 def session_options(threads: int) -> Any:

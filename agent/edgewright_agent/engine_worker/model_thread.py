@@ -16,6 +16,7 @@ from typing import Any
 
 from edgewright_agent.engine_worker.backend import Backend, InvalidRequestError
 from edgewright_agent.engine_worker.jobs import Job
+from edgewright_agent.engine_worker.outlet import Outlet
 from edgewright_agent.engine_worker.scheduler import Scheduler
 
 ROWS_MAX = 8  # sequences at the same time, unless more whole contexts fit
@@ -32,6 +33,8 @@ class ModelThread:
         self._rows_max = max(ROWS_MAX, backend.pool_tokens // backend.context_tokens)
         self._scheduler = Scheduler(backend, self._rows_max)
         self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._outlet: Outlet[tuple[Job, Sequence[Any]]] = Outlet(_put)
+        self._open = False
         self._here = 0
         sys.setswitchinterval(SWITCH_SECONDS)
         threading.Thread(target=self._work, name="model", daemon=True).start()
@@ -47,7 +50,9 @@ class ModelThread:
 
     async def results(self, job: Job) -> AsyncGenerator[Any, None]:
         """Puts the job at the end of the queue; its results as they come. Closing it cancels the job."""
-        job.loop = asyncio.get_running_loop()
+        if not self._open:
+            self._outlet.open(asyncio.get_running_loop())
+            self._open = True
         self._here += 1
         self._inbox.put(job)
         try:
@@ -64,29 +69,28 @@ class ModelThread:
             self._take_in()
             try:
                 for job, error in self._scheduler.turn():
-                    _deliver(job, error)
+                    self._deliver(job, error)
             except Exception as error:  # the thread is the engine: it must not end silently
                 logger.exception("the scheduler failed")
                 for job, _ in self._scheduler.fail_all(error):
-                    _deliver(job, error)
+                    self._deliver(job, error)
 
     def _take_in(self) -> None:
         """New jobs; waits for one if there is nothing to do."""
         while not self._scheduler.busy or not self._inbox.empty():
             self._scheduler.add(self._inbox.get())
 
-
-def _deliver(job: Job, error: Exception | None) -> None:
-    """Hands the job's new results to its event loop, and None or the error after the last one."""
-    results, job.out = job.out, []
-    if error is not None:
-        results = [*results, error]
-    elif job.row is None:
-        results = [*results, None]
-    assert job.loop is not None
-    job.loop.call_soon_threadsafe(_put, job.results, results)
+    def _deliver(self, job: Job, error: Exception | None) -> None:
+        """Sends the job's new results to the event loop, and None or the error after the last one."""
+        results, job.out = job.out, []
+        if error is not None:
+            results.append(error)
+        elif job.row is None:
+            results.append(None)
+        self._outlet.put((job, results))
 
 
-def _put(results: asyncio.Queue[Any], new: Sequence[Any]) -> None:
-    for result in new:
-        results.put_nowait(result)
+def _put(sent: tuple[Job, Sequence[Any]]) -> None:
+    job, results = sent
+    for result in results:
+        job.results.put_nowait(result)

@@ -11,7 +11,7 @@ import numpy as np
 from edgewright_agent.engine_worker.adapters import Adapter, load_adapter
 from edgewright_agent.engine_worker.backend import Logits, Place
 from edgewright_agent.engine_worker.graph import Graph
-from edgewright_agent.engine_worker.pool import pool_tokens
+from edgewright_agent.engine_worker.pool import SHARES, pool_tokens
 from edgewright_agent.engine_worker.tokenizer import ModelText
 from edgewright_agent.engine_worker.weights import find_mapped_weights, restart_high_water_mark, trim_heap
 
@@ -42,7 +42,7 @@ class OnnxBackend:
         self.vocab_size = int(settings["vocab_size"])
         self.slice_tokens = max(3, LOGITS_BYTES_MAX // (4 * self.vocab_size))
         self.adapter: Adapter | None = None
-        self._graph = Graph(engine_folder, settings, threads, self.pool_tokens)
+        self._graph = Graph(engine_folder, settings, threads, self.pool_tokens, SHARES * concurrency)
         self._steps = 0
         self._weights = find_mapped_weights(engine_folder / WEIGHTS_FILE)
         self._weights.release()
