@@ -21,6 +21,7 @@ from edgewright_agent import __version__
 from edgewright_agent.errors import InputError
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
 from edgewright_builder.fit.calibrate import calibration_for
+from edgewright_builder.fit.engines import DEFAULT_ENGINE
 from edgewright_builder.fit.memory import Calibration
 from edgewright_builder.fit.plan import Plan, Wishes, make_plan, plan_to_json, with_group_size
 from edgewright_builder.lineage import portable
@@ -93,7 +94,7 @@ def wishes_of(recipe: Recipe, architecture: Architecture) -> Wishes:
         layers = architecture.layers - len(set(student.drop_layers))
     return Wishes(
         context_tokens=recipe.serving.context_tokens,
-        concurrency=1,  # the ONNX engine serves one request at a time; others wait
+        concurrency=recipe.serving.concurrency,
         layers=layers,
         group_size=None if quantize.group_size == "auto" else quantize.group_size,
         embedding_bits=None if quantize.embedding_bits == "auto" else quantize.embedding_bits,
@@ -387,16 +388,21 @@ def earlier_of(recipe: Recipe) -> Earlier | None:
 
 def run_export(job: Build, quantized: Stage) -> Stage:
     """Stage 7."""
-    embedding_bits = job.plan.configuration.embedding_bits
-    slots = job.recipe.serving.adapters
-    modules = () if slots is None else slots.modules
+    serving, embedding_bits = job.recipe.serving, job.plan.configuration.embedding_bits
+    modules = () if serving.adapters is None else serving.adapters.modules
     inputs = {"checkpoint": quantized.output_digest, "embedding_bits": embedding_bits}
     if modules:
         inputs["adapter_modules"] = modules
+    if serving.engine != DEFAULT_ENGINE:
+        inputs["engine"] = serving.engine
 
     def work(folder: Path) -> dict[str, Any]:
         from edgewright_builder.stages.export import export
+        from edgewright_builder.stages.export_vllm import export_vllm
 
-        return export(quantized.folder / "model", embedding_bits, folder, adapter_modules=modules)
+        checkpoint = quantized.folder / "model"
+        if serving.engine == "vllm":
+            return export_vllm(checkpoint, folder)
+        return export(checkpoint, embedding_bits, folder, adapter_modules=modules)
 
     return job.run.stage("export", inputs, work, products=("engine", "tokenizer"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 
-from edgewright_agent.errors import InputError
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.engines import available_engines
+from edgewright_agent.errors import InputError, RefusedError
 from edgewright_builder.data.presets import load_preset
 from edgewright_builder.data.prompts import load_prompts
 from edgewright_builder.models import read_config, require_same_vocabulary, resolve_model
@@ -22,11 +24,22 @@ def preflight(job: Build) -> None:
     Cheapest first; only the vocabularies import transformers. Models are fetched, as the build needs them in any case.
     """
     _check_layers(job)
+    check_engine(job.recipe.serving.engine)
     _ = job.plan
     _check_earlier(job)
     check_tasks(job.recipe.evaluate, job.recipe.task)
     check_data(job)
     require_same_vocabulary(job.base, job.knowledge_teacher)
+
+
+def check_engine(kind: str) -> None:
+    """Raises RefusedError where the engine that is to serve can't run here, as it evaluates what it is to serve."""
+    engine = next(engine for engine in available_engines() if engine.kind == kind)
+    if not engine.available:
+        raise RefusedError(
+            f"The build evaluates its model in {kind}, which can't run on this host: {engine.detail}.",
+            Reason.REASON_ENGINE_UNAVAILABLE,
+        )
 
 
 def _check_layers(job: Build) -> None:

@@ -162,11 +162,19 @@ class Slots(_Section):
 
 
 class Serving(_Section):
-    """What the board must be able to do; the memory prediction holds for this, one request at a time."""
+    """What the board must be able to do; the memory prediction holds for this."""
 
     context_tokens: Annotated[int, Field(ge=64)] = 2048
-    engine: Literal["onnxruntime-genai"] = "onnxruntime-genai"
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 1  # requests at once; each gets a KV cache of its own
+    # Both load the same GPTQ checkpoint. vLLM's is the checkpoint itself; evaluating it needs a vLLM on this host too.
+    engine: Literal["onnxruntime-genai", "vllm"] = "onnxruntime-genai"
     adapters: Slots | None = None  # None: the model takes none, and is a little faster for it
+
+    @model_validator(mode="after")
+    def _engine_takes_adapters(self) -> Serving:
+        if self.adapters is not None and self.engine == "vllm":
+            raise ValueError("`adapters` need `engine: onnxruntime-genai`; vLLM is started without any")
+        return self
 
 
 class Evaluate(_Section):

@@ -55,6 +55,8 @@ class VllmClient:
         if request.prompt is not None:
             body["add_special_tokens"] = self._lacks_bos(request.prompt)
         with self._slot():
+            if not request.max_tokens:  # without a number vLLM writes 16 tokens
+                body["max_tokens"] = await self._room_after(request)
             try:
                 async with aclosing(self._http.stream(route, body)) as events:
                     async for event in events:
@@ -65,6 +67,13 @@ class VllmClient:
                 raise context_exceeded(
                     await self._prompt_tokens(request), request.max_tokens or 1, self._context_tokens
                 ) from error
+
+    async def _room_after(self, request: GenerationRequest) -> int:
+        """How many tokens of the context the prompt leaves."""
+        prompt_tokens = await self._prompt_tokens(request)
+        if prompt_tokens >= self._context_tokens:
+            raise context_exceeded(prompt_tokens, 1, self._context_tokens)
+        return self._context_tokens - prompt_tokens
 
     async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
         """One Score per continuation, from the log-probabilities of a prompt's own tokens."""

@@ -58,9 +58,7 @@ def export(
         add_slots(work / "onnx" / "model.onnx", adapter_modules)
     _arrange(work / "onnx", checkpoint, folder)
     shutil.rmtree(work / "onnx")
-    files = [file for part in ("engine", "tokenizer") for file in (folder / part).iterdir()]
-    size_bytes = sum(file.stat().st_size for file in files)
-    return {"embedding_bits": embedding_bits, "tied": tied, "size_bytes": size_bytes}
+    return {"embedding_bits": embedding_bits, "tied": tied, "size_bytes": size_of(folder)}
 
 
 def export_unquantized(checkpoint: Path, folder: Path) -> None:
@@ -80,10 +78,20 @@ def _arrange(onnx: Path, checkpoint: Path, folder: Path) -> None:
     engine.mkdir()
     for name in ("model.onnx", "model.onnx.data", "genai_config.json"):
         (onnx / name).replace(engine / name)
+    copy_tokenizer(checkpoint, tokenizer)
+
+
+def copy_tokenizer(checkpoint: Path, tokenizer: Path) -> None:
+    """What an engine needs to read and write text."""
     tokenizer.mkdir()
     for name in TOKENIZER_FILES:
         if (checkpoint / name).exists():
             shutil.copyfile(checkpoint / name, tokenizer / name)
+
+
+def size_of(export: Path) -> int:
+    """Bytes of what is shipped of an export."""
+    return sum(file.stat().st_size for part in ("engine", "tokenizer") for file in (export / part).iterdir())
 
 
 def _build(checkpoint: Path, precision: str, options: list[str], out: Path, work: Path) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edgewright_agent.engines import available_engines
 from edgewright_agent.manifest import Manifest
 from edgewright_builder.artifact import describe_file, write_artifact
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.plan import Plan
 from edgewright_builder.recipe import Recipe
 
-ENGINE_DISTRIBUTIONS = {"onnxruntime-genai": "onnxruntime-genai"}
+
+def engine_version(kind: str) -> str:
+    """The version of the engine that is here, on which the export is evaluated; empty if there is none."""
+    return next((engine.version for engine in available_engines() if engine.kind == kind), "")
 
 
 def artifact_files(export: Path) -> dict[str, Path]:
@@ -38,7 +41,7 @@ def manifest_fields(
         "device_profiles": [device_profile],
         "engine": {
             "kind": recipe.serving.engine,
-            "version": metadata.version(ENGINE_DISTRIBUTIONS[recipe.serving.engine]),
+            "version": engine_version(recipe.serving.engine),
         },
         "model": {
             "architecture": model.model_type,
