@@ -45,7 +45,7 @@ class Inference:
                     window.token()
                     yield event
                 else:
-                    summary = window.end(event.prompt_tokens, event.generated_tokens)
+                    summary = window.end(event.prompt_tokens, event.generated_tokens, event.reason)
                     yield Completed(event, summary)
 
     async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:

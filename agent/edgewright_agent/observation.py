@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from edgewright_agent.address import Address
 from edgewright_agent.deployer import Deployer
 from edgewright_agent.errors import EdgewrightError, InputError
 from edgewright_agent.services.messages import sha256_to
+from edgewright_agent.store import Store
 from edgewright_agent.telemetry import Telemetry
+from edgewright_agent.telemetry.changes import Changes
 from edgewright_agent.telemetry.proto import snapshot_to_proto
 from edgewright_agent.telemetry.recorder import HISTORY_BYTES, RECORD_SECONDS, Recorder
-from edgewright_agent.telemetry.types import Deployment
+from edgewright_agent.telemetry.types import Deployment, Stored
+
+AS_ASKED = "as asked"  # how the deployer ends the message of a roll-back that the host wants
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,11 @@ class Observation:
 
 @contextlib.asynccontextmanager
 async def observe(
-    settings: ObservationSettings, folder: Path, telemetry: Telemetry, deployer: Deployer
+    settings: ObservationSettings, store: Store, telemetry: Telemetry, deployer: Deployer
 ) -> AsyncIterator[Observation]:
     """Records and exports until the context ends. Raises InputError: metrics port in use."""
     recorder = Recorder(
-        folder,
+        store.layout.telemetry,
         lambda: snapshot_to_proto(telemetry.snapshot(), sha256_to(deployer.state.active)),
         bytes_max=settings.history_bytes,
         interval_seconds=settings.record_seconds,
@@ -51,22 +54,43 @@ async def observe(
         recording = asyncio.create_task(recorder.run())
         stack.callback(recording.cancel)
         _otlp(settings.otlp, stack, telemetry, deployer)
-        yield Observation(recorder, _metrics(settings.metrics, stack, telemetry, deployer))
+        yield Observation(recorder, await _metrics(settings.metrics, stack, store, telemetry, deployer))
 
 
-def _metrics(
-    address: Address | None, stack: contextlib.AsyncExitStack, telemetry: Telemetry, deployer: Deployer
+async def _metrics(
+    address: Address | None,
+    stack: contextlib.AsyncExitStack,
+    store: Store,
+    telemetry: Telemetry,
+    deployer: Deployer,
 ) -> Address | None:
     if address is None:
         return None
     # Only who asks for metrics pays for their library's memory.
-    from edgewright_agent.telemetry.prometheus import serve_metrics
+    from edgewright_agent.telemetry.prometheus import Sources, serve_metrics
 
-    bound, stop = serve_metrics(
-        address, telemetry.snapshot, lambda: _deployment(deployer), telemetry.subscribe
+    changes = Changes()
+    sources = Sources(
+        telemetry.snapshot,
+        lambda: _deployment(deployer),
+        telemetry.subscribe,
+        changes,
+        lambda: _stored(store),
     )
+    bound, stop = serve_metrics(address, sources)
     stack.callback(stop)
+    following = asyncio.create_task(_follow(deployer, changes))
+    stack.callback(following.cancel)
     return bound
+
+
+async def _follow(deployer: Deployer, changes: Changes) -> None:
+    async for status in deployer.watch(follow=True):
+        changes.now(status.state.phase.value, asked=status.state.message.endswith(AS_ASKED))
+
+
+def _stored(store: Store) -> Stored:
+    return Stored(store.bytes_by_state(), store.traffic.bytes_by_way, store.traffic.corrupt)
 
 
 def _otlp(
@@ -88,5 +112,10 @@ def _deployment(deployer: Deployer) -> Deployment:
     except EdgewrightError:
         return Deployment(state.phase.value, None, "", "", 0)
     return Deployment(
-        state.phase.value, state.active, manifest.name, manifest.version, manifest.release_counter
+        state.phase.value,
+        state.active,
+        manifest.name,
+        manifest.version,
+        manifest.release_counter,
+        manifest.engine.kind,
     )

@@ -134,7 +134,7 @@ async def run_agent(
         )
         server = _server(settings, trust, health_service)
         observation = await stack.enter_async_context(
-            observe(settings.observation, store.layout.telemetry, telemetry, deployer)
+            observe(settings.observation, store, telemetry, deployer)
         )
         inference = Inference(deployer, telemetry)
         _add_services(server, board, store, deployer, telemetry, observation, inference)

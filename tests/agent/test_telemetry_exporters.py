@@ -11,15 +11,24 @@ import pytest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client.parser import text_string_to_metric_families
 
-from edgewright.v1 import inference_pb2, inference_pb2_grpc, telemetry_pb2, telemetry_pb2_grpc
+from edgewright.v1 import (
+    deployment_pb2,
+    deployment_pb2_grpc,
+    inference_pb2,
+    inference_pb2_grpc,
+    telemetry_pb2,
+    telemetry_pb2_grpc,
+)
 from edgewright_agent.address import Address
+from edgewright_agent.engines.protocol import EngineMemory
 from edgewright_agent.errors import InputError
 from edgewright_agent.observation import ObservationSettings
 from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_agent.telemetry import Telemetry
+from edgewright_agent.telemetry.changes import Changes
 from edgewright_agent.telemetry.otlp import instrument
-from edgewright_agent.telemetry.prometheus import serve_metrics
-from edgewright_agent.telemetry.types import Deployment
+from edgewright_agent.telemetry.prometheus import Sources, serve_metrics
+from edgewright_agent.telemetry.types import Deployment, Stored
 from edgewright_profiles import load_profile
 from tests.agent.artifacts import TIMEOUT_SECONDS, activate, make_artifact, push
 from tests.agent.conftest import settings_for
@@ -57,8 +66,12 @@ def on_board(board: str, profile: str, root: Path) -> Telemetry:
     return telemetry
 
 
+def sources_of(telemetry: Telemetry) -> Sources:
+    return Sources(telemetry.snapshot, lambda: NOTHING, telemetry.subscribe)
+
+
 def exposed(telemetry: Telemetry) -> str:
-    address, stop = serve_metrics(LOOPBACK, telemetry.snapshot, lambda: NOTHING, telemetry.subscribe)
+    address, stop = serve_metrics(LOOPBACK, sources_of(telemetry))
     try:
         return scrape(address)
     finally:
@@ -75,13 +88,53 @@ async def test_a_served_request_is_counted_under_its_release(observed: RunningAg
         )
         assert len([event async for event in call]) == 4
     found = samples(scrape(observed.observation.metrics))
-    labels = frozenset({("model", "tiny"), ("release", release.hex()[:12])})
+    labels = frozenset({("model", "tiny"), ("release", release.hex()[:12]), ("backend", "fake")})
     assert found["edgewright_generated_tokens_total", labels] == 3
     assert found["edgewright_time_to_first_token_seconds_count", labels] == 1
-    assert found["edgewright_request_duration_seconds_count", labels | {("outcome", "completed")}] == 1
+    assert found["edgewright_request_duration_seconds_count", labels | {("finish_reason", "length")}] == 1
     info = {("digest", release.hex()), ("model", "tiny"), ("version", "1.0"), ("counter", "1")}
     assert found["edgewright_release_info", frozenset(info)] == 1
     assert found["edgewright_update_phase", frozenset({("phase", "idle")})] == 1
+    steps = (("idle", "staged"), ("staged", "activating"), ("activating", "probation"), ("probation", "idle"))
+    for step in steps:
+        took = frozenset(zip(("from", "to"), step, strict=True))
+        assert found["edgewright_update_transitions_total", took] == 1
+    sent = {
+        way: found["edgewright_upload_bytes_total", frozenset({("kind", way)})] for way in ("full", "dedup")
+    }
+    assert sent["full"] > 0
+    assert found["edgewright_store_bytes", frozenset({("state", "stored")})] == sum(sent.values())
+    assert found["edgewright_store_bytes", frozenset({("state", "free")})] > 0
+    assert found["edgewright_store_scrub_errors_total", frozenset()] == 0
+
+
+async def test_rollbacks_are_counted_by_what_they_were_for(
+    observed: RunningAgent, script: Script, tmp_path: Path
+) -> None:
+    async with grpc.aio.insecure_channel(str(observed.address)) as channel:
+        for number in (1, 2):
+            good = make_artifact(golden={"prompt": "hello", "tokens": list(TOKENS)}, release_counter=number)
+            await activate(channel, await push(channel, good))
+        stub = deployment_pb2_grpc.DeploymentServiceStub(channel)
+        await stub.RollBack(deployment_pb2.RollBackRequest(), timeout=TIMEOUT_SECONDS)
+        await at_rest(observed)
+        script.refuse.add((refused := make_artifact(release_counter=3)).digest)
+        await activate(channel, await push(channel, refused))
+        wrong = make_artifact(golden={"prompt": "hello", "tokens": [99, 98]}, release_counter=4)
+        await activate(channel, await push(channel, wrong))
+    found = samples(scrape(observed.observation.metrics))
+    rollbacks = {
+        dict(labels)["reason"]: value
+        for (name, labels), value in found.items()
+        if name == "edgewright_rollbacks_total"
+    }
+    assert rollbacks == {"asked": 1, "did_not_start": 1, "failed_probation": 1}
+
+
+async def at_rest(agent: RunningAgent) -> None:
+    async for status in agent.deployer.watch(follow=False):
+        if status.state.at_rest:
+            return
 
 
 def test_a_missing_sensor_is_an_absent_metric_and_says_so(tmp_path: Path) -> None:
@@ -100,12 +153,41 @@ def test_every_figure_of_an_orin_nano_is_exposed_in_base_units(tmp_path: Path) -
     assert found["edgewright_power_mode_info", frozenset({("name", "MAXN_SUPER")})] == 1
 
 
+NAMES = (
+    "request_duration_seconds", "time_to_first_token_seconds", "time_per_output_token_seconds",
+    "prompt_tokens", "generated_tokens", "requests_in_flight", "requests_rejected", "energy_joules",
+    "power_watts", "energy_samples", "energy_gaps", "memory_available_bytes", "memory_budget_bytes",
+    "engine_memory_peak_bytes", "nvmap_used_bytes", "largest_free_blocks", "swap_used_bytes",
+    "temperature_celsius", "gpu_load_ratio", "clock_hertz", "power_mode_info", "throttle_events",
+    "update_phase", "update_transitions", "rollbacks", "release_info", "upload_bytes", "store_bytes",
+    "store_scrub_errors", "sensor_available",
+)  # fmt: skip
+
+
+def test_the_names_are_those_that_dashboards_are_written_against(tmp_path: Path) -> None:
+    telemetry = on_board("orin-nano", "jetson-orin-nano-8gb", tmp_path)
+    telemetry.sample()  # watts need two
+    telemetry.set_engine_memory_source(lambda: EngineMemory(5, 9, "pss"))
+    changes = Changes()
+    for phase in ("idle", "activating", "rolling_back"):
+        changes.now(phase, asked=False)
+    serving = Deployment("idle", "ab" * 32, "tiny", "1.0", 1, "fake")
+    stored = Stored({"stored": 1}, {"full": 1}, 0)
+    sources = Sources(telemetry.snapshot, lambda: serving, telemetry.subscribe, changes, lambda: stored)
+    address, stop = serve_metrics(LOOPBACK, sources)
+    try:
+        families = {family.name for family in text_string_to_metric_families(scrape(address))}
+    finally:
+        stop()
+    assert {f"edgewright_{name}" for name in NAMES} <= families
+
+
 def test_a_metrics_port_in_use_is_bad_input(tmp_path: Path) -> None:
     telemetry = on_board("orin-nano", "jetson-orin-nano-8gb", tmp_path)
-    address, stop = serve_metrics(LOOPBACK, telemetry.snapshot, lambda: NOTHING, telemetry.subscribe)
+    address, stop = serve_metrics(LOOPBACK, sources_of(telemetry))
     try:
         with pytest.raises(InputError, match=f"can't be served on {address}"):
-            serve_metrics(address, telemetry.snapshot, lambda: NOTHING, telemetry.subscribe)
+            serve_metrics(address, sources_of(telemetry))
     finally:
         stop()
 

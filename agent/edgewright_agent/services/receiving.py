@@ -182,3 +182,4 @@ class _Writer:
             size_bytes = self._upload.blob.chunks[chunk][1]
             made = apply_delta(self._store.layout, delta, bytes(data), size_bytes)
             self._upload.write_chunk(chunk, made)
+        self._store.traffic.came("full" if delta is None else "delta", len(data))

@@ -40,15 +40,18 @@ class ChunkIndex:
         """The chunks of `blob` that some stored blob holds."""
         return {index for index in range(len(blob.chunks)) if self._place(blob, index) is not None}
 
-    def fill(self, upload: Upload) -> None:
-        """Copies into the upload what is here. A copy that fails its digest is left out, to be sent."""
+    def fill(self, upload: Upload) -> int:
+        """Copies into the upload what is here and returns its bytes. A copy that fails its digest is left out."""
+        filled_bytes = 0
         for index in sorted(self.found(upload.blob) - upload.present):
             chunk = upload.blob.chunks[index]
             data = self._read(self._places[chunk], chunk[1])
             if hashlib.sha256(data).hexdigest() == chunk[0]:
                 upload.write_chunk(index, data)
+                filled_bytes += len(data)
             else:
                 del self._places[chunk]
+        return filled_bytes
 
     def _place(self, blob: Blob, index: int) -> _Place | None:
         place = self._places.get(blob.chunks[index])

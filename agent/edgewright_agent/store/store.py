@@ -33,6 +33,7 @@ from edgewright_agent.store.releases import (
 )
 from edgewright_agent.store.space import Space, free_bytes, partials, quarantine_bytes, require_room
 from edgewright_agent.store.state_file import StateFile
+from edgewright_agent.store.traffic import Traffic
 from edgewright_agent.store.upload import Upload
 from edgewright_agent.store.upload_record import read_meta
 from edgewright_agent.store.vouching import Fresh, Vouched
@@ -70,6 +71,7 @@ class Store:
         self._chunks = ChunkIndex(self.layout)
         self._vouched = Vouched()
         self._fresh = Fresh(clock)
+        self.traffic = Traffic()
         for release in found.releases:
             self._chunks.add_all(Blob.of_file(file) for file in release.manifest.files)
         self.state = StateFile(self._fs, self.layout.state)
@@ -104,7 +106,7 @@ class Store:
             self._end_writing(blob)
             raise
         try:
-            self._chunks.fill(upload)
+            self.traffic.came("dedup", self._chunks.fill(upload))
         except BaseException:
             self.end_upload(upload)
             raise
@@ -249,6 +251,12 @@ class Store:
         with self._mutex:
             return free_bytes(self._space, self.layout, sum(self._sizes.values()), self._writing)
 
+    def bytes_by_state(self) -> dict[str, int]:
+        """What is stored, what is half there, what is in quarantine, and what may still come."""
+        folders = {"partial": self.layout.partial, "quarantine": self.layout.quarantine}
+        sizes = {state: sum(_size(path) for path in folder.iterdir()) for state, folder in folders.items()}
+        return {"stored": sum(self.blob_bytes().values()), **sizes, "free": self.free_bytes()}
+
     def collect(self, *, dry_run: bool = False, quarantine: bool = False) -> Garbage:
         """Removes what `choose_garbage` chooses, and what is in quarantine if that is asked for.
 
@@ -310,6 +318,7 @@ class Store:
             if path.exists():
                 publish(self._fs, path, self.layout.quarantine / f"{sha256}.{time.time_ns()}")
             self._forget(sha256)
+            self.traffic.found_corrupt()
         message = f"Stored blob {sha256[:12]} is now {actual[:24]}; it was put in quarantine. Push it again."
         raise OutsideError(message, Reason.REASON_STORE_CORRUPT)
 
@@ -356,6 +365,14 @@ class Store:
 
 def _blobs_of(manifest: Manifest) -> list[str]:
     return sorted({file.sha256 for file in manifest.files})
+
+
+def _size(path: Path) -> int:
+    """Bytes on the disk; 0 if it went meanwhile."""
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 def _take_lock(path: Path) -> int:

@@ -64,8 +64,8 @@ def _request_recorder(meter: Meter, deployment: Callable[[], Deployment]) -> Cal
 
     def record(ended: EndedRequest) -> None:
         attributes = {"gen_ai.provider.name": "edgewright", "gen_ai.response.model": deployment().model}
-        if ended.outcome != "completed":
-            attributes["error.type"] = ended.outcome
+        if ended.finish_reason in ("error", "rejected"):
+            attributes["error.type"] = ended.finish_reason
         duration.record(ended.duration_seconds, attributes)
         if ended.time_to_first_token_seconds is not None:
             first_token.record(ended.time_to_first_token_seconds, attributes)

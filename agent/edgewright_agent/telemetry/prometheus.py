@@ -6,6 +6,7 @@ A sensor that is not there has no metric, and `edgewright_sensor_available{senso
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -13,7 +14,8 @@ from prometheus_client.registry import Collector
 
 from edgewright_agent.address import Address
 from edgewright_agent.errors import InputError
-from edgewright_agent.telemetry.types import Deployment, EndedRequest, Memory, Snapshot
+from edgewright_agent.telemetry.changes import Changes
+from edgewright_agent.telemetry.types import Deployment, EndedRequest, Memory, Snapshot, Stored
 
 # OpenTelemetry's buckets for generative AI servers, with room for a board: slower first tokens, faster next ones.
 FIRST_TOKEN_SECONDS = (
@@ -23,14 +25,25 @@ OUTPUT_TOKEN_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.
 DURATION_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Where the figures come from."""
+
+    snapshot: Callable[[], Snapshot]
+    deployment: Callable[[], Deployment]
+    subscribe: Callable[[Callable[[EndedRequest], None]], None]
+    changes: Changes = field(default_factory=Changes)
+    stored: Callable[[], Stored] | None = None
+
+
 class Requests:
-    """Counters and histograms of requests, labelled with the release that served them."""
+    """Counters and histograms of requests, labelled with the release that served them and its engine."""
 
     def __init__(self, registry: CollectorRegistry, deployment: Callable[[], Deployment]) -> None:
         self._deployment = deployment
-        labels = ("model", "release")
+        labels = ("model", "release", "backend")
         self._duration = Histogram(
-            "edgewright_request_duration_seconds", "Admission to last token.", (*labels, "outcome"),
+            "edgewright_request_duration_seconds", "Admission to last token.", (*labels, "finish_reason"),
             buckets=DURATION_SECONDS, registry=registry,
         )  # fmt: skip
         self._first_token = Histogram(
@@ -51,12 +64,12 @@ class Requests:
 
     def observe(self, ended: EndedRequest) -> None:
         """Counts a request that is over."""
-        if ended.outcome == "rejected":
+        if ended.finish_reason == "rejected":
             self._rejected.labels("busy").inc()
             return
         deployment = self._deployment()
-        labels = (deployment.model, (deployment.release or "")[:12])
-        self._duration.labels(*labels, ended.outcome).observe(ended.duration_seconds)
+        labels = (deployment.model, (deployment.release or "")[:12], deployment.engine)
+        self._duration.labels(*labels, ended.finish_reason).observe(ended.duration_seconds)
         self._prompt_tokens.labels(*labels).inc(ended.prompt_tokens)
         self._generated_tokens.labels(*labels).inc(ended.generated_tokens)
         if ended.time_to_first_token_seconds is not None:
@@ -68,12 +81,12 @@ class Requests:
 class BoardCollector(Collector):
     """What is measured at the moment of the scrape."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], deployment: Callable[[], Deployment]) -> None:
-        self._snapshot, self._deployment = snapshot, deployment
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
-        snapshot = self._snapshot()
+        snapshot = self._sources.snapshot()
         yield _gauge(
             "requests_in_flight", "Requests admitted and not over.", snapshot.serving.requests_in_flight
         )
@@ -81,23 +94,21 @@ class BoardCollector(Collector):
         if snapshot.memory is not None:
             yield from _memory(snapshot.memory)
         yield from _board(snapshot)
-        yield from _release(self._deployment())
+        yield from _release(self._sources.deployment())
+        yield from _changes(self._sources.changes)
+        if self._sources.stored is not None:
+            yield from _stored(self._sources.stored())
 
     def describe(self) -> list[Metric]:
         """Nothing in advance: sensors differ between boards."""
         return []
 
 
-def serve_metrics(
-    address: Address,
-    snapshot: Callable[[], Snapshot],
-    deployment: Callable[[], Deployment],
-    subscribe: Callable[[Callable[[EndedRequest], None]], None],
-) -> tuple[Address, Callable[[], None]]:
+def serve_metrics(address: Address, sources: Sources) -> tuple[Address, Callable[[], None]]:
     """Answers scrapes in a thread of its own; returns where, and how to stop. Raises InputError: port in use."""
     registry = CollectorRegistry()
-    subscribe(Requests(registry, deployment).observe)
-    registry.register(BoardCollector(snapshot, deployment))
+    sources.subscribe(Requests(registry, sources.deployment).observe)
+    registry.register(BoardCollector(sources))
     try:
         server, thread = start_http_server(address.port, address.host, registry)
     except OSError as error:
@@ -185,6 +196,23 @@ def _release(deployment: Deployment) -> Iterator[Metric]:
     if deployment.release is not None:
         labels = (deployment.release, deployment.model, deployment.version, str(deployment.counter))
         yield from _labelled(info, [(labels, 1)])
+
+
+def _changes(changes: Changes) -> Iterator[Metric]:
+    transitions = CounterMetricFamily("edgewright_update_transitions", "Since start.", labels=("from", "to"))
+    yield from _labelled(transitions, list(changes.transitions.items()))
+    rollbacks = CounterMetricFamily("edgewright_rollbacks", "Since start.", labels=("reason",))
+    yield from _labelled(rollbacks, [((reason,), count) for reason, count in changes.rollbacks.items()])
+
+
+def _stored(stored: Stored) -> Iterator[Metric]:
+    uploads = CounterMetricFamily("edgewright_upload_bytes", "Came in since start.", labels=("kind",))
+    yield from _labelled(uploads, [((way,), size) for way, size in stored.bytes_by_way.items()])
+    sizes = GaugeMetricFamily("edgewright_store_bytes", "Of the store.", labels=("state",))
+    yield from _labelled(sizes, [((state,), size) for state, size in stored.bytes_by_state.items()])
+    yield CounterMetricFamily(
+        "edgewright_store_scrub_errors", "Blobs found corrupt since start.", value=stored.corrupt_blobs
+    )
 
 
 def _plain(name: str) -> str:

@@ -154,8 +154,10 @@ class RequestWindow:
         self._last = now
         self._tokens += 1
 
-    def end(self, prompt_tokens: int = 0, generated_tokens: int | None = None) -> RequestSummary:
-        """The request ended well (or its client left). Token counts are the engine's; default: the marks."""
+    def end(
+        self, prompt_tokens: int = 0, generated_tokens: int | None = None, finish_reason: str | None = None
+    ) -> RequestSummary:
+        """The request ended well, or its client left: then nobody has counted its tokens, and the marks count."""
         generated = self._tokens if generated_tokens is None else generated_tokens
         self._count_unmarked(generated)
         summary = self._summary(generated)
@@ -166,7 +168,8 @@ class RequestWindow:
                 summary.time_to_first_token_seconds,
                 summary.time_per_output_token_seconds,
             )
-            self._tell("completed", prompt_tokens, generated, summary)
+            whole = "cancelled" if generated_tokens is None else "completed"
+            self._tell(finish_reason or whole, prompt_tokens, generated, summary)
         return summary
 
     def fail(self) -> None:
@@ -174,7 +177,7 @@ class RequestWindow:
         if self._open:
             self._open = False
             self._stats.fail()
-            self._tell("failed", 0, self._tokens, self._summary(self._tokens))
+            self._tell("error", 0, self._tokens, self._summary(self._tokens))
 
     def reject(self) -> None:
         """The request was turned away before it reached the engine."""
@@ -189,10 +192,12 @@ class RequestWindow:
             for _ in range(generated - self._tokens):
                 self._stats.token(0.0 if self._tokens else None)
 
-    def _tell(self, outcome: str, prompt_tokens: int, generated_tokens: int, summary: RequestSummary) -> None:
+    def _tell(
+        self, finish_reason: str, prompt_tokens: int, generated_tokens: int, summary: RequestSummary
+    ) -> None:
         self._on_ended(
             EndedRequest(
-                outcome,
+                finish_reason,
                 self._clock() - self._admitted,
                 prompt_tokens,
                 generated_tokens,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgewright_agent.engines.protocol import EngineMemory
@@ -133,7 +134,7 @@ class RequestSummary:
 class EndedRequest:
     """A request that is over, as exporters count it."""
 
-    outcome: str  # completed, failed, rejected
+    finish_reason: str  # stop, length; completed (not told which), cancelled, error, rejected
     duration_seconds: float
     prompt_tokens: int
     generated_tokens: int
@@ -150,6 +151,16 @@ class Deployment:
     model: str  # name of the release; empty if none
     version: str
     counter: int
+    engine: str = ""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The store, for exporters: bytes by state and, since the agent's start, bytes by the way they came."""
+
+    bytes_by_state: Mapping[str, int]
+    bytes_by_way: Mapping[str, int]
+    corrupt_blobs: int
 
 
 @dataclass(frozen=True)

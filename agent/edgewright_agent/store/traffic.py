@@ -1,0 +1,40 @@
+"""What has come into the store since the agent started, and what was found corrupt in it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Literal
+
+Way = Literal["full", "delta", "dedup"]  # sent whole, sent as a difference, copied from another blob here
+
+
+class Traffic:
+    """Counters that only rise. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bytes: Counter[str] = Counter()
+        self._corrupt = 0
+
+    def came(self, way: Way, size_bytes: int) -> None:
+        """A chunk was written; `size_bytes` is what it cost: on the link, or for `dedup` on the disk."""
+        with self._lock:
+            self._bytes[way] += size_bytes
+
+    def found_corrupt(self) -> None:
+        """A blob no longer matched its digest."""
+        with self._lock:
+            self._corrupt += 1
+
+    @property
+    def bytes_by_way(self) -> dict[str, int]:
+        """Of every way; zero for those not taken yet."""
+        with self._lock:
+            return {way: self._bytes[way] for way in ("full", "delta", "dedup")}
+
+    @property
+    def corrupt(self) -> int:
+        """Blobs found corrupt, by a scrub or before a start."""
+        with self._lock:
+            return self._corrupt

@@ -1,0 +1,37 @@
+"""How a board went from phase to phase since the agent started, counted for exporters."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+ROLLING_BACK = "rolling_back"
+# Why, by the phase a roll-back began in; at rest it is the active release that kept dying, unless the host asked.
+REASONS = {"activating": "did_not_start", "probation": "failed_probation"}
+
+
+class Changes:
+    """Told each phase in turn; read by another thread."""
+
+    def __init__(self) -> None:
+        self._phase: str | None = None
+        self._transitions: Counter[tuple[str, str]] = Counter()
+        self._rollbacks: Counter[str] = Counter()
+
+    def now(self, phase: str, *, asked: bool) -> None:
+        """The board is in this phase; `asked`: because the host wants to go back."""
+        before, self._phase = self._phase, phase
+        if before is None or before == phase:
+            return
+        self._transitions[before, phase] += 1
+        if phase == ROLLING_BACK:
+            self._rollbacks["asked" if asked else REASONS.get(before, "kept_dying")] += 1
+
+    @property
+    def transitions(self) -> dict[tuple[str, str], int]:
+        """How often, by phase before and after."""
+        return self._transitions.copy()
+
+    @property
+    def rollbacks(self) -> dict[str, int]:
+        """How often, by reason."""
+        return self._rollbacks.copy()
