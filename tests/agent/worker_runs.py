@@ -10,6 +10,7 @@ from edgewright_agent.engine_worker.jobs import Generation, Job, Scoring
 from edgewright_agent.engine_worker.scheduler import Scheduler
 
 ROWS_MAX = 8
+_schedulers: dict[Backend, Scheduler] = {}  # one knows what its backend remembers
 
 
 def generation(
@@ -27,8 +28,8 @@ def scoring(backend: Backend, context: Sequence[int], continuations: Sequence[Se
 
 
 def scheduler(backend: Backend, *jobs: Job) -> Scheduler:
-    """One with those jobs in its queue."""
-    made = Scheduler(backend, ROWS_MAX)
+    """The backend's own, with those jobs in its queue."""
+    made = _schedulers.get(backend) or _schedulers.setdefault(backend, Scheduler(backend, ROWS_MAX))
     for job in jobs:
         made.add(job)
     return made
