@@ -14,7 +14,7 @@ from edgewright_agent.engines.worker import worker_launch
 from edgewright_agent.manifest import Manifest
 
 KIND = "onnxruntime-genai"
-MODULES = ("onnxruntime_genai", "numpy", "tokenizers", "jinja2", "starlette", "uvicorn")
+MODULES = ("onnxruntime_genai", "onnxruntime", "numpy", "tokenizers", "jinja2", "starlette", "uvicorn")
 
 
 def info() -> EngineInfo:
