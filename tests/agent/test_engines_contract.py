@@ -26,7 +26,14 @@ from edgewright_agent.engines import (
 )
 from edgewright_agent.engines.served import ServedEngine
 from edgewright_agent.errors import BusyError, InputError, OutsideError
-from tests.agent.engine_releases import CONTEXT_TOKENS, Release, collect, fake_release
+from tests.agent.engine_releases import (
+    CONTEXT_TOKENS,
+    Release,
+    collect,
+    fake_release,
+    require_vllm,
+    tiny_vllm_release,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -34,11 +41,20 @@ PROMPT = "on the other hand"
 LONG = GenerationRequest(prompt=PROMPT, max_tokens=CONTEXT_TOKENS - 20, ignore_eos=True)
 
 
-@pytest.fixture(scope="module", params=["fake", "onnxruntime-genai"])
+# vLLM's own HTTP words its refusals in its own way, and bounds no body: the agent's door does.
+of_our_worker = pytest.mark.parametrize("release", ["fake", "onnxruntime-genai"], indirect=True)
+
+
+@pytest.fixture(
+    scope="module", params=["fake", "onnxruntime-genai", pytest.param("vllm", marks=pytest.mark.vllm)]
+)
 def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Release:
     if request.param == "fake":
         return fake_release(tmp_path_factory.mktemp("fake"), token_seconds=0.0005)
     tiny: Release = request.getfixturevalue("tiny_onnx")
+    if request.param == "vllm":
+        require_vllm()
+        return tiny_vllm_release(tiny, tmp_path_factory.mktemp("vllm"))
     return tiny
 
 
@@ -54,7 +70,7 @@ async def engine(release: Release) -> AsyncIterator[ServedEngine]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def http(engine: ServedEngine) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.AsyncHTTPTransport(uds=str(engine.socket))
-    async with httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=30) as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=120) as client:
         yield client
 
 
@@ -73,7 +89,7 @@ async def test_each_token_is_an_item_and_a_finish_with_counts_is_the_last(engine
 
 
 async def test_the_streamed_text_is_the_text_without_streaming(
-    engine: Engine, http: httpx.AsyncClient
+    engine: Engine, http: httpx.AsyncClient, release: Release
 ) -> None:
     text, tokens, finish = await collect(engine, sampled())
     body = {"prompt": PROMPT, "max_tokens": 40, "temperature": 1, "seed": 7}
@@ -81,12 +97,15 @@ async def test_the_streamed_text_is_the_text_without_streaming(
     answer = (await http.post("/v1/completions", json=body | extensions)).json()
     assert answer["choices"][0]["text"] == text
     assert answer["choices"][0]["token_ids"] == tokens
-    assert answer["usage"] == {
+    usage = {name: count for name, count in answer["usage"].items() if count is not None}
+    cached = usage.pop("prompt_tokens_details", None)
+    assert usage == {
         "prompt_tokens": finish.prompt_tokens,
         "completion_tokens": 40,
         "total_tokens": finish.prompt_tokens + 40,
-        "prompt_tokens_details": {"cached_tokens": finish.prompt_tokens - 2},
     }
+    if release.kind != "vllm":  # it reuses whole blocks of 128 tokens, and says nothing
+        assert cached == {"cached_tokens": finish.prompt_tokens - 2}
 
 
 async def test_greedy_generation_repeats(engine: Engine) -> None:
@@ -181,6 +200,15 @@ async def test_cancelling_a_waiting_request_leaves_the_queue(engine: Engine) -> 
     await asyncio.gather(waiting, return_exceptions=True)
     await stream.aclose()
     assert (await collect(engine, GenerationRequest(prompt=PROMPT, max_tokens=2)))[2].generated_tokens <= 2
+
+
+async def test_eight_requests_at_once_are_answered_as_one_by_one(engine: Engine) -> None:
+    requests = [
+        GenerationRequest(prompt=f"{PROMPT} {number}", max_tokens=10 + number, ignore_eos=True)
+        for number in range(8)
+    ]
+    alone = [await collect(engine, request) for request in requests]
+    assert await asyncio.gather(*(collect(engine, request) for request in requests)) == alone
 
 
 async def test_requests_are_served_in_the_order_they_came(engine: Engine) -> None:
@@ -279,6 +307,7 @@ async def test_a_prompt_beyond_the_context_names_both_numbers(engine: Engine) ->
     assert caught.value.reason == Reason.REASON_CONTEXT_EXCEEDED
 
 
+@of_our_worker
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -305,6 +334,7 @@ async def test_a_malformed_body_is_refused_in_openai_s_form(
     assert error["message"]
 
 
+@of_our_worker
 async def test_a_giant_body_of_unknown_length_is_bounded(http: httpx.AsyncClient) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(200):
@@ -314,7 +344,7 @@ async def test_a_giant_body_of_unknown_length_is_bounded(http: httpx.AsyncClient
     assert response.status_code == 413
 
 
-async def test_the_openai_package_works_against_it(http: httpx.AsyncClient) -> None:
+async def test_the_openai_package_works_against_it(http: httpx.AsyncClient, release: Release) -> None:
     transport: Any = http  # newer versions of the package are typed with an httpx of their own
     client = openai.AsyncOpenAI(
         api_key="none", base_url="http://engine/v1", http_client=transport, max_retries=0
@@ -340,8 +370,11 @@ async def test_the_openai_package_works_against_it(http: httpx.AsyncClient) -> N
     assert whole.usage is not None
     assert usage.completion_tokens == whole.usage.completion_tokens
     assert usage.prompt_tokens == whole.usage.prompt_tokens
-    assert usage.prompt_tokens_details is not None
-    assert usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens - 2  # read for the first answer
+    if release.kind != "vllm":
+        assert usage.prompt_tokens_details is not None
+        assert (
+            usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens - 2
+        )  # read for the first answer
     completion = await client.completions.create(
         model=model, prompt=PROMPT, max_tokens=3, stop="\0", top_p=0.9
     )
@@ -355,7 +388,7 @@ async def test_the_openai_package_works_against_it(http: httpx.AsyncClient) -> N
 async def test_memory_is_measured_and_never_above_its_peak(engine: Engine) -> None:
     memory = engine.memory_bytes()
     assert 10 << 20 < memory.now_bytes <= memory.peak_bytes
-    assert memory.measure in ("pss, peak rss", "rss")
+    assert memory.measure in ("pss, peak rss", "pss, peaks added", "rss")
 
 
 async def test_stopping_leaves_no_process_and_no_socket(release: Release) -> None:

@@ -26,6 +26,7 @@ from edgewright_agent.errors import OutsideError
 
 READY_POLL_SECONDS = 0.05
 DEATH_SECONDS = 1.0  # from a broken connection to the process being reaped
+DYING_SECONDS = 5.0  # the same where it no longer answers: large processes take their time to end
 
 
 class ServedEngine:
@@ -131,8 +132,12 @@ class ServedEngine:
 
     async def _explained(self, error: OutsideError) -> OutsideError:
         """`error`, or the engine's death if that is what broke the connection."""
-        try:
-            death = await asyncio.wait_for(self.wait(), DEATH_SECONDS)
-        except asyncio.TimeoutError:
-            return error
-        return OutsideError(f"The engine died: {death.sentence}.", Reason.REASON_ENGINE_FAILED)
+        for seconds in (DEATH_SECONDS, DYING_SECONDS):
+            try:
+                death = await asyncio.wait_for(self.wait(), seconds)
+            except asyncio.TimeoutError:
+                if await self.healthy():
+                    return error
+            else:
+                return OutsideError(f"The engine died: {death.sentence}.", Reason.REASON_ENGINE_FAILED)
+        return error
