@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from edgewright_agent.admission import Admission
 from edgewright_agent.engines import Engine
 from edgewright_agent.manifest import MemoryPrediction
-from edgewright_agent.store import StagedRelease
+from edgewright_agent.store import StagedRelease, Store
+from edgewright_agent.threads import run_in_thread
 
 DRAIN_SECONDS = 10.0  # what a replaced engine's requests under way are given
 WARM_RESERVE_BYTES = 256 * 1024 * 1024  # left to everybody else while two engines run
@@ -31,7 +32,8 @@ OnServing = Callable[["Serving | None"], Awaitable[None]]
 class EngineRoom:
     """Owner of every engine process; each is held until it is certainly gone."""
 
-    def __init__(self, start_engine: StartEngine, on_serving: OnServing) -> None:
+    def __init__(self, store: Store, start_engine: StartEngine, on_serving: OnServing) -> None:
+        self._store = store
         self._start_engine = start_engine
         self._on_serving = on_serving
         self._running: list[Engine] = []
@@ -46,8 +48,22 @@ class EngineRoom:
         """Whether the serving engine holds this release's model: then only the adapter differs."""
         return self.serving is not None and self._loaded.get(self.serving.engine) == release.base
 
-    def has_room_beside(self, release: StagedRelease, budget_bytes: int, available_bytes: int) -> bool:
-        """Whether the release can be started while the serving one goes on, by what is measured now."""
+    @property
+    def running_engine(self) -> Engine:
+        """Of the release that serves."""
+        assert self.serving is not None, "asked only while a release serves"
+        return self.serving.engine
+
+    async def leave_room(self, candidate: StagedRelease, budget_bytes: int, available_bytes: int) -> bool:
+        """Whether the serving engine goes on beside the candidate's; stops it where it can't, by what is measured."""
+        if self.serves(candidate) or self.holds_model_of(candidate):
+            return False
+        if self._has_room_beside(candidate, budget_bytes, available_bytes):
+            return True
+        await self.stop()
+        return False
+
+    def _has_room_beside(self, release: StagedRelease, budget_bytes: int, available_bytes: int) -> bool:
         if self.serving is None:
             return False
         predicted = self.serving.release.manifest.memory
@@ -57,19 +73,27 @@ class EngineRoom:
     async def bring_up(self, release: StagedRelease, *, beside: bool) -> Serving:
         """An engine with this release that nobody is sent to yet; `beside` the serving one or instead of it.
 
-        If the serving engine holds the model, it changes its adapter and goes on serving. Raises as
+        If the serving engine holds the model, it changes its adapter and goes on serving. What is about to be
+        loaded is read first: flash rots, and no altered byte may be served. Raises as `Store.verify_release`,
         `StartEngine` and `Engine.use_adapter`.
         """
         if self.serving is not None and self.serves(release):
             return self.serving
+        await run_in_thread(self._store.verify_release, release)
         if self.holds_model_of(release):
             return await self._switch(release)
+        if release.base != release.digest:
+            await run_in_thread(self._store.verify_release, self._store.release(release.base))
         if not beside:
             await self.stop()
         engine = await self._start_engine(release)
         self._running.append(engine)
         self._loaded[engine] = release.base
         return _serving(release, engine)
+
+    async def serve(self, release: StagedRelease) -> None:
+        """Brings the release up, instead of what serves, and sends requests to it. Raises as `bring_up`."""
+        await self.show(await self.bring_up(release, beside=False))
 
     async def show(self, serving: Serving) -> None:
         """From now on requests go to `serving`; the engine before it finishes what it has begun and ends."""

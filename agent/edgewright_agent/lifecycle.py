@@ -12,83 +12,17 @@ starts, so a board that dies while starting it does not try for ever.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
-from enum import Enum
+from dataclasses import replace
 from typing import Any
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import BusyError, RefusedError
+from edgewright_agent.state import Outcome, Phase, State
 
 ATTEMPTS_MAX = 3
 TRANSITIONS_MAX = 32  # of one change; Mender's loop breaker stops at 28
 STARTS_MAX = 10  # of the active release's engine in a row, none of which ran for long
 DENIED_MAX = 64
-
-
-class Phase(Enum):
-    """Where the board is; the names are those of the wire contract."""
-
-    IDLE = "idle"
-    ACTIVATING = "activating"
-    PROBATION = "probation"
-    ROLLING_BACK = "rolling_back"
-    SAFE = "safe"
-    STAGED = "staged"
-
-
-class Outcome(Enum):
-    """How the last change ended."""
-
-    NONE = "none"
-    COMMITTED = "committed"
-    ROLLED_BACK = "rolled_back"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class State:
-    """All that must survive a power cut. Releases are named by the SHA-256 of their manifest, in hex."""
-
-    phase: Phase = Phase.IDLE
-    active: str | None = None  # serves, or should
-    previous: str | None = None  # where a roll-back goes
-    candidate: str | None = None  # the release being started
-    staged: str | None = None  # came last and waits to be activated
-    attempts: int = 0  # of starting the candidate
-    starts: int = 0  # of the active release's engine since it last ran for long
-    transitions: int = 0  # since the board was last at rest
-    confirm_within_seconds: float = 0.0  # the candidate stays only if confirmed in this time; 0: by itself
-    awaiting_confirmation: bool = False  # the candidate passed its probes and that time runs
-    denied: tuple[str, ...] = ()  # failed here; oldest first
-    counter_floor: int = 0  # the lowest release counter that is accepted; never falls
-    outcome: Outcome = Outcome.NONE
-    message: str = ""  # what happened, for people
-
-    @property
-    def at_rest(self) -> bool:
-        """Whether nothing is under way."""
-        return self.phase in (Phase.IDLE, Phase.STAGED, Phase.SAFE)
-
-    @property
-    def serves(self) -> str | None:
-        """The release that should answer requests while the board is at rest."""
-        return self.active if self.phase in (Phase.IDLE, Phase.STAGED) else None
-
-    @property
-    def in_use(self) -> set[str]:
-        """Releases that may not be deleted."""
-        return {release for release in (self.active, self.previous, self.candidate) if release is not None}
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "phase": self.phase.value, "outcome": self.outcome.value}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> State:
-        """The inverse of `to_json`; what a newer or older agent wrote besides is left out."""
-        known = {field.name: value[field.name] for field in fields(cls) if field.name in value}
-        phase, outcome = Phase(value["phase"]), Outcome(value["outcome"])
-        return cls(**{**known, "phase": phase, "outcome": outcome, "denied": tuple(value["denied"])})
 
 
 def staged(state: State, release: str) -> State:
@@ -140,6 +74,8 @@ def starting(state: State) -> State:
     Counted, as attempts are: an engine that takes the board down with it must not be started at each boot
     for ever. Once too many starts have ended early, the previous release gets its turn.
     """
+    if state.serves is None:
+        return state  # a change has begun meanwhile
     if state.starts < STARTS_MAX:
         return replace(state, starts=state.starts + 1)
     why = f"{_short(state.active)} ended early {STARTS_MAX} times in a row"

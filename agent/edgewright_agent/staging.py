@@ -11,8 +11,8 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent import lifecycle
 from edgewright_agent.engines import EngineInfo
 from edgewright_agent.errors import EdgewrightError, RefusedError
-from edgewright_agent.lifecycle import State
 from edgewright_agent.manifest import Manifest, manifest_digest, parse_manifest
+from edgewright_agent.state import State
 from edgewright_agent.store import Store
 from edgewright_agent.store.bases import check_base
 from edgewright_agent.trust import Trust

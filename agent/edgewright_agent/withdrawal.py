@@ -8,7 +8,7 @@ from dataclasses import replace
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent import lifecycle
 from edgewright_agent.errors import EdgewrightError, OutsideError, RefusedError
-from edgewright_agent.lifecycle import Outcome, Phase, State
+from edgewright_agent.state import Outcome, Phase, State
 from edgewright_agent.store import StagedRelease
 from edgewright_agent.store.releases import read_signed
 from edgewright_agent.trust import Trust

@@ -17,8 +17,8 @@ from edgewright_agent.deployer import Deployer
 from edgewright_agent.engine_room import Serving
 from edgewright_agent.engines import DeathCause
 from edgewright_agent.errors import EdgewrightError, OutsideError
-from edgewright_agent.lifecycle import Phase, State
 from edgewright_agent.probation import Senses
+from edgewright_agent.state import Phase, State
 from edgewright_agent.store import Space, StagedRelease, Store
 from edgewright_agent.threads import run_in_thread
 from tests.agent.artifacts import TestArtifact, make_artifact, stage
@@ -29,7 +29,7 @@ GOLDEN = {"prompt": "p", "tokens": list(TOKENS)}
 OLD = make_artifact({"engine/model.bin": b"old " * 300, "t/tok.json": b"{1}"}, version="1", golden=GOLDEN)
 NEW = make_artifact({"engine/model.bin": b"new " * 300, "t/tok.json": b"{2}"}, version="2", golden=GOLDEN)
 NAMES = {OLD.digest: "old", NEW.digest: "new", None: "nothing"}
-PROBES_SECONDS = 0.05  # patched in for `deployer.PROBES_SECONDS_MAX`
+PROBES_SECONDS = 0.05  # patched in for `activation.PROBES_SECONDS_MAX`
 SECONDS_MAX = 5.0  # to come to rest; a busy machine is slow
 POWER_CUTS = (("lost", "lost"), ("kept", "lost"), ("lost", "kept"), ("torn", "torn"))
 

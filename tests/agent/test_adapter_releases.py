@@ -293,4 +293,3 @@ async def test_an_engine_without_adapters_says_so(tmp_path: Path) -> None:
         client = EngineClient(tmp_path / "http", "model")
         with pytest.raises(RefusedError, match="takes no adapters"):
             await client.use_adapter(tmp_path / "a.onnx_adapter", "task")
-        await client.close()

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from edgewright_agent.deployer import Deployer, Status
+from edgewright_agent.deployer import Deployer
 from edgewright_agent.engine_room import Serving
-from edgewright_agent.lifecycle import ATTEMPTS_MAX, Outcome, Phase, State
+from edgewright_agent.lifecycle import ATTEMPTS_MAX
+from edgewright_agent.progress import Status
+from edgewright_agent.state import Outcome, Phase, State
 from edgewright_agent.store import FileSystem, Space, StagedRelease, StateFile, Store
 from tests.agent.artifacts import make_artifact, stage
 from tests.agent.scripted_engine import TOKENS, Script

@@ -7,8 +7,8 @@ import errno
 import os
 from pathlib import Path
 
-from edgewright_agent.lifecycle import Outcome, Phase
 from edgewright_agent.probation import Senses
+from edgewright_agent.state import Outcome, Phase
 from edgewright_agent.store import FileSystem
 from tests.agent.scripted_engine import Script
 from tests.agent.test_deployer import GOOD, NEXT, activated, at_rest, deploying

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from edgewright_agent.errors import EdgewrightError
-from edgewright_agent.lifecycle import Phase, State
+from edgewright_agent.state import Phase, State
 from edgewright_agent.store import StagedRelease
 from tests.agent import fault_board
 from tests.agent.fault_board import DEADLY, NEW, OLD, PROBES_SECONDS, Board, Fault, KilledError, Step
@@ -281,7 +281,7 @@ ROWS = [parse(line) for line in TABLE.splitlines()[2:] if line and not line.star
 @pytest.fixture
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder in memory, and probes that do not wait for ten minutes."""
-    monkeypatch.setattr("edgewright_agent.deployer.PROBES_SECONDS_MAX", PROBES_SECONDS)
+    monkeypatch.setattr("edgewright_agent.activation.PROBES_SECONDS_MAX", PROBES_SECONDS)
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else tmp_path))
     yield folder

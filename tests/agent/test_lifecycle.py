@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent import lifecycle
 from edgewright_agent.errors import BusyError, RefusedError
-from edgewright_agent.lifecycle import ATTEMPTS_MAX, Outcome, Phase, State
+from edgewright_agent.lifecycle import ATTEMPTS_MAX
+from edgewright_agent.state import Outcome, Phase, State
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 COUNTERS = {A: 1, B: 2, C: 3}

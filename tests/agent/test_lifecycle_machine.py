@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from edgewright_agent.errors import EdgewrightError, RefusedError
-from edgewright_agent.lifecycle import ATTEMPTS_MAX, STARTS_MAX, TRANSITIONS_MAX, State
+from edgewright_agent.lifecycle import ATTEMPTS_MAX, STARTS_MAX, TRANSITIONS_MAX
+from edgewright_agent.state import State
 from edgewright_agent.store import Blob, scrub
 from edgewright_agent.store.blob import from_ranges
 from edgewright_agent.store.garbage import PROTECTED_SECONDS

@@ -15,7 +15,7 @@ from edgewright_agent import lifecycle
 from edgewright_agent.deployer import Deployer
 from edgewright_agent.engine_room import Serving
 from edgewright_agent.errors import EdgewrightError
-from edgewright_agent.lifecycle import State
+from edgewright_agent.state import State
 from edgewright_agent.store import Space, Store
 from edgewright_agent.store.blob import from_ranges
 from tests.agent.artifacts import TestArtifact, make_artifact, put_blob

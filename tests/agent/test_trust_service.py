@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc, trust_pb2, trust_pb2_grpc
-from edgewright_agent.lifecycle import Phase, State
 from edgewright_agent.server import RunningAgent, run_agent
+from edgewright_agent.state import Phase, State
 from edgewright_agent.tls import TlsFiles
 from edgewright_agent.withdrawal import without_stopped
 from edgewright_builder import trust_chain

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edgewright.v1 import common_pb2, deployment_pb2, inference_pb2
-from edgewright_agent.deployer import Status
 from edgewright_agent.engines import EngineInfo, GenerationRequest, ScoreItem
 from edgewright_agent.errors import EdgewrightError, InputError
-from edgewright_agent.lifecycle import Outcome, Phase, State
 from edgewright_agent.manifest import CHUNK_BYTES_MAX
+from edgewright_agent.progress import Status
+from edgewright_agent.state import Outcome, Phase, State
 from edgewright_agent.store import (
     Blob,
     ChunkRange,
