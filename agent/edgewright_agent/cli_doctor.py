@@ -25,15 +25,25 @@ def doctor(
     profile: Annotated[
         str | None, typer.Option(help="Device profile: an id, or a YAML file. [default: as probed]")
     ] = None,
-    store: Annotated[Path, typer.Option(help="Folder of the store, or where it is to be.")] = STORE,
+    store: Annotated[
+        Path, typer.Option(readable=False, help="Folder of the store, or where it is to be.")
+    ] = STORE,
     listen: Annotated[str, typer.Option(help="HOST:PORT the agent is to listen on.")] = "0.0.0.0:7443",
     tls_cert: Annotated[
-        Path | None, typer.Option(help="This board's certificate. [default: agent.pem in /etc/edgewright]")
+        Path | None,
+        typer.Option(
+            readable=False, help="This board's certificate. [default: agent.pem in /etc/edgewright]"
+        ),
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key. [default: agent.key there]")] = None,
-    tls_ca: Annotated[Path | None, typer.Option(help="Clients' authority. [default: ca.pem there]")] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(readable=False, help="Its key. [default: agent.key there]")
+    ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(readable=False, help="Clients' authority. [default: ca.pem there]")
+    ] = None,
     trust: Annotated[
-        list[Path] | None, typer.Option(help="As of `serve`; repeat. [default: release.pub there]")
+        list[Path] | None,
+        typer.Option(readable=False, help="As of `serve`; repeat. [default: release.pub there]"),
     ] = None,
     engines: Annotated[bool, typer.Option("--engines/--no-engines", help="Try the engines.")] = True,
     root: Annotated[Path, typer.Option(help="Read /proc, /sys and /etc below this folder.")] = Path("/"),
@@ -43,7 +53,7 @@ def doctor(
 
     Run it as the agent's user and with the agent's options; without any it looks where the systemd unit does.
     """
-    # As in `cli.probe`.
+    # What may not be read is a finding, not a wrong option. The imports: as in `cli.probe`.
     from rich.console import Console
     from rich.text import Text
 

@@ -181,6 +181,19 @@ def test_files_that_do_not_belong_together_or_to_the_board_are_named(tmp_path: P
     assert "ca.key, release.key, root.key, deployer.key" in found("secrets", good).sentence
 
 
+def test_a_board_without_certificate_or_key_is_told_what_it_lacks(tmp_path: Path) -> None:
+    bare = subject(tmp_path)
+    assert "No certificate is configured" in found("tls files", bare).sentence
+    assert "refuse every push" in found("trust", bare).sentence
+
+
+def test_a_certificate_that_is_not_there_is_named(tmp_path: Path, keys: Path) -> None:
+    absent = subject(tmp_path, tls=replace(tls(keys), certificate=tmp_path / "agent.pem"))
+    assert found("certificates", absent).sentence.endswith(
+        "agent.pem can't be read: No such file or directory."
+    )
+
+
 def test_a_key_that_others_can_read_is_warned_of(tmp_path: Path, keys: Path) -> None:
     key = tmp_path / "agent.key"
     key.write_bytes((keys / "agent.key").read_bytes())
@@ -205,6 +218,7 @@ def test_a_store_on_a_disk_that_forgets_is_a_problem(tmp_path: Path) -> None:
 def test_a_store_that_is_to_be_is_looked_for_where_it_will_be(tmp_path: Path) -> None:
     what = subject(tmp_path, store=tmp_path / "not" / "yet" / "there")
     assert found("store", what).result is Result.OK
+    assert "is not there yet and can be made" in found("store", what).sentence
     assert found("disk speed", what).sentence.startswith("The disk writes")
     assert not (tmp_path / "not").exists()
     assert list(tmp_path.iterdir()) == []
@@ -372,5 +386,5 @@ def test_the_report_is_one_line_a_finding_and_one_a_remedy() -> None:
         "ok      clock  It is now.",
         "problem disk   Full.",
         "               → Empty it.",
-        "1 ok, 0 warning, 1 problem",
+        "1 ok, 0 warnings, 1 problem",
     ]

@@ -38,10 +38,10 @@ def certificates_are_valid(subject: Subject) -> Finding | None:
     for path in (subject.tls.certificate, subject.tls.authority):
         try:
             certificate = x509.load_pem_x509_certificate(path.read_bytes())
-        except (OSError, ValueError):
-            return problem(
-                f"{path} can't be read as a certificate.", "Copy it from the credentials folder again."
-            )
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it holds no certificate"
+            remedy = "Copy it from the credentials folder again, readable by the agent's user."
+            return problem(f"The certificate {path} can't be read: {why}.", remedy)
         begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         if now < begin:
             return problem(
@@ -61,7 +61,10 @@ def certificates_are_valid(subject: Subject) -> Finding | None:
 def trust_is_valid(subject: Subject) -> Finding | None:
     """`--trust` names keys, or a document that has not expired."""
     if not subject.trust:
-        return None
+        return warning(
+            "No key says whose releases may run here: the agent will refuse every push.",
+            "Copy release.pub of the credentials folder to the board and name it with --trust.",
+        )
     try:
         document = load_trust(subject.trust)
     except InputError as error:
@@ -69,7 +72,7 @@ def trust_is_valid(subject: Subject) -> Finding | None:
             str(error), "Copy release.pub or the newest trust-N.json of the credentials to the board."
         )
     if document is None or document.expires is None:
-        return ok("It is known whose releases may run.")
+        return ok("Releases may run if their key is among those of --trust; that does not expire.")
     left = document.expires - _now(subject)
     renew = "Renew it: `edgewright keys trust DIR --expires 365`, then `edgewright keys trust DIR HOST:PORT`."
     if left <= timedelta(0):

@@ -91,6 +91,10 @@ def store_can_be_written(subject: Subject) -> Finding | None:
         return problem(
             f"{folder} can't be written: {error}", f"Give it to the agent: `sudo chown -R USER {folder}`."
         )
+    if folder != subject.store:
+        return ok(
+            f"{subject.store} is not there yet and can be made: {folder} can be written, and fsync works."
+        )
     return ok(f"{folder} can be written, and fsync works.")
 
 

@@ -98,7 +98,7 @@ def judge(engine: str, trial: Trial) -> Finding:
     """What the end of a trial means."""
     last = trial.output.splitlines()[-1].rstrip(". ") if trial.output else "it said nothing"
     if trial.returncode == 0:
-        return ok(f"{engine} runs a kernel: {last}.")
+        return ok(f"{engine} computes what it should: {last}.")
     if trial.returncode is None:
         return problem(
             f"{engine} did not finish a tiny product within {KERNEL_SECONDS:.0f} s.",

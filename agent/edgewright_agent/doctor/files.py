@@ -12,7 +12,11 @@ from edgewright_agent.tls import server_credentials
 def tls_files_fit(subject: Subject) -> Finding | None:
     """Certificate, key and authority can be read and belong together."""
     if subject.tls is None:
-        return None
+        return warning(
+            "No certificate is configured: the agent serves on loopback only, and only with --insecure.",
+            "Make one on the host, `edgewright keys create DIR --host NAME`, and copy agent.pem, agent.key and "
+            "ca.pem to the board.",
+        )
     try:
         server_credentials(subject.tls)
     except InputError as error:

@@ -20,7 +20,11 @@ def lines(findings: Mapping[str, Finding]) -> Iterator[tuple[Result | None, str]
         if found.remedy:
             yield None, f"{'':{8 + width}}  → {found.remedy}"
     counts = Counter(found.result for found in findings.values())
-    yield None, ", ".join(f"{counts[result]} {result.value}" for result in Result)
+    yield None, ", ".join(_counted(counts[result], result) for result in Result)
+
+
+def _counted(count: int, result: Result) -> str:
+    return f"{count} {result.value}{'' if result is Result.OK or count == 1 else 's'}"
 
 
 def to_json(findings: Mapping[str, Finding]) -> dict[str, Any]:
