@@ -18,7 +18,8 @@ test-slow: $(DEV) ## the real SmolLM2 and everything that takes minutes
 test-crash: $(DEV) ## builds and agents killed at random points
 	$(BIN)/python -m pytest -m crash --timeout 3600
 
-test-vllm: $(DEV) ## needs EDGEWRIGHT_VLLM
+test-vllm: $(DEV) ## both engines on the real vLLM that EDGEWRIGHT_VLLM names; the README says how to install one
+	@test -n "$$EDGEWRIGHT_VLLM" || { echo "EDGEWRIGHT_VLLM is not set: name the vllm command of an environment of its own (README, vLLM)" >&2; exit 2; }
 	$(BIN)/python -m pytest -m vllm --timeout 3600
 
 check: $(DEV) ## format, lint, types, wire contract
