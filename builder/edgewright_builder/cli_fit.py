@@ -127,9 +127,15 @@ def calibrate(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="No TLS; for an agent on this machine only.")
     ] = False,
+    as_served: Annotated[
+        bool,
+        typer.Option(
+            "--as-served", help="Take the peak as it is: the board has served its longest requests."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Learn an engine's memory on a board from what its agent has measured; later predictions rest on it."""
+    """Learn an engine's memory on a board: it uses its whole context, and later predictions rest on its telemetry."""
     from edgewright_builder.cli_connection import connect, run
     from edgewright_builder.device.calibration import BoardPoint, measured_point
     from edgewright_builder.fit.calibrate import (
@@ -143,7 +149,7 @@ def calibrate(
 
     async def work() -> BoardPoint:
         async with connect(host, credentials, insecure) as client:
-            return await measured_point(client)
+            return await measured_point(client, fill=not as_served)
 
     found = run(work())
     shipped = load_calibration(found.engine)

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import telemetry_pb2 as telemetry
 from edgewright_agent.errors import InputError, RefusedError
-from edgewright_agent.lifecycle import State
 from edgewright_agent.manifest import Manifest
 from edgewright_agent.services.messages import release_to
+from edgewright_agent.state import State
 from edgewright_agent.store import StagedRelease
 from edgewright_builder import cli_fit
 from edgewright_builder.fit.calibrate import (
@@ -112,7 +112,9 @@ def test_predictions_for_that_board_say_what_they_rest_on_and_others_do_not_chan
     assert (elsewhere, here.machine, here.points) == (SHIPPED, BOARD, 1)
     result = CliRunner().invoke(app, ["check", "smollm2-135m", "--device", BOARD, "--json"])
     document = json.loads(result.stdout)
-    assert BOARD in document["plan"]["calibrated_on"]
+    assert document["plan"]["calibrated_on"] == (
+        f"calibrated on this board, 1 measurement of {ENGINE} 0.18.0 on {BOARD}"
+    )
     assert not any("not on this board" in sentence for sentence in document["caveats"])
 
 
@@ -187,6 +189,17 @@ def test_calibrate_reads_the_board_saves_the_point_and_says_how_far_off_it_was(h
     assert moved.constant_bytes == pytest.approx(SHIPPED.constant_bytes + 30 * MIB, rel=1e-6)
     assert moved.engine_version == "1"
     assert json.loads(calibrate(host, "--json").stdout)["points"] == 1
+
+
+def test_calibrate_has_the_board_use_its_whole_context_first_unless_told_not_to(
+    board: Board, host: str
+) -> None:
+    calibrate(host, "--as-served")
+    assert board.benchmark_requests == []
+    calibrate(host)
+    (request,) = board.benchmark_requests
+    assert request.input_tokens + request.output_tokens == 1024  # of the release's plan
+    assert request.concurrency == request.prompts == 1
 
 
 def nothing_active(board: Board) -> None:

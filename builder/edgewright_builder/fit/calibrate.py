@@ -84,6 +84,7 @@ def refit(shipped: Calibration, measured: BoardCalibration) -> Calibration:
         moved,
         engine_version=measured.engine_version,
         machine=measured.board,
+        of_this_board=True,
         points=len(measured.points),
         error_fraction=_error_fraction(shipped, measured.points),
     )

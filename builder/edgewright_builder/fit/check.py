@@ -108,7 +108,7 @@ def check(question: Question) -> Check:
             plan.memory, question.concurrency, question.profile.default_power_mode, bandwidth,
             engine_traits(plan.engine).processor,
         ),
-        caveats=caveats(calibration, architecture, plan.configuration, question.profile.id),
+        caveats=caveats(calibration, architecture, plan.configuration),
     )  # fmt: skip
 
 

@@ -67,9 +67,12 @@ class Calibration:
     block_sums: float = 0.0  # for each scale, floats of its size that repacking adds
     file_page_bytes: int = 0  # of the file that one embedding looked up may bring in
     sliding_window_cache: bool = False  # whether a windowed layer caches its window only
+    of_this_board: bool = False  # measured on the very board the prediction is for, by `edgewright calibrate`
 
     def __str__(self) -> str:
-        return f"{self.points} measurements of {self.engine} {self.engine_version} on {self.machine}"
+        measurements = f"{self.points} measurement{'s' * (self.points != 1)}"
+        where = f"calibrated on this board, {measurements}" if self.of_this_board else measurements
+        return f"{where} of {self.engine} {self.engine_version} on {self.machine}"
 
 
 @dataclass(frozen=True)

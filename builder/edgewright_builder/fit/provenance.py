@@ -9,7 +9,7 @@ BEYOND = 1.25  # this far past the measured range is called extrapolation
 
 
 def caveats(
-    calibration: Calibration, architecture: Architecture, configuration: Configuration, board: str
+    calibration: Calibration, architecture: Architecture, configuration: Configuration
 ) -> tuple[str, ...]:
     """Sentences, most important first; none where the board itself was measured in this range."""
     said = []
@@ -22,7 +22,7 @@ def caveats(
     tokens = configuration.context_tokens
     if (longest := calibration.longest_context_tokens) is not None and tokens > BEYOND * longest:
         said.append(f"Extrapolated: {tokens:,} tokens of context; the longest measured is {longest:,}.")
-    if calibration.machine != board:
+    if not calibration.of_this_board:
         said.append(
             f"Measured on {calibration.machine}, not on this board: `edgewright calibrate HOST` mends that."
         )

@@ -1,0 +1,70 @@
+"""A board teaches the host what its engine takes: real agent, real engine, and predictions that say so."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.tiny_build import Built, edgewright
+
+pytestmark = pytest.mark.timeout(600)
+
+BOARD = ("--device", "this-host")
+READY = "serving on "
+CONTEXT = 256  # of the tiny build
+
+
+@pytest.fixture
+def keys(built: Built) -> Path:
+    return built.recipe.parent / "credentials"
+
+
+@pytest.fixture
+def address(keys: Path, tmp_path: Path) -> Iterator[str]:
+    """Of a real agent with mutual TLS."""
+    words = [
+        sys.executable, "-m", "edgewright_agent", "serve", "--profile", "this-host", "--store", str(tmp_path / "store"),
+        "--listen", "127.0.0.1:0", "--budget", "1GiB", "--probation", "0", "--trust", str(keys / "release.pub"),
+        "--tls-cert", str(keys / "agent.pem"), "--tls-key", str(keys / "agent.key"), "--tls-ca", str(keys / "ca.pem"),
+    ]  # fmt: skip
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ)
+    with process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip().removeprefix(READY)
+        process.terminate()
+
+
+def check(model: Path) -> Any:
+    """The whole model, as `check` predicts it."""
+    done = edgewright("check", str(model), *BOARD, "--context", str(CONTEXT), "--budget", "1GiB", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)["plan"]
+
+
+def test_what_a_board_has_measured_moves_later_predictions_for_it(
+    built: Built, keys: Path, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEWRIGHT_DATA", str(tmp_path / "data"))
+    model, credentials = built.recipe.parent / "model", ("--credentials", str(keys))
+    pushed = edgewright("push", str(built.run / "artifact"), address, *credentials)
+    assert pushed.returncode == 0, pushed.stdout + pushed.stderr
+
+    before = check(model)
+    done = edgewright("calibrate", address, "--json", *credentials)
+    assert done.returncode == 0, done.stdout + done.stderr
+    learned, after = json.loads(done.stdout), check(model)
+
+    assert "this board" not in before["calibrated_on"]
+    assert after["calibrated_on"].startswith("calibrated on this board, 1 measurement of onnxruntime-genai")
+    off_bytes = learned["measured_peak_bytes"] - learned["predicted_peak_bytes"]
+    assert off_bytes != 0
+    assert after["predicted_peak_bytes"] - before["predicted_peak_bytes"] == off_bytes
+    told = edgewright("plan", str(model), *BOARD, "--budget", "1GiB", "--min-context", str(CONTEXT))
+    assert "calibrated on this board, 1 measurement" in told.stdout
