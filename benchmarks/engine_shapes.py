@@ -37,9 +37,11 @@ class Case:
         return replace(shape, tied_embeddings=False) if name != self.model else shape
 
 
-def case(model: str, layers: int, group: int, embedding_bits: int, context: int) -> Case:
-    """A case served one request at a time."""
-    return Case(model, Configuration(layers, 4, group, embedding_bits, context, 1))
+def case(
+    model: str, layers: int, group: int, embedding_bits: int, context: int, concurrency: int = 1
+) -> Case:
+    """A case of 4-bit weights."""
+    return Case(model, Configuration(layers, 4, group, embedding_bits, context, concurrency))
 
 
 CASES = (
@@ -48,6 +50,8 @@ CASES = (
     *(case("smollm2-360m", 32, 64, bits, context) for bits, context in ((8, 2048), (4, 1024))),
     *(case("llama-3.2-1b", layers, 128, bits, context)
       for layers, bits, context in ((16, 8, 512), (16, 8, 2048), (16, 4, 1024), (8, 8, 512))),
+    case("smollm2-135m", 30, 64, 8, 1024, 4),
+    case("llama-3.2-1b", 16, 128, 8, 512, 2),
     case("llama-3.2-1b-untied", 16, 128, 8, 512),
     *(case("smollm2-1.7b", 24, 64, bits, context) for bits, context in ((8, 512), (4, 1024))),
     *(case("llama-3.2-3b", layers, 128, bits, context) for layers, bits, context in ((28, 8, 512), (28, 4, 1024))),
@@ -73,7 +77,7 @@ def manifest_of(folder: Path, measured: Case) -> Manifest:
             "tied_embeddings": model.tied_embeddings, "weight_bits": 4, "embedding_bits": m.embedding_bits,
             "group_size": m.group_size,
         },
-        "limits": {"context_tokens": m.context_tokens},
+        "limits": {"context_tokens": m.context_tokens, "concurrency": m.concurrency},
         "memory": {"budget_bytes": 1, "predicted_peak_bytes": 1, "error_bytes": 0, "calibrated_on": "nothing"},
     }  # fmt: skip
     return draft_manifest(folder, fields)

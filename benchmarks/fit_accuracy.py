@@ -40,7 +40,7 @@ from edgewright_builder.models import resolve_model
 
 MIB = 2**20
 COLUMNS = (
-    "model", "layers", "group", "embedding", "context", "measured MiB", "cgroup peak", "predicted", "error",
+    "model", "layers", "group", "embedding", "context", "at once", "measured MiB", "cgroup peak", "predicted", "error",
     "weights × 1.2", "weights + 0.5 GB",
 )  # fmt: skip
 # What Linux 6.18 mapped for one embedding in the mean, in folios of up to 2 MiB; older kernels map 64 KiB.
@@ -80,7 +80,8 @@ def measure(case: Case, scratch: Path | None) -> Measurement:
         manifest = write_release(case, tokenizer, Path(folder))
         run = measure_memory(Path(folder), manifest, m.context_tokens)
     print(
-        f"{case.model}: {m.layers} layers, {m.embedding_bits}-bit embedding, context {m.context_tokens}: "
+        f"{case.model}: {m.layers} layers, {m.embedding_bits}-bit embedding, "
+        f"context {m.context_tokens} × {m.concurrency}: "
         f"{run.peak_bytes / MIB:.1f} MiB",
         flush=True,
     )
@@ -92,7 +93,6 @@ def refit(points: Sequence[Measurement]) -> Calibration:
     machine = f"{platform.machine()} with {len(os.sched_getaffinity(0))} cores"
     blank = Calibration(
         ENGINE, metadata.version(ENGINE), machine, 0, 0, 1.0, 1.0, LOGITS_BYTES_MAX, 0.0,
-        logits_copies=2.0,  # of the slice before, and of this one
         block_sums=1.0, file_page_bytes=FILE_PAGE_BYTES,
     )  # fmt: skip
     fitted = fit_calibration(blank, points)
@@ -112,7 +112,8 @@ def print_table(points: Sequence[Measurement], calibration: Calibration) -> None
         constant.append((memory.weights_bytes + 500e6) / point.peak_bytes - 1)
         cgroup = "–" if point.cgroup_peak_bytes is None else f"{point.cgroup_peak_bytes / MIB:.0f}"
         print(
-            f"| {point.model} | {m.layers} | {m.group_size} | {m.embedding_bits} | {m.context_tokens} "
+            f"| {point.model} | {m.layers} | {m.group_size} | {m.embedding_bits} "
+            f"| {m.context_tokens} | {m.concurrency} "
             f"| {point.peak_bytes / MIB:.1f} | {cgroup} | {memory.peak_bytes / MIB:.1f} | {error:+.1%} "
             f"| {thumb[-1]:+.0%} | {constant[-1]:+.0%} |"
         )

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,17 +31,22 @@ def measure_memory(tree: Path, manifest: Manifest, context: int, limit_bytes: in
     """The engine's memory over a short request, scoring, and one that fills the context."""
     with local_engine(tree, manifest, memory_limit_bytes=limit_bytes) as engine:
         loaded = engine.engine.memory_bytes().now_bytes
-        use_context(engine, words(tree / "tokenizer"), context)
+        use_context(engine, words(tree / "tokenizer"), context, manifest.limits.concurrency)
         memory = engine.engine.memory_bytes()
         return MemoryRun(loaded, memory.peak_bytes, memory.now_bytes, _cgroup_peak(engine))
 
 
-def use_context(engine: LocalEngine, vocabulary: Sequence[str], context: int) -> None:
-    """Requests of several kinds and lengths, the last one as long as can be. No word comes twice in a slice."""
-    text = [vocabulary[index * 7919 % len(vocabulary)] for index in range(context - 80)]
+def use_context(engine: LocalEngine, vocabulary: Sequence[str], context: int, concurrency: int = 1) -> None:
+    """Requests of several kinds and lengths, the last ones at once and as long as can be.
+
+    No word comes twice in a slice, and no two prompts begin alike.
+    """
+    text = [vocabulary[index * 7919 % len(vocabulary)] for index in range(context + concurrency)]
     engine.greedy(" ".join(text[:40]), 16)
     engine.score([(" ".join(text[:60]), [" ".join(text[:8]), " ".join(text[:12])])])
-    engine.greedy(" ".join(text), 64)
+    prompts = [" ".join(text[number : number + context - 80]) for number in range(concurrency)]
+    with ThreadPoolExecutor(concurrency) as callers:
+        list(callers.map(lambda prompt: engine.greedy(prompt, 64), prompts))
 
 
 def words(tokenizer: Path) -> list[str]:
