@@ -118,12 +118,38 @@ def test_an_engine_that_the_agent_killed_for_its_memory_says_how_much_it_took() 
         "NVML_SUCCESS == r INTERNAL ASSERT FAILED at CUDACachingAllocator.cpp:838",
         "torch.cuda.OutOfMemoryError: CUDA out of memory.",
         "MemoryError",
+        "NvMapMemHandleAlloc: error 0",
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 603979776 bytes.",
+        "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`",
+        "ValueError: Free memory on device cuda:0 (3.1/7.4 GiB) on startup is less than desired GPU memory utilization",
     ],
 )
 def test_every_spelling_of_out_of_memory_is_known(line: str) -> None:
     assert death(1, "Loading", line, "bye") is DeathCause.OUT_OF_MEMORY
     assert death(-signal.SIGABRT, line) is DeathCause.OUT_OF_MEMORY
     assert death(0, line) is DeathCause.EXITED
+
+
+VLLM_DIED = (
+    "(Worker pid=238) ERROR 11-24 06:17:12 [multiproc.py:90] AssertionError: unsupported head size 16",
+    "(EngineCore pid=213) ERROR 11-24 06:17:13 [core.py:1512] RuntimeError: Executor failed.",
+    "(APIServer pid=206) RuntimeError: Engine core initialization failed. See root cause above.",
+    "nanobind: leaked 514 functions!",
+    ' - leaked function "get_bf16"',
+)
+
+
+def test_of_several_processes_errors_the_first_cause_is_told() -> None:
+    died = classify(1, asked=False, killed_for_memory=False, last_lines=VLLM_DIED)
+    assert died.sentence == "exited (exit code 1); it said: AssertionError: unsupported head size 16"
+    assert died.last_lines == VLLM_DIED
+
+
+def test_a_process_that_took_the_others_with_it_is_named() -> None:
+    died = classify(-9, asked=False, killed_for_memory=False, last_lines=("loaded",), lost="VLLM::EngineCore")
+    assert died.sentence == "killed (its process VLLM::EngineCore ended); it said: loaded"
+    hungry = classify(-9, asked=False, killed_for_memory=True, last_lines=(), lost="VLLM::Worker")
+    assert hungry.cause is DeathCause.OUT_OF_MEMORY
 
 
 def test_a_death_says_signal_or_code_and_the_last_line() -> None:
