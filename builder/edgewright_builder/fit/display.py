@@ -1,8 +1,6 @@
-"""Answers of `check` and `plan` as people read them: on a terminal, in a pipe, in a README."""
+"""Answers of `check` and `plan` as people read them: on a terminal or in a pipe."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from rich.box import HEAVY_HEAD
 from rich.console import Console
@@ -12,7 +10,6 @@ from rich.text import Text
 
 from edgewright_agent.sizes import format_bytes
 from edgewright_builder.fit.check import Check, Verdict
-from edgewright_builder.fit.matrix import LEGEND, Cell, board_label
 from edgewright_builder.fit.memory import Memory, TensorClass
 from edgewright_builder.fit.plan import Plan, Search
 
@@ -22,7 +19,6 @@ COLOURS = {
     "activations": "yellow", "logits": "yellow", "lookup": "yellow", "second copies": "red", "runtime": "white",
 }  # fmt: skip
 CHANGES_MAX = 6
-MODEL_CELLS, BOARD_CELLS = 26, 9  # widths of the matrix's columns
 
 
 def print_check(console: Console, answer: Check) -> None:
@@ -91,40 +87,6 @@ def print_search(console: Console, search: Search) -> None:
     for calibrated_on, error in rests_on.items():
         console.print(f"Peaks are ± {error:.1%} and rest on: {calibrated_on}.", style="dim", soft_wrap=True)
     console.print(f"Chosen: {settings(search.chosen)}", markup=False, soft_wrap=True)
-
-
-def print_matrix(console: Console, rows: Sequence[Sequence[Cell]]) -> None:
-    """Models down, boards across: in as many tables as the width asks for, or as Markdown in a pipe."""
-    if not console.is_terminal:
-        console.print(matrix_markdown(rows), markup=False, soft_wrap=True)
-        return
-    boards = max(1, (console.width - MODEL_CELLS) // BOARD_CELLS)
-    for first in range(0, len(rows[0]), boards):
-        console.print(_matrix_table([row[first : first + boards] for row in rows]))
-    for line in LEGEND:
-        console.print(line, style="dim", markup=False)
-
-
-def _matrix_table(rows: Sequence[Sequence[Cell]]) -> Table:
-    table = Table(header_style="bold cyan", padding=(0, 1), show_lines=False)
-    table.add_column("model", no_wrap=True)
-    for cell in rows[0]:
-        table.add_column(board_label(cell.board), justify="right")
-    for row in rows:
-        table.add_row(row[0].model, *(_coloured(cell) for cell in row))
-    return table
-
-
-def matrix_markdown(rows: Sequence[Sequence[Cell]]) -> str:
-    """The matrix for a README."""
-    lines = [
-        "| model | " + " | ".join(board_label(cell.board) for cell in rows[0]) + " |",
-        "|---|" + "--:|" * len(rows[0]),
-        *(f"| {row[0].model} | " + " | ".join(cell.text for cell in row) + " |" for row in rows),
-        "",
-        *LEGEND,
-    ]
-    return "\n".join(lines)
 
 
 def breakdown(memory: Memory) -> list[tuple[str, int, str]]:
@@ -229,10 +191,3 @@ def _front_row(plan: Plan, *, chosen: bool) -> tuple[str, ...]:
         f"{100 * plan.expected_accuracy_loss:.1f}", format_bytes(plan.memory.peak_bytes),
         format_bytes(plan.budget_bytes - plan.peak_bound_bytes),
     )  # fmt: skip
-
-
-def _coloured(cell: Cell) -> Text:
-    colour = (
-        "dim" if not cell.served else "green" if cell.context_tokens else "yellow" if cell.layers else "red"
-    )
-    return Text(cell.text, colour)

@@ -41,6 +41,34 @@ class Cell:
         return "–"
 
 
+@dataclass(frozen=True)
+class Column:
+    """All models on the boards where each of them gets the same answer."""
+
+    boards: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+    @property
+    def served(self) -> bool:
+        """Whether any model is."""
+        return any(cell.served for cell in self.cells)
+
+    @property
+    def label(self) -> str:
+        """The boards' short names."""
+        return ", ".join(map(board_label, self.boards))
+
+
+def columns_of(rows: Sequence[Sequence[Cell]]) -> list[Column]:
+    """The matrix by columns, boards with the same answers in one, in the order of `rows`."""
+    found: dict[tuple[str, ...], Column] = {}
+    for cells in zip(*rows, strict=True):
+        texts = tuple(cell.text for cell in cells)
+        boards = found[texts].boards if texts in found else ()
+        found[texts] = Column((*boards, cells[0].board), tuple(cells))
+    return list(found.values())
+
+
 def make_matrix(
     models: Sequence[ModelFacts],
     boards: Sequence[DeviceProfile],
@@ -48,8 +76,9 @@ def make_matrix(
     context_tokens: int = DEFAULT_CONTEXT_TOKENS,
     engine: str | None = None,
 ) -> list[list[Cell]]:
-    """One row a model, one cell a board. Raises InputError for an engine nothing is known of."""
-    return [[_cell(model, board, context_tokens, engine) for board in boards] for model in models]
+    """One row a model, one cell a board, the smallest budget first. Raises InputError for an unknown engine."""
+    ordered = sorted(boards, key=lambda board: board.budget_bytes())
+    return [[_cell(model, board, context_tokens, engine) for board in ordered] for model in models]
 
 
 def short_tokens(tokens: int) -> str:
