@@ -99,7 +99,7 @@ def test_on_a_gpu_no_more_than_the_budget_is_asked_for(
     made = launch(command, tree, monkeypatch, memory_bytes=total // 4, concurrency=6)
     assert float(option(made, "--gpu-memory-utilization")) == pytest.approx(0.25, abs=1e-3)
     sizes = made.command.index("--cudagraph-capture-sizes")
-    assert made.command[sizes + 1 : sizes + 4] == ["1", "2", "4"]
+    assert made.command[sizes + 1 : sizes + 5] == ["1", "2", "4", "6"]
     assert "--enforce-eager" not in made.command
     assert made.command.index("--kv-cache-memory-bytes") < made.command.index("--gpu-memory-utilization")
 
@@ -142,6 +142,14 @@ def test_a_release_without_a_checkpoint_is_refused_with_the_missing_file(
 ) -> None:
     with pytest.raises(InputError, match=r"engine/config\.json"):
         launch(install(tmp_path / "venv", "vllm", "0.33.0"), tmp_path / "empty", monkeypatch)
+
+
+def test_a_checkpoint_of_something_else_is_refused_with_the_missing_key(
+    tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "engine/config.json").write_text('{"num_hidden_layers": 2}', encoding="utf-8")
+    with pytest.raises(InputError, match="lacks num_attention_heads"):
+        launch(install(tmp_path / "venv", "vllm", "0.33.0"), tree, monkeypatch)
 
 
 @pytest.mark.parametrize(

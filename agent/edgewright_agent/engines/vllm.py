@@ -38,6 +38,7 @@ PRIVATE = {
     "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
     "PYTHONUNBUFFERED": "1", "NO_COLOR": "1",
 }  # fmt: skip
+SHAPE = ("num_hidden_layers", "num_attention_heads", "hidden_size")
 DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 
@@ -98,14 +99,8 @@ def _command(
     }
     words = [str(word) for option in options.items() for word in option]
     words += ["--enforce-eager"] if build.on_cpu else _gpu_options(limits)
-    return [
-        vllm_command(),
-        "serve",
-        str(model),
-        *words,
-        "--disable-uvicorn-access-log",
-        "--disable-log-stats",
-    ]
+    quiet = ("--disable-uvicorn-access-log", "--disable-log-stats")
+    return [vllm_command(), "serve", str(model), *words, *quiet]
 
 
 def _gpu_options(limits: EngineLimits) -> list[str]:
@@ -114,8 +109,8 @@ def _gpu_options(limits: EngineLimits) -> list[str]:
     vLLM refuses to start unless --gpu-memory-utilization of all memory is free; by default that is nine tenths. Tegra's
     GPU shares the board's memory.
     """
-    batches = [str(size) for size in range(1, limits.concurrency + 1) if size & (size - 1) == 0]
-    options = ["--cudagraph-capture-sizes", *batches]
+    powers = (1 << power for power in range(limits.concurrency.bit_length()))
+    options = ["--cudagraph-capture-sizes", *map(str, sorted({*powers, limits.concurrency}))]
     if limits.memory_bytes is not None:
         share = limits.memory_bytes / psutil.virtual_memory().total
         options += ["--gpu-memory-utilization", f"{min(max(share, UTILIZATION[0]), UTILIZATION[1]):.3f}"]
@@ -129,7 +124,7 @@ def _environment(build: VllmBuild, cpus: tuple[int, ...], private: Path) -> dict
     } | PRIVATE
     if not build.on_cpu:
         return environment
-    # Compiling needs a C++ compiler on the board and takes a minute at each start for a gain no request repays.
+    # Run eagerly: compiling would need a C++ compiler on the board, and time at every start.
     environment |= {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cpus)), "TORCHDYNAMO_DISABLE": "1"}
     if build.name != "vllm":
         name_as_vllm(build, private / "python")
@@ -145,10 +140,11 @@ def _dtype(config: dict[str, Any]) -> str:
 
 
 def _read_config(model: Path) -> dict[str, Any]:
+    file = model / "config.json"
     try:
-        config: dict[str, Any] = json.loads((model / "config.json").read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"The release holds no checkpoint for vLLM: {model / 'config.json'}: {error}."
-        ) from error
+        raise InputError(f"The release holds no checkpoint for vLLM: {file}: {error}.") from error
+    if missing := [name for name in SHAPE if name not in config]:
+        raise InputError(f"The release holds no language model for vLLM: {file} lacks {missing[0]}.")
     return config
