@@ -201,7 +201,7 @@ def _print_matrix(context: int | None, engine: str | None, *, markdown: bool, as
     rows = make_matrix(
         [from_builtin(model) for model in builtin_models()],
         [load_profile(profile) for profile in list_profiles() if profile != "this-host"],
-        context_tokens=context or DEFAULT_CONTEXT_TOKENS,
+        context_tokens=DEFAULT_CONTEXT_TOKENS if context is None else context,
         engine=engine,
     )
     if as_json:

@@ -66,8 +66,9 @@ def settings(plan: Plan) -> str:
     """The recipe's keys that build this configuration."""
     m = plan.configuration
     return (
-        f"serving.context_tokens: {m.context_tokens}, quantize.group_size: {m.group_size}, "
-        f"quantize.embedding_bits: {m.embedding_bits}, student.depth: {m.layers} (engine {plan.engine})"
+        f"serving.engine: {plan.engine}, serving.context_tokens: {m.context_tokens}, "
+        f"serving.concurrency: {m.concurrency}, quantize.group_size: {m.group_size}, "
+        f"quantize.embedding_bits: {m.embedding_bits}, student.depth: {m.layers}"
     )
 
 
