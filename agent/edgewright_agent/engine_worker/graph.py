@@ -27,6 +27,7 @@ LEAN_SESSION = {
     "optimization.constant_folding_max_output_size_in_bytes": str(1024 * 1024),
     # The arena keeps what the longest request so far needed; malloc gives large blocks back (see launch.py).
     "enable_cpu_mem_arena": False,
+    "enable_mem_pattern": False,
 }
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
