@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -164,6 +165,7 @@ async def _serve(settings: AgentSettings) -> None:
         typer.echo(f"serving on {agent.address}")
         sys.stdout.flush()
         systemd.notify("READY=1")
+        gc.freeze()  # what the start made stays: collections while tokens come need not look at it again
         release_startup_pages()
         async with systemd.watched():
             await stopping.wait()

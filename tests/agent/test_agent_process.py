@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import grpc.aio
+import httpx
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -29,6 +30,8 @@ HEAVY = (
     "onnxruntime_genai",
     "edgewright_builder",
 )
+# Asked for by an option or a command; until then a board does not pay for them.
+ON_DEMAND = ("httpx", "uvicorn", "prometheus_client", "opentelemetry", "rich", "edgewright_agent.doctor")
 
 
 @pytest.fixture
@@ -99,6 +102,24 @@ def test_ctrl_c_stops_the_agent_cleanly_and_systemd_is_told(
         assert systemd.recv(100) == b"STOPPING=1"
 
 
+async def test_the_openai_door_is_open_where_it_was_asked_for(tmp_path: Path, trusted: Path) -> None:
+    path = tmp_path / "door"
+    with serving(tmp_path / "store", *insecure(trusted), "--openai", f"unix:{path}") as agent:
+        async with grpc.aio.insecure_channel(agent.address) as channel:
+            artifact = make_artifact({**TREE, "engine/fake.json": b"{}"})
+            await activate(channel, await push(channel, artifact))
+        transport = httpx.AsyncHTTPTransport(uds=str(path))
+        async with httpx.AsyncClient(transport=transport, base_url="http://board/v1") as http:
+            models = await http.get("/models")
+            assert [model["id"] for model in models.json()["data"]] == ["tiny"]
+            answer = await http.post("/completions", json={"prompt": "hello", "max_tokens": 3})
+            assert answer.json()["usage"]["completion_tokens"] == 3
+        agent.process.send_signal(signal.SIGTERM)
+        _, errors = agent.process.communicate(timeout=20)
+    assert errors == f"OpenAI on unix:{path}\n"
+    assert not path.exists()
+
+
 def fails_with(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *options: str) -> str:
     """The one sentence of a command that exits with code 2."""
     monkeypatch.setattr(sys, "argv", ["edgewright-agent", *options])
@@ -134,6 +155,7 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2(
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--budget", "lots"), "is not a size"),
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--trust", "/nowhere"), "can't be read"),
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--listen", "here"), "is not an address"),
+        (("--profile", "raspberry-pi-5-8gb", "--insecure", "--openai", "0.0.0.0:0"), "is open to others"),
     ],
 )
 def test_a_wrong_option_is_one_sentence_and_exit_code_2(
@@ -150,6 +172,14 @@ def test_the_version_is_printed() -> None:
     command = [*COMMAND, "--version"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == f"edgewright-agent {__version__}\n"
+
+
+def test_the_agent_starts_without_what_nobody_has_asked_for() -> None:
+    program = (
+        f"import sys, edgewright_agent.cli\nprint([name for name in {ON_DEMAND!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_agent_imports_nothing_heavy() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from openai.types.chat import ChatCompletionMessageParam
 from edgewright_agent.address import Address
 from edgewright_agent.door.settings import DoorSettings
 from edgewright_agent.telemetry.types import EndedRequest, Serving
+from edgewright_agent.tls import TlsFiles
+from edgewright_builder.keys import create_credentials
 from tests.agent.artifacts import TREE
 from tests.agent.openai_doors import Board, board, serve
 from tests.agent.scripted_engine import Script
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Why do plants need sunlight?"}]
+TO_THE_END = {"ignore_eos": True}
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -65,8 +69,9 @@ async def test_a_chat_comes_whole_or_streamed_and_is_the_same(fake: Board) -> No
     assert spoken[0].choices[0].delta.role == "assistant"
     assert spoken[-1].choices[0].finish_reason == "stop"
     assert counted.choices == []
-    assert counted.usage == whole.usage
+    assert counted.usage is not None
     assert whole.usage is not None
+    assert counted.usage.completion_tokens == whole.usage.completion_tokens == len(spoken) - 1
     assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
 
 
@@ -114,7 +119,7 @@ async def test_a_seed_makes_a_draw_repeatable(fake: Board) -> None:
 async def test_a_stream_is_measured_token_by_token(fake: Board) -> None:
     before = await idle(fake)
     stream = await fake.client.chat.completions.create(
-        model="tiny", messages=MESSAGES, max_tokens=11, stream=True
+        model="tiny", messages=MESSAGES, max_tokens=11, stream=True, extra_body=TO_THE_END
     )
     assert [chunk async for chunk in stream]
     after = await idle(fake)
@@ -128,7 +133,7 @@ async def test_a_stream_is_measured_token_by_token(fake: Board) -> None:
 
 async def test_a_whole_answer_counts_with_its_tokens_and_no_made_up_latency(fake: Board) -> None:
     before = await idle(fake)
-    await fake.client.completions.create(model="tiny", prompt="hello", max_tokens=9)
+    await fake.client.completions.create(model="tiny", prompt="hello", max_tokens=9, extra_body=TO_THE_END)
     after = await idle(fake)
     assert after.generated_tokens == before.generated_tokens + 9
     assert after.time_to_first_token_seconds == before.time_to_first_token_seconds
@@ -179,7 +184,9 @@ async def test_a_wrong_value_is_refused_by_name(fake: Board, options: dict[str, 
 
 
 async def still_serves(running: Board) -> None:
-    answer = await running.client.completions.create(model="tiny", prompt="hello", max_tokens=2)
+    answer = await running.client.completions.create(
+        model="tiny", prompt="hello", max_tokens=2, extra_body=TO_THE_END
+    )
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 2
 
@@ -229,7 +236,7 @@ async def test_a_client_that_leaves_frees_the_engine_at_once(tmp_path: Path) -> 
 
 async def test_leaving_frees_the_engines_process_too(fake: Board) -> None:
     stream = await fake.client.completions.create(
-        model="tiny", prompt="hello", max_tokens=200, stream=True, extra_body={"ignore_eos": True}
+        model="tiny", prompt="hello", max_tokens=200, stream=True, extra_body=TO_THE_END
     )
     await anext(aiter(stream))
     await stream.close()
@@ -279,7 +286,7 @@ async def test_an_engine_that_dies_is_an_error_in_the_stream_and_comes_back(tmp_
                 pass
         while len(script.engines) < 2:
             await asyncio.sleep(0.005)
-        assert [request.outcome for request in ended] == ["failed"]
+        assert [request.finish_reason for request in ended] == ["error"]
 
 
 async def test_a_key_is_asked_for_where_one_is_set(tmp_path: Path) -> None:
@@ -304,3 +311,31 @@ async def test_programs_on_the_board_may_use_a_unix_socket(tmp_path: Path) -> No
             answer = await http.post("/completions", json={"prompt": "hello"})
         assert answer.status_code == 200
     assert not path.exists()
+
+
+async def test_strangers_are_let_in_with_a_key_over_tls_only(
+    tmp_path: Path, credentials: Path, trusting: ssl.SSLContext
+) -> None:
+    tls = TlsFiles(credentials / "agent.pem", credentials / "agent.key", credentials / "ca.pem")
+    door = DoorSettings(Address("0.0.0.0", 0), key="k" * 32, tls=tls)
+    async with board(tmp_path, door, script=Script()) as running:
+        await serve(running.agent, TREE)
+        url = running.url.replace("0.0.0.0", "localhost")
+        assert url.startswith("https://")
+        headers = {"authorization": "Bearer " + "k" * 32}
+        async with httpx.AsyncClient(verify=trusting, base_url=url) as http:
+            answer = await http.post("/completions", json={"prompt": "hello"}, headers=headers)
+            assert answer.status_code == 200
+            assert (await http.get("/models")).status_code == 401
+
+
+@pytest.fixture(scope="module")
+def credentials(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("credentials")
+    create_credentials(folder / "keys")
+    return folder / "keys"
+
+
+@pytest.fixture
+def trusting(credentials: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(credentials / "ca.pem"))

@@ -42,19 +42,22 @@ def _measure(status: int, body: bytes, window: RequestWindow) -> None:
     elif status != HTTPStatus.OK:
         window.fail()
     else:
-        usage = _usage_of(body)
-        window.end(usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
+        answer = _answer_of(body)
+        usage = answer.get("usage") or {}
+        window.end(usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0), _finish_reason(answer))
 
 
 async def relay_stream(reply: Reply, window: RequestWindow, send: Send, *, wants_usage: bool) -> None:
     """Each event as it comes. The chunk with the counts is taken out unless the client wants it."""
     await _start(send, reply.status, {"content-type": "text/event-stream", "cache-control": "no-cache"})
     usage: dict[str, int] = {}
+    reason: str | None = None
     async with aclosing(events(reply.pieces)) as coming:
         async for raw in coming:
             event = content(raw)
             if event is not None:
                 usage = event.get("usage") or usage
+                reason = _finish_reason(event) or reason
                 if "error" in event:
                     window.fail()
                 elif _brings_tokens(event):
@@ -62,7 +65,7 @@ async def relay_stream(reply: Reply, window: RequestWindow, send: Send, *, wants
                 elif event.get("usage") and not wants_usage:
                     continue
             await _send_event(send, raw)
-    window.end(usage.get("prompt_tokens", 0), usage.get("completion_tokens"))
+    window.end(usage.get("prompt_tokens", 0), usage.get("completion_tokens"), reason)
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -82,15 +85,22 @@ def _brings_tokens(event: dict[str, Any]) -> bool:
         return False
     delta = choices[0].get("delta")
     opens = delta is not None and "role" in delta and not delta.get("content")
-    return not opens or choices[0].get("finish_reason") is not None
+    return not opens or _finish_reason(event) is not None
 
 
-def _usage_of(body: bytes) -> dict[str, int]:
+def _finish_reason(event: dict[str, Any]) -> str | None:
+    """Why the first choice ended, if it has."""
+    choices = event.get("choices")
+    reason: str | None = choices[0].get("finish_reason") if choices else None
+    return reason
+
+
+def _answer_of(body: bytes) -> dict[str, Any]:
     try:
-        usage: dict[str, int] = json.loads(body)["usage"]
-    except (ValueError, KeyError, TypeError):
+        answer = json.loads(body)
+    except ValueError:
         return {}
-    return usage
+    return answer if isinstance(answer, dict) else {}
 
 
 async def _start(send: Send, status: int, headers: dict[str, str]) -> None:
