@@ -123,7 +123,7 @@ def alive(process: psutil.Process) -> bool:
 
 async def test_it_does_not_live_beyond_its_budget(twins: Twins) -> None:
     """By the kernel while it loads, where the agent may make a control group; else by the agent once it serves."""
-    release, limits = twins.vllm, EngineLimits(64, threads=1, memory_bytes=600 * MIB)
+    release, limits = twins.vllm, EngineLimits(64, threads=1, memory_bytes=256 * MIB)
     try:
         engine = await start_engine(
             "vllm", release.tree, release.manifest, limits,

@@ -31,13 +31,15 @@ def classify(
     *,
     asked: bool,
     killed_for_memory: bool,
+    of_its_own: bool = False,
     last_lines: Sequence[str],
     over_budget: str = "",
     lost: str = "",
 ) -> Death:
     """The death of a process that ended with `returncode` (as subprocess gives it: −n for signal n).
 
-    `asked`: we stopped it; `killed_for_memory`: the kernel's out-of-memory killer was at work in its life;
+    `asked`: we stopped it; `killed_for_memory`: the kernel's out-of-memory killer was at work in its life, and
+    `of_its_own` if certainly on one of its processes, which may have been a child of this one;
     `over_budget`: the agent killed it for its memory, with the figures; `lost`: or because this process of its ended.
     """
     ended_by = -returncode if returncode < 0 else None
@@ -46,7 +48,7 @@ def classify(
         return Death(DeathCause.OVER_BUDGET, exit_code, ended_by, tuple(last_lines), over_budget)
     if asked:
         cause = DeathCause.STOPPED
-    elif (killed_for_memory and ended_by == signal.SIGKILL) or (
+    elif (killed_for_memory and (ended_by == signal.SIGKILL or of_its_own)) or (
         returncode != 0 and out_of_memory_line(last_lines) is not None
     ):
         cause = DeathCause.OUT_OF_MEMORY

@@ -153,6 +153,7 @@ class EngineProcess:
             returncode,
             asked=self._asked,
             killed_for_memory=self._kills() > self._kills_before,
+            of_its_own=self._cgroup is not None,
             last_lines=tuple(self._lines),
             over_budget=self._over_budget,
             lost=self._lost,
