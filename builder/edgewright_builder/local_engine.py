@@ -13,7 +13,7 @@ from pathlib import Path
 from edgewright_agent.engines import Engine, EngineLimits, GenerationRequest, ScoreItem, Token, start_engine
 from edgewright_agent.manifest import Manifest
 
-READY_TIMEOUT_SECONDS = 300.0
+READY_TIMEOUT_SECONDS = 900.0  # vLLM's three processes on a busy host
 
 
 @dataclass(frozen=True)

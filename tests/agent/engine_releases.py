@@ -20,6 +20,7 @@ from edgewright_agent.manifest import Manifest
 from tests.agent.artifacts import make_artifact
 
 CONTEXT_TOKENS = 256  # of the tiny model
+VLLM_READY_SECONDS = 900.0  # three processes that import torch: 40 s on two idle cores, minutes on busy ones
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ def tiny_vllm_release(onnx: Release, folder: Path) -> Release:
     for name in ("config.json", "generation_config.json", "model.safetensors"):
         shutil.copyfile(checkpoint / name, folder / "tree/engine" / name)
     shutil.copytree(onnx.tree / "tokenizer", folder / "tree/tokenizer")
-    return Release("vllm", folder / "tree", folder / "run", concurrency=8, threads=None, ready_seconds=300.0)
+    return Release(
+        "vllm", folder / "tree", folder / "run", concurrency=8, threads=None, ready_seconds=VLLM_READY_SECONDS
+    )
 
 
 async def collect(engine: Engine, request: GenerationRequest) -> tuple[str, list[int], Finish]:

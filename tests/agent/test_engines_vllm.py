@@ -19,7 +19,7 @@ from edgewright_agent.engines import DeathCause, EngineLimits, GenerationRequest
 from edgewright_agent.engines.cpus import choose_cpus
 from edgewright_agent.engines.served import ServedEngine
 from edgewright_agent.errors import OutsideError, RefusedError
-from tests.agent.engine_releases import Release, collect, require_vllm
+from tests.agent.engine_releases import VLLM_READY_SECONDS, Release, collect, require_vllm
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
 
@@ -53,7 +53,14 @@ def twins(tiny_onnx: Release, tmp_path_factory: pytest.TempPathFactory) -> Twins
     assert made.returncode == 0, made.stderr[-2000:]
     return Twins(
         Release("onnxruntime-genai", folder / "onnx", folder / "run"),
-        Release("vllm", folder / "vllm", folder / "run", concurrency=2, threads=1, ready_seconds=300.0),
+        Release(
+            "vllm",
+            folder / "vllm",
+            folder / "run",
+            concurrency=2,
+            threads=1,
+            ready_seconds=VLLM_READY_SECONDS,
+        ),
     )
 
 
@@ -127,7 +134,7 @@ async def test_it_does_not_live_beyond_its_budget(twins: Twins) -> None:
     try:
         engine = await start_engine(
             "vllm", release.tree, release.manifest, limits,
-            runtime_dir=release.runtime_dir, ready_timeout_seconds=300,
+            runtime_dir=release.runtime_dir, ready_timeout_seconds=VLLM_READY_SECONDS,
         )  # fmt: skip
     except OutsideError as error:
         assert "out of memory" in str(error)  # noqa: PT017 - either is right

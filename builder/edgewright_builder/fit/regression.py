@@ -33,7 +33,12 @@ def load_measurements(engine: str) -> tuple[Measurement, ...]:
     file = resources.files(__package__) / "calibrations" / f"{engine}.points.json"
     if not file.is_file():
         raise InputError(f"There are no measurements of the engine {engine!r}.")
-    return tuple(_measurement(point) for point in json.loads(file.read_text(encoding="utf-8"))["points"])
+    return measurements_from_json(json.loads(file.read_text(encoding="utf-8")))
+
+
+def measurements_from_json(document: dict[str, Any]) -> tuple[Measurement, ...]:
+    """What `measurements_to_json` wrote."""
+    return tuple(_measurement(point) for point in document["points"])
 
 
 def measurements_to_json(points: Sequence[Measurement]) -> dict[str, Any]:
