@@ -20,7 +20,7 @@ from edgewright_agent.manifest import Manifest
 from tests.agent.artifacts import make_artifact
 
 CONTEXT_TOKENS = 256  # of the tiny model
-VLLM_READY_SECONDS = 900.0  # three processes that import torch: 40 s on two idle cores, minutes on busy ones
+VLLM_READY_SECONDS = 900.0  # three processes that import torch: minutes on a busy host
 
 
 @dataclass(frozen=True)
