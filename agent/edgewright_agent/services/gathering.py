@@ -9,6 +9,7 @@ from edgewright_agent.services.parts import Part
 from edgewright_agent.store import Blob, ChunkBuffer, Delta
 
 PART_BYTES_MAX = 1024 * 1024
+CHUNKS_IN_HAND = 2  # one is hashed while the other is on its way to the disk
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Gathering:
         self.received_bytes = 0
         self._blob = blob
         longest_bytes = max((size for _, size in blob.chunks), default=0)
-        # Two, so that one is filled while the other is written.
-        self._buffers = [ChunkBuffer(longest_bytes) for _ in range(2 if len(blob.chunks) > 1 else 1)]
+        count = min(len(blob.chunks), CHUNKS_IN_HAND + 1)  # one is filled while the others are written
+        self._buffers = [ChunkBuffer(longest_bytes) for _ in range(max(1, count))]
         self._chunk: int | None = None
         self._filled_bytes = 0
         self._delta: Delta | None = None
@@ -82,7 +83,7 @@ class Gathering:
         return end == len(self._data)
 
     def take(self) -> tuple[int, memoryview, Delta | None]:
-        """The complete chunk's index, its bytes, and its delta. They stay as they are for one chunk more."""
+        """The complete chunk's index, its bytes, good for `CHUNKS_IN_HAND - 1` chunks more, and its delta."""
         assert self._chunk is not None
         taken = (self._chunk, self._data, self._delta)
         self._taken.add(self._chunk)

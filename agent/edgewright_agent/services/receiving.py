@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import BusyError, EdgewrightError, InputError, OutsideError
-from edgewright_agent.services.gathering import Gathering, Unfinished
+from edgewright_agent.services.gathering import CHUNKS_IN_HAND, Gathering, Unfinished
 from edgewright_agent.services.incoming import Incoming
 from edgewright_agent.services.messages import blob_from, delta_from
 from edgewright_agent.services.parts import Part, WriteRequest, part_of
@@ -19,7 +20,7 @@ from edgewright_agent.threads import run_in_thread
 
 STALL_SECONDS = 30.0
 CHUNK_SECONDS = 600.0  # a link slower than 7 KB/s is of no use to a board
-UPLOADS_MAX = 8  # at once: each holds two chunks in memory
+UPLOADS_MAX = 8  # at once: each holds three chunks in memory
 UNFINISHED_KEPT = 2  # beginnings of chunks whose stream broke
 REFUSALS_KEPT = 64
 ACCEPTED_KEY = "edgewright-accepted"  # initial metadata: parts are welcome, from there on
@@ -142,38 +143,40 @@ async def _receive_chunks(
 
 
 class _Writer:
-    """Verifies and writes a chunk in a thread while the next arrives, and syncs beside both."""
+    """Verifies and writes chunks in threads while the next arrives, and syncs beside both."""
 
     def __init__(self, store: Store, upload: Upload) -> None:
         self._store = store
         self._upload = upload
-        self._writing: asyncio.Task[None] | None = None
+        self._writing: deque[asyncio.Task[None]] = deque()  # oldest first
         self._flushing: asyncio.Task[None] | None = None
 
     async def put(self, chunk: int, data: memoryview, delta: Delta | None) -> None:
-        """Takes a chunk once the one before is written. `data` is left alone until the next `put` returns."""
-        await self._written()
+        """Takes a chunk once few enough are in hand. `data` is left alone `CHUNKS_IN_HAND` chunks later."""
+        while len(self._writing) >= (1 if self._upload.wants_order else CHUNKS_IN_HAND):
+            await self._oldest()
         if self._flushing is not None and self._flushing.done():
             self._flushing.result()
             self._flushing = None
         if self._flushing is None and self._upload.flush_is_due:
             self._flushing = asyncio.create_task(run_in_thread(self._upload.flush))
-        self._writing = asyncio.create_task(run_in_thread(self._write, chunk, data, delta))
+        self._writing.append(asyncio.create_task(run_in_thread(self._write, chunk, data, delta)))
 
     async def finish(self) -> None:
         """Waits until all is written; raises what went wrong."""
-        await self._written()
+        while self._writing:
+            await self._oldest()
         if self._flushing is not None:
             await self._flushing
 
     async def let_go(self) -> None:
         """Waits until no thread works on the upload any more, whatever has happened."""
-        tasks = [task for task in (self._writing, self._flushing) if task is not None]
+        tasks = [task for task in (*self._writing, self._flushing) if task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _written(self) -> None:
-        if self._writing is not None:
-            await self._writing
+    async def _oldest(self) -> None:
+        await self._writing[0]
+        self._writing.popleft()
 
     def _write(self, chunk: int, data: memoryview, delta: Delta | None) -> None:
         if delta is None:

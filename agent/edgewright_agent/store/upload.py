@@ -21,7 +21,7 @@ FLUSH_SECONDS = 5.0
 
 
 class Upload:
-    """The single writer of one blob. `write_chunk` has one caller at a time; `flush` may run beside it."""
+    """The single writer of one blob. Different chunks may be written at once, and `flush` run beside that."""
 
     def __init__(self, fs: FileSystem, layout: Layout, blob: Blob, *, vouched: bool = False) -> None:
         """`vouched`: a trusted signature says that these chunks make this blob (see `vouching`)."""
@@ -47,6 +47,11 @@ class Upload:
         """Chunks that need not be sent."""
         with self._mutex:
             return self._durable | self._syncing | self._written
+
+    @property
+    def wants_order(self) -> bool:
+        """Whether chunks written one after another, in order, spare reading the blob back."""
+        return self._whole is not None
 
     @property
     def flush_is_due(self) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -49,25 +48,32 @@ def blob_of(file: File) -> Blob:
 async def parts_of(
     path: Path, file: File, chunks: Sequence[int], resumption: Resumption | None
 ) -> AsyncIterator[Part]:
-    """The parts of these chunks of a file, the next chunk read while this one is on its way. Raises OSError."""
+    """The parts of these chunks of a file, each read when it is sent. Raises OSError.
+
+    In the loop's own thread: a part that another thread has read comes from another core's cache, which costs more
+    than a loop that waits for a page. The disk is asked for the next chunk ahead of time.
+    """
     offsets = store.Blob.of_file(file).offsets
     places = [(index, 0) for index in chunks]
     if resumption is not None and resumption.chunk in chunks:
         rest = [place for place in places if place[0] != resumption.chunk]
         places = [(resumption.chunk, resumption.offset_bytes), *rest]
-    ahead: asyncio.Task[list[Part]] | None = None
-    try:
-        for following in (*places, None):
-            parts = [] if ahead is None else await ahead
-            ahead = None
-            if following is not None:
-                place = (offsets[following[0]], file.chunks[following[0]].size_bytes)
-                ahead = asyncio.create_task(asyncio.to_thread(_read_chunk, path, *place, *following))
-            for part in parts:
+    with path.open("rb", buffering=0) as source:
+        for (chunk, begin_bytes), (following, _) in zip(places, places[1:] + places[-1:], strict=True):
+            size_bytes = file.chunks[following].size_bytes
+            os.posix_fadvise(source.fileno(), offsets[following], size_bytes, os.POSIX_FADV_WILLNEED)
+            for part in _parts_of_chunk(source.fileno(), file, chunk, offsets[chunk], begin_bytes):
                 yield part
-    finally:
-        if ahead is not None:
-            ahead.cancel()
+
+
+def _parts_of_chunk(
+    source: int, file: File, chunk: int, place_bytes: int, begin_bytes: int
+) -> Iterator[Part]:
+    size_bytes = file.chunks[chunk].size_bytes
+    for offset_bytes in range(begin_bytes, size_bytes, PART_BYTES):
+        data_bytes = min(PART_BYTES, size_bytes - offset_bytes)
+        head = _head(chunk, offset_bytes, data_bytes)
+        yield Part(_read_behind(head, source, place_bytes + offset_bytes, data_bytes), data_bytes)
 
 
 def encode_part(chunk: int, offset_bytes: int, data: bytes | memoryview) -> bytes:
@@ -75,31 +81,20 @@ def encode_part(chunk: int, offset_bytes: int, data: bytes | memoryview) -> byte
     return b"".join((_head(chunk, offset_bytes, len(data)), data))
 
 
-def _read_chunk(path: Path, place_bytes: int, size_bytes: int, chunk: int, begin_bytes: int) -> list[Part]:
-    """The parts of one chunk, which lies at `place_bytes` of the file, from `begin_bytes` on."""
-    with path.open("rb", buffering=0) as source:
-        return [
-            _read_part(source.fileno(), place_bytes, chunk, offset_bytes, min(PART_BYTES, size_bytes - offset_bytes))
-            for offset_bytes in range(begin_bytes, size_bytes, PART_BYTES)
-        ]
-
-
-def _read_part(file: int, place_bytes: int, chunk: int, offset_bytes: int, data_bytes: int) -> Part:
-    """Reads into the very bytes that are sent: with a few bytes more in front, which the head replaces.
+def _read_behind(head: bytes, source: int, begin_bytes: int, data_bytes: int) -> bytes:
+    """`head`, then bytes of the file, which are read to where they stay: after a few more that `head` replaces.
 
     `BytesIO` takes and gives bytes without a copy while nobody else holds them.
     """
-    head, begin_bytes = _head(chunk, offset_bytes, data_bytes), place_bytes + offset_bytes
     front_bytes = min(len(head), begin_bytes)
-    read = os.pread(file, front_bytes + data_bytes, begin_bytes - front_bytes)
-    if len(read) != front_bytes + data_bytes:
+    message = BytesIO(os.pread(source, front_bytes + data_bytes, begin_bytes - front_bytes))
+    if message.seek(0, os.SEEK_END) != front_bytes + data_bytes:
         raise OSError(errno.EIO, "the file has become shorter")
-    if front_bytes < len(head):
-        return Part(head + read[front_bytes:], data_bytes)
-    message = BytesIO(read)
-    del read
+    if front_bytes < len(head):  # nothing lies in front of a file
+        return head + message.getvalue()[front_bytes:]
+    message.seek(0)
     message.write(head)
-    return Part(message.getvalue(), data_bytes)
+    return message.getvalue()
 
 
 def _head(chunk: int, offset_bytes: int, data_bytes: int) -> bytes:
