@@ -27,7 +27,8 @@ from engine_shapes import Case, case
 from measure_memory import bare_interpreter_bytes
 from synthetic_export import write_synthetic_export
 
-from edgewright_agent.engine_worker.onnx import LEAN_SESSION, LOGITS_BYTES_MAX
+from edgewright_agent.engine_worker.graph import LEAN_SESSION
+from edgewright_agent.engine_worker.onnx import LOGITS_BYTES_MAX
 from edgewright_agent.engine_worker.weights import find_mapped_weights, restart_high_water_mark, trim_heap
 from edgewright_agent.engines.cpus import default_threads
 from edgewright_agent.engines.worker import LEAN_MALLOC
@@ -56,8 +57,8 @@ class Variant:
 VARIANTS = (
     Variant("defaults", {}),
     Variant("no folding", NO_FOLDING),
-    Variant("+ no arena, mmap threshold", LEAN_SESSION, malloc=True),
-    Variant("+ weights released (ours)", LEAN_SESSION, malloc=True, release=True),
+    Variant("+ no arena, no patterns, mmap threshold", dict(LEAN_SESSION), malloc=True),
+    Variant("+ weights released (ours)", dict(LEAN_SESSION), malloc=True, release=True),
     Variant("prepacked file", NO_FOLDING, prepacked=True),
 )
 
@@ -128,12 +129,14 @@ def alternate(plain: Path, prepacked: Path, context: int, rounds: int) -> list[l
 def run(folder: Path, variant: Variant, context: int) -> dict[str, float]:
     """Loads, fills the context twice and generates, in this process. Bytes and tokens per second."""
     import numpy as np
-    import onnxruntime_genai as og
 
-    config = og.Config(str(folder))
-    options = {"intra_op_num_threads": default_threads()} | variant.session
-    config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
-    model = og.Model(config)
+    from edgewright_agent.engine_worker import graph
+    from edgewright_agent.engine_worker.backend import Place
+
+    graph.LEAN_SESSION.clear()
+    graph.LEAN_SESSION.update(variant.session)
+    settings = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]
+    model = graph.Graph(folder, settings, default_threads(), context, rows_max=1)
     found = {"load_peak": _status("VmHWM")}
     weights = find_mapped_weights(folder / "model.onnx.data")
     release = weights.release if variant.release else lambda: None
@@ -141,24 +144,20 @@ def run(folder: Path, variant: Variant, context: int) -> dict[str, float]:
         release()
         trim_heap()
     restart_high_water_mark()
-    vocabulary = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]["vocab_size"]
+    vocabulary, place = int(settings["vocab_size"]), [Place(0, context)]
     size, decode, prefill = LOGITS_BYTES_MAX // (4 * vocabulary), [], []
-    prompt = (np.arange(context - GENERATED_TOKENS) * 7919 % vocabulary).astype(np.int32)
+    prompt = (np.arange(context - GENERATED_TOKENS) * 7919 % vocabulary).astype(np.int64)
     for _ in range(2):
-        parameters = og.GeneratorParams(model)
-        parameters.set_search_options(max_length=context, do_sample=False)
-        generator = og.Generator(model, parameters)
         start = time.perf_counter()
         for begin in range(0, len(prompt), size):
-            generator.append_tokens(prompt[begin : begin + size])
+            model.run(place, [begin], prompt[None, begin : begin + size], None)
             release()
         prefill.append(len(prompt) / (time.perf_counter() - start))
         for token in range(GENERATED_TOKENS - 1):
             start = time.perf_counter()
-            generator.append_tokens(np.array([token + 5], dtype=np.int32))
+            model.run(place, [len(prompt) + token], np.array([[token + 5]], dtype=np.int64), None)
             decode.append(1 / (time.perf_counter() - start))
         release()
-        del generator
     rest = _status("VmRSS")
     speeds = {"decode": statistics.median(decode), "prefill": statistics.median(prefill)}
     return found | {"peak": _status("VmHWM"), "rest": rest, "anonymous": _status("RssAnon")} | speeds

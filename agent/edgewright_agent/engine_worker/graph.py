@@ -29,6 +29,8 @@ LEAN_SESSION = {
     "enable_cpu_mem_arena": False,
     "enable_mem_pattern": False,
 }
+# How threads wait for work between two runs; benchmarks/engine_threads.py compares.
+SPINNING: dict[str, str] = {}
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
@@ -169,7 +171,7 @@ def session_options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # adapters' places are optional inputs, and each would be warned of
-    for name, value in LEAN_SESSION.items():
+    for name, value in (LEAN_SESSION | SPINNING).items():
         if hasattr(options, name):
             setattr(options, name, value)
         else:
