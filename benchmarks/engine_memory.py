@@ -72,12 +72,20 @@ def main() -> None:
     parser.add_argument("--embedding-bits", type=int, default=8)
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--variants",
+        type=int,
+        nargs="+",
+        default=range(len(VARIANTS)),
+        help="of the table's rows; 0 is the peer",
+    )
     parser.add_argument("--scratch", type=Path)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        folder, index, context = arguments.child
-        print(json.dumps(run(Path(folder), VARIANTS[int(index)], int(context))))
+        folder, name, context = arguments.child
+        variant = next(each for each in VARIANTS if each.name == name)
+        print(json.dumps(run(Path(folder), variant, int(context))))
         return
     shape = case(arguments.model, 1, 1, 8, 1).architecture
     measured = case(
@@ -88,9 +96,11 @@ def main() -> None:
         plain.mkdir()
         prepacked.mkdir()
         write_synthetic_export(shape, measured.configuration, plain)
-        write_prepacked(plain, prepacked)
-        results = alternate(plain, prepacked, arguments.context, arguments.rounds)
-        print_table(measured, results, {False: plain, True: prepacked})
+        chosen = [VARIANTS[index] for index in sorted({0, *arguments.variants})]
+        if any(variant.prepacked for variant in chosen):
+            write_prepacked(plain, prepacked)
+        results = alternate(chosen, plain, prepacked, arguments.context, arguments.rounds)
+        print_table(measured, chosen, results, {False: plain, True: prepacked})
 
 
 def write_prepacked(plain: Path, target: Path) -> None:
@@ -111,16 +121,18 @@ def write_prepacked(plain: Path, target: Path) -> None:
     shutil.copyfile(plain / "genai_config.json", target / "genai_config.json")
 
 
-def alternate(plain: Path, prepacked: Path, context: int, rounds: int) -> list[list[dict[str, float]]]:
+def alternate(
+    variants: Sequence[Variant], plain: Path, prepacked: Path, context: int, rounds: int
+) -> list[list[dict[str, float]]]:
     """Results per variant; processes run one after the other."""
-    results: list[list[dict[str, float]]] = [[] for _ in VARIANTS]
+    results: list[list[dict[str, float]]] = [[] for _ in variants]
     for number in range(rounds):
-        order = list(range(len(VARIANTS)))
+        order = list(range(len(variants)))
         for index in order if number % 2 == 0 else reversed(order):
-            variant = VARIANTS[index]
+            variant = variants[index]
             folder = prepacked if variant.prepacked else plain
             extra = LEAN_MALLOC if variant.malloc else {"MALLOC_ARENA_MAX": "2"}
-            command = [sys.executable, __file__, "--child", str(folder), str(index), str(context)]
+            command = [sys.executable, __file__, "--child", str(folder), variant.name, str(context)]
             environment = os.environ | extra | {"ORT_DISABLE_TELEMETRY": "1"}
             results[index].append(json.loads(subprocess.check_output(command, env=environment)))
     return results
@@ -163,7 +175,12 @@ def run(folder: Path, variant: Variant, context: int) -> dict[str, float]:
     return found | {"peak": _status("VmHWM"), "rest": rest, "anonymous": _status("RssAnon")} | speeds
 
 
-def print_table(measured: Case, results: Sequence[list[dict[str, float]]], folders: dict[bool, Path]) -> None:
+def print_table(
+    measured: Case,
+    variants: Sequence[Variant],
+    results: Sequence[list[dict[str, float]]],
+    folders: dict[bool, Path],
+) -> None:
     """Medians, and ratios to the first variant of the same round."""
     model, m, bare = measured.architecture, measured.configuration, bare_interpreter_bytes()
     weights = sum(tensor.stored_bytes for tensor in stored_tensors(model, m))
@@ -174,7 +191,7 @@ def print_table(measured: Case, results: Sequence[list[dict[str, float]]], folde
     print(f"weights + KV cache {ideal / MIB:.0f} MiB, bare interpreter {bare / MIB:.1f} MiB\n")
     print(f"| {' | '.join(COLUMNS)} |")
     print("|---" * len(COLUMNS) + "|")
-    for variant, rounds in zip(VARIANTS, results, strict=True):
+    for variant, rounds in zip(variants, results, strict=True):
         middle = {key: statistics.median(found[key] for found in rounds) for key in rounds[0]}
         ratios = {
             key: statistics.median(
