@@ -16,6 +16,7 @@ from edgewright.v1 import telemetry_pb2 as telemetry
 from edgewright_agent.errors import InputError
 from edgewright_builder import cli_device
 from edgewright_builder.bench import tables
+from edgewright_builder.bench.local import candidate
 from edgewright_builder.bench.results import Bench, Place, bench_from_json, bench_to_json, read_bench
 from tests.builder.artifacts import make_artifact
 from tests.builder.device_simulator import Board, simulated_in_thread
@@ -208,10 +209,40 @@ def test_a_result_survives_being_saved() -> None:
     assert again.typical == run_of(8.0, energy=ENERGY)
 
 
-def fake_run(folder: Path) -> Path:
+def fake_run(folder: Path, kind: str = "fake") -> Path:
     key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-    make_artifact(folder / "artifact", {"engine/model.bin": bytes(MIB)}, key)
+    make_artifact(folder / "artifact", {"engine/model.bin": bytes(MIB)}, key, engine={"kind": kind})
     return folder
+
+
+def with_checkpoint(run: Path) -> Path:
+    from tests.agent.tiny_model import make_model, make_tokenizer
+
+    checkpoint = run / "finetune" / "model"
+    make_model().save_pretrained(checkpoint)
+    make_tokenizer().save_pretrained(checkpoint)
+    return run
+
+
+def test_before_quantization_vllm_serves_the_checkpoint_at_16_bits(tmp_path: Path) -> None:
+    run = with_checkpoint(fake_run(tmp_path / "run", "vllm"))
+    before = candidate(run, "finetuned")
+    assert before.precision == "float16"
+    assert json.loads((before.tree / "engine" / "config.json").read_text())["dtype"] == "float16"
+    made = (before.tree / "engine" / "config.json").stat().st_mtime_ns
+    assert candidate(run, "finetuned").tree == before.tree
+    assert (
+        before.tree / "engine" / "config.json"
+    ).stat().st_mtime_ns == made  # the same checkpoint, not again
+
+
+@pytest.mark.slow
+def test_before_quantization_the_default_engine_serves_the_checkpoint_at_32_bits(tmp_path: Path) -> None:
+    run = with_checkpoint(fake_run(tmp_path / "run", "onnxruntime-genai"))
+    arguments = ("--local", run, "--prompts", 2, "--input", 16, "--output", 8, "--warmup", 0)
+    assert "  model: tiny 1.0, float32, onnxruntime-genai" in output(*arguments).splitlines()
+    kept = read_bench(run / "bench" / "finetuned.json").typical
+    assert (kept.prompts, kept.prompts_failed, kept.output_tokens) == (2, 0, 8)
 
 
 def test_a_runs_model_is_measured_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +268,7 @@ def test_a_load_beyond_the_context_is_refused_with_both_numbers(
 
 
 def test_a_run_without_a_checkpoint_has_nothing_to_measure_before_quantization(tmp_path: Path) -> None:
-    assert "model.safetensors is missing" in refusal("--local", fake_run(tmp_path / "run"))
+    assert "holds no weights" in refusal("--local", fake_run(tmp_path / "run"))
     assert "holds no artifact yet" in refusal("--local", tmp_path)
 
 

@@ -1,12 +1,13 @@
 """A run's model on this machine, measured as a board measures it: quantized, or as it was before quantization.
 
-"Before" is the fine-tuned checkpoint exported at 32 bits: ONNX Runtime's CPU provider computes no 16-bit model. The
-same engine serves both, so that the difference is quantization's.
+"Before" is the fine-tuned checkpoint, for vLLM at 16 bits and for ONNX Runtime at 32: its CPU provider computes no
+16-bit model. The same engine serves both, so that the difference is quantization's.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -28,7 +29,7 @@ from edgewright_builder.artifact import MANIFEST_NAME
 from edgewright_builder.bench.board import OnProgress
 from edgewright_builder.bench.results import Bench, Place
 from edgewright_builder.local_engine import READY_TIMEOUT_SECONDS
-from edgewright_builder.run import file_sha256, write_json
+from edgewright_builder.run import write_json
 from edgewright_profiles import load_profile
 
 BenchStage = Literal["finetuned", "exported"]
@@ -54,22 +55,28 @@ def candidate(run: Path, stage: BenchStage) -> Candidate:
         raise InputError(f"{run} made an adapter; measure the run of its base.")
     if stage == "exported":
         return Candidate(run / "artifact", manifest, f"{manifest.model.weight_bits}-bit weights")
-    return Candidate(_unquantized(run), manifest, "float32")
+    tree, precision = _unquantized(run, manifest.engine.kind)
+    return Candidate(tree, manifest, precision)
 
 
-def _unquantized(run: Path) -> Path:
-    """The fine-tuned checkpoint as float32 ONNX, exported once per checkpoint."""
+def _unquantized(run: Path, engine: str) -> tuple[Path, str]:
+    """The fine-tuned checkpoint as the engine takes it, exported once per checkpoint; and in which precision."""
+    from edgewright_builder.models import model_digest, read_config
     from edgewright_builder.stages.export import export_unquantized
+    from edgewright_builder.stages.export_vllm import export_vllm
 
     checkpoint, tree = run / "finetune" / "model", run / "bench" / "finetuned"
-    weights = checkpoint / "model.safetensors"
-    if not weights.is_file():
-        raise InputError(f"{weights} is missing, so there is nothing to measure before quantization.")
-    record, made_from = tree / "export.json", {"checkpoint": file_sha256(weights)}
+    if not any(checkpoint.glob("*.safetensors")):
+        raise InputError(
+            f"{checkpoint} holds no weights, so there is nothing to measure before quantization."
+        )
+    record, made_from = tree / "export.json", {"checkpoint": model_digest(checkpoint), "engine": engine}
     if not record.is_file() or json.loads(record.read_bytes()) != made_from:
-        export_unquantized(checkpoint, tree)
+        shutil.rmtree(tree, ignore_errors=True)
+        tree.mkdir(parents=True)
+        (export_vllm if engine == "vllm" else export_unquantized)(checkpoint, tree)
         write_json(record, made_from)
-    return tree
+    return tree, str(read_config(tree / "engine")["dtype"]) if engine == "vllm" else "float32"
 
 
 async def run_locally(model: Candidate, plan: BenchmarkPlan, repeats: int, on_progress: OnProgress) -> Bench:

@@ -63,9 +63,8 @@ def export(
 
 def export_unquantized(checkpoint: Path, folder: Path) -> None:
     """Writes the same folders with float32 weights: what the model was before quantization, for the same engine."""
-    shutil.rmtree(folder, ignore_errors=True)
     work = folder / "work"
-    work.mkdir(parents=True)
+    work.mkdir()
     tied = bool(read_config(checkpoint).get("tie_word_embeddings"))
     _build(checkpoint, "fp32", [f"shared_embeddings={str(tied).lower()}"], work / "onnx", work)
     _arrange(work / "onnx", checkpoint, folder)
