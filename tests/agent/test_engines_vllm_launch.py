@@ -13,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engines import EngineLimits, GenerationRequest, available_engines, vllm
+from edgewright_agent.engines import (
+    EngineLimits,
+    GenerationRequest,
+    available_engines,
+    start_engine,
+    vllm,
+)
 from edgewright_agent.engines.cpus import choose_cpus
 from edgewright_agent.engines.launching import Launch
 from edgewright_agent.engines.vllm_client import check_request
@@ -129,12 +135,16 @@ def test_nothing_is_told_to_anybody_and_nothing_fetched(
         assert made.environment[variable] == "1"
 
 
-def test_it_is_not_started_with_an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_not_started_with_an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEWRIGHT_VLLM", str(install(tmp_path, "vllm", "0.33.0")))
     manifest = make_artifact(engine={"kind": "vllm"}).manifest
     with pytest.raises(RefusedError) as caught:
-        vllm.launch(tmp_path, manifest, EngineLimits(64), tmp_path / "http", tmp_path / "adapter")
+        await start_engine(
+            "vllm", tmp_path, manifest, EngineLimits(64),
+            runtime_dir=tmp_path / "run", ready_timeout_seconds=1, adapter=tmp_path / "adapter",
+        )  # fmt: skip
     assert caught.value.reason == Reason.REASON_ENGINE_UNAVAILABLE
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_a_release_without_a_checkpoint_is_refused_with_the_missing_file(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from edgewright_agent.engines.process import EngineProcess
 from edgewright_agent.engines.protocol import Engine, EngineInfo, EngineLimits
 from edgewright_agent.engines.served import ServedEngine
 from edgewright_agent.engines.vllm_log import KernelLog
-from edgewright_agent.errors import RefusedError
+from edgewright_agent.errors import EdgewrightError, RefusedError
 from edgewright_agent.manifest import Manifest
 
 _KINDS = {module.KIND: module for module in (onnx, vllm, fake)}
@@ -37,11 +38,16 @@ async def start_engine(
     """Start the engine of `kind` on the model in `tree`, with `adapter` if given; return it once it answers.
 
     Its socket lies in a private folder below `runtime_dir`. Raises RefusedError (`ENGINE_UNAVAILABLE`) if
-    the engine can't run here and OutsideError (`ENGINE_FAILED`) if it ends or isn't ready in time.
+    the engine can't run here, InputError for a release it can't load, and OutsideError (`ENGINE_FAILED`) if it ends or
+    isn't ready in time.
     """
     _check_available(kind)
     socket = _socket_folder(runtime_dir) / "http"
-    launch = _KINDS[kind].launch(tree, manifest, limits, socket, adapter)
+    try:
+        launch = _KINDS[kind].launch(tree, manifest, limits, socket, adapter)
+    except EdgewrightError:
+        shutil.rmtree(socket.parent)
+        raise
     log = KernelLog()
     process = await EngineProcess.spawn(
         launch.command, launch.environment, limits.memory_bytes, cpus=launch.cpus, on_line=log.read
