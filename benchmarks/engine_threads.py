@@ -132,9 +132,9 @@ def running(tree: Path, setting: Setting) -> Iterator[tuple[psutil.Process, Path
         environment = os.environ | LEAN_MALLOC | {"ORT_DISABLE_TELEMETRY": "1"}
         with subprocess.Popen([*command, json.dumps(setting.entries)], env=environment) as started:
             try:
-                while not socket.exists():
+                while not asyncio.run(EngineClient(socket, "model").healthy()):
                     assert started.poll() is None, "the worker ended"
-                    time.sleep(0.05)
+                    time.sleep(0.1)
                 yield psutil.Process(started.pid), socket
             finally:
                 started.terminate()
