@@ -142,7 +142,7 @@ def test_two_saved_results_are_compared_with_ratios(tmp_path: Path) -> None:
     new = save(tmp_path / "after.json", bench_of(100.0, energy=ENERGY))
     lines = output(new, "--compare", old).splitlines()
     assert "\tfloat32, board:7443\t4-bit weights, board:7443\tafter ÷ before" in lines
-    assert "size, of 16-bit weights\t120.0 MiB\t60.0 MiB\t0.50 ×" in lines
+    assert "size, before at 16 bits\t120.0 MiB\t60.0 MiB\t0.50 ×" in lines
     assert "size\t240.0 MiB\t60.0 MiB\t0.25 ×" in lines
     assert "throughput, output\t50.0 tok/s\t100.0 tok/s\t2.00 ×" in lines
     assert "TPOT mean\t20.0 ms\t10.0 ms\t0.50 ×" in lines
@@ -275,3 +275,11 @@ def test_a_run_without_a_checkpoint_has_nothing_to_measure_before_quantization(t
 def test_loads_whose_prompts_differ_by_a_word_are_the_same_load() -> None:
     assert not tables.unlike(bench_of(1.0, input_tokens=1022), bench_of(1.0, input_tokens=1019))
     assert tables.unlike(bench_of(1.0, input_tokens=1024), bench_of(1.0, input_tokens=128))
+
+
+def test_prompts_that_failed_are_said_to_have_failed() -> None:
+    bench = Bench(Place("b:1"), (run_of(9.0, prompts_failed=1),), run_of(8.0, prompts_failed=2))
+    assert dict(tables.facts(bench))["load"].startswith("4 prompts, 1 failed, 1020 tokens in")
+    columns, rows = tables.throughput(bench)
+    assert columns[-1] == "seen here (4 prompts, 2 failed)"
+    assert rows[-1] == ("requests", "0.375 /s", "0.25 /s")

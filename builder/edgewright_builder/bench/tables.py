@@ -23,9 +23,8 @@ LATENCY_COLUMNS = ("latency", "", *STATISTICS)
 
 def shape_of(result: BenchmarkResult) -> str:
     """The load: how many prompts, how long, how many at once."""
-    failed = f", {result.prompts_failed} failed" if result.prompts_failed else ""
     return (
-        f"{result.prompts} prompts{failed}, {result.input_tokens} tokens in, {result.output_tokens} out, "
+        f"{_served(result)}, {result.input_tokens} tokens in, {result.output_tokens} out, "
         f"{result.concurrency} at once"
     )
 
@@ -90,7 +89,7 @@ def throughput(bench: Bench) -> tuple[tuple[str, ...], Rows]:
     repeated, host = len(bench.runs) > 1, bench.host
     columns = ["throughput", _view(bench)]
     columns += ["range of repeats"] if repeated else []
-    columns += [f"seen here ({host.prompts} prompts)"] if host else []
+    columns += [f"seen here ({_served(host)})"] if host else []
     rows: Rows = []
     for metric in THROUGHPUTS:
         found = over_repeats(bench, metric)
@@ -103,6 +102,11 @@ def throughput(bench: Bench) -> tuple[tuple[str, ...], Rows]:
         row += [metric.show(here) if here is not None else ""] if host else []
         rows.append(tuple(row))
     return tuple(columns), rows
+
+
+def _served(result: BenchmarkResult) -> str:
+    failed = f", {result.prompts_failed} failed" if result.prompts_failed else ""
+    return f"{result.prompts} prompts{failed}"
 
 
 def latency_rows(bench: Bench) -> Rows:
@@ -141,7 +145,7 @@ def _size_at_16_bits(before: Bench, after: Bench) -> Rows:
         return []
     return [
         (
-            "size, of 16-bit weights",
+            "size, before at 16 bits",
             format_bytes(at_16_bits),
             format_bytes(size),
             f"{size / at_16_bits:.2f} ×",
