@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgewright_agent.engine_worker.backend import Sampling
+from edgewright_agent.engine_worker.backend import InvalidRequestError, Sampling
+from edgewright_agent.engine_worker.grammar import GrammarMaker
 from edgewright_agent.engine_worker.sampling import draw
 from edgewright_agent.engine_worker.stopping import StopScanner
 from edgewright_agent.engines import DeathCause
 from edgewright_agent.engines.death import classify
+from edgewright_agent.engines.worker import spare_bytes
 
 LOGITS = np.log(np.array([0.05, 0.5, 0.15, 0.3], dtype=np.float32))
 logits_arrays = st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=40).map(
@@ -160,3 +163,21 @@ def test_a_death_says_signal_or_code_and_the_last_line() -> None:
     assert killed.sentence == "killed (signal 11); it said: b"
     exited = classify(3, asked=False, killed_for_memory=False, last_lines=())
     assert exited.sentence == "exited (exit code 3)"
+
+
+class _NoText:
+    """A tokenizer that must not be asked."""
+
+
+def test_json_output_that_the_budget_has_no_room_for_is_refused_and_nothing_is_loaded() -> None:
+    maker = GrammarMaker(_NoText(), 128_256, frozenset({0}), spare_bytes=20 * 2**20)  # type: ignore[arg-type]
+    with pytest.raises(
+        InvalidRequestError, match=r"66103808 bytes more .* leaves 20971520 of the board's budget"
+    ):
+        maker.make({"type": "object"})
+
+
+def test_what_the_budget_leaves_is_counted_from_the_predictions_upper_end() -> None:
+    manifest = SimpleNamespace(memory=SimpleNamespace(predicted_peak_bytes=100, error_bytes=10))
+    assert spare_bytes(manifest, 150) == 40  # type: ignore[arg-type]
+    assert spare_bytes(manifest, 105) == 0  # type: ignore[arg-type]

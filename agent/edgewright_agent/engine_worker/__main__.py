@@ -24,13 +24,16 @@ def main() -> None:
     parser.add_argument("--context-tokens", type=int, required=True)
     parser.add_argument("--concurrency", type=int, default=1, help="whole contexts the KV cache holds")
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument(
+        "--spare-bytes", type=int, help="of memory beyond the predicted peak; default: no limit"
+    )
     parser.add_argument("--socket", type=Path, required=True)
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     backend = _load(options)
     if options.adapter is not None:
         backend.use_adapter(options.adapter)
-    app = make_app(backend, options.model)
+    app = make_app(backend, options.model, options.spare_bytes)
     uvicorn.run(
         app,
         uds=str(options.socket),

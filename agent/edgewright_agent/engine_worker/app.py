@@ -38,9 +38,9 @@ from edgewright_agent.engine_worker.model_thread import ModelThread
 from edgewright_agent.engine_worker.shapes import CHAT, COMPLETION, Answer, Shape
 
 
-def make_app(backend: Backend, model: str) -> Starlette:
-    """The application that serves `backend` under the name `model`."""
-    routes = Routes(backend, model)
+def make_app(backend: Backend, model: str, spare_bytes: int | None = None) -> Starlette:
+    """The application that serves `backend` under the name `model`; `spare_bytes`: see `GrammarMaker`."""
+    routes = Routes(backend, model, spare_bytes)
     return Starlette(
         routes=[
             Route("/health", routes.health),
@@ -62,12 +62,12 @@ def make_app(backend: Backend, model: str) -> Starlette:
 class Routes:
     """One method per route."""
 
-    def __init__(self, backend: Backend, model: str) -> None:
+    def __init__(self, backend: Backend, model: str, spare_bytes: int | None) -> None:
         self._backend = backend
         self._model = model
         self._names = {model}  # all it ever had: a request may have been sent just before a switch
         self._model_thread = ModelThread(backend)
-        self._grammars = GrammarMaker(backend.text, backend.vocab_size, backend.eos_ids)
+        self._grammars = GrammarMaker(backend.text, backend.vocab_size, backend.eos_ids, spare_bytes)
         self._created = int(time.time())
 
     async def health(self, _: Request) -> Response:

@@ -1,6 +1,6 @@
 """JSON output: tokens that would leave the grammar are ruled out before one is drawn.
 
-llguidance does the work. It takes some 40 MiB, so it is imported at the first request that needs it.
+llguidance does the work. It takes 20 to 80 MiB, so it is imported at the first request that needs it, if there is room.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from edgewright_agent.engine_worker.backend import InvalidRequestError, Logits, 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 # Small models, free to write blanks between tokens, may write nothing else until their last token.
 JSON_OPTIONS: Any = {"whitespace_flexible": False}
+# Measured for 49 k and 128 k tokens: 430 bytes a token, and the library. Not in the predicted peak of a release.
+NEEDED_BYTES, NEEDED_BYTES_PER_TOKEN = 8 * 1024 * 1024, 450
 
 
 class Grammar:
@@ -50,15 +52,22 @@ class Grammar:
 
 
 class GrammarMaker:
-    """Grammars for one model's tokens. Safe to call from several threads."""
+    """Grammars for one model's tokens. Safe to call from several threads.
 
-    def __init__(self, text: Text, vocab_size: int, eos_ids: frozenset[int]) -> None:
+    `spare_bytes`: what they may take; an engine over its memory budget would be ended. None: as much as they need.
+    """
+
+    def __init__(
+        self, text: Text, vocab_size: int, eos_ids: frozenset[int], spare_bytes: int | None = None
+    ) -> None:
         self._text, self._vocab_size, self._eos_ids = text, vocab_size, eos_ids
+        self._spare_bytes = spare_bytes
         self._lock = threading.Lock()
         self._tokens: Any = None
 
     def make(self, schema: Mapping[str, Any]) -> Grammar:
-        """The grammar of a JSON schema's values; raises InvalidRequestError if it is none that can be followed."""
+        """The grammar of a JSON schema's values; raises InvalidRequestError if none can be followed, or none fits."""
+        self._check_room()
         try:
             from llguidance import LLMatcher
         except ImportError:
@@ -73,6 +82,15 @@ class GrammarMaker:
             reason = _brief(matcher.get_error())
             raise InvalidRequestError(f"response_format: this JSON schema can't be followed: {reason}.")
         return Grammar(matcher, self._vocab_size)
+
+    def _check_room(self) -> None:
+        needed_bytes = NEEDED_BYTES + NEEDED_BYTES_PER_TOKEN * self._vocab_size
+        if self._spare_bytes is not None and needed_bytes > self._spare_bytes:
+            message = (
+                f"JSON output would take {needed_bytes} bytes more than this model's predicted peak, which leaves "
+                f"{self._spare_bytes} of the board's budget; raise the budget or serve a smaller model."
+            )
+            raise InvalidRequestError(message)
 
     def _read_tokens(self) -> Any:
         from llguidance import LLTokenizer, TokenizerWrapper

@@ -18,6 +18,11 @@ LEAN_MALLOC = {
 }  # fmt: skip
 
 
+def spare_bytes(manifest: Manifest, budget_bytes: int) -> int:
+    """What the budget leaves beyond the upper end of the predicted peak."""
+    return max(0, budget_bytes - manifest.memory.predicted_peak_bytes - manifest.memory.error_bytes)
+
+
 def worker_launch(
     interpreter: str,
     kind: str,
@@ -39,6 +44,8 @@ def worker_launch(
     }
     if adapter is not None:
         options["--adapter"] = adapter
+    if limits.memory_bytes is not None:
+        options["--spare-bytes"] = spare_bytes(manifest, limits.memory_bytes)
     words = [str(word) for option in options.items() for word in option]
     command = [interpreter, "-m", "edgewright_agent.engine_worker", kind, *words]
     environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"} | LEAN_MALLOC
