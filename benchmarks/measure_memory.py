@@ -37,7 +37,7 @@ def measure_memory(tree: Path, manifest: Manifest, context: int, limit_bytes: in
 
 
 def use_context(engine: LocalEngine, vocabulary: Sequence[str], context: int, concurrency: int = 1) -> None:
-    """Requests of several kinds and lengths, the last ones at once and as long as can be.
+    """Requests of several kinds and lengths, at the end all at once and one alone, as long as can be.
 
     No word comes twice in a slice, and no two prompts begin alike.
     """
@@ -47,6 +47,10 @@ def use_context(engine: LocalEngine, vocabulary: Sequence[str], context: int, co
     prompts = [" ".join(text[number : number + context - 80]) for number in range(concurrency)]
     with ThreadPoolExecutor(concurrency) as callers:
         list(callers.map(lambda prompt: engine.greedy(prompt, 64), prompts))
+    if (
+        concurrency > 1
+    ):  # a prompt read alone is read in larger slices, and the others' caches are still there
+        engine.greedy(" ".join(text[concurrency : concurrency + context - 80]), 64)
 
 
 def words(tokenizer: Path) -> list[str]:

@@ -3,7 +3,7 @@
     weights = linear·(bits + 32/group)/8 + embedding·(bits + 32/32)/8 [+ embedding·4 if untied] + norms·4
     kv      = 2 · layers · kv_heads · head_dim · context · kv_bits/8 · concurrency
     act     = slice · 4 · (2·hidden + 3·intermediate + heads·context) + logits_copies · slice · 4 · vocab
-              + min(slice · file_page, lookup table)
+              + table · (1 − (1 − file_page/table)^slice)
     runtime = constant + tokenizer · vocab
     repack  = block_sums · scales of linears and head
     h       = runtime + linear_copies·linear + embedding_copies·embedding + repack + norms + kv + act
@@ -14,9 +14,9 @@ sum of codes beside every scale (`repack`); the tables it looks embeddings up in
 holds no more of them than is used. Where the model ties embedding and head they are one tensor; where not, the
 exporter keeps the embedding in float32. KV and activations are float32 on a CPU. `act` is the widest layer of one
 slice of the prompt, with the attention scores of the slice against the whole context, that slice's logits, and the
-pages of the file that looking up its embeddings brings in (`file_page`; in the worst case every token needs another
-one). The two constants of the runtime come from measurements of the running engine, with the error those left
-(`calibration`, `regression`).
+pages of the file that looking up its embeddings brings in: so many of the table's as tokens spread over it at random
+lie in, each page `file_page` bytes with what the kernel maps around it. The two constants of the runtime come from
+measurements of the running engine, with the error those left (`calibration`, `regression`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from edgewright_builder.fit.architecture import Architecture
 
 SCALE_BITS = 32
 EMBEDDING_BLOCK = 32
+UNQUANTIZED_BITS = 16
 FLOAT_BYTES = 4
 
 
@@ -174,7 +175,7 @@ def predict_memory(architecture: Architecture, m: Configuration, calibration: Ca
     per_token = 2 * model.hidden_size + 3 * model.intermediate_size + model.heads * m.context_tokens
     logits = slice_tokens * FLOAT_BYTES * model.vocab_size
     in_file = calibration.lookup_table_mapped and not model.tied_embeddings
-    lookup = min(slice_tokens * calibration.file_page_bytes, stored["embedding"])
+    lookup = looked_up_bytes(stored["embedding"], slice_tokens, calibration.file_page_bytes)
     return Memory(
         tensors=tensors,
         tied=model.tied_embeddings,
@@ -193,6 +194,12 @@ def prompt_slice_tokens(model: Architecture, m: Configuration, calibration: Cali
     """Tokens of a prompt that are read at once."""
     most = max(1, calibration.logits_bytes_max // (FLOAT_BYTES * model.vocab_size))
     return min(most, m.context_tokens)
+
+
+def looked_up_bytes(table_bytes: int, tokens: int, page_bytes: int) -> int:
+    """Expected size of the table's pages that so many of its rows, taken at random, lie in."""
+    missed = max(0.0, 1 - page_bytes / table_bytes) ** tokens
+    return round(table_bytes * (1 - missed))
 
 
 def _kv_elements(model: Architecture, m: Configuration, calibration: Calibration) -> int:
@@ -217,7 +224,9 @@ def stored_tensors(model: Architecture, m: Configuration) -> tuple[TensorClass, 
 
 
 def _quantized(name: str, parameters: int, bits: int, block: int) -> TensorClass:
-    """Symmetric codes and one float32 scale a block; no zero points."""
+    """Symmetric codes and one float32 scale a block, no zero points; 16 bits are floats."""
+    if bits == UNQUANTIZED_BITS:
+        return TensorClass(name, parameters, parameters * bits // 8, 0, 0)
     return TensorClass(name, parameters, parameters * bits // 8, parameters // block * SCALE_BITS // 8, 0)
 
 
