@@ -3,6 +3,7 @@
 The fake engine makes a token every --pace-ms, as a model would; a client in this process streams them, through gRPC
 and through the OpenAI door in turn. Counted is the processor time of the agent's own process (the engine is another),
 less what it spends idle in the same time. A slow pace matters: tokens that come in a bunch cost less each.
+In the same rounds `bare_relay.py`, which only passes bytes on, shows what of that is Python's, gRPC's and the kernel's.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import httpx
 import psutil
-from serving_peers import DoorPeer, GrpcPeer, Peer
+from serving_peers import Clock, DoorPeer, GrpcPeer, Peer, Timing
 
+from edgewright.v1.inference_pb2 import GenerateRequest
+from edgewright.v1.inference_pb2_grpc import InferenceServiceStub
 from edgewright_builder.artifact import write_artifact
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
@@ -35,6 +39,7 @@ from edgewright_builder.key_files import load_signing_key
 from edgewright_builder.keys import create_credentials
 
 MIB = 1024 * 1024
+EVENT = b"data: " + b"x" * 220 + b"\n"  # as long as one of the engine's
 FIELDS: dict[str, Any] = {
     "name": "paced", "version": "1", "device_profiles": ("this-host",), "engine": {"kind": "fake"},
     "model": {
@@ -53,11 +58,6 @@ class Agent:
     grpc: str
     door: str
     process: psutil.Process
-
-    @property
-    def engine(self) -> psutil.Process:
-        """The engine's process."""
-        return self.process.children()[0]
 
 
 @contextmanager
@@ -85,58 +85,119 @@ def running_agent(folder: Path) -> Iterator[Agent]:
             child.terminate()
 
 
+@dataclass(frozen=True)
+class BareGrpc:
+    """`bare_relay.py` through gRPC."""
+
+    address: str
+
+    async def run(self, prompt: str, tokens: int) -> Timing:
+        """See `Peer`."""
+        async with grpc.aio.insecure_channel(self.address) as channel:
+            stub: Any = InferenceServiceStub(channel)
+            clock = Clock()
+            async for _ in stub.Generate(GenerateRequest(prompt=prompt, max_tokens=tokens)):
+                clock.token()
+        return clock.timing(0)
+
+
+@dataclass(frozen=True)
+class BareTcp:
+    """`bare_relay.py` over TCP."""
+
+    port: int
+
+    async def run(self, prompt: str, tokens: int) -> Timing:
+        """See `Peer`."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(b"%d\n" % tokens)
+        clock = Clock()
+        while await reader.readline():
+            clock.token()
+        writer.close()
+        return clock.timing(0)
+
+
+@asynccontextmanager
+async def bare_relay(
+    folder: Path, pace_seconds: float
+) -> AsyncIterator[tuple[psutil.Process, dict[str, Peer]]]:
+    """The process, and ways to ask it; this process feeds it."""
+
+    async def feed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        due = time.monotonic()
+        for _ in range(int(await reader.readline())):
+            due += pace_seconds
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            writer.write(EVENT)
+        writer.close()
+
+    path = folder / "feed"
+    async with await asyncio.start_unix_server(feed, path):
+        command = [sys.executable, str(Path(__file__).with_name("bare_relay.py")), str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            grpc_port, tcp_port = child.stdout.readline().split()
+            peers: dict[str, Peer] = {
+                "bare gRPC": BareGrpc(f"127.0.0.1:{grpc_port}"), "bare TCP": BareTcp(int(tcp_port)),
+            }  # fmt: skip
+            try:
+                yield psutil.Process(child.pid), peers
+            finally:
+                child.terminate()
+
+
 def cpu_seconds(process: psutil.Process) -> float:
-    """User and system time so far."""
-    times = process.cpu_times()
-    return times.user + times.system
+    """Of all its threads so far, to the nanosecond (kernel: Documentation/scheduler/sched-stats.rst)."""
+    tasks = Path(f"/proc/{process.pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text(encoding="ascii").split()[0]) for task in tasks) / 1e9
 
 
-async def cost_microseconds(peer: Peer, agent: Agent, tokens: int, idle_share: float) -> tuple[float, float]:
-    """Of the agent and of the engine, per token of one generation."""
-    before, engine_before, begin = cpu_seconds(agent.process), cpu_seconds(agent.engine), time.perf_counter()
+async def cost_microseconds(peer: Peer, process: psutil.Process, tokens: int, idle_share: float) -> float:
+    """Of `process`, per token of one generation."""
+    before, begin = cpu_seconds(process), time.perf_counter()
     timing = await peer.run("a prompt", tokens)
     assert timing.tokens == tokens
     seconds = time.perf_counter() - begin
-    spent = cpu_seconds(agent.process) - before - idle_share * seconds
-    return spent / tokens * 1e6, (cpu_seconds(agent.engine) - engine_before) / tokens * 1e6
+    return (cpu_seconds(process) - before - idle_share * seconds) / tokens * 1e6
 
 
-async def idle_share(agent: Agent, seconds: float) -> float:
+async def idle_share(process: psutil.Process, seconds: float) -> float:
     """Of one core, with the engine loaded and nobody asking."""
-    before = cpu_seconds(agent.process)
+    before = cpu_seconds(process)
     await asyncio.sleep(seconds)
-    return (cpu_seconds(agent.process) - before) / seconds
+    return (cpu_seconds(process) - before) / seconds
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> None:
     """All rounds."""
-    behaviour = folder / "fake.json"
-    behaviour.write_text(
-        json.dumps({"words": 10**9, "token_seconds": options.pace_ms / 1e3}), encoding="utf-8"
-    )
-    create_credentials(folder / "keys")
-    key = load_signing_key(folder / "keys" / "release.key")
-    write_artifact(folder / "artifact", {"engine/fake.json": behaviour}, FIELDS, key)
     async with AsyncExitStack() as stack:
         agent = stack.enter_context(running_agent(folder))
         client = await stack.enter_async_context(DeviceClient(parse_address(agent.grpc), None))
         await push(client, folder / "artifact", None)
-        http = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=agent.door.removesuffix("/v1"), timeout=None)
-        )
-        idle = await idle_share(agent, 10)
-        print(f"idle: {idle:.2%} of one core")
-        peers: dict[str, Peer] = {"gRPC": GrpcPeer(client), "OpenAI": DoorPeer(http)}
-        costs: dict[str, list[tuple[float, float]]] = {name: [] for name in peers}
+        base_url = agent.door.removesuffix("/v1")
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=base_url, timeout=None))
+        bare, bare_peers = await stack.enter_async_context(bare_relay(folder, options.pace_ms / 1e3))
+        idle = await idle_share(agent.process, 10)
+        print(f"agent, idle: {idle:.2%} of one core")
+        peers: dict[str, Peer] = {"gRPC": GrpcPeer(client), "OpenAI": DoorPeer(http), **bare_peers}
+        costs: dict[str, list[float]] = {name: [] for name in peers}
         for _ in range(options.rounds):
             for name, peer in peers.items():
-                costs[name].append(await cost_microseconds(peer, agent, options.tokens, idle))
-        for name, found in costs.items():
-            agents, engines = zip(*found, strict=True)
-            print(
-                f"{name:7} agent {statistics.median(agents):.0f} µs per token ({min(agents):.0f} to "
-                f"{max(agents):.0f}), engine process {statistics.median(engines):.0f} µs"
-            )
+                process, share = (bare, 0.0) if name in bare_peers else (agent.process, idle)
+                costs[name].append(await cost_microseconds(peer, process, options.tokens, share))
+    for name, found in costs.items():
+        spread = f"({min(found):.0f} to {max(found):.0f})"
+        print(f"{name:10} {statistics.median(found):4.0f} µs per token {spread}")
+
+
+def make_artifact(folder: Path, pace_seconds: float) -> None:
+    """A release of the fake engine that never ends by itself, signed."""
+    behaviour = folder / "fake.json"
+    behaviour.write_text(json.dumps({"words": 10**9, "token_seconds": pace_seconds}), encoding="utf-8")
+    create_credentials(folder / "keys")
+    key = load_signing_key(folder / "keys" / "release.key")
+    write_artifact(folder / "artifact", {"engine/fake.json": behaviour}, FIELDS, key)
 
 
 def main() -> None:
@@ -154,6 +215,7 @@ def main() -> None:
         f"{options.tokens} tokens, one every {options.pace_ms:g} ms; medians of {options.rounds} rounds"
     )
     with tempfile.TemporaryDirectory() as folder:
+        make_artifact(Path(folder), options.pace_ms / 1e3)
         asyncio.run(measure(options, Path(folder)))
 
 

