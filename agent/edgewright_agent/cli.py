@@ -23,6 +23,7 @@ from edgewright_agent.server import AgentSettings, run_agent
 from edgewright_agent.sizes import parse_bytes
 from edgewright_agent.startup_pages import release_startup_pages
 from edgewright_agent.store import Space
+from edgewright_agent.store.patrol import PatrolSettings
 from edgewright_agent.tls import TlsFiles
 from edgewright_agent.trust import load_trust
 from edgewright_profiles import load_profile
@@ -83,6 +84,9 @@ def serve(
     history: Annotated[
         str, typer.Option(help="Disk space for telemetry recorded while nobody listens.")
     ] = "16MiB",
+    scrub_days: Annotated[
+        float, typer.Option(min=0, help="Days between two slow readings of the whole store; 0: none.")
+    ] = 7.0,
     openai: Annotated[
         str | None,
         typer.Option(
@@ -117,6 +121,7 @@ def serve(
             metrics=parse_address(metrics) if metrics else None,
             otlp=otlp,
         ),
+        scrub=PatrolSettings(interval_seconds=scrub_days * 24 * 3600),
         openai=parse_door(openai, openai_key, tls) if openai else None,
     )
     tune_allocator()

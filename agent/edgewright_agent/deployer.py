@@ -137,6 +137,16 @@ class Deployer:
             await self._room.stop()
             self._run()
 
+    async def found_damaged(self, damaged: Set[str]) -> None:
+        """These releases have rotted on the disk. What serves from one is started anew, and so given up."""
+        async with self._changing:
+            serves = self._store.releases().get(self.state.serves or "")
+            if serves is None or not self.state.at_rest or not {serves.digest, serves.base} & damaged:
+                return
+            await self._halt()
+            await self._room.stop()
+            self._run()
+
     async def delete(self, digest: str) -> int:
         """Forgets a release that is not in use; returns the bytes freed."""
         async with self._changing:

@@ -24,6 +24,7 @@ from edgewright.v1 import (
 )
 from edgewright_agent import engines
 from edgewright_agent.address import Address, require_bindable
+from edgewright_agent.background_scrub import background_scrub
 from edgewright_agent.deployer import Deployer
 from edgewright_agent.door.settings import DoorSettings
 from edgewright_agent.engine_room import OnServing, Serving, StartEngine
@@ -39,6 +40,7 @@ from edgewright_agent.services.telemetry import TelemetryService
 from edgewright_agent.services.trust import TrustService
 from edgewright_agent.staging import Board
 from edgewright_agent.store import Space, StagedRelease, Store
+from edgewright_agent.store.patrol import PatrolSettings
 from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.tls import TlsFiles, server_credentials
 from edgewright_agent.trust import Trust, TrustDocument, pinned
@@ -84,6 +86,7 @@ class AgentSettings:
     probation_seconds: float = 5.0
     restart_seconds: float = 1.0
     observation: ObservationSettings = field(default_factory=ObservationSettings)
+    scrub: PatrolSettings = field(default_factory=PatrolSettings)
     openai: DoorSettings | None = None  # None: no OpenAI door
 
 
@@ -147,6 +150,7 @@ async def run_agent(
             stopped
         )  # first: a call must find the saved change taken up, not begin one beside it
         await server.start()
+        await stack.enter_async_context(background_scrub(settings.scrub, store, deployer, telemetry))
         openai = await _open_door(settings.openai, stack, inference)
         yield RunningAgent(address, store, deployer, telemetry, observation, openai)
         await health_service.enter_graceful_shutdown()

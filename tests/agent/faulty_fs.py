@@ -68,6 +68,14 @@ class RecordingFileSystem(FileSystem):
         self._note("create", path, self._names[file])
         return file
 
+    def open_direct(self, path: Path) -> int:
+        """Past the page cache, and no more durable for that: the disk has a cache too."""
+        self._before("open", path)
+        file = super().open_direct(path)
+        self._name(file, path)
+        self._note("open", path, self._names[file])
+        return file
+
     def open(self, path: Path) -> int:
         self._before("open", path)
         file = super().open(path)
@@ -123,9 +131,13 @@ class RecordingFileSystem(FileSystem):
         super().create_folder(path)
         self._note("create_folder", path)
 
-    def sha256_of(self, path: Path, pace: Pace | None = None) -> str:
+    def sha256_of(self, path: Path) -> str:
         self._before("read", path)
-        return super().sha256_of(path, pace)
+        return super().sha256_of(path)
+
+    def sha256_on_disk(self, path: Path, pace: Pace) -> str:
+        self._before("read", path)
+        return super().sha256_on_disk(path, pace)
 
     def _name(self, file: int, path: Path) -> None:
         self._names[file], self._paths[file] = next(self.numbers), path

@@ -243,6 +243,17 @@ def test_a_disk_without_space_or_inodes_is_a_problem(
     assert (finding.result, says in finding.sentence) == (Result(result), True)
 
 
+def test_what_was_found_corrupt_is_a_problem(tmp_path: Path) -> None:
+    what = subject(tmp_path, store=tmp_path)
+    assert found("quarantine", what).result is Result.OK
+    (tmp_path / "quarantine").mkdir()
+    (tmp_path / "quarantine" / ("ab" * 32 + ".1")).write_bytes(b"rot")
+    finding = found("quarantine", what)
+    assert finding.result is Result.PROBLEM
+    assert "1 stored file" in finding.sentence
+    assert "replace it" in finding.remedy
+
+
 def test_a_read_only_disk_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
         raise OSError(30, os.strerror(30))

@@ -11,7 +11,6 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import InputError, OutsideError
 from edgewright_agent.manifest import Manifest
 from edgewright_agent.store import Blob, FileSystem, Space, Store
-from edgewright_agent.store.files import Pace
 from edgewright_agent.store.vouching import FRESH_SECONDS
 from tests.agent.artifacts import TestArtifact, make_artifact, make_blob, put_blob, sha256
 from tests.agent.test_store_uploads import flip_a_bit
@@ -26,9 +25,9 @@ class CountingReads(FileSystem):
     def __init__(self) -> None:
         self.read: list[str] = []
 
-    def sha256_of(self, path: Path, pace: Pace | None = None) -> str:
+    def sha256_of(self, path: Path) -> str:
         self.read.append(path.name)
-        return super().sha256_of(path, pace)
+        return super().sha256_of(path)
 
 
 def one_file(data: bytes = DATA) -> TestArtifact:

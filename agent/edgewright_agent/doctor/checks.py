@@ -15,6 +15,7 @@ CHECKS: dict[str, Check] = {
     "file system": disk.store_is_on_a_disk,
     "disk space": disk.disk_has_room,
     "store": disk.store_can_be_written,
+    "quarantine": disk.nothing_has_rotted,
     "disk speed": disk.disk_is_fast,
     "profile": identity.profile_fits,
     "memory size": identity.memory_fits_the_profile,

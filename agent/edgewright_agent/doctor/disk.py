@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warning
 from edgewright_agent.store.files import FileSystem, write_durably
+from edgewright_agent.store.layout import Layout
 from edgewright_agent.telemetry.sysfs import read_text
 
 RESERVE_BYTES = 512 * 2**20  # the agent's default --store-reserve
@@ -67,6 +68,21 @@ def disk_has_room(subject: Subject) -> Finding | None:
             f"{free_bytes / 2**30:.1f} GiB are free at {folder}, less than most models take.", remedy
         )
     return ok(f"{free_bytes / 2**30:.1f} GiB are free at {folder}.")
+
+
+def nothing_has_rotted(subject: Subject) -> Finding | None:
+    """No stored byte has changed by itself, as far as anybody has looked."""
+    if subject.store is None:
+        return None
+    quarantine = Layout(subject.store).quarantine
+    found = sorted(quarantine.iterdir()) if quarantine.is_dir() else []
+    if not found:
+        return ok("Nothing in the store was found corrupt.")
+    return problem(
+        f"{len(found)} stored file(s) no longer matched their digest, the first {found[0].name[:20]}….",
+        f"Push what is missing again, and remove them with `edgewright gc HOST --quarantine`. If it happens again, "
+        f"the disk under {subject.store} is failing: replace it.",
+    )
 
 
 def store_can_be_written(subject: Subject) -> Finding | None:

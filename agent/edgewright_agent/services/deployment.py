@@ -65,6 +65,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
             previous_release=messages.sha256_to(state.previous),
             release_counter_floor=state.counter_floor,
             engine_kernels=self._deployer.kernels(),
+            quarantined_files=await asyncio.to_thread(self._store.quarantined_files),
         )
 
     async def FindMissingBlobs(  # noqa: N802

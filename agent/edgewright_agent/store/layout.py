@@ -1,6 +1,6 @@
 """Where things lie in the store. One filesystem: renames and hard links must not cross devices.
 
-VERSION  lock  state.json  state.json.prev
+VERSION  lock  state.json  state.json.prev  scrub.json  scrub.json.prev
 blobs/sha256/ab/<64 hex>             0444, the name is the verified digest
 partial/<64 hex>.{data,meta}         an upload: preallocated bytes, and which of them are durable
 releases/<manifest sha256>/          manifest.json  manifest.sig  tree/<hard links to blobs>
@@ -35,6 +35,11 @@ class Layout:
     def state(self) -> Path:
         """What the board is doing."""
         return self.root / "state.json"
+
+    @property
+    def scrub(self) -> Path:
+        """How far the background scrub has come."""
+        return self.root / "scrub.json"
 
     @property
     def blobs(self) -> Path:

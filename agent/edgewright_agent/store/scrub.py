@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Set
 from dataclasses import dataclass
 
 from edgewright.v1.common_pb2 import Reason
@@ -43,18 +43,19 @@ def scrub(
         pace = _pace(bytes_per_second_max, stop or threading.Event())
         progress = Scrubbed(0, 0, sum(sizes.values()))
         for sha256, size_bytes in sorted(sizes.items()):
-            corrupt = progress.corrupt if _is_sound(store, sha256, pace) else (*progress.corrupt, sha256)
+            corrupt = progress.corrupt if is_sound(store, sha256, pace) else (*progress.corrupt, sha256)
             progress = Scrubbed(
                 progress.blobs + 1, progress.bytes + size_bytes, progress.total_bytes, corrupt
             )
             yield progress
-        damaged = _damaged(store, set(progress.corrupt))
+        damaged = damaged_releases(store, set(progress.corrupt))
         yield Scrubbed(
             progress.blobs, progress.bytes, progress.total_bytes, progress.corrupt, damaged, done=True
         )
 
 
-def _is_sound(store: Store, sha256: str, pace: Pace) -> bool:
+def is_sound(store: Store, sha256: str, pace: Pace) -> bool:
+    """Whether the disk still gives this blob's bytes; if not, it is in quarantine now. Raises OutsideError."""
     try:
         store.verify_blob(sha256, pace)
     except OutsideError as error:
@@ -64,7 +65,8 @@ def _is_sound(store: Store, sha256: str, pace: Pace) -> bool:
     return True
 
 
-def _damaged(store: Store, corrupt: set[str]) -> tuple[str, ...]:
+def damaged_releases(store: Store, corrupt: Set[str]) -> tuple[str, ...]:
+    """Releases that need one of these blobs, or whose own files are not whole."""
     return tuple(
         digest
         for digest, release in sorted(store.releases().items())

@@ -55,14 +55,14 @@ class Store:
         Raises InputError if another agent holds the store or its layout is a newer one.
         """
         self.layout = Layout(root)
-        self._fs = fs or FileSystem()
+        self.fs = fs or FileSystem()
         self._space = space
         self._clock = clock
         self._mutex = threading.RLock()
         with disk_errors(root):
-            self._fs.make_folder(root)
+            self.fs.make_folder(root)
         self._lock = _take_lock(self.layout.lock)
-        found = recover(self._fs, self.layout)
+        found = recover(self.fs, self.layout)
         self._sizes = found.blob_bytes
         self._releases = {release.digest: release for release in found.releases}
         self._asked = dict.fromkeys(self._sizes.keys() - self._needed(), clock())
@@ -74,7 +74,7 @@ class Store:
         self.traffic = Traffic()
         for release in found.releases:
             self._chunks.add_all(Blob.of_file(file) for file in release.manifest.files)
-        self.state = StateFile(self._fs, self.layout.state)
+        self.state = StateFile(self.fs, self.layout.state)
 
     def close(self) -> None:
         """Lets another agent have the store."""
@@ -101,7 +101,7 @@ class Store:
             self._make_room(blob)
             self._writing[blob.sha256] = blob.size_bytes
         try:
-            upload = Upload(self._fs, self.layout, blob, vouched=self._vouched.covers(blob))
+            upload = Upload(self.fs, self.layout, blob, vouched=self._vouched.covers(blob))
         except BaseException:
             self._end_writing(blob)
             raise
@@ -176,10 +176,10 @@ class Store:
         with self._mutex:
             staged = self._releases.get(manifest_digest(manifest_bytes))
             if staged is not None:
-                write_records(self._fs, staged.folder, manifest_bytes, signature)
+                write_records(self.fs, staged.folder, manifest_bytes, signature)
                 return staged
             check_base(manifest, self._releases)  # it was there when the caller looked
-            release = build_release(self._fs, self.layout, manifest, manifest_bytes, signature)
+            release = build_release(self.fs, self.layout, manifest, manifest_bytes, signature)
             self._releases[release.digest] = release
             self._chunks.add_all(Blob.of_file(file) for file in manifest.files)
             for sha256 in _blobs_of(manifest):
@@ -190,7 +190,7 @@ class Store:
         """Lets a later signature of a staged release count. Raises as `release`, OutsideError."""
         release = self.release(digest)
         with self._mutex, disk_errors(release.folder):
-            resign_release(self._fs, release.folder, signature)
+            resign_release(self.fs, release.folder, signature)
 
     def verify(self, manifest: Manifest) -> None:
         """Reads every blob of the manifest and compares its digest. Raises as `stage`."""
@@ -201,16 +201,16 @@ class Store:
         """Reads all that an engine is about to load and all that vouches for it. Raises as `stage`."""
         self.verify(release.manifest)
         with self._mutex:
-            heal_release(self._fs, self.layout, release.manifest, release.folder)
+            heal_release(self.fs, self.layout, release.manifest, release.folder)
         if read_release(release.folder) is None:
             message = f"The files of release {release.digest[:12]} are corrupt. Push its artifact again."
             raise OutsideError(message, Reason.REASON_STORE_CORRUPT)
 
     def verify_blob(self, sha256: str, pace: Pace | None = None) -> None:
-        """Reads one blob and compares its digest. Raises as `stage`."""
+        """Reads one blob and compares its digest, as the disk holds it if there is a `pace`. Raises as `stage`."""
         path = self.layout.blob(sha256)
         try:
-            actual = self._fs.sha256_of(path, pace)
+            actual = self.fs.sha256_of(path) if pace is None else self.fs.sha256_on_disk(path, pace)
         except FileNotFoundError:
             actual = "missing"
         except OSError as error:
@@ -233,7 +233,7 @@ class Store:
             self.release(digest)
             check_unneeded(digest, self._releases)
             try:
-                remove_release(self._fs, self.layout, digest)
+                remove_release(self.fs, self.layout, digest)
             finally:
                 if not self.layout.release(digest).exists():  # the name goes first; the rest may fail
                     del self._releases[digest]
@@ -250,6 +250,10 @@ class Store:
         """What the store may still take."""
         with self._mutex:
             return free_bytes(self._space, self.layout, sum(self._sizes.values()), self._writing)
+
+    def quarantined_files(self) -> int:
+        """How many blobs and releases were found corrupt and are still here."""
+        return sum(1 for _ in self.layout.quarantine.iterdir())
 
     def bytes_by_state(self) -> dict[str, int]:
         """What is stored, what is half there, what is in quarantine, and what may still come."""
@@ -268,6 +272,11 @@ class Store:
                 self._remove(garbage, quarantine=quarantine)
             return garbage
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something comes in, or a scrub that somebody asked for runs."""
+        return bool(self._writing) or self._scrub_mutex.locked()
+
     @contextlib.contextmanager
     def scrubbing(self) -> Iterator[None]:
         """Held by the one scrub there may be. Raises BusyError."""
@@ -285,7 +294,7 @@ class Store:
             self._ask(blob.sha256)
             self._chunks.add_all([blob])
             for release in self._releases.values():
-                heal_release(self._fs, self.layout, release.manifest, release.folder, blob.sha256)
+                heal_release(self.fs, self.layout, release.manifest, release.folder, blob.sha256)
 
     def _end_writing(self, blob: Blob) -> None:
         with self._mutex:
@@ -316,9 +325,10 @@ class Store:
         path = self.layout.blob(sha256)
         with self._mutex, disk_errors(path):
             if path.exists():
-                publish(self._fs, path, self.layout.quarantine / f"{sha256}.{time.time_ns()}")
+                publish(self.fs, path, self.layout.quarantine / f"{sha256}.{time.time_ns()}")
+            if sha256 in self._sizes:  # not found before
+                self.traffic.found_corrupt()
             self._forget(sha256)
-            self.traffic.found_corrupt()
         message = f"Stored blob {sha256[:12]} is now {actual[:24]}; it was put in quarantine. Push it again."
         raise OutsideError(message, Reason.REASON_STORE_CORRUPT)
 
@@ -351,13 +361,13 @@ class Store:
     def _remove(self, garbage: Garbage, *, quarantine: bool) -> None:
         with disk_errors(self.layout.root):
             for sha256 in garbage.blobs:
-                self._fs.unlink(self.layout.blob(sha256))
+                self.fs.unlink(self.layout.blob(sha256))
                 self._forget(sha256)
             for sha256 in garbage.uploads:
-                self._fs.unlink(self.layout.partial_meta(sha256))
-                self._fs.unlink(self.layout.partial_data(sha256))
+                self.fs.unlink(self.layout.partial_meta(sha256))
+                self.fs.unlink(self.layout.partial_data(sha256))
             for path in sorted(self.layout.quarantine.iterdir()) if quarantine else ():
-                remove_tree(self._fs, path) if path.is_dir() else self._fs.unlink(path)
+                remove_tree(self.fs, path) if path.is_dir() else self.fs.unlink(path)
 
     def _needed(self) -> set[str]:
         return {sha256 for release in self._releases.values() for sha256 in _blobs_of(release.manifest)}

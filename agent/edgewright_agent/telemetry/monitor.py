@@ -109,6 +109,11 @@ class Telemetry:
         """Where the engine's memory is read from, at each snapshot; None: no engine runs."""
         self._engine_memory = source
 
+    @property
+    def requests_in_flight(self) -> int:
+        """Admitted and not over."""
+        return self._serving.in_flight
+
     def serving(self) -> Serving:
         """The active release's requests."""
         return self._serving.serving()

@@ -98,6 +98,12 @@ class ServingStats:
             if tpot is not None:
                 self._tpot.append(tpot)
 
+    @property
+    def in_flight(self) -> int:
+        """Requests admitted and not over."""
+        with self._lock:
+            return self._in_flight
+
     def serving(self) -> Serving:
         """The state now."""
         with self._lock:

@@ -62,6 +62,10 @@ def release_row(release: Release) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def _rotten(files: int) -> str:
+    return f"; {files} file(s) found corrupt, in quarantine: push again, then gc --quarantine" if files else ""
+
+
 def device_facts(device: GetDeviceResponse, releases: list[Release]) -> list[tuple[str, str]]:
     """A board as names and values."""
     names = {release.release: f"{release.name} {release.version} " for release in releases}
@@ -81,7 +85,7 @@ def device_facts(device: GetDeviceResponse, releases: list[Release]) -> list[tup
         ("board", f"{device.board_model or 'no device tree'}, {device.machine}, {device.cpu_cores} cores"),
         ("memory", f"{free} free of {total}"),
         ("budget", format_bytes(device.budget_bytes)),
-        ("store", f"{format_bytes(device.store_free_bytes)} free"),
+        ("store", f"{format_bytes(device.store_free_bytes)} free{_rotten(device.quarantined_files)}"),
         *engines,
         *[("kernel", kernel) for kernel in device.engine_kernels],
         ("agent", device.agent_version),

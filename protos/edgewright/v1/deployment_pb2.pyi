@@ -149,6 +149,7 @@ class GetDeviceResponse(_message.Message):
     PREVIOUS_RELEASE_FIELD_NUMBER: _builtins.int
     RELEASE_COUNTER_FLOOR_FIELD_NUMBER: _builtins.int
     ENGINE_KERNELS_FIELD_NUMBER: _builtins.int
+    QUARANTINED_FILES_FIELD_NUMBER: _builtins.int
     agent_version: _builtins.str
     profile_id: _builtins.str
     """device profile the agent was started with"""
@@ -169,6 +170,8 @@ class GetDeviceResponse(_message.Message):
     """SHA-256 of the manifest; empty if none"""
     previous_release: _builtins.bytes
     release_counter_floor: _builtins.int
+    quarantined_files: _builtins.int
+    """Stored files that no longer matched their digest. See `ScrubStore`."""
     @_builtins.property
     def engines(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngineInfo]: ...
     @_builtins.property
@@ -196,10 +199,11 @@ class GetDeviceResponse(_message.Message):
         previous_release: _builtins.bytes = ...,
         release_counter_floor: _builtins.int = ...,
         engine_kernels: _abc.Iterable[_builtins.str] | None = ...,
+        quarantined_files: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_release", b"active_release", "agent_version", b"agent_version", "board_model", b"board_model", "budget_bytes", b"budget_bytes", "cpu_cores", b"cpu_cores", "engine_kernels", b"engine_kernels", "engines", b"engines", "hostname", b"hostname", "machine", b"machine", "memory_available_bytes", b"memory_available_bytes", "memory_total_bytes", b"memory_total_bytes", "phase", b"phase", "previous_release", b"previous_release", "profile_id", b"profile_id", "release_counter_floor", b"release_counter_floor", "store_free_bytes", b"store_free_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_release", b"active_release", "agent_version", b"agent_version", "board_model", b"board_model", "budget_bytes", b"budget_bytes", "cpu_cores", b"cpu_cores", "engine_kernels", b"engine_kernels", "engines", b"engines", "hostname", b"hostname", "machine", b"machine", "memory_available_bytes", b"memory_available_bytes", "memory_total_bytes", b"memory_total_bytes", "phase", b"phase", "previous_release", b"previous_release", "profile_id", b"profile_id", "quarantined_files", b"quarantined_files", "release_counter_floor", b"release_counter_floor", "store_free_bytes", b"store_free_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
