@@ -1,4 +1,7 @@
-"""One bit flipped anywhere in the store of a board that is off: it is noticed, and nothing altered is served."""
+"""One bit flipped anywhere in the store of a board that is off: it is noticed, and nothing altered is served.
+
+Trust documents and the clock are `test_trust`'s, recorded telemetry `test_telemetry_ring`'s.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,23 @@ from hypothesis import strategies as st
 
 from edgewright_agent.errors import EdgewrightError, InputError
 from edgewright_agent.store import Space, Store, scrub
-from tests.agent.artifacts import make_artifact, make_blob, put_blob, stage
+from edgewright_agent.store.releases import read_signed
+from edgewright_agent.trust.rules import check_release
+from tests.agent.artifacts import make_artifact, make_blob, put_blob, sign, stage
+from tests.agent.trust_documents import NEW_RELEASE, document, signers
 
 ARTIFACT = make_artifact(chunk_bytes=4096)
 DATA = bytes(range(256)) * 16
+TRUSTED = document(release=signers(NEW_RELEASE))
 KINDS = {
     "blob": "blobs/sha256/*/*",
     "manifest": "releases/*/manifest.json",
     "envelope": "releases/*/manifest.sig",
     "checksums": "releases/*/SHA256SUMS",
+    "later envelope": "releases/*/manifest.sig.later",
     "state": "state.json",
+    "previous state": "state.json.prev",
+    "version": "VERSION",
     "upload record": "partial/*.meta",
     "partial upload": "partial/*.data",
 }
@@ -32,10 +42,11 @@ def open_store(root: Path) -> Store:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with a release, a state and half an upload."""
+    """A store with a release that was signed twice, a state and half an upload."""
     root = tmp_path_factory.mktemp("filled") / "store"
     store = open_store(root)
     stage(store, ARTIFACT)
+    store.resign(ARTIFACT.digest, sign(ARTIFACT.manifest, ARTIFACT.contents, NEW_RELEASE).envelope)
     store.state.write({"n": 1})
     store.state.write({"n": 2})
     upload = store.begin_upload(make_blob(DATA))
@@ -55,9 +66,13 @@ def test_a_flipped_bit_is_noticed_and_not_served(filled: Path, kind: str, data: 
     shutil.copytree(filled, root, symlinks=True)
     relink(root)
     flip(data.draw(st.sampled_from(sorted(root.glob(KINDS[kind])))), data)
+    if kind == "version":
+        with pytest.raises(InputError, match="this agent knows"):
+            open_store(root)
+        return
     store = open_store(root)
     try:
-        assert store.state.read() in ({"n": 1}, {"n": 2})
+        assert store.state.read() == {"n": 1 if kind == "state" else 2}
         found = list(scrub(store))[-1]
         serves_only_what_was_signed(store)
         if kind == "blob":
@@ -65,6 +80,9 @@ def test_a_flipped_bit_is_noticed_and_not_served(filled: Path, kind: str, data: 
             assert found.damaged == (ARTIFACT.digest,)
         elif kind in ("manifest", "envelope", "checksums"):
             assert store.releases() == {}
+        if kind == "later envelope":
+            with pytest.raises(EdgewrightError):
+                check_release(TRUSTED, *read_signed(store.release(ARTIFACT.digest).folder))
         if kind == "partial upload":
             with pytest.raises(InputError):
                 put_blob(store, DATA)  # noticed before it is published, and dropped

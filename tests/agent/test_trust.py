@@ -267,6 +267,19 @@ def test_a_damaged_clock_file_stops_nothing(tmp_path: Path, content: bytes) -> N
     assert MonotoneClock(FileSystem(), tmp_path / "clock", lambda: 1.8e9).now().year >= 2027
 
 
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_flipped_bit_of_the_clock_file_does_not_set_the_clock(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "clock"
+    path.unlink(missing_ok=True)
+    MonotoneClock(FileSystem(), path, lambda: 1.9e9).now()
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    assert MonotoneClock(FileSystem(), path, lambda: 1.8e9).now().timestamp() == 1.9e9
+    path.write_bytes(content)
+    assert MonotoneClock(FileSystem(), path, lambda: 1.8e9).now().timestamp() == 1.8e9
+
+
 # On the disk
 
 

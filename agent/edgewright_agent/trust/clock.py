@@ -9,6 +9,7 @@ sets the memory back to its signed time of issue, and the board's own clock coun
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -44,14 +45,20 @@ class MonotoneClock:
     def _remember(self) -> None:
         self._written = self._seen
         if self._path is not None:
-            write_durably(self._fs, self._path, f"{self._seen:.0f}\n".encode())
+            write_durably(self._fs, self._path, _line(int(self._seen)))
 
 
 def _read(path: Path | None) -> float:
     if path is None:
         return 0.0
     try:
-        seconds = int(path.read_bytes())
-    except (OSError, ValueError):
+        data = path.read_bytes()
+        seconds = int(data.split()[0])
+    except (OSError, ValueError, IndexError):
         return 0.0  # none yet, or damaged: the system's clock and the next document's time remain
-    return float(seconds) if 0 <= seconds <= YEAR_9999_SECONDS else 0.0
+    return float(seconds) if 0 <= seconds <= YEAR_9999_SECONDS and data == _line(seconds) else 0.0
+
+
+def _line(seconds: int) -> bytes:
+    """With a checksum: a flipped bit must not set the clock ahead."""
+    return b"%d %08x\n" % (seconds, zlib.crc32(b"%d" % seconds))
