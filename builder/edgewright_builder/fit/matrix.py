@@ -14,7 +14,9 @@ from edgewright_profiles import DeviceProfile
 LEGEND = (
     "32k: the longest context that fits, one request, whole depth, 4-bit weights; 32k*: with a 4-bit embedding",
     "-25%: fits without that share of its layers; –: does not fit; ×: the engine does not run there or not this model",
+    "Boards in one column differ by less than a tenth; the figures are the smallest one's",
 )
+NEARLY = 0.9  # of the context or the layers
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """All models on the boards where each of them gets the same answer."""
+    """All models on boards where each gets nearly the same answer; the cells are the smallest board's."""
 
     boards: tuple[str, ...]
     cells: tuple[Cell, ...]
@@ -54,19 +56,33 @@ class Column:
         return any(cell.served for cell in self.cells)
 
     @property
-    def label(self) -> str:
+    def labels(self) -> tuple[str, ...]:
         """The boards' short names."""
-        return ", ".join(map(board_label, self.boards))
+        return tuple(map(board_label, self.boards))
 
 
 def columns_of(rows: Sequence[Sequence[Cell]]) -> list[Column]:
-    """The matrix by columns, boards with the same answers in one, in the order of `rows`."""
-    found: dict[tuple[str, ...], Column] = {}
+    """The matrix by columns, in the order of `rows`; a board joins the column before it where that says enough."""
+    columns: list[Column] = []
     for cells in zip(*rows, strict=True):
-        texts = tuple(cell.text for cell in cells)
-        boards = found[texts].boards if texts in found else ()
-        found[texts] = Column((*boards, cells[0].board), tuple(cells))
-    return list(found.values())
+        before = columns[-1] if columns else None
+        if before is not None and all(map(_nearly_same, before.cells, cells)):
+            columns[-1] = replace(before, boards=(*before.boards, cells[0].board))
+        else:
+            columns.append(Column((cells[0].board,), tuple(cells)))
+    return columns
+
+
+def _nearly_same(smaller: Cell, larger: Cell) -> bool:
+    """Whether what the smaller board does is a fair answer for the larger one too: true, and hardly less."""
+    if not smaller.served or not larger.served:
+        return smaller.served == larger.served
+    return (
+        bool(smaller.context_tokens) == bool(larger.context_tokens)
+        and bool(smaller.layers) == bool(larger.layers)
+        and NEARLY * larger.context_tokens <= smaller.context_tokens <= larger.context_tokens
+        and NEARLY * larger.layers <= smaller.layers <= larger.layers
+    )
 
 
 def make_matrix(

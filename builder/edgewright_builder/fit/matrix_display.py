@@ -30,18 +30,18 @@ def _matrix_table(columns: Sequence[Column]) -> Table:
     table = Table(header_style="bold cyan", padding=(0, 1), show_lines=False)
     table.add_column("model", no_wrap=True)
     for column in columns:
-        table.add_column(column.label, justify="right")
+        table.add_column(", ".join(column.labels), justify="right")
     for cells in zip(*(column.cells for column in columns), strict=True):
         table.add_row(cells[0].model, *map(_coloured, cells))
     return table
 
 
 def matrix_markdown(rows: Sequence[Sequence[Cell]]) -> str:
-    """The matrix for a README: narrow, with a word a line in its header."""
+    """The matrix for a README, which shows some 900 pixels."""
     columns = columns_of(rows)
     shown = served(columns)
     lines = [
-        "| model | " + " | ".join(column.label.replace(" ", "<br>") for column in shown) + " |",
+        "| model | " + " | ".join(",<br>".join(column.labels) for column in shown) + " |",
         "|---|" + "--:|" * len(shown),
     ]
     for cells in zip(*(column.cells for column in shown), strict=True):
@@ -56,7 +56,7 @@ def served(columns: Sequence[Column]) -> list[Column]:
 
 def legend(columns: Sequence[Column]) -> tuple[str, ...]:
     """What the cells mean, and which boards are not shown."""
-    hidden = [column.label for column in columns if not column.served]
+    hidden = [label for column in columns if not column.served for label in column.labels]
     told = (f"Not shown, as the engine does not run there: {', '.join(hidden)}",) if hidden else ()
     return (*LEGEND, *told)
 
