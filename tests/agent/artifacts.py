@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edgewright.v1 import common_pb2, deployment_pb2, deployment_pb2_grpc
 from edgewright_agent.dsse import PAYLOAD_TYPE, encode_envelope, key_id, pae
 from edgewright_agent.manifest import Manifest, manifest_digest
-from edgewright_agent.store import Blob, Store
+from edgewright_agent.store import Blob, ChunkBuffer, Store
 
 TIMEOUT_SECONDS = 30.0
 RELEASE_KEY = Ed25519PrivateKey.generate()
@@ -98,11 +98,13 @@ def put_blob(store: Store, data: bytes, chunk_bytes: int = 1024) -> Blob:
     upload = store.begin_upload(blob)
     if upload is None:
         return blob
-    complete = False
+    complete, buffer = False, ChunkBuffer(chunk_bytes)
     try:
         for index in set(range(len(blob.chunks))) - upload.present:
-            start = blob.offsets[index]
-            upload.write_chunk(index, data[start : start + blob.chunks[index][1]])
+            start, size_bytes = blob.offsets[index], blob.chunks[index][1]
+            room = buffer.at(start, size_bytes)  # as a chunk that was received lies
+            room[:] = data[start : start + size_bytes]
+            upload.write_chunk(index, room)
         complete = True
     finally:
         store.end_upload(upload, complete=complete)

@@ -16,16 +16,17 @@ from edgewright_agent.deployer import Deployer
 from edgewright_agent.engine_room import Serving
 from edgewright_agent.errors import EdgewrightError
 from edgewright_agent.state import State
-from edgewright_agent.store import Space, Store
+from edgewright_agent.store import Space, Store, direct
 from edgewright_agent.store.blob import from_ranges
 from tests.agent.artifacts import TestArtifact, make_artifact, put_blob
 from tests.agent.faulty_fs import Disk, RecordingFileSystem
 from tests.agent.scripted_engine import TOKENS, Script
 
 POINTS_MIN = 2000
+CHUNK_BYTES = 9000  # the pages within go past the cache, the edges through it
 GOLDEN = {"prompt": "p", "tokens": list(TOKENS)}
-OLD = make_artifact({"engine/model.bin": b"old " * 800, "t/tok.json": b"{}"}, version="1", golden=GOLDEN)
-NEW = make_artifact({"engine/model.bin": b"new " * 900, "t/tok.json": b"{}"}, version="2", golden=GOLDEN)
+OLD = make_artifact({"engine/model.bin": b"old " * 5000, "t/tok.json": b"{}"}, version="1", golden=GOLDEN)
+NEW = make_artifact({"engine/model.bin": b"new " * 5100, "t/tok.json": b"{}"}, version="2", golden=GOLDEN)
 VARIANTS = (
     ("lost", "lost"),
     ("kept", "kept"),  # the agent was killed, the board was not
@@ -52,7 +53,7 @@ async def updates(root: Path) -> tuple[RecordingFileSystem, list[tuple[int, str]
     active = []
     for artifact in (OLD, NEW):
         for data in artifact.contents.values():
-            put_blob(store, data, 512)
+            put_blob(store, data, CHUNK_BYTES)
         store.stage(artifact.manifest, artifact.manifest_bytes, artifact.envelope)
         await deployer.staged(artifact.digest)
         await deployer.activate(artifact.digest)
@@ -121,15 +122,28 @@ def check_uploads(store: Store) -> None:
         data = {**OLD.contents, **NEW.contents}[path.stem]
         found = path.read_bytes()
         for chunk in from_ranges(store.write_status(path.stem).durable_chunks):
-            assert found[chunk * 512 : (chunk + 1) * 512] == data[chunk * 512 : (chunk + 1) * 512]
+            place = slice(chunk * CHUNK_BYTES, (chunk + 1) * CHUNK_BYTES)
+            assert found[place] == data[place]
 
 
 def fingerprint(image: dict[tuple[str, ...], bytes | None], allowed: set[str | None]) -> bytes:
     return hashlib.sha256(repr((sorted(image.items()), sorted(map(str, allowed)))).encode()).digest()
 
 
+@pytest.fixture(autouse=True)
+def _every_page_goes_past_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "DIRECT_BYTES_MIN", direct.PAGE_BYTES)
+
+
+def written_past_the_cache(operations: list[tuple[object, ...]]) -> int:
+    """Bytes written through a second door to an upload's file."""
+    doors = {each[2] for each in operations if each[0] == "open" and each[1][0] == "partial"}  # type: ignore[index]
+    return sum(len(each[3]) for each in operations if each[0] == "write" and each[1] in doors)  # type: ignore[arg-type]
+
+
 async def test_a_power_cut_after_any_operation_leaves_old_or_new_whole(tmp_path: Path) -> None:
     fs, active = await updates(tmp_path / "live")
+    assert written_past_the_cache(fs.operations) >= 4 * direct.PAGE_BYTES
     points, disks = check_every_cut(tmp_path, fs.operations, active)
     print(f"{len(fs.operations)} operations, {points} points, {disks} different disks")  # noqa: T201
     assert points >= POINTS_MIN

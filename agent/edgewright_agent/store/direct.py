@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import mmap
-from collections.abc import Iterator
 from pathlib import Path
 
-from edgewright_agent.store.files import FileSystem
+from edgewright_agent.store.files import UNSUPPORTED, FileSystem
 
 PAGE_BYTES = mmap.PAGESIZE
 HUGE_PAGE_BYTES = 2 * 1024 * 1024
@@ -50,10 +48,14 @@ class ChunkFile:
         """`file`: `path`, open for writing. Closed by the caller."""
         self._fs = fs
         self._file = file
-        self._direct: int | None = None
         self._is_wanted = True
-        with _unsupported_is_fine():
+        self._direct: int | None
+        try:
             self._direct = fs.open_direct(path)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            self._direct = None
 
     def write(self, data: memoryview, offset: int) -> None:
         """Writes `data` at `offset`; other places may be written at the same time. Raises OSError."""
@@ -72,10 +74,13 @@ class ChunkFile:
 
     def _write_pages(self, pages: memoryview, offset: int) -> None:
         if self._direct is not None and self._is_wanted:
-            with _unsupported_is_fine():
+            try:
                 self._fs.write(self._direct, pages, offset)
                 return
-            self._is_wanted = False  # this disk does not take what its file system promised
+            except OSError as error:
+                if error.errno not in UNSUPPORTED:
+                    raise
+                self._is_wanted = False  # this disk does not take what its file system promised
         self._fs.write(self._file, pages, offset)
 
 
@@ -86,13 +91,3 @@ def _lies_as_in_the_file(data: memoryview, offset: int) -> bool:
 
 def _address(data: memoryview) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(data))
-
-
-@contextlib.contextmanager
-def _unsupported_is_fine() -> Iterator[None]:
-    """Not every file system knows O_DIRECT (tmpfs, some overlays, some FUSE)."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-            raise

@@ -18,6 +18,10 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import OutsideError
 
 TEMPORARY_PREFIX = ".tmp-"
+UNSUPPORTED = (
+    errno.EINVAL,
+    errno.EOPNOTSUPP,
+)  # what a file system says that can't (tmpfs, some overlays, some FUSE)
 _READ_BYTES = 1024 * 1024
 
 Pace = Callable[[int], None]
@@ -49,7 +53,7 @@ class FileSystem:
         try:
             os.posix_fallocate(file, 0, size_bytes)
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            if error.errno not in UNSUPPORTED:
                 raise
             os.ftruncate(file, size_bytes)  # this file system claims nothing ahead
 
@@ -152,7 +156,7 @@ def _pieces_on_disk(path: Path) -> Iterator[memoryview]:
     try:
         file = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+        if error.errno not in UNSUPPORTED:
             raise
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
