@@ -9,34 +9,31 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from typing import Any
 
+import grpc
 import grpc.aio
 
-from edgewright.v1 import inference_pb2, inference_pb2_grpc
+from edgewright.v1.inference_pb2 import GenerateRequest, GenerateResponse, TextDelta
 
-
-class BareService(inference_pb2_grpc.InferenceServiceServicer):
-    """One message per line of the feed."""
-
-    def __init__(self, feed: str) -> None:
-        self._feed = feed
-
-    async def Generate(  # noqa: N802
-        self, request: inference_pb2.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[inference_pb2.GenerateResponse]:
-        """As many as the feed has."""
-        reader, writer = await asyncio.open_unix_connection(self._feed)
-        writer.write(b"%d\n" % request.max_tokens)
-        while await reader.readline():
-            yield inference_pb2.GenerateResponse(delta=inference_pb2.TextDelta(text=" board", token=7))
-        writer.close()
+SERVICE = "edgewright.v1.InferenceService"
 
 
 async def serve(feed: str) -> None:
     """Both servers, until the process is ended."""
+
+    async def generate(request: GenerateRequest, _: object) -> AsyncIterator[GenerateResponse]:
+        reader, writer = await asyncio.open_unix_connection(feed)
+        writer.write(b"%d\n" % request.max_tokens)
+        while await reader.readline():
+            yield GenerateResponse(delta=TextDelta(text=" board", token=7))
+        writer.close()
+
+    handler = grpc.unary_stream_rpc_method_handler(
+        generate, GenerateRequest.FromString, GenerateResponse.SerializeToString
+    )
     server = grpc.aio.server()
-    inference_pb2_grpc.add_InferenceServiceServicer_to_server(BareService(feed), server)
+    service = grpc.method_handlers_generic_handler(SERVICE, {"Generate": handler})
+    server.add_generic_rpc_handlers((service,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
 
