@@ -121,7 +121,7 @@ def test_the_cpu_build_gets_its_own_knobs_and_the_name_it_asks_for(
     assert "VLLM_CPU_KVCACHE_SPACE" not in made.environment
     (cpu,) = choose_cpus(1)
     assert made.environment["VLLM_CPU_OMP_THREADS_BIND"] == str(cpu)
-    assert made.cpus == {cpu}
+    assert made.cpus == frozenset({cpu})
     ours, theirs = made.environment["PYTHONPATH"].split(os.pathsep)
     assert theirs == "/theirs"
     assert "Name: vllm\nVersion: 0.32.0+cpu" in next(Path(ours).glob("vllm-*/METADATA")).read_text()
