@@ -28,6 +28,7 @@ from edgewright_profiles import load_profile
 
 LIMIT = 0.99
 PROMPT_TOKENS_MAX = 64
+BLOCKS_MAX = 32  # of a generation: a progress line after each
 PROMPT = "A short story about the sea: "
 PROFILES = {
     "orin-nano": "jetson-orin-nano-8gb",
@@ -75,7 +76,9 @@ async def measure(artifact: Path, telemetry: Telemetry, pairs: int, tokens: int,
     ratios: list[float] = []
     try:
         while len(ratios) < pairs:
-            ratios += await one_generation(engine, telemetry, tokens, context_tokens - PROMPT_TOKENS_MAX)
+            longest = (context_tokens - PROMPT_TOKENS_MAX) // tokens - 1
+            blocks = min(longest, 2 * (pairs - len(ratios)), BLOCKS_MAX)
+            ratios += await one_generation(engine, telemetry, tokens, blocks)
             print(
                 f"{len(ratios)} of {pairs} pairs, median so far {statistics.median(ratios):.4f}", flush=True
             )
@@ -85,12 +88,12 @@ async def measure(artifact: Path, telemetry: Telemetry, pairs: int, tokens: int,
     return report(ratios, sampling_cpu(telemetry), tokens)
 
 
-async def one_generation(engine: Engine, telemetry: Telemetry, tokens: int, length: int) -> list[float]:
+async def one_generation(engine: Engine, telemetry: Telemetry, tokens: int, blocks: int) -> list[float]:
     """Ratios on ÷ off of the pairs of blocks in one generation, which begin in turn with on and with off.
 
     The first block only warms up, and a block's first token, in which the thread starts or ends, is not timed.
     """
-    switches = [True, False, False, True] * (length // (4 * tokens))
+    switches = [True, False, False, True] * max(1, blocks // 4)
     request = GenerationRequest(prompt=PROMPT, max_tokens=(len(switches) + 1) * tokens, ignore_eos=True)
     seconds: list[float] = []
     count, begin = 0, 0.0
