@@ -210,7 +210,7 @@ async def test_eight_clients_are_served_together(engine: ServedEngine) -> None:
     begun: list[float] = []
 
     async def one() -> tuple[list[int], float]:
-        tokens = []
+        tokens: list[int] = []
         async for item in engine.generate(request):
             if isinstance(item, Token):
                 if not tokens:

@@ -140,7 +140,7 @@ class Graph:
         return part.reshape(self._heads, place.width_tokens, self._head_size)
 
     def _bind(self, places: Sequence[Place], adapter: Any) -> _Bound:
-        key = (places[0], len(places), id(adapter))
+        key = (places[0], len(places), adapter)
         bound = self._bound.pop(key, None) or self._new_binding(places, adapter)
         self._bound[key] = bound
         if len(self._bound) > BINDINGS_KEPT:

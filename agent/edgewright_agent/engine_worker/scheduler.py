@@ -54,7 +54,7 @@ class Scheduler:
         A job whose `row` is None has ended.
         """
         self._drop_cancelled()
-        yield from self._admit()
+        self._admit()
         reading = [begun for begun in self._begun if not begun.feed.decoding]
         if reading:
             yield from self._run([self._next_to_read(reading)])
@@ -75,7 +75,7 @@ class Scheduler:
         for begun in [begun for begun in self._begun if begun.job.cancelled]:
             self._end(begun)
 
-    def _admit(self) -> Iterator[tuple[Job, Exception | None]]:
+    def _admit(self) -> None:
         """Gives rows to those who wait, in order: nobody overtakes one that needs more room."""
         while self._waiting and len(self._begun) < self._rows_max:
             job = self._waiting[0]
@@ -86,7 +86,6 @@ class Scheduler:
             job.row, job.cached_tokens = row, len(row.tokens)
             work = job.begin(job)
             self._begun.append(_Begun(job, row, work, next(work)))
-        yield from ()
 
     def _next_to_read(self, reading: Sequence[_Begun]) -> _Begun:
         """By turns the one with the least left, so that short prompts are soon read, and the one that came first."""
