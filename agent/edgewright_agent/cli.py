@@ -53,7 +53,7 @@ def serve(
     store: Annotated[Path, typer.Option(help="Folder that holds blobs, releases and state.")],
     listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:7443",
     budget: Annotated[
-        str | None, typer.Option(help="Memory a release may take, e.g. 180MiB. [default: the profile's]")
+        str | None, typer.Option(help="Memory a release may take, e.g. 180MiB. (default: the profile's)")
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="This board's certificate, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
@@ -66,20 +66,20 @@ def serve(
         ),
     ] = None,
     store_quota: Annotated[
-        str | None, typer.Option(help="Most the store may take, e.g. 8GiB. [default: the disk]")
+        str | None, typer.Option(help="Most the store may take, e.g. 8GiB. (default: the disk)")
     ] = None,
     store_reserve: Annotated[str, typer.Option(help="Disk space never touched.")] = "512MiB",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Engine threads. [default: one per core]")
+        int | None, typer.Option(min=1, help="Engine threads. (default: one per core)")
     ] = None,
     probation: Annotated[float, typer.Option(min=0, help="Seconds a new release is on trial.")] = 5.0,
     ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds an engine may take to load.")] = 300.0,
     metrics: Annotated[
-        str | None, typer.Option(help="Prometheus metrics at HOST:PORT, e.g. 127.0.0.1:9464. [default: none]")
+        str | None, typer.Option(help="Prometheus metrics at HOST:PORT, e.g. 127.0.0.1:9464. (default: none)")
     ] = None,
     otlp: Annotated[
         str | None,
-        typer.Option(help="Send metrics to this OTLP/HTTP collector, e.g. http://host:4318. [default: none]"),
+        typer.Option(help="Send metrics to this OTLP/HTTP collector, e.g. http://host:4318. (default: none)"),
     ] = None,
     history: Annotated[
         str, typer.Option(help="Disk space for telemetry recorded while nobody listens.")
@@ -90,7 +90,7 @@ def serve(
     openai: Annotated[
         str | None,
         typer.Option(
-            help="OpenAI-compatible HTTP at HOST:PORT or unix:PATH, e.g. 127.0.0.1:8080. [default: none]"
+            help="OpenAI-compatible HTTP at HOST:PORT or unix:PATH, e.g. 127.0.0.1:8080. (default: none)"
         ),
     ] = None,
     openai_key: Annotated[

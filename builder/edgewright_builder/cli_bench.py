@@ -73,7 +73,7 @@ def bench(
         int | None,
         typer.Option(
             min=0,
-            help="Prompts sent from here, to measure the link. [default: 2 × concurrency, at least 4; 0: none]",
+            help="Prompts sent from here, to measure the link: if not told, 2 × concurrency, at least 4; 0: none.",
             show_default=False,
         ),
     ] = None,

@@ -122,7 +122,10 @@ def scrub(
     credentials: Credentials = None,
     insecure: Insecure = False,
     rate: Annotated[
-        str | None, typer.Option(help="Bytes a second at most, e.g. 20MiB. [default: as fast as the disk]")
+        str | None,
+        typer.Option(
+            help="Bytes a second at most, e.g. 20MiB; if not told, as fast as the disk.", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

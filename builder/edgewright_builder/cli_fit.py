@@ -23,9 +23,9 @@ Device = Annotated[
 ]
 Budget = Annotated[
     str | None,
-    typer.Option(help="Memory it may take, e.g. 3.5GiB. [default: the profile's]", show_default=False),
+    typer.Option(help="Memory it may take, e.g. 3.5GiB. (default: the profile's)", show_default=False),
 ]
-Engine = Annotated[str | None, typer.Option(help="[default: onnxruntime-genai]", show_default=False)]
+Engine = Annotated[str | None, typer.Option(help="(default: onnxruntime-genai)", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def check(
     device: Device = None,
     context: Annotated[
         int | None,
-        typer.Option(help="Tokens of prompt and answer together. [default: 2048]", show_default=False),
+        typer.Option(help="Tokens of prompt and answer together. (default: 2048)", show_default=False),
     ] = None,
     concurrency: Annotated[int, typer.Option(help="Requests at once.")] = 1,
     budget: Budget = None,

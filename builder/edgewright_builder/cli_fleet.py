@@ -46,7 +46,7 @@ Timeout = Annotated[
 JournalFile = Annotated[
     Path | None,
     typer.Option(
-        help="What has been done; the same file goes on with it. [default: beside the fleet file]",
+        help="What has been done; the same file goes on with it. (default: beside the fleet file)",
         show_default=False,
         rich_help_panel=PANEL,
     ),

@@ -22,7 +22,7 @@ Folder = Annotated[
 RootKey = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Root key to sign with; repeat where several must. [default: DIR/root.key]", show_default=False
+        help="Root key to sign with; repeat where several must. (default: DIR/root.key)", show_default=False
     ),
 ]
 

@@ -54,7 +54,7 @@ def detect_command(
     host: Annotated[
         str | None,
         typer.Argument(
-            metavar="[HOST:PORT]", help="Where an agent listens. [default: this machine]", show_default=False
+            metavar="[HOST:PORT]", help="Where an agent listens. (default: this machine)", show_default=False
         ),
     ] = None,
     credentials: Credentials = None,

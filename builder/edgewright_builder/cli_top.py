@@ -29,7 +29,7 @@ def top(
     interval: Annotated[float, typer.Option(min=0.1, max=60.0, help="Seconds between screens.")] = 0.5,
     screens: Annotated[
         int | None,
-        typer.Option(min=1, help="End after so many screens. [default: Ctrl-C]", show_default=False),
+        typer.Option(min=1, help="End after so many screens, not at Ctrl-C.", show_default=False),
     ] = None,
 ) -> None:
     """Watch a board: latency, tokens/s, memory against the budget, watts, heat, clocks, release and phase."""
