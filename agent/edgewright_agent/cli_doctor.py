@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     profile: Annotated[
-        str | None, typer.Option(help="Device profile: an id, or a YAML file. [default: as probed]")
+        str | None, typer.Option(help="Device profile: an id, or a YAML file. (default: as probed)")
     ] = None,
     store: Annotated[
         Path, typer.Option(readable=False, help="Folder of the store, or where it is to be.")
@@ -32,18 +32,18 @@ def doctor(
     tls_cert: Annotated[
         Path | None,
         typer.Option(
-            readable=False, help="This board's certificate. [default: agent.pem in /etc/edgewright]"
+            readable=False, help="This board's certificate. (default: agent.pem in /etc/edgewright)"
         ),
     ] = None,
     tls_key: Annotated[
-        Path | None, typer.Option(readable=False, help="Its key. [default: agent.key there]")
+        Path | None, typer.Option(readable=False, help="Its key. (default: agent.key there)")
     ] = None,
     tls_ca: Annotated[
-        Path | None, typer.Option(readable=False, help="Clients' authority. [default: ca.pem there]")
+        Path | None, typer.Option(readable=False, help="Clients' authority. (default: ca.pem there)")
     ] = None,
     trust: Annotated[
         list[Path] | None,
-        typer.Option(readable=False, help="As of `serve`; repeat. [default: release.pub there]"),
+        typer.Option(readable=False, help="As of `serve`; repeat. (default: release.pub there)"),
     ] = None,
     engines: Annotated[bool, typer.Option("--engines/--no-engines", help="Try the engines.")] = True,
     root: Annotated[Path, typer.Option(help="Read /proc, /sys and /etc below this folder.")] = Path("/"),
