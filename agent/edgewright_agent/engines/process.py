@@ -17,11 +17,12 @@ from edgewright_agent.engines.cgroup import EngineCgroup, make_engine_cgroup, wh
 from edgewright_agent.engines.death import classify, out_of_memory_kills
 from edgewright_agent.engines.memory import TreeMemory
 from edgewright_agent.engines.protocol import Death, EngineMemory
-from edgewright_agent.engines.together import descendants, first_to_end
+from edgewright_agent.engines.together import descendants, first_to_end, has_ended
 
 LINES_KEPT = 200  # vLLM's processes print a traceback each before they end
 LINE_BYTES_MAX = 2000
 STOP_GRACE_SECONDS = 3.0
+REAP_SECONDS = 0.005
 logger = logging.getLogger(__name__)
 
 
@@ -137,12 +138,22 @@ class EngineProcess:
 
     async def _lose(self, processes: Mapping[int, str]) -> None:
         lost = await first_to_end(processes)
-        if not self._asked:
+        if not self._asked and not has_ended(self.pid):  # else it is what took the others with it
             self._lost = lost
             self._signal(signal.SIGKILL)
 
+    async def _exit_code(self) -> int:
+        """Of the child itself, once it has ended: asyncio's `wait` waits for all who hold its output, too."""
+        try:
+            await first_to_end({self.pid: ""})
+        except OSError:  # before Linux 5.3 there are no pidfds
+            await self._process.wait()
+        while self._process.returncode is None:  # asyncio is about to reap it
+            await asyncio.sleep(REAP_SECONDS)
+        return self._process.returncode
+
     async def _reap(self) -> Death:
-        returncode = await self._process.wait()
+        returncode = await self._exit_code()
         for task in self._watching:
             task.cancel()
         with contextlib.suppress(ProcessLookupError):  # what the child left behind

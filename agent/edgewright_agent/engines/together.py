@@ -36,6 +36,14 @@ async def first_to_end(processes: Mapping[int, str]) -> str:
         return await ended
 
 
+def has_ended(pid: int) -> bool:
+    """Whether the process has, reaped or not."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def _tell(ended: asyncio.Future[str], name: str) -> None:
     if not ended.done():
         ended.set_result(name)
