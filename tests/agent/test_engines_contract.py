@@ -221,7 +221,7 @@ async def test_requests_are_served_in_the_order_they_came(engine: Engine) -> Non
     tasks = []
     for number in range(6):
         tasks.append(asyncio.create_task(request(number)))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
     await asyncio.gather(*tasks)
     assert order == list(range(6))
 
