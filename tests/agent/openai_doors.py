@@ -11,15 +11,16 @@ from typing import Any
 import grpc.aio
 import openai
 
-from edgewright.v1 import deployment_pb2
+from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
 from edgewright_agent.address import Address
 from edgewright_agent.door.settings import DoorSettings
 from edgewright_agent.server import RunningAgent, run_agent
-from tests.agent.artifacts import activate, make_artifact, push
+from tests.agent.artifacts import TIMEOUT_SECONDS, make_artifact, push
 from tests.agent.conftest import settings_for
 from tests.agent.engine_releases import Release
 from tests.agent.scripted_engine import Script, only_fake
 
+READY_SECONDS = 300.0  # vLLM takes its time
 LOOPBACK = DoorSettings(Address("127.0.0.1", 0))
 
 
@@ -57,7 +58,12 @@ async def board(
 async def serve(agent: RunningAgent, tree: Mapping[str, bytes], **fields: Any) -> None:
     """Pushes and activates a release of these files."""
     async with grpc.aio.insecure_channel(str(agent.address)) as channel:
-        steps = await activate(channel, await push(channel, make_artifact(tree, **fields)))
+        release = await push(channel, make_artifact(tree, **fields))
+        stub = deployment_pb2_grpc.DeploymentServiceStub(channel)
+        request = deployment_pb2.ActivateReleaseRequest(release=release)
+        await stub.ActivateRelease(request, timeout=TIMEOUT_SECONDS)
+        watch = stub.WatchDeployment(deployment_pb2.WatchDeploymentRequest(), timeout=READY_SECONDS)
+        steps = [step async for step in watch]
         assert steps[-1].outcome == deployment_pb2.OUTCOME_COMMITTED, steps[-1].message
 
 

@@ -1,7 +1,8 @@
-"""What only a real model shows at the OpenAI door: log-probabilities, JSON of a schema, its chat template."""
+"""What only a real model shows at the OpenAI door, with each real engine: log-probabilities, JSON of a schema, chat."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import pytest_asyncio
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel
 
-from tests.agent.engine_releases import Release
+from tests.agent.engine_releases import CONTEXT_TOKENS, Release, require_vllm, tiny_vllm_release
 from tests.agent.openai_doors import Board, board, files_of, serve
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -25,11 +26,36 @@ class Verdict(BaseModel):
     size: Literal["small", "large"]
 
 
+@pytest.fixture(scope="module", params=["onnxruntime-genai", pytest.param("vllm", marks=pytest.mark.vllm)])
+def release(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_onnx: Release
+) -> Release:
+    if request.param == "onnxruntime-genai":
+        return tiny_onnx
+    require_vllm()
+    return tiny_vllm_release(tiny_onnx, tmp_path_factory.mktemp("vllm"))
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_onnx: Release) -> AsyncIterator[Board]:
+async def tiny(tmp_path_factory: pytest.TempPathFactory, release: Release) -> AsyncIterator[Board]:
     async with board(tmp_path_factory.mktemp("board")) as running:
-        await serve(running.agent, files_of(tiny_onnx), engine={"kind": tiny_onnx.kind})
+        limits = {"context_tokens": CONTEXT_TOKENS, "concurrency": release.concurrency}
+        await serve(running.agent, files_of(release), engine={"kind": release.kind}, limits=limits)
         yield running
+
+
+async def test_a_stream_of_either_engine_is_measured_token_by_token(tiny: Board) -> None:
+    before = tiny.agent.telemetry.serving()
+    stream = await tiny.client.chat.completions.create(
+        model="tiny", messages=MESSAGES, max_tokens=9, stream=True, extra_body={"ignore_eos": True}
+    )
+    chunks = [chunk async for chunk in stream]
+    assert all(chunk.choices for chunk in chunks)  # the counts were not asked for
+    while (after := tiny.agent.telemetry.serving()).requests_in_flight:
+        await asyncio.sleep(0.005)
+    assert after.generated_tokens == before.generated_tokens + 9
+    assert after.time_to_first_token_seconds.count == before.time_to_first_token_seconds.count + 1
+    assert after.inter_token_latency_seconds.count == before.inter_token_latency_seconds.count + 8
 
 
 async def test_log_probabilities_come_whole_and_streamed_and_are_the_same(tiny: Board) -> None:
