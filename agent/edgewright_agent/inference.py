@@ -50,8 +50,7 @@ class Inference:
 
     async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
         """Log-likelihoods, in the order of `items`. Raises as `generate`."""
-        serving = self._deployer.serving()
-        async with serving.admission.admit():
+        async with self._slot() as serving:
             return await serving.engine.score(items)
 
     def ask(self, route: str) -> AbstractAsyncContextManager[Reply]:
@@ -71,10 +70,10 @@ class Inference:
     async def _admitted(
         self, *, patient: bool = False
     ) -> AsyncGenerator[tuple[Serving, RequestWindow], None]:
-        serving = self._deployer.serving()
+        self._deployer.serving()  # a request that nobody could serve is not counted
         window = self._telemetry.request()
         try:
-            async with serving.admission.admit(patient=patient):
+            async with self._slot(patient=patient) as serving:
                 yield serving, window
         except BusyError:
             window.reject()
@@ -84,3 +83,13 @@ class Inference:
             raise
         finally:
             window.end()  # nothing more if it ended above; else its client left
+
+    @contextlib.asynccontextmanager
+    async def _slot(self, *, patient: bool = False) -> AsyncGenerator[Serving, None]:
+        """A slot of what serves once it is free: while one waits, another release may take over."""
+        while True:
+            serving = self._deployer.serving()
+            async with serving.admission.admit(patient=patient):
+                if serving is self._deployer.serving():
+                    yield serving
+                    return

@@ -89,6 +89,23 @@ async def test_a_board_over_capacity_says_when_to_come_back(
         call.cancel()
 
 
+async def test_who_waits_is_served_by_the_release_that_took_over_meanwhile(
+    channel: grpc.aio.Channel, stub: Any, script: Script, running_agent: RunningAgent
+) -> None:
+    script.pause_seconds = 0.005
+    await serve_something(channel, limits={"context_tokens": 256, "concurrency": 1})
+    holding = stub.Generate(Request(prompt="hi", max_tokens=100_000), timeout=TIMEOUT_SECONDS)
+    await holding.read()
+    waiting = asyncio.create_task(generate(stub, Request(prompt="hi", max_tokens=4)))
+    second = asyncio.create_task(serve_something(channel, version="2.0", release_counter=2))
+    while running_agent.deployer.serving().release.manifest.version != "2.0":
+        await asyncio.sleep(0.005)
+    assert not waiting.done()
+    holding.cancel()
+    await second
+    assert len(await waiting) == 5
+
+
 async def generate_briefly(stub: Any) -> None:
     """One request that is given up soon, should it be let into the queue."""
     call = stub.Generate(Request(prompt="hi"), timeout=0.2)
