@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -36,7 +37,7 @@ from edgewright_builder.stages.export_vllm import EMBEDDING_BITS
 from edgewright_builder.stages.package import draft_manifest
 
 ENGINE, MIB = "vllm", 2**20
-ERROR_FRACTION_MIN = 0.05  # three points under two constants prove little
+ERROR_FRACTION_MIN = 0.05  # a few points prove little
 
 
 def case(model: str, layers: int, group: int, context: int, concurrency: int) -> Case:
@@ -46,8 +47,8 @@ def case(model: str, layers: int, group: int, context: int, concurrency: int) ->
 
 CASES = (
     case("smollm2-135m", 30, 64, 512, 1),
-    case("smollm2-135m", 30, 64, 1024, 8),
-    case("llama-3.2-1b", 16, 128, 512, 1),
+    case("smollm2-135m", 30, 64, 1024, 2),
+    case("llama-3.2-1b", 8, 128, 256, 1),
 )
 
 
@@ -99,16 +100,36 @@ def measure(measured: Case) -> Measurement:
 
 
 def fit(points: Sequence[Measurement]) -> Calibration:
-    """The runtime's two constants. vLLM computes logits for the last tokens only, but for all of a scored slice."""
+    """The runtime's constants. vLLM computes logits for the last tokens only, but for all of a scored slice."""
     version = next(engine.version for engine in available_engines() if engine.kind == ENGINE)
     largest = max(point.architecture.vocab_size for point in points)
     blank = Calibration(
         ENGINE, version, f"{platform.machine()} with {len(os.sched_getaffinity(0))} cores (CPU build)", 0, 0, 1.0, 1.0,
         FLOAT_BYTES * SLICE_TOKENS * largest, 0.0, lookup_table_mapped=False,
     )  # fmt: skip
-    fitted = fit_calibration(blank, points)
+    fitted = fit_calibration(blank, points) if len(vocabularies(points)) > 1 else fit_constant(blank, points)
     worst = max(abs(error) for error in errors(fitted, points))
     return replace(fitted, error_fraction=round(max(ERROR_FRACTION_MIN, 1.25 * worst), 3))
+
+
+def vocabularies(points: Sequence[Measurement]) -> set[int]:
+    """Their sizes: the tokenizer's share shows only where they differ."""
+    return {point.architecture.vocab_size for point in points}
+
+
+def fit_constant(blank: Calibration, points: Sequence[Measurement]) -> Calibration:
+    """All that arithmetic does not tell is one constant, the mean over the points."""
+    rest = [
+        point.peak_bytes - predict_memory(point.architecture, point.configuration, blank).peak_bytes
+        for point in points
+    ]
+    return replace(
+        blank,
+        points=len(points),
+        constant_bytes=round(statistics.mean(rest)),
+        largest_parameters=max(point.architecture.parameters for point in points),
+        longest_context_tokens=max(point.configuration.context_tokens for point in points),
+    )
 
 
 def write(calibration: Calibration, points: Sequence[Measurement]) -> None:
