@@ -3,7 +3,9 @@
 Alternates, over loopback, with a real agent in a process of its own and an empty store each time:
   push   ask, send, verify each chunk, fsync, publish, stage (the model's engine is not started)
   bare   a gRPC client stream of the same bytes in messages of the same size to a process that drops them
-  disk   a write and an fsync of the same bytes to the same disk, which no push can beat
+  +hash, +write, +both   the same stream to a process that does what a push must and nothing else: SHA-256 of each
+         4 MiB, writing them past the page cache and syncing, both
+  disk   a write and an fsync of the same bytes to the same disk through the page cache
 each with mutual TLS, as boards are reached, and without. What was written before is synced before a clock starts.
 Then, once: a second identical push, a push whose agent is killed half-way, and the agent's memory for a large file.
 """
@@ -25,7 +27,7 @@ from typing import Any
 
 import grpc
 import psutil
-from bare_stream import time_stream
+from bare_stream import MODES, time_stream
 
 from edgewright_agent.address import Address
 from edgewright_builder.artifact import Artifact, open_artifact, write_artifact
@@ -91,7 +93,7 @@ class Bench:
     def start_sink(self) -> tuple[subprocess.Popen[str], Address]:
         """The bare server, once it listens."""
         credentials = [str(self.credentials)] if self.credentials is not None else []
-        return start(sys.executable, str(HERE / "bare_stream.py"), *credentials)
+        return start(sys.executable, str(HERE / "bare_stream.py"), *credentials, TMPDIR=str(self.folder))
 
     def artifact(self, size_bytes: int) -> Artifact:
         """Random bytes, signed."""
@@ -105,9 +107,9 @@ class Bench:
         return open_artifact(folder)
 
 
-def start(*command: str) -> tuple[subprocess.Popen[str], Address]:
+def start(*command: str, **variables: str) -> tuple[subprocess.Popen[str], Address]:
     """A server process, once it has said where it listens."""
-    environment = {**os.environ, "EDGEWRIGHT_FAKE_ENGINE": "1"}  # never started, but asked for
+    environment = {**os.environ, **variables, "EDGEWRIGHT_FAKE_ENGINE": "1"}  # never started, but asked for
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     words = process.stdout.readline().split()
@@ -155,21 +157,26 @@ def time_disk(source: Path, target: Path) -> float:
     return seconds
 
 
-async def one_round(bench: Bench, artifact: Artifact, sink: Address, number: int) -> tuple[Pushed, float]:
-    """One push and one bare stream, the order alternating from round to round."""
+async def one_round(
+    bench: Bench, artifact: Artifact, sink: Address, number: int
+) -> tuple[Pushed, dict[str, float]]:
+    """One push and one stream of each kind, the order alternating from round to round. Seconds by kind."""
     model = artifact.folder / MODEL
     agent, address = bench.start_agent(f"store-{number}")
 
-    async def bare() -> float:
-        os.sync()
-        return await time_stream(sink, bench.credentials, model, PART_BYTES)
+    async def streams() -> dict[str, float]:
+        seconds = {}
+        for mode in MODES if number % 2 else reversed(MODES):
+            os.sync()
+            seconds[mode] = await time_stream(sink, bench.credentials, model, PART_BYTES, mode)
+        return seconds
 
     try:
-        before = await bare() if number % 2 else None
+        before = await streams() if number % 2 else None
         os.sync()
         pushed = await time_push(bench, address, artifact, agent.pid)
         assert pushed.result.sent_bytes == artifact.manifest.size_bytes
-        return pushed, before or await bare()
+        return pushed, before or await streams()
     finally:
         stop(agent)
         subprocess.run(["rm", "-rf", str(bench.folder / f"store-{number}")], check=True)
@@ -179,32 +186,44 @@ async def compare(bench: Bench, size_bytes: int, rounds: int) -> None:
     """Runs all rounds of one size and prints the figures."""
     artifact = bench.artifact(size_bytes)
     sink_process, sink = bench.start_sink()
-    pushes, bares, disks = list[Pushed](), list[float](), list[float]()
+    pushes, streams, disks = list[Pushed](), list[dict[str, float]](), list[float]()
     try:
         for number in range(rounds):
-            pushed, bare = await one_round(bench, artifact, sink, number)
+            pushed, seconds = await one_round(bench, artifact, sink, number)
             pushes.append(pushed)
-            bares.append(bare)
+            streams.append(seconds)
             disks.append(time_disk(artifact.folder / MODEL, bench.folder / "copy.bin"))
     finally:
         stop(sink_process)
-    ratios = [bare / pushed.seconds for pushed, bare in zip(pushes, bares, strict=True)]
-    limits = [max(pair) / pushed.seconds for pushed, *pair in zip(pushes, bares, disks, strict=True)]
+    show(bench, size_bytes, pushes, {mode: [each[mode] for each in streams] for mode in MODES}, disks)
+
+
+def show(
+    bench: Bench,
+    size_bytes: int,
+    pushes: list[Pushed],
+    streams: dict[str, list[float]],
+    disks: list[float],
+) -> None:
+    """Rates, and how many times the bare stream's the push's is, round by round."""
     seconds = [pushed.seconds for pushed in pushes]
+    ratios = [bare / pushed for pushed, bare in zip(seconds, streams["drop"], strict=True)]
+    limits = [both / pushed for pushed, both in zip(seconds, streams["hash-write"], strict=True)]
     cpu = statistics.median(pushed.agent_cpu_seconds for pushed in pushes) / size_bytes * 1e9
     growth = max(pushed.growth_bytes for pushed in pushes) / MIB
     print(
         f"{size_bytes // MIB:5} MiB {'TLS  ' if bench.credentials else 'plain'} "
-        f"push {rate(size_bytes, seconds)}, bare {rate(size_bytes, bares)}, disk {rate(size_bytes, disks)}; "
-        f"push/bare {statistics.median(ratios):.0%} ({min(ratios):.0%} to {max(ratios):.0%}), "
-        f"push/slower of both {statistics.median(limits):.0%}; "
-        f"agent {cpu:.1f} CPU s/GB, +{growth:.0f} MiB",
+        f"push {rate(size_bytes, seconds)}, bare {rate(size_bytes, streams['drop'])}: "
+        f"{statistics.median(ratios):.0%} ({min(ratios):.0%} to {max(ratios):.0%})\n"
+        f"                +hash {rate(size_bytes, streams['hash'])}, +write {rate(size_bytes, streams['write'])}, "
+        f"+both {rate(size_bytes, streams['hash-write'])}, push/+both {statistics.median(limits):.0%}; "
+        f"disk {rate(size_bytes, disks)}; agent {cpu:.1f} CPU s/GB, +{growth:.0f} MiB",
         flush=True,
     )
 
 
 def rate(size_bytes: int, seconds: list[float]) -> str:
-    """Median MB/s and its spread."""
+    """Median rate and its spread."""
     rates = [size_bytes / each / 1e6 for each in seconds]
     return f"{statistics.median(rates):.0f} MB/s ({min(rates):.0f} to {max(rates):.0f})"
 

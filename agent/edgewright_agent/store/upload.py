@@ -167,8 +167,7 @@ class Upload:
         file = self._fs.create(self._data)
         try:
             self._fs.allocate(file, self.blob.size_bytes)
-            self._fs.sync_folder(self._data.parent)
-            self._write_meta()
+            self._write_meta()  # which syncs the folder, so that both names are durable or neither counts
         except BaseException:
             self._fs.close(file)
             self._discard()
