@@ -27,8 +27,10 @@ class Metric:
     show: Callable[[float], str]
 
 
-def show_milliseconds(seconds: float) -> str:
-    """`12.3 ms`; whole milliseconds from a second on."""
+def show_latency(seconds: float) -> str:
+    """`12.3 ms`; whole milliseconds from a second on, seconds from ten."""
+    if seconds >= 10:
+        return f"{seconds:.1f} s"
     return f"{seconds * 1e3:.{1 if seconds < 1 else 0}f} ms"
 
 
@@ -89,7 +91,7 @@ def _latencies(names: Iterable[str]) -> list[Metric]:
         return value
 
     return [
-        Metric(f"{name} {statistic}", of(LATENCIES[name], statistic), show_milliseconds)
+        Metric(f"{name} {statistic}", of(LATENCIES[name], statistic), show_latency)
         for name in names
         for statistic in ("mean", "p99")
     ]

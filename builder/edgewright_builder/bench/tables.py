@@ -11,7 +11,7 @@ from edgewright_builder.bench.metrics import (
     comparable,
     over_repeats,
     show_joules,
-    show_milliseconds,
+    show_latency,
 )
 from edgewright_builder.bench.results import Bench, Place
 
@@ -30,8 +30,8 @@ def shape_of(result: BenchmarkResult) -> str:
 
 
 def turns_of(result: BenchmarkResult) -> str:
-    """Whether requests at once are computed together; empty if not known."""
-    if not result.HasField("engine_batches"):
+    """Whether requests at once are computed together; empty if not known, or if there was one at a time."""
+    if not result.HasField("engine_batches") or result.concurrency == 1:
         return ""
     return "computed together" if result.engine_batches else "one after another: TTFT holds the wait"
 
@@ -184,7 +184,7 @@ def _view(bench: Bench) -> str:
 
 
 def _statistics(values: Distribution) -> tuple[str, ...]:
-    return tuple(show_milliseconds(getattr(values, statistic)) for statistic in STATISTICS)
+    return tuple(show_latency(getattr(values, statistic)) for statistic in STATISTICS)
 
 
 def peak_of(result: BenchmarkResult, place: Place) -> str:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from edgewright.v1.telemetry_pb2 import BenchmarkResult
 from edgewright_agent.sizes import format_bytes
-from edgewright_builder.bench.metrics import LATENCIES, STATISTICS, show_joules, show_milliseconds
+from edgewright_builder.bench.metrics import LATENCIES, STATISTICS, show_joules, show_latency
 from edgewright_builder.bench.results import Bench
 from edgewright_builder.report.charts import Bar, Reference, bar_chart
 from edgewright_builder.report.formats import byte_unit, show_tick
@@ -54,7 +54,7 @@ def _latency(name: str, field: str, views: Sequence[tuple[str, str, BenchmarkRes
 
 
 def _sized(seconds: float, unit_seconds: float) -> tuple[float, str]:
-    text = f"{seconds:.1f} s" if unit_seconds == 1.0 else show_milliseconds(seconds)
+    text = f"{seconds:.1f} s" if unit_seconds == 1.0 else show_latency(seconds)
     return seconds / unit_seconds, text
 
 
