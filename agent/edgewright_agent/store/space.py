@@ -61,6 +61,15 @@ def quarantine_bytes(layout: Layout) -> int:
     return sum(_size(path) for path in layout.quarantine.rglob("*"))
 
 
+def disk_bytes(folder: Path) -> int:
+    """Disk space of the files in a folder; those that go meanwhile are left out."""
+    total = 0
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_blocks * 512
+    return total
+
+
 def _size(path: Path) -> int:
     try:
         found = path.lstat()

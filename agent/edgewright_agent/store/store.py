@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.errors import BusyError, InputError, OutsideError, RefusedError
+from edgewright_agent.errors import BusyError, OutsideError, RefusedError
 from edgewright_agent.manifest import Manifest, manifest_digest
 from edgewright_agent.store.bases import check_base, check_unneeded
 from edgewright_agent.store.blob import Blob, Missing, WriteStatus, to_ranges
-from edgewright_agent.store.chunks import ChunkIndex
-from edgewright_agent.store.files import FileSystem, Pace, disk_errors, publish, remove_tree
-from edgewright_agent.store.garbage import Garbage, choose_garbage
+from edgewright_agent.store.collection import find_garbage, remove_garbage
+from edgewright_agent.store.files import FileSystem, Pace, disk_errors
+from edgewright_agent.store.garbage import Garbage
 from edgewright_agent.store.layout import Layout
+from edgewright_agent.store.lock import take_lock
 from edgewright_agent.store.recovery import recover
 from edgewright_agent.store.releases import (
     StagedRelease,
@@ -31,12 +29,19 @@ from edgewright_agent.store.releases import (
     resign_release,
     write_records,
 )
-from edgewright_agent.store.space import Space, free_bytes, partials, quarantine_bytes, require_room
+from edgewright_agent.store.shelf import Shelf, corrupt
+from edgewright_agent.store.space import (
+    Space,
+    disk_bytes,
+    free_bytes,
+    partials,
+    require_room,
+)
 from edgewright_agent.store.state_file import StateFile
 from edgewright_agent.store.traffic import Traffic
 from edgewright_agent.store.upload import Upload
 from edgewright_agent.store.upload_record import read_meta
-from edgewright_agent.store.vouching import Fresh, Vouched
+from edgewright_agent.store.vouching import Vouched
 
 
 class Store:
@@ -57,23 +62,21 @@ class Store:
         self.layout = Layout(root)
         self.fs = fs or FileSystem()
         self._space = space
-        self._clock = clock
         self._mutex = threading.RLock()
         with disk_errors(root):
             self.fs.make_folder(root)
-        self._lock = _take_lock(self.layout.lock)
+        self._lock = take_lock(self.layout.lock)
         found = recover(self.fs, self.layout)
-        self._sizes = found.blob_bytes
         self._releases = {release.digest: release for release in found.releases}
-        self._asked = dict.fromkeys(self._sizes.keys() - self._needed(), clock())
+        self._shelf = Shelf(self.fs, self.layout, found.blob_bytes, clock)
+        for sha256 in found.blob_bytes.keys() - self._needed():
+            self._shelf.ask(sha256)  # so that a restart does not cost what was on its way
         self._writing: dict[str, int] = {}  # bytes promised to each upload that has a writer
         self._scrub_mutex = threading.Lock()
-        self._chunks = ChunkIndex(self.layout)
         self._vouched = Vouched()
-        self._fresh = Fresh(clock)
         self.traffic = Traffic()
         for release in found.releases:
-            self._chunks.add_all(Blob.of_file(file) for file in release.manifest.files)
+            self._shelf.chunks.add_all(Blob.of_file(file) for file in release.manifest.files)
         self.state = StateFile(self.fs, self.layout.state)
 
     def close(self) -> None:
@@ -85,7 +88,7 @@ class Store:
     def missing(self, blobs: Iterable[Blob]) -> list[Missing]:
         """Of these blobs, in their order, those that are not here, and the chunks no other blob holds."""
         with self._mutex:
-            return [self._missing(blob) for blob in blobs if not self._ask(blob.sha256)]
+            return [self._missing(blob) for blob in blobs if not self._shelf.ask(blob.sha256)]
 
     def begin_upload(self, blob: Blob) -> Upload | None:
         """The writer of this blob, with its disk space claimed and every chunk that is here filled in.
@@ -94,7 +97,7 @@ class Store:
         Raises BusyError if the blob has a writer, OutsideError (`DISK_SPACE`).
         """
         with self._mutex:
-            if self._ask(blob.sha256):
+            if self._shelf.ask(blob.sha256):
                 return None
             if blob.sha256 in self._writing:
                 raise BusyError(f"Another upload of blob {blob.sha256[:12]} is under way. Try again later.")
@@ -106,7 +109,7 @@ class Store:
             self._end_writing(blob)
             raise
         try:
-            self.traffic.came("dedup", self._chunks.fill(upload))
+            self.traffic.came("dedup", self._shelf.chunks.fill(upload))
         except BaseException:
             self.end_upload(upload)
             raise
@@ -127,8 +130,8 @@ class Store:
     def write_status(self, sha256: str) -> WriteStatus:
         """What of this blob is durable. Raises RefusedError (`UPLOAD_UNKNOWN`)."""
         with self._mutex:
-            if sha256 in self._sizes:
-                return WriteStatus(True, self._sizes[sha256], ())
+            if sha256 in self._shelf.sizes:
+                return WriteStatus(True, self._shelf.sizes[sha256], ())
         meta = read_meta(self.layout.partial_meta(sha256))
         if meta is None:
             message = f"There is neither a blob nor an upload of {sha256[:12]}. Send it with WriteBlob."
@@ -158,7 +161,7 @@ class Store:
     def absent_blobs(self, manifest: Manifest) -> list[str]:
         """SHA-256 of the manifest's files that are not here; the others are kept for an hour."""
         with self._mutex:
-            return [sha256 for sha256 in _blobs_of(manifest) if not self._ask(sha256)]
+            return [sha256 for sha256 in _blobs_of(manifest) if not self._shelf.ask(sha256)]
 
     def stage(self, manifest: Manifest, manifest_bytes: bytes, signature: bytes) -> StagedRelease:
         """Verifies every blob that was not published just now, and builds the release from them.
@@ -171,7 +174,7 @@ class Store:
         if staged is not None and read_release(staged.folder) is not None:
             return staged
         for sha256 in _blobs_of(manifest):
-            if not self._fresh.holds(self.layout.blob(sha256)):
+            if not self._shelf.is_fresh(sha256):
                 self.verify_blob(sha256)
         with self._mutex:
             staged = self._releases.get(manifest_digest(manifest_bytes))
@@ -181,9 +184,9 @@ class Store:
             check_base(manifest, self._releases)  # it was there when the caller looked
             release = build_release(self.fs, self.layout, manifest, manifest_bytes, signature)
             self._releases[release.digest] = release
-            self._chunks.add_all(Blob.of_file(file) for file in manifest.files)
+            self._shelf.chunks.add_all(Blob.of_file(file) for file in manifest.files)
             for sha256 in _blobs_of(manifest):
-                self._asked.pop(sha256, None)  # from now on the release keeps it
+                self._shelf.settle(sha256)
             return release
 
     def resign(self, digest: str, signature: bytes) -> None:
@@ -208,22 +211,18 @@ class Store:
 
     def verify_blob(self, sha256: str, pace: Pace | None = None) -> None:
         """Reads one blob and compares its digest, as the disk holds it if there is a `pace`. Raises as `stage`."""
-        path = self.layout.blob(sha256)
-        try:
-            actual = self.fs.sha256_of(path) if pace is None else self.fs.sha256_on_disk(path, pace)
-        except FileNotFoundError:
-            actual = "missing"
-        except OSError as error:
-            if error.errno != errno.EIO:  # the board is out of something; the blob may be sound
-                raise OutsideError(f"{path} could not be read: {error.strerror}.") from error
-            actual = f"unreadable ({error.strerror})"
-        if actual != sha256:
-            self._put_in_quarantine(sha256, actual)
+        actual = self._shelf.digest_of(sha256, pace)
+        if actual == sha256:
+            return
+        with self._mutex:
+            if self._shelf.put_in_quarantine(sha256):
+                self.traffic.found_corrupt()
+        raise corrupt(sha256, actual)
 
     def was_lost(self, sha256: str) -> bool:
         """Whether a release lacks this blob."""
         with self._mutex:
-            return sha256 not in self._sizes and (
+            return sha256 not in self._shelf.sizes and (
                 sha256 in self._needed() or any(self.layout.quarantine.glob(f"{sha256}.*"))
             )
 
@@ -244,12 +243,12 @@ class Store:
     def blob_bytes(self) -> dict[str, int]:
         """Size of each stored blob by its SHA-256."""
         with self._mutex:
-            return dict(self._sizes)
+            return dict(self._shelf.sizes)
 
     def free_bytes(self) -> int:
         """What the store may still take."""
         with self._mutex:
-            return free_bytes(self._space, self.layout, sum(self._sizes.values()), self._writing)
+            return free_bytes(self._space, self.layout, sum(self._shelf.sizes.values()), self._writing)
 
     def quarantined_files(self) -> int:
         """How many blobs and releases were found corrupt and are still here."""
@@ -257,9 +256,12 @@ class Store:
 
     def bytes_by_state(self) -> dict[str, int]:
         """What is stored, what is half there, what is in quarantine, and what may still come."""
-        folders = {"partial": self.layout.partial, "quarantine": self.layout.quarantine}
-        sizes = {state: sum(_size(path) for path in folder.iterdir()) for state, folder in folders.items()}
-        return {"stored": sum(self.blob_bytes().values()), **sizes, "free": self.free_bytes()}
+        return {
+            "stored": sum(self.blob_bytes().values()),
+            "partial": disk_bytes(self.layout.partial),
+            "quarantine": disk_bytes(self.layout.quarantine),
+            "free": self.free_bytes(),
+        }
 
     def collect(self, *, dry_run: bool = False, quarantine: bool = False) -> Garbage:
         """Removes what `choose_garbage` chooses, and what is in quarantine if that is asked for.
@@ -267,9 +269,11 @@ class Store:
         Runs under the same lock as staging: a blob is either needed already, or was asked about just now.
         """
         with self._mutex:
-            garbage = self._garbage(quarantine=quarantine)
+            garbage = find_garbage(
+                self.layout, self._shelf, needed=self._needed(), writing=self._writing, quarantine=quarantine
+            )
             if not dry_run:
-                self._remove(garbage, quarantine=quarantine)
+                remove_garbage(self.fs, self.layout, self._shelf, garbage, quarantine=quarantine)
             return garbage
 
     @property
@@ -289,10 +293,7 @@ class Store:
 
     def _take_in(self, blob: Blob) -> None:
         with self._mutex:
-            self._fresh.note(self.layout.blob(blob.sha256))
-            self._sizes[blob.sha256] = blob.size_bytes
-            self._ask(blob.sha256)
-            self._chunks.add_all([blob])
+            self._shelf.put(blob)
             for release in self._releases.values():
                 heal_release(self.fs, self.layout, release.manifest, release.folder, blob.sha256)
 
@@ -300,14 +301,8 @@ class Store:
         with self._mutex:
             self._writing.pop(blob.sha256, None)
 
-    def _ask(self, sha256: str) -> bool:
-        if sha256 not in self._sizes:
-            return False
-        self._asked[sha256] = self._clock()
-        return True
-
     def _missing(self, blob: Blob) -> Missing:
-        here = self._chunks.found(blob)
+        here = self._shelf.chunks.found(blob)
         meta = read_meta(self.layout.partial_meta(blob.sha256))
         if meta is not None and meta.chunking == blob.chunking:
             here |= {index for span in meta.durable for index in range(span.first, span.first + span.count)}
@@ -321,77 +316,9 @@ class Store:
             self.collect()
         require_room(blob, self.free_bytes() + claimed_bytes)
 
-    def _put_in_quarantine(self, sha256: str, actual: str) -> None:
-        path = self.layout.blob(sha256)
-        with self._mutex, disk_errors(path):
-            if path.exists():
-                publish(self.fs, path, self.layout.quarantine / f"{sha256}.{time.time_ns()}")
-            if sha256 in self._sizes:  # not found before
-                self.traffic.found_corrupt()
-            self._forget(sha256)
-        message = f"Stored blob {sha256[:12]} is now {actual[:24]}; it was put in quarantine. Push it again."
-        raise OutsideError(message, Reason.REASON_STORE_CORRUPT)
-
-    def _forget(self, sha256: str) -> None:
-        self._asked.pop(sha256, None)
-        self._chunks.forget(sha256)
-        self._sizes.pop(sha256, None)
-
-    def _garbage(self, *, quarantine: bool) -> Garbage:
-        now, uploads = self._clock(), partials(self.layout)
-        idle = {
-            sha256: time.time() - found.st_mtime
-            for sha256, found in uploads.items()
-            if sha256 not in self._writing
-        }
-        garbage = choose_garbage(
-            self._sizes,
-            {sha256: found.st_size for sha256, found in uploads.items()},
-            needed=self._needed(),
-            idle_seconds={sha256: now - asked for sha256, asked in self._asked.items()},
-            upload_idle_seconds=idle,
-        )
-        lying_bytes = quarantine_bytes(self.layout)
-        return replace(
-            garbage,
-            quarantine_freed_bytes=lying_bytes if quarantine else 0,
-            quarantine_bytes=0 if quarantine else lying_bytes,
-        )
-
-    def _remove(self, garbage: Garbage, *, quarantine: bool) -> None:
-        with disk_errors(self.layout.root):
-            for sha256 in garbage.blobs:
-                self.fs.unlink(self.layout.blob(sha256))
-                self._forget(sha256)
-            for sha256 in garbage.uploads:
-                self.fs.unlink(self.layout.partial_meta(sha256))
-                self.fs.unlink(self.layout.partial_data(sha256))
-            for path in sorted(self.layout.quarantine.iterdir()) if quarantine else ():
-                remove_tree(self.fs, path) if path.is_dir() else self.fs.unlink(path)
-
     def _needed(self) -> set[str]:
         return {sha256 for release in self._releases.values() for sha256 in _blobs_of(release.manifest)}
 
 
 def _blobs_of(manifest: Manifest) -> list[str]:
     return sorted({file.sha256 for file in manifest.files})
-
-
-def _size(path: Path) -> int:
-    """Bytes on the disk; 0 if it went meanwhile."""
-    try:
-        return path.stat().st_blocks * 512
-    except FileNotFoundError:
-        return 0
-
-
-def _take_lock(path: Path) -> int:
-    with disk_errors(path):
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        message = f"The store {path.parent} is held by another agent. Stop it, or choose another --store."
-        raise InputError(message, Reason.REASON_BUSY) from None
-    return lock

@@ -1,0 +1,24 @@
+"""A store has one agent."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.errors import InputError
+from edgewright_agent.store.files import disk_errors
+
+
+def take_lock(path: Path) -> int:
+    """The open file that holds the lock, for as long as it stays open. Raises InputError (`BUSY`)."""
+    with disk_errors(path):
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        message = f"The store {path.parent} is held by another agent. Stop it, or choose another --store."
+        raise InputError(message, Reason.REASON_BUSY) from None
+    return lock
