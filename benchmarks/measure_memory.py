@@ -47,10 +47,8 @@ def use_context(engine: LocalEngine, vocabulary: Sequence[str], context: int, co
     prompts = [" ".join(text[number : number + context - 80]) for number in range(concurrency)]
     with ThreadPoolExecutor(concurrency) as callers:
         list(callers.map(lambda prompt: engine.greedy(prompt, 64), prompts))
-    if (
-        concurrency > 1
-    ):  # a prompt read alone is read in larger slices, and the others' caches are still there
-        engine.greedy(" ".join(text[concurrency : concurrency + context - 80]), 64)
+    # A prompt read alone is read in larger slices, and the caches of those before it are still there.
+    engine.greedy(" ".join(text[concurrency : concurrency + context - 80]), 64)
 
 
 def words(tokenizer: Path) -> list[str]:

@@ -248,6 +248,13 @@ def test_every_model_on_every_board_is_one_matrix() -> None:
     assert len(cells) == len(boards) * len(builtin_models())
 
 
+def test_the_matrix_in_the_documents_is_what_check_prints() -> None:
+    """After a new calibration: paste the output of `edgewright check --all --markdown` between its marks."""
+    page = (Path(__file__).parents[2] / "docs" / "fit.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- matrix -->")[2].partition("<!-- end of matrix -->")[0]
+    assert shown.strip() == invoke("check", "--all", "--markdown").stdout.strip()
+
+
 def test_a_column_of_the_matrix_holds_for_all_its_boards_and_hides_less_than_a_tenth() -> None:
     rows = make_matrix(MODELS, [load_profile(name) for name in list_profiles() if name != "this-host"])
     columns = columns_of(rows)

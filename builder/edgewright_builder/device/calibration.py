@@ -41,10 +41,10 @@ async def measured_point(client: DeviceClient, *, fill: bool) -> BoardPoint:
 
 
 async def use_whole_context(client: DeviceClient, m: Configuration) -> None:
-    """As many requests at once as the release serves, each as long as it may be; energy and time don't matter here."""
+    """As many requests at once as the release serves and one alone, each as long as it may be."""
     answer = min(ANSWER_TOKENS_MAX, max(1, m.context_tokens // 4))
     request = telemetry.RunBenchmarkRequest(
-        prompts=m.concurrency, input_tokens=m.context_tokens - answer, output_tokens=answer,
+        prompts=m.concurrency + 1, input_tokens=m.context_tokens - answer, output_tokens=answer,
         concurrency=m.concurrency,
     )  # fmt: skip
     async for _ in client.run_benchmark(request):
