@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,3 +73,11 @@ def files_of(release: Release) -> dict[str, bytes]:
     """The files of a release's tree."""
     files = (path for path in release.tree.rglob("*") if path.is_file())
     return {str(path.relative_to(release.tree)): path.read_bytes() for path in files}
+
+
+async def until(holds: Callable[[], bool], seconds: float) -> None:
+    """Returns once it holds; fails the test if it takes longer."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        await asyncio.sleep(0.005)

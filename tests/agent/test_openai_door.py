@@ -21,7 +21,7 @@ from edgewright_agent.telemetry.types import EndedRequest, Serving
 from edgewright_agent.tls import TlsFiles
 from edgewright_builder.keys import create_credentials
 from tests.agent.artifacts import TREE
-from tests.agent.openai_doors import Board, board, serve
+from tests.agent.openai_doors import Board, board, serve, until
 from tests.agent.scripted_engine import Script
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Why do plants need sunlight?"}]
@@ -228,9 +228,7 @@ async def test_a_client_that_leaves_frees_the_engine_at_once(tmp_path: Path) -> 
         (engine,) = script.running
         assert engine.active_requests == 1
         await stream.close()
-        async with asyncio.timeout(1.0):
-            while engine.active_requests or served(running).requests_in_flight:
-                await asyncio.sleep(0.005)
+        await until(lambda: not engine.active_requests and not served(running).requests_in_flight, 1.0)
         await running.client.completions.with_raw_response.create(model="tiny", prompt="x", max_tokens=1)
 
 
@@ -240,9 +238,8 @@ async def test_leaving_frees_the_engines_process_too(fake: Board) -> None:
     )
     await anext(aiter(stream))
     await stream.close()
-    async with asyncio.timeout(5.0):
-        await still_serves(fake)
-        assert (await idle(fake)).requests_in_flight == 0
+    await asyncio.wait_for(still_serves(fake), 5.0)
+    await until(lambda: not served(fake).requests_in_flight, 5.0)
 
 
 async def test_eight_clients_at_once_are_all_served_and_more_are_told_when_to_come_back(

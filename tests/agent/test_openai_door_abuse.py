@@ -16,7 +16,7 @@ import pytest_asyncio
 from edgewright_agent.door import protocol, requests
 from edgewright_agent.door.settings import DoorSettings
 from tests.agent.artifacts import TREE
-from tests.agent.openai_doors import Board, board, serve
+from tests.agent.openai_doors import Board, board, serve, until
 from tests.agent.scripted_engine import Script
 
 PATIENCE_SECONDS = 0.4
@@ -59,42 +59,85 @@ async def running(open_door: tuple[Board, Script], script: Script) -> AsyncItera
     assert (await talk(open_door[0], post({"prompt": "hello"}))).status == 200
 
 
-@contextlib.asynccontextmanager
-async def connection(
-    running: Board,
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_unix_connection(running.url.removeprefix("unix:"))
-    try:
-        yield reader, writer
-    finally:
-        writer.transport.abort()
+class Client:
+    """A raw connection. What came is kept although the other side has closed and writing fails."""
 
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._received = b""
 
-async def read_answer(reader: asyncio.StreamReader) -> Answer:
-    """One answer, within reason."""
-    async with asyncio.timeout(10):
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        status, *lines = head.strip().split("\r\n")
+    async def write(self, data: bytes) -> None:
+        """Raises ConnectionError."""
+        await asyncio.get_running_loop().sock_sendall(self._socket, data)
+
+    def half_close(self) -> None:
+        self._socket.shutdown(socket.SHUT_WR)
+
+    async def read_until(self, mark: bytes) -> bytes:
+        """What came up to and with the mark."""
+        while mark not in self._received:
+            assert await self._read_more(), f"closed after {self._received!r}"
+        found, self._received = self._received.split(mark, 1)
+        return found + mark
+
+    async def read_rest(self) -> bytes:
+        """What comes until the other side closes."""
+        while await self._read_more():
+            pass
+        rest, self._received = self._received, b""
+        return rest
+
+    async def read_answer(self) -> Answer:
+        """One answer."""
+        status, *lines = (await self.read_until(b"\r\n\r\n")).decode().strip().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines)
-        if "content-length" in headers:
-            body = await reader.readexactly(int(headers["content-length"]))
-        else:
-            body = await reader.readuntil(b"\r\n0\r\n\r\n")
-    return Answer(int(status.split()[1]), headers, body)
+        if "content-length" not in headers:
+            return Answer(int(status.split()[1]), headers, await self.read_until(b"\r\n0\r\n\r\n"))
+        size = int(headers["content-length"])
+        while len(self._received) < size:
+            assert await self._read_more(), f"closed after {self._received!r}"
+        body, self._received = self._received[:size], self._received[size:]
+        return Answer(int(status.split()[1]), headers, body)
+
+    async def _read_more(self) -> bool:
+        try:
+            data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self._socket, 65536), 20)
+        except ConnectionError:
+            return False
+        self._received += data
+        return bool(data)
+
+
+@contextlib.asynccontextmanager
+async def connection(running: Board) -> AsyncIterator[Client]:
+    with socket.socket(socket.AF_UNIX) as connected:
+        connected.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connected, running.url.removeprefix("unix:"))
+        yield Client(connected)
 
 
 async def talk(running: Board, data: bytes) -> Answer:
-    async with connection(running) as (reader, writer):
-        writer.write(data)
-        return await read_answer(reader)
+    async with connection(running) as client:
+        await client.write(data)
+        return await client.read_answer()
 
 
-async def trickle(writer: asyncio.StreamWriter, data: bytes) -> None:
+async def flood(client: Client, data: bytes) -> tuple[Answer, int]:
+    """The answer to the same bytes over and over again, and how many were sent until it came."""
+    answering, sent = asyncio.create_task(client.read_answer()), 0
+    with contextlib.suppress(ConnectionError):
+        while not answering.done():
+            await client.write(data)
+            await asyncio.sleep(0)
+            sent += len(data)
+    return await answering, sent
+
+
+async def trickle(client: Client, data: bytes) -> None:
     """A byte now and then, for as long as there is somebody."""
     with contextlib.suppress(ConnectionError):
         for byte in data:
-            writer.write(bytes([byte]))
-            await writer.drain()
+            await client.write(bytes([byte]))
             await asyncio.sleep(PATIENCE_SECONDS / 20)
 
 
@@ -129,32 +172,27 @@ async def test_a_body_that_is_no_request_is_refused(running: Board, body: bytes)
 
 async def test_a_body_announced_as_giant_is_refused_before_a_byte_of_it_is_read(running: Board) -> None:
     for expect in ((), ("expect: 100-continue",)):
-        async with connection(running) as (reader, writer):
-            writer.write(head(f"content-length: {10**12}", *expect))
-            answer = await read_answer(reader)
+        async with connection(running) as client:
+            await client.write(head(f"content-length: {10**12}", *expect))
+            answer = await client.read_answer()
             assert answer.status == 413
             assert str(10**12) in answer.error["message"]
             assert str(requests.BODY_BYTES_MAX) in answer.error["message"]
-            assert await reader.read() == b""  # closed
+            assert await client.read_rest() == b""  # closed
 
 
 async def test_a_body_that_never_ends_is_refused_once_it_is_too_long(running: Board) -> None:
-    async with connection(running) as (reader, writer):
-        writer.write(head("transfer-encoding: chunked"))
-        answering, sent = asyncio.create_task(read_answer(reader)), 0
-        with contextlib.suppress(ConnectionError):
-            while not answering.done():
-                writer.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
-                await writer.drain()
-                sent += 65536
-        assert (await answering).status == 413
+    async with connection(running) as client:
+        await client.write(head("transfer-encoding: chunked"))
+        answer, sent = await flood(client, b"10000\r\n" + b"x" * 65536 + b"\r\n")
+    assert answer.status == 413
     assert sent <= requests.BODY_BYTES_MAX + 2**21
 
 
 async def test_all_bodies_together_are_bounded(running: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "BODIES_BYTES_MAX", 100_000)
-    async with connection(running) as (_, writer):
-        writer.write(head("content-length: 90001") + b"x" * 90_000)
+    async with connection(running) as client:
+        await client.write(head("content-length: 90001") + b"x" * 90_000)
         while (await talk(running, post({"prompt": "x" * 20_000}))).status != 429:
             await asyncio.sleep(0.01)
         answer = await talk(running, post({"prompt": "x" * 20_000}))
@@ -162,42 +200,34 @@ async def test_all_bodies_together_are_bounded(running: Board, monkeypatch: pyte
 
 
 async def test_chunks_with_endless_trailers_are_not_kept(running: Board) -> None:
-    async with connection(running) as (reader, writer):
-        writer.write(head("transfer-encoding: chunked") + b"2\r\n{}\r\n0\r\n")
-        answering, sent = asyncio.create_task(read_answer(reader)), 0
-        with contextlib.suppress(ConnectionError):
-            while not answering.done():
-                writer.write(b"x: " + b"y" * 65536 + b"\r\n")
-                await writer.drain()
-                sent += 65536
-        assert (await answering).status == 413
+    async with connection(running) as client:
+        await client.write(head("transfer-encoding: chunked") + b"2\r\n{}\r\n0\r\n")
+        answer, sent = await flood(client, b"x: " + b"y" * 65536 + b"\r\n")
+    assert answer.status == 413
     assert sent <= protocol.MESSAGE_BYTES_MAX + 2**21
 
 
-async def test_a_head_that_never_ends_is_refused(running: Board) -> None:
-    for line in (b"x-padding: " + b"y" * 1000 + b"\r\n", b"y" * 1000, b"\r\n" * 500):
-        start = b"" if line.startswith(b"\r") else b"GET /v1/models HTTP/1.1\r\nx: "
-        async with connection(running) as (reader, writer):
-            writer.write(start)
-            answering = asyncio.create_task(read_answer(reader))
-            with contextlib.suppress(ConnectionError):
-                while not answering.done():
-                    writer.write(line)
-                    await writer.drain()
-            assert (await answering).status == 431
+@pytest.mark.parametrize("line", [b"x-padding: " + b"y" * 1000 + b"\r\n", b"y" * 1000, b"\r\n" * 500])
+async def test_a_head_that_never_ends_is_refused(running: Board, line: bytes) -> None:
+    async with connection(running) as client:
+        if not line.startswith(b"\r"):
+            await client.write(b"GET /v1/models HTTP/1.1\r\nx: ")
+        answer, sent = await flood(client, line)
+    assert answer.status == 431
+    assert sent <= protocol.HEAD_BYTES_MAX + 2**21
 
 
 async def test_a_head_that_trickles_in_runs_out_of_time(
     running: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_SECONDS", PATIENCE_SECONDS)
-    async with connection(running) as (reader, writer):
-        writer.write(MODELS)
-        assert (await read_answer(reader)).status == 200
-        trickling = asyncio.create_task(trickle(writer, MODELS * 10))
-        answer = await read_answer(reader)
+    async with connection(running) as client:
+        await client.write(MODELS)
+        assert (await client.read_answer()).status == 200
+        trickling = asyncio.create_task(trickle(client, MODELS * 10))
+        answer = await client.read_answer()
         assert (answer.status, answer.error["code"]) == (408, "request_timeout")
-        assert await reader.read() == b""
+        assert await client.read_rest() == b""
         await trickling
 
 
@@ -205,20 +235,20 @@ async def test_an_idle_connection_is_closed_without_a_word(
     running: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_SECONDS", PATIENCE_SECONDS)
-    async with connection(running) as (reader, _), asyncio.timeout(10):
-        assert await reader.read() == b""
+    async with connection(running) as client:
+        assert await client.read_rest() == b""
 
 
 async def test_a_body_that_trickles_in_runs_out_of_time(
     running: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(requests, "BODY_SECONDS", PATIENCE_SECONDS)
-    async with connection(running) as (reader, writer):
-        writer.write(head("content-length: 5000"))
-        trickling = asyncio.create_task(trickle(writer, b" " * 5000))
-        answer = await read_answer(reader)
+    async with connection(running) as client:
+        await client.write(head("content-length: 5000"))
+        trickling = asyncio.create_task(trickle(client, b" " * 5000))
+        answer = await client.read_answer()
         assert (answer.status, answer.error["code"]) == (408, "timeout")
-        assert await reader.read() == b""
+        assert await client.read_rest() == b""
         await trickling
 
 
@@ -230,54 +260,50 @@ async def test_a_client_that_reads_nothing_loses_its_slot(
         client.connect(running.url.removeprefix("unix:"))
         client.sendall(post({"prompt": "hello", "max_tokens": 10**9, "stream": True}))
         (engine,) = script.running
-        async with asyncio.timeout(20):
-            while not engine.active_requests:
-                await asyncio.sleep(0.01)
-            while engine.active_requests:
-                await asyncio.sleep(0.01)
+        await until(lambda: engine.active_requests > 0, 20)
+        await until(lambda: not engine.active_requests, 20)
 
 
 async def test_a_half_closed_stream_frees_the_engine(running: Board, script: Script) -> None:
     script.pause_seconds = 0.005
-    async with connection(running) as (reader, writer):
-        writer.write(post({"prompt": "hello", "max_tokens": 10**6, "stream": True}))
-        await reader.readuntil(b"data: ")
+    async with connection(running) as client:
+        await client.write(post({"prompt": "hello", "max_tokens": 10**6, "stream": True}))
+        await client.read_until(b"data: ")
         (engine,) = script.running
         assert engine.active_requests == 1
-        writer.write_eof()
-        async with asyncio.timeout(5):
-            while engine.active_requests:
-                await asyncio.sleep(0.005)
+        client.half_close()
+        await until(lambda: not engine.active_requests, 5)
 
 
 async def test_a_request_that_breaks_off_half_way_asks_nothing_of_the_engine(
     running: Board, script: Script
 ) -> None:
     before = running.agent.telemetry.serving().requests
-    async with connection(running) as (reader, writer):
-        writer.write(head("content-length: 5000") + b'{"prompt": ')
-        writer.write_eof()
-        async with asyncio.timeout(5):
-            assert await reader.read() == b""
+    async with connection(running) as client:
+        await client.write(head("content-length: 5000") + b'{"prompt": ')
+        client.half_close()
+        assert await client.read_rest() == b""
     assert running.agent.telemetry.serving().requests == before
 
 
 async def test_requests_sent_ahead_are_answered_in_turn_and_garbage_after_them_ends_the_connection(
     running: Board,
 ) -> None:
-    async with connection(running) as (reader, writer):
-        writer.write(MODELS + post({"prompt": "hello"}) + post(b"nothing") + b"\x16\x03\x01 garbage\r\n\r\n")
-        assert [(await read_answer(reader)).status for _ in range(3)] == [200, 200, 400]
-        assert await reader.read() == b""
+    async with connection(running) as client:
+        await client.write(
+            MODELS + post({"prompt": "hello"}) + post(b"nothing") + b"\x16\x03\x01 garbage\r\n\r\n"
+        )
+        assert [(await client.read_answer()).status for _ in range(3)] == [200, 200, 400]
+        assert await client.read_rest() == b""
 
 
 async def test_garbage_does_not_break_into_an_answer_under_way(running: Board, script: Script) -> None:
     script.pause_seconds = 0.01
-    async with connection(running) as (reader, writer):
-        writer.write(post({"prompt": "hello", "max_tokens": 20, "stream": True}))
-        await reader.readuntil(b"data: ")
-        writer.write(b"\x16\x03\x01 garbage" * 10_000)
-        rest = await reader.read()
+    async with connection(running) as client:
+        await client.write(post({"prompt": "hello", "max_tokens": 20, "stream": True}))
+        await client.read_until(b"data: ")
+        await client.write(b"\x16\x03\x01 garbage" * 10_000)
+        rest = await client.read_rest()
         assert rest.count(b'"text"') == 20
         assert rest.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
