@@ -29,8 +29,8 @@ GOLDEN = {"prompt": "p", "tokens": list(TOKENS)}
 OLD = make_artifact({"engine/model.bin": b"old " * 300, "t/tok.json": b"{1}"}, version="1", golden=GOLDEN)
 NEW = make_artifact({"engine/model.bin": b"new " * 300, "t/tok.json": b"{2}"}, version="2", golden=GOLDEN)
 NAMES = {OLD.digest: "old", NEW.digest: "new", None: "nothing"}
-PROBES_SECONDS = 0.05  # patched in for `activation.PROBES_SECONDS_MAX`
-SECONDS_MAX = 5.0  # to come to rest; a busy machine is slow
+PROBES_SECONDS = 0.2  # patched in for `activation.PROBES_SECONDS_MAX`
+SECONDS_MAX = 30.0  # to come to rest; a busy machine is slow
 POWER_CUTS = (("lost", "lost"), ("kept", "lost"), ("lost", "kept"), ("torn", "torn"))
 
 
@@ -291,7 +291,7 @@ async def activate_new_confirmed(board: Board) -> None:
     """It stays only if the host says so in time."""
     board.host_confirms = True
     silent = board.fault is not None and board.fault.hits("word", board.root, AWAITING)
-    await board.deployer.activate(NEW.digest, confirm_within_seconds=0.2 if silent else SECONDS_MAX)
+    await board.deployer.activate(NEW.digest, confirm_within_seconds=0.5 if silent else SECONDS_MAX)
 
 
 async def activate_new_that_fails(board: Board) -> None:

@@ -105,11 +105,10 @@ class Lane:
             assert self.step == "afterwards"
             return time.monotonic() - began
 
-    async def stopped_cleanly(self) -> None:
+    async def stopped_cleanly(self, artifacts: dict[str, TestArtifact]) -> None:
         """So that its many short lives are not held against the release; see `lifecycle.starting`."""
         async with self.agent() as agent:
-            async with grpc.aio.insecure_channel(agent.address) as channel:
-                await generated_soon(channel)
+            await serves(agent.address, artifacts)
             agent.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(agent.process.wait, TIMEOUT_SECONDS) == 0
 
@@ -179,7 +178,7 @@ async def kill_again_and_again(lane: Lane, kills: int) -> None:
             raise AssertionError(f"before {where}") from error
         allowed = {active: allowed[active], artifact.digest: artifact}
         if number % KILLS_IN_A_ROW == 0:
-            await lane.stopped_cleanly()
+            await lane.stopped_cleanly(allowed)
     async with lane.agent() as agent:
         await serves(agent.address, allowed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from edgewright_agent.engines import (
     available_engines,
     start_engine,
 )
+from edgewright_agent.engines.client import EngineClient
 from edgewright_agent.errors import OutsideError, RefusedError
 from tests.agent.engine_releases import collect, fake_release
 
@@ -189,3 +191,17 @@ async def test_output_without_line_ends_does_not_fill_the_memory(tmp_path: Path)
     assert (death.exit_code, death.last_lines[-1]) == (7, "last words")
     assert len(death.last_lines) <= LINES_KEPT
     assert max(map(len, death.last_lines)) <= LINE_BYTES_MAX
+
+
+async def test_an_engine_that_is_not_ready_in_time_is_given_up_also_if_a_cancellation_gets_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deaf(self: EngineClient) -> bool:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.02)
+        return False
+
+    monkeypatch.setattr(EngineClient, "healthy", deaf)
+    starting = fake_release(tmp_path, never_ready=True).start(timeout_seconds=0.5)
+    with pytest.raises(OutsideError, match=r"not ready after 0\.5 s"):
+        await asyncio.wait_for(starting, 60)

@@ -33,14 +33,20 @@ class EngineClient:
 
     async def healthy(self) -> bool:
         """Whether the engine answers 200."""
+        asking = asyncio.create_task(self._is_healthy())
         try:
-            return await asyncio.wait_for(self._is_healthy(), HEALTH_SECONDS)
-        except (OutsideError, asyncio.TimeoutError):
-            return False
+            # Before Python 3.12 `wait_for` loses a cancellation that comes as its task ends; `wait` does not.
+            await asyncio.wait([asking], timeout=HEALTH_SECONDS)
+            return asking.done() and asking.result()
+        finally:
+            asking.cancel()
 
     async def _is_healthy(self) -> bool:
-        async with exchange(self._socket, "GET", "/health") as reply:
-            return reply.status == HTTPStatus.OK
+        try:
+            async with exchange(self._socket, "GET", "/health") as reply:
+                return reply.status == HTTPStatus.OK
+        except OutsideError:
+            return False
 
     def relay(self, method: str, route: str, body: bytes) -> AbstractAsyncContextManager[Reply]:
         """See `Engine`."""

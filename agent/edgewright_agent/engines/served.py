@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -49,7 +50,7 @@ class ServedEngine:
     async def become_ready(self, timeout_seconds: float) -> None:
         """Return once the engine answers. Otherwise stop it and raise OutsideError (`ENGINE_FAILED`)."""
         try:
-            await asyncio.wait_for(self._poll_health(), timeout_seconds)
+            await asyncio.wait_for(self._poll_health(timeout_seconds), timeout_seconds)
         except asyncio.TimeoutError:
             lines = (await self._stop()).last_lines
             said = f" Its last words: {lines[-1]}" if lines else ""
@@ -61,8 +62,12 @@ class ServedEngine:
             await self._stop()
             raise
 
-    async def _poll_health(self) -> None:
+    async def _poll_health(self, timeout_seconds: float) -> None:
+        """Looks at the clock too: a cancellation can get lost in what it waits for, and a board must not hang."""
+        deadline_seconds = time.monotonic() + timeout_seconds
         while not await self._client.healthy():
+            if time.monotonic() > deadline_seconds:
+                raise asyncio.TimeoutError
             if (death := self._process.death) is not None:
                 raise OutsideError(
                     f"The engine did not start: {death.sentence}.", Reason.REASON_ENGINE_FAILED
