@@ -62,10 +62,10 @@ class TransferBar:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar = Progress(
-            TextColumn("  sending"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+            TextColumn("  sending"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn(),
             console=console, transient=True,
         )  # fmt: skip
-        self._task = self._bar.add_task("sending", total=None)
+        self._task = self._bar.add_task("sending", total=None, visible=False)  # until something travels
         self._tenths = 0
 
     @contextmanager
@@ -80,7 +80,7 @@ class TransferBar:
     def update(self, sent: Sent) -> None:
         """Takes note of progress."""
         if self._console.is_terminal:
-            self._bar.update(self._task, completed=sent.bytes, total=sent.total_bytes)
+            self._bar.update(self._task, completed=sent.bytes, total=sent.total_bytes, visible=True)
             return
         tenths = 10 * sent.bytes // max(sent.total_bytes, 1)
         if tenths > self._tenths:

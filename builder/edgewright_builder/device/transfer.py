@@ -30,6 +30,7 @@ DELTA_REASONS = {
     Reason.REASON_DELTA_BASE_MISSING,
 }
 RATE_SECONDS = 5.0  # what "now" means for a rate
+TELL_SECONDS = 0.05  # between two words on how far it is
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Transfer:
         self._rate = _Rate()
         self._total_bytes = 0
         self._done_bytes = 0
+        self._told_at = 0.0
         self.patience = patience
         self.sent_bytes = 0
         self.resumptions = 0
@@ -226,7 +228,10 @@ class Transfer:
     def _count(self, part_bytes: int) -> None:
         self.sent_bytes += part_bytes
         self._done_bytes += part_bytes
-        rate = self._rate.now(self.sent_bytes, time.monotonic())
+        now = time.monotonic()
+        if now - self._told_at < TELL_SECONDS and self._done_bytes < self._total_bytes:
+            return
+        self._told_at, rate = now, self._rate.now(self.sent_bytes, now)
         self._listener.sent(Sent(min(self._done_bytes, self._total_bytes), self._total_bytes, rate))
 
 
