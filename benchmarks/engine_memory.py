@@ -57,7 +57,7 @@ class Variant:
 VARIANTS = (
     Variant("defaults", {}),
     Variant("no folding", NO_FOLDING),
-    Variant("+ no arena, no patterns, mmap threshold", dict(LEAN_SESSION), malloc=True),
+    Variant("+ no arena, mmap threshold", dict(LEAN_SESSION), malloc=True),
     Variant("+ weights released (ours)", dict(LEAN_SESSION), malloc=True, release=True),
     Variant("prepacked file", NO_FOLDING, prepacked=True),
 )

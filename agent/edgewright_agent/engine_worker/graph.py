@@ -27,7 +27,8 @@ LEAN_SESSION = {
     "optimization.constant_folding_max_output_size_in_bytes": str(1024 * 1024),
     # The arena keeps what the longest request so far needed; malloc gives large blocks back (see launch.py).
     "enable_cpu_mem_arena": False,
-    "enable_mem_pattern": False,
+    # Memory patterns stay on: masks as wide as the row repeat their shapes, so that a step takes one block instead of a
+    # thousand. Without them a 135M model's step takes a sixth longer, and a 2048-token context 10 MiB less.
 }
 # How threads wait for work between two runs; benchmarks/engine_threads.py compares.
 SPINNING: dict[str, str] = {}
