@@ -37,7 +37,9 @@ from edgewright_builder.stages.export_vllm import EMBEDDING_BITS
 from edgewright_builder.stages.package import draft_manifest
 
 ENGINE, MIB = "vllm", 2**20
-ERROR_FRACTION_MIN = 0.05  # a few points prove little
+ERROR_FRACTION_MIN = 0.1  # a few points prove little
+# Of the tied embedding at the peak, by what the 1B shape leaves over 135M's: seen, not explained by vLLM's source.
+EMBEDDING_COPIES = 3.0
 
 
 def case(model: str, layers: int, group: int, context: int, concurrency: int) -> Case:
@@ -104,7 +106,7 @@ def fit(points: Sequence[Measurement]) -> Calibration:
     version = next(engine.version for engine in available_engines() if engine.kind == ENGINE)
     largest = max(point.architecture.vocab_size for point in points)
     blank = Calibration(
-        ENGINE, version, f"{platform.machine()} with {len(os.sched_getaffinity(0))} cores (CPU build)", 0, 0, 1.0, 1.0,
+        ENGINE, version, f"{platform.machine()} with {len(os.sched_getaffinity(0))} cores (CPU build)", 0, 0, 1.0, EMBEDDING_COPIES,
         FLOAT_BYTES * SLICE_TOKENS * largest, 0.0, lookup_table_mapped=False,
     )  # fmt: skip
     fitted = fit_calibration(blank, points) if len(vocabularies(points)) > 1 else fit_constant(blank, points)
