@@ -106,8 +106,8 @@ def fit(points: Sequence[Measurement]) -> Calibration:
     version = next(engine.version for engine in available_engines() if engine.kind == ENGINE)
     largest = max(point.architecture.vocab_size for point in points)
     blank = Calibration(
-        ENGINE, version, f"{platform.machine()} with {len(os.sched_getaffinity(0))} cores (CPU build)", 0, 0, 1.0, EMBEDDING_COPIES,
-        FLOAT_BYTES * SLICE_TOKENS * largest, 0.0, lookup_table_mapped=False,
+        ENGINE, version, f"{platform.machine()} with {len(os.sched_getaffinity(0))} cores (CPU build)", 0, 0, 1.0,
+        EMBEDDING_COPIES, FLOAT_BYTES * SLICE_TOKENS * largest, 0.0, lookup_table_mapped=False,
     )  # fmt: skip
     fitted = fit_calibration(blank, points) if len(vocabularies(points)) > 1 else fit_constant(blank, points)
     worst = max(abs(error) for error in errors(fitted, points))
