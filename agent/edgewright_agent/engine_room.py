@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgewright_agent.admission import Admission
 from edgewright_agent.engines import Engine
+from edgewright_agent.engines.batching import slots
 from edgewright_agent.manifest import MemoryPrediction
 from edgewright_agent.store import StagedRelease, Store
 from edgewright_agent.threads import run_in_thread
@@ -151,4 +152,4 @@ def warm_swap_fits(
 
 
 def _serving(release: StagedRelease, engine: Engine) -> Serving:
-    return Serving(release, engine, Admission(release.manifest.limits.concurrency))
+    return Serving(release, engine, Admission(slots(engine, release.manifest.limits.concurrency)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -15,8 +16,12 @@ from edgewright_agent.engine_worker import onnx
 from edgewright_agent.engine_worker.backend import Backend, Place, Sampling
 from edgewright_agent.engine_worker.fake import FakeBackend, fake_tokens
 from edgewright_agent.engine_worker.jobs import Job
+from edgewright_agent.engine_worker.model_thread import ROWS_MAX
 from edgewright_agent.engine_worker.pool import Pool, Row, pool_tokens
 from edgewright_agent.engine_worker.scheduler import SLICE_TOKENS_BETWEEN_STEPS
+from edgewright_agent.engines import Engine, vllm
+from edgewright_agent.engines import onnx as onnx_engine
+from edgewright_agent.engines.batching import slots
 from tests.agent.engine_releases import CONTEXT_TOKENS, Release
 from tests.agent.worker_runs import generate, generation, run, scheduler, score, scoring, tokens, turns
 
@@ -242,3 +247,13 @@ def _shares_a_token(one: Place, other: Place) -> bool:
 
 def _greedy(prompt: Sequence[int], count: int) -> list[int]:
     return [token for token, _ in zip(fake_tokens(prompt), range(count), strict=False)]
+
+
+@pytest.mark.parametrize(("kind", "concurrency", "expected"), [
+    (onnx_engine.KIND, 1, ROWS_MAX), (onnx_engine.KIND, 12, 12), (vllm.KIND, 1, 1), (vllm.KIND, 4, 4),
+])  # fmt: skip
+def test_the_gate_lets_as_many_requests_to_an_engine_as_it_works_on(
+    kind: str, concurrency: int, expected: int
+) -> None:
+    engine = cast("Engine", SimpleNamespace(kind=kind))
+    assert slots(engine, concurrency) == expected

@@ -275,9 +275,10 @@ async def test_a_plan_beyond_the_context_is_refused_with_both_numbers(telemetry:
 
 
 @pytest.mark.parametrize(
-    ("kind", "slots", "body", "expected"),
+    ("kind", "concurrency", "body", "expected"),
     [
-        ("onnxruntime-genai", 1, b'{"batching": true}', False),
+        ("fake", 1, b'{"batching": true}', False),
+        ("onnxruntime-genai", 1, b'{"batching": true}', True),
         ("onnxruntime-genai", 8, b'{"status": "ok", "batching": true}', True),
         ("onnxruntime-genai", 8, b'{"batching": false}', False),
         ("onnxruntime-genai", 8, b'{"status": "ok"}', None),
@@ -287,7 +288,7 @@ async def test_a_plan_beyond_the_context_is_refused_with_both_numbers(telemetry:
     ],
 )
 async def test_whether_requests_are_computed_together_is_what_the_engine_says(
-    kind: str, slots: int, body: bytes, expected: bool | None
+    kind: str, concurrency: int, body: bytes, expected: bool | None
 ) -> None:
     async def pieces() -> AsyncGenerator[bytes, None]:
         yield body
@@ -302,4 +303,4 @@ async def test_whether_requests_are_computed_together_is_what_the_engine_says(
             assert (method, route) == ("GET", "/health")
             yield Reply(200, {}, pieces())
 
-    assert await batches(cast("Engine", Said()), slots) is expected
+    assert await batches(cast("Engine", Said()), concurrency) is expected

@@ -18,7 +18,7 @@ from typing import Literal
 from edgewright.v1.telemetry_pb2 import BenchmarkResult
 from edgewright_agent.admission import Admission
 from edgewright_agent.engines import Engine, EngineLimits, Finish, GenerationRequest, Token, start_engine
-from edgewright_agent.engines.batching import batches
+from edgewright_agent.engines.batching import batches, slots
 from edgewright_agent.errors import InputError
 from edgewright_agent.manifest import Manifest, parse_manifest
 from edgewright_agent.telemetry import Telemetry
@@ -109,7 +109,7 @@ def _repeat(plan: BenchmarkPlan, number: int) -> BenchmarkPlan:
 async def _one(
     model: Candidate, engine: Engine, telemetry: Telemetry, plan: BenchmarkPlan, on_progress: OnProgress
 ) -> BenchmarkResult:
-    gate = Admission(model.manifest.limits.concurrency)
+    gate = Admission(slots(engine, model.manifest.limits.concurrency))
 
     async def generate(request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
         async with gate.admit(patient=True), aclosing(engine.generate(request)) as events:
