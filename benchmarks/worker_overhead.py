@@ -130,7 +130,9 @@ async def clients(socket: Path, count: int, tokens: int) -> None:
 
     async def one() -> int:
         request = GenerationRequest(prompt=PROMPT, max_tokens=tokens, ignore_eos=True)
-        return sum([isinstance(item, Token) async for item in EngineClient(socket, "model").generate(request)])
+        return sum(
+            [isinstance(item, Token) async for item in EngineClient(socket, "model").generate(request)]
+        )
 
     counts = await asyncio.gather(*(one() for _ in range(count)))
     assert counts == [tokens] * count, counts

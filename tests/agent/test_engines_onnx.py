@@ -44,10 +44,10 @@ def load(release: Release) -> onnx.OnnxBackend:
 
 async def test_log_likelihoods_are_those_of_transformers(engine: Engine, reference: dict[str, Any]) -> None:
     items = [ScoreItem(context, [continuation]) for context, continuation, *_ in reference["pairs"]]
-    scores = [score for (score,) in await engine.score(items)]
-    for score, (_, _, log_likelihood, tokens, is_greedy) in zip(scores, reference["pairs"], strict=True):
-        assert score.log_likelihood == pytest.approx(log_likelihood, abs=1e-3)
-        assert (score.tokens, score.is_greedy) == (tokens, is_greedy)
+    scored = [only for (only,) in await engine.score(items)]
+    for found, (_, _, log_likelihood, tokens, is_greedy) in zip(scored, reference["pairs"], strict=True):
+        assert found.log_likelihood == pytest.approx(log_likelihood, abs=1e-3)
+        assert (found.tokens, found.is_greedy) == (tokens, is_greedy)
 
 
 async def test_greedy_tokens_are_those_of_transformers(engine: Engine, reference: dict[str, Any]) -> None:

@@ -63,7 +63,9 @@ def release_row(release: Release) -> tuple[str, ...]:
 
 
 def _rotten(files: int) -> str:
-    return f"; {files} file(s) found corrupt, in quarantine: push again, then gc --quarantine" if files else ""
+    return (
+        f"; {files} file(s) found corrupt, in quarantine: push again, then gc --quarantine" if files else ""
+    )
 
 
 def device_facts(device: GetDeviceResponse, releases: list[Release]) -> list[tuple[str, str]]:

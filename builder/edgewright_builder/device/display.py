@@ -62,8 +62,8 @@ class TransferBar:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar = Progress(
-            TextColumn("  sending"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn(),
-            console=console, transient=True,
+            TextColumn("  sending"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(),
+            TimeRemainingColumn(), console=console, transient=True,
         )  # fmt: skip
         self._task = self._bar.add_task("sending", total=None, visible=False)  # until something travels
         self._tenths = 0
