@@ -167,5 +167,5 @@ async def _within(seconds: float, probing: Awaitable[tuple[Probe, ...]]) -> tupl
 def _require(probes: tuple[Probe, ...]) -> None:
     for probe in probes:
         if probe.required and not probe.passed:
-            message = f"Probe {probe.name} failed: {probe.detail}."
+            message = f"Probe {probe.name} failed: {probe.detail.rstrip('.')}."
             raise OutsideError(message, Reason.REASON_ENGINE_FAILED)

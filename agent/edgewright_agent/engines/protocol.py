@@ -136,7 +136,7 @@ class Death:
             return f"{self.cause.value}: {self.over_budget}"
         how = f"signal {self.signal}" if self.signal is not None else f"exit code {self.exit_code}"
         how = f"its process {self.lost} ended" if self.lost else how
-        told = self.said or "".join(self.last_lines[-1:])
+        told = (self.said or "".join(self.last_lines[-1:])).rstrip(".")
         return f"{self.cause.value} ({how}){'; it said: ' if told else ''}{told}"
 
 
