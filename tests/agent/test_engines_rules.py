@@ -149,7 +149,9 @@ def test_of_several_processes_errors_the_first_cause_is_told() -> None:
 
 
 def test_a_process_that_took_the_others_with_it_is_named() -> None:
-    died = classify(-9, asked=False, killed_for_memory=False, last_lines=("loaded.",), lost="VLLM::EngineCore")
+    died = classify(
+        -9, asked=False, killed_for_memory=False, last_lines=("loaded.",), lost="VLLM::EngineCore"
+    )
     assert died.sentence == "killed (its process VLLM::EngineCore ended); it said: loaded"
     child = classify(1, asked=False, killed_for_memory=True, of_its_own=True, last_lines=("no core",))
     assert child.cause is DeathCause.OUT_OF_MEMORY
