@@ -18,8 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from typing import Any
 import grpc.aio
 import httpx
 import psutil
+from serving_agent import fake_fields, running_agent
 from serving_peers import Clock, DoorPeer, GrpcPeer, Peer, Timing
 
 from edgewright.v1.inference_pb2 import GenerateRequest
@@ -38,51 +39,7 @@ from edgewright_builder.device.push import push
 from edgewright_builder.key_files import load_signing_key
 from edgewright_builder.keys import create_credentials
 
-MIB = 1024 * 1024
 EVENT = b"data: " + b"x" * 220 + b"\n"  # as long as one of the engine's
-FIELDS: dict[str, Any] = {
-    "name": "paced", "version": "1", "device_profiles": ("this-host",), "engine": {"kind": "fake"},
-    "model": {
-        "architecture": "none", "parameters": 1, "layers": 1, "hidden_size": 1, "vocab_size": 1,
-        "tied_embeddings": True, "weight_bits": 4, "embedding_bits": 8, "group_size": 64,
-    },
-    "limits": {"context_tokens": 100_000},
-    "memory": {"budget_bytes": MIB, "predicted_peak_bytes": MIB, "error_bytes": 0, "calibrated_on": "nothing"},
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Agent:
-    """A running agent: where it answers, and its process."""
-
-    grpc: str
-    door: str
-    process: psutil.Process
-
-
-@contextmanager
-def running_agent(folder: Path) -> Iterator[Agent]:
-    """An agent in a process of its own, with its OpenAI door open."""
-    command = [
-        sys.executable, "-m", "edgewright_agent", "serve", "--profile", "this-host", "--store", str(folder / "store"),
-        "--listen", "127.0.0.1:0", "--insecure", "--openai", "127.0.0.1:0", "--probation", "0",
-        "--trust", str(folder / "keys" / "release.pub"),
-    ]  # fmt: skip
-    environment = {**os.environ, "EDGEWRIGHT_FAKE_ENGINE": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    ) as child:
-        assert child.stdout is not None
-        try:
-            said = {}
-            for line in child.stdout:
-                what, _, where = line.strip().rpartition(" on ")
-                said[what] = where
-                if what == "serving":
-                    break
-            yield Agent(said["serving"], said["OpenAI"], psutil.Process(child.pid))
-        finally:
-            child.terminate()
 
 
 @dataclass(frozen=True)
@@ -172,11 +129,10 @@ async def idle_share(process: psutil.Process, seconds: float) -> float:
 async def measure(options: argparse.Namespace, folder: Path) -> None:
     """All rounds."""
     async with AsyncExitStack() as stack:
-        agent = stack.enter_context(running_agent(folder))
+        agent = stack.enter_context(running_agent(folder / "store", folder / "keys"))
         client = await stack.enter_async_context(DeviceClient(parse_address(agent.grpc), None))
         await push(client, folder / "artifact", None)
-        base_url = agent.door.removesuffix("/v1")
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=base_url, timeout=None))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=agent.door, timeout=None))
         bare, bare_peers = await stack.enter_async_context(bare_relay(folder, options.pace_ms / 1e3))
         idle = await idle_share(agent.process, 10)
         print(f"agent, idle: {idle:.2%} of one core")
@@ -197,7 +153,7 @@ def make_artifact(folder: Path, pace_seconds: float) -> None:
     behaviour.write_text(json.dumps({"words": 10**9, "token_seconds": pace_seconds}), encoding="utf-8")
     create_credentials(folder / "keys")
     key = load_signing_key(folder / "keys" / "release.key")
-    write_artifact(folder / "artifact", {"engine/fake.json": behaviour}, FIELDS, key)
+    write_artifact(folder / "artifact", {"engine/fake.json": behaviour}, fake_fields("paced", 100_000), key)
 
 
 def main() -> None:

@@ -25,11 +25,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grpc
 import psutil
 from bare_stream import MODES, time_stream
+from serving_agent import MIB, fake_fields
 
 from edgewright_agent.address import Address
 from edgewright_builder.artifact import Artifact, open_artifact, write_artifact
@@ -40,18 +40,8 @@ from edgewright_builder.device.push import Listener, PushResult, push_verified
 from edgewright_builder.key_files import load_signing_key
 from edgewright_builder.keys import create_credentials
 
-MIB = 1024 * 1024
 HERE = Path(__file__).parent
 MODEL = "engine/model.bin"
-FIELDS: dict[str, Any] = {
-    "name": "random", "version": "1", "device_profiles": ("this-host",), "engine": {"kind": "fake"},
-    "model": {
-        "architecture": "none", "parameters": 1, "layers": 1, "hidden_size": 1, "vocab_size": 1,
-        "tied_embeddings": True, "weight_bits": 4, "embedding_bits": 8, "group_size": 64,
-    },
-    "limits": {"context_tokens": 1},
-    "memory": {"budget_bytes": MIB, "predicted_peak_bytes": MIB, "error_bytes": 0, "calibrated_on": "nothing"},
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,7 +95,7 @@ class Bench:
             for _ in range(size_bytes // MIB):
                 file.write(os.urandom(MIB))
         key = load_signing_key(self.folder / "credentials" / "release.key")
-        write_artifact(folder, {MODEL: model}, FIELDS, key)
+        write_artifact(folder, {MODEL: model}, fake_fields("random", 1), key)
         model.unlink()
         return open_artifact(folder)
 

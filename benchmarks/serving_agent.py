@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
+
+MIB = 1024 * 1024
+
+
+def fake_fields(name: str, context_tokens: int) -> dict[str, Any]:
+    """What the manifest says of a release for the fake engine."""
+    return {
+        "name": name, "version": "1", "device_profiles": ("this-host",), "engine": {"kind": "fake"},
+        "model": {
+            "architecture": "none", "parameters": 1, "layers": 1, "hidden_size": 1, "vocab_size": 1,
+            "tied_embeddings": True, "weight_bits": 4, "embedding_bits": 8, "group_size": 64,
+        },
+        "limits": {"context_tokens": context_tokens},
+        "memory": {"budget_bytes": MIB, "predicted_peak_bytes": MIB, "error_bytes": 0, "calibrated_on": "nothing"},
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,10 +43,13 @@ def running_agent(store: Path, credentials: Path, *options: str) -> Iterator[Age
     """An agent that has said it serves; it ends with the block."""
     command = [
         str(Path(sys.executable).with_name("edgewright-agent")), "serve", "--profile", "this-host",
-        "--store", str(store), "--listen", "127.0.0.1:0", "--insecure", "--openai", "127.0.0.1:0",
+        "--store", str(store), "--listen", "127.0.0.1:0", "--insecure", "--openai", "127.0.0.1:0", "--probation", "0",
         "--trust", str(credentials / "release.pub"), *options,
     ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    environment = {**os.environ, "EDGEWRIGHT_FAKE_ENGINE": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
         assert process.stdout is not None
         try:
             grpc, door = _addresses(process.stdout)
