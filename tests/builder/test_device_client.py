@@ -241,7 +241,7 @@ async def test_an_unknown_reason_is_judged_by_its_status(
 
 
 async def test_leaving_a_generation_frees_the_engine(board: Board, client: DeviceClient) -> None:
-    board.tokens = ["a"] * 10_000
+    board.tokens = ["a"] * 1_000_000  # far more than a connection holds before its reader has read
     stream = client.generate(inference.GenerateRequest(prompt="x"))
     async for _ in stream:
         break
