@@ -25,7 +25,7 @@ async def serve(feed: str) -> None:
         reader, writer = await asyncio.open_unix_connection(feed)
         writer.write(b"%d\n" % request.max_tokens)
         while await reader.readline():
-            yield GenerateResponse(delta=TextDelta(text=" board", token=7))
+            yield GenerateResponse(deltas=[TextDelta(text=" board", token=7)])
         writer.close()
 
     handler = grpc.unary_stream_rpc_method_handler(

@@ -87,9 +87,9 @@ class GrpcPeer:
         clock, prompt_tokens = Clock(), 0
         request = GenerateRequest(prompt=prompt, max_tokens=tokens, ignore_eos=True)
         async for event in self.client.generate(request):
-            if event.HasField("delta"):
+            for _ in event.deltas:
                 clock.token()
-            else:
+            if event.HasField("completion"):
                 prompt_tokens = event.completion.prompt_tokens
         return clock.timing(prompt_tokens)
 

@@ -65,7 +65,7 @@ async def generate(doors: Doors, rng: random.Random) -> Outcome:
     )
     tokens, completions = 0, 0
     async for event in doors.client.generate(request):
-        tokens += event.HasField("delta")
+        tokens += len(event.deltas)
         completions += event.HasField("completion")
     assert (tokens, completions) == (request.max_tokens, 1), f"{tokens} tokens, {completions} completions"
     return Outcome.ANSWERED
@@ -79,10 +79,10 @@ async def generate_and_leave(doors: Doors, rng: random.Random) -> Outcome:
     leave_after = rng.randint(0, 10)
     events = doors.client.generate(request)
     async with contextlib.aclosing(events):  # type: ignore[type-var]
-        async for _ in events:
-            if leave_after == 0:
+        async for event in events:
+            leave_after -= len(event.deltas)
+            if leave_after < 0:
                 break
-            leave_after -= 1
     return Outcome.CANCELLED
 
 

@@ -42,7 +42,7 @@ class Inference:
         ):
             async for event in events:
                 if isinstance(event, Token):
-                    window.token()
+                    window.token(event.at_seconds)
                     yield event
                 else:
                     summary = window.end(event.prompt_tokens, event.generated_tokens, event.reason)

@@ -187,12 +187,12 @@ async def _stream(client: DeviceClient, request: GenerateRequest, *, echo: bool)
     pieces: list[str] = []
     completion = Completion()
     async for event in client.generate(request):
+        text = "".join(delta.text for delta in event.deltas)
+        pieces.append(text)
+        if echo:
+            typer.echo(text, nl=False)
         if event.HasField("completion"):
             completion = event.completion
-            continue
-        pieces.append(event.delta.text)
-        if echo:
-            typer.echo(event.delta.text, nl=False)
     if echo:
         typer.echo()
     return "".join(pieces), completion

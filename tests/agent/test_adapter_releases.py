@@ -67,7 +67,8 @@ ADAPTER = adapter_of(BASE)
 async def greedy(channel: grpc.aio.Channel) -> list[int]:
     stub = inference_pb2_grpc.InferenceServiceStub(channel)
     request = inference_pb2.GenerateRequest(prompt=PROMPT, max_tokens=8)
-    return [e.delta.token for e in [e async for e in stub.Generate(request, timeout=TIMEOUT_SECONDS)][:-1]]
+    call = stub.Generate(request, timeout=TIMEOUT_SECONDS)
+    return [delta.token async for event in call for delta in event.deltas]
 
 
 async def rolled_back(channel: grpc.aio.Channel) -> deployment_pb2.WatchDeploymentResponse:

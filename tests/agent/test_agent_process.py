@@ -50,7 +50,7 @@ async def generated(channel: grpc.aio.Channel) -> list[int]:
     stub = inference_pb2_grpc.InferenceServiceStub(channel)
     request = inference_pb2.GenerateRequest(prompt="hello", max_tokens=8)
     call = stub.Generate(request, timeout=TIMEOUT_SECONDS, wait_for_ready=True)
-    return [event.delta.token async for event in call if event.HasField("delta")]
+    return [delta.token async for event in call for delta in event.deltas]
 
 
 async def test_a_release_is_served_by_an_engine_process_and_again_after_a_kill(

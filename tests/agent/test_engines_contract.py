@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import time
@@ -433,3 +434,19 @@ async def test_the_engine_reads_the_release_and_changes_nothing(release: Release
     async with release.running() as engine:
         await collect(engine, GenerationRequest(prompt=PROMPT, max_tokens=2))
     assert state() == before
+
+
+@of_our_worker
+async def test_each_token_says_when_it_was_computed_though_fast_ones_travel_together(
+    engine: ServedEngine,
+) -> None:
+    request = GenerationRequest(prompt=PROMPT, max_tokens=100, ignore_eos=True)
+    began, arrivals, made = time.monotonic(), [], []
+    async for event in engine.generate(request):
+        if isinstance(event, Token):
+            assert event.at_seconds is not None
+            made.append(event.at_seconds)
+            arrivals.append(time.monotonic())
+    assert began < made[0]
+    assert all(earlier < later for earlier, later in itertools.pairwise(made))
+    assert all(computed < arrived for computed, arrived in zip(made, arrivals, strict=True))

@@ -91,6 +91,16 @@ async def test_tokens_that_come_in_one_chunk_arrive_together() -> None:
     assert serving.time_per_output_token_seconds.p50 == pytest.approx(1 / 3)
 
 
+async def test_a_token_counts_from_when_the_engine_made_it_which_clients_do_not_see() -> None:
+    relayed = Relayed()
+    made = b": 0.250000\n" + wire(chunk("a")) + b": 0.750000\n" + wire(chunk("b", "stop"))
+    await relayed.run(made + wire(USAGE) + DONE)
+    assert relayed.sent == wire(chunk("a"), chunk("b", "stop")) + DONE
+    serving = relayed.stats.serving()
+    assert serving.time_to_first_token_seconds.p50 == 0.25
+    assert serving.inter_token_latency_seconds.max == 0.5
+
+
 async def test_an_error_in_the_stream_is_a_failed_request() -> None:
     relayed = Relayed()
     data = wire(chunk("a"), {"error": {"message": "it broke", "code": "engine_failed"}})

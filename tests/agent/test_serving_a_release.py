@@ -30,6 +30,6 @@ async def test_a_pushed_release_serves(channel: grpc.aio.Channel, running_agent:
     request = inference_pb2.GenerateRequest(prompt="hello", max_tokens=3)
     stub = inference_pb2_grpc.InferenceServiceStub(channel)
     events = [event async for event in stub.Generate(request, timeout=TIMEOUT_SECONDS)]
-    assert [event.delta.token for event in events[:-1]] == list(TOKENS)
+    assert [delta.token for event in events for delta in event.deltas] == list(TOKENS)
     assert events[-1].completion.generated_tokens == 3
     assert events[-1].completion.finish_reason == inference_pb2.FINISH_REASON_LENGTH

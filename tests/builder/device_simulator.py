@@ -302,7 +302,7 @@ class _Inference(InferenceServiceServicer):
         await begin(self._board, context, "Generate")
         try:
             for index, text in enumerate(self._board.tokens):
-                yield inference.GenerateResponse(delta=inference.TextDelta(text=text, token=index))
+                yield inference.GenerateResponse(deltas=[inference.TextDelta(text=text, token=index)])
                 await asyncio.sleep(0.01)
         except asyncio.CancelledError:
             self._board.cancelled = True

@@ -81,7 +81,7 @@ async def test_a_push_is_committed_and_serves(
     assert result.sent_bytes == len(MODEL)
     assert {"ready", "peak_memory"} <= {probe.name for probe in result.verdict.probes}
     events = [event async for event in client.generate(GenerateRequest(prompt="x", max_tokens=4))]
-    assert "".join(event.delta.text for event in events) == "t0 t1 t2 t3 "
+    assert "".join(delta.text for event in events for delta in event.deltas) == "t0 t1 t2 t3 "
     assert events[-1].completion.generated_tokens == 4
 
 

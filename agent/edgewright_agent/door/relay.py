@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
@@ -48,30 +49,33 @@ def _measure(status: int, body: bytes, window: RequestWindow) -> None:
 
 
 async def relay_stream(reply: Reply, window: RequestWindow, send: Send, *, wants_usage: bool) -> None:
-    """Each event as it comes. The chunk with the counts is taken out unless the client wants it."""
+    """Events as they come. The chunk with the counts is taken out unless the client wants it."""
     await _start(send, reply.status, {"content-type": "text/event-stream", "cache-control": "no-cache"})
     usage: dict[str, int] = {}
     reason: str | None = None
     async with aclosing(events(reply.pieces)) as coming:
-        async for raw in coming:
-            event = content(raw)
-            if event is not None:
-                usage = event.get("usage") or usage
-                reason = _finish_reason(event) or reason
-                if "error" in event:
-                    window.fail()
-                elif _brings_tokens(event):
-                    window.token()
-                elif event.get("usage") and not wants_usage:
-                    continue
-            await _send_event(send, raw)
+        async for several in coming:
+            kept: list[bytes] = []
+            for event in several:
+                found = content(event)
+                if found is not None:
+                    usage = found.get("usage") or usage
+                    reason = _finish_reason(found) or reason
+                    if "error" in found:
+                        window.fail()
+                    elif _brings_tokens(found):
+                        window.token(event.at_seconds)
+                    elif found.get("usage") and not wants_usage:
+                        continue
+                kept.append(event.raw)
+            await _send_events(send, kept)
     window.end(usage.get("prompt_tokens", 0), usage.get("completion_tokens"), reason)
     await send({"type": "http.response.body", "body": b""})
 
 
 async def end_with_error(send: Send, error: EdgewrightError) -> None:
     """The status line of a stream is sent, so the stream itself has to say what went wrong."""
-    await _send_event(send, b"data: " + refusal_of(error).body)
+    await _send_events(send, [b"data: " + refusal_of(error).body])
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -108,5 +112,6 @@ async def _start(send: Send, status: int, headers: dict[str, str]) -> None:
     await send({"type": "http.response.start", "status": status, "headers": encoded})
 
 
-async def _send_event(send: Send, event: bytes) -> None:
-    await send({"type": "http.response.body", "body": event + _END_OF_EVENT, "more_body": True})
+async def _send_events(send: Send, events: Iterable[bytes]) -> None:
+    body = b"".join(event + _END_OF_EVENT for event in events)
+    await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -60,31 +61,44 @@ async def cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
         gone.cancel()
 
 
+@dataclass(frozen=True)
+class Event:
+    """A server-sent event. What made it may say when, in a comment before the data that clients pass over."""
+
+    data: str
+    at_seconds: float | None = None  # on the monotonic clock
+
+    def __str__(self) -> str:
+        """As it travels."""
+        comment = "" if self.at_seconds is None else f": {self.at_seconds:.6f}\n"
+        return f"{comment}data: {self.data}\n\n"
+
+
 class EventStream(Response):
     """Server-sent events; their generator is closed as soon as the client is gone."""
 
-    def __init__(self, events: AsyncGenerator[str, None]) -> None:
+    def __init__(self, events: AsyncGenerator[Sequence[Event], None]) -> None:
         super().__init__()
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send each event as it comes."""
+        """Send events as they come."""
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         try:
             async with cancelled_when_gone(receive), aclosing(self._events) as events:
-                async for event in events:
-                    await send(_body(event))
-            await send(_body("[DONE]", last=True))
+                async for several in events:
+                    await send(_body(*several))
+            await send(_body(Event("[DONE]"), last=True))
         except ClientGoneError:
             logger.debug("the client is gone")
         except Exception as error:  # the status line is sent, so the stream has to say it
             logger.exception("generation failed")
-            await send(_body(json.dumps(error_body(str(error), "engine_failed", 500)), last=True))
+            await send(_body(Event(json.dumps(error_body(str(error), "engine_failed", 500))), last=True))
 
 
-def _body(event: str, *, last: bool = False) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": f"data: {event}\n\n".encode(), "more_body": not last}
+def _body(*events: Event, last: bool = False) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": "".join(map(str, events)).encode(), "more_body": not last}
 
 
 def error_body(message: str, code: str, status: int) -> dict[str, Any]:

@@ -22,23 +22,35 @@ class Step:
     text: str
     finish_reason: str | None
     logprobs: TokenLogprobs | None  # None also for the token that ends a text, which is no part of it
+    at_seconds: float  # on the monotonic clock
 
 
 async def steps(
     model: ModelThread, job: Job, text: Text, stops: Sequence[str], eos_ids: frozenset[int]
-) -> AsyncGenerator[Step, None]:
-    """The texts of a generation's tokens, until it ends or a stop string does. `eos_ids` are no text."""
+) -> AsyncGenerator[list[Step], None]:
+    """The texts of a generation's tokens as they come together, until it ends or a stop string does.
+
+    `eos_ids` are no text.
+    """
     decode, scanner = text.decoder(), StopScanner(stops)
+
+    def step_of(drawn: Drawn) -> Step:
+        ended = drawn.token in eos_ids
+        certain, stopped = scanner.feed("" if ended else decode(drawn.token))
+        reason = "stop" if stopped else drawn.finish_reason
+        if reason is not None and not stopped:
+            certain += scanner.flush()
+        return Step(drawn.token, certain, reason, None if ended else drawn.logprobs, drawn.at_seconds)
+
     async with aclosing(model.results(job)) as results:
-        async for drawn in results:
-            assert isinstance(drawn, Drawn)
-            ended = drawn.token in eos_ids
-            certain, stopped = scanner.feed("" if ended else decode(drawn.token))
-            reason = "stop" if stopped else drawn.finish_reason
-            if reason is not None and not stopped:
-                certain += scanner.flush()
-            yield Step(drawn.token, certain, reason, None if ended else drawn.logprobs)
-            if stopped:
+        async for several in results:
+            made: list[Step] = []
+            for drawn in several:
+                made.append(step_of(drawn))
+                if made[-1].finish_reason is not None:
+                    break
+            yield made
+            if made[-1].finish_reason is not None:
                 return
 
 
@@ -66,7 +78,7 @@ async def _score_item(
         longest = max(len(continuation) for continuation in continuations)
         job = Job(context_tokens, longest, backend.adapter, Scoring(continuations).work)
         async with aclosing(model.results(job)) as found:
-            scored = [score async for score in found]
+            scored = [score async for several in found for score in several]
         result |= zip(indices, scored, strict=True)
     return [result[index] for index in range(len(pairs))]
 

@@ -7,6 +7,7 @@ then it asks for the rest.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,9 +37,30 @@ class Drawn:
     token: int
     finish_reason: str | None
     logprobs: TokenLogprobs | None
+    at_seconds: float  # on the monotonic clock, which all processes of a machine share
 
 
 Work = Generator[Feed, Logits, None]
+
+
+class Arrivals:
+    """What has come for one reader of the event loop."""
+
+    def __init__(self) -> None:
+        self._items: list[Any] = []
+        self._news = asyncio.Event()
+
+    def put(self, items: Sequence[Any]) -> None:
+        """More for the reader."""
+        self._items += items
+        self._news.set()
+
+    async def take(self) -> list[Any]:
+        """All that has come since; waits for the first."""
+        await self._news.wait()
+        self._news.clear()
+        taken, self._items = self._items, []
+        return taken
 
 
 @dataclass(eq=False)
@@ -49,11 +71,12 @@ class Job:
     more_tokens: int  # that may follow the prompt
     adapter: Hashable
     begin: Callable[[Job], Work]
-    results: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)  # for its reader, of the event loop
+    arrivals: Arrivals = field(default_factory=Arrivals)  # results, for the reader
     cancelled: bool = False  # set by the reader
     cached_tokens: int = 0  # of the prompt, that need not be read
     row: Row | None = None
     out: list[Any] = field(default_factory=list)  # results of this turn
+    has_results: bool = False  # of earlier turns
 
 
 @dataclass(frozen=True)
@@ -75,7 +98,7 @@ class Generation:
             token = draw(allowed, self.sampling, rng)
             reason = self._finish_reason(token, count)
             told = None if self.top_logprobs is None else token_logprobs(row, token, self.top_logprobs)
-            job.out.append(Drawn(token, reason, told))
+            job.out.append(Drawn(token, reason, told, time.monotonic()))
             if reason is not None:
                 return
             row = (yield Feed(len(job.prompt) + count - 1, (token,), decoding=True))[0]

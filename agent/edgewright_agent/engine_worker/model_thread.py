@@ -48,18 +48,23 @@ class ModelThread:
                 429,
             )
 
-    async def results(self, job: Job) -> AsyncGenerator[Any, None]:
-        """Puts the job at the end of the queue; its results as they come. Closing it cancels the job."""
+    async def results(self, job: Job) -> AsyncGenerator[Sequence[Any], None]:
+        """Puts the job at the end of the queue; its results as they come together. Closing it cancels the job."""
         if not self._open:
             self._outlet.open(asyncio.get_running_loop())
             self._open = True
         self._here += 1
         self._inbox.put(job)
         try:
-            while (result := await job.results.get()) is not None:
-                if isinstance(result, Exception):
-                    raise result
-                yield result
+            while True:
+                results = await job.arrivals.take()
+                if results[-1] is None or isinstance(results[-1], Exception):
+                    break
+                yield results
+            if results[:-1]:
+                yield results[:-1]
+            if results[-1] is not None:
+                raise results[-1]
         finally:
             job.cancelled = True
             self._here -= 1
@@ -83,14 +88,14 @@ class ModelThread:
     def _deliver(self, job: Job, error: Exception | None) -> None:
         """Sends the job's new results to the event loop, and None or the error after the last one."""
         results, job.out = job.out, []
+        is_first, job.has_results = not job.has_results, True
         if error is not None:
             results.append(error)
         elif job.row is None:
             results.append(None)
-        self._outlet.put((job, results))
+        self._outlet.put((job, results), urgent=is_first or error is not None or job.row is None)
 
 
 def _put(sent: tuple[Job, Sequence[Any]]) -> None:
     job, results = sent
-    for result in results:
-        job.results.put_nowait(result)
+    job.arrivals.put(results)

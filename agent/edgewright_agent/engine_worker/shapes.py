@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgewright_agent.engine_worker.bodies import SamplingBody
+from edgewright_agent.engine_worker.connection import Event
 from edgewright_agent.engine_worker.generation import Step
 from edgewright_agent.engine_worker.jobs import Job
 from edgewright_agent.engine_worker.logprobs_shapes import (
@@ -66,32 +67,36 @@ class Answer:
     job: Job
     token_bytes: Callable[[int], bytes]
 
-    async def whole(self, generated: AsyncGenerator[Step, None]) -> dict[str, Any]:
+    async def whole(self, generated: AsyncGenerator[Sequence[Step], None]) -> dict[str, Any]:
         """The answer without streaming."""
         async with aclosing(generated):
-            steps = [step async for step in generated]
+            steps = [step async for several in generated for step in several]
         text = self.shape.whole_text("".join(step.text for step in steps))
         choice = self._choice(text, steps, steps[-1].finish_reason, offset=0)
         head = self._head(self.shape.whole_object)
         return head | {"choices": [choice], "usage": self._usage(len(steps))}
 
-    async def events(self, generated: AsyncGenerator[Step, None]) -> AsyncGenerator[str, None]:
-        """The answer as one JSON text per token."""
+    async def events(
+        self, generated: AsyncGenerator[Sequence[Step], None]
+    ) -> AsyncGenerator[list[Event], None]:
+        """The answer as one event per token, those together that come together."""
         head = _encode(self._head(self.shape.chunk_object))[:-1] + ',"choices":['
         count = offset = 0
         async with aclosing(generated):
             if self.shape.opening is not None:
-                yield f"{head}{_encode(self._choice(self.shape.opening, (), None, offset=0))}]}}"
-            async for step in generated:
-                count += 1
-                choice = self._choice(
-                    self.shape.chunk_text(step.text), (step,), step.finish_reason, offset=offset
-                )
-                if step.logprobs is not None:
-                    offset += len(token_string(self.token_bytes(step.token)))
-                yield f"{head}{_encode(choice)}]}}"
+                yield [Event(f"{head}{_encode(self._choice(self.shape.opening, (), None, offset=0))}]}}")]
+            async for steps in generated:
+                events = []
+                for step in steps:
+                    text = self.shape.chunk_text(step.text)
+                    choice = self._choice(text, (step,), step.finish_reason, offset=offset)
+                    if step.logprobs is not None:
+                        offset += len(token_string(self.token_bytes(step.token)))
+                    events.append(Event(f"{head}{_encode(choice)}]}}", step.at_seconds))
+                count += len(steps)
+                yield events
             if self.body.include_usage:
-                yield f'{head}],"usage":{_encode(self._usage(count))}}}'
+                yield [Event(f'{head}],"usage":{_encode(self._usage(count))}}}')]
 
     def _head(self, kind: str) -> dict[str, Any]:
         name = f"{self.shape.id_prefix}-{uuid.uuid4().hex}"

@@ -60,22 +60,22 @@ class EngineClient:
         """Tokens and Finish of the completion that `body` asks for."""
         count, reason = 0, None
         async with self._sending(route, body) as reply, aclosing(events(reply.pieces)) as coming:
-            async for raw in coming:
-                event = content(raw)
-                if event is None:
-                    continue
-                if "error" in event:
-                    raise OutsideError(event["error"]["message"], Reason.REASON_ENGINE_FAILED)
-                for choice in event["choices"]:
-                    for token, text in _tokens(choice):
-                        count += 1
-                        yield Token(text, token)
-                    reason = choice["finish_reason"] or reason
-                if usage := event.get("usage"):
-                    if reason not in ("stop", "length"):
-                        raise nonsense(f"finish_reason {reason!r}")
-                    yield Finish(reason, usage["prompt_tokens"], count)
-                    return
+            async for several in coming:
+                for event, found in ((event, content(event)) for event in several):
+                    if found is None:
+                        continue
+                    if "error" in found:
+                        raise OutsideError(found["error"]["message"], Reason.REASON_ENGINE_FAILED)
+                    for choice in found["choices"]:
+                        for token, text in _tokens(choice):
+                            count += 1
+                            yield Token(text, token, event.at_seconds)
+                        reason = choice["finish_reason"] or reason
+                    if usage := found.get("usage"):
+                        if reason not in ("stop", "length"):
+                            raise nonsense(f"finish_reason {reason!r}")
+                        yield Finish(reason, usage["prompt_tokens"], count)
+                        return
         raise nonsense("a stream without usage counts")
 
     async def post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:

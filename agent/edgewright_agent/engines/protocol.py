@@ -57,6 +57,9 @@ class Token:
 
     text: str
     id: int
+    at_seconds: float | None = (
+        None  # when it was computed, on the monotonic clock; None: the engine does not say
+    )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -13,6 +13,7 @@ from edgewright.v1 import inference_pb2, inference_pb2_grpc
 from edgewright_agent.engines import Score, Token
 from edgewright_agent.inference import Completed, Inference
 from edgewright_agent.services import messages
+from edgewright_agent.services.bundles import bundled
 from edgewright_agent.telemetry.proto import energy_window_to_proto
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -33,9 +34,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     ) -> AsyncIterator[inference_pb2.GenerateResponse]:
         """Tokens as they come."""
         generation = messages.generation_from(request)
-        async with contextlib.aclosing(self._inference.generate(generation)) as events:
-            async for event in events:
-                yield _event_to(event)
+        async with contextlib.aclosing(bundled(self._inference.generate(generation))) as bundles:
+            async for bundle in bundles:
+                yield _response_of(bundle)
 
     async def Score(  # noqa: N802
         self, request: inference_pb2.ScoreRequest, context: Context
@@ -50,9 +51,17 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         )
 
 
-def _event_to(event: Token | Completed) -> inference_pb2.GenerateResponse:
-    if isinstance(event, Token):
-        return inference_pb2.GenerateResponse(delta=inference_pb2.TextDelta(text=event.text, token=event.id))
+def _response_of(events: Sequence[Token | Completed]) -> inference_pb2.GenerateResponse:
+    response = inference_pb2.GenerateResponse()
+    for event in events:
+        if isinstance(event, Token):
+            response.deltas.add(text=event.text, token=event.id)
+        else:
+            response.completion.CopyFrom(_completion_to(event))
+    return response
+
+
+def _completion_to(event: Completed) -> inference_pb2.Completion:
     finish, summary = event.finish, event.summary
     completion = inference_pb2.Completion(
         finish_reason=_REASONS[finish.reason],
@@ -63,7 +72,7 @@ def _event_to(event: Token | Completed) -> inference_pb2.GenerateResponse:
     )
     if summary.energy is not None:
         completion.energy.CopyFrom(energy_window_to_proto(summary.energy))
-    return inference_pb2.GenerateResponse(completion=completion)
+    return completion
 
 
 def _score_to(score: Score) -> inference_pb2.ContinuationScore:

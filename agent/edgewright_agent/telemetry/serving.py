@@ -1,10 +1,12 @@
 """Latency of requests: windows on the monotonic clock of the agent, and their distributions.
 
+A token's time is when the engine's process computed it, where that says so (the ONNX Runtime worker: one clock for all
+processes of a machine), else when it arrived from there (vLLM).
 TTFT, time to first token: from the whole request being in the agent, before it waits for a slot, to the first token's
-arrival from the engine; waiting and reading the prompt included.
-ITL, inter-token latency: from one token's arrival to the next one's. Tokens that an engine sends in one chunk arrive
-together: the gap before the chunk, then 0 for each further one.
-TPOT, time per output token: (last - first arrival) / (tokens - 1) of one request; absent below two tokens.
+time; waiting and reading the prompt included.
+ITL, inter-token latency: from one token's time to the next one's. Tokens that vLLM sends in one chunk arrive together:
+the gap before the chunk, then 0 for each further one.
+TPOT, time per output token: (last - first time) / (tokens - 1) of one request; absent below two tokens.
 An answer that the OpenAI door passes on whole shows none of the three, only its tokens and its duration.
 """
 
@@ -129,7 +131,7 @@ class ServingStats:
 class RequestWindow:
     """One request, from admission to its end. The first of `end`, `fail` and `reject` counts.
 
-    Mark every token once: the first with `first_token()` or `token()`, the others with `token()`.
+    Mark every token once.
     """
 
     def __init__(
@@ -147,13 +149,9 @@ class RequestWindow:
         self._tokens = 0
         stats.admit()
 
-    def first_token(self) -> None:
-        """The first token came out of the engine."""
-        self.token()
-
-    def token(self) -> None:
-        """A token came out of the engine."""
-        now = self._clock()
+    def token(self, at_seconds: float | None = None) -> None:
+        """A token came out of the engine: then, or now."""
+        now = self._clock() if at_seconds is None else at_seconds
         self._stats.token(None if self._last is None else now - self._last)
         if self._first is None:
             self._first = now

@@ -75,9 +75,10 @@ def _generator(client: DeviceClient, ours: _FirstTokens, theirs: _FirstTokens) -
         )
         sent, first = time.perf_counter(), None
         async for event in client.generate(message):
-            if event.HasField("delta"):
+            for delta in event.deltas:
                 first = first or time.perf_counter()
-                yield Token(event.delta.text, event.delta.token)
+                yield Token(delta.text, delta.token)
+            if not event.HasField("completion"):
                 continue
             done = event.completion
             if first is not None:

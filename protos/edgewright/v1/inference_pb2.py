@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65\x64gewright/v1/inference.proto\x12\redgewright.v1\"\xeb\x01\n\x0fGenerateRequest\x12\x10\n\x06prompt\x18\x01 \x01(\tH\x00\x12#\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x13.edgewright.v1.ChatH\x00\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\x18\n\x0btemperature\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x03\x88\x01\x01\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x12\n\nignore_eos\x18\x08 \x01(\x08\x42\x07\n\x05inputB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"4\n\x04\x43hat\x12,\n\x08messages\x18\x01 \x03(\x0b\x32\x1a.edgewright.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"w\n\x10GenerateResponse\x12)\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x18.edgewright.v1.TextDeltaH\x00\x12/\n\ncompletion\x18\x02 \x01(\x0b\x32\x19.edgewright.v1.CompletionH\x00\x42\x07\n\x05\x65vent\"(\n\tTextDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\r\"\xa1\x02\n\nCompletion\x12\x32\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1b.edgewright.v1.FinishReason\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x18\n\x10generated_tokens\x18\x03 \x01(\r\x12#\n\x1btime_to_first_token_seconds\x18\x04 \x01(\x01\x12*\n\x1dtime_per_output_token_seconds\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x30\n\x06\x65nergy\x18\x06 \x01(\x0b\x32\x1b.edgewright.v1.EnergyWindowH\x01\x88\x01\x01\x42 \n\x1e_time_per_output_token_secondsB\t\n\x07_energy\"K\n\x0c\x45nergyWindow\x12\x0c\n\x04rail\x18\x01 \x01(\t\x12\x16\n\x0eprefill_joules\x18\x02 \x01(\x01\x12\x15\n\rdecode_joules\x18\x03 \x01(\x01\"7\n\x0cScoreRequest\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.edgewright.v1.ScoreItem\"3\n\tScoreItem\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x15\n\rcontinuations\x18\x02 \x03(\t\">\n\rScoreResponse\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.edgewright.v1.ScoreItemResult\"J\n\x0fScoreItemResult\x12\x37\n\rcontinuations\x18\x01 \x03(\x0b\x32 .edgewright.v1.ContinuationScore\"N\n\x11\x43ontinuationScore\x12\x16\n\x0elog_likelihood\x18\x01 \x01(\x01\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x11\n\tis_greedy\x18\x03 \x01(\x08*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xa5\x01\n\x10InferenceService\x12M\n\x08Generate\x12\x1e.edgewright.v1.GenerateRequest\x1a\x1f.edgewright.v1.GenerateResponse0\x01\x12\x42\n\x05Score\x12\x1b.edgewright.v1.ScoreRequest\x1a\x1c.edgewright.v1.ScoreResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65\x64gewright/v1/inference.proto\x12\redgewright.v1\"\xeb\x01\n\x0fGenerateRequest\x12\x10\n\x06prompt\x18\x01 \x01(\tH\x00\x12#\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x13.edgewright.v1.ChatH\x00\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\x18\n\x0btemperature\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x03\x88\x01\x01\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x12\n\nignore_eos\x18\x08 \x01(\x08\x42\x07\n\x05inputB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"4\n\x04\x43hat\x12,\n\x08messages\x18\x01 \x03(\x0b\x32\x1a.edgewright.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"k\n\x10GenerateResponse\x12(\n\x06\x64\x65ltas\x18\x01 \x03(\x0b\x32\x18.edgewright.v1.TextDelta\x12-\n\ncompletion\x18\x02 \x01(\x0b\x32\x19.edgewright.v1.Completion\"(\n\tTextDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\r\"\xa1\x02\n\nCompletion\x12\x32\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1b.edgewright.v1.FinishReason\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x18\n\x10generated_tokens\x18\x03 \x01(\r\x12#\n\x1btime_to_first_token_seconds\x18\x04 \x01(\x01\x12*\n\x1dtime_per_output_token_seconds\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x30\n\x06\x65nergy\x18\x06 \x01(\x0b\x32\x1b.edgewright.v1.EnergyWindowH\x01\x88\x01\x01\x42 \n\x1e_time_per_output_token_secondsB\t\n\x07_energy\"K\n\x0c\x45nergyWindow\x12\x0c\n\x04rail\x18\x01 \x01(\t\x12\x16\n\x0eprefill_joules\x18\x02 \x01(\x01\x12\x15\n\rdecode_joules\x18\x03 \x01(\x01\"7\n\x0cScoreRequest\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.edgewright.v1.ScoreItem\"3\n\tScoreItem\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x15\n\rcontinuations\x18\x02 \x03(\t\">\n\rScoreResponse\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.edgewright.v1.ScoreItemResult\"J\n\x0fScoreItemResult\x12\x37\n\rcontinuations\x18\x01 \x03(\x0b\x32 .edgewright.v1.ContinuationScore\"N\n\x11\x43ontinuationScore\x12\x16\n\x0elog_likelihood\x18\x01 \x01(\x01\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x11\n\tis_greedy\x18\x03 \x01(\x08*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xa5\x01\n\x10InferenceService\x12M\n\x08Generate\x12\x1e.edgewright.v1.GenerateRequest\x1a\x1f.edgewright.v1.GenerateResponse0\x01\x12\x42\n\x05Score\x12\x1b.edgewright.v1.ScoreRequest\x1a\x1c.edgewright.v1.ScoreResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgewright.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=1248
-  _globals['_FINISHREASON']._serialized_end=1343
+  _globals['_FINISHREASON']._serialized_start=1236
+  _globals['_FINISHREASON']._serialized_end=1331
   _globals['_GENERATEREQUEST']._serialized_start=49
   _globals['_GENERATEREQUEST']._serialized_end=284
   _globals['_CHAT']._serialized_start=286
@@ -40,23 +40,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHATMESSAGE']._serialized_start=340
   _globals['_CHATMESSAGE']._serialized_end=384
   _globals['_GENERATERESPONSE']._serialized_start=386
-  _globals['_GENERATERESPONSE']._serialized_end=505
-  _globals['_TEXTDELTA']._serialized_start=507
-  _globals['_TEXTDELTA']._serialized_end=547
-  _globals['_COMPLETION']._serialized_start=550
-  _globals['_COMPLETION']._serialized_end=839
-  _globals['_ENERGYWINDOW']._serialized_start=841
-  _globals['_ENERGYWINDOW']._serialized_end=916
-  _globals['_SCOREREQUEST']._serialized_start=918
-  _globals['_SCOREREQUEST']._serialized_end=973
-  _globals['_SCOREITEM']._serialized_start=975
-  _globals['_SCOREITEM']._serialized_end=1026
-  _globals['_SCORERESPONSE']._serialized_start=1028
-  _globals['_SCORERESPONSE']._serialized_end=1090
-  _globals['_SCOREITEMRESULT']._serialized_start=1092
-  _globals['_SCOREITEMRESULT']._serialized_end=1166
-  _globals['_CONTINUATIONSCORE']._serialized_start=1168
-  _globals['_CONTINUATIONSCORE']._serialized_end=1246
-  _globals['_INFERENCESERVICE']._serialized_start=1346
-  _globals['_INFERENCESERVICE']._serialized_end=1511
+  _globals['_GENERATERESPONSE']._serialized_end=493
+  _globals['_TEXTDELTA']._serialized_start=495
+  _globals['_TEXTDELTA']._serialized_end=535
+  _globals['_COMPLETION']._serialized_start=538
+  _globals['_COMPLETION']._serialized_end=827
+  _globals['_ENERGYWINDOW']._serialized_start=829
+  _globals['_ENERGYWINDOW']._serialized_end=904
+  _globals['_SCOREREQUEST']._serialized_start=906
+  _globals['_SCOREREQUEST']._serialized_end=961
+  _globals['_SCOREITEM']._serialized_start=963
+  _globals['_SCOREITEM']._serialized_end=1014
+  _globals['_SCORERESPONSE']._serialized_start=1016
+  _globals['_SCORERESPONSE']._serialized_end=1078
+  _globals['_SCOREITEMRESULT']._serialized_start=1080
+  _globals['_SCOREITEMRESULT']._serialized_end=1154
+  _globals['_CONTINUATIONSCORE']._serialized_start=1156
+  _globals['_CONTINUATIONSCORE']._serialized_end=1234
+  _globals['_INFERENCESERVICE']._serialized_start=1334
+  _globals['_INFERENCESERVICE']._serialized_end=1499
 # @@protoc_insertion_point(module_scope)

@@ -50,7 +50,9 @@ class InferenceServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Generate(self, request, context):
-        """Generates text, token by token. Cancelling the call frees the engine.
+        """Generates text. The first token travels at once, and so does each later
+        one, but those that come within 20 ms may travel together.
+        Cancelling the call frees the engine.
 
         * INVALID_ARGUMENT `INVALID_ARGUMENT`: empty prompt, sampling value out of
         bounds. `CONTEXT_EXCEEDED`: prompt + max_tokens exceed the context.

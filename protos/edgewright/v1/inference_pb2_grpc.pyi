@@ -35,7 +35,9 @@ class InferenceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]
-    """Generates text, token by token. Cancelling the call frees the engine.
+    """Generates text. The first token travels at once, and so does each later
+    one, but those that come within 20 ms may travel together.
+    Cancelling the call frees the engine.
 
     * INVALID_ARGUMENT `INVALID_ARGUMENT`: empty prompt, sampling value out of
       bounds. `CONTEXT_EXCEEDED`: prompt + max_tokens exceed the context.
@@ -56,7 +58,9 @@ class InferenceServiceStub:
 class InferenceServiceAsyncStub(InferenceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Generates text, token by token. Cancelling the call frees the engine.
+    """Generates text. The first token travels at once, and so does each later
+    one, but those that come within 20 ms may travel together.
+    Cancelling the call frees the engine.
 
     * INVALID_ARGUMENT `INVALID_ARGUMENT`: empty prompt, sampling value out of
       bounds. `CONTEXT_EXCEEDED`: prompt + max_tokens exceed the context.
@@ -80,7 +84,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.GenerateResponse], _abc.AsyncIterator[_inference_pb2.GenerateResponse]]:
-        """Generates text, token by token. Cancelling the call frees the engine.
+        """Generates text. The first token travels at once, and so does each later
+        one, but those that come within 20 ms may travel together.
+        Cancelling the call frees the engine.
 
         * INVALID_ARGUMENT `INVALID_ARGUMENT`: empty prompt, sampling value out of
           bounds. `CONTEXT_EXCEEDED`: prompt + max_tokens exceed the context.
