@@ -51,7 +51,7 @@ class InferenceServiceServicer(object):
 
     def Generate(self, request, context):
         """Generates text. The first token travels at once, and so does each later
-        one, but those that come within 20 ms may travel together.
+        one, but those that come within 40 ms may travel together.
         Cancelling the call frees the engine.
 
         * INVALID_ARGUMENT `INVALID_ARGUMENT`: empty prompt, sampling value out of

@@ -36,7 +36,7 @@ class InferenceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]
     """Generates text. The first token travels at once, and so does each later
-    one, but those that come within 20 ms may travel together.
+    one, but those that come within 40 ms may travel together.
     Cancelling the call frees the engine.
 
     * INVALID_ARGUMENT `INVALID_ARGUMENT`: empty prompt, sampling value out of
@@ -59,7 +59,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]  # type: ignore[assignment]
     """Generates text. The first token travels at once, and so does each later
-    one, but those that come within 20 ms may travel together.
+    one, but those that come within 40 ms may travel together.
     Cancelling the call frees the engine.
 
     * INVALID_ARGUMENT `INVALID_ARGUMENT`: empty prompt, sampling value out of
@@ -85,7 +85,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.GenerateResponse], _abc.AsyncIterator[_inference_pb2.GenerateResponse]]:
         """Generates text. The first token travels at once, and so does each later
-        one, but those that come within 20 ms may travel together.
+        one, but those that come within 40 ms may travel together.
         Cancelling the call frees the engine.
 
         * INVALID_ARGUMENT `INVALID_ARGUMENT`: empty prompt, sampling value out of
