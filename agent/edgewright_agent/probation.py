@@ -180,7 +180,7 @@ async def _generate(engine: Engine, request: GenerationRequest, senses: Senses =
     async with contextlib.aclosing(engine.generate(request)) as events:
         async for event in events:
             if isinstance(event, Token):
-                last = time.monotonic()
+                last = event.at_seconds or time.monotonic()
                 first = last if not tokens else first
                 tokens.append(event.id)
     joules_after = senses.joules()

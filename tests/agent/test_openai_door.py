@@ -54,6 +54,37 @@ async def test_the_model_is_listed(fake: Board) -> None:
     assert model.id == "tiny"
 
 
+async def test_one_model_can_be_asked_for_by_name(fake: Board) -> None:
+    assert (await fake.client.models.retrieve("tiny")).id == "tiny"
+    with pytest.raises(openai.NotFoundError, match=r"'huge'.*tiny is served") as error:
+        await fake.client.models.retrieve("huge")
+    assert error.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example:80"},
+        {"host": "127.0.0.1.evil.example"},
+        {"host": "["},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+    ],
+)
+async def test_web_pages_of_others_do_not_get_in_without_a_key(fake: Board, headers: dict[str, str]) -> None:
+    async with httpx.AsyncClient(base_url=fake.url, headers=headers) as http:
+        answer = await http.get("/models")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    "headers", [{"host": "localhost:8080"}, {"host": "[::1]"}, {"origin": "http://localhost:3000"}]
+)
+async def test_whatever_this_machine_calls_itself_gets_in(fake: Board, headers: dict[str, str]) -> None:
+    async with httpx.AsyncClient(base_url=fake.url, headers=headers) as http:
+        assert (await http.get("/models")).status_code == 200
+
+
 async def test_a_chat_comes_whole_or_streamed_and_is_the_same(fake: Board) -> None:
     whole = await fake.client.chat.completions.create(model="tiny", messages=MESSAGES, temperature=0)
     choice = whole.choices[0]

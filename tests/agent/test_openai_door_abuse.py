@@ -21,7 +21,7 @@ from tests.agent.scripted_engine import Script
 
 PATIENCE_SECONDS = 0.4
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-MODELS = b"GET /v1/models HTTP/1.1\r\nhost: board\r\n\r\n"
+MODELS = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ async def trickle(client: Client, data: bytes) -> None:
 
 
 def head(*lines: str, route: str = "/v1/completions") -> bytes:
-    return "\r\n".join([f"POST {route} HTTP/1.1", "host: board", *lines, "", ""]).encode()
+    return "\r\n".join([f"POST {route} HTTP/1.1", "host: localhost", *lines, "", ""]).encode()
 
 
 def post(body: Any) -> bytes:
@@ -314,13 +314,13 @@ async def test_garbage_does_not_break_into_an_answer_under_way(running: Board, s
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 500,
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\nno colon\r\n\r\n",
-        b"CONNECT board:443 HTTP/1.1\r\nhost: board\r\n\r\n",
-        b"OPTIONS /v1/completions HTTP/1.1\r\nhost: board\r\n\r\n",
+        b"CONNECT board:443 HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"OPTIONS /v1/completions HTTP/1.1\r\nhost: localhost\r\n\r\n",
         head("content-length: -5"),
         head("content-length: five"),
         head("content-length: 5", "transfer-encoding: chunked"),
         head("transfer-encoding: chunked") + b"zz\r\n",
-        b"GET /\xff\xfe HTTP/1.1\r\nhost: board\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nhost: localhost\r\n\r\n",
     ],
 )
 async def test_what_is_no_http_is_refused(running: Board, data: bytes) -> None:
@@ -330,7 +330,9 @@ async def test_what_is_no_http_is_refused(running: Board, data: bytes) -> None:
 
 
 async def test_an_upgrade_is_not_followed(running: Board) -> None:
-    upgrade = b"GET /v1/models HTTP/1.1\r\nhost: b\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    upgrade = (
+        b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    )
     assert (await talk(running, upgrade)).status == 200
 
 

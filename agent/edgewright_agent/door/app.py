@@ -1,4 +1,4 @@
-"""The ASGI application: OpenAI's three routes, each relayed to the engine that serves."""
+"""The ASGI application: OpenAI's routes, each relayed to the engine that serves."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any
 
+from edgewright_agent.door.neighbours import check_neighbour
 from edgewright_agent.door.refusals import DoorError, refusal_of
-from edgewright_agent.door.relay import end_with_error, relay_stream, relay_whole, send_whole
+from edgewright_agent.door.relay import end_with_error, relay_model, relay_stream, relay_whole, send_whole
 from edgewright_agent.door.requests import (
     BodyRoom,
     ClientGoneError,
@@ -19,19 +20,26 @@ from edgewright_agent.door.requests import (
     parse,
     read_body,
 )
+from edgewright_agent.door.settings import DoorSettings
 from edgewright_agent.errors import EdgewrightError
 from edgewright_agent.inference import Inference
 
 # The engine has private routes too: what is not here is not there.
-ROUTES = {"/v1/models": "GET", "/v1/chat/completions": "POST", "/v1/completions": "POST"}
+MODELS = "/v1/models"
+ROUTES = {
+    MODELS: "GET",
+    f"{MODELS}/{{model}}": "GET",
+    "/v1/chat/completions": "POST",
+    "/v1/completions": "POST",
+}
 
 
 class Door:
     """Answers HTTP requests out of `inference`."""
 
-    def __init__(self, inference: Inference, key: str | None) -> None:
+    def __init__(self, inference: Inference, settings: DoorSettings) -> None:
         self._inference = inference
-        self._key = key
+        self._settings = settings
         self._room = BodyRoom()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,11 +54,14 @@ class Door:
             await send_whole(send, refusal.status, headers, refusal.body)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        check_key(scope, self._key)
+        if self._settings.is_for_neighbours:
+            check_neighbour(scope)
+        check_key(scope, self._settings.key)
         path = _checked_route(scope)
-        if ROUTES[path] == "GET":
-            async with self._inference.ask(path) as reply:
-                await relay_whole(reply, None, send)
+        if path.startswith(MODELS):
+            async with self._inference.ask(MODELS) as reply:
+                name = path.removeprefix(f"{MODELS}/")
+                await (relay_whole(reply, None, send) if path == MODELS else relay_model(reply, name, send))
             return
         with self._room.hold() as take:
             body = await read_body(scope, receive, take)
@@ -74,15 +85,16 @@ class Door:
 
 def _checked_route(scope: Scope) -> str:
     """The path. Raises DoorError: 404, 405."""
-    path, method = scope["path"], scope["method"]
-    if path not in ROUTES:
+    path, method = str(scope["path"]), scope["method"]
+    route = f"{MODELS}/{{model}}" if path.startswith(f"{MODELS}/") else path
+    if route not in ROUTES:
         message = f"There is no {path[:100]} here; there are {', '.join(ROUTES)}."
         raise DoorError(HTTPStatus.NOT_FOUND, "unknown_url", message)
-    if method != ROUTES[path]:
-        message = f"{path} takes {ROUTES[path]}, not {method}."
-        headers = {"allow": ROUTES[path]}
+    if method != ROUTES[route]:
+        message = f"{route} takes {ROUTES[route]}, not {method}."
+        headers = {"allow": ROUTES[route]}
         raise DoorError(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", message, headers=headers)
-    return str(path)
+    return path
 
 
 async def _unless_gone(receive: Receive, answering: Coroutine[Any, Any, None]) -> None:

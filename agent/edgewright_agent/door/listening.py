@@ -32,9 +32,7 @@ async def open_door(settings: DoorSettings, inference: Inference) -> AsyncIterat
     logging.getLogger("uvicorn.error").setLevel(
         logging.ERROR
     )  # else anybody can fill the log with bad requests
-    config = Config(
-        Door(inference, settings.key), ws="none", lifespan="off", log_config=None, access_log=False
-    )
+    config = Config(Door(inference, settings), ws="none", lifespan="off", log_config=None, access_log=False)
     config.load()
     state = ServerState()
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
 
-from edgewright_agent.door.refusals import refusal_of
+from edgewright_agent.door.refusals import DoorError, refusal_of
 from edgewright_agent.door.requests import Send
 from edgewright_agent.engines import Reply
 from edgewright_agent.engines.events import content, events
@@ -35,6 +35,17 @@ async def relay_whole(reply: Reply, window: RequestWindow | None, send: Send) ->
         _measure(reply.status, body, window)
     kept = {name: reply.headers[name] for name in _KEPT_HEADERS if name in reply.headers}
     await send_whole(send, reply.status, kept, body)
+
+
+async def relay_model(reply: Reply, name: str, send: Send) -> None:
+    """One model of the list; engines only give the whole. Raises DoorError (404)."""
+    models = _answer_of(await reply.read()).get("data", [])
+    found = next((model for model in models if model["id"] == name), None)
+    if found is None:
+        served = ", ".join(model["id"] for model in models)
+        message = f"There is no model {name[:100]!r} here; {served} is served."
+        raise DoorError(HTTPStatus.NOT_FOUND, "model_not_found", message)
+    await send_whole(send, HTTPStatus.OK, {"content-type": "application/json"}, json.dumps(found).encode())
 
 
 def _measure(status: int, body: bytes, window: RequestWindow) -> None:

@@ -30,6 +30,11 @@ class DoorSettings:
             )
 
     @property
+    def is_for_neighbours(self) -> bool:
+        """Whether every program of this machine may come in: what browsers send for their pages may not."""
+        return isinstance(self.listen, Address) and self.key is None
+
+    @property
     def is_encrypted(self) -> bool:
         """Whether TLS is spoken: only where others can listen in."""
         return isinstance(self.listen, Address) and not self.listen.is_loopback

@@ -212,7 +212,7 @@ class Load:
                 if isinstance(item, Finish):
                     return item
                 if window is not None:
-                    window.token()
+                    window.token(item.at_seconds)
         raise OutsideError("The engine ended a generation without a finish.", Reason.REASON_ENGINE_FAILED)
 
 
