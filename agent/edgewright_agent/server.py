@@ -63,6 +63,10 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),  # a port in use must be an error, not a second listener
     # A manifest of 8 MiB and its envelope in base64; blobs come in parts of 1 MiB at most.
     ("grpc.max_receive_message_length", 20 * 1024 * 1024),
+    # What may be on its way and unread. Left to itself gRPC probes the link and takes up to twice as much, which the
+    # board has to hold; 8 MiB fill a link of 40 MB/s over 200 ms.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 8 * 1024 * 1024),
     # Clients ping every 30 s; the default would answer GOAWAY too_many_pings.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 2),
