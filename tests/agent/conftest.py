@@ -1,4 +1,4 @@
-"""Agents for the tests: real gRPC servers on free ports, over stores in temporary folders."""
+"""Agents for the tests: real gRPC servers on free ports, over stores in temporary folders; and bare engines."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import httpx
 import pytest
+import pytest_asyncio
 
 from edgewright_agent.address import Address
+from edgewright_agent.engines.served import ServedEngine
 from edgewright_agent.server import AgentSettings, RunningAgent, run_agent
 from edgewright_agent.store import Space
 from edgewright_profiles import load_profile
@@ -66,3 +69,32 @@ def _fake_engine_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
 def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Release:
     """A real model, exported in seconds."""
     return tiny_onnx_release(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(release: Release) -> AsyncIterator[ServedEngine]:
+    """An engine on the module's own `release`: one per module and kind, as some take long to start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEWRIGHT_FAKE_ENGINE", "1")
+        async with release.running() as engine:
+            assert isinstance(engine, ServedEngine)
+            yield engine
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def http(engine: ServedEngine) -> AsyncIterator[httpx.AsyncClient]:
+    """HTTP to `engine`, without the agent between."""
+    transport = httpx.AsyncHTTPTransport(uds=str(engine.socket))
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=120) as client:
+        yield client
+
+
+@pytest.fixture
+def client(http: httpx.AsyncClient) -> Any:
+    """OpenAI's package on `http`."""
+    import openai  # takes its time, and few tests want it
+
+    transport: Any = http  # newer versions of the package are typed with an httpx of their own
+    return openai.AsyncOpenAI(
+        api_key="none", base_url="http://engine/v1", http_client=transport, max_retries=0
+    )

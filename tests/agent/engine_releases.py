@@ -99,6 +99,17 @@ def tiny_vllm_release(onnx: Release, folder: Path) -> Release:
     )
 
 
+def asked_release(request: pytest.FixtureRequest, folders: pytest.TempPathFactory, **of_fake: Any) -> Release:
+    """The release of the kind that is the fixture's parameter; the fake engine behaves as told."""
+    if request.param == "fake":
+        return fake_release(folders.mktemp("fake"), **of_fake)
+    tiny: Release = request.getfixturevalue("tiny_onnx")
+    if request.param == "vllm":
+        require_vllm()
+        return tiny_vllm_release(tiny, folders.mktemp("vllm"))
+    return tiny
+
+
 async def collect(engine: Engine, request: GenerationRequest) -> tuple[str, list[int], Finish]:
     """Text, tokens and finish of a whole generation."""
     items = [item async for item in engine.generate(request)]

@@ -7,18 +7,16 @@ import itertools
 import json
 import math
 import time
-from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import httpx
-import openai
 import pytest
 import pytest_asyncio
 from pydantic import BaseModel, ConfigDict
 
 from edgewright_agent.engines import GenerationRequest, Token
 from edgewright_agent.engines.served import ServedEngine
-from tests.agent.engine_releases import Release, collect, fake_release
+from tests.agent.engine_releases import Release, asked_release, collect
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -38,34 +36,7 @@ class Cat(BaseModel):
 
 @pytest.fixture(scope="module", params=["fake", "onnxruntime-genai"])
 def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Release:
-    if request.param == "fake":
-        return fake_release(tmp_path_factory.mktemp("fake"), token_seconds=0.002)
-    tiny: Release = request.getfixturevalue("tiny_onnx")
-    return tiny
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(release: Release) -> AsyncIterator[ServedEngine]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEWRIGHT_FAKE_ENGINE", "1")
-        async with release.running() as engine:
-            assert isinstance(engine, ServedEngine)
-            yield engine
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def http(engine: ServedEngine) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.AsyncHTTPTransport(uds=str(engine.socket))
-    async with httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=60) as client:
-        yield client
-
-
-@pytest.fixture
-def client(http: httpx.AsyncClient) -> Any:
-    transport: Any = http  # newer versions of the package are typed with an httpx of their own
-    return openai.AsyncOpenAI(
-        api_key="none", base_url="http://engine/v1", http_client=transport, max_retries=0
-    )
+    return asked_release(request, tmp_path_factory, token_seconds=0.002)
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -15,7 +15,6 @@ import httpx
 import openai
 import psutil
 import pytest
-import pytest_asyncio
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines import (
@@ -27,14 +26,7 @@ from edgewright_agent.engines import (
 )
 from edgewright_agent.engines.served import ServedEngine
 from edgewright_agent.errors import BusyError, InputError, OutsideError
-from tests.agent.engine_releases import (
-    CONTEXT_TOKENS,
-    Release,
-    collect,
-    fake_release,
-    require_vllm,
-    tiny_vllm_release,
-)
+from tests.agent.engine_releases import CONTEXT_TOKENS, Release, asked_release, collect
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -50,29 +42,7 @@ of_our_worker = pytest.mark.parametrize("release", ["fake", "onnxruntime-genai"]
     scope="module", params=["fake", "onnxruntime-genai", pytest.param("vllm", marks=pytest.mark.vllm)]
 )
 def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Release:
-    if request.param == "fake":
-        return fake_release(tmp_path_factory.mktemp("fake"), token_seconds=0.0005)
-    tiny: Release = request.getfixturevalue("tiny_onnx")
-    if request.param == "vllm":
-        require_vllm()
-        return tiny_vllm_release(tiny, tmp_path_factory.mktemp("vllm"))
-    return tiny
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(release: Release) -> AsyncIterator[ServedEngine]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEWRIGHT_FAKE_ENGINE", "1")
-        async with release.running() as engine:
-            assert isinstance(engine, ServedEngine)
-            yield engine
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def http(engine: ServedEngine) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.AsyncHTTPTransport(uds=str(engine.socket))
-    async with httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=120) as client:
-        yield client
+    return asked_release(request, tmp_path_factory, token_seconds=0.0005)
 
 
 def sampled(**changes: Any) -> GenerationRequest:
@@ -347,11 +317,7 @@ async def test_a_giant_body_of_unknown_length_is_bounded(http: httpx.AsyncClient
     assert response.status_code == 413
 
 
-async def test_the_openai_package_works_against_it(http: httpx.AsyncClient, release: Release) -> None:
-    transport: Any = http  # newer versions of the package are typed with an httpx of their own
-    client = openai.AsyncOpenAI(
-        api_key="none", base_url="http://engine/v1", http_client=transport, max_retries=0
-    )
+async def test_the_openai_package_works_against_it(client: openai.AsyncOpenAI, release: Release) -> None:
     model = (await client.models.list()).data[0].id
     whole = await client.chat.completions.create(
         model=model, messages=[{"role": "user", "content": "hi"}], max_tokens=12, seed=1, temperature=0.8
