@@ -11,7 +11,7 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent import lifecycle
 from edgewright_agent.engine_room import EngineRoom, Serving
 from edgewright_agent.errors import OutsideError
-from edgewright_agent.failures import log_failure
+from edgewright_agent.failures import is_rot, log_failure
 from edgewright_agent.probation import (
     PROBES_SECONDS_MAX,
     Probe,
@@ -90,9 +90,9 @@ class Activation:
             await self._try(candidate)
         except Exception as error:  # noqa: BLE001 - whatever it is, the board must come to rest
             log_failure(_log, f"starting {candidate}", error)
-            why = str(error)
+            why, ended = str(error), lifecycle.rotted if is_rot(error) else lifecycle.failed
             await self._room.keep_only(self._state.active)
-            await self._progress.apply(lambda state: lifecycle.failed(state, why), self._progress.probes)
+            await self._progress.apply(lambda state: ended(state, why), self._progress.probes)
 
     async def _try(self, digest: str) -> None:
         """Starts the candidate and, unless it is an old acquaintance, probes it."""

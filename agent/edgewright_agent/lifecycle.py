@@ -3,6 +3,7 @@
     IDLE --staged--> STAGED --activate--> ACTIVATING (from IDLE and SAFE too)
     ACTIVATING --started--> PROBATION --probes pass, confirmed where asked for--> IDLE (committed)
     ACTIVATING, PROBATION --failed--> ACTIVATING again, or ROLLING_BACK once the attempts are spent
+    ACTIVATING --rotted on the disk--> ROLLING_BACK at once, and not denied
     ROLLING_BACK --started--> IDLE (rolled back);  --failed, attempts spent--> SAFE
     IDLE, STAGED --the active release keeps dying--> ROLLING_BACK, or SAFE if there is no previous one
 
@@ -143,6 +144,16 @@ def failed(state: State, why: str) -> State:
         return _after_failed_roll_back(state, why)
     denied = (*state.denied, *([state.candidate] if state.candidate else []))[-DENIED_MAX:]
     return _without_candidate(replace(state, denied=denied), why)
+
+
+def rotted(state: State, why: str) -> State:
+    """What the candidate is started from is corrupt in the store. More attempts would read the same.
+
+    It is not denied: the disk is what failed, and the release may be tried as soon as it was pushed again.
+    """
+    if state.phase is Phase.ROLLING_BACK:
+        return _after_failed_roll_back(state, why)
+    return _without_candidate(state, why)
 
 
 def unconfirmed(state: State) -> State:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from edgewright.v1.common_pb2 import Reason
 from edgewright_agent import lifecycle
 from edgewright_agent.engine_room import EngineRoom
 from edgewright_agent.engines import Engine
-from edgewright_agent.errors import EdgewrightError
-from edgewright_agent.failures import log_failure
+from edgewright_agent.failures import is_rot, log_failure
 from edgewright_agent.progress import Progress
 from edgewright_agent.store import Store
 from edgewright_agent.store.bases import servable
@@ -43,7 +41,7 @@ class Supervisor:
                     pause_seconds = self._restart_seconds
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
                 log_failure(_log, f"release {digest}", error)
-                if isinstance(error, EdgewrightError) and error.reason == Reason.REASON_STORE_CORRUPT:
+                if is_rot(error):
                     await self._give_up(digest)
                     return
             await self._room.stop()

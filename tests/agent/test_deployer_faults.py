@@ -10,8 +10,13 @@ from pathlib import Path
 from edgewright_agent.probation import Senses
 from edgewright_agent.state import Outcome, Phase
 from edgewright_agent.store import FileSystem
+from tests.agent.artifacts import make_artifact, stage
 from tests.agent.scripted_engine import Script
 from tests.agent.test_deployer import GOOD, NEXT, activated, at_rest, deploying
+
+OTHER = make_artifact(
+    {"engine/model.bin": b"other " * 300, "tokenizer/tokenizer.json": b"{3}"}, version="3.0"
+)
 
 
 def rot(root: Path, digest: str) -> None:
@@ -30,6 +35,24 @@ async def test_an_active_release_that_rotted_while_the_board_was_off_is_not_serv
             await asyncio.sleep(0.005)
         assert script.engines == []
         assert "is lost" in deployer.state.message
+
+
+async def test_a_candidate_that_rotted_on_the_disk_is_not_denied_and_needs_no_force_once_pushed_again(
+    tmp_path: Path,
+) -> None:
+    async with deploying(tmp_path, Script()) as deployer:
+        await activated(deployer, GOOD.digest)
+        stage(deployer._store, OTHER)
+        rot(tmp_path, OTHER.digest)
+        steps = await activated(deployer, OTHER.digest)
+        assert any("Push it again" in step.state.message for step in steps)
+        assert max(step.state.attempts for step in steps) == 1
+        assert deployer.state.outcome is Outcome.ROLLED_BACK
+        assert deployer.serving().release.digest == GOOD.digest
+        assert deployer.state.denied == ()
+        stage(deployer._store, OTHER)
+        await activated(deployer, OTHER.digest)
+        assert deployer.serving().release.digest == OTHER.digest
 
 
 async def test_a_candidate_nobody_confirms_in_time_rolls_back_and_may_come_again(tmp_path: Path) -> None:

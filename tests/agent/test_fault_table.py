@@ -92,7 +92,7 @@ activating         activate                stop engine     SIGKILL         -    
 activating         activate                stop engine     exception once  -          new
 activating         activate                read blob       SIGKILL         -          new
 activating         activate                read blob       power cut       -          new
-activating         activate                read blob       EIO             old        old + new denied
+activating         activate                read blob       EIO             old        old
 activating         activate                read blob       timeout         old        old + new denied
 activating         activate                read blob       timeout once    -          new
 activating         activate                read blob       exception once  -          new

@@ -61,6 +61,29 @@ def test_a_failed_release_is_denied_until_it_is_forced() -> None:
     assert lifecycle.activate(state, A, COUNTERS[A], force=True).candidate == A
 
 
+def test_a_release_that_rotted_on_the_disk_ends_its_change_at_once_and_is_not_denied() -> None:
+    state = lifecycle.attempt(lifecycle.activate(activated(State(), A), B, COUNTERS[B]))
+    state = lifecycle.rotted(state, "a blob is corrupt")
+    assert (state.phase, state.candidate, state.message) == (Phase.ROLLING_BACK, A, "a blob is corrupt")
+    state = lifecycle.started(lifecycle.attempt(state))
+    assert (state.active, state.outcome, state.denied) == (A, Outcome.ROLLED_BACK, ())
+    assert lifecycle.activate(state, B, COUNTERS[B]).candidate == B
+
+
+def test_a_first_release_that_rotted_fails_with_the_reason_and_is_not_denied() -> None:
+    state = lifecycle.rotted(lifecycle.attempt(lifecycle.activate(State(), A, COUNTERS[A])), "corrupt")
+    assert (state.phase, state.outcome, state.message) == (Phase.IDLE, Outcome.FAILED, "corrupt")
+    assert state.denied == ()
+
+
+def test_a_roll_back_to_a_rotted_release_returns_to_the_active_one_at_once() -> None:
+    state = lifecycle.attempt(lifecycle.roll_back(activated(activated(State(), A), B)))
+    state = lifecycle.rotted(state, "corrupt")
+    assert (state.phase, state.candidate, state.denied) == (Phase.ROLLING_BACK, B, ())
+    state = lifecycle.rotted(lifecycle.attempt(state), "corrupt too")
+    assert (state.phase, state.active, state.previous) == (Phase.SAFE, None, B)
+
+
 def test_a_roll_back_that_fails_too_leaves_the_board_safe_and_repairable() -> None:
     state = failed_for_good(lifecycle.activate(activated(State(), A), B, COUNTERS[B]))
     state = failed_for_good(state)
@@ -135,6 +158,7 @@ EVENTS = (
     "start",
     "commit",
     "fail",
+    "rot",
     "crash",
 )
 
@@ -157,6 +181,8 @@ def step(state: State, event: str) -> State:
         return lifecycle.committed(state, COUNTERS.get(state.active or "", 0))
     if event == "fail" and not state.at_rest and state.attempts:
         return lifecycle.failed(state, "it died")
+    if event == "rot" and trying and state.attempts:
+        return lifecycle.rotted(state, "a blob is corrupt")
     return state
 
 
