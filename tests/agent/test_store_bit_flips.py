@@ -5,7 +5,10 @@ Trust documents and the clock are `test_trust`'s, recorded telemetry `test_telem
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright_agent.errors import EdgewrightError, InputError
-from edgewright_agent.store import Space, Store, scrub
+from edgewright_agent.store import FileSystem, Space, Store, scrub
 from edgewright_agent.store.releases import read_signed
+from edgewright_agent.store.version import LAYOUT_VERSION, version_line
 from edgewright_agent.trust.rules import check_release
 from tests.agent.artifacts import make_artifact, make_blob, put_blob, sign, stage
 from tests.agent.trust_documents import NEW_RELEASE, document, signers
@@ -66,13 +70,10 @@ def test_a_flipped_bit_is_noticed_and_not_served(filled: Path, kind: str, data: 
     shutil.copytree(filled, root, symlinks=True)
     relink(root)
     flip(data.draw(st.sampled_from(sorted(root.glob(KINDS[kind])))), data)
-    if kind == "version":
-        with pytest.raises(InputError, match="this agent knows"):
-            open_store(root)
-        return
     store = open_store(root)
     try:
         assert store.state.read() == {"n": 1 if kind == "state" else 2}
+        assert (root / "VERSION").read_bytes() == version_line(LAYOUT_VERSION)
         found = list(scrub(store))[-1]
         serves_only_what_was_signed(store)
         if kind == "blob":
@@ -92,6 +93,68 @@ def test_a_flipped_bit_is_noticed_and_not_served(filled: Path, kind: str, data: 
         assert not list(scrub(store))[-1].corrupt
     finally:
         store.close()
+
+
+@pytest.fixture
+def emptied(tmp_path: Path) -> Path:
+    """A store that nothing has been put into yet."""
+    store = open_store(tmp_path)
+    store.state.write({"n": 1})
+    store.close()
+    return tmp_path
+
+
+@pytest.mark.parametrize("written", [version_line(LAYOUT_VERSION), b"1\n"], ids=["checksummed", "before"])
+def test_a_board_comes_up_whichever_bit_of_its_version_flipped(
+    emptied: Path, written: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    for bit in range(8 * len(written)):
+        content = bytearray(written)
+        content[bit // 8] ^= 1 << bit % 8
+        (emptied / "VERSION").write_bytes(content)
+        caplog.clear()
+        open_store(emptied).close()
+        assert "VERSION is damaged" in caplog.text
+        assert (emptied / "VERSION").read_bytes() == version_line(LAYOUT_VERSION)
+
+
+def test_a_version_without_a_checksum_gets_one(emptied: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (emptied / "VERSION").write_bytes(b"1\n")
+    open_store(emptied).close()
+    assert (emptied / "VERSION").read_bytes() == version_line(LAYOUT_VERSION)
+    assert caplog.text == ""
+
+
+def strange_state(root: Path) -> None:
+    (root / "state.json").write_bytes(b"layout 3 keeps something else here")
+
+
+def no_uploads(root: Path) -> None:
+    (root / "partial").rmdir()
+
+
+@pytest.mark.parametrize(
+    ("change", "lacks"), [(strange_state, "a sound state.json"), (no_uploads, "partial")]
+)
+def test_a_damaged_version_is_left_alone_where_the_rest_is_not_plainly_ours(
+    emptied: Path, change: Callable[[Path], None], lacks: str
+) -> None:
+    (emptied / "VERSION").write_bytes(b"3\n")
+    change(emptied)
+    with pytest.raises(InputError, match=f"lacks {lacks}"):
+        open_store(emptied)
+    assert (emptied / "VERSION").read_bytes() == b"3\n"
+
+
+class FullDisk(FileSystem):
+    def create(self, path: Path) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_does_not_keep_a_board_with_a_damaged_version_from_starting(emptied: Path) -> None:
+    (emptied / "VERSION").write_bytes(b"3\n")
+    Store(emptied, space=Space(reserve_bytes=0), fs=FullDisk()).close()
+    assert (emptied / "VERSION").read_bytes() == b"3\n"
 
 
 def serves_only_what_was_signed(store: Store) -> None:

@@ -14,6 +14,7 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import InputError, OutsideError, RefusedError
 from edgewright_agent.store import FileSystem, Space, StateFile, Store, write_durably
 from edgewright_agent.store.garbage import PROTECTED_SECONDS
+from edgewright_agent.store.version import version_line
 from tests.agent.artifacts import TREE, make_artifact, make_blob, put_blob, stage
 
 OTHER_TREE = {**TREE, "engine/model.bin": b"other weights" * 3000}
@@ -188,7 +189,7 @@ def test_a_store_has_one_agent(tmp_path: Path) -> None:
 
 def test_a_newer_store_is_left_alone(tmp_path: Path) -> None:
     open_store(tmp_path).close()
-    (tmp_path / "VERSION").write_bytes(b"2\n")
+    (tmp_path / "VERSION").write_bytes(version_line(2))
     with pytest.raises(InputError, match="layout"):
         open_store(tmp_path)
 

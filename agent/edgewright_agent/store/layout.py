@@ -23,7 +23,7 @@ class Layout:
 
     @property
     def version(self) -> Path:
-        """Which layout this is."""
+        """Which layout this is; see `version`."""
         return self.root / "VERSION"
 
     @property

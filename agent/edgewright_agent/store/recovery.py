@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewright_agent.errors import EdgewrightError, InputError
+from edgewright_agent.errors import EdgewrightError
 from edgewright_agent.manifest import parse_manifest
 from edgewright_agent.store.files import (
     TEMPORARY_PREFIX,
@@ -15,13 +15,12 @@ from edgewright_agent.store.files import (
     disk_errors,
     publish,
     remove_tree,
-    write_durably,
 )
 from edgewright_agent.store.layout import Layout
 from edgewright_agent.store.releases import MANIFEST, StagedRelease, heal_release, read_release
 from edgewright_agent.store.upload_record import read_meta
+from edgewright_agent.store.version import check_version
 
-VERSION = b"1\n"
 _BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
 
@@ -36,27 +35,18 @@ class Found:
 def recover(fs: FileSystem, layout: Layout) -> Found:
     """Brings the store to a state it could have been in without the crash. Running it again changes nothing.
 
-    Raises InputError if a newer agent wrote the store.
+    Raises as `check_version`.
     """
     with disk_errors(layout.root):
+        check_version(fs, layout)
         for folder in layout.folders:
             fs.make_folder(folder)
-        _check_version(fs, layout)
         _clear_temporary(fs, layout)
         blob_bytes = _blobs(layout)
         _clear_partials(fs, layout, set(blob_bytes))
         releases = tuple(_releases(fs, layout))
         _make_names_durable(fs, layout)
         return Found(blob_bytes, releases)
-
-
-def _check_version(fs: FileSystem, layout: Layout) -> None:
-    if not layout.version.exists():
-        write_durably(fs, layout.version, VERSION)
-    found = layout.version.read_bytes()
-    if found != VERSION:
-        message = f"The store {layout.root} has layout {found!r}; this agent knows {VERSION!r}."
-        raise InputError(message)
 
 
 def _clear_temporary(fs: FileSystem, layout: Layout) -> None:
