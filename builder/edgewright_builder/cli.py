@@ -31,7 +31,7 @@ app = typer.Typer(
 
 EXTRA_OF_MODULE = {
     "torch": "builder", "transformers": "builder", "peft": "builder", "optuna": "builder", "gptqmodel": "builder",
-    "safetensors": "builder", "onnx": "builder", "onnxruntime_genai": "onnx", "tokenizers": "onnx",
+    "safetensors": "builder", "onnx": "builder", "onnxruntime_genai": "builder", "tokenizers": "onnx",
     "lm_eval": "harness",
 }  # fmt: skip
 

@@ -27,6 +27,7 @@ HEAVY = (
     "optuna",
     "numpy",
     "gptqmodel",
+    "onnxruntime",
     "onnxruntime_genai",
     "edgewright_builder",
 )

@@ -276,7 +276,7 @@ def test_a_slow_disk_is_warned_of(
 
 
 def test_onnxruntime_runs_a_kernel_here(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime_genai", reason="the engine is an extra")
+    pytest.importorskip("onnxruntime", reason="the engine is an extra")
     finding = found("onnxruntime-genai", subject(tmp_path, start_engines=True))
     assert finding.result is Result.OK, finding
     assert "4-bit product" in finding.sentence

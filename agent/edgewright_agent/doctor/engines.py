@@ -59,7 +59,7 @@ def onnx_runs_a_kernel(subject: Subject) -> Finding | None:
     if not info.available:
         return warning(
             f"The engine is not installed: {info.detail}.",
-            "`pip install 'edgewright[onnx]'` (CPython 3.11 to 3.14).",
+            "`pip install 'edgewright[onnx]'` (CPython 3.10 to 3.14).",
         )
     if not subject.start_engines:
         return None

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgewright_agent.engine_worker.backend import Logits, Place
 
 BINDINGS_KEPT = 8
+FOLDING_IS_BOUNDED = (1, 31)  # or earlier: between 1.23 and this one none was tried
 # What keeps the runtime from holding memory it does not need; benchmarks/engine_memory.py measures each.
 LEAN_SESSION = {
     # A tied embedding is a Reshape of the head's tensor, which folding would make a second tensor in memory.
@@ -71,6 +72,7 @@ class Graph:
             str(engine_folder / decoder["filename"]),
             session_options(threads),
             providers=["CPUExecutionProvider"],
+            disabled_optimizers=disabled_optimizers(),
         )
         types = {value.name: value.type for value in self._session.get_inputs()}
         self._positions = "position_ids" in types
@@ -179,3 +181,9 @@ def session_options(threads: int) -> Any:
         else:
             options.add_session_config_entry(name, value)
     return options
+
+
+def disabled_optimizers() -> list[str]:
+    """Folding as a whole, where the runtime does not know `LEAN_SESSION`'s bound on it (1.23, for Python 3.10)."""
+    release = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+    return [] if release >= FOLDING_IS_BOUNDED else ["ConstantFolding"]

@@ -1,10 +1,11 @@
-"""ONNX Runtime GenAI, in our own worker."""
+"""Models as ONNX Runtime GenAI exports them, run by ONNX Runtime alone in our own worker."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+from contextlib import suppress
 from importlib import metadata, util
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from edgewright_agent.engines.worker import worker_launch
 from edgewright_agent.manifest import Manifest
 
 KIND = "onnxruntime-genai"
-MODULES = ("onnxruntime_genai", "onnxruntime", "numpy", "tokenizers", "jinja2", "starlette", "uvicorn")
+WHEELS = ("onnxruntime", "onnxruntime-gpu")
+MODULES = ("onnxruntime", "numpy", "tokenizers", "jinja2", "starlette", "uvicorn")
 
 
 def info() -> EngineInfo:
@@ -26,12 +28,20 @@ def info() -> EngineInfo:
     missing = [name for name in MODULES if util.find_spec(name) is None]
     if missing:
         return EngineInfo(KIND, "", False, f"{missing[0]} is missing: pip install 'edgewright[onnx]'")
-    return EngineInfo(KIND, metadata.version("onnxruntime-genai"), True, f"in {sys.executable}")
+    return EngineInfo(KIND, _version(), True, f"in {sys.executable}")
 
 
 def launch(
     tree: Path, manifest: Manifest, limits: EngineLimits, socket: Path, adapter: Path | None
 ) -> Launch:
-    """Its worker. Boards whose ONNX Runtime lives in another Python (JetPack 6) name it in EDGEWRIGHT_ONNX_PYTHON."""
+    """Its worker. Boards whose ONNX Runtime lives in another Python (JetPack 5) name it in EDGEWRIGHT_ONNX_PYTHON."""
     interpreter = os.environ.get("EDGEWRIGHT_ONNX_PYTHON") or sys.executable
     return worker_launch(interpreter, KIND, tree, manifest, limits, socket, adapter)
+
+
+def _version() -> str:
+    """Of the wheel that brought the runtime, which has other names where it has more providers."""
+    for name in WHEELS:
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return ""

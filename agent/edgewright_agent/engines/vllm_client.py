@@ -78,13 +78,16 @@ class VllmClient:
     async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
         """One Score per continuation, from the log-probabilities of a prompt's own tokens."""
         with self._slot():
-            split = [[await self._split(item.context, each) for each in item.continuations] for item in items]
+            split = [await self._split_all(item) for item in items]
             for context, continuation in (pair for pairs in split for pair in pairs):
                 if (
                     len(context) + len(continuation) >= self._context_tokens
                 ):  # vLLM always writes one token more
                     raise context_exceeded(len(context), len(continuation) + 1, self._context_tokens)
             return [await self._scores(pairs) for pairs in split]
+
+    async def _split_all(self, item: ScoreItem) -> list[tuple[list[int], list[int]]]:
+        return [await self._split(item.context, each) for each in item.continuations]
 
     async def use_adapter(self, adapter: Path | None, model: str) -> None:
         """Refuses: the memory of vLLM's LoRA slots would have to be in the budget, and is not."""
