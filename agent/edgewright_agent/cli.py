@@ -38,6 +38,51 @@ app = typer.Typer(
 cli_doctor.register(app)
 
 
+Profile = Annotated[str, typer.Option(help="Device profile: an id, or a YAML file.")]
+Store = Annotated[Path, typer.Option(help="Folder that holds blobs, releases and state.")]
+Listen = Annotated[str, typer.Option(help="HOST:PORT; port 0 takes a free one.")]
+Budget = Annotated[
+    str | None, typer.Option(help="Memory a release may take, e.g. 180MiB. (default: the profile's)")
+]
+TlsCert = Annotated[Path | None, typer.Option(help="This board's certificate, PEM.")]
+TlsKey = Annotated[Path | None, typer.Option(help="Its key, PEM.")]
+TlsCa = Annotated[Path | None, typer.Option(help="Authority of the clients' certificates, PEM.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="No TLS; loopback addresses only.")]
+Trust = Annotated[
+    list[Path] | None,
+    typer.Option(help="Whose releases may run: public keys (repeat), a folder of them, or a trust document."),
+]
+StoreQuota = Annotated[
+    str | None, typer.Option(help="Most the store may take, e.g. 8GiB. (default: the disk)")
+]
+StoreReserve = Annotated[str, typer.Option(help="Disk space never touched.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Engine threads. (default: one per core)")]
+Probation = Annotated[float, typer.Option(min=0, help="Seconds a new release is on trial.")]
+ReadyTimeout = Annotated[float, typer.Option(min=1, help="Seconds an engine may take to load.")]
+Metrics = Annotated[
+    str | None, typer.Option(help="Prometheus metrics at HOST:PORT, e.g. 127.0.0.1:9464. (default: none)")
+]
+Otlp = Annotated[
+    str | None,
+    typer.Option(help="Send metrics to this OTLP/HTTP collector, e.g. http://host:4318. (default: none)"),
+]
+History = Annotated[str, typer.Option(help="Disk space for telemetry recorded while nobody listens.")]
+ScrubDays = Annotated[
+    float, typer.Option(min=0, help="Days between two slow readings of the whole store; 0: none.")
+]
+Openai = Annotated[
+    str | None,
+    typer.Option(
+        help="OpenAI-compatible HTTP at HOST:PORT or unix:PATH, e.g. 127.0.0.1:8080. (default: none)"
+    ),
+]
+OpenaiKey = Annotated[
+    Path | None,
+    typer.Option(help="File with the API key its clients send; needed, with TLS, beyond this machine."),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Log every step to standard error.")]
+
+
 @app.callback(invoke_without_command=True)
 def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
@@ -49,61 +94,30 @@ def _version(
 
 @app.command()
 def serve(
-    profile: Annotated[str, typer.Option(help="Device profile: an id, or a YAML file.")],
-    store: Annotated[Path, typer.Option(help="Folder that holds blobs, releases and state.")],
-    listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:7443",
-    budget: Annotated[
-        str | None, typer.Option(help="Memory a release may take, e.g. 180MiB. (default: the profile's)")
-    ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="This board's certificate, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
-    tls_ca: Annotated[Path | None, typer.Option(help="Authority of the clients' certificates, PEM.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="No TLS; loopback addresses only.")] = False,
-    trust: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Whose releases may run: public keys (repeat), a folder of them, or a trust document."
-        ),
-    ] = None,
-    store_quota: Annotated[
-        str | None, typer.Option(help="Most the store may take, e.g. 8GiB. (default: the disk)")
-    ] = None,
-    store_reserve: Annotated[str, typer.Option(help="Disk space never touched.")] = "512MiB",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Engine threads. (default: one per core)")
-    ] = None,
-    probation: Annotated[float, typer.Option(min=0, help="Seconds a new release is on trial.")] = 5.0,
-    ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds an engine may take to load.")] = 300.0,
-    metrics: Annotated[
-        str | None, typer.Option(help="Prometheus metrics at HOST:PORT, e.g. 127.0.0.1:9464. (default: none)")
-    ] = None,
-    otlp: Annotated[
-        str | None,
-        typer.Option(help="Send metrics to this OTLP/HTTP collector, e.g. http://host:4318. (default: none)"),
-    ] = None,
-    history: Annotated[
-        str, typer.Option(help="Disk space for telemetry recorded while nobody listens.")
-    ] = "16MiB",
-    scrub_days: Annotated[
-        float, typer.Option(min=0, help="Days between two slow readings of the whole store; 0: none.")
-    ] = 7.0,
-    openai: Annotated[
-        str | None,
-        typer.Option(
-            help="OpenAI-compatible HTTP at HOST:PORT or unix:PATH, e.g. 127.0.0.1:8080. (default: none)"
-        ),
-    ] = None,
-    openai_key: Annotated[
-        Path | None,
-        typer.Option(help="File with the API key its clients send; needed, with TLS, beyond this machine."),
-    ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log every step to standard error.")] = False,
+    profile: Profile,
+    store: Store,
+    listen: Listen = "127.0.0.1:7443",
+    budget: Budget = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_ca: TlsCa = None,
+    insecure: Insecure = False,
+    trust: Trust = None,
+    store_quota: StoreQuota = None,
+    store_reserve: StoreReserve = "512MiB",
+    threads: Threads = None,
+    probation: Probation = 5.0,
+    ready_timeout: ReadyTimeout = 300.0,
+    metrics: Metrics = None,
+    otlp: Otlp = None,
+    history: History = "16MiB",
+    scrub_days: ScrubDays = 7.0,
+    openai: Openai = None,
+    openai_key: OpenaiKey = None,
+    verbose: Verbose = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line per request to a mirror
+    _log(verbose=verbose)
     tls = _tls(tls_cert, tls_key, tls_ca, insecure=insecure)
     settings = AgentSettings(
         profile=load_profile(profile),
@@ -153,6 +167,13 @@ def main() -> None:
     except EdgewrightError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+def _log(*, verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line per request to a mirror
 
 
 async def _serve(settings: AgentSettings) -> None:
