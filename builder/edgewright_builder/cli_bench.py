@@ -16,16 +16,8 @@ from edgewright_agent.telemetry.load import BenchmarkPlan
 from edgewright_builder.bench import tables
 from edgewright_builder.bench.board import OnProgress, place_of, run_from_here, run_on_board
 from edgewright_builder.bench.results import Bench, bench_to_json, read_bench
-from edgewright_builder.cli_connection import (
-    AsJson,
-    Credentials,
-    Insecure,
-    Save,
-    connect,
-    console,
-    emit,
-    run,
-)
+from edgewright_builder.cli_connection import connect, console, emit, run
+from edgewright_builder.cli_options import AsJson, Credentials, Insecure, Save
 from edgewright_builder.device import display
 from edgewright_builder.progress import Reporter
 
@@ -39,55 +31,68 @@ class Stage(str, Enum):
     exported = "exported"
 
 
+Target = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="HOST:PORT | FILE.json",
+        help="The board to measure, or a result saved earlier.",
+        show_default=False,
+    ),
+]
+Local = Annotated[
+    Path | None,
+    typer.Option(
+        "--local",
+        metavar="RUN",
+        help="Measure a run's model on this machine instead.",
+        show_default=False,
+    ),
+]
+StageOption = Annotated[
+    Stage, typer.Option(help="With --local: before quantization (float32), or what ships.")
+]
+Prompts = Annotated[int, typer.Option(min=1, max=10_000)]
+InputTokens = Annotated[int, typer.Option("--input", min=1, help="Tokens a prompt.")]
+OutputTokens = Annotated[int, typer.Option("--output", min=1, help="Tokens an answer.")]
+Concurrency = Annotated[int, typer.Option(min=1, max=64, help="Prompts under way at once.")]
+Warmup = Annotated[int, typer.Option(min=0, help="Prompts before the clock starts.")]
+Repeats = Annotated[int, typer.Option(min=1, max=100, help="Runs, to see how far they differ.")]
+HostPrompts = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Prompts sent from here, to measure the link: if not told, 2 × concurrency, at least 4; 0: none.",
+        show_default=False,
+    ),
+]
+Compare = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RUN | FILE.json",
+        help="Show beside it: a saved result, or a run's model before quantization.",
+        show_default=False,
+    ),
+]
+Plot = Annotated[
+    Path | None, typer.Option(metavar="FILE.html", help="Draw it, to this file.", show_default=False)
+]
+
+
 def bench(
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="HOST:PORT | FILE.json",
-            help="The board to measure, or a result saved earlier.",
-            show_default=False,
-        ),
-    ] = None,
+    target: Target = None,
     credentials: Credentials = None,
     insecure: Insecure = False,
-    local: Annotated[
-        Path | None,
-        typer.Option(
-            "--local",
-            metavar="RUN",
-            help="Measure a run's model on this machine instead.",
-            show_default=False,
-        ),
-    ] = None,
-    stage: Annotated[
-        Stage,
-        typer.Option(help="With --local: before quantization (float32), or what ships."),
-    ] = Stage.finetuned,
-    prompts: Annotated[int, typer.Option(min=1, max=10_000)] = 30,
-    input_tokens: Annotated[int, typer.Option("--input", min=1, help="Tokens a prompt.")] = 128,
-    output_tokens: Annotated[int, typer.Option("--output", min=1, help="Tokens an answer.")] = 64,
-    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Prompts under way at once.")] = 1,
-    warmup: Annotated[int, typer.Option(min=0, help="Prompts before the clock starts.")] = 2,
-    repeats: Annotated[int, typer.Option(min=1, max=100, help="Runs, to see how far they differ.")] = 1,
-    host_prompts: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Prompts sent from here, to measure the link: if not told, 2 × concurrency, at least 4; 0: none.",
-            show_default=False,
-        ),
-    ] = None,
-    compare: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN | FILE.json",
-            help="Show beside it: a saved result, or a run's model before quantization.",
-            show_default=False,
-        ),
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Draw it, to this file.", show_default=False)
-    ] = None,
+    local: Local = None,
+    stage: StageOption = Stage.finetuned,
+    prompts: Prompts = 30,
+    input_tokens: InputTokens = 128,
+    output_tokens: OutputTokens = 64,
+    concurrency: Concurrency = 1,
+    warmup: Warmup = 2,
+    repeats: Repeats = 1,
+    host_prompts: HostPrompts = None,
+    compare: Compare = None,
+    plot: Plot = None,
     as_json: AsJson = False,
     save: Save = None,
 ) -> None:
@@ -95,12 +100,11 @@ def bench(
     before = None if compare is None else read_bench(_result_in(compare))
     reporter = Reporter(console(as_json=as_json))
     plan = BenchmarkPlan(prompts, input_tokens, output_tokens, concurrency, warmup)
-    saved = target is not None and target.endswith(".json")
     if (target is None) == (local is None):
         raise InputError("Name what to measure: a board as HOST:PORT, a saved FILE.json, or --local RUN.")
     if local is not None:
         found = _locally(local, stage, plan, repeats, reporter)
-    elif saved:
+    elif str(target).endswith(".json"):
         found = read_bench(Path(str(target)))
     else:
         ours = min(prompts, max(HOST_PROMPTS_MIN, 2 * concurrency)) if host_prompts is None else host_prompts

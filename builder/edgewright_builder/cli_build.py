@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,9 +19,30 @@ from edgewright_agent.errors import InputError, RefusedError
 from edgewright_agent.sizes import format_bytes, parse_bytes
 from edgewright_agent.store import FileSystem, write_durably
 from edgewright_builder.adapter_recipe import AdapterRecipe, load_any_recipe
+from edgewright_builder.cli_options import Credentials
 from edgewright_builder.key_files import load_signing_key
 from edgewright_builder.recipe import Recipe
 from edgewright_profiles import DeviceProfile, load_profile
+
+if TYPE_CHECKING:
+    from edgewright_builder.pipeline import Build
+
+RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+Device = Annotated[str, typer.Option(help="A device profile's id or file.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The run's folder.", show_default=False)]
+Budget = Annotated[
+    str | None, typer.Option(help="Most memory the model may take, like 180MiB; default: the profile's.")
+]
+Benchmarks = Annotated[
+    Path | None,
+    typer.Option(help="Folder of TASK/eval.jsonl; overrides the recipe's.", show_default=False),
+]
+Tasks = Annotated[
+    str | None,
+    typer.Option(help="Names with commas between, or paths of .jsonl files; overrides the recipe's."),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="First N rows of each task.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on in a run folder that exists.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,41 +63,39 @@ def _stoppable() -> Iterator[None]:
 
 @_stoppable()
 def build(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)],
-    device: Annotated[str, typer.Option(help="A device profile's id or file.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.", show_default=False)],
-    credentials: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="EDGEWRIGHT_CREDENTIALS", help="Folder of `edgewright keys create`.", show_default=False
-        ),
-    ] = None,
-    budget: Annotated[
-        str | None, typer.Option(help="Most memory the model may take, like 180MiB; default: the profile's.")
-    ] = None,
-    benchmarks: Annotated[
-        Path | None,
-        typer.Option(help="Folder of TASK/eval.jsonl; overrides the recipe's.", show_default=False),
-    ] = None,
-    tasks: Annotated[
-        str | None,
-        typer.Option(help="Names with commas between, or paths of .jsonl files; overrides the recipe's."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="First N rows of each task.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on in a run folder that exists.")] = False,
+    recipe: RecipeFile,
+    device: Device,
+    out: Out,
+    credentials: Credentials = None,
+    budget: Budget = None,
+    benchmarks: Benchmarks = None,
+    tasks: Tasks = None,
+    limit: Limit = None,
+    resume: Resume = False,
 ) -> None:
     """Make a signed artifact: a model, or where the recipe names a `base` an adapter of one that boards have."""
-    console = Console(highlight=False)
     settings = _with_evaluation(load_any_recipe(recipe), benchmarks, tasks, limit)
     profile = load_profile(device)
-    budget_bytes = parse_bytes(budget) if budget else profile.budget_bytes()
+    budget_bytes = parse_bytes(budget) if budget else None
     signing_key = _signing_key(credentials)
     _refuse_used(out, resume)
+    console = Console(highlight=False)
     if isinstance(settings, AdapterRecipe):
-        _build_adapter(
-            recipe, settings, profile, parse_bytes(budget) if budget else None, out, signing_key, console
-        )
-        return
+        _build_adapter(recipe, settings, profile, budget_bytes, out, signing_key, console)
+    else:
+        _build_model(recipe, settings, profile, budget_bytes, out, signing_key, console)
+
+
+def _build_model(
+    file: Path,
+    recipe: Recipe,
+    profile: DeviceProfile,
+    budget_bytes: int | None,
+    out: Path,
+    signing_key: Ed25519PrivateKey,
+    console: Console,
+) -> None:
+    """A model of its own; without a budget of its own it has the profile's."""
     from edgewright_builder.pipeline import Build
     from edgewright_builder.pipeline import build as run_pipeline
     from edgewright_builder.preflight import preflight
@@ -84,24 +103,29 @@ def build(
     from edgewright_builder.run import Run
 
     _quiet_libraries()
-    job = Build(settings, profile, budget_bytes, Run(out, Reporter(console)), signing_key)
+    budget_bytes = budget_bytes or profile.budget_bytes()
+    job = Build(recipe, profile, budget_bytes, Run(out, Reporter(console)), signing_key)
     preflight(job)
-    plan = job.plan
-    console.print(
-        f"{settings.name} for {profile.name}: {plan.configuration.layers} of {plan.layers_full} layers, "
-        f"{plan.configuration.embedding_bits}-bit embeddings, predicted peak "
-        f"{format_bytes(plan.memory.peak_bytes)} ± {format_bytes(plan.error_bytes)} "
-        f"of a budget of {format_bytes(budget_bytes)}",
-        soft_wrap=True,
-    )
+    console.print(_opening_line(job), soft_wrap=True)
     with _locked(out):
-        write_durably(FileSystem(), out / "recipe.yaml", recipe.read_bytes())
+        write_durably(FileSystem(), out / "recipe.yaml", file.read_bytes())
         package = run_pipeline(job)
     console.print(
         f"Artifact {package.summary['artifact'][:12]} in {out / 'artifact'}: "
         f"{format_bytes(package.summary['size_bytes'])}, "
         f"{package.summary['times_smaller_than_bf16']:.2f} times smaller than the 16-bit student",
         soft_wrap=True,
+    )
+
+
+def _opening_line(job: Build) -> str:
+    """What is to be made, and what it will take."""
+    plan = job.plan
+    return (
+        f"{job.recipe.name} for {job.profile.name}: {plan.configuration.layers} of {plan.layers_full} layers, "
+        f"{plan.configuration.embedding_bits}-bit embeddings, predicted peak "
+        f"{format_bytes(plan.memory.peak_bytes)} ± {format_bytes(plan.error_bytes)} "
+        f"of a budget of {format_bytes(job.budget_bytes)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the commands that talk to a board share: their options, the connection, and how they print."""
+"""What the commands that talk to a board share: the connection, and how they print."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import typer
 from google.protobuf import json_format
@@ -19,21 +19,6 @@ from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.verdict import Verdict
 
 T = TypeVar("T")
-
-Host = Annotated[
-    str, typer.Argument(metavar="HOST:PORT", help="Where the agent listens.", show_default=False)
-]
-Credentials = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="EDGEWRIGHT_CREDENTIALS", help="Folder of `edgewright keys create`.", show_default=False
-    ),
-]
-Insecure = Annotated[bool, typer.Option("--insecure", help="No TLS; for an agent on this machine only.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
-Save = Annotated[
-    Path | None, typer.Option(help="Write the JSON document to this file too.", show_default=False)
-]
 
 
 def connect(host: str, credentials: Path | None, insecure: bool) -> DeviceClient:

@@ -18,18 +18,8 @@ from edgewright.v1.inference_pb2 import Chat, ChatMessage, Completion, GenerateR
 from edgewright_agent.errors import RefusedError
 from edgewright_agent.sizes import parse_bytes
 from edgewright_builder import cli_measure
-from edgewright_builder.cli_connection import (
-    AsJson,
-    Credentials,
-    Host,
-    Insecure,
-    as_document,
-    connect,
-    console,
-    emit,
-    require_commit,
-    run,
-)
+from edgewright_builder.cli_connection import as_document, connect, console, emit, require_commit, run
+from edgewright_builder.cli_options import AsJson, Credentials, Host, Insecure
 from edgewright_builder.device import describe, display
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.patience import Patience

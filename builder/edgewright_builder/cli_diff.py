@@ -13,16 +13,8 @@ from edgewright.v1.deployment_pb2 import Release, ReleaseState
 from edgewright_agent.errors import InputError
 from edgewright_agent.sizes import format_bytes
 from edgewright_builder.artifact import Artifact, open_artifact
-from edgewright_builder.cli_connection import (
-    AsJson,
-    Credentials,
-    Insecure,
-    Save,
-    connect,
-    console,
-    emit,
-    run,
-)
+from edgewright_builder.cli_connection import connect, console, emit, run
+from edgewright_builder.cli_options import AsJson, Credentials, Insecure, Save
 from edgewright_builder.compare import Comparison, compare
 from edgewright_builder.device import display, pushed
 

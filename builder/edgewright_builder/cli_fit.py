@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from edgewright_agent.errors import InputError
 from edgewright_agent.sizes import format_bytes, parse_bytes
+from edgewright_builder.cli_options import AsJson, Credentials, Host, Insecure
 from edgewright_profiles import list_profiles, load_profile
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
+if TYPE_CHECKING:  # each command imports what it uses, as `check` is to answer at once
+    from edgewright_builder.device.calibration import BoardPoint
+    from edgewright_builder.fit.calibrate import BoardCalibration
+    from edgewright_builder.fit.memory import Calibration
+
 Model = Annotated[
     str | None,
     typer.Argument(help="A built-in name, hub id, folder, config.json or GGUF file.", show_default=False),
@@ -26,6 +31,10 @@ Budget = Annotated[
     typer.Option(help="Memory it may take, e.g. 3.5GiB. (default: the profile's)", show_default=False),
 ]
 Engine = Annotated[str | None, typer.Option(help="(default: onnxruntime-genai)", show_default=False)]
+AsServed = Annotated[
+    bool,
+    typer.Option("--as-served", help="Take the peak as it is: the board has served its longest requests."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -115,36 +124,16 @@ def plan(
 
 
 def calibrate(
-    host: Annotated[
-        str, typer.Argument(metavar="HOST:PORT", help="Where the agent listens.", show_default=False)
-    ],
-    credentials: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="EDGEWRIGHT_CREDENTIALS", help="Folder of `edgewright keys create`.", show_default=False
-        ),
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="No TLS; for an agent on this machine only.")
-    ] = False,
-    as_served: Annotated[
-        bool,
-        typer.Option(
-            "--as-served", help="Take the peak as it is: the board has served its longest requests."
-        ),
-    ] = False,
+    host: Host,
+    credentials: Credentials = None,
+    insecure: Insecure = False,
+    as_served: AsServed = False,
     as_json: AsJson = False,
 ) -> None:
     """Learn an engine's memory on a board: it uses its whole context, and later predictions rest on its telemetry."""
     from edgewright_builder.cli_connection import connect, run
-    from edgewright_builder.device.calibration import BoardPoint, measured_point
-    from edgewright_builder.fit.calibrate import (
-        BoardCalibration,
-        check_point,
-        load_board,
-        refit,
-        save_board,
-    )
+    from edgewright_builder.device.calibration import measured_point
+    from edgewright_builder.fit.calibrate import check_point, refit, save_board
     from edgewright_builder.fit.memory import load_calibration
 
     async def work() -> BoardPoint:
@@ -153,28 +142,50 @@ def calibrate(
 
     found = run(work())
     shipped = load_calibration(found.engine)
-    predicted = check_point(shipped, found.point)
+    predicted_bytes = check_point(shipped, found.point).peak_bytes
+    measured = _with_earlier_points(found)
+    moved = refit(shipped, measured)
+    file = save_board(measured)
+    if as_json:
+        typer.echo(json.dumps(_calibration_document(found, predicted_bytes, moved, file), indent=2))
+    else:
+        _print_calibration(found, predicted_bytes, moved, file)
+
+
+def _with_earlier_points(found: BoardPoint) -> BoardCalibration:
+    """What was measured on that board before, with this point; another version of the engine starts anew."""
+    from edgewright_builder.fit.calibrate import BoardCalibration, load_board
+
     before = load_board(found.engine, found.board)
     if before is None or before.engine_version != found.engine_version:
         before = BoardCalibration(found.board, found.engine, found.engine_version, ())
-    measured = before.with_point(found.point)
-    moved = refit(shipped, measured)
-    path = save_board(measured)
-    if as_json:
-        document = {"board": found.board, "engine": found.engine, "points": moved.points, "file": str(path),
-                    "predicted_peak_bytes": predicted.peak_bytes, "error_fraction": moved.error_fraction,
-                    "measured_peak_bytes": found.point.measured_peak_bytes}  # fmt: skip
-        typer.echo(json.dumps(document, indent=2))
-        return
+    return before.with_point(found.point)
+
+
+def _calibration_document(
+    found: BoardPoint, predicted_bytes: int, moved: Calibration, file: Path
+) -> dict[str, Any]:
+    return {
+        "board": found.board,
+        "engine": found.engine,
+        "points": moved.points,
+        "file": str(file),
+        "predicted_peak_bytes": predicted_bytes,
+        "error_fraction": moved.error_fraction,
+        "measured_peak_bytes": found.point.measured_peak_bytes,
+    }
+
+
+def _print_calibration(found: BoardPoint, predicted_bytes: int, moved: Calibration, file: Path) -> None:
     peak_bytes = found.point.measured_peak_bytes
     typer.echo(
         f"{found.board}, {found.engine} {found.engine_version}: measured {format_bytes(peak_bytes)} "
-        f"({found.point.measure}), predicted {format_bytes(predicted.peak_bytes)} "
-        f"({peak_bytes / predicted.peak_bytes - 1:+.1%})."
+        f"({found.point.measure}), predicted {format_bytes(predicted_bytes)} "
+        f"({peak_bytes / predicted_bytes - 1:+.1%})."
     )
     typer.echo(
         f"Predictions for this board now rest on {moved.points} measurement{'s' * (moved.points > 1)} there, "
-        f"± {moved.error_fraction:.1%} ({path})."
+        f"± {moved.error_fraction:.1%} ({file})."
     )
 
 

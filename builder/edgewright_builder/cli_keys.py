@@ -9,7 +9,8 @@ import typer
 
 from edgewright_builder import trust_chain
 from edgewright_builder.artifact import resign_artifact
-from edgewright_builder.cli_connection import Insecure, run
+from edgewright_builder.cli_connection import run
+from edgewright_builder.cli_options import AsJson, Insecure
 from edgewright_builder.cli_trust import show, spread
 from edgewright_builder.key_files import load_signing_key
 from edgewright_builder.keys import create_credentials
@@ -79,7 +80,7 @@ def trust(
     ] = None,
     root_key: RootKey = None,
     insecure: Insecure = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show whom boards trust, change it, or tell boards. A change writes the next trust-N.json."""
     signing = root_key or []

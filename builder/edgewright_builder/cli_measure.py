@@ -11,18 +11,8 @@ import typer
 
 from edgewright.v1.telemetry_pb2 import Snapshot
 from edgewright_builder.cli_bench import bench
-from edgewright_builder.cli_connection import (
-    AsJson,
-    Credentials,
-    Host,
-    Insecure,
-    Save,
-    as_document,
-    connect,
-    console,
-    emit,
-    run,
-)
+from edgewright_builder.cli_connection import as_document, connect, console, emit, run
+from edgewright_builder.cli_options import AsJson, Credentials, Host, Insecure, Save
 from edgewright_builder.device import display, record
 from edgewright_builder.device.patience import Patience
 from edgewright_builder.device.score import RemoteScorer

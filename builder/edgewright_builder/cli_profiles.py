@@ -10,7 +10,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from edgewright_builder.cli_connection import Credentials, Insecure, connect, run
+from edgewright_builder.cli_connection import connect, run
+from edgewright_builder.cli_options import Credentials, Insecure
 from edgewright_profiles import DeviceProfile, Figure, list_profiles, load_profile
 
 app = typer.Typer(

@@ -12,18 +12,8 @@ from rich.console import Console
 from edgewright_agent.errors import InputError
 from edgewright_builder import cli_fleet, trust_chain
 from edgewright_builder.artifact import open_artifact
-from edgewright_builder.cli_connection import (
-    AsJson,
-    Credentials,
-    Insecure,
-    Save,
-    as_document,
-    connect,
-    console,
-    emit,
-    require_commit,
-    run,
-)
+from edgewright_builder.cli_connection import as_document, connect, console, emit, require_commit, run
+from edgewright_builder.cli_options import AsJson, Credentials, Insecure, Save
 from edgewright_builder.device import describe, display
 from edgewright_builder.device.deltas import DeltaSources
 from edgewright_builder.device.push import Listener, PushResult

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.live import Live
 
-from edgewright_builder.cli_connection import Credentials, Host, Insecure, connect, console, run
+from edgewright_builder.cli_connection import connect, console, run
+from edgewright_builder.cli_options import Credentials, Host, Insecure
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.failures import LinkError
 from edgewright_builder.device.top import History, render
