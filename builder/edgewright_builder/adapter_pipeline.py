@@ -24,11 +24,12 @@ from edgewright_builder.adapter_base import Base, require_slots
 from edgewright_builder.adapter_recipe import AdapterRecipe
 from edgewright_builder.artifact import MANIFEST_NAME, write_artifact
 from edgewright_builder.finishing import GOLDEN_TOKENS, accuracies, first_prompt, load_tasks, task_identity
+from edgewright_builder.job import Build
 from edgewright_builder.models import require_same_vocabulary
-from edgewright_builder.pipeline import Build, distillation_data, run_data, run_teacher
 from edgewright_builder.preflight import check_data, check_tasks
 from edgewright_builder.recipe import KnowledgeTeacher, Recipe, Student, Teachers
 from edgewright_builder.run import Run, Stage
+from edgewright_builder.teaching import distillation_data, run_data, run_teacher
 from edgewright_profiles import DeviceProfile
 
 ADAPTER_PATH = "adapter/model.onnx_adapter"  # in the finetune stage's folder and in the artifact

@@ -25,7 +25,7 @@ from edgewright_builder.recipe import Recipe
 from edgewright_profiles import DeviceProfile, load_profile
 
 if TYPE_CHECKING:
-    from edgewright_builder.pipeline import Build
+    from edgewright_builder.job import Build
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Device = Annotated[str, typer.Option(help="A device profile's id or file.", show_default=False)]
@@ -96,7 +96,7 @@ def _build_model(
     console: Console,
 ) -> None:
     """A model of its own; without a budget of its own it has the profile's."""
-    from edgewright_builder.pipeline import Build
+    from edgewright_builder.job import Build
     from edgewright_builder.pipeline import build as run_pipeline
     from edgewright_builder.preflight import preflight
     from edgewright_builder.progress import Reporter

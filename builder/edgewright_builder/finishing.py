@@ -10,7 +10,7 @@ from typing import Any
 
 from edgewright_agent.dsse import key_id
 from edgewright_builder.artifact import MANIFEST_NAME
-from edgewright_builder.pipeline import Build
+from edgewright_builder.job import Build
 from edgewright_builder.recipe import Evaluate
 from edgewright_builder.run import Stage, file_sha256
 from edgewright_builder.stages.package import draft_manifest, package

@@ -9,13 +9,15 @@ from edgewright_agent.engines import available_engines
 from edgewright_agent.errors import InputError, RefusedError
 from edgewright_builder.data.presets import load_preset
 from edgewright_builder.data.prompts import load_prompts
+from edgewright_builder.job import Build
 from edgewright_builder.models import read_config, require_same_vocabulary, resolve_model
-from edgewright_builder.pipeline import Build, data_settings, earlier_of
 from edgewright_builder.recipe import Evaluate
 from edgewright_builder.run import read_stage
+from edgewright_builder.shaping import earlier_of
 from edgewright_builder.stages.earlier import require_same_shape
 from edgewright_builder.tasks.definitions import DEFINITIONS
 from edgewright_builder.tasks.loading import load_task
+from edgewright_builder.teaching import data_settings
 
 
 def preflight(job: Build) -> None:

@@ -12,7 +12,7 @@ from edgewright_builder.fit.display import settings
 from edgewright_builder.fit.memory import load_calibration
 from edgewright_builder.fit.model_facts import find_model
 from edgewright_builder.fit.plan import Wishes, make_plan, search_plans
-from edgewright_builder.pipeline import wishes_of
+from edgewright_builder.job import wishes_of
 from edgewright_builder.recipe import Recipe
 
 ENGINE = "onnxruntime-genai"
