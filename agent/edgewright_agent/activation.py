@@ -98,8 +98,11 @@ class Activation:
         """Starts the candidate and, unless it is an old acquaintance, probes it."""
         senses, candidate = self._terms.senses, self._store.release(digest)
         beside = await self._room.leave_room(candidate, self._terms.budget_bytes, senses.available_bytes())
-        trial = Trial(self._terms.budget_bytes, senses, senses.out_of_memory_kills())
+        before = self._room.serving
+        kills = 0 if before is None else before.engine.out_of_memory_kills().count
         serving = await self._room.bring_up(candidate, beside=beside)
+        same_engine = before is not None and before.engine is serving.engine  # only the adapter changed
+        trial = Trial(self._terms.budget_bytes, senses, kills if same_engine else 0)
         probing = self._state.phase is Phase.ACTIVATING
         if not (beside and probing):  # beside: the release before serves until this one has proved itself
             await self._room.show(serving)

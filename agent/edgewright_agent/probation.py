@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from edgewright_agent.engines import Engine, GenerationRequest, Token
-from edgewright_agent.engines.death import out_of_memory_kills, out_of_memory_line
+from edgewright_agent.engines.death import out_of_memory_line
 from edgewright_agent.errors import EdgewrightError
 from edgewright_agent.manifest import GoldenPrompt, Manifest
 
@@ -37,7 +37,6 @@ class Senses:
     """What probes and swaps ask the board."""
 
     available_bytes: Callable[[], int] = lambda: int(psutil.virtual_memory().available)
-    out_of_memory_kills: Callable[[], int] = out_of_memory_kills  # since boot
     joules: Callable[[], float | None] = lambda: None  # a counter that only rises; None: no sensor
 
 
@@ -47,7 +46,7 @@ class Trial:
 
     budget_bytes: int
     senses: Senses = field(default_factory=Senses)
-    kills_before: int = 0  # by the kernel's out-of-memory killer, when the candidate was about to start
+    kills_before: int = 0  # for memory, where the candidate is tried in an engine that was here before
 
 
 @dataclass(frozen=True)
@@ -86,13 +85,16 @@ def _peak_memory(engine: Engine, budget_bytes: int) -> Probe:
 
 
 def _no_out_of_memory(engine: Engine, trial: Trial) -> Probe:
-    """No allocation failed in the engine, and the kernel killed nobody to make room for it."""
-    kills = trial.senses.out_of_memory_kills() - trial.kills_before
+    """No allocation failed in the engine, and the kernel killed none of its processes, as near as it can be told."""
+    found = engine.out_of_memory_kills()
+    kills, counted = found.count - trial.kills_before, f"counted among {found.among.value}"
     line = out_of_memory_line(engine.last_lines())
     if kills > 0:
-        detail = f"the kernel killed {kills} processes for memory since the engine was started"
+        detail = f"the kernel killed {kills} processes for memory during the trial ({counted})"
+    elif line is not None:
+        detail = f"the engine said: {line}"
     else:
-        detail = f"the engine said: {line}" if line is not None else "nothing ran out of memory"
+        detail = f"nothing ran out of memory (kills are {counted})"
     return Probe("no_out_of_memory", kills <= 0 and line is None, detail)
 
 

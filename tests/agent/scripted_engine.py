@@ -24,10 +24,12 @@ from edgewright_agent.engines import (
     ScoreItem,
     Token,
 )
+from edgewright_agent.engines.kills import Among, Kills
 from edgewright_agent.errors import OutsideError
 from edgewright_agent.store import StagedRelease
 
 TOKENS = (5, 6, 7)
+NO_KILLS = Kills(0, Among.ENGINE)
 
 
 class ScriptedEngine:
@@ -102,6 +104,9 @@ class ScriptedEngine:
     def memory_bytes(self) -> EngineMemory:
         return EngineMemory(self._script.peak_bytes, self._script.peak_bytes, "pss")
 
+    def out_of_memory_kills(self) -> Kills:
+        return self._script.kills
+
     def last_lines(self) -> Sequence[str]:
         return self._script.lines
 
@@ -121,6 +126,7 @@ class Script:
     pause_seconds: float = 0.0
     peak_bytes: int = 1000
     lines: tuple[str, ...] = ()  # what they print
+    kills: Kills = NO_KILLS  # for memory since they were started
     kernels: tuple[str, ...] = ()  # what they say they multiply with
     refuse: set[str] = field(default_factory=set)  # releases whose engine does not start
     refuse_adapters: bool = False

@@ -7,6 +7,9 @@ import errno
 import os
 from pathlib import Path
 
+import pytest
+
+from edgewright_agent.engines.kills import Among, Kills
 from edgewright_agent.probation import Senses
 from edgewright_agent.state import Outcome, Phase
 from edgewright_agent.store import FileSystem
@@ -84,6 +87,21 @@ async def test_an_engine_that_ran_out_of_memory_while_it_answers_rolls_back(tmp_
         steps = await activated(deployer, NEXT.digest)
         failed = {probe.name for step in steps for probe in step.probes if not probe.passed}
         assert failed == {"no_out_of_memory"}
+        assert deployer.state.active == GOOD.digest
+
+
+@pytest.mark.parametrize("among", Among)
+async def test_a_candidate_whose_trial_had_a_process_killed_for_memory_rolls_back_and_says_where(
+    tmp_path: Path, among: Among
+) -> None:
+    script = Script()
+    async with deploying(tmp_path, script) as deployer:
+        await activated(deployer, GOOD.digest)
+        script.kills = Kills(1, among)
+        steps = await activated(deployer, NEXT.digest)
+        (detail,) = {probe.detail for step in steps for probe in step.probes if not probe.passed}
+        assert "killed 1 processes for memory" in detail
+        assert f"counted among {among.value}" in detail
         assert deployer.state.active == GOOD.digest
 
 

@@ -78,27 +78,21 @@ def test_v1_is_used_where_the_host_mounts_that(v1: tuple[Path, Path]) -> None:
         assert (group.folder / name).read_text(encoding="ascii") == str(512 * MIB)
 
 
-V1_KILLS = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"
-V2_KILLS = "low 0\nhigh 0\nmax 9\noom 3\noom_kill 2\noom_group_kill 1\n"
-
-
 @pytest.mark.parametrize(
     ("version", "files"),
     [
-        (1, {"memory.max_usage_in_bytes": "77\n", "memory.oom_control": V1_KILLS}),
-        (2, {"memory.peak": "77\n", "memory.events": V2_KILLS}),
+        (1, {"memory.max_usage_in_bytes": "77\n"}),
+        (2, {"memory.peak": "77\n"}),
     ],
 )
-def test_peak_and_kills_are_read_in_either_version(
-    tmp_path: Path, version: int, files: dict[str, str]
-) -> None:
+def test_the_peak_is_read_in_either_version(tmp_path: Path, version: int, files: dict[str, str]) -> None:
     group = cgroup.EngineCgroup(tree(tmp_path, files), version)
-    assert (group.peak_bytes(), group.out_of_memory_kills()) == (77, 2)
+    assert group.peak_bytes() == 77
 
 
 def test_an_old_kernel_without_a_peak_says_nothing(tmp_path: Path) -> None:
     group = cgroup.EngineCgroup(tmp_path, 2)
-    assert (group.peak_bytes(), group.out_of_memory_kills()) == (None, 0)
+    assert group.peak_bytes() is None
 
 
 def test_where_no_limit_can_be_set_the_reason_is_given(tmp_path: Path) -> None:

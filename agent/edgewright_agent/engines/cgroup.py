@@ -45,11 +45,10 @@ class EngineCgroup:
         """Moves the process here. What it has allocated before stays where it was counted. Raises OSError."""
         _write(self.folder / "cgroup.procs", str(pid))
 
-    def out_of_memory_kills(self) -> int:
-        """How many of its processes the kernel killed for memory."""
-        name = "memory.events" if self.version == 2 else "memory.oom_control"
-        words = (line.split() for line in _read(self.folder / name).splitlines())
-        return sum(int(line[1]) for line in words if line[0] == "oom_kill")
+    @property
+    def kills_file(self) -> Path:
+        """Where the kernel counts those of its processes that it killed for memory; see `kills`."""
+        return self.folder / ("memory.events" if self.version == 2 else "memory.oom_control")
 
     def peak_bytes(self) -> int | None:
         """The most it has held, page cache included; None before Linux 5.19, where v2 does not say."""

@@ -1,11 +1,10 @@
-"""Why an engine's process ended: rules without I/O, and the one counter they need."""
+"""Why an engine's process ended: rules without I/O."""
 
 from __future__ import annotations
 
 import re
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 
 from edgewright_agent.engines.protocol import Death, DeathCause
 
@@ -69,12 +68,3 @@ def telling_line(lines: Sequence[str]) -> str:
 def out_of_memory_line(lines: Sequence[str]) -> str | None:
     """The last line that tells of an allocation that failed."""
     return next((line for line in reversed(lines) if _OUT_OF_MEMORY.search(line)), None)
-
-
-def out_of_memory_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
-    """How many processes the kernel has killed for memory since boot; 0 if it does not say."""
-    try:
-        lines = vmstat.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

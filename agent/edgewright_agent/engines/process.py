@@ -14,7 +14,8 @@ from pathlib import Path
 
 from edgewright_agent.engines.budget import kernel_limit_bytes, until_over
 from edgewright_agent.engines.cgroup import EngineCgroup, make_engine_cgroup, why_not
-from edgewright_agent.engines.death import classify, out_of_memory_kills
+from edgewright_agent.engines.death import classify
+from edgewright_agent.engines.kills import Among, KillCounter, Kills
 from edgewright_agent.engines.memory import TreeMemory
 from edgewright_agent.engines.protocol import Death, EngineMemory
 from edgewright_agent.engines.together import descendants, first_to_end, has_ended
@@ -49,7 +50,7 @@ class EngineProcess:
         self._over_budget = ""
         self._lost = ""
         self._watching: list[asyncio.Task[None]] = []
-        self._kills_before = self._kills()
+        self._kills = KillCounter(cgroup)
         self._reading = asyncio.create_task(self._read_output())
         self._death = asyncio.create_task(self._reap())
 
@@ -122,6 +123,10 @@ class EngineProcess:
         """Of the child and its children."""
         return self._memory.read()
 
+    def out_of_memory_kills(self) -> Kills:
+        """Since it was started."""
+        return self._kills.read()
+
     @property
     def last_lines(self) -> tuple[str, ...]:
         """What it printed last."""
@@ -160,11 +165,12 @@ class EngineProcess:
             os.killpg(self.pid, signal.SIGKILL)
         # A child of the child in a session of its own could hold the pipe open for ever.
         await asyncio.wait({self._reading}, timeout=STOP_GRACE_SECONDS)
+        kills = self._kills.read()
         death = classify(
             returncode,
             asked=self._asked,
-            killed_for_memory=self._kills() > self._kills_before,
-            of_its_own=self._cgroup is not None,
+            killed_for_memory=kills.count > 0,
+            of_its_own=kills.among is Among.ENGINE,
             last_lines=tuple(self._lines),
             over_budget=self._over_budget,
             lost=self._lost,
@@ -172,10 +178,6 @@ class EngineProcess:
         if self._cgroup is not None:
             self._cgroup.remove()
         return death
-
-    def _kills(self) -> int:
-        """The engine's own where it has a cgroup; else everyone's on this board."""
-        return out_of_memory_kills() if self._cgroup is None else self._cgroup.out_of_memory_kills()
 
     async def _read_output(self) -> None:
         """Keep the last lines; a line without end is cut, so that no output can fill the memory."""

@@ -12,6 +12,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Literal, Protocol
 
+from edgewright_agent.engines.kills import Kills
+
 FinishReason = Literal["stop", "length"]
 
 
@@ -200,6 +202,10 @@ class Engine(Protocol):
 
     def memory_bytes(self) -> EngineMemory:
         """Memory of the process tree, now and at its peak."""
+        ...
+
+    def out_of_memory_kills(self) -> Kills:
+        """How many processes the kernel has killed for memory since this engine was started, and among which."""
         ...
 
     def last_lines(self) -> Sequence[str]:

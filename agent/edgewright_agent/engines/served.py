@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.engines.kills import Kills
 from edgewright_agent.engines.launching import EngineHttp
 from edgewright_agent.engines.process import EngineProcess
 from edgewright_agent.engines.protocol import (
@@ -121,6 +122,10 @@ class ServedEngine:
     def memory_bytes(self) -> EngineMemory:
         """See `Engine`."""
         return self._process.memory()
+
+    def out_of_memory_kills(self) -> Kills:
+        """See `Engine`."""
+        return self._process.out_of_memory_kills()
 
     def last_lines(self) -> Sequence[str]:
         """See `Engine`."""
