@@ -16,6 +16,7 @@ import pytest
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
 from edgewright_agent.engine_worker.fake import fake_tokens
 from edgewright_agent.engines.client import EngineClient
+from edgewright_agent.engines.kills import Among, Kills
 from edgewright_agent.errors import OutsideError, RefusedError
 from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_agent.store import Space, Store
@@ -31,8 +32,9 @@ from tests.agent.artifacts import (
     upload,
 )
 from tests.agent.conftest import settings_for
-from tests.agent.scripted_engine import Script
+from tests.agent.scripted_engine import TOKENS, Script
 from tests.agent.test_agent_process import generated_soon, insecure, trusted
+from tests.agent.test_deployer import activated, deploying
 
 __all__ = ["trusted"]  # the fixture
 
@@ -281,6 +283,20 @@ async def test_nothing_serves_an_adapter_alone(tmp_path: Path) -> None:
         [status async for status in agent.deployer.watch(follow=False)]
         with pytest.raises((RefusedError, OutsideError)):
             agent.deployer.serving()
+
+
+async def test_a_kill_for_memory_before_a_switch_is_not_the_adapter_s(tmp_path: Path) -> None:
+    tokens, script = {"prompt": "p", "tokens": list(TOKENS)}, Script()
+    base = base_release(golden=tokens)
+    adapter = adapter_of(base, golden=tokens)
+    async with deploying(tmp_path, script, budget_bytes=2**30) as deployer:
+        stage(deployer._store, base)
+        stage(deployer._store, adapter)
+        await activated(deployer, base.digest)
+        script.kills = Kills(1, Among.BOARD)
+        await activated(deployer, adapter.digest)
+        assert deployer.state.active == adapter.digest
+        assert len(script.engines) == 1
 
 
 async def test_an_engine_without_adapters_says_so(tmp_path: Path) -> None:
