@@ -23,7 +23,8 @@ from edgewright_agent.sizes import format_bytes
 from edgewright_builder.adapter_base import Base, require_slots
 from edgewright_builder.adapter_recipe import AdapterRecipe
 from edgewright_builder.artifact import MANIFEST_NAME, write_artifact
-from edgewright_builder.finishing import GOLDEN_TOKENS, accuracies, first_prompt, load_tasks, task_identity
+from edgewright_builder.finishing import accuracies, first_prompts, load_tasks, task_identity
+from edgewright_builder.golden import golden_prompt
 from edgewright_builder.job import Build
 from edgewright_builder.models import require_same_vocabulary
 from edgewright_builder.preflight import check_data, check_tasks
@@ -208,9 +209,9 @@ def _run_package(job: AdapterBuild, data: Stage, finetuned: Stage, evaluated: St
         (job.run.folder / "package" / "stage.json").unlink(missing_ok=True)
 
     def work(folder: Path) -> dict[str, Any]:
-        prompt = first_prompt(data, job.as_build.base)
+        prompts = first_prompts(data, job.as_build.base)
         with _engine(job, finetuned) as engine:
-            golden = {"prompt": prompt, "tokens": list(engine.greedy(prompt, GOLDEN_TOKENS))}
+            golden = golden_prompt(engine, prompts)
         measured = {"golden": golden, "accuracy": accuracies(evaluated.folder)}
         files = {ADAPTER_PATH: finetuned.folder / ADAPTER_PATH}
         digest = write_artifact(artifact, files, fields | measured, job.signing_key)

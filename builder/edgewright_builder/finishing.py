@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from edgewright_agent.dsse import key_id
 from edgewright_builder.artifact import MANIFEST_NAME
+from edgewright_builder.golden import PROMPTS, golden_prompt
 from edgewright_builder.job import Build
 from edgewright_builder.recipe import Evaluate
 from edgewright_builder.run import Stage, file_sha256
 from edgewright_builder.stages.package import draft_manifest, package
-
-GOLDEN_TOKENS = 16
 
 
 def run_evaluate(
@@ -127,19 +127,19 @@ def run_package(job: Build, data: Stage, exported: Stage, evaluated: Stage, fiel
 
 def _golden(job: Build, data: Stage, exported: Stage, fields: dict[str, Any]) -> dict[str, Any]:
     """A greedy completion by the engine that serves, which every board must reproduce."""
-    prompt = first_prompt(data, job.base)
+    prompts = first_prompts(data, job.base)
     with _engine_opener(exported.folder, draft_manifest(exported.folder, fields))() as engine:
-        return {"prompt": prompt, "tokens": list(engine.greedy(prompt, GOLDEN_TOKENS))}
+        return golden_prompt(engine, prompts)
 
 
-def first_prompt(data: Stage, tokenizer_folder: Path) -> str:
-    """The first question of the data in the model's chat template."""
+def first_prompts(data: Stage, tokenizer_folder: Path) -> list[str]:
+    """The first questions of the data in the model's chat template."""
     from edgewright_builder.models import load_tokenizer
     from edgewright_builder.train.samples import chat_texts
 
+    tokenizer = load_tokenizer(tokenizer_folder)
     with (data.folder / "data.jsonl").open(encoding="utf-8") as file:
-        prompt, _ = chat_texts(load_tokenizer(tokenizer_folder), json.loads(file.readline()))
-    return prompt
+        return [chat_texts(tokenizer, json.loads(line))[0] for line in islice(file, PROMPTS)]
 
 
 def accuracies(folder: Path) -> list[dict[str, Any]]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
-from edgewright_agent.engines import Engine, EngineLimits, GenerationRequest, ScoreItem, Token, start_engine
+from edgewright_agent.engines import Engine, EngineLimits, ScoreItem, start_engine
+from edgewright_agent.errors import OutsideError
 from edgewright_agent.manifest import Manifest
+from edgewright_builder.golden import Greedy
 
 READY_TIMEOUT_SECONDS = 900.0  # vLLM's three processes on a busy host
 
@@ -29,13 +33,23 @@ class LocalEngine:
         scores = asyncio.run_coroutine_threadsafe(work, self.loop).result()
         return [[score.log_likelihood for score in item] for item in scores]
 
-    def greedy(self, prompt: str, max_tokens: int) -> tuple[int, ...]:
-        """The tokens of a greedy completion of `prompt`."""
+    def greedy(self, prompt: str, max_tokens: int) -> Greedy:
+        """A greedy completion of `prompt`."""
         return asyncio.run_coroutine_threadsafe(self._greedy(prompt, max_tokens), self.loop).result()
 
-    async def _greedy(self, prompt: str, max_tokens: int) -> tuple[int, ...]:
-        events = self.engine.generate(GenerationRequest(prompt=prompt, max_tokens=max_tokens))
-        return tuple([event.id async for event in events if isinstance(event, Token)])
+    async def _greedy(self, prompt: str, max_tokens: int) -> Greedy:
+        body = {
+            "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "logprobs": 2, "return_token_ids": True,
+        }  # fmt: skip
+        async with self.engine.relay("POST", "/v1/completions", json.dumps(body).encode()) as reply:
+            answer = await reply.read()
+        if reply.status != HTTPStatus.OK:
+            raise OutsideError(f"The engine completed no prompt: {answer.decode(errors='replace')[:200]}")
+        (choice,) = json.loads(answer)["choices"]
+        alternatives = (choice["logprobs"] or {}).get("top_logprobs") or []
+        leads = [_lead(each) for each in alternatives[: len(choice["token_ids"])]]
+        missing = [0.0] * (len(choice["token_ids"]) - len(leads))  # of the token that ended the text
+        return Greedy(tuple(choice["token_ids"]), (*leads, *missing))
 
 
 @contextmanager
@@ -64,3 +78,9 @@ def local_engine(
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def _lead(alternatives: Mapping[str, float]) -> float:
+    """Of the most likely token over the next one, in nats; 0 where two of the same spelling hide it."""
+    best = sorted(alternatives.values(), reverse=True)
+    return best[0] - best[1] if len(best) > 1 else 0.0

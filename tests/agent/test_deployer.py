@@ -81,6 +81,29 @@ async def test_a_release_with_other_tokens_rolls_back_and_is_denied(tmp_path: Pa
         assert NEXT.digest in deployer.state.denied
 
 
+@pytest.mark.parametrize(
+    ("tokens", "leads", "outcome"),
+    [
+        ((5, 9, 9), (4.0, 0.2, 4.0), Outcome.COMMITTED),  # behind a near tie anything may come
+        ((5, 6, 9), (4.0, 4.0, 0.2), Outcome.COMMITTED),
+        ((9, 6, 7), (4.0, 0.2, 0.2), Outcome.ROLLED_BACK),  # the first one was certain
+        ((5, 6, 9), (4.0, 0.2, 4.0), Outcome.ROLLED_BACK),  # the tie went as on the host
+    ],
+)
+async def test_a_board_that_decides_a_near_tie_otherwise_keeps_the_release(
+    tmp_path: Path, tokens: tuple[int, ...], leads: tuple[float, ...], outcome: Outcome
+) -> None:
+    script = Script()
+    golden = {"prompt": "p", "tokens": list(TOKENS), "leads": list(leads)}
+    led = make_artifact(version="3.0", golden=golden)
+    async with deploying(tmp_path, script) as deployer:
+        await activated(deployer, GOOD.digest)
+        stage(deployer._store, led)
+        script.tokens = tokens
+        await activated(deployer, led.digest)
+        assert deployer.state.outcome is outcome
+
+
 async def test_a_release_over_the_budget_rolls_back(tmp_path: Path) -> None:
     script = Script()
     async with deploying(tmp_path, script) as deployer:

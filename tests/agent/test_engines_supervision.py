@@ -27,7 +27,17 @@ from edgewright_agent.engines.client import EngineClient
 from edgewright_agent.errors import OutsideError, RefusedError
 from tests.agent.engine_releases import collect, fake_release
 
-HEAVY = ("onnxruntime", "onnxruntime_genai", "numpy", "tokenizers", "jinja2", "starlette", "uvicorn", "torch", "vllm")
+HEAVY = (
+    "onnxruntime",
+    "onnxruntime_genai",
+    "numpy",
+    "tokenizers",
+    "jinja2",
+    "starlette",
+    "uvicorn",
+    "torch",
+    "vllm",
+)
 
 
 def children() -> list[psutil.Process]:

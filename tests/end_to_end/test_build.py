@@ -24,7 +24,8 @@ def test_a_recipe_becomes_a_signed_artifact(built: Built) -> None:
     assert (manifest.model.group_size, manifest.model.weight_bits) == (64, 4)
     assert {row.model for row in manifest.accuracy} == {"teacher", "student", "finetuned", "exported"}
     assert manifest.golden is not None
-    assert len(manifest.golden.tokens) > 0
+    assert len(manifest.golden.tokens) == len(manifest.golden.leads) > 0
+    assert max(manifest.golden.leads) > 0
     expected = {
         "base_sha256",
         "knowledge_teacher_sha256",

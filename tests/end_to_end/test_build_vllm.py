@@ -51,4 +51,7 @@ def test_a_recipe_becomes_a_release_that_vllm_serves(tmp_path: Path) -> None:
     assert {row.model for row in manifest.accuracy} == {"teacher", "student", "finetuned", "exported"}
     assert manifest.golden is not None
     with local_engine(artifact.folder, manifest) as engine:
-        assert engine.greedy(manifest.golden.prompt, len(manifest.golden.tokens)) == manifest.golden.tokens
+        assert (
+            engine.greedy(manifest.golden.prompt, len(manifest.golden.tokens)).tokens
+            == manifest.golden.tokens
+        )
