@@ -28,6 +28,7 @@ from edgewright_profiles import load_profile
 
 LIMIT = 0.99
 PROMPT_TOKENS_MAX = 64
+SETTLING_TOKENS = 12  # they travel together, so that the switch may come a few late
 BLOCKS_MAX = 32  # of a generation: a progress line after each
 PROMPT = "A short story about the sea: "
 PROFILES = {
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--board", choices=PROFILES)
     parser.add_argument("--pairs", type=int, default=100)
-    parser.add_argument("--tokens", type=int, default=64, help="of a block")
+    parser.add_argument("--tokens", type=int, default=96, help="of a block")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgewright-") as folder:
         telemetry = sensors(options.board, Path(folder))
@@ -91,7 +92,7 @@ async def measure(artifact: Path, telemetry: Telemetry, pairs: int, tokens: int,
 async def one_generation(engine: Engine, telemetry: Telemetry, tokens: int, blocks: int) -> list[float]:
     """Ratios on ÷ off of the pairs of blocks in one generation, which begin in turn with on and with off.
 
-    The first block only warms up, and a block's first token, in which the thread starts or ends, is not timed.
+    The first block only warms up, and a block's first tokens, in which the thread starts or ends, are not timed.
     """
     switches = [True, False, False, True] * max(1, blocks // 4)
     request = GenerationRequest(prompt=PROMPT, max_tokens=(len(switches) + 1) * tokens, ignore_eos=True)
@@ -104,10 +105,11 @@ async def one_generation(engine: Engine, telemetry: Telemetry, tokens: int, bloc
         block, place = divmod(count - 1, tokens)
         if place == 0 and 1 <= block <= len(switches):
             telemetry.start() if switches[block - 1] else telemetry.stop()
-        elif place == 1:
-            begin = time.perf_counter()
+        assert event.at_seconds is not None, "the ONNX Runtime worker says when"
+        if place == SETTLING_TOKENS:
+            begin = event.at_seconds
         elif place == tokens - 1 and block >= 1:
-            seconds.append(time.perf_counter() - begin)
+            seconds.append(event.at_seconds - begin)
     pairs = zip(seconds[::2], seconds[1::2], switches[::2], strict=True)
     return [second / first if first_is_on else first / second for first, second, first_is_on in pairs]
 
