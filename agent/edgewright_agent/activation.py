@@ -97,7 +97,7 @@ class Activation:
     async def _try(self, digest: str) -> None:
         """Starts the candidate and, unless it is an old acquaintance, probes it."""
         senses, candidate = self._terms.senses, self._store.release(digest)
-        beside = await self._room.leave_room(candidate, self._terms.budget_bytes, senses.available_bytes())
+        beside = self._room.has_room_beside(candidate, self._terms.budget_bytes, senses.available_bytes())
         before = self._room.serving
         kills = 0 if before is None else before.engine.out_of_memory_kills().count
         serving = await self._room.bring_up(candidate, beside=beside)

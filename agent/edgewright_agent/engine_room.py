@@ -55,28 +55,20 @@ class EngineRoom:
         assert self.serving is not None, "asked only while a release serves"
         return self.serving.engine
 
-    async def leave_room(self, candidate: StagedRelease, budget_bytes: int, available_bytes: int) -> bool:
-        """Whether the serving engine goes on beside the candidate's; stops it where it can't, by what is measured."""
-        if self.serves(candidate) or self.holds_model_of(candidate):
-            return False
-        if self._has_room_beside(candidate, budget_bytes, available_bytes):
-            return True
-        await self.stop()
-        return False
-
-    def _has_room_beside(self, release: StagedRelease, budget_bytes: int, available_bytes: int) -> bool:
-        if self.serving is None:
+    def has_room_beside(self, candidate: StagedRelease, budget_bytes: int, available_bytes: int) -> bool:
+        """Whether the candidate needs an engine of its own and the serving one may go on beside it, as measured."""
+        if self.serving is None or self.serves(candidate) or self.holds_model_of(candidate):
             return False
         predicted = self.serving.release.manifest.memory
         now_bytes = self.serving.engine.memory_bytes().now_bytes
-        return warm_swap_fits(release.manifest.memory, predicted, now_bytes, budget_bytes, available_bytes)
+        return warm_swap_fits(candidate.manifest.memory, predicted, now_bytes, budget_bytes, available_bytes)
 
     async def bring_up(self, release: StagedRelease, *, beside: bool) -> Serving:
         """An engine with this release that nobody is sent to yet; `beside` the serving one or instead of it.
 
         If the serving engine holds the model, it changes its adapter and goes on serving. What is about to be
-        loaded is read first: flash rots, and no altered byte may be served. Raises as `Store.verify_release`,
-        `StartEngine` and `Engine.use_adapter`.
+        loaded is read first, while the other still serves: flash rots, and no altered byte may be served. Raises as
+        `Store.verify_release`, `StartEngine` and `Engine.use_adapter`.
         """
         if self.serving is not None and self.serves(release):
             return self.serving

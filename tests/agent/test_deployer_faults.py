@@ -47,7 +47,9 @@ async def test_a_candidate_that_rotted_on_the_disk_is_not_denied_and_needs_no_fo
         await activated(deployer, GOOD.digest)
         stage(deployer._store, OTHER)
         rot(tmp_path, OTHER.digest)
+        engine = deployer.serving().engine
         steps = await activated(deployer, OTHER.digest)
+        assert deployer.serving().engine is engine  # what serves is not stopped for what can't be read
         assert any("Push it again" in step.state.message for step in steps)
         assert max(step.state.attempts for step in steps) == 1
         assert deployer.state.outcome is Outcome.ROLLED_BACK
