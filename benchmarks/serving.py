@@ -40,6 +40,7 @@ HERE = Path(__file__).parent
 DECODE_PROMPT = "The board reads its sensors once a second and writes what it finds to a file. " * 4
 LONG_PROMPT = "The board reads its sensors once a second and writes what it finds to a file. " * 50
 CLIENTS = (1, 2, 4, 8)
+CROWDS = 5
 Results = dict[str, list[Timing]]
 
 
@@ -147,17 +148,23 @@ def print_table(title: str, results: Results, figure: Callable[[Timing], float])
 
 
 async def crowd(peer: Peer, tokens: int) -> None:
-    """What 1 to 8 clients get together, and how long each waits for its first token."""
+    """What 1 to 8 clients get together, and how long each waits for its first token; medians of a few times."""
     print("| clients at once | tokens/s together | TTFT median s | TTFT worst s |")
     print("|--:|--:|--:|--:|")
-    for clients in CLIENTS:
-        begin = time.perf_counter()
-        timings = await asyncio.gather(
-            *(peer.run(f"{number} {DECODE_PROMPT}", tokens) for number in range(clients))
-        )
-        rate = clients * tokens / (time.perf_counter() - begin)
-        waits = [timing.first_seconds for timing in timings]
-        print(f"| {clients} | {rate:.1f} | {statistics.median(waits):.2f} | {max(waits):.2f} |")
+    times = [[await together(peer, clients, tokens) for clients in CLIENTS] for _ in range(CROWDS)]
+    for clients, each in zip(CLIENTS, zip(*times, strict=True), strict=True):
+        rate, middle, worst = (statistics.median(values) for values in zip(*each, strict=True))
+        print(f"| {clients} | {rate:.1f} | {middle:.2f} | {worst:.2f} |")
+
+
+async def together(peer: Peer, clients: int, tokens: int) -> tuple[float, float, float]:
+    """Tokens per second of all, and the median and the longest wait for the first one."""
+    begin = time.perf_counter()
+    prompts = (f"{number} {DECODE_PROMPT}" for number in range(clients))
+    timings = await asyncio.gather(*(peer.run(prompt, tokens) for prompt in prompts))
+    rate = clients * tokens / (time.perf_counter() - begin)
+    waits = [timing.first_seconds for timing in timings]
+    return rate, statistics.median(waits), max(waits)
 
 
 if __name__ == "__main__":
