@@ -1,9 +1,10 @@
 """The peer of `push.py`: gRPC that streams a file to a process which drops it, or does one thing more with it.
 
 `python bare_stream.py [CREDENTIALS]` is that process.
-Same library, same message size, same TLS, a process of its own; no protobuf, no digests, no disk. With `hash` and
-`write` among the method's words it also does what a push must, as cheaply as it can be done: SHA-256 of every 4 MiB in
-a thread, and those 4 MiB past the page cache to a file that is synced. They show what each costs on the same cores.
+Same library, same message size, same TLS, a process of its own; no digests, no disk. `message` streams protobuf
+messages, as a generated stub does, the others bytes as they are. With `hash` and `write` among the method's words it
+also does what a push must, as cheaply as it can be done: SHA-256 of every 4 MiB in a thread, and those 4 MiB past the
+page cache to a file that is synced. They show what each costs on the same cores.
 """
 
 from __future__ import annotations
@@ -21,17 +22,23 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from edgewright.v1.deployment_pb2 import BlobPart
 from edgewright_agent.address import Address
 from edgewright_agent.store import ChunkBuffer
 from edgewright_agent.tls import TlsFiles, server_credentials
 from edgewright_builder.device.channel import open_channel
 
 SERVICE = "benchmark.Sink"
-MODES = ("drop", "hash", "write", "hash-write")
+MODES = ("message", "drop", "hash", "write", "hash-write")
 CHUNK_BYTES = 4 * 1024 * 1024
 IN_HAND = 2  # chunks in threads, as the agent has them
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+async def drop_messages(requests: AsyncIterator[BlobPart], context: Context) -> bytes:
+    """Counts the bytes that messages carry."""
+    return str(sum([len(part.data) async for part in requests])).encode()
 
 
 async def drop(requests: AsyncIterator[bytes], context: Context) -> bytes:
@@ -82,10 +89,11 @@ def _chunk(mode: str, file: int, data: memoryview, offset: int) -> None:
 
 async def serve_sink(credentials: Path | None, folder: Path) -> None:
     """Prints its address and serves until it is killed."""
-    handlers: dict[str, Any] = {"drop": drop, **{mode: working(mode, folder) for mode in MODES[1:]}}
+    handlers: dict[str, Any] = {"drop": drop, **{mode: working(mode, folder) for mode in MODES[2:]}}
     methods: dict[str, Any] = {
         mode: grpc.stream_unary_rpc_method_handler(take) for mode, take in handlers.items()
     }
+    methods["message"] = grpc.stream_unary_rpc_method_handler(drop_messages, BlobPart.FromString)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
     if credentials is None:
@@ -107,13 +115,14 @@ async def time_stream(
 ) -> float:
     """Seconds to stream a file to the sink, over a connection that stands."""
 
-    async def parts() -> AsyncIterator[bytes]:
+    async def parts() -> AsyncIterator[bytes | BlobPart]:
         with path.open("rb", buffering=0) as source:
             while data := source.read(part_bytes):
-                yield data
+                yield BlobPart(data=data) if mode == "message" else data
 
     async with open_channel(address, credentials) as channel:
-        method: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(f"/{SERVICE}/{mode}")
+        serializer = BlobPart.SerializeToString if mode == "message" else None
+        method: Any = channel.stream_unary(f"/{SERVICE}/{mode}", request_serializer=serializer)
         await channel.channel_ready()
         begin = time.perf_counter()
         assert int(await method(parts())) == path.stat().st_size

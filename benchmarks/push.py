@@ -2,8 +2,9 @@
 
 Alternates, over loopback, with a real agent in a process of its own and an empty store each time:
   push   ask, send, verify each chunk, fsync, publish, stage (the model's engine is not started)
-  bare   a gRPC client stream of the same bytes in messages of the same size to a process that drops them
-  +hash, +write, +both   the same stream to a process that does what a push must and nothing else: SHA-256 of each
+  bare   a gRPC client stream of the same bytes in messages of the same size to a process that drops them: protobuf
+         messages, as a generated stub sends, and `bytes`, which go as they are
+  +hash, +write, +both   the stream of bytes to a process that does what a push must and nothing else: SHA-256 of each
          4 MiB, writing them past the page cache and syncing, both
   disk   a write and an fsync of the same bytes to the same disk through the page cache
 each with mutual TLS, as boards are reached, and without. What was written before is synced before a clock starts.
@@ -42,6 +43,7 @@ from edgewright_builder.keys import create_credentials
 
 HERE = Path(__file__).parent
 MODEL = "engine/model.bin"
+NAMES = {"message": "bare", "drop": "bytes", "hash": "+hash", "write": "+write", "hash-write": "+both"}
 
 
 @dataclass(frozen=True)
@@ -219,19 +221,20 @@ def show(
 ) -> None:
     """Rates, and how many times the bare stream's the push's is, round by round."""
     seconds = [pushed.seconds for pushed in pushes]
-    ratios = [bare / pushed for pushed, bare in zip(seconds, streams["drop"], strict=True)]
-    limits = [both / pushed for pushed, both in zip(seconds, streams["hash-write"], strict=True)]
+
+    def share(mode: str) -> str:
+        """Of that stream's rate."""
+        ratios = [bare / pushed for pushed, bare in zip(seconds, streams[mode], strict=True)]
+        return f"{statistics.median(ratios):.0%} ({min(ratios):.0%} to {max(ratios):.0%})"
+
     cpu = statistics.median(pushed.agent_cpu_seconds for pushed in pushes) / size_bytes * 1e9
     growth = max(pushed.growth_bytes for pushed in pushes) / MIB
     print(
-        f"{size_bytes // MIB:5} MiB {'TLS  ' if bench.credentials else 'plain'} "
-        f"push {rate(size_bytes, seconds)}, bare {rate(size_bytes, streams['drop'])}: "
-        f"{statistics.median(ratios):.0%} ({min(ratios):.0%} to {max(ratios):.0%})\n"
-        f"                +hash {rate(size_bytes, streams['hash'])}, +write {rate(size_bytes, streams['write'])}, "
-        f"+both {rate(size_bytes, streams['hash-write'])}, push/+both {statistics.median(limits):.0%}; "
-        f"disk {rate(size_bytes, disks)}; agent {cpu:.1f} CPU s/GB, +{growth:.0f} MiB",
-        flush=True,
+        f"{size_bytes // MIB:5} MiB {'TLS  ' if bench.credentials else 'plain'} push {rate(size_bytes, seconds)}; "
+        f"disk {rate(size_bytes, disks)}; agent {cpu:.1f} CPU s/GB, +{growth:.0f} MiB"
     )
+    for mode, name in NAMES.items():
+        print(f"{name:>16} {rate(size_bytes, streams[mode])}, push {share(mode)}", flush=True)
 
 
 def rate(size_bytes: int, seconds: list[float]) -> str:
