@@ -1,4 +1,4 @@
-# Two commands set everything up on a fresh machine with Python >= 3.10: `make demo` and `make test`.
+# Two commands set everything up on a fresh machine with Python >= 3.11 (boards need 3.10): `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
 BUILDER := .venv/.builder
@@ -40,6 +40,7 @@ clean:
 	rm -rf .venv .venv-protos demo-run
 
 $(BUILDER): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11, and the exporter has no wheel for it: make PYTHON=python3.11 …" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	$(BIN)/python -m pip install --quiet -e ".[builder]"
