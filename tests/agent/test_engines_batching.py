@@ -58,6 +58,49 @@ def test_eight_requests_together_draw_what_each_draws_alone(fresh: Callable[[], 
         assert tokens(job) == generate(fresh(), prompt, 8 + n % 3, Sampling(temperature=n % 2, seed=n))
 
 
+def test_requests_that_end_early_leave_no_gaps_and_change_nothing(fresh: Callable[[], Backend]) -> None:
+    backend = fresh()
+    prompts = [list(range(50 + n, 53 + 2 * n)) for n in range(8)]
+    lengths = [3 if n % 2 else 30 for n in range(8)]  # every other row is soon free
+    jobs = [generation(backend, prompt, count) for prompt, count in zip(prompts, lengths, strict=True)]
+    run(backend, *jobs)
+    for job, prompt, count in zip(jobs, prompts, lengths, strict=True):
+        assert tokens(job) == generate(fresh(), prompt, count)
+
+
+def batch_sizes(backend: FakeBackend) -> list[int]:
+    """How many sequences each step has, from now on."""
+    sizes: list[int] = []
+    step = backend.step
+
+    def noted(places: Sequence[Place], *rest: Any) -> Any:
+        sizes.append(len(places))
+        return step(places, *rest)
+
+    backend.step = noted  # type: ignore[assignment, method-assign]
+    return sizes
+
+
+def test_what_lies_apart_is_brought_together_within_a_few_steps(tmp_path: Path) -> None:
+    backend = fake(tmp_path)
+    sizes = batch_sizes(backend)
+    run(backend, *(generation(backend, [65 + n, 66], 3 if n % 2 else 29) for n in range(8)))
+    assert sum(sizes) == 4 * 3 + 4 * 29 - 8  # the first token of each is its prompt's
+    assert (
+        len(sizes) < 50
+    )  # the longest takes 28, and begins after seven prompts; apart it would be twice as many
+
+
+def test_requests_at_once_are_one_batch_wherever_earlier_prompts_are_kept(tmp_path: Path) -> None:
+    backend = fake(tmp_path)
+    for n in range(20):  # the pool is full of prompts
+        generate(backend, [65 + n, 66, 67], 3)
+    for first in range(5):
+        sizes = batch_sizes(backend)
+        run(backend, *(generation(backend, [70 + first + 3 * n, 66, 67], 25) for n in range(2)))
+        assert sizes.count(2) >= 22
+
+
 def test_every_request_that_has_begun_gets_a_token_each_turn(tmp_path: Path) -> None:
     backend = fake(tmp_path)
     jobs = [generation(backend, [60 + n], 20) for n in range(8)]

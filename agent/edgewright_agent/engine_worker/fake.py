@@ -148,7 +148,8 @@ class FakeBackend:
 
     def copy(self, source: Place, target: Place, tokens: int) -> None:
         """As a real cache would."""
-        self._held[target] = _Held(self._held[source].tokens[:tokens], tokens)
+        held = self._held[source]
+        self._held[target] = _Held(held.tokens[:tokens], min(tokens, held.prompt_tokens))
 
     def _misbehave_on_token(self) -> None:
         if self._generated == self.behaviour.crash_after_tokens:

@@ -78,17 +78,29 @@ class Pool:
                 best, shared = row, length
         return best, shared if best is not None else 0
 
+    def move_beside(self, row: Row, others: Sequence[Row], written_tokens: int) -> bool:
+        """Puts an active row beside neighbours of its width; False where other active rows are in the way."""
+        ends = (others[0].place, others[-1].place)
+        free = self._without_active(row.place.width_tokens)
+        place = min((each for each in free if _touches(each, ends)), key=self._last_use, default=None)
+        if place is None:
+            return False
+        self._copy(row.place, place, written_tokens)
+        self._rows = [other for other in self._rows if not _overlap(other.place, place)]
+        row.place = place
+        return True
+
     def _choose(self, width: int, donor: Row | None, shared: int) -> Place | None:
         """Where prompts are lost least: the prompt's own place if it only goes on, an empty one, the longest unused."""
         free = list(self._without_active(width))
         if donor is not None and donor.place in free and shared == len(donor.tokens):
             return donor.place
-        newest = {row: number for number, row in enumerate(self._rows)}
-        ages = {
-            place: max((newest[row] for row in self._rows if _overlap(row.place, place)), default=-1)
-            for place in free
-        }
-        return min(free, key=lambda place: (ages[place], place.start_tokens), default=None)
+        return min(free, key=lambda place: (self._last_use(place), place.start_tokens), default=None)
+
+    def _last_use(self, place: Place) -> int:
+        """When what is there was used: -1 where nothing is, else the higher the later."""
+        numbers = (number for number, row in enumerate(self._rows) if _overlap(row.place, place))
+        return max(numbers, default=-1)
 
     def _without_active(self, width: int) -> Iterator[Place]:
         taken = [row.place for row in self._rows if row.active]
@@ -110,6 +122,11 @@ def pool_tokens(context_tokens: int, lanes: int) -> int:
 
 def _overlap(one: Place, other: Place) -> bool:
     return one.start_tokens < other.end_tokens and other.start_tokens < one.end_tokens
+
+
+def _touches(place: Place, others: Sequence[Place]) -> bool:
+    """Whether it is a direct neighbour of one of them."""
+    return any(place.end_tokens == one.start_tokens or one.end_tokens == place.start_tokens for one in others)
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
