@@ -65,8 +65,10 @@ class Scheduler:
         reading = [begun for begun in self._begun if not begun.feed.decoding]
         if reading:
             yield from self._run([self._next_to_read(reading)])
-        self._close_up()
-        for batch in self._batches():
+        batches = self._batches()
+        if len(batches) > 1 and self._close_up(batches):
+            batches = self._batches()
+        for batch in batches:
             yield from self._run(batch)
         self._turns += 1
 
@@ -101,10 +103,13 @@ class Scheduler:
             return reading[0]
         return min(reading, key=lambda begun: len(begun.feed.tokens))
 
-    def _close_up(self) -> None:
-        """Moves one sequence beside its like where they lie apart: eight in a step cost hardly more than one."""
+    def _close_up(self, batches: Sequence[list[_Begun]]) -> bool:
+        """Moves one sequence beside its like where they lie apart: eight in a step cost hardly more than one.
+
+        Whether one was moved.
+        """
         kinds: dict[tuple[int, Hashable], list[list[_Begun]]] = {}
-        for batch in self._batches():
+        for batch in batches:
             row = batch[0].row
             kinds.setdefault((row.place.width_tokens, row.adapter), []).append(batch)
         for alike in kinds.values():
@@ -113,7 +118,8 @@ class Scheduler:
             worth = [begun for begun in apart if begun.tokens_left >= MOVING_TOKENS_MIN]
             neighbours = [begun.row for begun in largest]
             if any(self._pool.move_beside(begun.row, neighbours, begun.feed.past) for begun in worth):
-                return
+                return True
+        return False
 
     def _batches(self) -> list[list[_Begun]]:
         """Those that generate, side by side with one width and one adapter."""

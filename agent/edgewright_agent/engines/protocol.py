@@ -59,9 +59,7 @@ class Token:
 
     text: str
     id: int
-    at_seconds: float | None = (
-        None  # when it was computed, on the monotonic clock; None: the engine does not say
-    )
+    at_seconds: float | None = None  # when it was computed, on the monotonic clock, if the engine says
 
 
 @dataclass(frozen=True)
