@@ -4,7 +4,7 @@ BIN := .venv/bin
 BUILDER := .venv/.builder
 DEV := .venv/.dev
 
-.PHONY: demo test test-slow test-crash test-vllm check fix protos clean
+.PHONY: demo test test-slow test-crash test-vllm check fix protos pins clean
 
 demo: $(BUILDER) ## the whole road on this machine; BENCHMARKS=DIR evaluates on real ARC-Easy rows
 	scripts/demo
@@ -36,16 +36,19 @@ fix: $(DEV)
 protos:
 	scripts/gen-protos
 
+pins: ## constraints.txt anew, with the newest releases that pyproject.toml allows
+	scripts/pin
+
 clean:
 	rm -rf .venv .venv-protos demo-run
 
-$(BUILDER): pyproject.toml
+$(BUILDER): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11, and the exporter has no wheel for it: make PYTHON=python3.11 …" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
-	$(BIN)/python -m pip install --quiet -e ".[builder]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[builder]"
 	touch $@
 
 $(DEV): $(BUILDER)
-	$(BIN)/python -m pip install --quiet -e ".[builder,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[builder,dev]"
 	touch $@

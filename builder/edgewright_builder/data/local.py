@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from edgewright_agent.errors import InputError
 from edgewright_builder.data.client import Chat, Completion, Sampling, cut_at_stop
@@ -103,10 +105,10 @@ class LocalClient:
         """Runs the common beginning once, then what differs, left-padded. Returns the last logits."""
         shared = min(common_prefix_length(prompts), min(map(len, prompts)) - 1)
         device = self.model.device
-        cache: Any = None
+        cache = DynamicCache(config=self.model.config)
         if shared > 0:
             start = torch.tensor([prompts[0][:shared]], device=device)
-            cache = self.model(input_ids=start, use_cache=True, logits_to_keep=1).past_key_values
+            self.model(input_ids=start, logits_to_keep=1, **_cache_argument(self.model, cache))
             cache.batch_repeat_interleave(len(prompts))
         width = max(map(len, prompts)) - shared
         ids = torch.zeros(len(prompts), width, dtype=torch.long, device=device)
@@ -151,7 +153,7 @@ class _Batch:
 
     rows: list[int]
     mask: Tensor
-    cache: Any
+    cache: DynamicCache
 
     def forward(self, model: Any, ids: Tensor) -> Tensor:
         """Runs `ids` (rows, new tokens) after the cache; returns the last logits (rows, vocabulary)."""
@@ -160,11 +162,9 @@ class _Batch:
             input_ids=ids,
             attention_mask=self.mask,
             position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
             logits_to_keep=1,
+            **_cache_argument(model, self.cache),
         )
-        self.cache = output.past_key_values
         logits: Tensor = output.logits[:, -1]
         return logits
 
@@ -213,3 +213,12 @@ def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
             break
         length += 1
     return length
+
+
+def _cache_argument(model: Any, cache: DynamicCache) -> dict[str, Any]:
+    """The cache, which the model extends in place, under the name the model takes it by.
+
+    transformers 5.24 renamed `past_key_values` to `cache` and warns of the old name.
+    """
+    name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+    return {name: cache, "use_cache": True}
