@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgewright_agent.door.relay import relay_stream
+from edgewright_agent.door.relay import relay_model, relay_stream
 from edgewright_agent.door.requests import parse
 from edgewright_agent.engines import Reply
 from edgewright_agent.telemetry.serving import RequestWindow, ServingStats
@@ -107,6 +107,20 @@ async def test_an_error_in_the_stream_is_a_failed_request() -> None:
     await relayed.run(data)
     assert relayed.sent == data
     assert [each.finish_reason for each in relayed.ended] == ["error"]
+
+
+async def test_an_engine_that_can_not_list_its_models_is_not_taken_for_one_without_the_model() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def refusal() -> AsyncGenerator[bytes, None]:
+        yield b'{"error": {"message": "it is loading"}}'
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await relay_model(Reply(503, {"content-type": "application/json"}, refusal()), "tiny", send)
+    assert sent[0]["status"] == 503
+    assert b"it is loading" in sent[1]["body"]
 
 
 @pytest.mark.parametrize("options", [None, {}, {"include_usage": False, "other": 1}])

@@ -38,7 +38,10 @@ async def relay_whole(reply: Reply, window: RequestWindow | None, send: Send) ->
 
 
 async def relay_model(reply: Reply, name: str, send: Send) -> None:
-    """One model of the list; engines only give the whole. Raises DoorError (404)."""
+    """One model of the list, since engines only give the whole, or the engine's refusal. Raises DoorError (404)."""
+    if reply.status != HTTPStatus.OK:
+        await relay_whole(reply, None, send)
+        return
     models = _answer_of(await reply.read()).get("data", [])
     found = next((model for model in models if model["id"] == name), None)
     if found is None:
