@@ -60,8 +60,9 @@ class Deployer:
 
         Raises RefusedError (`NO_ACTIVE_RELEASE`), OutsideError (`ENGINE_FAILED`: it is being restarted).
         """
-        if self._room.serving is not None:
-            return self._room.serving
+        serving = self._room.serving  # read once: exporters ask from threads of their own
+        if serving is not None:
+            return serving
         if self.state.serves is not None:
             message = f"The engine of release {self.state.serves[:12]} is being restarted. Try again soon."
             raise OutsideError(message, Reason.REASON_ENGINE_FAILED)

@@ -11,7 +11,7 @@ from edgewright_agent.deployer import Deployer
 from edgewright_agent.engine_room import Serving
 from edgewright_agent.engines import Finish, GenerationRequest, Reply, Score, ScoreItem, Token
 from edgewright_agent.errors import BusyError
-from edgewright_agent.telemetry import RequestSummary, RequestWindow, Telemetry
+from edgewright_agent.telemetry import RequestSummary, RequestWindow, ServedBy, Telemetry
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,11 @@ class Inference:
     async def _admitted(
         self, *, patient: bool = False
     ) -> AsyncGenerator[tuple[Serving, RequestWindow], None]:
-        self._deployer.serving()  # a request that nobody could serve is not counted
-        window = self._telemetry.request()
+        serving = self._deployer.serving()  # a request that nobody could serve is not counted
+        window = self._telemetry.request(_served_by(serving))
         try:
             async with self._slot(patient=patient) as serving:
+                window.served_by = _served_by(serving)
                 yield serving, window
         except BusyError:
             window.reject()
@@ -93,3 +94,8 @@ class Inference:
                 if serving is self._deployer.serving():
                     yield serving
                     return
+
+
+def _served_by(serving: Serving) -> ServedBy:
+    release = serving.release
+    return ServedBy(release.digest, release.manifest.name, serving.engine.kind)

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from edgewright.v1 import telemetry_pb2
 from edgewright_agent.address import Address
 from edgewright_agent.deployer import Deployer
 from edgewright_agent.errors import EdgewrightError, InputError
@@ -46,14 +47,14 @@ async def observe(
     """Records and exports until the context ends. Raises InputError: metrics port in use."""
     recorder = Recorder(
         store.layout.telemetry,
-        lambda: snapshot_to_proto(telemetry.snapshot(), sha256_to(deployer.state.active)),
+        lambda: snapshot_message(telemetry, deployer),
         bytes_max=settings.history_bytes,
         interval_seconds=settings.record_seconds,
     )
     async with contextlib.AsyncExitStack() as stack:
         recording = asyncio.create_task(recorder.run())
         stack.callback(recording.cancel)
-        _otlp(settings.otlp, stack, telemetry, deployer)
+        _otlp(settings.otlp, stack, telemetry)
         yield Observation(recorder, await _metrics(settings.metrics, stack, store, telemetry, deployer))
 
 
@@ -93,29 +94,27 @@ def _stored(store: Store) -> Stored:
     return Stored(store.bytes_by_state(), store.traffic.bytes_by_way, store.traffic.corrupt)
 
 
-def _otlp(
-    url: str | None, stack: contextlib.AsyncExitStack, telemetry: Telemetry, deployer: Deployer
-) -> None:
+def _otlp(url: str | None, stack: contextlib.AsyncExitStack, telemetry: Telemetry) -> None:
     if url is None:
         return
     try:
         from edgewright_agent.telemetry.otlp import export
     except ImportError as error:
         raise InputError(f"--otlp needs `pip install edgewright[otlp]`: {error}.") from None
-    stack.callback(export(url, telemetry.snapshot, lambda: _deployment(deployer), telemetry.subscribe))
+    stack.callback(export(url, telemetry.snapshot, telemetry.subscribe))
+
+
+def snapshot_message(telemetry: Telemetry, deployer: Deployer) -> telemetry_pb2.Snapshot:
+    """Everything measured, as of now, and the release that serves meanwhile."""
+    return snapshot_to_proto(telemetry.snapshot(), sha256_to(_deployment(deployer).release))
 
 
 def _deployment(deployer: Deployer) -> Deployment:
-    state = deployer.state
+    """What answers requests: on probation that is the candidate, which is not active yet."""
+    phase = deployer.state.phase.value
     try:
-        manifest = deployer.serving().release.manifest
+        release = deployer.serving().release
     except EdgewrightError:
-        return Deployment(state.phase.value, None, "", "", 0)
-    return Deployment(
-        state.phase.value,
-        state.active,
-        manifest.name,
-        manifest.version,
-        manifest.release_counter,
-        manifest.engine.kind,
-    )
+        return Deployment(phase, None)
+    manifest = release.manifest
+    return Deployment(phase, release.digest, manifest.name, manifest.version, manifest.release_counter)

@@ -36,7 +36,7 @@ from tests.agent.fixtures.boards import write_board
 from tests.agent.scripted_engine import TOKENS, Script, only_fake
 
 LOOPBACK = Address("127.0.0.1", 0)
-NOTHING = Deployment("idle", None, "", "", 0)
+NOTHING = Deployment("idle", None)
 DASHBOARD = Path(__file__).parents[2] / "agent/grafana/edgewright-boards.json"
 
 
@@ -171,7 +171,7 @@ def test_the_names_are_those_that_dashboards_are_written_against(tmp_path: Path)
     changes = Changes()
     for phase in ("idle", "activating", "rolling_back"):
         changes.now(phase, asked=False)
-    serving = Deployment("idle", "ab" * 32, "tiny", "1.0", 1, "fake")
+    serving = Deployment("idle", "ab" * 32, "tiny", "1.0", 1)
     stored = Stored({"stored": 1}, {"full": 1}, 0)
     sources = Sources(telemetry.snapshot, lambda: serving, telemetry.subscribe, changes, lambda: stored)
     address, stop = serve_metrics(LOOPBACK, sources)
@@ -214,7 +214,7 @@ def test_every_metric_of_the_dashboard_is_one_the_agent_has(tmp_path: Path) -> N
 def test_otlp_uses_opentelemetrys_names_and_units(tmp_path: Path) -> None:
     telemetry = on_board("orin-nano", "jetson-orin-nano-8gb", tmp_path)
     reader = InMemoryMetricReader()
-    stop = instrument(reader, telemetry.snapshot, lambda: NOTHING, telemetry.subscribe)
+    stop = instrument(reader, telemetry.snapshot, telemetry.subscribe)
     window = telemetry.request()
     window.token()
     window.end(prompt_tokens=5)

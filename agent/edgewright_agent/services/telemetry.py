@@ -16,11 +16,11 @@ from edgewright_agent.engines import Finish, GenerationRequest, Token
 from edgewright_agent.engines.batching import batches
 from edgewright_agent.errors import BusyError, InputError
 from edgewright_agent.inference import Inference
-from edgewright_agent.services.messages import sha256_to
+from edgewright_agent.observation import snapshot_message
 from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.telemetry.benchmark import run_benchmark
 from edgewright_agent.telemetry.load import BenchmarkPlan
-from edgewright_agent.telemetry.proto import benchmark_to_proto, snapshot_to_proto
+from edgewright_agent.telemetry.proto import benchmark_to_proto
 from edgewright_agent.telemetry.recorder import Recorder
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -90,8 +90,7 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
                 yield event if isinstance(event, Token) else event.finish
 
     async def _snapshot(self) -> telemetry_pb2.Snapshot:
-        snapshot = await asyncio.to_thread(self._telemetry.snapshot)
-        return snapshot_to_proto(snapshot, sha256_to(self._deployer.state.active))
+        return await asyncio.to_thread(snapshot_message, self._telemetry, self._deployer)
 
 
 def _plan_from(request: telemetry_pb2.RunBenchmarkRequest) -> BenchmarkPlan:

@@ -10,6 +10,7 @@ from edgewright_agent.telemetry.types import (
     Memory,
     RequestSummary,
     Sensor,
+    ServedBy,
     Serving,
     Snapshot,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "RequestSummary",
     "RequestWindow",
     "Sensor",
+    "ServedBy",
     "Serving",
     "Snapshot",
     "Telemetry",

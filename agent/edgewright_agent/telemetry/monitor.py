@@ -25,6 +25,7 @@ from edgewright_agent.telemetry.types import (
     EnergyWindow,
     Memory,
     Sensor,
+    ServedBy,
     Serving,
     Snapshot,
     Throttling,
@@ -89,9 +90,9 @@ class Telemetry:
         """The clock of all windows and samples, in seconds."""
         return self._clock()
 
-    def request(self) -> RequestWindow:
+    def request(self, served_by: ServedBy = ServedBy()) -> RequestWindow:
         """A request is admitted now. Mark its tokens, then end, fail or reject it."""
-        return RequestWindow(self._serving, self.energy_between, self._clock, self._ended)
+        return RequestWindow(self._serving, self.energy_between, self._clock, self._ended, served_by)
 
     def subscribe(self, listener: OnEnded) -> None:
         """Calls `listener` with every request that ends from now on, in the thread that ended it."""

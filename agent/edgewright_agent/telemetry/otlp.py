@@ -16,7 +16,7 @@ from opentelemetry.sdk.resources import Resource
 
 from edgewright_agent import __version__
 from edgewright_agent.telemetry.prometheus import DURATION_SECONDS, FIRST_TOKEN_SECONDS, OUTPUT_TOKEN_SECONDS
-from edgewright_agent.telemetry.types import Deployment, EndedRequest, Snapshot
+from edgewright_agent.telemetry.types import EndedRequest, Snapshot
 
 EXPORT_SECONDS = 15.0
 DURATION, FIRST_TOKEN, OUTPUT_TOKEN = (
@@ -28,19 +28,16 @@ Subscribe = Callable[[Callable[[EndedRequest], None]], None]
 Rows = Iterable[Observation]
 
 
-def export(
-    url: str, snapshot: Callable[[], Snapshot], deployment: Callable[[], Deployment], subscribe: Subscribe
-) -> Callable[[], None]:
+def export(url: str, snapshot: Callable[[], Snapshot], subscribe: Subscribe) -> Callable[[], None]:
     """Exports every 15 s in a thread of its own; returns how to stop. A collector that is away is tried again."""
     exporter = OTLPMetricExporter(endpoint=f"{url.rstrip('/')}/v1/metrics")
     reader = PeriodicExportingMetricReader(exporter, export_interval_millis=EXPORT_SECONDS * 1000)
-    return instrument(reader, snapshot, deployment, subscribe)
+    return instrument(reader, snapshot, subscribe)
 
 
 def instrument(
     reader: MetricReader,
     snapshot: Callable[[], Snapshot],
-    deployment: Callable[[], Deployment],
     subscribe: Subscribe,
 ) -> Callable[[], None]:
     """Makes every instrument, read by `reader`; returns how to stop."""
@@ -51,19 +48,19 @@ def instrument(
     resource = Resource.create({"service.name": "edgewright-agent", "service.version": __version__})
     provider = MeterProvider([reader], resource=resource, views=views)
     meter = provider.get_meter("edgewright", __version__)
-    subscribe(_request_recorder(meter, deployment))
+    subscribe(_request_recorder(meter))
     _hardware(meter, snapshot)
     return provider.shutdown
 
 
-def _request_recorder(meter: Meter, deployment: Callable[[], Deployment]) -> Callable[[EndedRequest], None]:
+def _request_recorder(meter: Meter) -> Callable[[EndedRequest], None]:
     duration = meter.create_histogram(DURATION, "s")
     first_token = meter.create_histogram(FIRST_TOKEN, "s")
     output_token = meter.create_histogram(OUTPUT_TOKEN, "s")
     tokens = meter.create_counter("gen_ai.client.token.usage", "{token}")
 
     def record(ended: EndedRequest) -> None:
-        attributes = {"gen_ai.provider.name": "edgewright", "gen_ai.response.model": deployment().model}
+        attributes = {"gen_ai.provider.name": "edgewright", "gen_ai.response.model": ended.served_by.model}
         if ended.finish_reason in ("error", "rejected"):
             attributes["error.type"] = ended.finish_reason
         duration.record(ended.duration_seconds, attributes)

@@ -39,8 +39,7 @@ class Sources:
 class Requests:
     """Counters and histograms of requests, labelled with the release that served them and its engine."""
 
-    def __init__(self, registry: CollectorRegistry, deployment: Callable[[], Deployment]) -> None:
-        self._deployment = deployment
+    def __init__(self, registry: CollectorRegistry) -> None:
         labels = ("model", "release", "backend")
         self._duration = Histogram(
             "edgewright_request_duration_seconds", "Admission to last token.", (*labels, "finish_reason"),
@@ -67,8 +66,8 @@ class Requests:
         if ended.finish_reason == "rejected":
             self._rejected.labels("busy").inc()
             return
-        deployment = self._deployment()
-        labels = (deployment.model, (deployment.release or "")[:12], deployment.engine)
+        by = ended.served_by
+        labels = (by.model, by.release[:12], by.engine)
         self._duration.labels(*labels, ended.finish_reason).observe(ended.duration_seconds)
         self._prompt_tokens.labels(*labels).inc(ended.prompt_tokens)
         self._generated_tokens.labels(*labels).inc(ended.generated_tokens)
@@ -107,7 +106,7 @@ class BoardCollector(Collector):
 def serve_metrics(address: Address, sources: Sources) -> tuple[Address, Callable[[], None]]:
     """Answers scrapes in a thread of its own; returns where, and how to stop. Raises InputError: port in use."""
     registry = CollectorRegistry()
-    sources.subscribe(Requests(registry, sources.deployment).observe)
+    sources.subscribe(Requests(registry).observe)
     registry.register(BoardCollector(sources))
     try:
         server, thread = start_http_server(address.port, address.host, registry)

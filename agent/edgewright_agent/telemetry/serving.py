@@ -21,6 +21,7 @@ from edgewright_agent.telemetry.types import (
     EndedRequest,
     EnergyWindow,
     RequestSummary,
+    ServedBy,
     Serving,
 )
 
@@ -131,7 +132,7 @@ class ServingStats:
 class RequestWindow:
     """One request, from admission to its end. The first of `end`, `fail` and `reject` counts.
 
-    Mark every token once.
+    Mark every token once. `served_by` is told when it ends, whatever serves by then.
     """
 
     def __init__(
@@ -140,8 +141,10 @@ class RequestWindow:
         energy: EnergyBetween,
         clock: Callable[[], float],
         on_ended: OnEnded = lambda ended: None,
+        served_by: ServedBy = ServedBy(),
     ) -> None:
         self._stats, self._energy, self._clock, self._on_ended = stats, energy, clock, on_ended
+        self.served_by = served_by
         self._open = True
         self._admitted = clock()
         self._first: float | None = None
@@ -201,6 +204,7 @@ class RequestWindow:
     ) -> None:
         self._on_ended(
             EndedRequest(
+                self.served_by,
                 finish_reason,
                 self._clock() - self._admitted,
                 prompt_tokens,

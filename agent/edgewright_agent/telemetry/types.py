@@ -131,9 +131,19 @@ class RequestSummary:
 
 
 @dataclass(frozen=True)
+class ServedBy:
+    """The release that serves a request, and its engine."""
+
+    release: str = ""  # in hex
+    model: str = ""
+    engine: str = ""
+
+
+@dataclass(frozen=True)
 class EndedRequest:
     """A request that is over, as exporters count it."""
 
+    served_by: ServedBy
     finish_reason: str  # stop, length; completed (not told which), cancelled, error, rejected
     duration_seconds: float
     prompt_tokens: int
@@ -147,11 +157,10 @@ class Deployment:
     """What the board serves and what it is doing."""
 
     phase: str
-    release: str | None  # in hex
-    model: str  # name of the release; empty if none
-    version: str
-    counter: int
-    engine: str = ""
+    release: str | None  # in hex; None: nothing is served
+    model: str = ""
+    version: str = ""
+    counter: int = 0
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,7 @@ class Snapshot(_message.Message):
     monotonic_seconds: _builtins.float
     profile_id: _builtins.str
     active_release: _builtins.bytes
+    """the one that serves, on probation too; empty: none does"""
     power_mode: _builtins.str
     gpu_load_ratio: _builtins.float
     @_builtins.property
