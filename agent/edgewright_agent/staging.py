@@ -52,8 +52,6 @@ def judge(board: Board, store: Store, state: State, manifest_bytes: bytes, envel
     available_bytes = int(psutil.virtual_memory().available)
     missing = tuple(store.absent_blobs(manifest))
     try:
-        if digest not in store.releases():
-            _check_denied(state, digest)
         _check_device(board, manifest)
         _check_engine(board.engines(), manifest)
         lifecycle.check_counter(state, manifest.release_counter)
@@ -63,14 +61,6 @@ def judge(board: Board, store: Store, state: State, manifest_bytes: bytes, envel
     except RefusedError as refusal:
         return Verdict(digest, manifest, available_bytes, missing, refusal)
     return Verdict(digest, manifest, available_bytes)
-
-
-def _check_denied(state: State, digest: str) -> None:
-    if digest in state.denied:
-        message = (
-            f"Release {digest[:12]} failed on this board before. Build a new one, or delete it here first."
-        )
-        raise RefusedError(message, Reason.REASON_RELEASE_DENIED)
 
 
 def _check_device(board: Board, manifest: Manifest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ from edgewright_builder.cli_options import AsJson, Credentials, Host, Insecure
 from edgewright_builder.device import describe, display
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.patience import Patience
+from edgewright_builder.device.releases import Deleted, delete_releases, release_named, unneeded
 from edgewright_builder.device.verdict import Verdict, watch_verdict
 from edgewright_builder.progress import Reporter
 
@@ -52,18 +54,35 @@ def status(
 
 
 def releases(
-    host: Host, credentials: Credentials = None, insecure: Insecure = False, as_json: AsJson = False
+    host: Host,
+    credentials: Credentials = None,
+    insecure: Insecure = False,
+    delete: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIGEST",
+            help="Delete this release first, named by the beginning of its digest; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """List the releases on a board."""
+    """List the releases on a board, or delete some of them."""
 
-    async def work() -> list[Release]:
+    async def work() -> tuple[Sequence[Deleted], list[Release]]:
         async with connect(host, credentials, insecure) as client:
-            return await client.list_releases()
+            found = await client.list_releases()
+            named = [release_named(found, digest, host) for digest in delete or []]
+            deleted = await delete_releases(client, named)
+            return deleted, await client.list_releases() if deleted else found
 
-    found = run(work())
-    emit({"releases": [as_document(release) for release in found]}, as_json=as_json)
+    deleted, left = run(work())
+    document = {"releases": [as_document(release) for release in left]}
+    emit({**describe.deleted_document(deleted), **document}, as_json=as_json)
     if not as_json:
-        display.table(console(), describe.RELEASE_COLUMNS, [describe.release_row(each) for each in found])
+        for line in describe.deleted_lines(deleted):
+            typer.echo(line)
+        display.table(console(), describe.RELEASE_COLUMNS, [describe.release_row(each) for each in left])
 
 
 def rollback(
@@ -89,6 +108,13 @@ def gc(
     credentials: Credentials = None,
     insecure: Insecure = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, remove nothing.")] = False,
+    with_releases: Annotated[
+        bool,
+        typer.Option(
+            "--releases",
+            help="Delete all releases but the active and the previous one and what they need, too.",
+        ),
+    ] = False,
     quarantine: Annotated[
         bool, typer.Option("--quarantine", help="Remove what was found corrupt, too.")
     ] = False,
@@ -96,14 +122,16 @@ def gc(
 ) -> None:
     """Free what no release on a board needs: blobs nobody asked about for an hour, uploads idle for a day."""
 
-    async def work() -> CollectGarbageResponse:
+    async def work() -> tuple[Sequence[Deleted], CollectGarbageResponse]:
         async with connect(host, credentials, insecure) as client:
-            return await client.collect_garbage(dry_run=dry_run, quarantine=quarantine)
+            chosen = unneeded(await client.list_releases()) if with_releases else []
+            deleted = await delete_releases(client, chosen, dry_run=dry_run)
+            return deleted, await client.collect_garbage(dry_run=dry_run, quarantine=quarantine)
 
-    garbage = run(work())
-    emit(as_document(garbage), as_json=as_json)
+    deleted, garbage = run(work())
+    emit({**describe.deleted_document(deleted), **as_document(garbage)}, as_json=as_json)
     if not as_json:
-        for line in describe.garbage_lines(garbage, dry_run=dry_run):
+        for line in (*describe.deleted_lines(deleted), *describe.garbage_lines(garbage, dry_run=dry_run)):
             typer.echo(line)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from edgewright.v1.deployment_pb2 import Release, ReleaseState
+from edgewright.v1.deployment_pb2 import Release
 from edgewright_agent.errors import InputError
 from edgewright_agent.sizes import format_bytes
 from edgewright_builder.artifact import Artifact, open_artifact
@@ -17,6 +17,7 @@ from edgewright_builder.cli_connection import connect, console, emit, run
 from edgewright_builder.cli_options import AsJson, Credentials, Insecure, Save
 from edgewright_builder.compare import Comparison, compare
 from edgewright_builder.device import display, pushed
+from edgewright_builder.device.releases import release_named
 
 FIELDS_SHOWN = 40
 
@@ -58,7 +59,7 @@ def artifact_of(which: str, credentials: Path | None, insecure: bool) -> Artifac
         async with connect(host, credentials, insecure) as client:
             return await client.list_releases()
 
-    wanted = release_named(run(work()), digest, host)
+    wanted = release_named(run(work()), digest, host).release.hex()
     found = pushed.find([wanted], [])
     if found is None:
         raise InputError(
@@ -66,20 +67,6 @@ def artifact_of(which: str, credentials: Path | None, insecure: bool) -> Artifac
             "Give its folder instead."
         )
     return found
-
-
-def release_named(releases: list[Release], digest: str, host: str) -> str:
-    """The one release whose digest begins with `digest`; the active one if that is empty. Raises InputError."""
-    active = ReleaseState.RELEASE_STATE_ACTIVE
-    named = [
-        release.release.hex()
-        for release in releases
-        if (release.release.hex().startswith(digest) if digest else release.state == active)
-    ]
-    if len(named) != 1:
-        what = f"releases whose digest begins with {digest}" if digest else "active releases"
-        raise InputError(f"{host} has {len(named)} {what}; see `edgewright releases {host}`.")
-    return named[0]
 
 
 def document(comparison: Comparison) -> dict[str, Any]:

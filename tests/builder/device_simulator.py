@@ -57,6 +57,7 @@ class Board:
     cancelled: bool = False  # a Generate was given up by its caller
     engine: str = "fake"
     releases: list[deployment.Release] = field(default_factory=list)  # besides those staged
+    deleted: list[bytes] = field(default_factory=list)
 
 
 @asynccontextmanager
@@ -259,7 +260,8 @@ class _Deployment(DeploymentServiceServicer):
     ) -> deployment.DeleteReleaseResponse:
         await begin(self._board, context, "DeleteRelease")
         self._board.staged.discard(request.release)
-        return deployment.DeleteReleaseResponse()
+        self._board.deleted.append(request.release)
+        return deployment.DeleteReleaseResponse(freed_bytes=700)
 
     async def FetchBlobs(
         self, request: deployment.FetchBlobsRequest, context: Context

@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright.v1.inference_pb2 import GenerateRequest
-from edgewright_agent.errors import InputError, RefusedError
+from edgewright_agent.address import Address
+from edgewright_agent.errors import InputError, OutsideError, RefusedError
 from edgewright_agent.server import run_agent
+from edgewright_agent.store import Space
 from edgewright_agent.telemetry.load import BenchmarkPlan
 from edgewright_agent.trust import load_public_key
 from edgewright_builder.artifact import Artifact
 from edgewright_builder.bench.board import place_of, run_from_here, run_on_board
+from edgewright_builder.cli import app
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.patience import Patience
@@ -288,3 +292,33 @@ async def test_a_deadline_goes_with_every_question(client: DeviceClient) -> None
     with pytest.raises((InputError, RefusedError)) as caught:
         await client.query_write_status(bytes(32))
     assert caught.value.reason == Reason.REASON_UPLOAD_UNKNOWN
+
+
+async def test_a_full_board_takes_the_push_after_the_command_that_its_refusal_names(
+    tmp_path: Path, credentials: Path, script: Script
+) -> None:
+    keys, space = (load_public_key(credentials / "release.pub"),), Space(quota_bytes=3 * MIB, reserve_bytes=0)
+    settings = settings_for(tmp_path / "store", trusted_keys=keys, space=space)
+    made = [artifact_of(tmp_path / str(n), credentials, bytes([n]) * MIB, version=str(n)) for n in range(5)]
+    async with (
+        run_agent(settings, available_engines=only_fake, start_engine=script.start) as agent,
+        DeviceClient(agent.address, None) as client,
+    ):
+        for artifact in made[:3]:
+            await send(client, artifact)
+        with pytest.raises(OutsideError, match=r"`edgewright releases HOST --delete DIGEST`"):
+            await send(client, made[3])
+        in_use = await command("releases", agent.address, "--delete", made[2].digest[:12])
+        assert isinstance(in_use.exception, RefusedError)
+        assert "it can't be deleted" in str(in_use.exception)
+        done = await command("releases", agent.address, "--delete", made[0].digest[:12])
+        assert f"deleted {made[0].digest[:12]} (tiny 0): freed 1.0 MiB" in done.output
+        await send(client, made[3])
+        done = await command("gc", agent.address, "--releases")
+        assert f"deleted {made[1].digest[:12]} (tiny 1): freed 1.0 MiB" in done.output
+        await send(client, made[4])
+
+
+async def command(name: str, address: Address, *options: str) -> Any:
+    arguments = [name, str(address), *options, "--insecure"]
+    return await asyncio.to_thread(CliRunner().invoke, app, arguments)

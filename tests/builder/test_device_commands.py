@@ -160,6 +160,59 @@ def test_releases_are_listed(board: Board, host: str) -> None:
     assert json.loads(output("releases", host, "--insecure", "--json"))["releases"][0]["name"] == "tiny"
 
 
+def test_a_release_is_deleted_by_the_beginning_of_its_digest_and_the_rest_is_listed(
+    board: Board, host: str
+) -> None:
+    board.staged = {b"\3" * 32, b"\4" * 32}
+    lines = output("releases", host, "--insecure", "--delete", "0303").splitlines()
+    assert lines[0].startswith("deleted 030303030303 (tiny ")
+    assert [line[:4] for line in lines[2:]] == ["0404"]
+    document = json.loads(output("releases", host, "--insecure", "--delete", "0404", "--json"))
+    assert document == {"deleted_releases": [{"release": "04" * 32, "freed_bytes": 700}], "releases": []}
+
+
+def test_a_beginning_that_names_no_release_or_two_deletes_none(board: Board, host: str) -> None:
+    board.staged = {b"\3" * 32, b"\3" * 31 + b"\4"}
+    for digest, count in (("0303", 2), ("05", 0)):
+        result = invoke("releases", host, "--insecure", "--delete", digest)
+        assert isinstance(result.exception, InputError)
+        assert f"has {count} releases whose digest begins with {digest}" in str(result.exception)
+    assert "DeleteRelease" not in board.calls
+
+
+def test_gc_of_releases_deletes_all_but_those_in_use_and_their_bases_adapters_first(
+    board: Board, host: str
+) -> None:
+    names = (
+        "active",
+        "base of active",
+        "previous",
+        "candidate",
+        "old base",
+        "old adapter",
+        "staged",
+        "denied",
+    )
+    digest = {name: bytes([number]) * 32 for number, name in enumerate(names, 1)}
+    state = {
+        name: deployment.ReleaseState.Value(f"RELEASE_STATE_{name.upper()}")
+        for name in ("active", "previous", "candidate", "denied")
+    }
+    base = {"active": digest["base of active"], "old adapter": digest["old base"]}
+    board.releases = [
+        deployment.Release(
+            release=digest[name], state=state.get(name, deployment.RELEASE_STATE_STAGED), base_release=base.get(name, b""), name=name
+        )
+        for name in names
+    ]  # fmt: skip
+    going = ["old adapter", "old base", "staged", "denied"]
+    lines = output("gc", host, "--insecure", "--releases", "--dry-run").splitlines()
+    assert [line.split("(")[1].rstrip(" )") for line in lines[:-1]] == going
+    assert "DeleteRelease" not in board.calls
+    output("gc", host, "--insecure", "--releases")
+    assert board.deleted == [digest[name] for name in going]
+
+
 def test_rollback_without_a_previous_release_is_refused(host: str) -> None:
     result = invoke("rollback", host, "--insecure")
     assert isinstance(result.exception, RefusedError)

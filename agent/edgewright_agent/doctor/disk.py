@@ -53,7 +53,8 @@ def disk_has_room(subject: Subject) -> Finding | None:
     found = os.statvfs(folder)
     free_bytes, inodes = found.f_bavail * found.f_frsize, found.f_favail
     remedy = (
-        f"Delete releases (`edgewright releases HOST`), or what `sudo du -xh --max-depth 2 {folder}` shows."
+        "Delete releases (`edgewright releases HOST --delete DIGEST`, or `edgewright gc HOST --releases`), or what "
+        f"`sudo du -xh --max-depth 2 {folder}` shows."
     )
     if free_bytes < RESERVE_BYTES:
         return problem(

@@ -176,7 +176,10 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            message = f"The disk is full: {path} could not be written. Delete a release or free some space."
+            message = (
+                f"The disk is full: {path} could not be written. Delete a release "
+                "(`edgewright releases HOST --delete DIGEST`) or free some space."
+            )
             raise OutsideError(message, Reason.REASON_DISK_SPACE) from error
         raise OutsideError(f"{path} could not be written: {error.strerror}.") from error
 

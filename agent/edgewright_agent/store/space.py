@@ -42,7 +42,8 @@ def require_room(blob: Blob, available_bytes: int) -> None:
     if blob.size_bytes > available_bytes:
         message = (
             f"The store is full: blob {blob.sha256[:12]} needs {blob.size_bytes} bytes, "
-            f"{available_bytes} are free within quota and reserve. Delete a release."
+            f"{available_bytes} are free within quota and reserve. "
+            "Delete a release (`edgewright releases HOST --delete DIGEST`)."
         )
         raise OutsideError(message, Reason.REASON_DISK_SPACE)
 

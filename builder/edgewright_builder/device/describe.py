@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from edgewright.v1.deployment_pb2 import (
     CollectGarbageResponse,
     GetDeviceResponse,
@@ -13,6 +16,7 @@ from edgewright.v1.deployment_pb2 import (
 from edgewright.v1.inference_pb2 import Completion, FinishReason
 from edgewright_agent.sizes import format_bytes
 from edgewright_builder.device.push import Plan, PushResult
+from edgewright_builder.device.releases import Deleted
 from edgewright_builder.device.verdict import Probe
 
 RELEASE_COLUMNS = ("release", "name", "version", "counter", "size", "engine", "state")
@@ -107,6 +111,24 @@ def completion_line(done: Completion) -> str:
         joules = done.energy.prefill_joules + done.energy.decode_joules
         parts.append(f"{joules:.2f} J ({done.energy.rail})")
     return " · ".join(parts)
+
+
+def deleted_lines(deleted: Sequence[Deleted]) -> list[str]:
+    """A line for each release that was deleted, or would be."""
+    lines = []
+    for each in deleted:
+        release, done = each.release, "would delete" if each.freed_bytes is None else "deleted"
+        named = f"{done} {release.release.hex()[:12]} ({release.name} {release.version})"
+        lines.append(
+            named if each.freed_bytes is None else f"{named}: freed {format_bytes(each.freed_bytes)}"
+        )
+    return lines
+
+
+def deleted_document(deleted: Sequence[Deleted]) -> dict[str, Any]:
+    """The same for scripts; nothing where no release was to be deleted."""
+    rows = [{"release": each.release.release.hex(), "freed_bytes": each.freed_bytes} for each in deleted]
+    return {"deleted_releases": rows} if rows else {}
 
 
 def garbage_lines(garbage: CollectGarbageResponse, *, dry_run: bool) -> list[str]:
