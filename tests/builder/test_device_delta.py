@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -135,6 +136,21 @@ async def test_a_local_copy_that_is_not_what_the_board_has_costs_bytes_and_nothi
     assert result.verdict.committed
 
 
+async def test_a_local_copy_that_is_half_gone_costs_the_delta_and_nothing_else(
+    client: DeviceClient, tmp_path: Path, credentials: Path
+) -> None:
+    await send(client, artifact_of(tmp_path / "old", credentials, OLD))
+    (kept,) = pushed.pushed_folder().iterdir()
+    (kept / "engine" / "model.bin").unlink()
+    notes: list[str] = []
+    new = artifact_of(tmp_path / "new", credentials, NEW)
+    result = await send(client, new, listener=Listener(note=notes.append))
+    assert any("no delta against release" in note and "model.bin" in note for note in notes)
+    assert (result.plan.delta_bytes, result.sent_bytes) == (None, len(NEW))
+    assert result.verdict is not None
+    assert result.verdict.committed
+
+
 async def test_a_base_that_goes_meanwhile_is_noticed_and_the_chunks_travel(
     agent: RunningAgent, client: DeviceClient, tmp_path: Path, credentials: Path
 ) -> None:
@@ -252,6 +268,37 @@ def test_the_newest_few_artifacts_are_kept_and_found(tmp_path: Path, credentials
         pushed.remember(artifact)
     found = [pushed.find([artifact.digest], ()) for artifact in made]
     assert [each is not None for each in found] == [False] * 2 + [True] * pushed.KEPT
+    assert len(list(pushed.pushed_folder().iterdir())) == pushed.KEPT
+
+
+def test_a_kept_artifact_that_is_half_gone_is_kept_anew(tmp_path: Path, credentials: Path) -> None:
+    artifact = artifact_of(tmp_path / "a", credentials, OLD)
+    pushed.remember(artifact)
+    (pushed.pushed_folder() / artifact.digest / "engine" / "model.bin").unlink()
+    pushed.remember(artifact)
+    found = pushed.find([artifact.digest], ())
+    assert found is not None
+    assert (found.folder / "engine" / "model.bin").read_bytes() == OLD
+
+
+def test_an_artifact_whose_forgetting_is_interrupted_is_not_found(
+    tmp_path: Path, credentials: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [artifact_of(tmp_path / f"a{i}", credentials, bytes([i]) * 9) for i in range(pushed.KEPT + 2)]
+    for artifact in made[: pushed.KEPT]:
+        pushed.remember(artifact)
+
+    def interrupted(folder: Path, **_: Any) -> None:
+        if (folder / "engine").is_dir():
+            (folder / "engine" / "model.bin").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pushed.remember(made[-2])
+    assert pushed.find([made[0].digest], ()) is None
+    pushed.remember(made[-1])
     assert len(list(pushed.pushed_folder().iterdir())) == pushed.KEPT
 
 

@@ -133,6 +133,37 @@ async def test_a_refusal_is_a_failure_with_the_boards_sentence(fleet: Fleet) -> 
     assert report.results["d0"].message
 
 
+@pytest.mark.parametrize("reason", ["DISK_SPACE", "STORE_CORRUPT", "ENGINE_FAILED"])
+async def test_what_failed_on_a_board_counts_as_failed_with_its_sentence(fleet: Fleet, reason: str) -> None:
+    fleet.boards[0].refuse["StageRelease"] = [(grpc.StatusCode.UNAVAILABLE, reason)]
+    report = await fleet.roll_out("1,100%")
+    assert outcomes(report) == {"d0": Outcome.FAILED}
+    assert report.results["d0"].message == "StageRelease is refused by the simulator"
+    assert report.stopped == "1 of 1 devices did not keep the release (100 %, the limit is 5 %)"
+
+
+async def test_a_link_that_breaks_does_not_condemn_the_release(fleet: Fleet) -> None:
+    fleet.boards[0].refuse["StageRelease"] = [(grpc.StatusCode.UNAVAILABLE, "")] * 100
+    report = await fleet.roll_out("1,100%")
+    assert outcomes(report) == {"d0": Outcome.UNREACHABLE}
+    assert report.stopped == "0 of the wave's 1 devices committed, and 1 must before the next wave"
+
+
+async def test_a_file_error_on_the_host_fails_its_device_and_interrupts_no_other(fleet: Fleet) -> None:
+    update = fleet.update
+
+    async def fails_for_one(device: Device) -> PushResult:
+        if device.name == "d2":
+            raise FileNotFoundError(2, "No such file or directory", "kept/model.bin")
+        return await update(device)
+
+    fleet.update = fails_for_one  # type: ignore[method-assign]
+    report = await fleet.roll_out("100%", abort_over=0.5)
+    assert outcomes(report)["d2"] is Outcome.FAILED
+    assert "kept/model.bin" in report.results["d2"].message
+    assert sum(outcome is Outcome.COMMITTED for outcome in outcomes(report).values()) == DEVICES - 1
+
+
 async def test_an_unreachable_board_holds_the_rollout_until_it_is_back(fleet: Fleet) -> None:
     there = fleet.devices[1]
     fleet.devices[1] = there.model_copy(update={"host": "127.0.0.1:1"})

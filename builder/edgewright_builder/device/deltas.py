@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from edgewright.v1.deployment_pb2 import (
     ReleaseState,
     WriteBlobRequest,
 )
+from edgewright_agent.errors import EdgewrightError
 from edgewright_agent.manifest import File
 from edgewright_builder.artifact import Artifact
 from edgewright_builder.delta import DeltaMaker, Frame, Frames
@@ -48,15 +49,21 @@ class Deltas:
         self._frames: dict[str, Frames] = {}
         self._lock = threading.Lock()
 
-    async def frames_for(self, client: DeviceClient, missing: Sequence[MissingBlob]) -> Frames | None:
-        """Frames of the missing chunks against a release the board has; None if there is none at hand."""
+    async def frames_for(
+        self, client: DeviceClient, missing: Sequence[MissingBlob], note: Callable[[str], None]
+    ) -> Frames | None:
+        """Frames of the missing chunks against a release the board has; None if there is none whole at hand."""
         if not missing:
             return None
         digests = base_candidates(await client.list_releases())
         base = await asyncio.to_thread(pushed.find, digests, self._sources.folders)
         if base is None or base.digest == self._artifact.digest:
             return None
-        return await asyncio.to_thread(self._make, base, missing)
+        try:
+            return await asyncio.to_thread(self._make, base, missing)
+        except (OSError, EdgewrightError) as error:  # another push may have just forgotten it
+            note(f"The chunks themselves follow; no delta against release {base.digest[:12]}: {error}")
+            return None
 
     def close(self) -> None:
         """Lets go of the frames' files."""
@@ -65,7 +72,8 @@ class Deltas:
 
     def remember(self) -> None:
         """Keeps the artifact for the deltas of later ones. Raises OSError."""
-        pushed.remember(self._artifact)
+        with self._lock:  # every board of a fleet asks for it
+            pushed.remember(self._artifact)
 
     def _make(self, base: Artifact, missing: Sequence[MissingBlob]) -> Frames:
         with self._lock:

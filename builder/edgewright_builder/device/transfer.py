@@ -113,7 +113,7 @@ class Transfer:
         missing = await self._missing_once_reachable()
         missing_bytes = sum(blob.missing_bytes for blob in missing)
         if self._deltas is not None:
-            self._frames = await self._deltas.frames_for(self._client, missing)
+            self._frames = await self._deltas.frames_for(self._client, missing, self._listener.note)
         self._total_bytes = travelling_bytes(self._files, missing, self._frames)
         blob_bytes = sum(file.size_bytes for file in self._files.values())
         plan = Plan(

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edgewright_agent.errors import BusyError, EdgewrightError, OutsideError
+from edgewright_builder.device.failures import LinkError
 from edgewright_builder.device.push import PushResult
 from edgewright_builder.fleet.inventory import Device
 from edgewright_builder.fleet.journal import Journal, Result
@@ -127,13 +128,19 @@ class _Rollout:
             result = _without_verdict(device, Outcome.TIMED_OUT, message)
         except EdgewrightError as error:
             result = _without_verdict(device, _outcome_of(error), str(error))
+        except (
+            OSError
+        ) as error:  # a file or socket of this host: no reason to leave other devices half updated
+            result = _without_verdict(device, Outcome.FAILED, f"This machine failed: {error}.")
         return replace(result, seconds=time.monotonic() - begin)
 
 
 def _outcome_of(error: EdgewrightError) -> Outcome:
-    if isinstance(error, OutsideError):
+    if isinstance(error, LinkError):
         return Outcome.UNREACHABLE
-    return Outcome.BUSY if isinstance(error, BusyError) else Outcome.REFUSED
+    if isinstance(error, BusyError):
+        return Outcome.BUSY
+    return Outcome.FAILED if isinstance(error, OutsideError) else Outcome.REFUSED
 
 
 def _without_verdict(device: Device, outcome: Outcome, message: str) -> Result:

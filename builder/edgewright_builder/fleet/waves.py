@@ -6,9 +6,10 @@ of it, then all. Two thresholds guard the way, as in hawkBit's rollout groups an
     errors    failed / attempted  > abort_over   → no further device is begun
     success   committed / wave    < proceed_at   → no further wave is begun
 
-`failed` means that a board took the release and did not keep it, refused it, or gave no verdict in time. A board that
-could not be reached or was busy has not failed: it is missing from `committed`, so that dead links hold a rollout up
-but do not condemn the release.
+`failed` means that a board took the release and did not keep it, refused it, gave no verdict in time, or that something
+failed for it: its disk, its engine, a certificate, a file on the host. A board whose link could not be made or broke,
+or that was busy, has not failed: it is missing from `committed`, so that dead links hold a rollout up but do not
+condemn the release.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ class Outcome(Enum):
     ROLLED_BACK = "rolled back"
     REFUSED = "refused"
     TIMED_OUT = "timed out"
+    FAILED = "failed"
     UNREACHABLE = "unreachable"
     BUSY = "busy"
 
 
-FAILURES = (Outcome.ROLLED_BACK, Outcome.REFUSED, Outcome.TIMED_OUT)
+FAILURES = (Outcome.ROLLED_BACK, Outcome.REFUSED, Outcome.TIMED_OUT, Outcome.FAILED)
 
 
 @dataclass(frozen=True)
