@@ -201,7 +201,8 @@ def test_gc_of_releases_deletes_all_but_those_in_use_and_their_bases_adapters_fi
     base = {"active": digest["base of active"], "old adapter": digest["old base"]}
     board.releases = [
         deployment.Release(
-            release=digest[name], state=state.get(name, deployment.RELEASE_STATE_STAGED), base_release=base.get(name, b""), name=name
+            name=name, release=digest[name], base_release=base.get(name, b""),
+            state=state.get(name, deployment.RELEASE_STATE_STAGED),
         )
         for name in names
     ]  # fmt: skip
