@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,6 +71,26 @@ def test_a_flipped_bit_is_never_read_as_an_entry(
     for sequence, payload in ring.read():
         assert payload == bytes([sequence - 1]) * 20
         assert sequence <= position // 36
+
+
+def test_an_entry_that_the_disk_takes_half_of_is_refused_and_those_after_it_are_read(tmp_path: Path) -> None:
+    ring = Ring(tmp_path / "ring", 10_000)
+    ring.append(bytes(20))
+    with file_size_limit(50), pytest.raises(OSError, match="No space left"):
+        ring.append(bytes(20))
+    assert ring.append(b"later") == 2
+    assert list(ring.read()) == [(1, bytes(20)), (2, b"later")]
+
+
+@contextlib.contextmanager
+def file_size_limit(size_bytes: int) -> Iterator[None]:
+    """A write that crosses it writes what fits and says how much, like one on a disk that gets full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_an_entry_beyond_bounds_is_refused(tmp_path: Path) -> None:

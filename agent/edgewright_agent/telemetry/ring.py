@@ -10,6 +10,8 @@ seconds of a record that nobody's safety depends on. What was torn is cut off at
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 import threading
 import zlib
@@ -44,8 +46,7 @@ class Ring:
         with self._lock:
             sequence = self._last + 1
             checked = struct.pack("<IQ", len(payload), sequence) + payload
-            with self._segment_for(sequence).open("ab", buffering=0) as file:
-                file.write(zlib.crc32(checked).to_bytes(4, "little") + checked)
+            _append_whole(self._segment_for(sequence), zlib.crc32(checked).to_bytes(4, "little") + checked)
             self._last = sequence
             return sequence
 
@@ -82,6 +83,15 @@ class Ring:
             with segments[-1].open("r+b") as file:
                 file.truncate(end)
         return last
+
+
+def _append_whole(segment: Path, entry: bytes) -> None:
+    """Appends all of the entry or nothing: what follows a torn one could not be read. Raises OSError."""
+    with segment.open("ab", buffering=0) as file:
+        written = file.write(entry)
+        if written != len(entry):  # the disk was full midway, which a raw write does not raise
+            file.truncate(file.tell() - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(segment))
 
 
 def _first(segment: Path) -> int:
