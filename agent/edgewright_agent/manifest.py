@@ -95,7 +95,7 @@ class Limits(_Frozen):
 
     context_tokens: Annotated[int, Field(gt=0)]
     concurrency: Annotated[int, Field(gt=0)] = 1
-    # A board where the golden prompt takes longer does not keep the release; None: however long it takes.
+    # A board where a new prompt of the golden one's length takes longer does not keep the release; None: no limit.
     ttft_seconds_max: Annotated[float, Field(gt=0)] | None = None
     tpot_seconds_max: Annotated[float, Field(gt=0)] | None = None
 

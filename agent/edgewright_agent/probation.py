@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from edgewright_agent.engines import Engine, GenerationRequest, Token
 from edgewright_agent.engines.death import out_of_memory_line
 from edgewright_agent.errors import EdgewrightError
 from edgewright_agent.manifest import GoldenPrompt, Manifest
+from edgewright_agent.telemetry.prompts import shuffles, words_for
 
 PROBES_SECONDS_MAX = 600.0  # all of them together; an engine that hangs must not hold the board
 UNTOLD = GenerationRequest(prompt="The", max_tokens=16, ignore_eos=True)  # timed where no golden prompt is
@@ -54,6 +56,7 @@ class Trial:
 class _Run:
     """One generation, timed."""
 
+    prompt_tokens: int
     tokens: tuple[int, ...]
     ttft_seconds: float
     tpot_seconds: float
@@ -123,11 +126,10 @@ async def _golden_prompt(engine: Engine, golden: GoldenPrompt) -> Probe:
 
 
 async def _performance(engine: Engine, manifest: Manifest, senses: Senses) -> list[Probe]:
-    """Speed and energy of a second run: the golden prompt has warmed the engine up."""
+    """Speed and energy of a run of its own: the golden prompt has warmed the engine up."""
     try:
-        run = await _generate(
-            engine, UNTOLD if manifest.golden is None else _request(manifest.golden), senses
-        )
+        request = UNTOLD if manifest.golden is None else await _unread(engine, manifest.golden)
+        run = await _generate(engine, request, senses)
     except EdgewrightError as error:
         return [Probe("latency", False, str(error))]
     return [_latency(run, manifest), *_rate(run, manifest), *_energy(run, manifest)]
@@ -180,8 +182,20 @@ def _request(golden: GoldenPrompt) -> GenerationRequest:
     return GenerationRequest(prompt=golden.prompt, max_tokens=len(golden.tokens), temperature=0.0)
 
 
+async def _unread(engine: Engine, golden: GoldenPrompt) -> GenerationRequest:
+    """As long as the golden prompt, which the engine has kept: of this one it has to read every token."""
+
+    async def count(text: str) -> int:
+        return (await _generate(engine, GenerationRequest(prompt=text, max_tokens=1))).prompt_tokens
+
+    seed = secrets.randbits(32)  # another one each time: an engine may outlive a trial
+    words = await words_for(await count(golden.prompt), count, seed)
+    return GenerationRequest(prompt=shuffles(words, seed)(0), max_tokens=len(golden.tokens), ignore_eos=True)
+
+
 async def _generate(engine: Engine, request: GenerationRequest, senses: Senses = Senses()) -> _Run:
     tokens: list[int] = []
+    prompt_tokens = 0
     joules_before, began = senses.joules(), time.monotonic()
     first = last = began
     async with contextlib.aclosing(engine.generate(request)) as events:
@@ -190,8 +204,10 @@ async def _generate(engine: Engine, request: GenerationRequest, senses: Senses =
                 last = event.at_seconds or time.monotonic()
                 first = last if not tokens else first
                 tokens.append(event.id)
+            else:
+                prompt_tokens = event.prompt_tokens
     joules_after = senses.joules()
     known = joules_before is not None and joules_after is not None
     tpot_seconds = (last - first) / (len(tokens) - 1) if len(tokens) > 1 else 0.0
     joules = joules_after - joules_before if known else None  # type: ignore[operator]
-    return _Run(tuple(tokens), first - began, tpot_seconds, joules)
+    return _Run(prompt_tokens, tuple(tokens), first - began, tpot_seconds, joules)

@@ -36,7 +36,8 @@ class FakeBehaviour:
     crash_after_tokens: int | None = None  # since the start of the process
     crash_signal: int = 9
     fail_after_tokens: int | None = None  # an error of the engine, which goes on living
-    token_seconds: float = 0.0
+    token_seconds: float = 0.0  # generated
+    prompt_token_seconds: float = 0.0  # read
     allocate_mib: int = 0
     words: int = 12  # of a text, before the end-of-sequence token
 
@@ -119,6 +120,7 @@ class FakeBackend:
 
     def read(self, place: Place, past: int, tokens: Sequence[int], adapter: Hashable) -> Logits:
         """Each position is as if the prompt ended there."""
+        time.sleep(self.behaviour.prompt_token_seconds * len(tokens))
         kept = self._held[place].tokens[:past] if past else []
         assert len(kept) == past, f"{place} holds {len(kept)} tokens, not {past}"
         self._held[place] = held = _Held([*kept, *tokens], past + len(tokens))
