@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,13 @@ import pytest_asyncio
 
 from edgewright_agent.door import protocol, requests
 from edgewright_agent.door.settings import DoorSettings
+from edgewright_agent.engines import Reply
 from tests.agent.artifacts import TREE
 from tests.agent.openai_doors import Board, board, serve, until
 from tests.agent.scripted_engine import Script
 
 PATIENCE_SECONDS = 0.4
+LARGE_BYTES = 3 * 2**20
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MODELS = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
@@ -98,6 +100,12 @@ class Client:
             assert await self._read_more(), f"closed after {self._received!r}"
         body, self._received = self._received[:size], self._received[size:]
         return Answer(int(status.split()[1]), headers, body)
+
+    async def read_slowly(self, size: int, pause_seconds: float) -> int:
+        """Some bytes now and then until `size` came or the other side closed; returns how many came."""
+        while len(self._received) < size and await self._read_more():
+            await asyncio.sleep(pause_seconds)
+        return len(self._received)
 
     async def _read_more(self) -> bool:
         try:
@@ -262,6 +270,59 @@ async def test_a_client_that_reads_nothing_loses_its_slot(
         (engine,) = script.running
         await until(lambda: engine.active_requests > 0, 20)
         await until(lambda: not engine.active_requests, 20)
+
+
+@contextlib.asynccontextmanager
+async def large_answer(method: str, route: str, body: bytes = b"") -> AsyncIterator[Reply]:
+    """More than a socket's buffers hold."""
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield b" " * LARGE_BYTES
+
+    yield Reply(200, {"content-type": "application/json"}, pieces())
+
+
+async def test_a_client_that_reads_slowly_but_steadily_gets_the_whole_answer(
+    running: Board, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(protocol, "STALL_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(script.running[0], "relay", large_answer)
+    async with connection(running) as client:
+        await client.write(post({"prompt": "hello"}))
+        await client.read_until(b"\r\n\r\n")
+        began = asyncio.get_running_loop().time()
+        received_bytes = await client.read_slowly(LARGE_BYTES, PATIENCE_SECONDS / 10)
+        assert received_bytes == LARGE_BYTES
+        assert asyncio.get_running_loop().time() - began > 4 * PATIENCE_SECONDS
+
+
+@pytest.mark.parametrize("ahead", [b"", post({"prompt": "hello"})], ids=["alone", "asks on"])
+async def test_a_client_that_reads_nothing_of_a_whole_answer_is_cut_off(
+    running: Board, script: Script, monkeypatch: pytest.MonkeyPatch, ahead: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "STALL_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(script.running[0], "relay", large_answer)
+    async with connection(running) as client:
+        await client.write(post({"prompt": "hello"}))
+        await asyncio.sleep(PATIENCE_SECONDS / 2)
+        await client.write(ahead)
+        await asyncio.sleep(2 * PATIENCE_SECONDS)
+        assert len(await client.read_rest()) < LARGE_BYTES
+
+
+async def test_a_head_begun_while_an_answer_is_read_runs_out_of_time_too(
+    running: Board, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(script.running[0], "relay", large_answer)
+    async with connection(running) as client:
+        await client.write(post({"prompt": "hello"}))
+        await asyncio.sleep(PATIENCE_SECONDS / 4)
+        await client.write(MODELS[:20])
+        await asyncio.sleep(PATIENCE_SECONDS / 4)
+        assert len((await client.read_answer()).body) == LARGE_BYTES
+        assert (await client.read_answer()).error["code"] == "request_timeout"
 
 
 async def test_a_half_closed_stream_frees_the_engine(running: Board, script: Script) -> None:

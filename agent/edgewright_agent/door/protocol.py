@@ -16,7 +16,9 @@ from edgewright_agent.door.requests import BODY_BYTES_MAX
 HEAD_BYTES_MAX = 32 * 1024
 MESSAGE_BYTES_MAX = HEAD_BYTES_MAX + 2 * BODY_BYTES_MAX  # as sent: chunks have heads, and trailers may follow
 HEAD_SECONDS = 10.0  # from the connection or the last answer to a whole head
-STALL_SECONDS = 30.0  # a client that reads nothing for so long is gone
+STALL_SECONDS = (
+    30.0  # a client that reads nothing for so long is gone; while it reads it has time for the rest
+)
 CONNECTIONS_MAX = 128
 
 
@@ -27,6 +29,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _in_body = False  # its head is complete, it is not
     _deaf = False  # nothing more is read
     _patience: asyncio.TimerHandle | None = None
+    _unread_bytes = 0  # by the client, when patience began
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Of asyncio."""
@@ -58,7 +61,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Of httptools."""
-        self._stop_waiting()
+        if not self.flow.write_paused:
+            self._stop_waiting()
         self._in_body = True
         super().on_headers_complete()
 
@@ -70,7 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Of uvicorn."""
         super().on_response_complete()
-        if self.cycle.response_complete:  # no other request was sent ahead
+        if self._all_answered and not self.flow.write_paused:
             self._wait(HEAD_SECONDS)
 
     def pause_writing(self) -> None:
@@ -81,7 +85,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """Of asyncio."""
         super().resume_writing()
-        self._stop_waiting()
+        if self._all_answered:
+            self._wait(HEAD_SECONDS)
+        else:
+            self._stop_waiting()
 
     def send_400_response(self, msg: str) -> None:
         """Of uvicorn: what came is no HTTP."""
@@ -89,6 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _wait(self, seconds: float) -> None:
         self._stop_waiting()
+        self._unread_bytes = self.transport.get_write_buffer_size()
         self._patience = self.loop.call_later(seconds, self._out_of_patience)
 
     def _stop_waiting(self) -> None:
@@ -97,7 +105,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._patience = None
 
     def _out_of_patience(self) -> None:
-        if self.flow.write_paused:
+        unread_bytes = self.transport.get_write_buffer_size()
+        if unread_bytes and unread_bytes < self._unread_bytes:
+            self._wait(STALL_SECONDS)  # slow, but reading
+        elif unread_bytes:
             self.transport.abort()
         elif self._message_bytes:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"No whole head came within {HEAD_SECONDS:g} s.")
@@ -121,8 +132,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     @property
+    def _all_answered(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
     def _answers_another(self) -> bool:
         """Whether an answer is under way or due that is not to the message being read."""
-        if self.cycle is None or self.cycle.response_complete:
+        if self._all_answered:
             return False
         return not self._in_body or bool(self.pipeline) or self.cycle.response_started
