@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent import lifecycle
 from edgewright_agent.engine_room import EngineRoom, Serving
 from edgewright_agent.errors import OutsideError
-from edgewright_agent.failures import is_rot, log_failure
+from edgewright_agent.failures import is_rot, is_shortage, log_failure
 from edgewright_agent.probation import (
     PROBES_SECONDS_MAX,
     Probe,
@@ -88,11 +88,13 @@ class Activation:
             return
         try:
             await self._try(candidate)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the board must come to rest
+        except Exception as error:
             log_failure(_log, f"starting {candidate}", error)
-            why, ended = str(error), lifecycle.rotted if is_rot(error) else lifecycle.failed
+            why, ended = str(error), _rule_of(error)
             await self._room.keep_only(self._state.active)
             await self._progress.apply(lambda state: ended(state, why), self._progress.probes)
+            if is_shortage(error) and not self._state.at_rest:
+                raise  # what the board lacks may be there after a pause
 
     async def _try(self, digest: str) -> None:
         """Starts the candidate and, unless it is an old acquaintance, probes it."""
@@ -147,6 +149,13 @@ class Activation:
     def _active_counter(self) -> int:
         active = self._store.releases().get(self._state.active or "")
         return active.manifest.release_counter if active is not None else 0
+
+
+def _rule_of(error: Exception) -> Callable[[State, str], State]:
+    """What the failure means for the candidate."""
+    if is_rot(error):
+        return lifecycle.rotted
+    return lifecycle.hindered if is_shortage(error) else lifecycle.failed
 
 
 async def _sit_out(serving: Serving, seconds: float) -> None:

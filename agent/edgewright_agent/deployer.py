@@ -21,7 +21,7 @@ from edgewright_agent.state import State
 from edgewright_agent.store import Store
 from edgewright_agent.store.bases import servable
 from edgewright_agent.supervision import Supervisor
-from edgewright_agent.threads import run_in_thread
+from edgewright_agent.threads import run_in_thread, to_the_end
 from edgewright_agent.withdrawal import without_stopped
 
 _log = logging.getLogger(__name__)
@@ -80,15 +80,16 @@ class Deployer:
         def taken_up(state: State) -> State:
             return without_stopped(lifecycle.recovered(lifecycle.without_lost(state, whole)), whole, stopped)
 
-        await self._progress.apply(taken_up)
+        await self._progress.apply_or_tell(taken_up)  # on a full disk what is active serves all the same
         self._run()
 
     async def stop(self) -> None:
         """Stops the engine. A change under way goes on at the next start."""
-        await self._halt()
-        if self._room.serving is not None:  # it did not end by itself
-            await self._progress.try_to_apply(lifecycle.steady)
-        await self._room.stop()
+        async with self._changing:
+            await self._halt()
+            if self._room.serving is not None:  # it did not end by itself
+                await self._progress.try_to_apply(lifecycle.steady)
+            await self._room.stop()
 
     async def staged(self, digest: str) -> None:
         """A release has come and waits to be activated."""
@@ -103,9 +104,11 @@ class Deployer:
             counter = self._store.release(digest).manifest.release_counter
             if self.state.at_rest and digest == self.state.active:
                 return
-            await self._change(
-                lambda state: lifecycle.activate(
-                    state, digest, counter, force=force, confirm_within_seconds=confirm_within_seconds
+            await to_the_end(
+                self._change(
+                    lambda state: lifecycle.activate(
+                        state, digest, counter, force=force, confirm_within_seconds=confirm_within_seconds
+                    )
                 )
             )
 
@@ -124,7 +127,7 @@ class Deployer:
     async def roll_back(self) -> str:
         """Begins to go back to the previous release; returns its digest. Raises as `lifecycle.roll_back`."""
         async with self._changing:
-            state = await self._change(lifecycle.roll_back)
+            state = await to_the_end(self._change(lifecycle.roll_back))
             return str(state.candidate)
 
     async def withdraw(self, stopped: Set[str]) -> None:
@@ -132,11 +135,14 @@ class Deployer:
         async with self._changing:
             if not self.state.in_use & stopped:
                 return
-            whole = servable(self._store.releases())
-            await self._halt()
-            await self._progress.apply(lambda state: without_stopped(state, whole, stopped))
-            await self._room.stop()
-            self._run()
+            await to_the_end(self._withdraw(stopped))
+
+    async def _withdraw(self, stopped: Set[str]) -> None:
+        whole = servable(self._store.releases())
+        await self._halt()
+        await self._room.stop()  # first: the disk may take no writes, and it must not answer any more
+        await self._progress.apply_or_tell(lambda state: without_stopped(state, whole, stopped))
+        self._run()
 
     async def found_damaged(self, damaged: Set[str]) -> None:
         """These releases have rotted on the disk. What serves from one is started anew, and so given up."""
@@ -154,9 +160,12 @@ class Deployer:
             if digest in self.state.in_use:
                 message = f"Release {digest[:12]} is active, previous or on trial; it can't be deleted."
                 raise RefusedError(message, Reason.REASON_RELEASE_IN_USE)
-            freed_bytes = await run_in_thread(self._store.delete_release, digest)
-            await self._progress.apply(lambda state: lifecycle.forgotten(state, digest))
-            return freed_bytes
+            return await to_the_end(self._delete(digest))
+
+    async def _delete(self, digest: str) -> int:
+        freed_bytes = await run_in_thread(self._store.delete_release, digest)
+        await self._progress.apply(lambda state: lifecycle.forgotten(state, digest))
+        return freed_bytes
 
     def watch(self, *, follow: bool) -> AsyncIterator[Status]:
         """The status now, then each change; ends at rest unless `follow`."""
@@ -164,12 +173,15 @@ class Deployer:
 
     async def _change(self, rule: Rule) -> State:
         state = await self._progress.apply(rule)  # first: the intent survives whatever comes
-        await self._halt()
         self._run()
         return state
 
     def _run(self) -> None:
-        self._task = asyncio.create_task(self._drive())
+        """What drives the board from now on; it begins when what did so before has let go."""
+        before = self._task
+        if before is not None:
+            before.cancel()
+        self._task = asyncio.create_task(self._drive(before))
         self._task.add_done_callback(_report)
 
     async def _halt(self) -> None:
@@ -178,12 +190,18 @@ class Deployer:
             await asyncio.wait([self._task])
             self._task = None
 
-    async def _drive(self) -> None:
+    async def _drive(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await to_the_end(_ended(before))
         while True:
             await self._activation.finish()
             if self.state.serves is None:
                 return
             await self._supervisor.keep_serving(self.state.serves)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    await asyncio.wait([task])
 
 
 def _report(task: asyncio.Task[None]) -> None:

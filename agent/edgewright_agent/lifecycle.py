@@ -3,7 +3,7 @@
     IDLE --staged--> STAGED --activate--> ACTIVATING (from IDLE and SAFE too)
     ACTIVATING --started--> PROBATION --probes pass, confirmed where asked for--> IDLE (committed)
     ACTIVATING, PROBATION --failed--> ACTIVATING again, or ROLLING_BACK once the attempts are spent
-    ACTIVATING --rotted on the disk--> ROLLING_BACK at once, and not denied
+    ACTIVATING --rotted on the disk--> ROLLING_BACK at once, and not denied; --hindered--> as failed, and not denied
     ROLLING_BACK --started--> IDLE (rolled back);  --failed, attempts spent--> SAFE
     IDLE, STAGED --the active release keeps dying--> ROLLING_BACK, or SAFE if there is no previous one
 
@@ -146,6 +146,11 @@ def failed(state: State, why: str) -> State:
     return _without_candidate(replace(state, denied=denied), why)
 
 
+def hindered(state: State, why: str) -> State:
+    """The board was out of something, so the candidate was not tried. That says nothing of it: it is not denied."""
+    return replace(failed(state, why), denied=state.denied)
+
+
 def rotted(state: State, why: str) -> State:
     """What the candidate is started from is corrupt in the store. More attempts would read the same.
 
@@ -174,13 +179,18 @@ def lost() -> State:
 
 
 def without_lost(state: State, staged: set[str]) -> State:
-    """The state without releases that are no longer whole; from a lost active one back to the previous."""
-    previous = state.previous if state.previous in staged else None
+    """The state without releases that are no longer whole; from a lost active one back to the previous.
+
+    A lost candidate is not denied: it may be tried as soon as it was pushed again.
+    """
     state = state if state.staged in staged else _without_staged(state)
-    if state.active is None or state.active in staged:
-        return replace(state, previous=previous)
-    left = replace(state, active=None, previous=previous, message=f"release {_short(state.active)} is lost")
-    return roll_back(left) if left.at_rest and previous is not None else left
+    state = replace(state, previous=state.previous if state.previous in staged else None)
+    lost = state.active is not None and state.active not in staged
+    if lost:
+        state = replace(state, active=None, message=f"release {_short(state.active)} is lost")
+    if not state.at_rest and state.candidate not in staged:
+        state = rotted(state, f"release {_short(state.candidate)} is lost")
+    return roll_back(state) if lost and state.at_rest and state.previous is not None else state
 
 
 def forgotten(state: State, release: str) -> State:

@@ -12,7 +12,7 @@ from edgewright_agent.failures import log_failure
 from edgewright_agent.probation import Probe
 from edgewright_agent.state import State
 from edgewright_agent.store import StateFile
-from edgewright_agent.threads import run_in_thread
+from edgewright_agent.threads import run_in_thread, to_the_end
 
 _log = logging.getLogger(__name__)
 
@@ -51,10 +51,13 @@ class Progress:
         async with self._writing:
             state = rule(self.state)
             if state != self.state:
-                await run_in_thread(self._file.write, state.to_json())
-                _log.info("%s: %s", state.phase.value, state.message)
-                self.tell(state, probes)
+                await to_the_end(self._save(state, probes))
             return state
+
+    async def _save(self, state: State, probes: tuple[Probe, ...]) -> None:
+        await run_in_thread(self._file.write, state.to_json())
+        _log.info("%s: %s", state.phase.value, state.message)
+        self.tell(state, probes)
 
     async def try_to_apply(self, rule: Rule) -> bool:
         """Whether it could be saved. A disk that takes no more writes is no reason to stop serving."""
@@ -64,6 +67,11 @@ class Progress:
             log_failure(_log, "the state can't be written", error)
             return False
         return True
+
+    async def apply_or_tell(self, rule: Rule) -> None:
+        """What has to hold in any case: where the disk takes no writes it is found again at the next start."""
+        if not await self.try_to_apply(rule):
+            self.tell(rule(self.state))
 
     def tell(self, state: State, probes: tuple[Probe, ...] = ()) -> None:
         """From now on this is the state, also where the disk does not know it yet."""

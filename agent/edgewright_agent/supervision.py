@@ -55,7 +55,7 @@ class Supervisor:
             death = await asyncio.wait_for(engine.wait(), RESTART_SECONDS_MAX)
         except asyncio.TimeoutError:
             steady = True
-            await self._progress.apply(lifecycle.steady)
+            await self._progress.try_to_apply(lifecycle.steady)
             death = await engine.wait()
         _log.error("the engine ended: %s; restarting it", death.sentence)
         return steady
@@ -63,5 +63,4 @@ class Supervisor:
     async def _give_up(self, digest: str) -> None:
         """The active release is corrupt on the disk: back to the one before it, if there is one."""
         whole = servable(self._store.releases()) - {digest}
-        if not await self._progress.try_to_apply(lambda state: lifecycle.without_lost(state, whole)):
-            self._progress.tell(lifecycle.without_lost(self._progress.state, whole))  # found again at a start
+        await self._progress.apply_or_tell(lambda state: lifecycle.without_lost(state, whole))

@@ -1,11 +1,11 @@
-"""Blocking work beside the event loop."""
+"""Work that goes on when who waits for it is cancelled: in a thread, or of several steps."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
@@ -18,7 +18,12 @@ async def run_in_thread(
 
     A thread can't be stopped; what comes next must not overtake it on the same file.
     """
-    task = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    return await to_the_end(asyncio.to_thread(function, *args, **kwargs))
+
+
+async def to_the_end(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Waits for all of `work`, also when cancelled: a caller who leaves must not leave a change half-made."""
+    task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

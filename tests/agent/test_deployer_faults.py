@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edgewright_agent import supervision
+from edgewright_agent.deployer import Deployer
 from edgewright_agent.engines.kills import Among, Kills
+from edgewright_agent.errors import EdgewrightError, OutsideError
 from edgewright_agent.probation import Senses
 from edgewright_agent.state import Outcome, Phase
-from edgewright_agent.store import FileSystem
+from edgewright_agent.store import FileSystem, Space, StateFile, Store
 from tests.agent.artifacts import make_artifact, stage
 from tests.agent.scripted_engine import Script
 from tests.agent.test_deployer import GOOD, NEXT, activated, at_rest, deploying
@@ -134,3 +139,122 @@ async def test_a_full_disk_stops_a_change_not_the_serving_and_the_change_goes_on
         await at_rest(deployer)
         assert deployer.state.phase is Phase.IDLE
         assert deployer.serving().release.digest == deployer.state.active
+
+
+async def test_a_change_taken_up_on_a_full_disk_waits_and_what_is_active_serves_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The power went during a change, and came back to a disk without room."""
+    disk = DiskWithoutRoom()
+    async with deploying(tmp_path, Script()) as deployer:
+        await activated(deployer, GOOD.digest)
+        await deployer.activate(NEXT.digest)
+    disk.is_full = True
+    monkeypatch.setattr(StateFile, "__init__", with_disk(StateFile.__init__, disk))
+    async with deploying(tmp_path, Script()) as deployer:
+        while not serves(deployer, GOOD.digest):
+            await asyncio.sleep(0.005)
+        assert deployer.state.candidate == NEXT.digest
+        disk.is_full = False
+        await at_rest(deployer)
+        assert serves(deployer, NEXT.digest)
+
+
+def with_disk(init: Any, disk: FileSystem) -> Any:
+    def made(file: StateFile, fs: FileSystem, path: Path) -> None:
+        init(file, disk, path)
+
+    return made
+
+
+def serves(deployer: Deployer, digest: str) -> bool:
+    try:
+        return deployer.serving().release.digest == digest
+    except EdgewrightError:
+        return False
+
+
+async def test_an_engine_that_runs_for_long_on_a_full_disk_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "RESTART_SECONDS_MAX", 0.05)
+    script, disk = Script(), DiskWithoutRoom()
+    async with deploying(tmp_path, script) as deployer:
+        await activated(deployer, GOOD.digest)
+        script.running[0].die()  # the start that follows is counted, so a steady engine is something to write
+        while deployer.state.starts == 0 or not script.running:
+            await asyncio.sleep(0.002)
+        deployer._store.state._fs = disk
+        disk.is_full = True
+        await asyncio.sleep(0.3)
+        assert len(script.engines) == 2
+        assert serves(deployer, GOOD.digest)
+
+
+async def test_a_revoked_release_stops_although_the_disk_takes_no_writes(tmp_path: Path) -> None:
+    script, disk = Script(), DiskWithoutRoom()
+    async with deploying(tmp_path, script) as deployer:
+        await activated(deployer, GOOD.digest)
+        deployer._store.state._fs = disk
+        disk.is_full = True
+        await deployer.withdraw({GOOD.digest})
+        assert script.running == []
+        assert not serves(deployer, GOOD.digest)
+        disk.is_full = False
+
+
+async def test_a_board_without_file_handles_denies_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with deploying(tmp_path, Script()) as deployer:
+        await activated(deployer, GOOD.digest)
+        with monkeypatch.context() as patch:
+            patch.setattr(deployer._store.fs, "sha256_of", out_of_handles)
+            steps = await activated(deployer, NEXT.digest)
+            assert any("Too many open files" in step.state.message for step in steps)
+        assert deployer.state.denied == ()
+        while not serves(deployer, GOOD.digest):
+            await asyncio.sleep(0.005)
+        await activated(deployer, NEXT.digest)
+        assert serves(deployer, NEXT.digest)
+
+
+def out_of_handles(path: Path) -> str:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+async def test_a_candidate_lost_in_a_power_cut_needs_no_force_once_pushed_again(tmp_path: Path) -> None:
+    async with deploying(tmp_path, Script()) as deployer:
+        await activated(deployer, GOOD.digest)
+        stage(deployer._store, OTHER)
+        await deployer.activate(OTHER.digest)
+    (tmp_path / "releases" / OTHER.digest / "manifest.sig").write_bytes(b"torn")
+    async with deploying(tmp_path, Script()) as deployer:
+        await at_rest(deployer)
+        assert serves(deployer, GOOD.digest)
+        assert deployer.state.denied == ()
+        stage(deployer._store, OTHER)
+        await activated(deployer, OTHER.digest)
+        assert serves(deployer, OTHER.digest)
+
+
+def test_a_start_without_file_handles_takes_nothing_for_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened() -> Store:
+        return Store(tmp_path, space=Space(reserve_bytes=0))
+
+    with contextlib.closing(opened()) as store:
+        stage(store, GOOD)
+        store.state.write({"phase": "idle"})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", out_of_handles)
+        with pytest.raises(OutsideError, match="Too many open files"):
+            opened()
+    with contextlib.closing(opened()) as store:
+        assert set(store.releases()) == {GOOD.digest}
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", out_of_handles)
+            with pytest.raises(OutsideError, match="Too many open files"):
+                store.state.read()
+        assert store.state.read() == {"phase": "idle"}

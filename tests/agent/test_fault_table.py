@@ -93,7 +93,7 @@ activating         activate                stop engine     exception once  -    
 activating         activate                read blob       SIGKILL         -          new
 activating         activate                read blob       power cut       -          new
 activating         activate                read blob       EIO             old        old
-activating         activate                read blob       timeout         old        old + new denied
+activating         activate                read blob       timeout         old        old
 activating         activate                read blob       timeout once    -          new
 activating         activate                read blob       exception once  -          new
 activating         activate                start engine    SIGKILL         -          new
@@ -101,7 +101,7 @@ activating         activate                start engine    power cut       -    
 activating         activate                start engine    exception       old        old + new denied
 activating         activate                start engine    exception once  -          new
 activating         activate                start engine    timeout         old        old + new denied
-activating         activate                start engine    ENOSPC          old        old + new denied
+activating         activate                start engine    ENOSPC          old        old
 activating, first  activate                write state     SIGKILL         -          new
 activating, first  activate                write state     power cut       -          new
 activating, first  activate                write state     ENOSPC          nothing    new

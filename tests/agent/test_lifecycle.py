@@ -144,6 +144,28 @@ def test_a_lost_active_release_gives_way_to_the_previous_one() -> None:
     assert (gone.phase, gone.active, gone.previous) == (Phase.IDLE, None, None)
 
 
+def test_a_candidate_lost_during_its_change_is_not_denied() -> None:
+    state = lifecycle.attempt(lifecycle.activate(activated(State(), A), B, COUNTERS[B]))
+    left = lifecycle.without_lost(state, {A})
+    assert (left.phase, left.candidate, left.denied) == (Phase.ROLLING_BACK, A, ())
+    back = lifecycle.started(lifecycle.attempt(left))
+    assert lifecycle.activate(back, B, COUNTERS[B]).candidate == B
+
+
+def test_a_board_that_lost_its_active_release_and_its_candidate_goes_back_to_the_previous_one() -> None:
+    state = lifecycle.activate(activated(activated(State(), A), B), C, COUNTERS[C])
+    left = lifecycle.without_lost(state, {A})
+    assert (left.phase, left.candidate, left.active, left.denied) == (Phase.ROLLING_BACK, A, None, ())
+
+
+def test_a_shortage_of_the_board_spends_attempts_and_denies_nothing() -> None:
+    state = lifecycle.activate(activated(State(), A), B, COUNTERS[B])
+    for _ in range(lifecycle.ATTEMPTS_MAX):
+        assert state.candidate == B
+        state = lifecycle.hindered(lifecycle.attempt(state), "no file handles are left")
+    assert (state.phase, state.candidate, state.denied) == (Phase.ROLLING_BACK, A, ())
+
+
 def test_the_state_survives_json() -> None:
     state = failed_for_good(lifecycle.activate(activated(State(), A), B, COUNTERS[B]))
     assert State.from_json(state.to_json()) == state
@@ -159,6 +181,7 @@ EVENTS = (
     "commit",
     "fail",
     "rot",
+    "hinder",
     "crash",
 )
 
@@ -183,6 +206,8 @@ def step(state: State, event: str) -> State:
         return lifecycle.failed(state, "it died")
     if event == "rot" and trying and state.attempts:
         return lifecycle.rotted(state, "a blob is corrupt")
+    if event == "hinder" and trying and state.attempts:
+        return lifecycle.hindered(state, "no file handles are left")
     return state
 
 

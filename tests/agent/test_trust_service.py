@@ -15,9 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc, trust_pb2, trust_pb2_grpc
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.errors import OutsideError
 from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_agent.state import Phase, State
 from edgewright_agent.tls import TlsFiles
+from edgewright_agent.trust.clock import MonotoneClock
 from edgewright_agent.withdrawal import without_stopped
 from edgewright_builder import trust_chain
 from edgewright_builder.keys import create_credentials
@@ -154,6 +157,22 @@ async def test_a_board_that_slept_through_a_stop_does_not_serve_again(tmp_path: 
     (tmp_path / "store" / "trust" / "00000002.json").write_bytes(STOPPED)
     async with board(tmp_path / "store") as channel:
         assert (await at_rest(channel)).active_release == b""
+
+
+async def test_a_stop_is_carried_out_although_its_document_came_before_or_an_error_came_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(clock: MonotoneClock, to: datetime) -> None:
+        raise OutsideError("The disk is full.", Reason.REASON_DISK_SPACE)
+
+    async with board(tmp_path / "store") as channel:
+        await activate(channel, await push(channel, make_artifact()))
+        with monkeypatch.context() as patch:
+            patch.setattr(MonotoneClock, "reset", full)
+            assert await refused(update(channel, STOPPED)) == "DISK_SPACE"
+        assert (await at_rest(channel)).active_release == b""
+        assert (await trust_of(channel)).version == 2
+        assert await refused(update(channel, STOPPED)) == "TRUST_STALE"
 
 
 @pytest.mark.parametrize(

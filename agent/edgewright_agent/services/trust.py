@@ -11,7 +11,7 @@ from edgewright.v1 import trust_pb2, trust_pb2_grpc
 from edgewright_agent.deployer import Deployer
 from edgewright_agent.dsse import key_id
 from edgewright_agent.store import Store
-from edgewright_agent.threads import run_in_thread
+from edgewright_agent.threads import run_in_thread, to_the_end
 from edgewright_agent.trust import Revocation, RevokedKind, SignerSet, Trust, TrustDocument
 from edgewright_agent.trust.rules import Withdrawal
 from edgewright_agent.withdrawal import withdrawn_releases
@@ -43,31 +43,37 @@ class TrustService(trust_pb2_grpc.TrustServiceServicer):
             _fill(response, self._trust.document)
             expires = self._trust.document.expires
             response.expired = expires is not None and self._trust.now() >= expires
-        response.withdrawn.extend(self._withdrawn_to(withdrawn.values()))
+        response.withdrawn.extend(_withdrawn_to(withdrawn.values(), self._deployer.state.active))
         return response
 
     async def UpdateTrust(  # noqa: N802
         self, request: trust_pb2.UpdateTrustRequest, context: Context
     ) -> trust_pb2.UpdateTrustResponse:
         """Takes up newer documents, and stops what they say must stop."""
-        document = await run_in_thread(self._trust.update, list(request.documents))
-        withdrawn = await run_in_thread(withdrawn_releases, self._trust, self._store.releases())
+        return await to_the_end(self._update(list(request.documents)))
+
+    async def _update(self, documents: list[bytes]) -> trust_pb2.UpdateTrustResponse:
+        active = self._deployer.state.active  # as it was until now
+        try:
+            document = await run_in_thread(self._trust.update, documents)
+        finally:  # what is in force is obeyed, also where it had come before or an error came after it
+            withdrawn = await run_in_thread(withdrawn_releases, self._trust, self._store.releases())
+            await self._deployer.withdraw({digest for digest, found in withdrawn.items() if found.stop})
         response = trust_pb2.UpdateTrustResponse(version=document.version)
-        response.withdrawn.extend(self._withdrawn_to(withdrawn.values()))  # active: as it was until now
-        await self._deployer.withdraw({digest for digest, found in withdrawn.items() if found.stop})
+        response.withdrawn.extend(_withdrawn_to(withdrawn.values(), active))
         return response
 
-    def _withdrawn_to(self, withdrawn: Iterable[Withdrawal]) -> list[trust_pb2.WithdrawnRelease]:
-        active = self._deployer.state.active
-        return [
-            trust_pb2.WithdrawnRelease(
-                release=bytes.fromhex(each.digest),
-                stop=each.stop,
-                active=each.digest == active,
-                reason=each.reason,
-            )
-            for each in withdrawn
-        ]
+
+def _withdrawn_to(withdrawn: Iterable[Withdrawal], active: str | None) -> list[trust_pb2.WithdrawnRelease]:
+    return [
+        trust_pb2.WithdrawnRelease(
+            release=bytes.fromhex(each.digest),
+            stop=each.stop,
+            active=each.digest == active,
+            reason=each.reason,
+        )
+        for each in withdrawn
+    ]
 
 
 def _fill(response: trust_pb2.GetTrustResponse, document: TrustDocument) -> None:

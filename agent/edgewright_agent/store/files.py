@@ -184,6 +184,12 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise OutsideError(f"{path} could not be written: {error.strerror}.") from error
 
 
+def raise_unless_gone(error: OSError, path: Path) -> None:
+    """Raises OutsideError if reading failed in a way that may pass; else the file is not there, or is unreadable."""
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO):
+        raise OutsideError(f"{path} could not be read: {error.strerror}.") from error
+
+
 def remove_tree(fs: FileSystem, path: Path) -> None:
     """Removes a folder and all below it; nothing if it is gone. Not durable, and not at one stroke."""
     if not path.is_dir():

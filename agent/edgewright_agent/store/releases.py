@@ -14,6 +14,7 @@ from edgewright_agent.store.files import (
     FileSystem,
     disk_errors,
     publish,
+    raise_unless_gone,
     remove_tree,
     write_durably,
 )
@@ -102,18 +103,24 @@ def _read_signature(folder: Path) -> bytes:
 
 
 def read_release(folder: Path) -> StagedRelease | None:
-    """The release in this folder, or None if it is not whole or not what its name says."""
+    """The release in this folder, or None if it is not whole or not what its name says.
+
+    Raises OutsideError if the board is out of something, so that the release may yet be whole.
+    """
     try:
         data, signature = (folder / MANIFEST).read_bytes(), (folder / SIGNATURE).read_bytes()
         checksums = (folder / CHECKSUMS).read_bytes().decode()
         manifest = parse_manifest(data)
-    except (OSError, UnicodeDecodeError, EdgewrightError):
+        sizes_bytes = [(folder / "tree" / file.path).stat().st_size for file in manifest.files]
+    except (UnicodeDecodeError, EdgewrightError):
         return None
-    if checksums != _checksum_line(MANIFEST, data) + _checksum_line(SIGNATURE, signature):
+    except OSError as error:
+        raise_unless_gone(error, folder)
         return None
-    release = StagedRelease(folder.name, manifest, folder)
-    whole = all(_size(release.tree / file.path) == file.size_bytes for file in manifest.files)
-    return release if whole and manifest_digest(data) == folder.name else None
+    vouched = checksums == _checksum_line(MANIFEST, data) + _checksum_line(SIGNATURE, signature)
+    whole = sizes_bytes == [file.size_bytes for file in manifest.files]
+    is_named = manifest_digest(data) == folder.name
+    return StagedRelease(folder.name, manifest, folder) if vouched and whole and is_named else None
 
 
 def heal_release(
@@ -157,10 +164,3 @@ def _is_link_of(path: Path, blob: Path) -> bool:
         return path.samefile(blob)
     except OSError:
         return False
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from edgewright_agent.store.files import FileSystem, write_durably
+from edgewright_agent.store.files import FileSystem, raise_unless_gone, write_durably
 
 
 class StateFile:
@@ -20,7 +20,10 @@ class StateFile:
         self._generation = 0
 
     def read(self) -> dict[str, Any] | None:
-        """The newest whole value, or None if there is none."""
+        """The newest whole value, or None if there is none.
+
+        Raises OutsideError if the board is out of something, so that the value may yet be whole.
+        """
         found = [entry for entry in (_read(self._path), _read(self._previous)) if entry is not None]
         if not found:
             return None
@@ -49,5 +52,8 @@ def _read(path: Path) -> tuple[int, dict[str, Any]] | None:
             return None
         body = json.loads(envelope["body"])
         return int(body["generation"]), dict(body["value"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except OSError as error:
+        raise_unless_gone(error, path)
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -66,7 +66,11 @@ class Store:
         with disk_errors(root):
             self.fs.make_folder(root)
         self._lock = take_lock(self.layout.lock)
-        found = recover(self.fs, self.layout)
+        try:
+            found = recover(self.fs, self.layout)
+        except BaseException:
+            self.close()
+            raise
         self._releases = {release.digest: release for release in found.releases}
         self._shelf = Shelf(self.fs, self.layout, found.blob_bytes, clock)
         for sha256 in found.blob_bytes.keys() - self._needed():
