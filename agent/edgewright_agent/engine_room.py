@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.admission import Admission
 from edgewright_agent.engines import Engine
 from edgewright_agent.engines.batching import slots
+from edgewright_agent.errors import OutsideError
 from edgewright_agent.manifest import MemoryPrediction
 from edgewright_agent.store import StagedRelease, Store
 from edgewright_agent.threads import run_in_thread
 
+SWITCH_SECONDS_MAX = (
+    120.0  # an adapter of a few MB is read and verified by the engine; a cold SD card is slow
+)
 DRAIN_SECONDS = 10.0  # what a replaced engine's requests under way are given
 WARM_RESERVE_BYTES = 256 * 1024 * 1024  # left to everybody else while two engines run
 
@@ -43,11 +49,15 @@ class EngineRoom:
 
     def serves(self, release: StagedRelease) -> bool:
         """Whether requests are answered by this very release."""
-        return self.serving is not None and self.serving.release.digest == release.digest
+        return self._keeps(release.digest)
 
     def holds_model_of(self, release: StagedRelease) -> bool:
         """Whether the serving engine holds this release's model: then only the adapter differs."""
         return self.serving is not None and self._loaded.get(self.serving.engine) == release.base
+
+    def _keeps(self, digest: str | None) -> bool:
+        serving = self.serving
+        return serving is not None and serving.release.digest == digest and serving.engine in self._loaded
 
     @property
     def running_engine(self) -> Engine:
@@ -98,7 +108,7 @@ class EngineRoom:
 
     async def keep_only(self, digest: str | None) -> None:
         """Stops every engine but the serving one, and that too unless it serves this release."""
-        if self.serving is None or self.serving.release.digest != digest:
+        if self.serving is None or not self._keeps(digest):
             await self.stop()
         else:
             await self._stop_others(self.serving.engine)
@@ -114,7 +124,7 @@ class EngineRoom:
         assert self.serving is not None, "see holds_model_of"
         engine = self.serving.engine
         del self._loaded[engine]  # cancelled or failed half-way, the engine has to go
-        await engine.use_adapter(release.adapter, release.manifest.name)
+        await _in_time(engine.use_adapter(release.adapter, release.manifest.name))
         self._loaded[engine] = release.base
         switched = _serving(release, engine)
         self.serving = switched
@@ -141,6 +151,15 @@ def warm_swap_fits(
     growth_bytes = peak_bytes + serving_peak_bytes - serving_now_bytes
     in_memory = growth_bytes + WARM_RESERVE_BYTES <= available_bytes
     return in_memory and peak_bytes + serving_peak_bytes <= budget_bytes
+
+
+async def _in_time(switching: Awaitable[None]) -> None:
+    """Raises OutsideError (`ENGINE_FAILED`) if the engine hangs."""
+    try:
+        await asyncio.wait_for(switching, SWITCH_SECONDS_MAX)
+    except asyncio.TimeoutError:
+        message = f"The engine did not change its adapter within {SWITCH_SECONDS_MAX:g} s: it hangs."
+        raise OutsideError(message, Reason.REASON_ENGINE_FAILED) from None
 
 
 def _serving(release: StagedRelease, engine: Engine) -> Serving:

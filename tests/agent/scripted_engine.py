@@ -82,6 +82,7 @@ class ScriptedEngine:
         return [[Score(-1.0 * len(text), len(text), False) for text in item.continuations] for item in items]
 
     async def use_adapter(self, adapter: Path | None, model: str) -> None:
+        await self._script.before("switch", self.release)
         if self._script.refuse_adapters:
             raise OutsideError("The engine refused the adapter.", Reason.REASON_ENGINE_FAILED)
         self.adapters.append(adapter)
@@ -131,7 +132,7 @@ class Script:
     refuse: set[str] = field(default_factory=set)  # releases whose engine does not start
     refuse_adapters: bool = False
     engines: list[ScriptedEngine] = field(default_factory=list)
-    before: Callable[[str, StagedRelease], Awaitable[None]] = _nothing_happens  # `start`, `ask`, `stop`
+    before: Callable[[str, StagedRelease], Awaitable[None]] = _nothing_happens  # `start`, `ask`, `switch`, `stop`
 
     async def start(self, release: StagedRelease) -> Engine:
         await asyncio.sleep(0)

@@ -14,12 +14,13 @@ import grpc.aio
 import pytest
 
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
+from edgewright_agent import engine_room
 from edgewright_agent.engine_worker.fake import fake_tokens
 from edgewright_agent.engines.client import EngineClient
 from edgewright_agent.engines.kills import Among, Kills
 from edgewright_agent.errors import OutsideError, RefusedError
 from edgewright_agent.server import RunningAgent, run_agent
-from edgewright_agent.store import Space, Store
+from edgewright_agent.store import Space, StagedRelease, Store
 from tests.agent.agent_process import serving
 from tests.agent.artifacts import (
     TIMEOUT_SECONDS,
@@ -236,6 +237,26 @@ async def test_an_engine_that_dies_at_the_switch_is_started_anew_with_the_adapte
     script.refuse_adapters = True
     steps = await activate(channel, adapter)
     assert steps[-1].outcome == deployment_pb2.OUTCOME_COMMITTED
+    assert steps[-1].active_release == adapter
+    assert [engine.release.manifest.kind for engine in script.engines] == ["model", "adapter"]
+    assert len(script.running) == 1
+
+
+async def test_an_engine_that_hangs_at_the_switch_is_started_anew_with_the_adapter(
+    channel: grpc.aio.Channel, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_room, "SWITCH_SECONDS_MAX", 0.05)
+    base = base_release(golden=None)
+    await activate(channel, await push(channel, base))
+    adapter = await push(channel, adapter_of(base, golden=None))
+
+    async def hang(what: str, release: StagedRelease) -> None:
+        if what == "switch":
+            await asyncio.sleep(3600)
+
+    script.before = hang
+    steps = await activate(channel, adapter)
+    assert any("did not change its adapter within" in step.message for step in steps)
     assert steps[-1].active_release == adapter
     assert [engine.release.manifest.kind for engine in script.engines] == ["model", "adapter"]
     assert len(script.running) == 1
