@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from edgewright_agent.deployer import Deployer
 from edgewright_agent.door.settings import DoorSettings
 from edgewright_agent.engine_room import OnServing, Serving, StartEngine
 from edgewright_agent.engines import Engine, EngineInfo, EngineLimits
-from edgewright_agent.errors import InputError
+from edgewright_agent.errors import InputError, OutsideError
 from edgewright_agent.inference import Inference
 from edgewright_agent.observation import Observation, ObservationSettings, observe
 from edgewright_agent.probation import Senses
@@ -125,7 +126,7 @@ async def run_agent(
         stack.callback(store.close)
         trust = Trust(_base_trust(settings), store.layout.trust)
         board = Board(settings.profile.id, budget_bytes, trust, available_engines)
-        runtime_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-")))
+        runtime_dir = stack.enter_context(_runtime_dir())
         telemetry = Telemetry(settings.profile, budget_bytes=budget_bytes)
         telemetry.start()
         stack.callback(telemetry.stop)
@@ -158,6 +159,20 @@ async def run_agent(
         openai = await _open_door(settings.openai, stack, inference)
         yield RunningAgent(address, store, deployer, telemetry, observation, openai)
         await health_service.enter_graceful_shutdown()
+
+
+@contextlib.contextmanager
+def _runtime_dir() -> Iterator[Path]:
+    """Where engines have their sockets: what systemd gives (in memory, so a full disk does not matter), or /tmp."""
+    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or None
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="edgewright-", dir=given)
+    except OSError as error:
+        where = given or "the folder for temporary files"
+        message = f"No folder for the engines' sockets could be made in {where}: {error.strerror or error}."
+        raise OutsideError(message) from error
+    with folder as path:
+        yield Path(path)
 
 
 def _base_trust(settings: AgentSettings) -> TrustDocument | None:

@@ -8,13 +8,17 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from edgewright_agent import systemd
+from edgewright_agent.errors import OutsideError
+from edgewright_agent.server import run_agent
 from tests.agent.agent_process import serving
+from tests.agent.conftest import settings_for
 
 UNIT = Path(__file__).parents[2] / "agent" / "systemd" / "edgewright-agent.service"
 
@@ -58,6 +62,31 @@ def received(manager: socket.socket) -> bytes:
         return manager.recv(100)
     except BlockingIOError:
         return b""
+
+
+async def test_engines_have_their_sockets_where_systemd_says_so_also_without_a_usable_tmp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = tmp_path / "run"
+    given.mkdir()
+    monkeypatch.setattr(tempfile, "gettempdir", unusable)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", f"{given}:/run/other")
+    async with run_agent(settings_for(tmp_path / "store")):
+        assert len(list(given.iterdir())) == 1
+    assert list(given.iterdir()) == []
+
+
+async def test_an_agent_without_a_folder_for_sockets_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", unusable)
+    with pytest.raises(OutsideError, match="No folder for the engines' sockets"):
+        async with run_agent(settings_for(tmp_path / "store")):
+            raise AssertionError("it started")
+
+
+def unusable() -> str:
+    raise FileNotFoundError("No usable temporary directory found")
 
 
 @pytest.mark.parametrize(
