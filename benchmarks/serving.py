@@ -7,7 +7,8 @@ Everything is loaded once; then in each round every peer, in another order, runs
   llama.cpp  with --llama-python INTERPRETER --gguf FILE: the same model at 4 bits, the same threads
   vLLM       with --vllm-artifact DIR and EDGEWRIGHT_VLLM: the same checkpoint on vLLM's CPU build
   fp32       with --unquantized ENGINE_FOLDER: the same model as ONNX Runtime GenAI exports it without quantization
-No two long prompts share their beginning, so that none is known already. Then 1, 2, 4 and 8 clients at once over gRPC.
+No two long prompts share their beginning, so that none is known already. Then 1, 2, 4 and 8 clients at once over gRPC,
+each with a prompt of its own again.
 Prints medians, their spread, and ratios taken round by round.
 """
 
@@ -21,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -151,17 +152,19 @@ async def crowd(peer: Peer, tokens: int) -> None:
     """What 1 to 8 clients get together, and how long each waits for its first token; medians of a few times."""
     print("| clients at once | tokens/s together | TTFT median s | TTFT worst s |")
     print("|--:|--:|--:|--:|")
-    times = [[await together(peer, clients, tokens) for clients in CLIENTS] for _ in range(CROWDS)]
+    prompts = (f"{number} times: {DECODE_PROMPT}" for number in itertools.count())
+    times = [[await together(peer, clients, prompts, tokens) for clients in CLIENTS] for _ in range(CROWDS)]
     for clients, each in zip(CLIENTS, zip(*times, strict=True), strict=True):
         rate, middle, worst = (statistics.median(values) for values in zip(*each, strict=True))
         print(f"| {clients} | {rate:.1f} | {middle:.2f} | {worst:.2f} |")
 
 
-async def together(peer: Peer, clients: int, tokens: int) -> tuple[float, float, float]:
+async def together(
+    peer: Peer, clients: int, prompts: Iterator[str], tokens: int
+) -> tuple[float, float, float]:
     """Tokens per second of all, and the median and the longest wait for the first one."""
     begin = time.perf_counter()
-    prompts = (f"{number} {DECODE_PROMPT}" for number in range(clients))
-    timings = await asyncio.gather(*(peer.run(prompt, tokens) for prompt in prompts))
+    timings = await asyncio.gather(*(peer.run(next(prompts), tokens) for _ in range(clients)))
     rate = clients * tokens / (time.perf_counter() - begin)
     waits = [timing.first_seconds for timing in timings]
     return rate, statistics.median(waits), max(waits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -22,6 +23,7 @@ from edgewright_builder.device import display
 from edgewright_builder.progress import Reporter
 
 HOST_PROMPTS_MIN = 4
+SEED_BITS = 32
 
 
 class Stage(str, Enum):
@@ -99,7 +101,9 @@ def bench(
     """Measure throughput, latency, memory and energy: on the board, and as this machine sees it over the link."""
     before = None if compare is None else read_bench(_result_in(compare))
     reporter = Reporter(console(as_json=as_json))
-    plan = BenchmarkPlan(prompts, input_tokens, output_tokens, concurrency, warmup)
+    plan = BenchmarkPlan(
+        prompts, input_tokens, output_tokens, concurrency, warmup, secrets.randbits(SEED_BITS)
+    )
     if (target is None) == (local is None):
         raise InputError("Name what to measure: a board as HOST:PORT, a saved FILE.json, or --local RUN.")
     if local is not None:
@@ -144,13 +148,20 @@ async def _board(
         runs: list[BenchmarkResult] = []
         for number in range(repeats):
             with reporter.stage_progress(_name("on the board", number, repeats)):
-                runs.append(await run_on_board(client, replace(plan, seed=number), _steps(reporter)))
+                runs.append(
+                    await run_on_board(client, replace(plan, seed=plan.seed + number), _steps(reporter))
+                )
         device, releases = await client.get_device(), await client.list_releases()
         found = Bench(place_of(host, device, releases, await client.get_snapshot()), tuple(runs))
         if not host_prompts:
             return found
         with reporter.stage_progress("from here"):
-            ours = replace(plan, prompts=host_prompts, warmup_prompts=min(plan.warmup_prompts, 1))
+            ours = replace(
+                plan,
+                prompts=host_prompts,
+                warmup_prompts=min(plan.warmup_prompts, 1),
+                seed=secrets.randbits(SEED_BITS),
+            )
             seen, link = await run_from_here(client, ours, _steps(reporter))
     return replace(found, host=seen, link_seconds=link)
 

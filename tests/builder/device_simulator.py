@@ -49,6 +49,7 @@ class Board:
     )  # call → errors to give
     verdict: list[deployment.WatchDeploymentResponse] | None = None  # None: committed
     snapshots: list[telemetry.Snapshot] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)  # of Generate
     benchmark: list[telemetry.RunBenchmarkResponse] = field(default_factory=list)
     benchmark_repeats: list[list[telemetry.RunBenchmarkResponse]] = field(default_factory=list)  # before it
     benchmark_requests: list[telemetry.RunBenchmarkRequest] = field(default_factory=list)
@@ -302,6 +303,7 @@ class _Inference(InferenceServiceServicer):
         self, request: inference.GenerateRequest, context: Context
     ) -> AsyncIterator[inference.GenerateResponse]:
         await begin(self._board, context, "Generate")
+        self._board.prompts.append(request.prompt)
         try:
             for index, text in enumerate(self._board.tokens):
                 yield inference.GenerateResponse(deltas=[inference.TextDelta(text=text, token=index)])

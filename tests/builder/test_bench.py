@@ -126,6 +126,23 @@ def test_repeats_are_saved_and_the_one_of_median_throughput_is_shown(
     assert len({request.seed for request in board.benchmark_requests}) == 3
 
 
+def test_no_two_benches_send_a_board_the_same_prompts(board: Board, host: str) -> None:
+    board.benchmark = answers(run_of(100.0))
+    for _ in range(2):
+        output(host, "--insecure", "--input", 8, "--output", 4, "--repeats", 3, "--warmup", 0)
+    assert len({request.seed for request in board.benchmark_requests}) == 6
+    assert len(board.prompts) == len(set(board.prompts)) > 0  # those sent from here
+
+
+def test_the_seeds_of_a_bench_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEWRIGHT_FAKE_ENGINE", "1")
+    saved = tmp_path / "bench.json"
+    load = ("--prompts", 1, "--input", 16, "--output", 8, "--warmup", 0, "--repeats", 2)
+    output("--local", fake_run(tmp_path / "run"), "--stage", "exported", *load, "--save", saved)
+    first, second = (run.seed for run in read_bench(saved).runs)
+    assert (first > 0, second - first) == (True, 1)
+
+
 def bench_of(rate: float, place: Place | None = None, **fields: Any) -> Bench:
     return Bench(place or Place("board:7443", "orin", precision="4-bit weights"), (run_of(rate, **fields),))
 

@@ -202,7 +202,7 @@ async def test_a_benchmark_ends_with_the_boards_and_the_hosts_figures(
     script.pause_seconds = 0.01
     await send(client, artifact_of(tmp_path / "artifact", credentials))
     steps: list[int] = []
-    plan = BenchmarkPlan(prompts=3, input_tokens=4, output_tokens=5, concurrency=1)
+    plan = BenchmarkPlan(prompts=3, input_tokens=4, output_tokens=5, concurrency=1, seed=2**40)
     result = await run_on_board(client, plan, lambda done, total, rate: steps.append(done))
     assert (result.prompts, result.prompts_failed, steps) == (3, 0, [0, 1, 2, 3])
     seen, link = await run_from_here(client, plan, lambda done, total, rate: None)
@@ -210,6 +210,7 @@ async def test_a_benchmark_ends_with_the_boards_and_the_hosts_figures(
     for view in (result, seen):
         assert 0.01 <= view.time_per_output_token_seconds.mean < 1
         assert view.end_to_end_seconds.count == 3
+        assert view.seed == plan.seed
     # The agent's clock starts after the host's and stops before it.
     assert link.count == 3
     assert 0 < link.mean < seen.time_to_first_token_seconds.mean

@@ -130,6 +130,7 @@ def load_to_proto(plan: BenchmarkPlan, load: Measured) -> telemetry_pb2.Benchmar
         time_per_output_token_seconds=distribution_to_proto(load.time_per_output_token_seconds),
         inter_token_latency_seconds=distribution_to_proto(load.inter_token_latency_seconds),
         end_to_end_seconds=distribution_to_proto(load.end_to_end_seconds),
+        seed=plan.seed,
     )
 
 

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
-from dataclasses import replace
 
 from edgewright.v1.deployment_pb2 import GetDeviceResponse, Release
 from edgewright.v1.inference_pb2 import FINISH_REASON_STOP, GenerateRequest
@@ -28,7 +27,6 @@ from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.fit.calibrate import point_from_basis
 
 OnProgress = Callable[[int, int, float], None]  # prompts done, of how many, tokens/s
-HOST_SEED = 1_000_000  # prompts that no repeat on the board has read
 
 
 async def run_on_board(client: DeviceClient, plan: BenchmarkPlan, on_progress: OnProgress) -> BenchmarkResult:
@@ -50,7 +48,7 @@ async def run_from_here(
 ) -> tuple[BenchmarkResult, Distribution]:
     """The plan's load sent from this machine, on its clock; and what the link adds to each request's first token."""
     ours, theirs = _FirstTokens(), _FirstTokens()
-    load = Load(replace(plan, seed=HOST_SEED), _generator(client, ours, theirs), time.perf_counter)
+    load = Load(plan, _generator(client, ours, theirs), time.perf_counter)
     await load.prepare()
     ours.seconds.clear()
     theirs.seconds.clear()

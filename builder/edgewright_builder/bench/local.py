@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -93,17 +93,13 @@ async def run_locally(model: Candidate, plan: BenchmarkPlan, repeats: int, on_pr
         telemetry.set_engine_memory_source(engine.memory_bytes)
         try:
             runs = [
-                await _one(model, engine, telemetry, _repeat(plan, number), on_progress)
+                await _one(model, engine, telemetry, replace(plan, seed=plan.seed + number), on_progress)
                 for number in range(repeats)
             ]
         finally:
             telemetry.stop()
             await engine.stop()
     return Bench(_place(model, telemetry), tuple(runs))
-
-
-def _repeat(plan: BenchmarkPlan, number: int) -> BenchmarkPlan:
-    return BenchmarkPlan(**{**vars(plan), "seed": number})
 
 
 async def _one(
