@@ -214,6 +214,79 @@ async def test_a_wrong_value_is_refused_by_name(fake: Board, options: dict[str, 
     await still_serves(fake)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"functions": [{"name": "f", "parameters": {}}]},
+        {"function_call": {"name": "f"}},
+        {"tool_choice": "required"},
+        {"reasoning_effort": "high"},
+        {"modalities": ["text", "audio"]},
+        {"top_k": 40},
+        {"min_p": 0.1},
+        {"repetition_penalty": 1.1},
+        {"min_tokens": 5},
+        {"stop_token_ids": [7]},
+        {"guided_json": {"type": "object"}},
+        {"grammar": "root ::= [a-z]"},
+        {"presence_penalty": 0.5},
+        {"n": 3},
+    ],
+)
+async def test_a_field_that_would_change_the_answer_and_is_not_there_is_refused_by_name(
+    fake: Board, options: dict[str, Any]
+) -> None:
+    async with httpx.AsyncClient(base_url=fake.url) as http:
+        answer = await http.post("/chat/completions", json={"messages": MESSAGES, **options})
+    assert answer.status_code == 400
+    (name,) = options
+    assert answer.json()["error"]["message"].startswith(f"{name}: This engine does not have it; leave it out")
+
+
+@pytest.mark.parametrize(
+    "neutral",
+    [
+        {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "min_tokens": 0, "stop_token_ids": []},
+        {"top_k": -1, "guided_json": None, "skip_special_tokens": True},
+        {
+            "modalities": ["text"],
+            "reasoning_effort": None,
+            "functions": None,
+            "tools": [],
+            "tool_choice": "none",
+        },
+        {"logit_bias": {}, "presence_penalty": 0, "frequency_penalty": 0.0, "n": 1},
+        {
+            "user": "me",
+            "metadata": {"a": "b"},
+            "store": False,
+            "service_tier": "auto",
+            "parallel_tool_calls": True,
+        },
+    ],
+)
+async def test_a_field_at_its_neutral_value_or_that_changes_no_answer_passes(
+    fake: Board, neutral: dict[str, Any]
+) -> None:
+    assert await chat_text(fake, MESSAGES, **neutral) == await chat_text(fake, MESSAGES)
+
+
+async def test_a_developer_s_message_is_a_system_message(fake: Board) -> None:
+    texts = [
+        await chat_text(fake, [{"role": role, "content": "Be brief."}, *MESSAGES])
+        for role in ("system", "developer", "user")
+    ]
+    assert texts[0] == texts[1] != texts[2]
+
+
+async def chat_text(running: Board, messages: list[Any], **options: Any) -> str:
+    body = {"messages": messages, "temperature": 0, "max_tokens": 40, **options}
+    async with httpx.AsyncClient(base_url=running.url) as http:
+        answer = await http.post("/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["choices"][0]["message"]["content"])
+
+
 async def still_serves(running: Board) -> None:
     answer = await running.client.completions.create(
         model="tiny", prompt="hello", max_tokens=2, extra_body=TO_THE_END

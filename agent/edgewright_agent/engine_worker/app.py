@@ -99,7 +99,8 @@ class Routes:
         """The assistant's next turn."""
         body = parse_body(ChatBody, await read_body(request))
         text = self._backend.text
-        prompt = text.chat([{"role": message.role, "content": message.text} for message in body.messages])
+        messages = [{"role": each.template_role, "content": each.text} for each in body.messages]
+        prompt = text.chat(messages)
         max_tokens = body.max_completion_tokens or body.max_tokens
         return await self._answer(request, CHAT, body, text.encode(prompt, special=False), max_tokens)
 

@@ -1,6 +1,6 @@
 """Request bodies: OpenAI's names, vLLM's extensions (`ignore_eos`, `return_token_ids`), and `/v1/score`.
 
-A field that would change the answer and is not supported is refused, never ignored.
+A field that would change the answer and is not supported is refused, never ignored: see `unsupported`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from edgewright_agent.engine_worker.backend import InvalidRequestError, Sampling
 from edgewright_agent.engine_worker.grammar import ANY_OBJECT
+from edgewright_agent.engine_worker.unsupported import UnsupportedFields
 
 SEEDS = 2**64
 
@@ -21,9 +22,6 @@ class _Body(BaseModel):
 
 
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
-Empty = Field(max_length=0)
-Absent = Literal[False, ""] | Annotated[list[Any], Empty] | Annotated[dict[str, Any], Empty] | None
-Zero = Annotated[float, Field(ge=0, le=0)] | None
 
 
 def _as_list(value: object) -> object:
@@ -66,7 +64,7 @@ class ResponseFormat(_Body):
         return ANY_OBJECT if self.type == "json_object" else None
 
 
-class SamplingBody(_Body):
+class SamplingBody(_Body, UnsupportedFields):
     """What completions and chat completions have in common."""
 
     model: str | None = None
@@ -79,12 +77,7 @@ class SamplingBody(_Body):
     stream_options: StreamOptions | None = None
     ignore_eos: bool = False
     return_token_ids: bool | None = None
-    n: Literal[1] | None = None
-    best_of: Literal[1] | None = None
     response_format: ResponseFormat | None = None
-    logit_bias: Absent = None
-    presence_penalty: Zero = None
-    frequency_penalty: Zero = None
 
     @property
     def sampling(self) -> Sampling:
@@ -107,8 +100,6 @@ class CompletionBody(SamplingBody):
     prompt: Annotated[str, Field(min_length=1)] | Annotated[list[int], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=1)] | None = 16  # OpenAI's default
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None  # how many alternatives to each token
-    echo: Absent = None
-    suffix: Absent = None
 
     @property
     def alternatives(self) -> int | None:
@@ -126,8 +117,13 @@ class TextPart(_Body):
 class ChatMessage(_Body):
     """One message."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
+
+    @property
+    def template_role(self) -> str:
+        """As chat templates know it: OpenAI's `developer` is their `system`."""
+        return "system" if self.role == "developer" else self.role
 
     @property
     def text(self) -> str:
@@ -142,7 +138,6 @@ class ChatBody(SamplingBody):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    tools: Absent = None
 
     @model_validator(mode="after")
     def _alternatives_to_something(self) -> ChatBody:
