@@ -193,8 +193,12 @@ async def test_eight_clients_are_served_together(engine: ServedEngine) -> None:
     assert [tokens for _, _, tokens in answers] == [alone[1]] * 8
 
 
-async def test_the_engine_says_that_it_batches(http: httpx.AsyncClient) -> None:
-    assert (await http.get("/health")).json()["batching"] is True
+async def test_an_engine_says_how_many_requests_of_a_length_share_its_steps(http: httpx.AsyncClient) -> None:
+    said = {
+        tokens: (await http.get(f"/v1/together/{tokens}")).json()["requests"]
+        for tokens in (1, 32, 33, 64, 128, 129, 256)
+    }
+    assert said == {1: 8, 32: 8, 33: 4, 64: 4, 128: 2, 129: 1, 256: 1}
 
 
 async def test_a_known_prompt_is_counted_as_cached(http: httpx.AsyncClient) -> None:

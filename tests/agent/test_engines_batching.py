@@ -16,7 +16,7 @@ from edgewright_agent.engine_worker import onnx
 from edgewright_agent.engine_worker.backend import Backend, Place, Sampling
 from edgewright_agent.engine_worker.fake import FakeBackend, fake_tokens
 from edgewright_agent.engine_worker.jobs import Job
-from edgewright_agent.engine_worker.model_thread import ROWS_MAX
+from edgewright_agent.engine_worker.model_thread import ROWS_MAX, ModelThread
 from edgewright_agent.engine_worker.pool import Pool, Row, pool_tokens
 from edgewright_agent.engine_worker.scheduler import SLICE_TOKENS_BETWEEN_STEPS
 from edgewright_agent.engines import Engine, vllm
@@ -99,6 +99,18 @@ def test_requests_at_once_are_one_batch_wherever_earlier_prompts_are_kept(tmp_pa
         sizes = batch_sizes(backend)
         run(backend, *(generation(backend, [70 + first + 3 * n, 66, 67], 25) for n in range(2)))
         assert sizes.count(2) >= 22
+
+
+@pytest.mark.parametrize("request_tokens", [20, 32, 33, 64, 65, 128, 129, 250])
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_as_many_requests_share_a_step_as_the_worker_says(
+    tmp_path: Path, concurrency: int, request_tokens: int
+) -> None:
+    backend = fake(tmp_path, concurrency)
+    said = ModelThread(backend).together(request_tokens)
+    sizes = batch_sizes(backend)
+    run(backend, *(generation(backend, [65 + n, 66], request_tokens - 2) for n in range(10)))
+    assert max(sizes) == said
 
 
 def test_every_request_that_has_begun_gets_a_token_each_turn(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engines.batching import batches
+from edgewright_agent.engines.batching import together
 from edgewright_agent.engines.protocol import Engine, EngineMemory, Finish, GenerationRequest, Reply, Token
 from edgewright_agent.errors import InputError, OutsideError
 from edgewright_agent.telemetry import Telemetry
@@ -221,7 +221,7 @@ async def test_result_and_progress_become_their_messages(telemetry: Telemetry) -
     message = benchmark_to_proto(result).result
     assert message.inter_token_latency_seconds.count == 6
     assert message.energy.rail == "VDD_IN"
-    assert not message.HasField("engine_batches")
+    assert not message.HasField("requests_together")
 
 
 async def test_failed_prompts_are_counted_and_the_rest_is_measured(telemetry: Telemetry) -> None:
@@ -277,18 +277,18 @@ async def test_a_plan_beyond_the_context_is_refused_with_both_numbers(telemetry:
 @pytest.mark.parametrize(
     ("kind", "concurrency", "body", "expected"),
     [
-        ("fake", 1, b'{"batching": true}', False),
-        ("onnxruntime-genai", 1, b'{"batching": true}', True),
-        ("onnxruntime-genai", 8, b'{"status": "ok", "batching": true}', True),
-        ("onnxruntime-genai", 8, b'{"batching": false}', False),
-        ("onnxruntime-genai", 8, b'{"status": "ok"}', None),
+        ("fake", 1, b'{"requests": 8}', 1),  # it is given one at a time
+        ("onnxruntime-genai", 1, b'{"requests": 8}', 8),
+        ("onnxruntime-genai", 1, b'{"requests": 1}', 1),
+        ("onnxruntime-genai", 16, b'{"requests": 4}', 4),
+        ("onnxruntime-genai", 8, b'{"error": "not found"}', None),
         ("onnxruntime-genai", 8, b"", None),
         ("onnxruntime-genai", 8, b"[1]", None),
-        ("vllm", 8, b"", True),
+        ("vllm", 8, b"", 8),
     ],
 )
-async def test_whether_requests_are_computed_together_is_what_the_engine_says(
-    kind: str, concurrency: int, body: bytes, expected: bool | None
+async def test_how_many_requests_are_computed_together_is_what_the_engine_says(
+    kind: str, concurrency: int, body: bytes, expected: int | None
 ) -> None:
     async def pieces() -> AsyncGenerator[bytes, None]:
         yield body
@@ -300,7 +300,7 @@ async def test_whether_requests_are_computed_together_is_what_the_engine_says(
 
         @asynccontextmanager
         async def relay(self, method: str, route: str) -> AsyncIterator[Reply]:
-            assert (method, route) == ("GET", "/health")
+            assert (method, route) == ("GET", "/v1/together/2048")
             yield Reply(200, {}, pieces())
 
-    assert await batches(cast("Engine", Said()), concurrency) is expected
+    assert await together(cast("Engine", Said()), concurrency, 2048) == expected

@@ -89,7 +89,7 @@ def answers(*results: telemetry.BenchmarkResult) -> list[telemetry.RunBenchmarkR
 
 
 def test_the_boards_view_and_the_hosts_stand_side_by_side(board: Board, host: str) -> None:
-    board.benchmark = answers(run_of(100.0, energy=ENERGY, engine_peak_bytes=90 * MIB, engine_batches=False))
+    board.benchmark = answers(run_of(100.0, energy=ENERGY, engine_peak_bytes=90 * MIB, requests_together=1))
     lines = output(host, "--insecure", "--input", 8, "--output", 4).splitlines()
     assert "  load: 4 prompts, 1020 tokens in, 1024 out, 2 at once" in lines
     assert "  requests at once: one after another: TTFT holds the wait" in lines
@@ -102,6 +102,19 @@ def test_the_boards_view_and_the_hosts_stand_side_by_side(board: Board, host: st
     ttft = next(index for index, line in enumerate(lines) if line.startswith("TTFT\ton the board\t250.0 ms"))
     assert lines[ttft + 1].startswith("\tseen here\t")
     assert any(line.startswith("link\tadds to TTFT\t") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("together", "told"),
+    [
+        (1, "one after another: TTFT holds the wait"),
+        (4, "4 computed together, the others wait: TTFT holds that"),
+        (8, "computed together"),
+    ],
+)
+def test_the_table_says_how_many_requests_were_computed_together(together: int, told: str) -> None:
+    bench = Bench(Place("b:1"), (run_of(9.0, concurrency=8, requests_together=together),))
+    assert dict(tables.facts(bench))["requests at once"] == told
 
 
 def test_without_a_sensor_it_says_so_and_gives_no_joules(board: Board, host: str) -> None:

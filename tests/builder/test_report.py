@@ -179,7 +179,7 @@ def bench_result(slower: float = 1.0, **fields: Any) -> telemetry_pb2.BenchmarkR
 
 
 def write_device_files(run: Path, energy: bool) -> None:
-    bench = bench_result(engine_peak_bytes=162 * MIB, weights_bytes=76 * MIB, engine_batches=False)
+    bench = bench_result(engine_peak_bytes=162 * MIB, weights_bytes=76 * MIB, requests_together=1)
     if energy:
         bench.energy.CopyFrom(
             telemetry_pb2.BenchmarkEnergy(

@@ -1,4 +1,4 @@
-"""The HTTP application: OpenAI's routes, `/health`, and the agent's private `/v1/score` and `/v1/adapter`."""
+"""The HTTP application: OpenAI's routes, `/health`, and the agent's private `/v1/{score,adapter,together}`."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def make_app(backend: Backend, model: str, spare_bytes: int | None = None) -> St
             Route("/v1/chat/completions", routes.chat_completions, methods=["POST"]),
             Route("/v1/score", routes.score, methods=["POST"]),
             Route("/v1/adapter", routes.adapter, methods=["POST"]),
+            Route("/v1/together/{tokens:int}", routes.together),
         ],
         exception_handlers={
             InvalidRequestError: on_invalid_request,
@@ -71,11 +72,8 @@ class Routes:
         self._created = int(time.time())
 
     async def health(self, _: Request) -> Response:
-        """The socket is opened once the model is loaded, so that an answer means ready.
-
-        `batching`: requests share the model's steps, and do not wait for each other's end.
-        """
-        return JSONResponse({"status": "ok", "batching": True})
+        """The socket is opened once the model is loaded, so that an answer means ready."""
+        return JSONResponse({"status": "ok"})
 
     async def models(self, _: Request) -> Response:
         """The one model."""
@@ -119,6 +117,10 @@ class Routes:
         self._model = body.model
         self._names.add(body.model)
         return JSONResponse({"status": "ok"})
+
+    async def together(self, request: Request) -> Response:
+        """How many requests of so many tokens, prompt and answer, share the model's steps; more wait for their end."""
+        return JSONResponse({"requests": self._model_thread.together(request.path_params["tokens"])})
 
     async def _answer(
         self,

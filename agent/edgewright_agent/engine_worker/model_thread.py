@@ -17,6 +17,7 @@ from typing import Any
 from edgewright_agent.engine_worker.backend import Backend, InvalidRequestError
 from edgewright_agent.engine_worker.jobs import Job
 from edgewright_agent.engine_worker.outlet import Outlet
+from edgewright_agent.engine_worker.pool import width_tokens
 from edgewright_agent.engine_worker.scheduler import Scheduler
 
 ROWS_MAX = 8  # sequences at the same time, unless more whole contexts fit
@@ -30,6 +31,7 @@ class ModelThread:
     """Runs jobs. Its methods belong to the event loop's thread."""
 
     def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self._rows_max = max(ROWS_MAX, backend.pool_tokens // backend.context_tokens)
         self._scheduler = Scheduler(backend, self._rows_max)
         self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -38,6 +40,11 @@ class ModelThread:
         self._here = 0
         sys.setswitchinterval(SWITCH_SECONDS)
         threading.Thread(target=self._work, name="model", daemon=True).start()
+
+    def together(self, sequence_tokens: int) -> int:
+        """How many sequences of that length go on at the same time; the others wait for the end of one."""
+        width = width_tokens(sequence_tokens, self._backend.context_tokens)
+        return min(self._rows_max, self._backend.pool_tokens // width)
 
     def check_room(self) -> None:
         """Raise InvalidRequestError (429) if as many requests as may are served or wait."""

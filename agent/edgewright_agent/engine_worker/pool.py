@@ -40,6 +40,7 @@ class Pool:
     """The rows in use, and those kept for their prompts, least recently used first."""
 
     def __init__(self, pool_tokens: int, context_tokens: int, copy: Copy) -> None:
+        self._context_tokens = context_tokens
         self._share = share_tokens(context_tokens)
         self._shares = pool_tokens // self._share
         self._copy = copy
@@ -47,9 +48,7 @@ class Pool:
 
     def take(self, sequence_tokens: int, prompt: Sequence[int], adapter: Hashable) -> Row | None:
         """A row for a sequence that begins with `prompt`; its `tokens` are there already. None if there is no room."""
-        width = self._share
-        while width < sequence_tokens:
-            width *= 2
+        width = width_tokens(sequence_tokens, self._context_tokens)
         donor, shared = self._longest_match(prompt[: max(0, len(prompt) - SLICE_TOKENS_MIN)], adapter)
         if donor is not None:  # used just now
             self._rows.remove(donor)
@@ -113,6 +112,14 @@ class Pool:
 def share_tokens(context_tokens: int) -> int:
     """Tokens of the smallest place."""
     return -(-context_tokens // SHARES)
+
+
+def width_tokens(sequence_tokens: int, context_tokens: int) -> int:
+    """Tokens of the place that such a sequence gets."""
+    width = share_tokens(context_tokens)
+    while width < sequence_tokens:
+        width *= 2
+    return width
 
 
 def pool_tokens(context_tokens: int, lanes: int) -> int:

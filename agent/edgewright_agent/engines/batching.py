@@ -1,4 +1,4 @@
-"""How many requests an engine is given at once, and whether it computes them together."""
+"""How many requests an engine is given at once, and how many of them it computes together."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ def slots(engine: Engine, concurrency: int) -> int:
     return max(concurrency, SHARING_MAX) if engine.kind == onnx.KIND else concurrency
 
 
-async def batches(engine: Engine, concurrency: int) -> bool | None:
-    """True if they share the model's steps, False if they take turns, None if the engine does not say.
+async def together(engine: Engine, concurrency: int, request_tokens: int) -> int | None:
+    """How many requests of that length, prompt and answer, share the model's steps; None if the engine does not say.
 
-    With one slot they take turns before the engine. vLLM batches always; the other engines say it in `/health`.
+    1: they take turns. vLLM is told how many; our worker says how many its KV cache has room for.
     """
-    if slots(engine, concurrency) == 1:
-        return False
-    if engine.kind == "vllm":
-        return True
-    async with engine.relay("GET", "/health") as reply:
+    most = slots(engine, concurrency)
+    if most == 1 or engine.kind == "vllm":
+        return most
+    async with engine.relay("GET", f"/v1/together/{request_tokens}") as reply:
         body = await reply.read()
     try:
-        said = json.loads(body).get("batching")
-    except (ValueError, AttributeError):
+        said = json.loads(body)["requests"]
+    except (ValueError, KeyError, TypeError):
         return None
-    return said if isinstance(said, bool) else None
+    return min(most, said) if isinstance(said, int) else None

@@ -13,7 +13,7 @@ import grpc.aio
 from edgewright.v1 import telemetry_pb2, telemetry_pb2_grpc
 from edgewright_agent.deployer import Deployer
 from edgewright_agent.engines import Finish, GenerationRequest, Token
-from edgewright_agent.engines.batching import batches
+from edgewright_agent.engines.batching import together
 from edgewright_agent.errors import BusyError, InputError
 from edgewright_agent.inference import Inference
 from edgewright_agent.observation import snapshot_message
@@ -72,13 +72,16 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
             engine_files = [
                 file for file in manifest.files if file.path.startswith(f"{manifest.engine.folder}/")
             ]
+            plan = _plan_from(request)
             events = run_benchmark(
-                _plan_from(request),
+                plan,
                 self._generate,
                 self._telemetry,
                 context_tokens=manifest.limits.context_tokens,
                 weights_bytes=sum(file.size_bytes for file in engine_files),
-                engine_batches=await batches(serving.engine, manifest.limits.concurrency),
+                requests_together=await together(
+                    serving.engine, manifest.limits.concurrency, plan.request_tokens
+                ),
             )
             async with contextlib.aclosing(events):
                 async for event in events:

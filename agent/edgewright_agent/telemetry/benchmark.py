@@ -54,7 +54,7 @@ class BenchmarkResult:
     engine_peak_bytes: int | None
     energy: BenchmarkEnergy | None
     weights_bytes: int
-    engine_batches: bool | None  # None: not known
+    requests_together: int | None  # that share the engine's steps, of this length; None: not known
     throttle_events: int | None  # of the board during the run; None: it does not count them
 
 
@@ -65,7 +65,7 @@ async def run_benchmark(
     *,
     context_tokens: int,
     weights_bytes: int,
-    engine_batches: bool | None = None,
+    requests_together: int | None = None,
     idle_seconds: float = IDLE_SECONDS,
 ) -> AsyncGenerator[BenchmarkProgress | BenchmarkResult, None]:
     """Progress after each prompt, then the result. Closing the generator cancels what is running.
@@ -95,7 +95,7 @@ async def run_benchmark(
         engine_peak_bytes=memory.peak_bytes if memory else None,
         energy=_energy(before, after, measured.generated_tokens, baseline_watts, phases),
         weights_bytes=weights_bytes,
-        engine_batches=engine_batches,
+        requests_together=requests_together,
         throttle_events=_difference(throttled, telemetry.throttle_events()),
     )
 

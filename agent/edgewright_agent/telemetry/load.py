@@ -42,6 +42,11 @@ class BenchmarkPlan:
         """How many ask at once: never more than there are prompts."""
         return min(self.concurrency, self.prompts)
 
+    @property
+    def request_tokens(self) -> int:
+        """Of one prompt and its answer."""
+        return self.input_tokens + self.output_tokens
+
     def check(self, context_tokens: int) -> None:
         """Raises InputError for a value out of bounds or more tokens than the context holds."""
         bounds = {
@@ -54,7 +59,7 @@ class BenchmarkPlan:
         for name, (value, low, high) in bounds.items():
             if not low <= value <= high:
                 raise InputError(f"{name} is {value}; it must be from {low} to {high}.")
-        if self.input_tokens + self.output_tokens > context_tokens:
+        if self.request_tokens > context_tokens:
             raise InputError(
                 f"{self.input_tokens} input and {self.output_tokens} output tokens exceed the release's "
                 f"context of {context_tokens} tokens.",

@@ -106,8 +106,9 @@ def result_to_proto(result: BenchmarkResult) -> telemetry_pb2.BenchmarkResult:
     message.weights_bytes = result.weights_bytes
     if result.engine_peak_bytes is not None:
         message.engine_peak_bytes = result.engine_peak_bytes
-    if result.engine_batches is not None:
-        message.engine_batches = result.engine_batches
+    if result.requests_together is not None:
+        message.engine_batches = result.requests_together > 1
+        message.requests_together = result.requests_together
     if result.throttle_events is not None:
         message.throttle_events = result.throttle_events
     if result.energy is not None:

@@ -18,7 +18,7 @@ from typing import Literal
 from edgewright.v1.telemetry_pb2 import BenchmarkResult
 from edgewright_agent.admission import Admission
 from edgewright_agent.engines import Engine, EngineLimits, Finish, GenerationRequest, Token, start_engine
-from edgewright_agent.engines.batching import batches, slots
+from edgewright_agent.engines.batching import slots, together
 from edgewright_agent.errors import InputError
 from edgewright_agent.manifest import Manifest, parse_manifest
 from edgewright_agent.telemetry import Telemetry
@@ -117,7 +117,7 @@ async def _one(
         plan, generate, telemetry,
         context_tokens=model.manifest.limits.context_tokens,
         weights_bytes=sum(file.stat().st_size for file in folder.iterdir()),
-        engine_batches=await batches(engine, model.manifest.limits.concurrency),
+        requests_together=await together(engine, model.manifest.limits.concurrency, plan.request_tokens),
     )  # fmt: skip
     async with aclosing(events):
         async for event in events:

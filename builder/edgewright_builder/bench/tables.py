@@ -30,10 +30,14 @@ def shape_of(result: BenchmarkResult) -> str:
 
 
 def turns_of(result: BenchmarkResult) -> str:
-    """Whether requests at once are computed together; empty if not known, or if there was one at a time."""
-    if not result.HasField("engine_batches") or result.concurrency == 1:
+    """How many requests are computed together; empty if not known, or if there was one at a time."""
+    if not result.HasField("requests_together") or result.concurrency == 1:
         return ""
-    return "computed together" if result.engine_batches else "one after another: TTFT holds the wait"
+    if result.requests_together >= result.concurrency:
+        return "computed together"
+    if result.requests_together == 1:
+        return "one after another: TTFT holds the wait"
+    return f"{result.requests_together} computed together, the others wait: TTFT holds that"
 
 
 def facts(bench: Bench) -> Facts:

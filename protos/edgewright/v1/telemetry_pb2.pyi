@@ -649,6 +649,7 @@ class BenchmarkResult(_message.Message):
     ENGINE_BATCHES_FIELD_NUMBER: _builtins.int
     THROTTLE_EVENTS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    REQUESTS_TOGETHER_FIELD_NUMBER: _builtins.int
     prompts: _builtins.int
     prompts_failed: _builtins.int
     input_tokens: _builtins.int
@@ -663,11 +664,13 @@ class BenchmarkResult(_message.Message):
     weights_bytes: _builtins.int
     """the release's engine files"""
     engine_batches: _builtins.bool
-    """computes requests together; false: they take turns; absent: not known"""
+    """computes these requests together; false: they take turns; absent: not known"""
     throttle_events: _builtins.int
     """during the run; absent: the board does not count"""
     seed: _builtins.int
     """of the prompts, as asked for"""
+    requests_together: _builtins.int
+    """how many of this length share the engine's steps; absent: not known"""
     @_builtins.property
     def time_to_first_token_seconds(self) -> Global___Distribution: ...
     @_builtins.property
@@ -703,10 +706,11 @@ class BenchmarkResult(_message.Message):
         engine_batches: _builtins.bool | None = ...,
         throttle_events: _builtins.int | None = ...,
         seed: _builtins.int = ...,
+        requests_together: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_energy", b"_energy", "_engine_batches", b"_engine_batches", "_engine_peak_bytes", b"_engine_peak_bytes", "_throttle_events", b"_throttle_events", "end_to_end_seconds", b"end_to_end_seconds", "energy", b"energy", "engine_batches", b"engine_batches", "engine_peak_bytes", b"engine_peak_bytes", "inter_token_latency_seconds", b"inter_token_latency_seconds", "throttle_events", b"throttle_events", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_energy", b"_energy", "_engine_batches", b"_engine_batches", "_engine_peak_bytes", b"_engine_peak_bytes", "_requests_together", b"_requests_together", "_throttle_events", b"_throttle_events", "end_to_end_seconds", b"end_to_end_seconds", "energy", b"energy", "engine_batches", b"engine_batches", "engine_peak_bytes", b"engine_peak_bytes", "inter_token_latency_seconds", b"inter_token_latency_seconds", "requests_together", b"requests_together", "throttle_events", b"throttle_events", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy", b"_energy", "_engine_batches", b"_engine_batches", "_engine_peak_bytes", b"_engine_peak_bytes", "_throttle_events", b"_throttle_events", "concurrency", b"concurrency", "duration_seconds", b"duration_seconds", "end_to_end_seconds", b"end_to_end_seconds", "energy", b"energy", "engine_batches", b"engine_batches", "engine_peak_bytes", b"engine_peak_bytes", "generated_tokens_per_second", b"generated_tokens_per_second", "input_tokens", b"input_tokens", "inter_token_latency_seconds", b"inter_token_latency_seconds", "output_tokens", b"output_tokens", "prompts", b"prompts", "prompts_failed", b"prompts_failed", "seed", b"seed", "throttle_events", b"throttle_events", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds", "total_tokens_per_second", b"total_tokens_per_second", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy", b"_energy", "_engine_batches", b"_engine_batches", "_engine_peak_bytes", b"_engine_peak_bytes", "_requests_together", b"_requests_together", "_throttle_events", b"_throttle_events", "concurrency", b"concurrency", "duration_seconds", b"duration_seconds", "end_to_end_seconds", b"end_to_end_seconds", "energy", b"energy", "engine_batches", b"engine_batches", "engine_peak_bytes", b"engine_peak_bytes", "generated_tokens_per_second", b"generated_tokens_per_second", "input_tokens", b"input_tokens", "inter_token_latency_seconds", b"inter_token_latency_seconds", "output_tokens", b"output_tokens", "prompts", b"prompts", "prompts_failed", b"prompts_failed", "requests_together", b"requests_together", "seed", b"seed", "throttle_events", b"throttle_events", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds", "total_tokens_per_second", b"total_tokens_per_second", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__energy: _TypeAlias = _typing.Literal["energy"]  # noqa: Y015
     _WhichOneofArgType__energy: _TypeAlias = _typing.Literal["_energy", b"_energy"]  # noqa: Y015
@@ -714,6 +718,8 @@ class BenchmarkResult(_message.Message):
     _WhichOneofArgType__engine_batches: _TypeAlias = _typing.Literal["_engine_batches", b"_engine_batches"]  # noqa: Y015
     _WhichOneofReturnType__engine_peak_bytes: _TypeAlias = _typing.Literal["engine_peak_bytes"]  # noqa: Y015
     _WhichOneofArgType__engine_peak_bytes: _TypeAlias = _typing.Literal["_engine_peak_bytes", b"_engine_peak_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__requests_together: _TypeAlias = _typing.Literal["requests_together"]  # noqa: Y015
+    _WhichOneofArgType__requests_together: _TypeAlias = _typing.Literal["_requests_together", b"_requests_together"]  # noqa: Y015
     _WhichOneofReturnType__throttle_events: _TypeAlias = _typing.Literal["throttle_events"]  # noqa: Y015
     _WhichOneofArgType__throttle_events: _TypeAlias = _typing.Literal["_throttle_events", b"_throttle_events"]  # noqa: Y015
     @_typing.overload
@@ -722,6 +728,8 @@ class BenchmarkResult(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__engine_batches) -> _WhichOneofReturnType__engine_batches | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__engine_peak_bytes) -> _WhichOneofReturnType__engine_peak_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_together) -> _WhichOneofReturnType__requests_together | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__throttle_events) -> _WhichOneofReturnType__throttle_events | None: ...
 
