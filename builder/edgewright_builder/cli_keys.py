@@ -14,6 +14,7 @@ from edgewright_builder.cli_options import AsJson, Insecure
 from edgewright_builder.cli_trust import show, spread
 from edgewright_builder.key_files import load_signing_key
 from edgewright_builder.keys import create_credentials
+from edgewright_builder.revocations import revocation_of
 
 app = typer.Typer(help="Release and root keys, certificates, and whom boards trust.", no_args_is_help=True)
 
@@ -135,7 +136,7 @@ def revoke(
 ) -> None:
     """Revoke a key, a certificate or a release. What serves goes on serving, unless --stop."""
     trust_chain.begin(folder)
-    found = trust_chain.revocation_of(folder, what, stop=stop, reason=reason)
+    found = revocation_of(folder, what, stop=stop, reason=reason)
     path = trust_chain.revoke(folder, root_key or [], found)
     typer.echo(f"Revoked {found.kind} {found.sha256[:12]}{', and what serves of it stops' if stop else ''}.")
     _wrote(path)

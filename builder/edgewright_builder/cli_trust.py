@@ -14,6 +14,7 @@ from edgewright.v1.trust_pb2 import WithdrawnRelease
 from edgewright_agent.dsse import key_id
 from edgewright_agent.errors import EdgewrightError, RefusedError
 from edgewright_agent.trust import SignerSet, TrustDocument
+from edgewright_agent.trust.held import DOCUMENTS_MAX
 from edgewright_builder import trust_chain
 from edgewright_builder.cli_connection import connect, console
 from edgewright_builder.device import display
@@ -35,13 +36,12 @@ async def spread(folder: Path, hosts: Sequence[str], *, insecure: bool, as_json:
     """Gives boards the documents of a folder; each board's answer is a line. Raises RefusedError if one fails."""
     trust_chain.begin(folder)
     newest = trust_chain.newest(folder)
-    chain = trust_chain.documents(folder)
     gate = asyncio.Semaphore(BOARDS_AT_ONCE)
 
     async def tell(host: str) -> dict[str, Any]:
         async with gate:
             try:
-                return {"host": host, **await _tell(folder, host, newest, chain, insecure=insecure)}
+                return {"host": host, **await _tell(folder, host, newest, insecure=insecure)}
             except EdgewrightError as error:
                 return {"host": host, "error": str(error)}
 
@@ -56,9 +56,7 @@ async def spread(folder: Path, hosts: Sequence[str], *, insecure: bool, as_json:
         raise RefusedError(f"{len(failed)} of {len(hosts)} boards did not take it up, first {failed[0]}.")
 
 
-async def _tell(
-    folder: Path, host: str, newest: TrustDocument, chain: Sequence[bytes], *, insecure: bool
-) -> dict[str, Any]:
+async def _tell(folder: Path, host: str, newest: TrustDocument, *, insecure: bool) -> dict[str, Any]:
     async with connect(host, None if insecure else folder, insecure) as client:
         before = await client.get_trust()
         if before.version > newest.version:
@@ -67,10 +65,14 @@ async def _tell(
                 "it elsewhere, get their folder"
             )
             raise RefusedError(message)
-        if before.version == newest.version and not before.problem:
-            return {"version": before.version, "before": before.version, **_withdrawn(before.withdrawn)}
-        after = await client.update_trust(chain)
-        return {"version": after.version, "before": before.version, **_withdrawn(after.withdrawn)}
+        if before.version == newest.version and before.problem:
+            raise RefusedError(before.problem)
+        version, withdrawn = before.version, before.withdrawn
+        chain = trust_chain.documents(folder, before.version)
+        for first in range(0, len(chain), DOCUMENTS_MAX):
+            after = await client.update_trust(chain[first : first + DOCUMENTS_MAX])
+            version, withdrawn = after.version, after.withdrawn
+        return {"version": version, "before": before.version, **_withdrawn(withdrawn)}
 
 
 def _withdrawn(found: Sequence[WithdrawnRelease]) -> dict[str, Any]:

@@ -7,21 +7,17 @@ up in order. The first is signed by the release key too: boards started with `--
 from __future__ import annotations
 
 import datetime
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import ValidationError
 
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.dsse import encode_envelope, key_id, pae
+from edgewright_agent.dsse import SIGNATURES_MAX, encode_envelope, key_id, pae
 from edgewright_agent.errors import EdgewrightError, InputError, RefusedError
-from edgewright_agent.manifest import manifest_digest
 from edgewright_agent.trust import TRUST_PAYLOAD_TYPE, Revocation, SignerSet, TrustDocument, load_public_key
 from edgewright_agent.trust.rules import read_signed
 from edgewright_builder import key_files
@@ -46,12 +42,19 @@ def first_document(root_key: Ed25519PrivateKey, release_key: Ed25519PrivateKey) 
     return sign_trust(document, [root_key, release_key])
 
 
-def documents(folder: Path) -> list[bytes]:
-    """The chain, oldest first; empty if the folder has none."""
-    try:
-        return [path.read_bytes() for _, path in sorted(_paths(folder).items())]
-    except OSError as error:
-        raise InputError(f"{error.filename} can't be read ({error.strerror}).") from None
+def documents(folder: Path, after: int = 0) -> list[bytes]:
+    """What brings a board with version `after` up to date, oldest first; empty if nothing does.
+
+    Those that change the root keys, and the newest: the others are signed by root keys that a board has anyway.
+    """
+    paths = sorted(_paths(folder).items())
+    chain = [(version, _read(path).root, path.read_bytes()) for version, path in paths]
+    roots_before = [None, *(root for _, root, _ in chain)]
+    return [
+        data
+        for (version, root, data), before in zip(chain, roots_before, strict=False)
+        if version > after and (root != before or version == paths[-1][0])
+    ]
 
 
 def newest(folder: Path) -> TrustDocument:
@@ -59,7 +62,10 @@ def newest(folder: Path) -> TrustDocument:
     paths = _paths(folder)
     if not paths:
         raise InputError(f"{folder} holds no trust document; `edgewright keys create` makes trust-1.json.")
-    path = paths[max(paths)]
+    return _read(paths[max(paths)])
+
+
+def _read(path: Path) -> TrustDocument:
     try:
         return read_signed(path.read_bytes())
     except OSError as error:
@@ -88,8 +94,14 @@ def change(folder: Path, root_keys: Sequence[Path], **fields: Any) -> Path:
     if too few release keys would be left, InputError for a wrong file or field.
     """
     begin(folder)
+    path, data = _following(folder, _signing_keys(folder, root_keys), **fields)
+    key_files.write_new(path, data)
+    return path
+
+
+def _following(folder: Path, signing: Sequence[Ed25519PrivateKey], **fields: Any) -> tuple[Path, bytes]:
+    """The next document, signed, and the file it belongs in. Writes nothing; raises as `change`."""
     current = newest(folder)
-    signing = _signing_keys(folder, root_keys)
     try:
         following = TrustDocument.model_validate(
             {**current.model_dump(), "version": current.version + 1, "issued": _now(), **fields}
@@ -99,9 +111,7 @@ def change(folder: Path, root_keys: Sequence[Path], **fields: Any) -> Path:
         raise RefusedError(f"The trust document can't be changed so: {why}.") from None
     _require_signers(current.root, signing, f"of version {current.version}")
     _require_signers(following.root, signing, f"of version {following.version}")
-    path = folder / f"trust-{following.version}.json"
-    key_files.write_new(path, sign_trust(following, signing))
-    return path
+    return folder / f"trust-{following.version}.json", sign_trust(following, signing)
 
 
 def begin(folder: Path) -> None:
@@ -117,15 +127,16 @@ def begin(folder: Path) -> None:
 def rotate_release_key(folder: Path, root_keys: Sequence[Path]) -> tuple[str, Path]:
     """A new release key beside the old one, which stays trusted until it is revoked.
 
-    Returns the old key's id and the new document. The old key is kept as `release-<id>.key`.
+    Returns the old key's id and the new document. The old key is kept as `release-<id>.key`. Raises as `change`,
+    and then nothing was written.
     """
     begin(folder)
     old = key_files.load_signing_key(folder / "release.key")
     new = Ed25519PrivateKey.generate()
-    release = newest(folder).release
-    wanted = (*release.keys, new.public_key().public_bytes_raw().hex())
+    wanted = _with_keys(folder, newest(folder), "release", (new.public_key(),))
+    path, data = _following(folder, _signing_keys(folder, root_keys), release=wanted)
     saved = _save_pair(folder, new, "release")  # before the document: a key that is trusted must not be lost
-    path = change(folder, root_keys, release={"threshold": release.threshold, "keys": wanted})
+    key_files.write_new(path, data)
     _save_pair(folder, old, "release")
     for file in saved:
         file.replace(folder / f"release{file.suffix}")
@@ -141,9 +152,10 @@ def rotate_root_key(folder: Path, root_keys: Sequence[Path]) -> tuple[str, Path]
     old_public = old.public_key().public_bytes_raw().hex()
     kept = tuple(key for key in root.keys if key != old_public)
     wanted = (*kept, new.public_key().public_bytes_raw().hex())
+    signing = [*_signing_keys(folder, root_keys), new]
+    path, data = _following(folder, signing, root={"threshold": root.threshold, "keys": wanted})
     saved = _save_pair(folder, new, "root")
-    signing = [*_root_key_paths(folder, root_keys), saved[0]]
-    path = change(folder, signing, root={"threshold": root.threshold, "keys": wanted})
+    key_files.write_new(path, data)
     _save_pair(folder, old, "root")
     for file in saved:
         file.replace(folder / f"root{file.suffix}")
@@ -155,10 +167,23 @@ def add_keys(
 ) -> Path:
     """Trusts more keys (`*.pub`) in the role `root` or `release`, or wants another number of signatures."""
     begin(folder)
-    current: SignerSet = getattr(newest(folder), role)
-    more = (load_public_key(path).public_bytes_raw().hex() for path in added)
-    wanted = tuple(dict.fromkeys((*current.keys, *more)))
-    return change(folder, root_keys, **{role: {"threshold": threshold or current.threshold, "keys": wanted}})
+    wanted = _with_keys(folder, newest(folder), role, [load_public_key(path) for path in added])
+    return change(folder, root_keys, **{role: wanted | ({"threshold": threshold} if threshold else {})})
+
+
+def _with_keys(
+    folder: Path, document: TrustDocument, role: str, added: Sequence[Ed25519PublicKey]
+) -> dict[str, Any]:
+    """The role's signers and these. Release keys that were revoked go: their revocation is what boards judge by."""
+    signers: SignerSet = getattr(document, role)
+    kept = document.release_keys() if role == "release" else signers.public_keys()
+    keys = tuple(dict.fromkeys(key.public_bytes_raw().hex() for key in (*kept, *added)))
+    if len(keys) > SIGNATURES_MAX:
+        remedy = f"; revoke one first: edgewright keys revoke {folder} ID" if role == "release" else ""
+        raise RefusedError(
+            f"There would be {len(keys)} {role} keys, and at most {SIGNATURES_MAX} can be{remedy}."
+        )
+    return {"threshold": signers.threshold, "keys": keys}
 
 
 def renew(folder: Path, root_keys: Sequence[Path], days: float | None) -> Path:
@@ -182,48 +207,6 @@ def revoke(folder: Path, root_keys: Sequence[Path], what: Revocation) -> Path:
     current = newest(folder)
     others = tuple(each for each in current.revoked if (each.kind, each.sha256) != (what.kind, what.sha256))
     return change(folder, root_keys, revoked=(*others, what))
-
-
-def revocation_of(folder: Path, what: str, *, stop: bool = False, reason: str = "") -> Revocation:
-    """What the user means: a public key, a certificate, an artifact's folder, or an id of one in hex.
-
-    Raises InputError if it is none of them.
-    """
-    kind, sha256 = _identify(folder, what)
-    if stop and kind == "certificate":
-        raise InputError("--stop is for releases and release keys; a certificate serves nothing.")
-    return Revocation.model_validate({"kind": kind, "sha256": sha256, "stop": stop, "reason": reason})
-
-
-def _identify(folder: Path, what: str) -> tuple[str, str]:
-    path = Path(what)
-    if (path / "manifest.json").is_file():
-        return "release", manifest_digest((path / "manifest.json").read_bytes())
-    if path.is_file() and path.suffix == ".pem":
-        return "certificate", _certificate_sha256(path)
-    if path.is_file() and path.suffix == ".key":
-        return "key", key_id(key_files.load_signing_key(path).public_key())
-    if path.is_file():
-        return "key", key_id(load_public_key(path))
-    if re.fullmatch(r"[0-9a-f]{8,64}", what):
-        known = [key_id(key) for key in newest(folder).release.public_keys() if key_id(key).startswith(what)]
-        if len(known) == 1:
-            return "key", known[0]
-        if len(what) == 64:
-            return "release", what
-    message = (
-        f"{what!r} is nothing that can be revoked: give a public key (*.pub), a client's certificate (*.pem), "
-        "an artifact's folder, the id of a release key, or a release's whole digest."
-    )
-    raise InputError(message)
-
-
-def _certificate_sha256(path: Path) -> str:
-    try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    except ValueError:
-        raise InputError(f"{path} holds no PEM certificate.") from None
-    return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
 
 
 def _signing_keys(folder: Path, root_keys: Sequence[Path]) -> list[Ed25519PrivateKey]:

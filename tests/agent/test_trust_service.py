@@ -24,6 +24,7 @@ from edgewright_agent.trust.clock import MonotoneClock
 from edgewright_agent.withdrawal import without_stopped
 from edgewright_builder import trust_chain
 from edgewright_builder.keys import create_credentials
+from edgewright_builder.revocations import revocation_of
 from tests.agent.artifacts import RELEASE_KEY, TIMEOUT_SECONDS, activate, make_artifact, push, upload
 from tests.agent.artifacts import sign as sign_artifact
 from tests.agent.conftest import settings_for
@@ -250,7 +251,7 @@ async def test_a_revoked_certificate_is_not_let_in_any_more(tmp_path: Path) -> N
     create_credentials(keys)
     files = TlsFiles(keys / "agent.pem", keys / "agent.key", keys / "ca.pem")
     base = trust_chain.newest(keys)
-    trust_chain.revoke(keys, [], trust_chain.revocation_of(keys, str(keys / "observer.pem"), reason="lost"))
+    trust_chain.revoke(keys, [], revocation_of(keys, str(keys / "observer.pem"), reason="lost"))
     settings = settings_for(tmp_path / "store", tls=files, trust=base, trusted_keys=())
     async with run_agent(settings, available_engines=only_fake, start_engine=Script().start) as agent:
         async with secure(agent, keys, "observer") as channel:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import stat
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,18 @@ from typer.testing import CliRunner
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.dsse import key_id
 from edgewright_agent.errors import InputError, RefusedError
+from edgewright_agent.server import run_agent
 from edgewright_agent.trust import Trust, load_public_key, load_trust
 from edgewright_builder import cli_keys, trust_chain
 from edgewright_builder.artifact import Artifact
-from edgewright_builder.key_files import load_signing_key, public_pem, write_new
+from edgewright_builder.cli_trust import spread
+from edgewright_builder.key_files import load_signing_key, private_pem, public_pem, write_new
 from edgewright_builder.keys import create_credentials
+from tests.agent.conftest import settings_for
+from tests.agent.scripted_engine import Script, only_fake
 from tests.builder.artifacts import make_artifact
 
+LONG_AGO = datetime(2026, 1, 1, tzinfo=timezone.utc)
 app = typer.Typer()
 cli_keys.register(app)
 
@@ -77,6 +85,82 @@ def test_a_rotated_key_signs_and_the_old_one_does_until_it_is_revoked(folder: Pa
     board.update(trust_chain.documents(folder))
     assert accepts(board, new)
     assert not accepts(board, old)
+
+
+def test_a_key_can_be_rotated_and_revoked_for_ever_and_what_the_first_one_signed_stays_revoked(
+    folder: Path,
+) -> None:
+    board, first = Trust(load_trust([folder / "trust-1.json"])), signed_by(folder)
+    for _ in range(20):
+        old_id = short_id(folder / "release.pub")
+        output("rotate", folder)
+        output("revoke", folder, old_id)
+    board.update(trust_chain.documents(folder))
+    assert accepts(board, signed_by(folder))
+    with pytest.raises(RefusedError) as refused:
+        board.check_release(first.manifest_bytes, first.signature_bytes)
+    assert refused.value.reason == Reason.REASON_REVOKED
+    first_id = key_id(load_signing_key(next(folder.glob("release-*.key"))).public_key())
+    output("revoke", folder, first_id, "--stop")  # again, though it is no release key any more
+    assert trust_chain.newest(folder).revocations("key")[first_id].stop
+
+
+def test_a_rotation_that_is_refused_leaves_no_key_file(folder: Path) -> None:
+    for _ in range(15):
+        output("rotate", folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    refused = invoke("rotate", folder)
+    assert isinstance(refused.exception, RefusedError)
+    assert "There would be 17 release keys, and at most 16 can be; revoke one first" in str(refused.exception)
+    strange = folder.parent / "strange.key"
+    strange.write_bytes(private_pem(Ed25519PrivateKey.generate()))
+    assert isinstance(invoke("rotate", folder, "--root", "--root-key", strange).exception, RefusedError)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@contextlib.asynccontextmanager
+async def board_of(folder: Path, store: Path) -> AsyncIterator[tuple[Trust, str]]:
+    """A board that started from the first document: its trust as it is on the disk, and its address."""
+    trust = load_trust([folder / "trust-1.json"])
+    settings = settings_for(store, trust=trust, trusted_keys=())
+    async with run_agent(settings, available_engines=only_fake, start_engine=Script().start) as agent:
+        yield Trust(trust, store / "trust"), str(agent.address)
+
+
+@pytest.mark.parametrize("change", ["renewals", "root rotations"])
+async def test_a_board_far_behind_is_brought_up_to_date_and_so_is_one_whose_document_was_damaged(
+    folder: Path, change: str
+) -> None:
+    for number in range(70):
+        if change == "renewals":
+            trust_chain.renew(folder, [], 30.0 + number)
+        else:
+            trust_chain.rotate_root_key(folder, [])
+    store = folder.parent / "store"
+    async with board_of(folder, store) as (_, address):
+        await spread(folder, [address], insecure=True, as_json=False)
+    async with board_of(folder, store) as (trust, _):
+        assert trust.document is not None
+        assert (trust.document.version, trust.problem) == (71, "")
+    if change == "root rotations":
+        return
+    (store / "trust" / "00000071.json").write_bytes(b"rot")
+    async with board_of(folder, store) as (trust, address):
+        assert "damaged" in trust.problem
+        await spread(folder, [address], insecure=True, as_json=False)
+    async with board_of(folder, store) as (trust, _):
+        assert trust.problem == ""
+
+
+async def test_a_board_whose_newest_document_expired_says_so_when_told_again(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trust_chain.change(folder, [], issued=LONG_AGO, expires=LONG_AGO + timedelta(days=1))
+    async with board_of(folder, folder.parent / "store") as (_, address):
+        await spread(folder, [address], insecure=True, as_json=False)
+        with pytest.raises(RefusedError):
+            await spread(folder, [address], insecure=True, as_json=False)
+    assert "Trust document 2 expired on" in capsys.readouterr().err
 
 
 def test_a_rotated_root_key_is_followed_and_the_old_one_signs_no_more(folder: Path) -> None:
