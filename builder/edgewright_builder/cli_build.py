@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,24 +78,36 @@ def build(
     settings = _with_evaluation(load_any_recipe(recipe), benchmarks, tasks, limit)
     profile = load_profile(device)
     budget_bytes = parse_bytes(budget) if budget else None
-    signing_key = _signing_key(credentials)
+    order = _Order(recipe, profile, budget_bytes, out, _signing_key(credentials))
     _refuse_used(out, resume)
-    console = Console(highlight=False)
+    _quiet_libraries()
     if isinstance(settings, AdapterRecipe):
-        _build_adapter(recipe, settings, profile, budget_bytes, out, signing_key, console)
+        _build_adapter(order, settings)
     else:
-        _build_model(recipe, settings, profile, budget_bytes, out, signing_key, console)
+        _build_model(order, settings)
 
 
-def _build_model(
-    file: Path,
-    recipe: Recipe,
-    profile: DeviceProfile,
-    budget_bytes: int | None,
-    out: Path,
-    signing_key: Ed25519PrivateKey,
-    console: Console,
-) -> None:
+@dataclass(frozen=True)
+class _Order:
+    """What is wanted, whatever the recipe makes."""
+
+    recipe_file: Path
+    profile: DeviceProfile
+    budget_bytes: int | None  # None: it follows from the recipe
+    out: Path
+    signing_key: Ed25519PrivateKey
+    console: Console = field(default_factory=lambda: Console(highlight=False))
+
+    @contextmanager
+    def begun(self, opening_line: str) -> Iterator[None]:
+        """The run's folder is this build's own, and says what it was made from."""
+        self.console.print(opening_line, soft_wrap=True)
+        with _locked(self.out):
+            write_durably(FileSystem(), self.out / "recipe.yaml", self.recipe_file.read_bytes())
+            yield
+
+
+def _build_model(order: _Order, recipe: Recipe) -> None:
     """A model of its own; without a budget of its own it has the profile's."""
     from edgewright_builder.job import Build
     from edgewright_builder.pipeline import build as run_pipeline
@@ -102,16 +115,14 @@ def _build_model(
     from edgewright_builder.progress import Reporter
     from edgewright_builder.run import Run
 
-    _quiet_libraries()
-    budget_bytes = budget_bytes or profile.budget_bytes()
-    job = Build(recipe, profile, budget_bytes, Run(out, Reporter(console)), signing_key)
+    budget_bytes = order.budget_bytes or order.profile.budget_bytes()
+    run = Run(order.out, Reporter(order.console))
+    job = Build(recipe, order.profile, budget_bytes, run, order.signing_key)
     preflight(job)
-    console.print(_opening_line(job), soft_wrap=True)
-    with _locked(out):
-        write_durably(FileSystem(), out / "recipe.yaml", file.read_bytes())
+    with order.begun(_opening_line(job)):
         package = run_pipeline(job)
-    console.print(
-        f"Artifact {package.summary['artifact'][:12]} in {out / 'artifact'}: "
+    order.console.print(
+        f"Artifact {package.summary['artifact'][:12]} in {order.out / 'artifact'}: "
         f"{format_bytes(package.summary['size_bytes'])}, "
         f"{package.summary['times_smaller_than_bf16']:.2f} times smaller than the 16-bit student",
         soft_wrap=True,
@@ -129,15 +140,7 @@ def _opening_line(job: Build) -> str:
     )
 
 
-def _build_adapter(
-    file: Path,
-    recipe: AdapterRecipe,
-    profile: DeviceProfile,
-    budget_bytes: int | None,
-    out: Path,
-    signing_key: Ed25519PrivateKey,
-    console: Console,
-) -> None:
+def _build_adapter(order: _Order, recipe: AdapterRecipe) -> None:
     """The adapter of a base; without a budget of its own it has the base's."""
     from edgewright_builder.adapter_base import find_base
     from edgewright_builder.adapter_pipeline import AdapterBuild, build_adapter, preflight_adapter
@@ -145,16 +148,14 @@ def _build_adapter(
     from edgewright_builder.progress import Reporter
     from edgewright_builder.run import Run
 
-    _quiet_libraries()
     base = find_base(recipe.base)
-    budget_bytes = budget_bytes or base.artifact.manifest.memory.budget_bytes
-    job = AdapterBuild(recipe, base, profile, budget_bytes, Run(out, Reporter(console)), signing_key)
+    budget_bytes = order.budget_bytes or base.artifact.manifest.memory.budget_bytes
+    run = Run(order.out, Reporter(order.console))
+    job = AdapterBuild(recipe, base, order.profile, budget_bytes, run, order.signing_key)
     preflight_adapter(job)
-    console.print(opening_line(job), soft_wrap=True)
-    with _locked(out):
-        write_durably(FileSystem(), out / "recipe.yaml", file.read_bytes())
+    with order.begun(opening_line(job)):
         package = build_adapter(job)
-    print_result(console, package, out)
+    print_result(order.console, package, order.out)
 
 
 def report(
