@@ -11,7 +11,7 @@ from edgewright_agent.deployer import Deployer
 from edgewright_agent.engine_room import Serving
 from edgewright_agent.engines import Finish, GenerationRequest, Reply, Score, ScoreItem, Token
 from edgewright_agent.errors import BusyError
-from edgewright_agent.telemetry import RequestSummary, RequestWindow, ServedBy, Telemetry
+from edgewright_agent.telemetry import Operation, RequestSummary, RequestWindow, ServedBy, Telemetry
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class Inference:
 
         Raises as `Deployer.serving`, `Admission.admit` and `Engine.generate`.
         """
+        operation: Operation = "text_completion" if request.messages is None else "chat"
         async with (
-            self._admitted(patient=patient) as (serving, window),
+            self._admitted(operation, patient=patient) as (serving, window),
             contextlib.aclosing(serving.engine.generate(request)) as events,
         ):
             async for event in events:
@@ -60,18 +61,19 @@ class Inference:
     @contextlib.asynccontextmanager
     async def relay(self, route: str, body: bytes) -> AsyncGenerator[tuple[Reply, RequestWindow], None]:
         """The engine's HTTP answer to a POST, and the meter it is to be read through. Raises as `generate`."""
+        operation: Operation = "chat" if route.endswith("/chat/completions") else "text_completion"
         async with (
-            self._admitted() as (serving, window),
+            self._admitted(operation) as (serving, window),
             serving.engine.relay("POST", route, body) as reply,
         ):
             yield reply, window
 
     @contextlib.asynccontextmanager
     async def _admitted(
-        self, *, patient: bool = False
+        self, operation: Operation, *, patient: bool = False
     ) -> AsyncGenerator[tuple[Serving, RequestWindow], None]:
         serving = self._deployer.serving()  # a request that nobody could serve is not counted
-        window = self._telemetry.request(_served_by(serving))
+        window = self._telemetry.request(_served_by(serving), operation)
         try:
             async with self._slot(patient=patient) as serving:
                 window.served_by = _served_by(serving)

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgewright.v1 import (
@@ -20,6 +20,7 @@ from edgewright.v1 import (
     telemetry_pb2_grpc,
 )
 from edgewright_agent.address import Address
+from edgewright_agent.door.settings import DoorSettings
 from edgewright_agent.engines.protocol import EngineMemory
 from edgewright_agent.errors import InputError
 from edgewright_agent.observation import ObservationSettings
@@ -230,6 +231,58 @@ def test_otlp_uses_opentelemetrys_names_and_units(tmp_path: Path) -> None:
         "VDD_CPU_GPU_CV",
         "VDD_SOC",
     }
+    stop()
+
+
+async def test_otlp_tells_chat_from_completions_through_both_doors_and_counts_tokens_in_a_histogram(
+    tmp_path: Path, script: Script
+) -> None:
+    reader, socket = InMemoryMetricReader(), tmp_path / "door"
+    settings = settings_for(tmp_path / "store", openai=DoorSettings(socket))
+    async with run_agent(settings, available_engines=only_fake, start_engine=script.start) as agent:
+        async with grpc.aio.insecure_channel(str(agent.address)) as channel:
+            await activate(channel, await push(channel, make_artifact()))
+            stop = instrument(reader, agent.telemetry.snapshot, agent.telemetry.subscribe)
+            stub = inference_pb2_grpc.InferenceServiceStub(channel)
+            chat = inference_pb2.Chat(messages=[inference_pb2.ChatMessage(role="user", content="hello")])
+            for asked in ({"prompt": "hello"}, {"chat": chat}):
+                request = inference_pb2.GenerateRequest(max_tokens=20, **asked)
+                assert [event async for event in stub.Generate(request, timeout=TIMEOUT_SECONDS)]
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(socket))) as http:
+            for route in ("completions", "chat/completions", "chat/completions"):
+                await http.post(f"http://localhost/v1/{route}", json={"max_tokens": 20, "stream": True})
+    data = reader.get_metrics_data()
+    assert data is not None
+    stop()
+    (usage,) = (
+        metric
+        for metric in data.resource_metrics[0].scope_metrics[0].metrics
+        if metric.name == "gen_ai.client.token.usage"
+    )
+    points = {}
+    for point in usage.data.data_points:
+        assert isinstance(point, HistogramDataPoint)
+        labels = point.attributes or {}
+        points[labels["gen_ai.operation.name"], labels["gen_ai.token.type"]] = point
+    assert {key: (point.count, point.sum) for key, point in points.items()} == {
+        ("chat", "input"): (3, 6), ("chat", "output"): (3, 60),
+        ("text_completion", "input"): (2, 4), ("text_completion", "output"): (2, 40),
+    }  # fmt: skip
+    bounds = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+    assert all(tuple(point.explicit_bounds) == bounds for point in points.values())
+
+
+def test_otlp_makes_up_no_token_counts_of_requests_that_failed(tmp_path: Path) -> None:
+    telemetry = on_board("orin-nano", "jetson-orin-nano-8gb", tmp_path)
+    reader = InMemoryMetricReader()
+    stop = instrument(reader, telemetry.snapshot, telemetry.subscribe)
+    telemetry.request().fail()
+    telemetry.request().reject()
+    data = reader.get_metrics_data()
+    assert data is not None
+    names = {metric.name for metric in data.resource_metrics[0].scope_metrics[0].metrics}
+    assert "gen_ai.server.request.duration" in names
+    assert "gen_ai.client.token.usage" not in names
     stop()
 
 

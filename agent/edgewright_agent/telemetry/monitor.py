@@ -24,6 +24,7 @@ from edgewright_agent.telemetry.types import (
     EnergyRail,
     EnergyWindow,
     Memory,
+    Operation,
     Sensor,
     ServedBy,
     Serving,
@@ -90,9 +91,13 @@ class Telemetry:
         """The clock of all windows and samples, in seconds."""
         return self._clock()
 
-    def request(self, served_by: ServedBy = ServedBy()) -> RequestWindow:
+    def request(
+        self, served_by: ServedBy = ServedBy(), operation: Operation = "text_completion"
+    ) -> RequestWindow:
         """A request is admitted now. Mark its tokens, then end, fail or reject it."""
-        return RequestWindow(self._serving, self.energy_between, self._clock, self._ended, served_by)
+        return RequestWindow(
+            self._serving, self.energy_between, self._clock, self._ended, served_by, operation
+        )
 
     def subscribe(self, listener: OnEnded) -> None:
         """Calls `listener` with every request that ends from now on, in the thread that ended it."""

@@ -19,10 +19,14 @@ from edgewright_agent.telemetry.prometheus import DURATION_SECONDS, FIRST_TOKEN_
 from edgewright_agent.telemetry.types import EndedRequest, Snapshot
 
 EXPORT_SECONDS = 15.0
-DURATION, FIRST_TOKEN, OUTPUT_TOKEN = (
+DURATION, FIRST_TOKEN, OUTPUT_TOKEN, TOKENS = (
     "gen_ai.server.request.duration", "gen_ai.server.time_to_first_token", "gen_ai.server.time_per_output_token",
+    "gen_ai.client.token.usage",
 )  # fmt: skip
-_BUCKETS = {DURATION: DURATION_SECONDS, FIRST_TOKEN: FIRST_TOKEN_SECONDS, OUTPUT_TOKEN: OUTPUT_TOKEN_SECONDS}
+_BUCKETS = {
+    DURATION: DURATION_SECONDS, FIRST_TOKEN: FIRST_TOKEN_SECONDS, OUTPUT_TOKEN: OUTPUT_TOKEN_SECONDS,
+    TOKENS: [4**power for power in range(14)],
+}  # fmt: skip
 
 Subscribe = Callable[[Callable[[EndedRequest], None]], None]
 Rows = Iterable[Observation]
@@ -57,10 +61,14 @@ def _request_recorder(meter: Meter) -> Callable[[EndedRequest], None]:
     duration = meter.create_histogram(DURATION, "s")
     first_token = meter.create_histogram(FIRST_TOKEN, "s")
     output_token = meter.create_histogram(OUTPUT_TOKEN, "s")
-    tokens = meter.create_counter("gen_ai.client.token.usage", "{token}")
+    tokens = meter.create_histogram(TOKENS, "{token}")
 
     def record(ended: EndedRequest) -> None:
-        attributes = {"gen_ai.provider.name": "edgewright", "gen_ai.response.model": ended.served_by.model}
+        attributes = {
+            "gen_ai.operation.name": ended.operation,
+            "gen_ai.provider.name": "edgewright",
+            "gen_ai.response.model": ended.served_by.model,
+        }
         if ended.finish_reason in ("error", "rejected"):
             attributes["error.type"] = ended.finish_reason
         duration.record(ended.duration_seconds, attributes)
@@ -69,7 +77,8 @@ def _request_recorder(meter: Meter) -> Callable[[EndedRequest], None]:
         if ended.time_per_output_token_seconds is not None:
             output_token.record(ended.time_per_output_token_seconds, attributes)
         for kind, count in (("input", ended.prompt_tokens), ("output", ended.generated_tokens)):
-            tokens.add(count, {**attributes, "gen_ai.token.type": kind})
+            if count:  # a request that broke off has not told how many it had
+                tokens.record(count, {**attributes, "gen_ai.token.type": kind})
 
     return record
 

@@ -20,6 +20,7 @@ from edgewright_agent.telemetry.types import (
     Distribution,
     EndedRequest,
     EnergyWindow,
+    Operation,
     RequestSummary,
     ServedBy,
     Serving,
@@ -142,9 +143,11 @@ class RequestWindow:
         clock: Callable[[], float],
         on_ended: OnEnded = lambda ended: None,
         served_by: ServedBy = ServedBy(),
+        operation: Operation = "text_completion",
     ) -> None:
         self._stats, self._energy, self._clock, self._on_ended = stats, energy, clock, on_ended
         self.served_by = served_by
+        self._operation = operation
         self._open = True
         self._admitted = clock()
         self._first: float | None = None
@@ -205,6 +208,7 @@ class RequestWindow:
         self._on_ended(
             EndedRequest(
                 self.served_by,
+                self._operation,
                 finish_reason,
                 self._clock() - self._admitted,
                 prompt_tokens,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from edgewright_agent.engines.protocol import EngineMemory
 
@@ -130,6 +131,9 @@ class RequestSummary:
     energy: EnergyWindow | None  # None: no energy sensor, or it had a gap
 
 
+Operation = Literal["chat", "text_completion"]  # OpenTelemetry's names
+
+
 @dataclass(frozen=True)
 class ServedBy:
     """The release that serves a request, and its engine."""
@@ -144,6 +148,7 @@ class EndedRequest:
     """A request that is over, as exporters count it."""
 
     served_by: ServedBy
+    operation: Operation
     finish_reason: str  # stop, length; completed (not told which), cancelled, error, rejected
     duration_seconds: float
     prompt_tokens: int
