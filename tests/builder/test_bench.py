@@ -126,6 +126,19 @@ def test_without_a_sensor_it_says_so_and_gives_no_joules(board: Board, host: str
     assert "requests at once" not in text  # this engine does not say
 
 
+def test_a_run_across_a_gap_of_the_sensor_says_why_it_has_no_joules_per_token(tmp_path: Path) -> None:
+    across = telemetry.BenchmarkEnergy(rail="VDD_IN", whole_module=True, samples=80, gaps=2, baseline_watts=3)
+    saved = save(tmp_path / "after.json", bench_of(100.0, energy=across))
+    old = save(tmp_path / "before.json", bench_of(50.0, energy=ENERGY))
+    lines = output(saved, "--compare", old, "--plot", tmp_path / "plot.html").splitlines()
+    why = "VDD_IN was silent for over a second 2 times, and what was used meanwhile is not known"
+    assert f"  energy per token: no figure: {why}" in lines
+    assert "  power: 80 samples, 2 gaps" in lines
+    assert "energy per token, gross\t0.5 J\tnot measured\t" in lines
+    output(saved, "--plot", tmp_path / "alone.html")
+    assert "Energy per token" not in (tmp_path / "alone.html").read_text()
+
+
 def test_repeats_are_saved_and_the_one_of_median_throughput_is_shown(
     board: Board, host: str, tmp_path: Path
 ) -> None:

@@ -358,6 +358,14 @@ def test_without_an_energy_sensor_there_is_no_figure_for_energy(tmp_path: Path) 
     assert "J/token" not in page.text
 
 
+def test_across_a_gap_of_the_sensor_there_is_no_figure_for_energy(run: Path) -> None:
+    bench = bench_result(energy=telemetry_pb2.BenchmarkEnergy(rail="VDD_IN", samples=80, gaps=1))
+    write_json(run / "device/bench.json", bench_to_json(Bench(Place("board:7443"), (bench,))))
+    number = {number.name: number for number in key_numbers(read_run(run))}["Energy"]
+    assert (number.value, number.tone) == ("not measured", "absent")
+    assert number.detail.startswith("VDD_IN was silent for over a second once")
+
+
 @pytest.mark.parametrize(
     ("path", "says"),
     [

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from edgewright_agent.engines.protocol import Finish
+from edgewright_agent.telemetry.energy import GAP_SECONDS
 from edgewright_agent.telemetry.load import BenchmarkPlan, BenchmarkProgress, Generate, Load, Measured, Tally
 from edgewright_agent.telemetry.monitor import Telemetry
 from edgewright_agent.telemetry.types import EnergyMark, RequestSummary
@@ -32,13 +33,16 @@ class PhaseEnergy:
 
 @dataclass(frozen=True)
 class BenchmarkEnergy:
-    """Energy of the run. Net is gross less what the board draws with the engine loaded and idle."""
+    """Energy of the run. Net is gross less what the board draws with the engine loaded and idle.
+
+    The joules of a gap are in no counter: after one there is no gross, net or mean.
+    """
 
     rail: str
     whole_module: bool
-    gross_joules_per_output_token: float
+    gross_joules_per_output_token: float | None
     net_joules_per_output_token: float | None
-    mean_watts: float
+    mean_watts: float | None
     baseline_watts: float | None
     samples: int
     gaps: int
@@ -86,6 +90,7 @@ async def run_benchmark(
     finally:
         await progress.aclose()
     after = await asyncio.to_thread(telemetry.sample_energy)
+    gaps = _gaps(before, after, telemetry.now())
     measured = load.measured()
     memory = telemetry.engine_memory()
     phases = await _phases(load, plan, baseline_watts) if after is not None else None
@@ -93,7 +98,7 @@ async def run_benchmark(
         plan=plan,
         load=measured,
         engine_peak_bytes=memory.peak_bytes if memory else None,
-        energy=_energy(before, after, measured.generated_tokens, baseline_watts, phases),
+        energy=_energy(before, after, gaps, measured.generated_tokens, baseline_watts, phases),
         weights_bytes=weights_bytes,
         requests_together=requests_together,
         throttle_events=_difference(throttled, telemetry.throttle_events()),
@@ -111,9 +116,18 @@ async def _idle_watts(telemetry: Telemetry, seconds: float) -> float | None:
     before = await asyncio.to_thread(telemetry.sample_energy)
     await asyncio.sleep(seconds)
     after = await asyncio.to_thread(telemetry.sample_energy)
-    if before is None or after is None or after.rail.gaps != before.rail.gaps:
+    if before is None or after is None or after.seconds == before.seconds:
+        return None
+    if _gaps(before, after, telemetry.now()):
         return None
     return (after.rail.joules - before.rail.joules) / (after.seconds - before.seconds)
+
+
+def _gaps(before: EnergyMark | None, after: EnergyMark | None, now_seconds: float) -> int:
+    """Stretches without a sample between the marks, and the one since then if it is as long."""
+    if before is None or after is None:
+        return 0
+    return after.rail.gaps - before.rail.gaps + int(now_seconds - after.seconds > GAP_SECONDS)
 
 
 async def _phases(load: Load, plan: BenchmarkPlan, baseline_watts: float | None) -> PhaseEnergy | None:
@@ -166,24 +180,26 @@ def phase_energy(
 def _energy(
     before: EnergyMark | None,
     after: EnergyMark | None,
+    gaps: int,
     output_tokens: int,
     baseline_watts: float | None,
     phases: PhaseEnergy | None,
 ) -> BenchmarkEnergy | None:
     """Gross = joules / output tokens; net = (joules - baseline W · seconds) / output tokens."""
-    if before is None or after is None or after.seconds == before.seconds or not output_tokens:
+    if before is None or after is None or not output_tokens:
         return None
-    joules = after.rail.joules - before.rail.joules
-    seconds = after.seconds - before.seconds
-    net = None if baseline_watts is None else (joules - baseline_watts * seconds) / output_tokens
+    joules, seconds = after.rail.joules - before.rail.joules, after.seconds - before.seconds
+    if not gaps and not seconds:
+        return None  # it was over before there was a sample
+    net = None if gaps or baseline_watts is None else (joules - baseline_watts * seconds) / output_tokens
     return BenchmarkEnergy(
         rail=after.rail.name,
         whole_module=after.rail.whole_module,
-        gross_joules_per_output_token=joules / output_tokens,
+        gross_joules_per_output_token=None if gaps else joules / output_tokens,
         net_joules_per_output_token=net,
-        mean_watts=joules / seconds,
+        mean_watts=None if gaps else joules / seconds,
         baseline_watts=baseline_watts,
         samples=after.rail.samples - before.rail.samples,
-        gaps=after.rail.gaps - before.rail.gaps,
+        gaps=gaps,
         phases=phases,
     )

@@ -68,24 +68,33 @@ def size_of(bench: Bench) -> str:
 
 
 def energy_facts(result: BenchmarkResult) -> Facts:
-    """Joules per token; or that no sensor answered."""
+    """Joules per token; or that no sensor answered, or not always."""
     if not result.HasField("energy"):
         return [("energy", "no energy sensor, so no figure")]
     energy = result.energy
+    found = _whole_run(energy)
+    if energy.HasField("phases"):
+        found += _phases(energy)
+    mean = f"{energy.mean_watts:.2f} W mean, " if energy.HasField("mean_watts") else ""
+    return [*found, ("power", f"{mean}{energy.samples} samples, {energy.gaps} gaps")]
+
+
+def _whole_run(energy: BenchmarkEnergy) -> Facts:
+    if not energy.HasField("gross_joules_per_output_token"):
+        return [("energy per token", f"no figure: {gaps_of(energy)}")]
     scope = "whole module" if energy.whole_module else "a part of the board"
-    found = [
-        (
-            "energy per token, gross",
-            f"{show_joules(energy.gross_joules_per_output_token)} ({energy.rail}, {scope})",
-        )
-    ]
+    gross = f"{show_joules(energy.gross_joules_per_output_token)} ({energy.rail}, {scope})"
+    found = [("energy per token, gross", gross)]
     if energy.HasField("net_joules_per_output_token"):
         idle = f"less the idle {energy.baseline_watts:.2f} W"
         found.append(("energy per token, net", f"{show_joules(energy.net_joules_per_output_token)} ({idle})"))
-    if energy.HasField("phases"):
-        found += _phases(energy)
-    power = f"{energy.mean_watts:.2f} W mean, {energy.samples} samples, {energy.gaps} gaps"
-    return [*found, ("power", power)]
+    return found
+
+
+def gaps_of(energy: BenchmarkEnergy) -> str:
+    """Why a run has no joules per token."""
+    times = "once" if energy.gaps == 1 else f"{energy.gaps} times"
+    return f"{energy.rail} was silent for over a second {times}, and what was used meanwhile is not known"
 
 
 def throughput(bench: Bench) -> tuple[tuple[str, ...], Rows]:

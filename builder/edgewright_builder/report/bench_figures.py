@@ -88,11 +88,11 @@ def _memory(bench: Bench, before: Bench | None) -> Markup | None:
 def _energy(bench: Bench, before: Bench | None) -> Markup | None:
     results = [("before", "s5", before.typical)] if before else []
     results.append(("after" if before else "energy", "s1", bench.typical))
-    drawn = [
+    views = [
         View(name, class_, [_joules(get, result) for get in ENERGIES.values()])
         for name, class_, result in results
-        if result.HasField("energy")
     ]
+    drawn = [view for view in views if any(view.values)]
     if not drawn:
         return None
     return grouped_bar_chart(
@@ -105,7 +105,7 @@ def _optional(message: object, field: str) -> float | None:
 
 
 ENERGIES: dict[str, Callable[[BenchmarkResult], float | None]] = {
-    "gross": lambda result: result.energy.gross_joules_per_output_token,
+    "gross": lambda result: _optional(result.energy, "gross_joules_per_output_token"),
     "net of idle": lambda result: _optional(result.energy, "net_joules_per_output_token"),
     "prefill, per input token": lambda result: (
         result.energy.phases.prefill_joules_per_input_token if result.energy.HasField("phases") else None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgewright_agent.sizes import format_bytes
+from edgewright_builder.bench.tables import gaps_of
 from edgewright_builder.report.formats import show_accuracy, show_percent, show_points, show_seconds
 from edgewright_builder.report.inputs import RunInputs, Score
 from edgewright_builder.run import STAGES
@@ -201,6 +202,8 @@ def _energy(inputs: RunInputs) -> KeyNumber:
     if not inputs.bench.HasField("energy"):
         return _not_measured("Energy", "so there is no figure for it", "no energy sensor")
     energy = inputs.bench.energy
+    if not energy.HasField("gross_joules_per_output_token"):
+        return _not_measured("Energy", gaps_of(energy))
     scope = "whole module" if energy.whole_module else f"rail {energy.rail} only"
     return KeyNumber(
         "Energy",

@@ -737,6 +737,8 @@ Global___BenchmarkResult: _TypeAlias = BenchmarkResult  # noqa: Y015
 
 @_typing.final
 class BenchmarkEnergy(_message.Message):
+    """The joules of a gap are in no counter: a run with gaps has no figures of its own, and says how many there were."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RAIL_FIELD_NUMBER: _builtins.int
@@ -766,26 +768,34 @@ class BenchmarkEnergy(_message.Message):
         *,
         rail: _builtins.str = ...,
         whole_module: _builtins.bool = ...,
-        gross_joules_per_output_token: _builtins.float = ...,
+        gross_joules_per_output_token: _builtins.float | None = ...,
         net_joules_per_output_token: _builtins.float | None = ...,
-        mean_watts: _builtins.float = ...,
+        mean_watts: _builtins.float | None = ...,
         baseline_watts: _builtins.float | None = ...,
         samples: _builtins.int = ...,
         gaps: _builtins.int = ...,
         phases: Global___PhaseEnergy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline_watts", b"_baseline_watts", "_net_joules_per_output_token", b"_net_joules_per_output_token", "_phases", b"_phases", "baseline_watts", b"baseline_watts", "net_joules_per_output_token", b"net_joules_per_output_token", "phases", b"phases"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline_watts", b"_baseline_watts", "_gross_joules_per_output_token", b"_gross_joules_per_output_token", "_mean_watts", b"_mean_watts", "_net_joules_per_output_token", b"_net_joules_per_output_token", "_phases", b"_phases", "baseline_watts", b"baseline_watts", "gross_joules_per_output_token", b"gross_joules_per_output_token", "mean_watts", b"mean_watts", "net_joules_per_output_token", b"net_joules_per_output_token", "phases", b"phases"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_watts", b"_baseline_watts", "_net_joules_per_output_token", b"_net_joules_per_output_token", "_phases", b"_phases", "baseline_watts", b"baseline_watts", "gaps", b"gaps", "gross_joules_per_output_token", b"gross_joules_per_output_token", "mean_watts", b"mean_watts", "net_joules_per_output_token", b"net_joules_per_output_token", "phases", b"phases", "rail", b"rail", "samples", b"samples", "whole_module", b"whole_module"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_watts", b"_baseline_watts", "_gross_joules_per_output_token", b"_gross_joules_per_output_token", "_mean_watts", b"_mean_watts", "_net_joules_per_output_token", b"_net_joules_per_output_token", "_phases", b"_phases", "baseline_watts", b"baseline_watts", "gaps", b"gaps", "gross_joules_per_output_token", b"gross_joules_per_output_token", "mean_watts", b"mean_watts", "net_joules_per_output_token", b"net_joules_per_output_token", "phases", b"phases", "rail", b"rail", "samples", b"samples", "whole_module", b"whole_module"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__baseline_watts: _TypeAlias = _typing.Literal["baseline_watts"]  # noqa: Y015
     _WhichOneofArgType__baseline_watts: _TypeAlias = _typing.Literal["_baseline_watts", b"_baseline_watts"]  # noqa: Y015
+    _WhichOneofReturnType__gross_joules_per_output_token: _TypeAlias = _typing.Literal["gross_joules_per_output_token"]  # noqa: Y015
+    _WhichOneofArgType__gross_joules_per_output_token: _TypeAlias = _typing.Literal["_gross_joules_per_output_token", b"_gross_joules_per_output_token"]  # noqa: Y015
+    _WhichOneofReturnType__mean_watts: _TypeAlias = _typing.Literal["mean_watts"]  # noqa: Y015
+    _WhichOneofArgType__mean_watts: _TypeAlias = _typing.Literal["_mean_watts", b"_mean_watts"]  # noqa: Y015
     _WhichOneofReturnType__net_joules_per_output_token: _TypeAlias = _typing.Literal["net_joules_per_output_token"]  # noqa: Y015
     _WhichOneofArgType__net_joules_per_output_token: _TypeAlias = _typing.Literal["_net_joules_per_output_token", b"_net_joules_per_output_token"]  # noqa: Y015
     _WhichOneofReturnType__phases: _TypeAlias = _typing.Literal["phases"]  # noqa: Y015
     _WhichOneofArgType__phases: _TypeAlias = _typing.Literal["_phases", b"_phases"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__baseline_watts) -> _WhichOneofReturnType__baseline_watts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gross_joules_per_output_token) -> _WhichOneofReturnType__gross_joules_per_output_token | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_watts) -> _WhichOneofReturnType__mean_watts | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__net_joules_per_output_token) -> _WhichOneofReturnType__net_joules_per_output_token | None: ...
     @_typing.overload
