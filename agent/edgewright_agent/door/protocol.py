@@ -16,9 +16,7 @@ from edgewright_agent.door.requests import BODY_BYTES_MAX
 HEAD_BYTES_MAX = 32 * 1024
 MESSAGE_BYTES_MAX = HEAD_BYTES_MAX + 2 * BODY_BYTES_MAX  # as sent: chunks have heads, and trailers may follow
 HEAD_SECONDS = 10.0  # from the connection or the last answer to a whole head
-STALL_SECONDS = (
-    30.0  # a client that reads nothing for so long is gone; while it reads it has time for the rest
-)
+STALL_SECONDS = 30.0  # a client that reads nothing for so long is gone
 CONNECTIONS_MAX = 128
 
 

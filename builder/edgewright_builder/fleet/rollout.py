@@ -128,9 +128,7 @@ class _Rollout:
             result = _without_verdict(device, Outcome.TIMED_OUT, message)
         except EdgewrightError as error:
             result = _without_verdict(device, _outcome_of(error), str(error))
-        except (
-            OSError
-        ) as error:  # a file or socket of this host: no reason to leave other devices half updated
+        except OSError as error:  # of this host: no reason to leave other devices half updated
             result = _without_verdict(device, Outcome.FAILED, f"This machine failed: {error}.")
         return replace(result, seconds=time.monotonic() - begin)
 
