@@ -15,9 +15,7 @@ from edgewright_agent.manifest import MemoryPrediction
 from edgewright_agent.store import StagedRelease, Store
 from edgewright_agent.threads import run_in_thread
 
-SWITCH_SECONDS_MAX = (
-    120.0  # an adapter of a few MB is read and verified by the engine; a cold SD card is slow
-)
+SWITCH_SECONDS_MAX = 120.0  # to read an adapter of a few MB, from the slowest SD card
 DRAIN_SECONDS = 10.0  # what a replaced engine's requests under way are given
 WARM_RESERVE_BYTES = 256 * 1024 * 1024  # left to everybody else while two engines run
 

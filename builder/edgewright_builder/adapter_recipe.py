@@ -40,9 +40,7 @@ class Adapter(_Section):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0
-    alpha: Annotated[float, Field(ge=0, le=1)] | None = (
-        None  # of the KL; None: 1 with a knowledge teacher, else 0
-    )
+    alpha: Annotated[float, Field(ge=0, le=1)] | None = None  # None: 1 with a knowledge teacher, else 0
 
 
 class AdapterTeachers(_Section):

@@ -126,9 +126,7 @@ class Search(_Section):
     """Bayesian search with a Gaussian process."""
 
     trials: Annotated[int, Field(ge=1)] = 16
-    startup_trials: Annotated[int, Field(ge=1)] = (
-        5  # random ones; Optuna's 10 of 16 would leave 6 to learn from
-    )
+    startup_trials: Annotated[int, Field(ge=1)] = 5  # random; Optuna's 10 of 16 would leave 6 to learn from
     objective: Literal["quantized_kl", "paper"] = "quantized_kl"
     train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the training split, in each trial
     space: SearchSpace = SearchSpace()
@@ -183,9 +181,7 @@ class Evaluate(_Section):
     tasks: tuple[str, ...] = ()  # default: the recipe's task
     benchmarks: Path | None = None  # folder of TASK/eval.jsonl; default: the hub
     limit: Annotated[int, Field(ge=1)] | None = None  # first rows only
-    quiz: Literal["plain", "chat"] = (
-        "plain"  # .jsonl files: asked as ARC asks, or in the model's chat template
-    )
+    quiz: Literal["plain", "chat"] = "plain"  # .jsonl files: as ARC asks, or in the model's chat template
 
 
 class Recipe(_Section):

@@ -24,9 +24,8 @@ class EngineLimits:
     context_tokens: int  # prompt + generated, of one request
     concurrency: int = 1  # requests served at the same time, where the engine can batch
     threads: int | None = None  # None: one per physical core the process may run on
-    memory_bytes: int | None = (
-        None  # most it may take: the agent ends it beyond, the kernel too where asked (cgroup)
-    )
+    # Most it may take: the agent ends it beyond, the kernel too where asked (cgroup).
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
