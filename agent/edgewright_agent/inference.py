@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edgewright_agent.deployer import Deployer
 from edgewright_agent.engine_room import Serving
 from edgewright_agent.engines import Finish, GenerationRequest, Reply, Score, ScoreItem, Token
-from edgewright_agent.errors import BusyError
+from edgewright_agent.errors import BusyError, InputError
 from edgewright_agent.telemetry import Operation, RequestSummary, RequestWindow, ServedBy, Telemetry
 
 
@@ -79,7 +79,10 @@ class Inference:
                 window.served_by = _served_by(serving)
                 yield serving, window
         except BusyError:
-            window.reject()
+            window.reject("busy")
+            raise
+        except InputError:
+            window.reject("invalid")
             raise
         except Exception:
             window.fail()

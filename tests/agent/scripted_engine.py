@@ -132,7 +132,8 @@ class Script:
     refuse: set[str] = field(default_factory=set)  # releases whose engine does not start
     refuse_adapters: bool = False
     engines: list[ScriptedEngine] = field(default_factory=list)
-    before: Callable[[str, StagedRelease], Awaitable[None]] = _nothing_happens  # `start`, `ask`, `switch`, `stop`
+    # What happens before they `start`, `ask`, `switch` or `stop`.
+    before: Callable[[str, StagedRelease], Awaitable[None]] = _nothing_happens
 
     async def start(self, release: StagedRelease) -> Engine:
         await asyncio.sleep(0)

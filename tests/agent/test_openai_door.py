@@ -214,6 +214,18 @@ async def test_a_wrong_value_is_refused_by_name(fake: Board, options: dict[str, 
     await still_serves(fake)
 
 
+async def test_a_request_that_its_client_got_wrong_is_no_failure_of_the_board(fake: Board) -> None:
+    before = await idle(fake)
+    with pytest.raises(openai.BadRequestError):
+        await fake.client.completions.create(model="tiny", prompt="hello", temperature=-1)
+    with pytest.raises(openai.NotFoundError):
+        await fake.client.completions.create(model="gpt-5", prompt="hello")
+    after = await idle(fake)
+    assert after.requests == before.requests
+    assert after.requests_failed == before.requests_failed
+    assert after.requests_rejected == before.requests_rejected + 2
+
+
 @pytest.mark.parametrize(
     "options",
     [

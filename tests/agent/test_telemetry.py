@@ -178,7 +178,7 @@ def test_failed_and_rejected_requests_are_counted_apart(orin_nano: Telemetry) ->
     assert orin_nano.serving().requests_in_flight == 3
     failed.fail()
     failed.end()
-    rejected.reject()
+    rejected.reject("busy")
     rejected.fail()
     serving = orin_nano.serving()
     assert (serving.requests, serving.requests_failed, serving.requests_rejected) == (2, 1, 1)

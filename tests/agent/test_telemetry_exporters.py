@@ -277,7 +277,7 @@ def test_otlp_makes_up_no_token_counts_of_requests_that_failed(tmp_path: Path) -
     reader = InMemoryMetricReader()
     stop = instrument(reader, telemetry.snapshot, telemetry.subscribe)
     telemetry.request().fail()
-    telemetry.request().reject()
+    telemetry.request().reject("invalid")
     data = reader.get_metrics_data()
     assert data is not None
     names = {metric.name for metric in data.resource_metrics[0].scope_metrics[0].metrics}

@@ -53,7 +53,9 @@ async def relay_model(reply: Reply, name: str, send: Send) -> None:
 
 def _measure(status: int, body: bytes, window: RequestWindow) -> None:
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        window.reject()
+        window.reject("busy")
+    elif HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        window.reject("invalid")
     elif status != HTTPStatus.OK:
         window.fail()
     else:

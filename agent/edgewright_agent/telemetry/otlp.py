@@ -16,7 +16,7 @@ from opentelemetry.sdk.resources import Resource
 
 from edgewright_agent import __version__
 from edgewright_agent.telemetry.prometheus import DURATION_SECONDS, FIRST_TOKEN_SECONDS, OUTPUT_TOKEN_SECONDS
-from edgewright_agent.telemetry.types import EndedRequest, Snapshot
+from edgewright_agent.telemetry.types import REJECTIONS, EndedRequest, Snapshot
 
 EXPORT_SECONDS = 15.0
 DURATION, FIRST_TOKEN, OUTPUT_TOKEN, TOKENS = (
@@ -69,7 +69,7 @@ def _request_recorder(meter: Meter) -> Callable[[EndedRequest], None]:
             "gen_ai.provider.name": "edgewright",
             "gen_ai.response.model": ended.served_by.model,
         }
-        if ended.finish_reason in ("error", "rejected"):
+        if ended.finish_reason in ("error", *REJECTIONS):
             attributes["error.type"] = ended.finish_reason
         duration.record(ended.duration_seconds, attributes)
         if ended.time_to_first_token_seconds is not None:

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from edgewright_agent.address import Address
 from edgewright_agent.errors import InputError
 from edgewright_agent.telemetry.changes import Changes
-from edgewright_agent.telemetry.types import Deployment, EndedRequest, Memory, Snapshot, Stored
+from edgewright_agent.telemetry.types import REJECTIONS, Deployment, EndedRequest, Memory, Snapshot, Stored
 
 # OpenTelemetry's buckets for generative AI servers, with room for a board: slower first tokens, faster next ones.
 FIRST_TOKEN_SECONDS = (
@@ -63,8 +63,8 @@ class Requests:
 
     def observe(self, ended: EndedRequest) -> None:
         """Counts a request that is over."""
-        if ended.finish_reason == "rejected":
-            self._rejected.labels("busy").inc()
+        if ended.finish_reason in REJECTIONS:
+            self._rejected.labels(ended.finish_reason).inc()
             return
         by = ended.served_by
         labels = (by.model, by.release[:12], by.engine)

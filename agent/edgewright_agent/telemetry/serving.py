@@ -21,6 +21,7 @@ from edgewright_agent.telemetry.types import (
     EndedRequest,
     EnergyWindow,
     Operation,
+    Rejection,
     RequestSummary,
     ServedBy,
     Serving,
@@ -189,12 +190,12 @@ class RequestWindow:
             self._stats.fail()
             self._tell("error", 0, self._tokens, self._summary(self._tokens))
 
-    def reject(self) -> None:
-        """The request was turned away before it reached the engine."""
+    def reject(self, why: Rejection) -> None:
+        """The request was turned away: nothing was computed for it, and nothing failed."""
         if self._open:
             self._open = False
             self._stats.reject()
-            self._tell("rejected", 0, 0, RequestSummary(None, None, None))
+            self._tell(why, 0, 0, RequestSummary(None, None, None))
 
     def _count_unmarked(self, generated: int) -> None:
         """Tokens that came together with a marked one, in one chunk: nothing lay between them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from edgewright_agent.engines.protocol import EngineMemory
 
@@ -132,6 +132,8 @@ class RequestSummary:
 
 
 Operation = Literal["chat", "text_completion"]  # OpenTelemetry's names
+Rejection = Literal["busy", "invalid"]  # why a request was turned away: too many came, or its client is wrong
+REJECTIONS: tuple[str, ...] = get_args(Rejection)
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,9 @@ class EndedRequest:
 
     served_by: ServedBy
     operation: Operation
-    finish_reason: str  # stop, length; completed (not told which), cancelled, error, rejected
+    finish_reason: (
+        str  # stop, length; completed (not told which), cancelled, error; or why it was turned away
+    )
     duration_seconds: float
     prompt_tokens: int
     generated_tokens: int
