@@ -192,16 +192,12 @@ class Deployer:
 
     async def _drive(self, before: asyncio.Task[None] | None) -> None:
         if before is not None:
-            await to_the_end(_ended(before))
+            await to_the_end(asyncio.wait([before]))
         while True:
             await self._activation.finish()
             if self.state.serves is None:
                 return
             await self._supervisor.keep_serving(self.state.serves)
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    await asyncio.wait([task])
 
 
 def _report(task: asyncio.Task[None]) -> None:

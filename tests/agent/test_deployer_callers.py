@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from edgewright_agent.deployer import Deployer
 from edgewright_agent.errors import RefusedError
 from edgewright_agent.state import Outcome
 from tests.agent.scripted_engine import Script
@@ -41,12 +40,6 @@ class SlowDisk:
         self.released.set()
         with pytest.raises(asyncio.CancelledError):
             await task
-
-
-async def engine_restarts(deployer: Deployer, script: Script) -> None:
-    script.running[0].die()
-    while len(script.engines) < 2:
-        await asyncio.sleep(0.005)
 
 
 async def test_an_activation_whose_caller_left_while_it_was_written_is_carried_out(

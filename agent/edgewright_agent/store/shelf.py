@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable, Mapping
 
@@ -10,7 +9,7 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import OutsideError
 from edgewright_agent.store.blob import Blob
 from edgewright_agent.store.chunks import ChunkIndex
-from edgewright_agent.store.files import FileSystem, Pace, disk_errors, publish
+from edgewright_agent.store.files import FileSystem, Pace, disk_errors, publish, raise_unless_gone
 from edgewright_agent.store.layout import Layout
 from edgewright_agent.store.vouching import Fresh
 
@@ -72,8 +71,7 @@ class Shelf:
         except FileNotFoundError:
             return "missing"
         except OSError as error:
-            if error.errno != errno.EIO:
-                raise OutsideError(f"{path} could not be read: {error.strerror}.") from error
+            raise_unless_gone(error, path)
             return f"unreadable ({error.strerror})"
 
     def put_in_quarantine(self, sha256: str) -> bool:

@@ -151,9 +151,7 @@ class EndedRequest:
 
     served_by: ServedBy
     operation: Operation
-    finish_reason: (
-        str  # stop, length; completed (not told which), cancelled, error; or why it was turned away
-    )
+    finish_reason: str  # stop, length; completed (not told which), cancelled, error; or a Rejection
     duration_seconds: float
     prompt_tokens: int
     generated_tokens: int

@@ -105,10 +105,10 @@ class LocalClient:
         """Runs the common beginning once, then what differs, left-padded. Returns the last logits."""
         shared = min(common_prefix_length(prompts), min(map(len, prompts)) - 1)
         device = self.model.device
-        cache = DynamicCache(config=self.model.config)
+        cache, cache_name = DynamicCache(config=self.model.config), _cache_name(self.model)
         if shared > 0:
             start = torch.tensor([prompts[0][:shared]], device=device)
-            self.model(input_ids=start, logits_to_keep=1, **_cache_argument(self.model, cache))
+            self.model(input_ids=start, logits_to_keep=1, use_cache=True, **{cache_name: cache})
             cache.batch_repeat_interleave(len(prompts))
         width = max(map(len, prompts)) - shared
         ids = torch.zeros(len(prompts), width, dtype=torch.long, device=device)
@@ -118,7 +118,7 @@ class LocalClient:
             rest = torch.tensor(prompt[shared:], device=device)
             ids[i, width - len(rest) :] = rest
             mask[i, shared + width - len(rest) :] = 1
-        batch = _Batch(list(range(len(prompts))), mask, cache)
+        batch = _Batch(list(range(len(prompts))), mask, cache, cache_name)
         return batch.forward(self.model, ids), batch
 
     def _append(self, row: _Row, token: int, stop: Sequence[str]) -> None:
@@ -149,11 +149,15 @@ class _Row:
 
 @dataclass
 class _Batch:
-    """The rows still running: their indices, attention mask (rows, tokens so far) and KV cache."""
+    """The rows still running: their indices, attention mask (rows, tokens so far) and KV cache.
+
+    The model extends the cache in place, and takes it as `cache_name`.
+    """
 
     rows: list[int]
     mask: Tensor
     cache: DynamicCache
+    cache_name: str
 
     def forward(self, model: Any, ids: Tensor) -> Tensor:
         """Runs `ids` (rows, new tokens) after the cache; returns the last logits (rows, vocabulary)."""
@@ -162,8 +166,9 @@ class _Batch:
             input_ids=ids,
             attention_mask=self.mask,
             position_ids=positions,
+            use_cache=True,
             logits_to_keep=1,
-            **_cache_argument(model, self.cache),
+            **{self.cache_name: self.cache},
         )
         logits: Tensor = output.logits[:, -1]
         return logits
@@ -215,10 +220,6 @@ def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
     return length
 
 
-def _cache_argument(model: Any, cache: DynamicCache) -> dict[str, Any]:
-    """The cache, which the model extends in place, under the name the model takes it by.
-
-    transformers 5.24 renamed `past_key_values` to `cache` and warns of the old name.
-    """
-    name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
-    return {name: cache, "use_cache": True}
+def _cache_name(model: Any) -> str:
+    """transformers 5.24 renamed `past_key_values` to `cache` and warns of the old name."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
