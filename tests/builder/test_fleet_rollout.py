@@ -116,9 +116,25 @@ async def test_the_stop_rule_acts_inside_a_wave(fleet: Fleet) -> None:
     assert list(report.results) == ["d0"]
 
 
+async def test_what_was_under_way_does_not_resume_a_stopped_rollout(fleet: Fleet) -> None:
+    update, failed = fleet.update, asyncio.Event()
+
+    async def the_second_ends_after_the_first_failed(device: Device) -> PushResult:
+        if device.name == "d1":
+            await failed.wait()
+        return await update(device)
+
+    fleet.boards[0].verdict = ROLLED_BACK
+    fleet.update = the_second_ends_after_the_first_failed  # type: ignore[method-assign]
+    ended = Listener(device_ended=lambda device, result: failed.set())
+    report = await fleet.roll_out("100%", parallel=2, abort_over=0.5, listener=ended)
+    assert outcomes(report) == {"d0": Outcome.ROLLED_BACK, "d1": Outcome.COMMITTED}
+    assert report.stopped == "1 of 1 devices did not keep the release (100 %, the limit is 50 %)"
+
+
 async def test_failures_within_the_threshold_do_not_stop_a_rollout(fleet: Fleet) -> None:
-    fleet.boards[7].verdict = ROLLED_BACK
-    report = await fleet.roll_out("1,100%", abort_over=0.1)
+    fleet.boards[7].verdict = ROLLED_BACK  # begun eighth, three beside it: at the earliest one of five
+    report = await fleet.roll_out("1,100%", abort_over=0.2)
     assert report.stopped is None
     assert not report.complete
     assert [name for name, outcome in outcomes(report).items() if outcome is not Outcome.COMMITTED] == ["d7"]
@@ -158,7 +174,7 @@ async def test_a_file_error_on_the_host_fails_its_device_and_interrupts_no_other
         return await update(device)
 
     fleet.update = fails_for_one  # type: ignore[method-assign]
-    report = await fleet.roll_out("100%", abort_over=0.5)
+    report = await fleet.roll_out("100%", abort_over=1.0)
     assert outcomes(report)["d2"] is Outcome.FAILED
     assert "kept/model.bin" in report.results["d2"].message
     assert sum(outcome is Outcome.COMMITTED for outcome in outcomes(report).values()) == DEVICES - 1

@@ -95,7 +95,7 @@ async def test_fifty_agents_are_updated_in_waves_failures_roll_back_and_the_stop
     assert len(before) == AGENTS
 
     heavy = artifact(tmp_path, "2", 2, allocate_mib=HEAVY_MIB)
-    code, second = await push(heavy, fleet, "--abort-over", "15%")
+    code, second = await push(heavy, fleet, "--abort-over", "20%")  # in any order: at worst one of six
     assert code == 1
     outcomes = {device["device"]: device["outcome"] for device in second["devices"]}
     serving_now = {device["device"]: device["release"] for device in second["devices"]}

@@ -87,14 +87,15 @@ class _Rollout:
         self._settings = settings
         self._listener = listener
         self._attempted: list[str] = []
+        self._stopped: str | None = None  # stays: what was under way may lower the share again
 
     async def wave(self, devices: Sequence[Device]) -> str | None:
         """Updates one wave; returns why the rollout must stop, or None."""
         settled = [device for device in devices if self._is_settled(device)]
-        self._attempted += [device.name for device in settled]
+        self._count(*(device.name for device in settled))
         waiting = [device for device in devices if device not in settled]
         await asyncio.gather(*(self._worker(waiting) for _ in range(self._settings.parallel)))
-        return self._abort_reason()
+        return self._stopped
 
     def outcomes(self, devices: Sequence[Device]) -> list[Outcome]:
         """How the devices of a finished wave ended."""
@@ -106,17 +107,19 @@ class _Rollout:
 
     async def _worker(self, waiting: list[Device]) -> None:
         """Takes one device after another until none waits or the error threshold is passed."""
-        while waiting and self._abort_reason() is None:
+        while waiting and self._stopped is None:
             device = waiting.pop(0)
             self._listener.device_begins(device)
             result = await self._result(device)
             self._journal.record(result)
-            self._attempted.append(device.name)
+            self._count(device.name)
             self._listener.device_ended(device, result)
 
-    def _abort_reason(self) -> str | None:
+    def _count(self, *names: str) -> None:
+        """Counts devices as attempted, and stops the rollout once the error threshold is passed."""
+        self._attempted += names
         outcomes = [self._journal.results[name].outcome for name in self._attempted]
-        return abort_reason(outcomes, self._settings.thresholds)
+        self._stopped = self._stopped or abort_reason(outcomes, self._settings.thresholds)
 
     async def _result(self, device: Device) -> Result:
         begin = time.monotonic()
