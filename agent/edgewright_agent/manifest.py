@@ -101,10 +101,10 @@ class Limits(_Frozen):
 
 
 class PerformancePrediction(_Frozen):
-    """What one request at a time should give; a board that is slower says so and keeps the release."""
+    """Of one request that decodes alone; a board that misses it says so, and keeps the release."""
 
-    tokens_per_second: Annotated[float, Field(gt=0)] | None = None  # generated
-    joules_per_token: Annotated[float, Field(gt=0)] | None = None
+    tokens_per_second: Annotated[float, Field(gt=0)] | None = None  # at least
+    joules_per_token: Annotated[float, Field(gt=0)] | None = None  # at most
     predicted_by: str  # a model, or a measurement on another board
 
 

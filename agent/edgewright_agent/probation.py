@@ -16,6 +16,7 @@ from edgewright_agent.engines.death import out_of_memory_line
 from edgewright_agent.errors import EdgewrightError
 from edgewright_agent.manifest import GoldenPrompt, Manifest
 from edgewright_agent.telemetry.prompts import shuffles, words_for
+from edgewright_agent.telemetry.types import EnergyWindow
 
 PROBES_SECONDS_MAX = 600.0  # all of them together; an engine that hangs must not hold the board
 UNTOLD = GenerationRequest(prompt="The", max_tokens=16, ignore_eos=True)  # timed where no golden prompt is
@@ -40,7 +41,8 @@ class Senses:
     """What probes and swaps ask the board."""
 
     available_bytes: Callable[[], int] = lambda: int(psutil.virtual_memory().available)
-    joules: Callable[[], float | None] = lambda: None  # a counter that only rises; None: no sensor
+    # Of a request admitted, given its first and its last token at these seconds; None: no sensor, or a gap.
+    energy: Callable[[float, float, float], EnergyWindow | None] = lambda admitted, first, last: None
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class _Run:
     tokens: tuple[int, ...]
     ttft_seconds: float
     tpot_seconds: float
-    joules: float | None
+    energy: EnergyWindow | None
 
 
 async def run_probes(engine: Engine, manifest: Manifest, trial: Trial) -> tuple[Probe, ...]:
@@ -162,20 +164,21 @@ def _rate(run: _Run, manifest: Manifest) -> list[Probe]:
     rate = 1 / run.tpot_seconds
     if predicted is None:
         return [Probe("rate", True, f"{rate:.1f} tokens/s, no prediction", required=False)]
-    detail = f"{rate:.1f} tokens/s, predicted {predicted:.1f}"
+    detail = f"{rate:.1f} tokens/s, predicted {predicted:.1f} or more"
     return [Probe("rate", rate >= SLOW_RATIO * predicted, detail, required=False)]
 
 
 def _energy(run: _Run, manifest: Manifest) -> list[Probe]:
-    """Nothing on a board without a sensor: never a made-up number."""
-    if run.joules is None or not run.tokens:
+    """Of decoding; nothing on a board without a sensor, or where it had a gap: never a made-up number."""
+    if run.energy is None or len(run.tokens) < 2:
         return []
     predicted = manifest.performance.joules_per_token if manifest.performance is not None else None
-    joules = run.joules / len(run.tokens)
+    joules = run.energy.decode_joules / (len(run.tokens) - 1)  # the first token belongs to reading the prompt
+    told = f"{joules:.3f} J/token, {run.energy.prefill_joules:.3f} J before the first"
     if predicted is None:
-        return [Probe("energy", True, f"{joules:.3f} J/token, no prediction", required=False)]
-    detail = f"{joules:.3f} J/token, predicted {predicted:.3f}"
-    return [Probe("energy", joules <= COSTLY_RATIO * predicted, detail, required=False)]
+        return [Probe("energy", True, f"{told}, no prediction", required=False)]
+    passed = joules <= COSTLY_RATIO * predicted
+    return [Probe("energy", passed, f"{told}, predicted {predicted:.3f} or less", required=False)]
 
 
 def _request(golden: GoldenPrompt) -> GenerationRequest:
@@ -196,8 +199,7 @@ async def _unread(engine: Engine, golden: GoldenPrompt) -> GenerationRequest:
 async def _generate(engine: Engine, request: GenerationRequest, senses: Senses = Senses()) -> _Run:
     tokens: list[int] = []
     prompt_tokens = 0
-    joules_before, began = senses.joules(), time.monotonic()
-    first = last = began
+    first = last = began = time.monotonic()
     async with contextlib.aclosing(engine.generate(request)) as events:
         async for event in events:
             if isinstance(event, Token):
@@ -206,8 +208,6 @@ async def _generate(engine: Engine, request: GenerationRequest, senses: Senses =
                 tokens.append(event.id)
             else:
                 prompt_tokens = event.prompt_tokens
-    joules_after = senses.joules()
-    known = joules_before is not None and joules_after is not None
     tpot_seconds = (last - first) / (len(tokens) - 1) if len(tokens) > 1 else 0.0
-    joules = joules_after - joules_before if known else None  # type: ignore[operator]
-    return _Run(prompt_tokens, tuple(tokens), first - began, tpot_seconds, joules)
+    energy = senses.energy(began, first, last)
+    return _Run(prompt_tokens, tuple(tokens), first - began, tpot_seconds, energy)

@@ -138,7 +138,7 @@ async def run_agent(
             probation_seconds=settings.probation_seconds,
             restart_seconds=settings.restart_seconds,
             on_serving=_on_serving(health_service, telemetry),
-            senses=Senses(joules=_joules(telemetry)),
+            senses=Senses(energy=telemetry.energy_between),
         )
         server = _server(settings, trust, health_service)
         observation = await stack.enter_async_context(
@@ -267,14 +267,6 @@ def _on_serving(health_service: health.aio.HealthServicer, telemetry: Telemetry)
             await health_service.set(INFERENCE_HEALTH, health_pb2.HealthCheckResponse.SERVING)
 
     return tell
-
-
-def _joules(telemetry: Telemetry) -> Callable[[], float | None]:
-    def read() -> float | None:
-        mark = telemetry.sample_energy()
-        return None if mark is None else mark.rail.joules
-
-    return read
 
 
 async def _announce(health_service: health.aio.HealthServicer) -> None:

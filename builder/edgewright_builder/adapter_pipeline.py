@@ -225,7 +225,9 @@ def _run_package(job: AdapterBuild, data: Stage, finetuned: Stage, evaluated: St
 def _manifest_fields(job: AdapterBuild, data: Stage, finetuned: Stage) -> dict[str, Any]:
     """The fields of `Manifest` but `files`, `golden` and `accuracy`; what serves is the base's."""
     recipe, base = job.recipe, job.base.artifact
-    kept = base.manifest.model_dump(mode="json", include={"engine", "model", "limits", "memory"})
+    kept = base.manifest.model_dump(
+        mode="json", include={"engine", "model", "limits", "memory", "performance"}
+    )
     kept["memory"]["predicted_peak_bytes"] = _peak_bytes(job, finetuned)
     spec = {
         "base": base.digest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # each command imports what it uses, as `check` is to answer 
     from edgewright_builder.device.calibration import BoardPoint
     from edgewright_builder.fit.calibrate import BoardCalibration
     from edgewright_builder.fit.memory import Calibration
+    from edgewright_builder.fit.speed import MeasuredDecode
 
 Model = Annotated[
     str | None,
@@ -130,7 +132,7 @@ def calibrate(
     as_served: AsServed = False,
     as_json: AsJson = False,
 ) -> None:
-    """Learn an engine's memory on a board: it uses its whole context, and later predictions rest on its telemetry."""
+    """Learn an engine's memory, speed and energy on a board, on which later predictions then rest."""
     from edgewright_builder.cli_connection import connect, run
     from edgewright_builder.device.calibration import measured_point
     from edgewright_builder.fit.calibrate import check_point, refit, save_board
@@ -173,6 +175,7 @@ def _calibration_document(
         "predicted_peak_bytes": predicted_bytes,
         "error_fraction": moved.error_fraction,
         "measured_peak_bytes": found.point.measured_peak_bytes,
+        "decode": None if found.point.decode is None else asdict(found.point.decode),
     }
 
 
@@ -183,10 +186,22 @@ def _print_calibration(found: BoardPoint, predicted_bytes: int, moved: Calibrati
         f"({found.point.measure}), predicted {format_bytes(predicted_bytes)} "
         f"({peak_bytes / predicted_bytes - 1:+.1%})."
     )
+    if found.point.decode is not None:
+        typer.echo(_decoded(found.point.decode))
     typer.echo(
         f"Predictions for this board now rest on {moved.points} measurement{'s' * (moved.points > 1)} there, "
         f"± {moved.error_fraction:.1%} ({file})."
     )
+
+
+def _decoded(decode: MeasuredDecode) -> str:
+    energy = (
+        "its energy is not measured"
+        if decode.joules_per_token is None
+        else f"{decode.joules_per_token:.3g} J a token"
+    )
+    mode = f" at {decode.power_mode}" if decode.power_mode else ""
+    return f"One request alone{mode}: {1 / decode.tpot_seconds:.1f} tokens/s, {energy}."
 
 
 def _print_models(as_json: bool) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
-from edgewright_builder.fit.calibrate import calibration_for
+from edgewright_builder.fit.calibrate import calibration_for, measured_decodes
+from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.memory import Calibration
 from edgewright_builder.fit.plan import Plan, Wishes, make_plan
+from edgewright_builder.fit.speed import Speed, predict_speed
 from edgewright_builder.models import model_digest, read_config, resolve_model
 from edgewright_builder.recipe import Recipe
 from edgewright_builder.run import Run
@@ -67,6 +69,12 @@ class Build:
             self.budget_bytes,
             self.calibration,
         )
+
+    def speed_of(self, plan: Plan) -> Speed:
+        """How fast one request alone should decode on the board, and what it should take."""
+        measured = measured_decodes(plan.engine, self.profile.id)
+        processor = engine_traits(plan.engine).processor
+        return predict_speed(plan.memory, plan.configuration.concurrency, self.profile, processor, measured)
 
 
 def wishes_of(recipe: Recipe, architecture: Architecture) -> Wishes:

@@ -49,7 +49,8 @@ def build(job: Build) -> Stage:
         "hyperparameters": asdict(choice_of(best).hyperparameters),
         "quantization": {"method": "gptq", "symmetric": True, **quantized.summary},
     }
-    fields = manifest_fields(job.recipe, plan, job.architecture, job.profile.id, lineage)
+    speed = job.speed_of(plan)
+    fields = manifest_fields(job.recipe, plan, speed, job.architecture, job.profile.id, lineage)
     evaluated = run_evaluate(job, student, finetuned, exported, fields)
     return run_package(job, data, exported, evaluated, fields)
 

@@ -27,7 +27,7 @@ def preflight(job: Build) -> None:
     """
     _check_layers(job)
     check_engine(job.recipe.serving.engine)
-    _ = job.plan
+    _check_latency(job)
     _check_earlier(job)
     check_tasks(job.recipe.evaluate, job.recipe.task)
     check_data(job)
@@ -56,6 +56,16 @@ def _check_layers(job: Build) -> None:
         )
     if len(set(dropped)) == layers:
         raise InputError(f"`student.drop_layers` names all {layers} layers; at least 1 must stay.")
+
+
+def _check_latency(job: Build) -> None:
+    """Raises InputError for a limit that the board is measured to miss: it would roll back what took hours to make."""
+    limit, speed = job.recipe.serving.tpot_seconds_max, job.speed_of(job.plan)
+    if limit is not None and speed.measurements and limit < speed.tpot_seconds_min:
+        raise InputError(
+            f"`serving.tpot_seconds_max` is {limit:g} s; this plan is predicted to take {speed.tpot_seconds_min:.2g} s "
+            f"or more on {job.profile.id}, from {speed.rests_on}. Raise the limit, or lower `student.depth`."
+        )
 
 
 def _check_earlier(job: Build) -> None:

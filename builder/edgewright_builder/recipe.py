@@ -167,6 +167,9 @@ class Serving(_Section):
     # Both load the same GPTQ checkpoint. vLLM's is the checkpoint itself; evaluating it needs a vLLM on this host too.
     engine: Literal["onnxruntime-genai", "vllm"] = "onnxruntime-genai"
     adapters: Slots | None = None  # None: the model takes none, and is a little faster for it
+    # A board on which one request alone is slower does not keep the release. TTFT: of the golden prompt's length.
+    ttft_seconds_max: Annotated[float, Field(gt=0)] | None = None
+    tpot_seconds_max: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _engine_takes_adapters(self) -> Serving:

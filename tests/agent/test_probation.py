@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from edgewright_agent.engine_worker.fake import fake_tokens
 from edgewright_agent.probation import Probe, Senses, Trial, run_probes
+from edgewright_agent.telemetry.types import EnergyWindow
 from tests.agent.artifacts import make_artifact
 from tests.agent.engine_releases import fake_release
 
@@ -19,6 +19,7 @@ PROMPT = "What does a board do while it is on probation?"  # the fake engine's t
 TOKENS = list(itertools.islice(fake_tokens(PROMPT.encode()), 8))
 PROMPT_TOKEN_SECONDS = 0.01
 READING_SECONDS = len(PROMPT) * PROMPT_TOKEN_SECONDS
+ONE_WATT = Senses(energy=lambda admitted, first, last: EnergyWindow("board", first - admitted, last - first))
 
 
 async def probed(
@@ -44,7 +45,21 @@ async def test_a_board_that_reads_prompts_too_slowly_fails_its_limit_of_ttft(
 
 
 async def test_the_energy_probe_holds_what_reading_the_prompt_took(tmp_path: Path) -> None:
-    one_watt = Senses(joules=time.monotonic)
-    probes = await probed(tmp_path, {}, one_watt)
-    joules_per_token = float(probes["energy"].detail.split()[0])
-    assert joules_per_token >= 0.8 * READING_SECONDS / len(TOKENS)
+    probes = await probed(tmp_path, {}, ONE_WATT)
+    reading_joules = float(probes["energy"].detail.split()[2])
+    assert reading_joules >= 0.8 * READING_SECONDS
+
+
+@pytest.mark.parametrize(("of_reading", "passes"), [(0.25, True), (1e-9, False)])
+async def test_energy_per_token_is_that_of_decoding_and_held_against_its_prediction(
+    tmp_path: Path, of_reading: float, passes: bool
+) -> None:
+    predicted = {"joules_per_token": of_reading * READING_SECONDS, "predicted_by": "the test"}
+    probes = await probed(tmp_path, {}, ONE_WATT, performance=predicted)
+    assert probes["energy"].passed is passes, probes["energy"].detail
+    assert not probes["energy"].required
+
+
+async def test_across_a_gap_of_the_sensor_there_is_no_energy(tmp_path: Path) -> None:
+    gap = Senses(energy=lambda admitted, first, last: None)
+    assert "energy" not in await probed(tmp_path, {}, gap)

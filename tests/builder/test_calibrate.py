@@ -31,6 +31,7 @@ from edgewright_builder.fit.calibrate import (
     calibration_for,
     check_point,
     load_board,
+    measured_decodes,
     point_from_basis,
     refit,
     save_board,
@@ -197,9 +198,66 @@ def test_calibrate_has_the_board_use_its_whole_context_first_unless_told_not_to(
     calibrate(host, "--as-served")
     assert board.benchmark_requests == []
     calibrate(host)
-    (request,) = board.benchmark_requests
+    request, timed = board.benchmark_requests
     assert request.input_tokens + request.output_tokens == 1024  # of the release's plan
     assert (request.concurrency, request.prompts) == (1, 2)  # the second finds the cache full
+    assert (timed.concurrency, timed.output_tokens) == (1, 128)  # and then one at a time, for its speed
+
+
+def timed(tpot_seconds: float, **energy: Any) -> telemetry.RunBenchmarkResponse:
+    """A benchmark's last word."""
+    spread = telemetry.Distribution(count=3, p50=tpot_seconds)
+    result = telemetry.BenchmarkResult(
+        input_tokens=32, output_tokens=128, time_per_output_token_seconds=spread
+    )
+    if energy:
+        phases = telemetry.PhaseEnergy(prompts=3, decode_joules_per_output_token=0.25)
+        result.energy.CopyFrom(telemetry.BenchmarkEnergy(rail="VDD_IN", phases=phases, **energy))
+    return telemetry.RunBenchmarkResponse(result=result)
+
+
+@pytest.mark.parametrize(
+    ("energy", "joules_per_token", "says"),
+    [
+        ({"whole_module": True}, 0.25, "20.0 tokens/s, 0.25 J a token"),
+        ({"whole_module": False}, None, "20.0 tokens/s, its energy is not measured"),
+        ({}, None, "20.0 tokens/s, its energy is not measured"),
+    ],
+)
+def test_calibrate_learns_how_fast_and_at_what_energy_a_board_decodes(
+    board: Board, host: str, energy: dict[str, Any], joules_per_token: float | None, says: str
+) -> None:
+    board.benchmark.append(timed(0.05, **energy))
+    board.snapshots[0].power_mode = "15W"
+    printed = calibrate(host).stdout
+    assert f"One request alone at 15W: {says}." in printed
+    (decode,) = measured_decodes(ENGINE, "this-host")
+    assert (decode.tpot_seconds, decode.joules_per_token, decode.power_mode) == (
+        0.05,
+        joules_per_token,
+        "15W",
+    )
+    told = CliRunner().invoke(app, ["check", "smollm2-135m", "--device", "this-host"]).stdout
+    assert "1 measurement on this board at 15W" in told
+    assert (" J a token" in told) is (joules_per_token is not None)
+
+
+def test_a_board_that_could_not_be_timed_keeps_the_speed_it_had(board: Board, host: str) -> None:
+    board.benchmark.append(timed(0.05))
+    calibrate(host)
+    before = measured_decodes(ENGINE, "this-host")
+    board.benchmark[:] = [timed(0.0)]  # no request got as far as a second token
+    assert calibrate(host).exit_code == 0
+    assert measured_decodes(ENGINE, "this-host") == before
+
+
+def test_a_calibration_of_before_speed_was_measured_is_still_read() -> None:
+    file = save_board(measured(point("smollm2-135m", MIB)))
+    document = json.loads(file.read_text())
+    del document["points"][0]["decode"]
+    file.write_text(json.dumps(document))
+    assert load_board(ENGINE, BOARD) == measured(point("smollm2-135m", MIB))
+    assert measured_decodes(ENGINE, BOARD) == ()
 
 
 def nothing_active(board: Board) -> None:

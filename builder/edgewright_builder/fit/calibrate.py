@@ -3,7 +3,8 @@
     measured peak − h(m̂) = a + b · linear bytes
 
 With one point, or several of one size, only the engine's constant moves (a). With points of different sizes the copies
-it keeps of the linear layers move too (b). Points are kept in the user's data folder, one file a board and engine.
+it keeps of the linear layers move too (b). What a point decoded in, and the energy it took, is what `speed` predicts
+that board from. Points are kept in the user's data folder, one file a board and engine.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from edgewright_agent.errors import InputError, OutsideError, RefusedError
 from edgewright_agent.sizes import format_bytes
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.memory import Calibration, Configuration, Memory, load_calibration, predict_memory
+from edgewright_builder.fit.speed import MeasuredDecode
 
 SCHEMA = "edgewright.calibration.v1"
 SIZES_APART = 1.25  # linear layers must differ by this factor before a slope means anything
@@ -36,6 +38,7 @@ class MeasuredPoint:
     configuration: Configuration
     measured_peak_bytes: int
     measure: str  # how: pss, rss, cgroup
+    decode: MeasuredDecode | None = None  # None: its speed was not measured
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,10 @@ class BoardCalibration:
     points: tuple[MeasuredPoint, ...]
 
     def with_point(self, point: MeasuredPoint) -> BoardCalibration:
-        """With this point, which replaces an earlier one of the same release and context."""
+        """With this point, which replaces an earlier one of the same release and context, but for a speed of it."""
         others = tuple(each for each in self.points if _key(each) != _key(point))
-        return replace(self, points=(*others, point))
+        earlier = next((each.decode for each in self.points if _key(each) == _key(point)), None)
+        return replace(self, points=(*others, replace(point, decode=point.decode or earlier)))
 
 
 def data_folder() -> Path:
@@ -69,6 +73,13 @@ def calibration_for(engine: str, board: str) -> Calibration:
     shipped = load_calibration(engine)
     measured = load_board(engine, board)
     return shipped if measured is None else refit(shipped, measured)
+
+
+def measured_decodes(engine: str, board: str) -> tuple[MeasuredDecode, ...]:
+    """How fast, and at what energy, releases have decoded on this board; the latest is the last."""
+    measured = load_board(engine, board)
+    points = () if measured is None else measured.points
+    return tuple(point.decode for point in points if point.decode is not None)
 
 
 def refit(shipped: Calibration, measured: BoardCalibration) -> Calibration:
@@ -198,16 +209,17 @@ def _error_fraction(shipped: Calibration, points: Sequence[MeasuredPoint]) -> fl
 def _from_document(document: Mapping[str, Any]) -> BoardCalibration:
     if document["schema_version"] != SCHEMA:
         raise ValueError(document["schema_version"])
-    points = tuple(
-        MeasuredPoint(
-            **{
-                **point,
-                "architecture": Architecture(**point["architecture"]),
-                "configuration": Configuration(**point["configuration"]),
-            }
-        )
-        for point in document["points"]
-    )
+    points = tuple(_point_from_document(point) for point in document["points"])
     return BoardCalibration(
         str(document["board"]), str(document["engine"]), str(document["engine_version"]), points
     )
+
+
+def _point_from_document(point: Mapping[str, Any]) -> MeasuredPoint:
+    decode = point.get("decode")  # files of before have none
+    typed = {
+        "architecture": Architecture(**point["architecture"]),
+        "configuration": Configuration(**point["configuration"]),
+        "decode": None if decode is None else MeasuredDecode(**decode),
+    }
+    return MeasuredPoint(**{**point, **typed})

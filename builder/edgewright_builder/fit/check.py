@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from edgewright_builder.fit.calibrate import calibration_for
+from edgewright_builder.fit.calibrate import calibration_for, measured_decodes
 from edgewright_builder.fit.changes import Change, ranked_changes
 from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits, why_not_served
 from edgewright_builder.fit.limits import largest_concurrency, largest_context
@@ -13,7 +13,7 @@ from edgewright_builder.fit.memory import Calibration, Configuration
 from edgewright_builder.fit.model_facts import ModelFacts
 from edgewright_builder.fit.plan import Plan, Wishes, check_wishes, plan_for
 from edgewright_builder.fit.provenance import caveats
-from edgewright_builder.fit.speed import Speed, predict_speed
+from edgewright_builder.fit.speed import MeasuredDecode, Speed, predict_speed
 from edgewright_profiles import DeviceProfile
 
 DEFAULT_CONTEXT_TOKENS = 2048  # a recipe's default
@@ -43,6 +43,7 @@ class Question:
     context_tokens: int
     concurrency: int
     calibration: Calibration
+    decodes: tuple[MeasuredDecode, ...] = ()  # measured on that board
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def make_question(
         context_tokens=context_tokens,
         concurrency=concurrency,
         calibration=calibration_for(kind, profile.id),
+        decodes=measured_decodes(kind, profile.id),
     )
 
 
@@ -95,7 +97,6 @@ def check(question: Question) -> Check:
     architecture, calibration = question.model.architecture, question.calibration
     plan = plan_for(architecture, asked_configuration(question), question.budget_bytes, calibration)
     refusal = why_not(question)
-    bandwidth = question.profile.bandwidth_bytes_per_second()
     return Check(
         question=question,
         verdict=_verdict(plan, refusal),
@@ -105,8 +106,8 @@ def check(question: Question) -> Check:
         largest_concurrency=largest_concurrency(plan, architecture, calibration),
         changes=() if plan.fits() or refusal else ranked_changes(plan, architecture, calibration),
         speed=predict_speed(
-            plan.memory, question.concurrency, question.profile.default_power_mode, bandwidth,
-            engine_traits(plan.engine).processor,
+            plan.memory, question.concurrency, question.profile, engine_traits(plan.engine).processor,
+            question.decodes,
         ),
         caveats=caveats(calibration, architecture, plan.configuration),
     )  # fmt: skip

@@ -12,6 +12,7 @@ from edgewright_agent.sizes import format_bytes
 from edgewright_builder.fit.check import Check, Verdict
 from edgewright_builder.fit.memory import Memory, TensorClass
 from edgewright_builder.fit.plan import Plan, Search
+from edgewright_builder.fit.speed import Speed
 
 BAR_CELLS = 48
 COLOURS = {
@@ -42,14 +43,22 @@ def print_check(console: Console, answer: Check) -> None:
         console.print("No context fits at whole depth.")
     if answer.changes:
         console.print(_changes(answer, ruled=console.is_terminal))
-    speed = answer.speed
-    console.print(
-        f"Predicted TPOT: {1e3 * speed.tpot_seconds_min:.1f} to {1e3 * speed.tpot_seconds_max:.1f} ms "
-        f"({1 / speed.tpot_seconds_max:.1f} to {1 / speed.tpot_seconds_min:.1f} tokens/s), from "
-        f"{speed.bandwidth_bytes_per_second / 1e9:.1f} GB/s at {speed.power_mode}.",
-        markup=False, soft_wrap=True,
-    )  # fmt: skip
+    console.print(_speed(answer.speed), markup=False, soft_wrap=True)
     console.print(_settings(answer), markup=False, soft_wrap=True)
+
+
+def _speed(speed: Speed) -> str:
+    """Time and, where it was measured, energy of one request that decodes alone."""
+    joules = (
+        ""
+        if speed.joules_per_token_min is None
+        else f", {speed.joules_per_token_min:.3g} to {speed.joules_per_token_max:.3g} J a token"
+    )
+    return (
+        f"Predicted TPOT: {1e3 * speed.tpot_seconds_min:.1f} to {1e3 * speed.tpot_seconds_max:.1f} ms "
+        f"({1 / speed.tpot_seconds_max:.1f} to {1 / speed.tpot_seconds_min:.1f} tokens/s){joules}, from "
+        f"{speed.rests_on}."
+    )
 
 
 def _settings(answer: Check) -> str:

@@ -3,16 +3,18 @@
     TPOT = (linear + head + norm + KV cache) bytes / (peak bandwidth · efficiency)
 
 The range runs from an empty cache at the best efficiency found to a full one at the worst. It bounds decoding by one
-request; prefill and batching are something else.
+request; prefill and batching are something else. Where the board has been measured, the seconds and joules it took a
+byte stand in for bandwidth and efficiency.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from edgewright_builder.fit.memory import Memory
+from edgewright_profiles import DeviceProfile
 
 # Share of the theoretical bandwidth that published runs reach (tokens/s × bytes per token / peak).
 # gpu: W4A16 with vLLM, 3B to 8B on AGX Orin 51 to 65 %, on Thor 48 to 77 %, 2B on Orin Nano 75 %
@@ -20,40 +22,113 @@ from edgewright_builder.fit.memory import Memory
 # cpu: 1B to 1.5B in 4 bits on a Raspberry Pi 5, 5 to 12 tokens/s of 17.1 GB/s (arXiv 2511.07425): 23 to 56 %; where
 #      few cores share a wide memory the cores are the limit, so the lower end is taken further down.
 EFFICIENCY: Mapping[str, tuple[float, float]] = {"cpu": (0.10, 0.60), "gpu": (0.45, 0.80)}
+# How far runs of one release on one board lie from their median (decode tokens/s in benchmarks/README.md).
+MEASURED_SPREAD = 0.15
+
+
+@dataclass(frozen=True)
+class MeasuredDecode:
+    """How one release decoded on a board, one request at a time."""
+
+    bytes_per_token: int  # weights, and the KV cache as long as it was then
+    tpot_seconds: float
+    joules_per_token: float | None  # of the whole board; None: not measured
+    power_mode: str | None  # None: the board has none
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Predicted time per output token, at one power mode."""
+    """Predicted time and energy per output token, in one power mode."""
 
     power_mode: str
-    bandwidth_bytes_per_second: int
     bytes_per_token_min: int  # with an empty KV cache
     bytes_per_token_max: int  # with a full one
     tpot_seconds_min: float
     tpot_seconds_max: float
+    joules_per_token_min: float | None  # None: energy is never estimated, only measured
+    joules_per_token_max: float | None
+    measurements: int  # on this board; 0: it rests on what others have published
+    rests_on: str
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """The least and the most that a byte read takes on a board."""
+
+    power_mode: str
+    seconds_per_byte: tuple[float, float]
+    joules_per_byte: tuple[float, float] | None
+    measurements: int
+    rests_on: str
 
 
 def predict_speed(
     memory: Memory,
     concurrency: int,
-    power_mode: str,
-    bandwidth_bytes_per_second: int,
+    profile: DeviceProfile,
     processor: Literal["cpu", "gpu"],
+    measured: Sequence[MeasuredDecode] = (),
 ) -> Speed:
-    """The range for one request that decodes alone."""
-    lookup_bytes = 0 if memory.tied else _stored(memory, "embedding")  # one row a token, not the table
-    least = memory.weights_bytes - lookup_bytes
-    most = least + memory.kv_cache_bytes // concurrency
-    worst, best = EFFICIENCY[processor]
+    """The range for one request that decodes alone: from what was measured on that board, the latest last, if anything.
+
+    Else in the profile's default power mode, from what published runs reach of its bandwidth.
+    """
+    rates = _measured(profile, measured) if measured else _published(profile, processor)
+    least = bytes_per_token(memory, kv_cache_bytes=0)
+    most = bytes_per_token(memory, memory.kv_cache_bytes // concurrency)
+    joules = rates.joules_per_byte
     return Speed(
-        power_mode=power_mode,
-        bandwidth_bytes_per_second=bandwidth_bytes_per_second,
+        power_mode=rates.power_mode,
         bytes_per_token_min=least,
         bytes_per_token_max=most,
-        tpot_seconds_min=least / (bandwidth_bytes_per_second * best),
-        tpot_seconds_max=most / (bandwidth_bytes_per_second * worst),
+        tpot_seconds_min=least * rates.seconds_per_byte[0],
+        tpot_seconds_max=most * rates.seconds_per_byte[1],
+        joules_per_token_min=None if joules is None else least * joules[0],
+        joules_per_token_max=None if joules is None else most * joules[1],
+        measurements=rates.measurements,
+        rests_on=rates.rests_on,
     )
+
+
+def bytes_per_token(memory: Memory, kv_cache_bytes: int) -> int:
+    """What one token reads: of an untied embedding one row, not the table."""
+    lookup_bytes = 0 if memory.tied else _stored(memory, "embedding")
+    return memory.weights_bytes - lookup_bytes + kv_cache_bytes
+
+
+def _published(profile: DeviceProfile, processor: Literal["cpu", "gpu"]) -> _Rates:
+    worst, best = EFFICIENCY[processor]
+    bandwidth, mode = profile.bandwidth_bytes_per_second(), profile.default_power_mode
+    return _Rates(
+        power_mode=mode,
+        seconds_per_byte=(1 / (bandwidth * best), 1 / (bandwidth * worst)),
+        joules_per_byte=None,
+        measurements=0,
+        rests_on=f"{worst:.0%} to {best:.0%} of {bandwidth / 1e9:.1f} GB/s at {mode}, as published runs reach",
+    )
+
+
+def _measured(profile: DeviceProfile, measured: Sequence[MeasuredDecode]) -> _Rates:
+    """Of the latest measurement's power mode alone."""
+    mode = measured[-1].power_mode
+    points = [point for point in measured if point.power_mode == mode]
+    energies = [
+        point.joules_per_token / point.bytes_per_token
+        for point in points
+        if point.joules_per_token is not None
+    ]
+    named = mode or profile.default_power_mode
+    return _Rates(
+        power_mode=named,
+        seconds_per_byte=_range([point.tpot_seconds / point.bytes_per_token for point in points]),
+        joules_per_byte=_range(energies) if energies else None,
+        measurements=len(points),
+        rests_on=f"{len(points)} measurement{'s' * (len(points) > 1)} on this board at {named}",
+    )
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    return min(values) * (1 - MEASURED_SPREAD), max(values) * (1 + MEASURED_SPREAD)
 
 
 def _stored(memory: Memory, name: str) -> int:

@@ -14,6 +14,7 @@ from edgewright_agent.manifest import Manifest
 from edgewright_builder.artifact import describe_file, write_artifact
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.plan import Plan
+from edgewright_builder.fit.speed import Speed
 from edgewright_builder.recipe import Recipe
 
 
@@ -29,8 +30,9 @@ def artifact_files(export: Path) -> dict[str, Path]:
 
 
 def manifest_fields(
-    recipe: Recipe, plan: Plan, architecture: Architecture, device_profile: str, lineage: Mapping[str, Any]
-) -> dict[str, Any]:
+    recipe: Recipe, plan: Plan, speed: Speed, architecture: Architecture, device_profile: str,
+    lineage: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
     """The fields of `Manifest` but `files`, `golden` and `accuracy`."""
     m = plan.configuration
     model = architecture.with_layers(m.layers)
@@ -54,15 +56,30 @@ def manifest_fields(
             "embedding_bits": m.embedding_bits,
             "group_size": m.group_size,
         },
-        "limits": {"context_tokens": m.context_tokens, "concurrency": m.concurrency},
+        "limits": {
+            "context_tokens": m.context_tokens,
+            "concurrency": m.concurrency,
+            "ttft_seconds_max": recipe.serving.ttft_seconds_max,
+            "tpot_seconds_max": recipe.serving.tpot_seconds_max,
+        },
         "memory": {
             "budget_bytes": plan.budget_bytes,
             "predicted_peak_bytes": plan.memory.peak_bytes,
             "error_bytes": plan.error_bytes,
             "calibrated_on": plan.calibrated_on,
         },
+        "performance": _performance(speed) if speed.measurements else None,
         "adapter_slots": None if recipe.serving.adapters is None else recipe.serving.adapters.model_dump(),
         "lineage": {**lineage, "architecture": asdict(architecture), "configuration": asdict(m)},
+    }
+
+
+def _performance(speed: Speed) -> dict[str, Any]:
+    """The slow and costly end of what was predicted from measurements; published runs lie too far apart for it."""
+    return {
+        "tokens_per_second": 1 / speed.tpot_seconds_max,
+        "joules_per_token": speed.joules_per_token_max,
+        "predicted_by": speed.rests_on,
     }
 
 
