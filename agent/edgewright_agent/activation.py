@@ -24,6 +24,7 @@ from edgewright_agent.progress import Progress
 from edgewright_agent.state import Phase, State
 from edgewright_agent.store import Store
 from edgewright_agent.supervision import RESTART_SECONDS_MAX
+from edgewright_agent.threads import within
 
 _log = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ def _rule_of(error: Exception) -> Callable[[State, str], State]:
 async def _sit_out(serving: Serving, seconds: float) -> None:
     """Waits so long. Raises OutsideError if the engine ends before."""
     try:
-        death = await asyncio.wait_for(serving.engine.wait(), seconds)
+        death = await within(seconds, serving.engine.wait())
     except asyncio.TimeoutError:
         return
     message = f"The engine ended during probation: {death.sentence}."
@@ -170,7 +171,7 @@ async def _sit_out(serving: Serving, seconds: float) -> None:
 
 async def _within(seconds: float, probing: Awaitable[tuple[Probe, ...]]) -> tuple[Probe, ...]:
     try:
-        return await asyncio.wait_for(probing, seconds)
+        return await within(seconds, probing)
     except asyncio.TimeoutError:
         message = f"The probes did not end within {seconds:g} s: the engine hangs."
         raise OutsideError(message, Reason.REASON_ENGINE_FAILED) from None

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import BusyError
+from edgewright_agent.threads import within
 
 WAITING_PER_SLOT = 4
 WAITING_MIN = 8  # so that eight clients at once are served, one after the other, whatever the plan allows
@@ -54,7 +55,7 @@ class Admission:
     async def drain(self, seconds_max: float) -> None:
         """Returns once no slot is held, or after `seconds_max`."""
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), seconds_max)
+            await within(seconds_max, self._idle.wait())
 
     @property
     def retry_seconds(self) -> int:
@@ -70,7 +71,7 @@ class Admission:
             raise self._overloaded(f"{self._waiting} requests wait already")
         self._waiting += 1
         try:
-            await asyncio.wait_for(self._slots.acquire(), self._wait_seconds)
+            await within(self._wait_seconds, self._slots.acquire(), undo=lambda _: self._slots.release())
         except asyncio.TimeoutError:
             raise self._overloaded(f"no slot came free within {self._wait_seconds:g} s") from None
         finally:

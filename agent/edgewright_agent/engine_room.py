@@ -13,7 +13,7 @@ from edgewright_agent.engines.batching import slots
 from edgewright_agent.errors import OutsideError
 from edgewright_agent.manifest import MemoryPrediction
 from edgewright_agent.store import StagedRelease, Store
-from edgewright_agent.threads import run_in_thread
+from edgewright_agent.threads import run_in_thread, within
 
 SWITCH_SECONDS_MAX = 120.0  # to read an adapter of a few MB, from the slowest SD card
 DRAIN_SECONDS = 10.0  # what a replaced engine's requests under way are given
@@ -154,7 +154,7 @@ def warm_swap_fits(
 async def _in_time(switching: Awaitable[None]) -> None:
     """Raises OutsideError (`ENGINE_FAILED`) if the engine hangs."""
     try:
-        await asyncio.wait_for(switching, SWITCH_SECONDS_MAX)
+        await within(SWITCH_SECONDS_MAX, switching)
     except asyncio.TimeoutError:
         message = f"The engine did not change its adapter within {SWITCH_SECONDS_MAX:g} s: it hangs."
         raise OutsideError(message, Reason.REASON_ENGINE_FAILED) from None

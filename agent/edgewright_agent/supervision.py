@@ -12,6 +12,7 @@ from edgewright_agent.failures import is_rot, log_failure
 from edgewright_agent.progress import Progress
 from edgewright_agent.store import Store
 from edgewright_agent.store.bases import servable
+from edgewright_agent.threads import within
 
 RESTART_SECONDS_MAX = 60.0  # between two starts; an engine that ran for as long is steady
 
@@ -52,7 +53,7 @@ class Supervisor:
         """Whether the engine ran for long before it ended."""
         steady = False
         try:
-            death = await asyncio.wait_for(engine.wait(), RESTART_SECONDS_MAX)
+            death = await within(RESTART_SECONDS_MAX, engine.wait())
         except asyncio.TimeoutError:
             steady = True
             await self._progress.try_to_apply(lifecycle.steady)

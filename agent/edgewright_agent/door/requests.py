@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Any
 
 from edgewright_agent.door.refusals import DoorError
+from edgewright_agent.threads import within
 
 BODY_BYTES_MAX = 4 * 1024 * 1024  # a context of 128k tokens is about half a megabyte
 BODIES_BYTES_MAX = 16 * 1024 * 1024  # of all requests that are being read or answered
@@ -78,7 +79,7 @@ async def read_body(scope: Scope, receive: Receive, take: Callable[[int], None])
     if declared is not None and int(declared) > BODY_BYTES_MAX:  # the parser has let digits only through
         raise _too_large(f"{int(declared)} bytes")
     try:
-        return await asyncio.wait_for(_collect(receive, take), BODY_SECONDS)
+        return await within(BODY_SECONDS, _collect(receive, take))
     except asyncio.TimeoutError:
         message = f"The body did not come within {BODY_SECONDS:g} s."
         raise DoorError(HTTPStatus.REQUEST_TIMEOUT, "timeout", message, close=True) from None

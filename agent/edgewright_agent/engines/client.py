@@ -16,6 +16,7 @@ from edgewright_agent.engines.events import content, events
 from edgewright_agent.engines.exchange import exchange, nonsense
 from edgewright_agent.engines.protocol import Finish, GenerationRequest, Reply, Score, ScoreItem, Token
 from edgewright_agent.errors import BusyError, EdgewrightError, InputError, OutsideError, RefusedError
+from edgewright_agent.threads import within
 
 ADAPTER_ROUTE = "/v1/adapter"
 HEALTH_SECONDS = 10.0  # a slice of a long prompt may keep the engine from answering
@@ -33,13 +34,10 @@ class EngineClient:
 
     async def healthy(self) -> bool:
         """Whether the engine answers 200."""
-        asking = asyncio.create_task(self._is_healthy())
         try:
-            # Before Python 3.12 `wait_for` loses a cancellation that comes as its task ends; `wait` does not.
-            await asyncio.wait([asking], timeout=HEALTH_SECONDS)
-            return asking.done() and asking.result()
-        finally:
-            asking.cancel()
+            return await within(HEALTH_SECONDS, self._is_healthy())
+        except asyncio.TimeoutError:
+            return False
 
     async def _is_healthy(self) -> bool:
         try:

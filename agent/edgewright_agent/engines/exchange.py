@@ -16,6 +16,7 @@ import httptools
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines.protocol import Reply
 from edgewright_agent.errors import OutsideError
+from edgewright_agent.threads import within
 
 CONNECT_SECONDS = 5.0
 BUFFERED_BYTES_MAX = 256 * 1024  # of a body that its reader has not taken yet
@@ -30,7 +31,7 @@ async def exchange(socket: Path, method: str, route: str, body: bytes = b"") -> 
     loop = asyncio.get_running_loop()
     connecting = loop.create_unix_connection(_Exchange, str(socket))
     try:
-        transport, reading = await asyncio.wait_for(connecting, CONNECT_SECONDS)
+        transport, reading = await within(CONNECT_SECONDS, connecting, undo=lambda pair: pair[0].abort())
     except (OSError, asyncio.TimeoutError) as error:
         raise broken_off(str(error) or "no connection in time") from error
     try:

@@ -19,6 +19,7 @@ from edgewright_agent.engines.kills import Among, KillCounter, Kills
 from edgewright_agent.engines.memory import TreeMemory
 from edgewright_agent.engines.protocol import Death, EngineMemory
 from edgewright_agent.engines.together import descendants, first_to_end, has_ended
+from edgewright_agent.threads import within
 
 LINES_KEPT = 200  # vLLM's processes print a traceback each before they end
 LINE_BYTES_MAX = 2000
@@ -115,7 +116,7 @@ class EngineProcess:
         self._asked = self._asked or self.death is None
         self._signal(signal.SIGTERM)
         with contextlib.suppress(asyncio.TimeoutError):
-            return await asyncio.wait_for(self.wait(), STOP_GRACE_SECONDS)
+            return await within(STOP_GRACE_SECONDS, self.wait())
         self._signal(signal.SIGKILL)
         return await self.wait()
 

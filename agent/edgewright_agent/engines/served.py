@@ -25,6 +25,7 @@ from edgewright_agent.engines.protocol import (
 )
 from edgewright_agent.engines.vllm_log import KernelLog
 from edgewright_agent.errors import OutsideError
+from edgewright_agent.threads import within
 
 READY_POLL_SECONDS = 0.05
 DEATH_SECONDS = 1.0  # from a broken connection to the process being reaped
@@ -51,7 +52,7 @@ class ServedEngine:
     async def become_ready(self, timeout_seconds: float) -> None:
         """Return once the engine answers. Otherwise stop it and raise OutsideError (`ENGINE_FAILED`)."""
         try:
-            await asyncio.wait_for(self._poll_health(timeout_seconds), timeout_seconds)
+            await within(timeout_seconds, self._poll_health(timeout_seconds))
         except asyncio.TimeoutError:
             lines = (await self._stop()).last_lines
             said = f" Its last words: {lines[-1]}" if lines else ""
@@ -144,7 +145,7 @@ class ServedEngine:
         """`error`, or the engine's death if that is what broke the connection."""
         for seconds in (DEATH_SECONDS, DYING_SECONDS):
             try:
-                death = await asyncio.wait_for(self.wait(), seconds)
+                death = await within(seconds, self.wait())
             except asyncio.TimeoutError:
                 if await self.healthy():
                     return error

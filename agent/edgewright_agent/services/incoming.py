@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 from edgewright_agent.errors import EdgewrightError, OutsideError
+from edgewright_agent.threads import within
 
 DRAIN_MESSAGES = 32
 DRAIN_SECONDS = 2.0
@@ -57,11 +58,11 @@ class Incoming(Generic[Request]):
     async def drain(self) -> None:
         """Reads on for a moment: a client that is cut off while it writes may never hear why."""
         with contextlib.suppress(EdgewrightError, asyncio.TimeoutError):
-            await asyncio.wait_for(self._drain(), DRAIN_SECONDS)
+            await within(DRAIN_SECONDS, self._drain())
 
     async def _drain(self) -> None:
         for _ in range(DRAIN_MESSAGES):
-            if await asyncio.wait_for(self.next(), DRAIN_IDLE_SECONDS) is None:
+            if await within(DRAIN_IDLE_SECONDS, self.next()) is None:
                 return
 
     def _look(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edgewright_agent.errors import BusyError, EdgewrightError, OutsideError
+from edgewright_agent.threads import within
 from edgewright_builder.device.failures import LinkError
 from edgewright_builder.device.push import PushResult
 from edgewright_builder.fleet.inventory import Device
@@ -125,7 +126,7 @@ class _Rollout:
         begin = time.monotonic()
         limit_seconds = self._settings.timeout_seconds
         try:
-            result = _of_push(device, await asyncio.wait_for(self._update(device), limit_seconds))
+            result = _of_push(device, await within(limit_seconds, self._update(device)))
         except asyncio.TimeoutError:
             message = f"no verdict within {limit_seconds:g} s; ask its status"
             result = _without_verdict(device, Outcome.TIMED_OUT, message)
