@@ -143,6 +143,14 @@ async def test_a_json_object_is_one_or_says_that_it_was_cut_off(client: Any, mod
     assert (cut.message.content[0], cut.finish_reason) == ("{", "length")
 
 
+def nested(depth: int) -> dict[str, Any]:
+    """A schema of objects in objects."""
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+    return schema
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -152,6 +160,7 @@ async def test_a_json_object_is_one_or_says_that_it_was_cut_off(client: Any, mod
         {"type": "json_schema", "json_schema": {"name": "a", "schema": {"$ref": "#/nowhere"}}},
         {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "string", "pattern": "("}}},
         {"type": "json_schema", "json_schema": {"name": "a", "schema": [1]}},
+        {"type": "json_schema", "json_schema": {"name": "a", "schema": nested(64)}},
         {"type": "json_object", "json_schema": {"name": "a", "schema": {}}},
         {"type": "yaml"},
     ],

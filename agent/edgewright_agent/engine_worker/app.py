@@ -54,8 +54,7 @@ def make_app(backend: Backend, model: str, spare_bytes: int | None = None) -> St
         exception_handlers={
             InvalidRequestError: on_invalid_request,
             ClientGoneError: on_client_gone,
-            RuntimeError: on_failure,
-            MemoryError: on_failure,
+            Exception: on_failure,
         },
     )
 

@@ -76,11 +76,13 @@ class GrammarMaker:
         with self._lock:
             if self._tokens is None:
                 self._tokens = self._read_tokens()
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=JSON_OPTIONS)
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=JSON_OPTIONS)
+        except ValueError as error:  # nested too deeply, for one
+            raise _not_followed(str(error)) from None
         matcher = LLMatcher(self._tokens, grammar, log_level=0)
         if matcher.is_error():
-            reason = _brief(matcher.get_error())
-            raise InvalidRequestError(f"response_format: this JSON schema can't be followed: {reason}.")
+            raise _not_followed(matcher.get_error())
         return Grammar(matcher, self._vocab_size)
 
     def _check_room(self) -> None:
@@ -112,6 +114,10 @@ class _Tokens:
 
     def __call__(self, text: str) -> list[int]:
         return self._text.encode(text, special=False)
+
+
+def _not_followed(reason: str) -> InvalidRequestError:
+    return InvalidRequestError(f"response_format: this JSON schema can't be followed: {_brief(reason)}.")
 
 
 def _brief(message: str) -> str:

@@ -81,7 +81,24 @@ class ModelText:
     def decoder(self) -> Callable[[int], str]:
         """A function from each token in turn to the text it completes."""
         stream = DecodeStream(skip_special_tokens=True)
-        return lambda token: stream.step(self._tokenizer, token) or ""
+
+        def text_of(token: int) -> str:
+            nonlocal stream
+            try:
+                return stream.step(self._tokenizer, token) or ""
+            except Exception:  # noqa: BLE001 - the library has no type for it
+                # A byte that makes no character: byte fallback then takes back the characters before it, too.
+                stream = self._stream_within_text()
+                return "\ufffd" + (stream.step(self._tokenizer, token) or "")
+
+        return text_of
+
+    def _stream_within_text(self) -> Any:
+        """A stream that has begun: at the beginning of a text, some decoders leave out a blank."""
+        stream = DecodeStream(skip_special_tokens=True)
+        for token in self.encode("a", special=False):
+            stream.step(self._tokenizer, token)
+        return stream
 
 
 def _read_json(path: Path) -> dict[str, Any]:
