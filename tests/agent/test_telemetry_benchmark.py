@@ -304,3 +304,55 @@ async def test_how_many_requests_are_computed_together_is_what_the_engine_says(
             yield Reply(200, {}, pieces())
 
     assert await together(cast("Engine", Said()), concurrency, 2048) == expected
+
+
+@pytest.mark.parametrize("others", [0, 3])
+async def test_where_others_were_served_there_is_no_net_energy_and_nothing_was_served_alone(
+    telemetry: Telemetry, others: int
+) -> None:
+    """Ours are counted by the board as everyone's are."""
+    engine, windows = SlowTokens(), [telemetry.request() for _ in range(others)]
+
+    async def served(request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+        window = telemetry.request()
+        try:
+            async for item in engine.generate(request):
+                yield item
+        finally:
+            window.end(1, 1)
+
+    telemetry.start()
+    plan = BenchmarkPlan(4, 8, 60)
+    events = run_benchmark(
+        plan, served, telemetry, context_tokens=CONTEXT_TOKENS, weights_bytes=7, idle_seconds=0.3
+    )
+    *_, result = [event async for event in events]
+    telemetry.stop()
+    assert isinstance(result, BenchmarkResult)
+    assert len(windows) == result.other_requests == benchmark_to_proto(result).result.other_requests
+    energy = result.energy
+    assert energy is not None
+    assert energy.gross_joules_per_output_token is not None
+    alone = others == 0
+    known = [
+        value is not None
+        for value in (energy.net_joules_per_output_token, energy.baseline_watts, energy.phases)
+    ]
+    assert known == [alone] * 3
+
+
+async def test_closing_a_benchmark_leaves_no_task_behind(telemetry: Telemetry) -> None:
+    events = run_benchmark(
+        BenchmarkPlan(8, 8, 500), SlowTokens().generate, telemetry, context_tokens=CONTEXT_TOKENS, weights_bytes=7,
+        idle_seconds=0,
+    )  # fmt: skip
+    await anext(events)
+    waiting = asyncio.ensure_future(anext(events))
+    before = asyncio.all_tasks()
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await events.aclose()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() <= before

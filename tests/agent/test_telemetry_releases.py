@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import httpx
+import pytest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -146,3 +147,36 @@ def models_sent(reader: InMemoryMetricReader) -> set[object]:
     metrics = data.resource_metrics[0].scope_metrics[0].metrics
     points = next(each for each in metrics if each.name == "gen_ai.server.request.duration").data.data_points
     return {(point.attributes or {})["gen_ai.response.model"] for point in points}
+
+
+BENCHMARK = telemetry_pb2.RunBenchmarkRequest(prompts=200, input_tokens=2, output_tokens=20, concurrency=1)
+
+
+async def to_its_end(benchmark: Any) -> None:
+    while await benchmark.read() is not grpc.aio.EOF:
+        pass
+
+
+async def test_a_benchmark_ends_where_another_release_serves(tmp_path: Path, script: Script) -> None:
+    script.pause_seconds = 0.002
+    async with board(tmp_path, script) as (_, channel):
+        await activate(channel, await push(channel, FIRST))
+        following = await push(channel, NEXT)
+        stub = telemetry_pb2_grpc.TelemetryServiceStub(channel)
+        benchmark = stub.RunBenchmark(BENCHMARK, timeout=TIMEOUT_SECONDS)
+        await benchmark.read()
+        await activate(channel, following)
+        with pytest.raises(grpc.aio.AioRpcError, match=r"changed during the benchmark|No release is being"):
+            await to_its_end(benchmark)
+
+
+async def test_a_benchmark_ends_with_its_engine(tmp_path: Path, script: Script) -> None:
+    script.pause_seconds = 0.002
+    async with board(tmp_path, script, restart_seconds=0.5) as (_, channel):
+        await activate(channel, await push(channel, FIRST))
+        stub = telemetry_pb2_grpc.TelemetryServiceStub(channel)
+        benchmark = stub.RunBenchmark(BENCHMARK, timeout=TIMEOUT_SECONDS)
+        await benchmark.read()
+        script.running[0].die()
+        with pytest.raises(grpc.aio.AioRpcError, match=r"changed during|being restarted|is gone"):
+            await to_its_end(benchmark)

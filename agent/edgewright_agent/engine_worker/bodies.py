@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from edgewright_agent.engine_worker.backend import InvalidRequestError, Sampling
 from edgewright_agent.engine_worker.grammar import ANY_OBJECT
-from edgewright_agent.engine_worker.unsupported import UnsupportedFields
+from edgewright_agent.engine_worker.unsupported import NoneOfThem, NotHere, UnsupportedFields
 
 SEEDS = 2**64
 
@@ -28,6 +28,13 @@ def _as_list(value: object) -> object:
     if value is None:
         return []
     return [value] if isinstance(value, str) else value
+
+
+def _the_only_one(value: object) -> object:
+    """OpenAI takes several prompts at once; of one in a list it is clear which is meant."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
+        return value[0]
+    return value
 
 
 class StreamOptions(_Body):
@@ -97,7 +104,10 @@ class SamplingBody(_Body, UnsupportedFields):
 class CompletionBody(SamplingBody):
     """`/v1/completions`. The prompt is text, or the tokens themselves."""
 
-    prompt: Annotated[str, Field(min_length=1)] | Annotated[list[int], Field(min_length=1)]
+    prompt: Annotated[
+        Annotated[str, Field(min_length=1)] | Annotated[list[int], Field(min_length=1)],
+        BeforeValidator(_the_only_one),
+    ]
     max_tokens: Annotated[int, Field(ge=1)] | None = 16  # OpenAI's default
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None  # how many alternatives to each token
 
@@ -119,6 +129,9 @@ class ChatMessage(_Body):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
+    # Chat templates here know of neither.
+    name: NotHere = None
+    tool_calls: NoneOfThem = None
 
     @property
     def template_role(self) -> str:

@@ -11,10 +11,11 @@ import grpc
 import grpc.aio
 
 from edgewright.v1 import telemetry_pb2, telemetry_pb2_grpc
+from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployer import Deployer
 from edgewright_agent.engines import Finish, GenerationRequest, Token
 from edgewright_agent.engines.batching import together
-from edgewright_agent.errors import BusyError, InputError
+from edgewright_agent.errors import BusyError, InputError, OutsideError
 from edgewright_agent.inference import Inference
 from edgewright_agent.observation import snapshot_message
 from edgewright_agent.telemetry import Telemetry
@@ -25,6 +26,7 @@ from edgewright_agent.telemetry.recorder import Recorder
 
 Context = grpc.aio.ServicerContext[Any, Any]
 INTERVAL_SECONDS = (0.1, 60.0)
+CHANGED = "The release or its engine changed during the benchmark, which measured both. Run it again."
 
 
 class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
@@ -85,6 +87,8 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
             )
             async with contextlib.aclosing(events):
                 async for event in events:
+                    if self._deployer.serving() is not serving:
+                        raise OutsideError(CHANGED, Reason.REASON_ENGINE_FAILED)
                     yield benchmark_to_proto(event)
 
     async def _generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:

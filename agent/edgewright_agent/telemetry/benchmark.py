@@ -1,7 +1,8 @@
 """The on-device benchmark: a load through the active release, with the memory and the energy it takes.
 
 Energy per token is given twice: gross, all that the rail took, and net of what the board draws with the engine loaded
-and idle. Prefill and decode are told apart on prompts that are served alone; when requests overlap nobody can.
+and idle. Prefill and decode are told apart on prompts that are served alone; when requests overlap nobody can. Where
+other clients were served meanwhile, their energy is in the gross: there is no net then, and nothing was served alone.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class BenchmarkResult:
     weights_bytes: int
     requests_together: int | None  # that share the engine's steps, of this length; None: not known
     throttle_events: int | None  # of the board during the run; None: it does not count them
+    other_requests: int  # of other clients, served beside the run
 
 
 async def run_benchmark(
@@ -81,7 +83,7 @@ async def run_benchmark(
     load = Load(plan, generate, telemetry.now, telemetry.energy_between)
     await load.prepare()
     baseline_watts = await _idle_watts(telemetry, idle_seconds)
-    throttled = telemetry.throttle_events()
+    throttled, others = telemetry.throttle_events(), _Others(telemetry, load)
     before = await asyncio.to_thread(telemetry.sample_energy)
     progress = load.run()
     try:
@@ -94,6 +96,9 @@ async def run_benchmark(
     measured = load.measured()
     memory = telemetry.engine_memory()
     phases = await _phases(load, plan, baseline_watts) if after is not None else None
+    other_requests = others.count()
+    if other_requests:
+        phases = baseline_watts = None
     yield BenchmarkResult(
         plan=plan,
         load=measured,
@@ -102,7 +107,23 @@ async def run_benchmark(
         weights_bytes=weights_bytes,
         requests_together=requests_together,
         throttle_events=_difference(throttled, telemetry.throttle_events()),
+        other_requests=other_requests,
     )
+
+
+class _Others:
+    """Counts the requests that other clients have had served since it was made, or had under way then."""
+
+    def __init__(self, telemetry: Telemetry, load: Load) -> None:
+        self._telemetry, self._load = telemetry, load
+        serving = telemetry.serving()
+        self._requests_before = serving.requests - serving.requests_in_flight
+        self._sent_before = load.prompts_sent
+
+    def count(self) -> int:
+        """All that the board has accepted, less the prompts of the load."""
+        ours = self._load.prompts_sent - self._sent_before
+        return max(0, self._telemetry.serving().requests - self._requests_before - ours)
 
 
 def _difference(before: int | None, after: int | None) -> int | None:
@@ -110,15 +131,18 @@ def _difference(before: int | None, after: int | None) -> int | None:
 
 
 async def _idle_watts(telemetry: Telemetry, seconds: float) -> float | None:
-    """Mean power while the engine is loaded and nobody asks; None without a sensor or across a gap."""
+    """Mean power while the engine is loaded; None if somebody asked, without a sensor, or across a gap."""
     if telemetry.energy() is None or seconds <= 0:
         return None
+    asked = telemetry.serving()
     before = await asyncio.to_thread(telemetry.sample_energy)
     await asyncio.sleep(seconds)
     after = await asyncio.to_thread(telemetry.sample_energy)
     if before is None or after is None or after.seconds == before.seconds:
         return None
     if _gaps(before, after, telemetry.now()):
+        return None
+    if asked.requests_in_flight or telemetry.serving().requests != asked.requests:
         return None
     return (after.rail.joules - before.rail.joules) / (after.seconds - before.seconds)
 

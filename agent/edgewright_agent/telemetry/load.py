@@ -125,6 +125,11 @@ class Load:
         self._seconds = 0.0
         self.tally = Tally()
 
+    @property
+    def prompts_sent(self) -> int:
+        """Once the words are found: warming up, in the run, and alone."""
+        return self._used
+
     async def prepare(self) -> None:
         """Finds the prompts' length, then warms up. Raises as the engine does."""
 
@@ -224,9 +229,11 @@ class Load:
 async def _next_done(done: asyncio.Queue[None], serving: asyncio.Task[None]) -> None:
     """Waits for one more prompt, or for the error that ends them all."""
     getting = asyncio.create_task(done.get())
-    await asyncio.wait({getting, serving}, return_when=asyncio.FIRST_COMPLETED)
-    if not getting.done() and done.empty():
+    try:
+        await asyncio.wait({getting, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if getting.done() or not done.empty():
+            await getting
+        else:
+            await serving  # raises
+    finally:
         getting.cancel()
-        await serving  # raises
-    else:
-        await getting

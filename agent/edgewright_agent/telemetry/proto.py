@@ -109,6 +109,7 @@ def result_to_proto(result: BenchmarkResult) -> telemetry_pb2.BenchmarkResult:
     if result.requests_together is not None:
         message.engine_batches = result.requests_together > 1
         message.requests_together = result.requests_together
+    message.other_requests = result.other_requests
     if result.throttle_events is not None:
         message.throttle_events = result.throttle_events
     if result.energy is not None:

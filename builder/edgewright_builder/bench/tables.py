@@ -55,6 +55,11 @@ def facts(bench: Bench) -> Facts:
     found += (
         [("throttled", f"{result.throttle_events} times during the run")] if result.throttle_events else []
     )
+    if result.other_requests:
+        others = (
+            f"{result.other_requests} requests of other clients: their time and energy is in these figures"
+        )
+        found += [("not alone", others)]
     return [*found, *energy_facts(result)]
 
 

@@ -650,6 +650,7 @@ class BenchmarkResult(_message.Message):
     THROTTLE_EVENTS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     REQUESTS_TOGETHER_FIELD_NUMBER: _builtins.int
+    OTHER_REQUESTS_FIELD_NUMBER: _builtins.int
     prompts: _builtins.int
     prompts_failed: _builtins.int
     input_tokens: _builtins.int
@@ -671,6 +672,8 @@ class BenchmarkResult(_message.Message):
     """of the prompts, as asked for"""
     requests_together: _builtins.int
     """how many of this length share the engine's steps; absent: not known"""
+    other_requests: _builtins.int
+    """of other clients, served beside the run: their time and energy is in its figures"""
     @_builtins.property
     def time_to_first_token_seconds(self) -> Global___Distribution: ...
     @_builtins.property
@@ -707,10 +710,11 @@ class BenchmarkResult(_message.Message):
         throttle_events: _builtins.int | None = ...,
         seed: _builtins.int = ...,
         requests_together: _builtins.int | None = ...,
+        other_requests: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_energy", b"_energy", "_engine_batches", b"_engine_batches", "_engine_peak_bytes", b"_engine_peak_bytes", "_requests_together", b"_requests_together", "_throttle_events", b"_throttle_events", "end_to_end_seconds", b"end_to_end_seconds", "energy", b"energy", "engine_batches", b"engine_batches", "engine_peak_bytes", b"engine_peak_bytes", "inter_token_latency_seconds", b"inter_token_latency_seconds", "requests_together", b"requests_together", "throttle_events", b"throttle_events", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy", b"_energy", "_engine_batches", b"_engine_batches", "_engine_peak_bytes", b"_engine_peak_bytes", "_requests_together", b"_requests_together", "_throttle_events", b"_throttle_events", "concurrency", b"concurrency", "duration_seconds", b"duration_seconds", "end_to_end_seconds", b"end_to_end_seconds", "energy", b"energy", "engine_batches", b"engine_batches", "engine_peak_bytes", b"engine_peak_bytes", "generated_tokens_per_second", b"generated_tokens_per_second", "input_tokens", b"input_tokens", "inter_token_latency_seconds", b"inter_token_latency_seconds", "output_tokens", b"output_tokens", "prompts", b"prompts", "prompts_failed", b"prompts_failed", "requests_together", b"requests_together", "seed", b"seed", "throttle_events", b"throttle_events", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds", "total_tokens_per_second", b"total_tokens_per_second", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy", b"_energy", "_engine_batches", b"_engine_batches", "_engine_peak_bytes", b"_engine_peak_bytes", "_requests_together", b"_requests_together", "_throttle_events", b"_throttle_events", "concurrency", b"concurrency", "duration_seconds", b"duration_seconds", "end_to_end_seconds", b"end_to_end_seconds", "energy", b"energy", "engine_batches", b"engine_batches", "engine_peak_bytes", b"engine_peak_bytes", "generated_tokens_per_second", b"generated_tokens_per_second", "input_tokens", b"input_tokens", "inter_token_latency_seconds", b"inter_token_latency_seconds", "other_requests", b"other_requests", "output_tokens", b"output_tokens", "prompts", b"prompts", "prompts_failed", b"prompts_failed", "requests_together", b"requests_together", "seed", b"seed", "throttle_events", b"throttle_events", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds", "total_tokens_per_second", b"total_tokens_per_second", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__energy: _TypeAlias = _typing.Literal["energy"]  # noqa: Y015
     _WhichOneofArgType__energy: _TypeAlias = _typing.Literal["_energy", b"_energy"]  # noqa: Y015
