@@ -243,6 +243,15 @@ async def test_a_request_that_its_client_got_wrong_is_no_failure_of_the_board(fa
         {"grammar": "root ::= [a-z]"},
         {"presence_penalty": 0.5},
         {"n": 3},
+        {"prediction": {"type": "content", "content": "x"}},
+        {"add_special_tokens": False},
+        {"thinking_token_budget": 9},
+        {"n_predict": 3},
+        {"samplers": ["top_k"]},
+        {"dry_multiplier": 0.8},
+        {"xtc_probability": 0.5},
+        {"dynatemp_range": 0.5},
+        {"top_n_sigma": 1.0},
     ],
 )
 async def test_a_field_that_would_change_the_answer_and_is_not_there_is_refused_by_name(
@@ -452,3 +461,27 @@ def credentials(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def trusting(credentials: Path) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(credentials / "ca.pem"))
+
+
+@pytest.mark.parametrize("field", [{"name": "ann"}, {"tool_calls": [{"id": "1"}]}])
+async def test_a_field_of_a_message_that_templates_do_not_know_is_refused_by_name(
+    fake: Board, field: dict[str, Any]
+) -> None:
+    body = {"messages": [{"role": "user", "content": "hi", **field}]}
+    async with httpx.AsyncClient(base_url=fake.url) as http:
+        answer = await http.post("/chat/completions", json=body)
+    assert answer.status_code == 400
+    (name,) = field
+    assert answer.json()["error"]["message"].startswith(f"messages.0.{name}: This engine does not have it")
+
+
+async def test_a_list_of_one_prompt_is_that_prompt_and_of_two_is_refused(fake: Board) -> None:
+    async with httpx.AsyncClient(base_url=fake.url) as http:
+
+        async def answer(prompt: object) -> httpx.Response:
+            return await http.post("/completions", json={"prompt": prompt, "max_tokens": 4, "temperature": 0})
+
+        alone, listed = await answer("hello"), await answer(["hello"])
+        assert listed.json()["choices"][0]["text"] == alone.json()["choices"][0]["text"]
+        assert (await answer(["hello", "you"])).status_code == 400
+        assert (await answer([[1, 2]])).status_code == 200
