@@ -68,9 +68,10 @@ async def test_the_counts_are_taken_out_for_a_client_that_did_not_ask() -> None:
 async def test_counts_beside_tokens_stay_where_they_are() -> None:
     """As vLLM sends them with `continuous_usage_stats`."""
     running = chunk("a") | {"usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}}
+    begun = ROLE | {"usage": {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3}}
     relayed = Relayed()
-    await relayed.run(wire(running, USAGE) + DONE)
-    assert relayed.sent == wire(running) + DONE
+    await relayed.run(wire(begun, running, USAGE) + DONE)
+    assert relayed.sent == wire(begun, running) + DONE
 
 
 async def test_the_first_token_is_not_the_chunk_that_names_the_role() -> None:

@@ -81,7 +81,7 @@ async def relay_stream(reply: Reply, window: RequestWindow, send: Send, *, wants
                         window.fail()
                     elif _brings_tokens(found):
                         window.token(event.at_seconds)
-                    elif found.get("usage") and not wants_usage:
+                    elif found.get("usage") and not found.get("choices") and not wants_usage:
                         continue
                 kept.append(event.raw)
             await _send_events(send, kept)

@@ -140,7 +140,7 @@ class Routes:
         check_context(len(prompt), max_tokens or 1, context_tokens)
         self._model_thread.check_room()
         job = await self._job(body, prompt, max_tokens or context_tokens - len(prompt))
-        answer = Answer(shape, self._model, body, job, self._backend.text.token_bytes)
+        answer = Answer(shape, self._model, body, job, self._backend.text)
         eos_ids = frozenset() if body.ignore_eos else self._backend.eos_ids
         generated = steps(self._model_thread, job, self._backend.text, body.stop, eos_ids)
         if body.stream:

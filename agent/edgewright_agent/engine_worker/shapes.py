@@ -10,15 +10,16 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from edgewright_agent.engine_worker.backend import Text
 from edgewright_agent.engine_worker.bodies import SamplingBody
 from edgewright_agent.engine_worker.connection import Event
 from edgewright_agent.engine_worker.generation import Step
 from edgewright_agent.engine_worker.jobs import Job
 from edgewright_agent.engine_worker.logprobs_shapes import (
     LogprobsShape,
+    Offsets,
     chat_logprobs,
     completion_logprobs,
-    token_string,
 )
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -65,14 +66,14 @@ class Answer:
     model: str
     body: SamplingBody
     job: Job
-    token_bytes: Callable[[int], bytes]
+    text: Text
 
     async def whole(self, generated: AsyncGenerator[Sequence[Step], None]) -> dict[str, Any]:
         """The answer without streaming."""
         async with aclosing(generated):
             steps = [step async for several in generated for step in several]
         text = self.shape.whole_text("".join(step.text for step in steps))
-        choice = self._choice(text, steps, steps[-1].finish_reason, offset=0)
+        choice = self._choice(text, steps, steps[-1].finish_reason, Offsets(self.text))
         head = self._head(self.shape.whole_object)
         return head | {"choices": [choice], "usage": self._usage(len(steps))}
 
@@ -81,17 +82,16 @@ class Answer:
     ) -> AsyncGenerator[list[Event], None]:
         """The answer as one event per token, those together that come together."""
         head = _encode(self._head(self.shape.chunk_object))[:-1] + ',"choices":['
-        count = offset = 0
+        count, offsets = 0, Offsets(self.text)
         async with aclosing(generated):
             if self.shape.opening is not None:
-                yield [Event(f"{head}{_encode(self._choice(self.shape.opening, (), None, offset=0))}]}}")]
+                opening = self._choice(self.shape.opening, (), None, offsets)
+                yield [Event(f"{head}{_encode(opening)}]}}")]
             async for steps in generated:
                 events = []
                 for step in steps:
                     text = self.shape.chunk_text(step.text)
-                    choice = self._choice(text, (step,), step.finish_reason, offset=offset)
-                    if step.logprobs is not None:
-                        offset += len(token_string(self.token_bytes(step.token)))
+                    choice = self._choice(text, (step,), step.finish_reason, offsets)
                     events.append(Event(f"{head}{_encode(choice)}]}}", step.at_seconds))
                 count += len(steps)
                 yield events
@@ -103,10 +103,10 @@ class Answer:
         return {"id": name, "object": kind, "created": int(time.time()), "model": self.model}
 
     def _choice(
-        self, text: dict[str, Any], steps: Sequence[Step], finish_reason: str | None, *, offset: int
+        self, text: dict[str, Any], steps: Sequence[Step], finish_reason: str | None, offsets: Offsets
     ) -> dict[str, Any]:
         told = [(step.token, step.logprobs) for step in steps if step.logprobs is not None]
-        logprobs = self.shape.logprobs(told, self.token_bytes, offset) if told else None
+        logprobs = self.shape.logprobs(told, self.text, offsets) if told else None
         choice = {"index": 0, "logprobs": logprobs, "finish_reason": finish_reason} | text
         if self.body.return_token_ids:
             choice["token_ids"] = [step.token for step in steps]
