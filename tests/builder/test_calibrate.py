@@ -238,7 +238,8 @@ def test_calibrate_learns_how_fast_and_at_what_energy_a_board_decodes(
         "15W",
     )
     told = CliRunner().invoke(app, ["check", "smollm2-135m", "--device", "this-host"]).stdout
-    assert "1 measurement on this board at 15W" in told
+    assert "20.0 tokens/s measured on this board" in told
+    assert "at 15W" in told
     assert (" J a token" in told) is (joules_per_token is not None)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgewright_builder.fit.memory import Configuration, Memory, load_calibration, predict_memory
 from edgewright_builder.fit.model_facts import find_model
@@ -55,22 +57,37 @@ def test_of_an_untied_embedding_the_table_is_not_read() -> None:
     assert bytes_per_token(memory, 0) - bytes_per_token(untied, 0) == table_bytes
 
 
-def test_a_measurement_on_the_board_stands_in_for_what_others_reached() -> None:
-    speed = speed_of(SMALL)
-    low, high = 1 - MEASURED_SPREAD, 1 + MEASURED_SPREAD
-    assert speed.tpot_seconds_min == pytest.approx(speed.bytes_per_token_min * 1e-10 * low)
-    assert speed.tpot_seconds_max == pytest.approx(speed.bytes_per_token_max * 1e-10 * high)
-    assert speed.joules_per_token_max == pytest.approx(speed.bytes_per_token_max * 5e-10 * high)
+def test_a_release_of_the_measured_size_is_predicted_as_it_was_measured() -> None:
+    again = replace(SMALL, bytes_per_token=speed_of().bytes_per_token_max)
+    speed = speed_of(again)
+    assert speed.tpot_seconds_max == pytest.approx(again.tpot_seconds * (1 + MEASURED_SPREAD))
+    assert speed.joules_per_token_max == pytest.approx(0.05 * (1 + MEASURED_SPREAD))
+    assert speed.tpot_seconds_min < again.tpot_seconds * (1 - MEASURED_SPREAD)  # with an empty cache
     assert (speed.power_mode, speed.measurements) == ("15W", 1)
-    assert speed.rests_on == "1 measurement on this board at 15W"
+    assert speed.rests_on.startswith("100.0 tokens/s measured on this board with")
 
 
-def test_measurements_that_disagree_widen_the_range() -> None:
-    slower = replace(SMALL, tpot_seconds=0.02)
-    one, two = speed_of(SMALL), speed_of(slower, SMALL)
-    assert two.tpot_seconds_min == one.tpot_seconds_min
-    assert two.tpot_seconds_max == pytest.approx(2 * one.tpot_seconds_max)
-    assert two.rests_on == "2 measurements on this board at 15W"
+@given(
+    st.floats(1e-9, 1e-6), st.floats(0, 0.05), st.sampled_from(["smollm2-135m", "llama-3.2-1b", "qwen3-8b"])
+)
+def test_whatever_part_of_the_time_went_into_bytes_the_range_holds_another_size(
+    seconds_per_byte: float, overhead_seconds: float, model: str
+) -> None:
+    """A board of that truth is measured with a small release; a larger or smaller one lies in the range."""
+    slowest_byte = max(seconds_per_byte, 1 / ORIN.bandwidth_bytes_per_second("15W"))
+    point = replace(SMALL, tpot_seconds=overhead_seconds + slowest_byte * SMALL.bytes_per_token)
+    speed = speed_of(point, model=model)
+    truth = overhead_seconds + slowest_byte * speed.bytes_per_token_max
+    assert speed.tpot_seconds_max >= truth * (1 + MEASURED_SPREAD) * (1 - 1e-9)
+    empty = overhead_seconds + slowest_byte * speed.bytes_per_token_min
+    assert speed.tpot_seconds_min <= empty * (1 - MEASURED_SPREAD) * (1 + 1e-9)
+    assert speed.tpot_seconds_min > 0
+
+
+def test_the_nearest_in_size_is_what_a_prediction_rests_on() -> None:
+    large = replace(SMALL, bytes_per_token=10**9, tpot_seconds=0.05)
+    assert "100.0 tokens/s" in speed_of(large, SMALL).rests_on
+    assert "20.0 tokens/s" in speed_of(SMALL, large, model="llama-3.2-1b").rests_on
 
 
 def test_what_was_measured_in_another_power_mode_than_the_latest_does_not_count() -> None:

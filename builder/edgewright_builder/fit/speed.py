@@ -3,16 +3,24 @@
     TPOT = (linear + head + norm + KV cache) bytes / (peak bandwidth · efficiency)
 
 The range runs from an empty cache at the best efficiency found to a full one at the worst. It bounds decoding by one
-request; prefill and batching are something else. Where the board has been measured, the seconds and joules it took a
-byte stand in for bandwidth and efficiency.
+request; prefill and batching are something else.
+
+Where the board has been measured, the release of the nearest size says more, t seconds for b bytes:
+
+    TPOT between t · bytes / b                         all of its time went into bytes
+    and          t + (bytes - b) / peak bandwidth      all that can have gone into something else did
+
+and energy follows time, at the power it was measured at.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from edgewright_agent.sizes import format_bytes
 from edgewright_builder.fit.memory import Memory
 from edgewright_profiles import DeviceProfile
 
@@ -51,17 +59,6 @@ class Speed:
     rests_on: str
 
 
-@dataclass(frozen=True)
-class _Rates:
-    """The least and the most that a byte read takes on a board."""
-
-    power_mode: str
-    seconds_per_byte: tuple[float, float]
-    joules_per_byte: tuple[float, float] | None
-    measurements: int
-    rests_on: str
-
-
 def predict_speed(
     memory: Memory,
     concurrency: int,
@@ -73,21 +70,11 @@ def predict_speed(
 
     Else in the profile's default power mode, from what published runs reach of its bandwidth.
     """
-    rates = _measured(profile, measured) if measured else _published(profile, processor)
     least = bytes_per_token(memory, kv_cache_bytes=0)
     most = bytes_per_token(memory, memory.kv_cache_bytes // concurrency)
-    joules = rates.joules_per_byte
-    return Speed(
-        power_mode=rates.power_mode,
-        bytes_per_token_min=least,
-        bytes_per_token_max=most,
-        tpot_seconds_min=least * rates.seconds_per_byte[0],
-        tpot_seconds_max=most * rates.seconds_per_byte[1],
-        joules_per_token_min=None if joules is None else least * joules[0],
-        joules_per_token_max=None if joules is None else most * joules[1],
-        measurements=rates.measurements,
-        rests_on=rates.rests_on,
-    )
+    if measured:
+        return _from_measured(least, most, profile, measured)
+    return _from_published(least, most, profile, processor)
 
 
 def bytes_per_token(memory: Memory, kv_cache_bytes: int) -> int:
@@ -96,39 +83,53 @@ def bytes_per_token(memory: Memory, kv_cache_bytes: int) -> int:
     return memory.weights_bytes - lookup_bytes + kv_cache_bytes
 
 
-def _published(profile: DeviceProfile, processor: Literal["cpu", "gpu"]) -> _Rates:
+def _from_published(least: int, most: int, profile: DeviceProfile, processor: Literal["cpu", "gpu"]) -> Speed:
     worst, best = EFFICIENCY[processor]
     bandwidth, mode = profile.bandwidth_bytes_per_second(), profile.default_power_mode
-    return _Rates(
+    return Speed(
         power_mode=mode,
-        seconds_per_byte=(1 / (bandwidth * best), 1 / (bandwidth * worst)),
-        joules_per_byte=None,
+        bytes_per_token_min=least,
+        bytes_per_token_max=most,
+        tpot_seconds_min=least / (bandwidth * best),
+        tpot_seconds_max=most / (bandwidth * worst),
+        joules_per_token_min=None,
+        joules_per_token_max=None,
         measurements=0,
         rests_on=f"{worst:.0%} to {best:.0%} of {bandwidth / 1e9:.1f} GB/s at {mode}, as published runs reach",
     )
 
 
-def _measured(profile: DeviceProfile, measured: Sequence[MeasuredDecode]) -> _Rates:
+def _from_measured(
+    least: int, most: int, profile: DeviceProfile, measured: Sequence[MeasuredDecode]
+) -> Speed:
     """Of the latest measurement's power mode alone."""
     mode = measured[-1].power_mode
     points = [point for point in measured if point.power_mode == mode]
-    energies = [
-        point.joules_per_token / point.bytes_per_token
-        for point in points
-        if point.joules_per_token is not None
-    ]
+    nearest = min(points, key=lambda point: abs(math.log(point.bytes_per_token / most)))
+    bandwidth = profile.bandwidth_bytes_per_second(mode if mode in profile.power_mode_names else None)
+    fastest = min(_times(nearest, least, bandwidth)) * (1 - MEASURED_SPREAD)
+    slowest = max(_times(nearest, most, bandwidth)) * (1 + MEASURED_SPREAD)
+    watts = None if nearest.joules_per_token is None else nearest.joules_per_token / nearest.tpot_seconds
     named = mode or profile.default_power_mode
-    return _Rates(
+    read = f"{format_bytes(nearest.bytes_per_token)} a token"
+    return Speed(
         power_mode=named,
-        seconds_per_byte=_range([point.tpot_seconds / point.bytes_per_token for point in points]),
-        joules_per_byte=_range(energies) if energies else None,
+        bytes_per_token_min=least,
+        bytes_per_token_max=most,
+        tpot_seconds_min=fastest,
+        tpot_seconds_max=slowest,
+        joules_per_token_min=None if watts is None else watts * fastest,
+        joules_per_token_max=None if watts is None else watts * slowest,
         measurements=len(points),
-        rests_on=f"{len(points)} measurement{'s' * (len(points) > 1)} on this board at {named}",
+        rests_on=f"{1 / nearest.tpot_seconds:.1f} tokens/s measured on this board with {read} at {named}",
     )
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    return min(values) * (1 - MEASURED_SPREAD), max(values) * (1 + MEASURED_SPREAD)
+def _times(point: MeasuredDecode, read_bytes: int, bandwidth: int) -> tuple[float, float]:
+    """Seconds for so many bytes, under both assumptions; nothing is slower than what was measured."""
+    peak = max(bandwidth, point.bytes_per_token / point.tpot_seconds)
+    in_proportion = point.tpot_seconds * read_bytes / point.bytes_per_token
+    return in_proportion, point.tpot_seconds + (read_bytes - point.bytes_per_token) / peak
 
 
 def _stored(memory: Memory, name: str) -> int:
