@@ -21,6 +21,7 @@ from edgewright_agent.errors import InputError
 CHUNK_BYTES_MAX = 4 * 1024 * 1024
 MANIFEST_BYTES_MAX = 8 * 1024 * 1024
 FILES_MAX = 10_000
+TEMPORARY_PREFIX = ".tmp-"  # what the store calls its own half-made files, and clears when it starts
 
 
 def _safe_path(path: str) -> str:
@@ -29,6 +30,10 @@ def _safe_path(path: str) -> str:
         raise ValueError(f"path {path!r} is not plain: use letters, digits, '.', '_', '-' and single '/'")
     if ".." in parts or parts[0] == "/":
         raise ValueError(f"path {path!r} leaves the artifact")
+    if any(part.startswith(TEMPORARY_PREFIX) for part in parts):
+        raise ValueError(
+            f"path {path!r} has a name that begins with {TEMPORARY_PREFIX!r}: rename it, boards clear those"
+        )
     return path
 
 

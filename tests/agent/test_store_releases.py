@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import InputError, OutsideError, RefusedError
+from edgewright_agent.manifest import parse_manifest
 from edgewright_agent.store import FileSystem, Space, StateFile, Store, write_durably
+from edgewright_agent.store.files import TEMPORARY_PREFIX
 from edgewright_agent.store.garbage import PROTECTED_SECONDS
 from edgewright_agent.store.version import version_line
 from tests.agent.artifacts import TREE, make_artifact, make_blob, put_blob, stage
@@ -177,6 +180,32 @@ def test_a_broken_release_goes_to_quarantine_at_start(tmp_path: Path) -> None:
     manifest.write_bytes(artifact.manifest_bytes.replace(b'"tiny"', b'"evil"'))
     assert open_store(tmp_path).releases() == {}
     assert len(list((tmp_path / "quarantine").iterdir())) == 1
+
+
+def test_a_release_with_a_name_that_the_store_clears_is_refused(tmp_path: Path) -> None:
+    for path in (
+        f"engine/{TEMPORARY_PREFIX}cache/a.bin",
+        f"{TEMPORARY_PREFIX}a",
+        f"engine/{TEMPORARY_PREFIX}b",
+    ):
+        plain = make_artifact({path.replace(TEMPORARY_PREFIX, "tmp--"): b"x"}).manifest_bytes
+        with pytest.raises(
+            InputError, match=re.escape(f"path '{path}' has a name that begins with")
+        ) as error:
+            parse_manifest(plain.replace(b"tmp--", TEMPORARY_PREFIX.encode()))
+        assert error.value.reason == Reason.REASON_MANIFEST_INVALID
+
+
+def test_a_store_that_has_such_a_folder_already_opens(tmp_path: Path) -> None:
+    store, artifact = open_store(tmp_path), make_artifact()
+    stage(store, artifact)
+    engine = store.release(artifact.digest).tree / "engine"
+    store.close()
+    (engine / f"{TEMPORARY_PREFIX}cache").mkdir()
+    (engine / f"{TEMPORARY_PREFIX}cache" / "a.bin").write_bytes(b"x")
+    (engine / f"{TEMPORARY_PREFIX}model.bin").write_bytes(b"a link that was not finished")
+    assert set(open_store(tmp_path).releases()) == {artifact.digest}
+    assert sorted(path.name for path in engine.iterdir()) == [f"{TEMPORARY_PREFIX}cache", "model.bin"]
 
 
 def test_a_store_has_one_agent(tmp_path: Path) -> None:

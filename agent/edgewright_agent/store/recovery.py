@@ -54,7 +54,8 @@ def _clear_temporary(fs: FileSystem, layout: Layout) -> None:
         for path in sorted(folder.glob(f"{TEMPORARY_PREFIX}*")):
             remove_tree(fs, path) if path.is_dir() else fs.unlink(path)
     for path in sorted(layout.releases.glob(f"*/**/{TEMPORARY_PREFIX}*")):
-        fs.unlink(path)  # the agent ended while it healed a release
+        if not path.is_dir():  # a folder is none of ours: earlier agents staged releases that have one
+            fs.unlink(path)  # the agent ended while it healed a release
 
 
 def _blobs(layout: Layout) -> dict[str, int]:
