@@ -19,6 +19,7 @@ from edgewright_agent.store.files import TEMPORARY_PREFIX
 from edgewright_agent.store.garbage import PROTECTED_SECONDS
 from edgewright_agent.store.version import version_line
 from tests.agent.artifacts import TREE, make_artifact, make_blob, put_blob, stage
+from tests.agent.test_store_uploads import flip_a_bit
 
 OTHER_TREE = {**TREE, "engine/model.bin": b"other weights" * 3000}
 
@@ -124,6 +125,31 @@ def test_an_upload_published_meanwhile_does_not_disturb_the_count_of_free_bytes(
     limited = Store(tmp_path / "limited", space=Space(quota_bytes=1000, reserve_bytes=0))
     (tmp_path / "limited" / "partial" / f"{'a' * 64}.data").symlink_to("gone")
     assert limited.free_bytes() == 1000
+
+
+def test_a_rotten_blob_in_quarantine_counts_though_its_release_still_links_to_it(tmp_path: Path) -> None:
+    store, artifact = Store(tmp_path, space=Space(quota_bytes=50_000, reserve_bytes=0)), make_artifact()
+    stage(store, artifact)
+    free_bytes = store.free_bytes()
+    flip_a_bit(store.layout.blob(artifact.manifest.files[0].sha256), 1000)
+    with pytest.raises(OutsideError, match="quarantine"):
+        store.verify_blob(artifact.manifest.files[0].sha256)
+    assert store.free_bytes() == free_bytes
+    with pytest.raises(OutsideError, match="full"):
+        put_blob(store, b"x" * (free_bytes + 1))
+    assert store.collect(dry_run=True, quarantine=True).quarantine_freed_bytes == 0  # the link stays
+
+
+def test_a_broken_release_in_quarantine_counts_what_is_no_stored_blob(tmp_path: Path) -> None:
+    store, artifact = Store(tmp_path, space=Space(quota_bytes=50_000, reserve_bytes=0)), make_artifact()
+    stage(store, artifact)
+    free_bytes, folder = store.free_bytes(), store.release(artifact.digest).folder
+    store.close()
+    (folder / "manifest.json").write_bytes(b"")
+    own_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    again = Store(tmp_path, space=Space(quota_bytes=50_000, reserve_bytes=0))
+    assert again.releases() == {}
+    assert again.free_bytes() == free_bytes - own_bytes
 
 
 def test_what_was_asked_about_within_the_hour_is_kept(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from edgewright_agent.store.files import FileSystem, disk_errors, remove_tree
 from edgewright_agent.store.garbage import Garbage, choose_garbage
 from edgewright_agent.store.layout import Layout
 from edgewright_agent.store.shelf import Shelf
-from edgewright_agent.store.space import partials, quarantine_bytes
+from edgewright_agent.store.space import partials, quarantine_bytes, quarantine_freed_bytes
 
 
 def find_garbage(
@@ -27,11 +27,10 @@ def find_garbage(
             sha256: now - found.st_mtime for sha256, found in uploads.items() if sha256 not in writing
         },
     )
-    lying_bytes = quarantine_bytes(layout)
     return replace(
         garbage,
-        quarantine_freed_bytes=lying_bytes if quarantine else 0,
-        quarantine_bytes=0 if quarantine else lying_bytes,
+        quarantine_freed_bytes=quarantine_freed_bytes(layout) if quarantine else 0,
+        quarantine_bytes=0 if quarantine else quarantine_bytes(layout),
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +59,20 @@ def partials(layout: Layout) -> dict[str, os.stat_result]:
 
 
 def quarantine_bytes(layout: Layout) -> int:
-    """Bytes of what was found corrupt. Files of a broken release that are links to blobs count there."""
-    return sum(_size(path) for path in layout.quarantine.rglob("*"))
+    """Bytes of what was found corrupt, each file once whatever its names.
+
+    A rotten blob counts though its release still links to it; what is a stored blob, too, counts there.
+    """
+    files = _files(layout.quarantine.rglob("*"))
+    linked = any(found.st_nlink > 1 for found in files.values())
+    stored = _files(layout.blobs.glob("*/*")) if linked else {}
+    return sum(found.st_size for inode, found in files.items() if inode not in stored)
+
+
+def quarantine_freed_bytes(layout: Layout) -> int:
+    """What removing the quarantine frees: files that have no other name."""
+    files = _files(layout.quarantine.rglob("*"))
+    return sum(found.st_size for found in files.values() if found.st_nlink == 1)
 
 
 def disk_bytes(folder: Path) -> int:
@@ -71,9 +84,12 @@ def disk_bytes(folder: Path) -> int:
     return total
 
 
-def _size(path: Path) -> int:
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return 0
-    return 0 if path.is_dir() or found.st_nlink > 1 else found.st_size
+def _files(paths: Iterable[Path]) -> dict[int, os.stat_result]:
+    """Files by their inode. One that goes meanwhile is left out."""
+    files = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            found = path.lstat()
+            if not stat.S_ISDIR(found.st_mode):
+                files[found.st_ino] = found
+    return files
