@@ -31,9 +31,11 @@ BLOBS = [random.Random(number).randbytes(3000) for number in range(6)]
 class CountingReads(FileSystem):
     def __init__(self) -> None:
         self.read: list[str] = []
+        self.when_begun: dict[int, Callable[[], None]] = {}  # by how many reads have begun
 
     def sha256_on_disk(self, path: Path, pace: Pace) -> str:
         self.read.append(path.name)
+        self.when_begun.get(len(self.read), lambda: None)()
         return super().sha256_on_disk(path, pace)
 
 
@@ -46,16 +48,16 @@ class Rounds:
         self.digests = sorted(put_blob(self.store, data).sha256 for data in BLOBS)
         self.busy = False
         self.found: list[frozenset[str]] = []
-        self._stop = threading.Event()
+        self.stopped = threading.Event()
         settings = PatrolSettings(interval_seconds, bytes_per_second)
         self.patrol = Patrol(self.store, settings, is_busy=lambda: self.busy, found=self.found.append)
-        self._thread = threading.Thread(target=self.patrol.run, args=(self._stop,))
+        self._thread = threading.Thread(target=self.patrol.run, args=(self.stopped,))
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stop.set()
+        self.stopped.set()
         self._thread.join(20)
         assert not self._thread.is_alive()
         self.store.close()
@@ -92,10 +94,12 @@ def test_rot_is_put_in_quarantine_and_told_with_the_releases_it_damages(tmp_path
 
 def test_after_a_restart_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patrol_module, "RECORD_SECONDS", 0.0)
-    first = Rounds(tmp_path, bytes_per_second=30_000)  # a tenth of a second each
+    first = Rounds(tmp_path)
+    first.fs.when_begun[3] = first.stopped.set
     first.start()
-    until(lambda: len(first.fs.read) == 3)
+    assert first.stopped.wait(20)
     first.stop()
+    assert first.fs.read == first.digests[:3]
     second = Rounds(tmp_path, interval_seconds=1e6)
     second.start()
     until(lambda: len(second.fs.read) >= 4)
