@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from edgewright_agent.errors import OutsideError
 from edgewright_agent.server import RunningAgent
 from edgewright_agent.services.receiving import Receiver
 from edgewright_agent.store import FileSystem, Space, Store
+from edgewright_agent.store.files import Pace
 from tests.agent.artifacts import (
     RELEASE_KEY,
     TIMEOUT_SECONDS,
@@ -30,6 +33,7 @@ from tests.agent.artifacts import (
     make_artifact,
     make_blob,
     push,
+    put_blob,
     sign,
     upload,
     write_requests,
@@ -354,3 +358,28 @@ async def test_a_device_says_what_it_is(stub: Any, running_agent: RunningAgent) 
     assert 0 < device.memory_available_bytes <= device.memory_total_bytes
     assert device.store_free_bytes > 0
     assert [(engine.kind, engine.available) for engine in device.engines] == [("fake", True)]
+
+
+async def test_a_client_that_leaves_a_scrub_ends_it_without_a_word_in_the_log(
+    stub: Any, running_agent: RunningAgent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await asyncio.to_thread(put_blob, running_agent.store, MIXED)
+    reading, go_on, read = threading.Event(), threading.Event(), FileSystem.sha256_on_disk
+
+    def slow(fs: FileSystem, path: Path, pace: Pace) -> str:
+        reading.set()
+        assert go_on.wait(TIMEOUT_SECONDS)
+        return read(fs, path, pace)
+
+    monkeypatch.setattr(FileSystem, "sha256_on_disk", slow)
+    call = stub.ScrubStore(deployment_pb2.ScrubStoreRequest())
+    assert await asyncio.to_thread(reading.wait, TIMEOUT_SECONDS)
+    call.cancel()
+    for _ in range(10):  # the board hears of it meanwhile
+        await stub.ListReleases(deployment_pb2.ListReleasesRequest(), timeout=TIMEOUT_SECONDS)
+    go_on.set()
+    while running_agent.store.is_busy:
+        await asyncio.sleep(0.01)
+    steps = [step async for step in stub.ScrubStore(deployment_pb2.ScrubStoreRequest())]
+    assert steps[-1].done
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []

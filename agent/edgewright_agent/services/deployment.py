@@ -7,7 +7,7 @@ import contextlib
 import platform
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from edgewright_agent.services.receiving import ACCEPTED_KEY, Receiver
 from edgewright_agent.services.status import abort
 from edgewright_agent.staging import Board, Verdict, judge
 from edgewright_agent.store import Store, WriteStatus
-from edgewright_agent.store.scrub import scrub
+from edgewright_agent.store.scrub import Scrubbed, scrub
+from edgewright_agent.threads import run_in_thread
 from edgewright_agent.withdrawal import check_activation, check_roll_back
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -216,14 +217,14 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         self, request: deployment_pb2.ScrubStoreRequest, context: Context
     ) -> AsyncIterator[deployment_pb2.ScrubStoreResponse]:
         """Verifies what is stored, in a thread; a caller who leaves ends it."""
-        stop = threading.Event()
+        stop, turn = threading.Event(), threading.Lock()
         steps = scrub(self._store, bytes_per_second_max=request.bytes_per_second_max, stop=stop)
         try:
-            while (step := await asyncio.to_thread(next, steps, None)) is not None:
+            while (step := await asyncio.to_thread(_next, turn, steps)) is not None:
                 yield messages.scrubbed_to(step)
         finally:
             stop.set()
-            await asyncio.to_thread(steps.close)
+            await run_in_thread(_close, turn, steps)
 
     def _memory(self, verdict: Verdict) -> deployment_pb2.MemoryVerdict:
         prediction = verdict.manifest.memory
@@ -233,6 +234,17 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
             budget_bytes=self._board.budget_bytes,
             memory_available_bytes=verdict.memory_available_bytes,
         )
+
+
+def _next(turn: threading.Lock, steps: Generator[Scrubbed, None, None]) -> Scrubbed | None:
+    with turn:
+        return next(steps, None)
+
+
+def _close(turn: threading.Lock, steps: Generator[Scrubbed, None, None]) -> None:
+    """Waits for a step that a caller has left: a generator can't be closed while it runs."""
+    with turn:
+        steps.close()
 
 
 def _board_model() -> str:
