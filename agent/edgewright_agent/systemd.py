@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator
+
+_log = logging.getLogger(__name__)
+_outage = threading.Event()  # the last message did not arrive, and the log says so
 
 
 def notify(state: str) -> None:
-    """One datagram to systemd; nothing where systemd did not start us."""
+    """One datagram to systemd; nothing where systemd did not start us.
+
+    Its socket may be gone for good (a variable left over from elsewhere) or for a while (systemd starts anew): the
+    agent serves all the same.
+    """
     address = os.environ.get("NOTIFY_SOCKET")
-    if address:
+    if not address:
+        return
+    try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
             systemd.sendto(state.encode(), address.replace("@", "\0", 1))
+    except OSError as error:
+        if not _outage.is_set():
+            _log.warning("systemd can't be told %s at %s: %s", state, address, error.strerror or error)
+        _outage.set()
+    else:
+        _outage.clear()
 
 
 def watchdog_seconds() -> float | None:

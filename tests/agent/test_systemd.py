@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -40,6 +41,55 @@ def test_the_agent_says_that_it_lives_as_long_as_its_loop_turns(
     with serving(tmp_path / "store", "--listen", "127.0.0.1:0", "--insecure"):
         assert manager.recv(100) == b"READY=1"
         assert [manager.recv(100) for _ in range(5)] == [b"WATCHDOG=1"] * 5
+
+
+def bound_to(path: str) -> socket.socket:
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    bound.bind(path)
+    bound.settimeout(20)
+    return bound
+
+
+def test_an_outage_of_systemd_is_logged_once(
+    manager: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = str(manager.getsockname())
+    systemd.notify("READY=1")
+    Path(path).unlink()
+    systemd.notify("WATCHDOG=1")
+    systemd.notify("WATCHDOG=1")
+    with bound_to(path) as again:
+        systemd.notify("WATCHDOG=1")
+        assert again.recv(100) == b"WATCHDOG=1"
+    systemd.notify("STOPPING=1")
+    systemd.notify("STOPPING=1")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"systemd can't be told WATCHDOG=1 at {path}: No such file or directory",
+        f"systemd can't be told STOPPING=1 at {path}: Connection refused",
+    ]
+
+
+async def test_a_watchdog_that_could_not_be_fed_is_fed_again(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "30000")
+    path = str(manager.getsockname())
+    systemd.notify("READY=1")
+    Path(path).unlink()
+    async with systemd.watched():
+        while not caplog.records:
+            await asyncio.sleep(0.01)
+        with bound_to(path) as again:
+            assert await asyncio.to_thread(again.recv, 100) == b"WATCHDOG=1"
+
+
+def test_an_agent_serves_where_nobody_listens_to_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "left over from elsewhere"))
+    with serving(tmp_path / "store", "--listen", "127.0.0.1:0", "--insecure") as agent:
+        agent.process.send_signal(signal.SIGTERM)
+        assert agent.process.wait(20) == 0
 
 
 async def test_a_loop_that_hangs_says_nothing(
