@@ -157,3 +157,12 @@ async def trickling(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(b"x")
         await writer.drain()
         await asyncio.sleep(0.01)
+
+
+async def dripping_head(request: Request, writer: asyncio.StreamWriter) -> None:
+    """A header that never ends, a byte now and then."""
+    writer.write(b"HTTP/1.1 200 OK\r\nX-Endless: ")
+    while True:
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.01)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import tracemalloc
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,18 @@ from pydantic import ValidationError
 from edgewright_agent.errors import OutsideError
 from edgewright_agent.manifest import Manifest, Mirror
 from edgewright_agent.mirror import Limits, Progress, fetch_missing
-from edgewright_agent.store import Space, Store
+from edgewright_agent.store import Space, Store, Upload
 from tests.agent.artifacts import make_artifact, put_blob
-from tests.agent.mirror_server import Answer, MirrorServer, Request, endless, saying, silent, trickling
+from tests.agent.mirror_server import (
+    Answer,
+    MirrorServer,
+    Request,
+    dripping_head,
+    endless,
+    saying,
+    silent,
+    trickling,
+)
 
 WEIGHTS = bytes(range(256)) * 200  # 50 chunks of 1 KiB
 LIMITS = Limits(
@@ -215,6 +226,46 @@ async def test_a_bad_token_service_is_a_bad_mirror(
     server.always = registry
     steps = await asyncio.wait_for(fetch(store, manifest(server)), 30)
     assert "token" in steps[0].note
+
+
+@pytest.mark.parametrize("drips", ["the head", "the token's head", "the token"])
+async def test_a_mirror_that_drips_what_comes_before_the_body_is_given_up(
+    store: Store, server: MirrorServer, drips: str
+) -> None:
+    async def registry(request: Request, writer: asyncio.StreamWriter) -> None:
+        if drips == "the head":
+            await dripping_head(request, writer)
+        elif request.path.startswith("/token"):
+            await (dripping_head if drips == "the token's head" else trickling)(request, writer)
+        else:
+            challenge = f'Bearer realm="{server.address}/token"'
+            await saying(401, {"WWW-Authenticate": challenge})(request, writer)
+
+    server.always = registry
+    impatient = replace(LIMITS, connect_seconds=0.2, silence_seconds=0.2)
+    steps = await asyncio.wait_for(fetch(store, manifest(server), impatient), 30)
+    assert "has not answered within 0.4 s" in steps[0].note
+    assert steps[-1].missing_bytes == len(WEIGHTS)
+
+
+async def test_a_slow_disk_is_not_blamed_on_the_mirror(
+    store: Store, server: MirrorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Upload.write_chunk
+
+    def slow(upload: Upload, index: int, data: bytes) -> None:
+        time.sleep(0.1)  # 164 KB/s
+        write(upload, index, data)
+
+    monkeypatch.setattr(Upload, "write_chunk", slow)
+    data = bytes(256 * 1024)  # more than comes in one piece
+    server.add(data)
+    named = [{"layout": "oci-layout", "url": server.address}]
+    wanted = make_artifact({"model.bin": data}, chunk_bytes=16 * 1024, mirrors=named).manifest
+    limits = Limits(window_seconds=1.0, bytes_per_second_min=1_000_000)
+    steps = await fetch(store, wanted, limits)
+    assert has(store, wanted)
+    assert [step.note for step in steps if step.note] == []
 
 
 async def test_an_interrupted_fetch_goes_on_after_a_restart_of_the_agent(

@@ -6,18 +6,23 @@ and silence or a trickle ends the request. What the bytes are worth is for their
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import httpx
 
 from edgewright_agent.errors import OutsideError
+from edgewright_agent.threads import within
 
 TOKEN_BYTES_MAX = 64 * 1024
+
+_Result = TypeVar("_Result")
 
 
 class MirrorError(OutsideError):
@@ -82,7 +87,7 @@ async def get_stretch(
 async def _send(client: httpx.AsyncClient, request: httpx.Request, limits: Limits) -> httpx.Response:
     """Follows redirects by hand: httpx would read their bodies to the end, and one may have none."""
     for _ in range(limits.redirects_max + 1):
-        response = await client.send(request, stream=True)
+        response = await _in_time(client.send(request, stream=True), request.url, limits)
         if response.next_request is None:
             return response
         await response.aclose()
@@ -90,6 +95,15 @@ async def _send(client: httpx.AsyncClient, request: httpx.Request, limits: Limit
             raise MirrorError(f"{request.url} redirects to {response.next_request.url}, which is not https.")
         request = response.next_request
     raise MirrorError(f"{request.url} is the end of more than {limits.redirects_max} redirects.")
+
+
+async def _in_time(work: Awaitable[_Result], url: httpx.URL, limits: Limits) -> _Result:
+    """For what is small: a head, a token. httpx's limit of silence begins anew with each byte, this one doesn't."""
+    seconds = limits.connect_seconds + limits.silence_seconds
+    try:
+        return await within(seconds, work)
+    except asyncio.TimeoutError:
+        raise BrokenOffError(f"{url} has not answered within {seconds:g} s.") from None
 
 
 def _check(response: httpx.Response, first: int, end: int, blob_bytes: int) -> int:
@@ -119,19 +133,20 @@ def _check(response: httpx.Response, first: int, end: int, blob_bytes: int) -> i
 
 
 async def _paced(response: httpx.Response, limits: Limits) -> AsyncIterator[bytes]:
-    """The body piece by piece, for as long as they come fast enough."""
-    began, received = time.monotonic(), 0
+    """The body piece by piece, for as long as they come fast enough; what the caller does with one takes no time."""
+    seconds, received, began = 0.0, 0, time.monotonic()
     async for piece in response.aiter_raw():  # as it comes: httpx would keep a part of a piece to itself
         received += len(piece)
-        seconds = time.monotonic() - began
+        seconds += time.monotonic() - began
         if seconds >= limits.window_seconds:
             if received < seconds * limits.bytes_per_second_min:
                 rate = received / seconds
                 raise MirrorError(
                     f"{response.url} sends {rate:.0f} bytes/s; {limits.bytes_per_second_min} are the least."
                 )
-            began, received = time.monotonic(), 0
+            seconds, received = 0.0, 0
         yield piece
+        began = time.monotonic()
 
 
 async def _anonymous_token(client: httpx.AsyncClient, refused: httpx.Response, limits: Limits) -> str:
@@ -149,7 +164,7 @@ async def _anonymous_token(client: httpx.AsyncClient, refused: httpx.Response, l
     query = {name: fields[name] for name in ("service", "scope") if name in fields}
     response = await _send(client, client.build_request("GET", realm, params=query), limits)
     try:
-        body = await _small_body(response)
+        body = await _in_time(_small_body(response), response.url, limits)
     finally:
         await response.aclose()
     try:
