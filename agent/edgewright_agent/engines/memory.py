@@ -55,8 +55,12 @@ class TreeMemory:
 
     def _tree(self) -> list[int]:
         """Root first; empty if it has ended. The kernel's own lists of children: psutil would read every process's."""
-        if not Path(f"/proc/{self._pid}/task/{self._pid}/children").exists():
-            return self._tree_by_search()
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one was reaped while it was looked at
+            if Path(f"/proc/{self._pid}/task/{self._pid}/children").exists():
+                return self._tree_by_children()
+        return self._tree_by_search()
+
+    def _tree_by_children(self) -> list[int]:
         pids = [self._pid]
         for pid in pids:
             for file in Path(f"/proc/{pid}/task").glob("*/children"):
@@ -65,7 +69,7 @@ class TreeMemory:
         return pids
 
     def _tree_by_search(self) -> list[int]:
-        """For kernels without CONFIG_PROC_CHILDREN."""
+        """For kernels without CONFIG_PROC_CHILDREN, and where a process ended meanwhile."""
         try:
             root = psutil.Process(self._pid)
             return [self._pid, *(child.pid for child in root.children(recursive=True))]
