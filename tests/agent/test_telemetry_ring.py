@@ -113,3 +113,20 @@ def test_a_disk_that_refuses_is_said_once_and_tried_again(
     assert [(sequence, snapshot.profile_id) for sequence, snapshot in recorder.recorded(0)] == [
         (1, "board"), (2, "board"),
     ]  # fmt: skip
+
+
+def test_a_board_that_can_not_be_measured_for_a_while_is_said_once_and_recorded_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults = [OSError(24, "Too many open files"), RuntimeError("a bug")]
+
+    def snapshot() -> telemetry_pb2.Snapshot:
+        if faults:
+            raise faults.pop()
+        return telemetry_pb2.Snapshot(profile_id="board")
+
+    recorder = Recorder(tmp_path / "ring", snapshot)
+    for _ in range(3):
+        recorder.record()
+    assert [snapshot.profile_id for _, snapshot in recorder.recorded(0)] == ["board"]
+    assert [record.getMessage() for record in caplog.records] == ["telemetry is not recorded: a bug"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -12,9 +13,10 @@ from typing import Any
 import psutil
 
 from edgewright_agent.engines.protocol import EngineMemory
+from edgewright_agent.failures import log_failure
 from edgewright_agent.telemetry import memory
 from edgewright_agent.telemetry.power import PowerMeter
-from edgewright_agent.telemetry.registry import discover_rails, read_gauges
+from edgewright_agent.telemetry.registry import GAUGES, discover_rails, read_gauges
 from edgewright_agent.telemetry.serving import OnEnded, RequestWindow, ServingStats
 from edgewright_agent.telemetry.sysfs import NoDataError
 from edgewright_agent.telemetry.types import (
@@ -35,6 +37,8 @@ from edgewright_profiles import DeviceProfile
 
 SAMPLE_SECONDS = 0.1  # energy and memory
 GAUGE_SECONDS = 1.0  # all that changes slowly
+
+_log = logging.getLogger(__name__)
 
 
 class Telemetry:
@@ -61,6 +65,8 @@ class Telemetry:
         self._engine_memory: Callable[[], EngineMemory] | None = None
         self._gauges: dict[str, Any] = {}
         self._gauge_sensors: tuple[Sensor, ...] = ()
+        self._answering: frozenset[str] = frozenset()  # sensors, at the last sample of everything
+        self._failing = False
         self._listeners: list[OnEnded] = []
         self._used_peak_bytes = 0
         self._sampling = threading.Lock()
@@ -86,6 +92,8 @@ class Telemetry:
         """Takes one sample of everything."""
         self._sample_fast()
         self._gauges, self._gauge_sensors = read_gauges(self._root)
+        self._say_what_fell_silent((*self._energy_sensors, *self._gauge_sensors))
+        self._failing = False
 
     def now(self) -> float:
         """The clock of all windows and samples, in seconds."""
@@ -193,6 +201,12 @@ class Telemetry:
             return  # the gauge of the same name says so
         self._used_peak_bytes = max(self._used_peak_bytes, board.total_bytes - board.available_bytes)
 
+    def _say_what_fell_silent(self, sensors: tuple[Sensor, ...]) -> None:
+        for sensor in sensors:
+            if sensor.name in self._answering and not sensor.available:
+                _log.warning("the sensor %s no longer answers: %s", sensor.name, sensor.detail)
+        self._answering = frozenset(sensor.name for sensor in sensors if sensor.available)
+
     def _run(self) -> None:
         due = time.monotonic() + SAMPLE_SECONDS
         gauges_due = time.monotonic() + GAUGE_SECONDS
@@ -201,6 +215,17 @@ class Telemetry:
             due = max(due, now - SAMPLE_SECONDS) + SAMPLE_SECONDS  # late samples are not made up for
             if now >= gauges_due:
                 gauges_due = now + GAUGE_SECONDS
-                self.sample()
+                self._try(self.sample)
             else:
-                self._sample_fast()
+                self._try(self._sample_fast)
+
+    def _try(self, sample: Callable[[], None]) -> None:
+        """A sample that fails ends nothing, and leaves no old values behind that look like new ones."""
+        try:
+            sample()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next sample is taken
+            if not self._failing:
+                log_failure(_log, "the board can't be measured", error)
+            self._failing = True
+            why = f"the last sample failed: {error}"
+            self._gauges, self._gauge_sensors = {}, tuple(Sensor(name, False, why) for name in GAUGES)

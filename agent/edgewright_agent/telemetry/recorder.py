@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edgewright.v1 import telemetry_pb2
+from edgewright_agent.failures import log_failure
 from edgewright_agent.telemetry.ring import Ring
 
 RECORD_SECONDS = 10.0
@@ -38,19 +39,18 @@ class Recorder:
         return self._ring.last_sequence
 
     async def run(self) -> None:
-        """For ever; a disk that refuses is tried again, and said once."""
+        """For ever; what fails is tried again, and said once."""
         while True:
             await asyncio.to_thread(self.record)
             await asyncio.sleep(self._interval_seconds)
 
     def record(self) -> None:
         """Keeps what is measured now."""
-        payload = self._snapshot().SerializeToString()
         try:
-            self._ring.append(payload)
-        except OSError as error:
+            self._ring.append(self._snapshot().SerializeToString())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next one is recorded
             if not self._failing:
-                _log.warning("telemetry is not recorded: %s", error)
+                log_failure(_log, "telemetry is not recorded", error)
             self._failing = True
         else:
             self._failing = False

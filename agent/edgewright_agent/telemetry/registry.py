@@ -1,6 +1,7 @@
 """Every collector, by name. To add one, write its file and add a line here.
 
-A collector takes the root of `/sys` and `/proc` and raises NoDataError where its hardware is absent.
+A collector takes the root of `/sys` and `/proc` and raises NoDataError where its hardware is absent. An OSError, as
+when the agent has no file handle left, says the same of this moment.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def discover_rails(root: Path) -> tuple[tuple[Rail, ...], tuple[Sensor, ...]]:
     for name, discover in ENERGY_SOURCES.items():
         try:
             found = discover(root)
-        except NoDataError as absent:
+        except (NoDataError, OSError) as absent:
             sensors.append(Sensor(name, False, str(absent)))
         else:
             rails.extend(found)
@@ -69,6 +70,6 @@ def read_gauges(root: Path) -> tuple[dict[str, Any], tuple[Sensor, ...]]:
         try:
             values[name] = read(root)
             sensors.append(Sensor(name, True))
-        except NoDataError as absent:
+        except (NoDataError, OSError) as absent:
             sensors.append(Sensor(name, False, str(absent)))
     return values, tuple(sensors)
