@@ -129,6 +129,18 @@ def test_a_counter_that_was_reset_without_a_known_range_adds_nothing() -> None:
     assert meter.joules == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize("wraps_at", [262143.32885, None])
+@pytest.mark.parametrize("after", [0.5, 150_000.0])
+def test_a_counter_that_was_reset_leaves_a_gap_and_is_no_wrap(after: float, wraps_at: float | None) -> None:
+    meter = Meter(wraps_at)
+    for tenth, joules in enumerate((200.0, 203.0, after, after + 2.0)):
+        meter.add_counter(tenth / 10, joules)
+    assert meter.joules == pytest.approx(5.0)
+    assert (meter.gaps, meter.samples) == (1, 4)
+    assert meter.between(0.0, 0.3) is None
+    assert meter.between(0.2, 0.3) == pytest.approx(2.0)
+
+
 def test_watts_is_the_mean_of_the_last_second() -> None:
     meter = Meter()
     for tenth in range(31):

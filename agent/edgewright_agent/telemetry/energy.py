@@ -2,7 +2,7 @@
 
 Power rails are integrated by the trapezoid rule, E += (P0 + P1) / 2 · (t1 - t0); counters (RAPL, NVML) by
 differences modulo their range. A stretch of more than a second without a sample is a gap: it is counted
-as one, and its energy is not.
+as one, and its energy is not. So is a counter's reset: what came before it is unknown.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 GAP_SECONDS = 1.0
+STEP_JOULES_MAX = 10_000.0  # of a counter between two samples without a gap: no board takes 10 kW
 HISTORY_SECONDS = 1200.0  # how far back a request's window may begin
 
 
@@ -78,12 +79,11 @@ class Meter:
             elapsed = seconds - before
             if elapsed <= 0:
                 return
-            if elapsed > GAP_SECONDS:
+            step = self._counter_step(previous, value) if is_counter else (previous + value) / 2 * elapsed
+            if elapsed > GAP_SECONDS or step is None:
                 self.gaps += 1
-            elif is_counter:
-                self.joules += self._counter_difference(previous, value)
             else:
-                self.joules += (previous + value) / 2 * elapsed
+                self.joules += step
         self._last = (seconds, value)
         self.samples += 1
         self._history.append(Point(seconds, self.joules, self.gaps))
@@ -91,12 +91,12 @@ class Meter:
             keep = bisect_right(self._history, seconds - HISTORY_SECONDS, key=_seconds)
             self._history = self._history[keep:]
 
-    def _counter_difference(self, before: float, now: float) -> float:
-        if now >= before:
-            return now - before
-        if self._wraps_at_joules is None or before > self._wraps_at_joules:
-            return 0.0  # the counter was reset: what happened in between is unknown
-        return now + self._wraps_at_joules - before
+    def _counter_step(self, before: float, now: float) -> float | None:
+        """Joules from one reading to the next; None if the counter was reset in between."""
+        step = now - before
+        if step < 0:
+            step += self._wraps_at_joules or 0.0
+        return step if 0 <= step <= STEP_JOULES_MAX else None
 
 
 def _seconds(point: Point) -> float:

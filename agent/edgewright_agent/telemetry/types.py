@@ -99,7 +99,7 @@ class EnergyRail:
     joules: float
     watts: float | None
     samples: int
-    gaps: int  # stretches over 1 s without a sample; not in joules
+    gaps: int  # stretches over 1 s without a sample, and resets of a counter; not in joules
 
 
 @dataclass(frozen=True)

@@ -416,7 +416,7 @@ class EnergyRail(_message.Message):
     """mean over the last second"""
     samples: _builtins.int
     gaps: _builtins.int
-    """stretches over 1 s without a sample; not counted in joules"""
+    """stretches over 1 s without a sample, and resets of a counter; not in joules"""
     def __init__(
         self,
         *,
