@@ -358,6 +358,14 @@ def test_recorded_telemetry_has_a_number_and_a_time_a_line(host: str, board: Boa
     assert line.startswith("1 1970-01-01 00:00:00Z · 4 requests")
 
 
+def test_requests_that_are_in_flight_are_not_done(host: str, board: Board) -> None:
+    in_flight = snapshot()
+    in_flight.serving.requests_in_flight = 4
+    board.snapshots = [in_flight]
+    text = output("telemetry", host, "--insecure")
+    assert "4 accepted, 4 in flight, 0 failed, 0 rejected" in text
+
+
 def test_top_shows_one_board_on_one_screen(host: str, board: Board) -> None:
     board.snapshots = [snapshot()] * 3
     text = output("top", host, "--insecure", "--screens", 1)

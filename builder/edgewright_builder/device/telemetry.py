@@ -54,7 +54,7 @@ def recorded_line(sequence: int, snapshot: Snapshot) -> str:
 
 def _serving(snapshot: Snapshot) -> Facts:
     serving = snapshot.serving
-    counts = f"{serving.requests} done, {serving.requests_in_flight} in flight"
+    counts = f"{serving.requests} accepted, {serving.requests_in_flight} in flight"
     return [
         ("requests", f"{counts}, {serving.requests_failed} failed, {serving.requests_rejected} rejected"),
         ("tokens", f"{serving.prompt_tokens} read, {serving.generated_tokens} generated"),
