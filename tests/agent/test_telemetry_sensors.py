@@ -164,11 +164,52 @@ def test_temperatures_come_in_the_zones_order_and_a_part_that_is_off_has_none(bo
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "load"), [("orin-nano", 0.733), ("agx-orin", 1.0), ("thor", 0.012), ("nano-l4t32", 0.25)]
-)
+@pytest.mark.parametrize(("name", "load"), [("orin-nano", 0.733), ("agx-orin", 1.0), ("nano-l4t32", 0.25)])
 def test_gpu_load_is_found_under_each_boards_name(board: Board, name: str, load: float) -> None:
     assert gpu_load.read(board(name)) == pytest.approx(load)
+
+
+def test_thors_load_is_in_no_file_and_nvml_is_asked(board: Board) -> None:
+    with pytest.raises(NoDataError, match="no devfreq GPU with a load; NVML"):
+        gpu_load.read(board("thor"))
+    busy = fake_nvml(energy=None, power=None)
+    busy.nvmlDeviceGetUtilizationRates = lambda device: SimpleNamespace(gpu=97)
+    assert nvml.load_of(busy) == pytest.approx(0.97)
+
+
+def test_a_gpu_whose_load_nvml_does_not_support_has_none() -> None:
+    def unsupported(device: int) -> Any:
+        raise NvmlError("Not Supported")
+
+    silent = fake_nvml(energy=None, power=None)
+    silent.nvmlDeviceGetUtilizationRates = unsupported
+    with pytest.raises(NoDataError, match="no GPU's load"):
+        nvml.load_of(silent)
+
+
+def test_thors_gpu_clock_is_of_the_part_that_computes_and_its_memorys_is_the_bandwidth_managers(
+    board: Board,
+) -> None:
+    assert clocks.read(board("thor")) == (Clock("emc", 4_266_000_000), Clock("gpu", 1_575_000_000))
+
+
+def test_names_that_repeat_are_numbered_whether_or_not_the_first_answers(board: Board) -> None:
+    root = board("orin-nano")
+    for zone, value in ((20, "-256000"), (21, "40000"), (22, "71000")):
+        write(root, f"sys/class/thermal/thermal_zone{zone}/type", "acpitz")
+        write(root, f"sys/class/thermal/thermal_zone{zone}/temp", value)
+    write(root, "sys/class/devfreq/18000000.gpu/cur_freq", "408000000")
+    assert thermal.read(root)[-2:] == (Temperature("acpitz-1", 40.0), Temperature("acpitz-2", 71.0))
+    assert [clock.unit for clock in clocks.read(root)] == ["cpu0", "cpu5", "gpu", "gpu-1", "emc"]
+
+
+def test_rails_of_one_name_on_two_chips_are_numbered(board: Board) -> None:
+    root = board("thor")
+    write(root, "sys/class/hwmon/hwmon7/name", "ina238")
+    write(root, "sys/class/hwmon/hwmon7/power1_input", 7_000_000)
+    rails, sensors = discover_rails(root)
+    assert watts(rails[-2:]) == pytest.approx({"VIN": 30.024, "VIN-1": 7.0})
+    assert {sensor.name: sensor.detail for sensor in sensors}["ina238"] == "VIN, VIN-1"
 
 
 def test_clocks_are_hertz(board: Board) -> None:

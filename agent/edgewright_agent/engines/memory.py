@@ -55,7 +55,9 @@ class TreeMemory:
 
     def _tree(self) -> list[int]:
         """Root first; empty if it has ended. The kernel's own lists of children: psutil would read every process's."""
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one was reaped while it was looked at
+        with contextlib.suppress(
+            FileNotFoundError, ProcessLookupError
+        ):  # one was reaped while it was looked at
             if Path(f"/proc/{self._pid}/task/{self._pid}/children").exists():
                 return self._tree_by_children()
         return self._tree_by_search()

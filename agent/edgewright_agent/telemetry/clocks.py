@@ -1,4 +1,8 @@
-"""Clocks: CPUs by cpufreq (kHz), GPU and memory by devfreq (Hz); a Tegra's memory by BPMP's debugfs, for root."""
+"""Clocks: CPUs by cpufreq (kHz), GPU and memory by devfreq (Hz); a Tegra's memory by BPMP's debugfs, for root.
+
+Thor's GPU has two devfreq nodes, `gpu-gpc-0` that computes and `gpu-nvd-0` for video, and its memory's is `bwmgr`
+(github.com/rbonghi/jetson_stats, issue 885 and pull request 825). Engines for video are no clock of ours.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgewright_agent.telemetry.sysfs import NoDataError, read_int
+from edgewright_agent.telemetry.sysfs import NoDataError, distinct, read_int
 from edgewright_agent.telemetry.types import Clock
 
-DEVFREQ_UNITS = (("gpu", re.compile(r"gpu|ga10b|gv11b|gp10b|gm20b")), ("emc", re.compile(r"emc")))
+DEVFREQ_UNITS = (
+    ("gpu", re.compile(r"gpu(?!-nvd)|ga10b|gv11b|gp10b|gm20b")),
+    ("emc", re.compile(r"emc|^bwmgr$")),
+)
 
 EMC_RATE = "sys/kernel/debug/bpmp/debug/clk/emc/rate"
 
@@ -33,8 +40,13 @@ def _cpus(root: Path) -> Iterator[Clock]:
 
 
 def _devfreq(root: Path) -> Iterator[Clock]:
-    for folder in sorted(root.glob("sys/class/devfreq/*")):
-        unit = next((name for name, pattern in DEVFREQ_UNITS if pattern.search(folder.name)), None)
-        hertz = read_int(folder / "cur_freq") if unit else None
-        if unit and hertz is not None:
-            yield Clock(unit, hertz)
+    folders = [(_unit(folder.name), folder) for folder in sorted(root.glob("sys/class/devfreq/*"))]
+    known = [(unit, folder) for unit, folder in folders if unit is not None]
+    for name, (_, folder) in zip(distinct(unit for unit, _ in known), known, strict=True):
+        hertz = read_int(folder / "cur_freq")
+        if hertz is not None:
+            yield Clock(name, hertz)
+
+
+def _unit(device: str) -> str | None:
+    return next((unit for unit, pattern in DEVFREQ_UNITS if pattern.search(device)), None)

@@ -1,12 +1,16 @@
-"""How busy an integrated NVIDIA GPU is: its `load` in thousandths, found by its devfreq or platform name."""
+"""How busy the NVIDIA GPU is: an integrated one's `load` in thousandths, found by its devfreq or platform name.
+
+Thor's driver has no such file (L4T 39.2: github.com/rbonghi/jetson_stats, issue 885); there, as on a PC, NVML tells.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from edgewright_agent.telemetry import nvml
 from edgewright_agent.telemetry.sysfs import NoDataError, read_int
 
-# L4T 35 and older, 36 and newer, Thor; then the name that has stayed the same.
+# L4T 35 and older, 36 and newer; then the name that has stayed the same.
 PATTERNS = (
     "sys/class/devfreq/*.ga10b/device/load",
     "sys/class/devfreq/*.gv11b/device/load",
@@ -23,4 +27,7 @@ def read(root: Path) -> float:
             load = read_int(path)
             if load is not None:
                 return min(1.0, load / 1000)
-    raise NoDataError("no devfreq GPU with a load")
+    try:
+        return nvml.load(root)
+    except NoDataError as absent:
+        raise NoDataError(f"no devfreq GPU with a load; {absent}") from None

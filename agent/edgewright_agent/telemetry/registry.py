@@ -7,6 +7,7 @@ when the agent has no file handle left, says the same of this moment.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from edgewright_agent.telemetry import (
     throttling,
 )
 from edgewright_agent.telemetry.rails import Rail
-from edgewright_agent.telemetry.sysfs import NoDataError
+from edgewright_agent.telemetry.sysfs import NoDataError, distinct
 from edgewright_agent.telemetry.types import Sensor
 
 ENERGY_SOURCES: dict[str, Callable[[Path], tuple[Rail, ...]]] = {
@@ -48,18 +49,24 @@ GAUGES: dict[str, Callable[[Path], Any]] = {
 
 
 def discover_rails(root: Path) -> tuple[tuple[Rail, ...], tuple[Sensor, ...]]:
-    """All rails of all energy sources, and what each source said."""
+    """All rails of all energy sources, each with a name of its own, and what each source said."""
     rails: list[Rail] = []
-    sensors: list[Sensor] = []
-    for name, discover in ENERGY_SOURCES.items():
+    absent: dict[str, str] = {}
+    for source, discover in ENERGY_SOURCES.items():
         try:
-            found = discover(root)
-        except (NoDataError, OSError) as absent:
-            sensors.append(Sensor(name, False, str(absent)))
-        else:
-            rails.extend(found)
-            sensors.append(Sensor(name, True, ", ".join(rail.name for rail in found)))
-    return tuple(rails), tuple(sensors)
+            rails.extend(discover(root))
+        except (NoDataError, OSError) as why:
+            absent[source] = str(why)
+    names = distinct(rail.name for rail in rails)
+    named = tuple(replace(rail, name=name) for rail, name in zip(rails, names, strict=True))
+    return named, tuple(
+        Sensor(
+            source,
+            source not in absent,
+            absent.get(source) or ", ".join(rail.name for rail in named if rail.source == source),
+        )
+        for source in ENERGY_SOURCES
+    )
 
 
 def read_gauges(root: Path) -> tuple[dict[str, Any], tuple[Sensor, ...]]:

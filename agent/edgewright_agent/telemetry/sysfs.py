@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from edgewright_agent.errors import OutsideError
@@ -34,3 +35,15 @@ def why_unreadable(path: Path) -> str:
     except OSError as error:
         return f"{error.strerror}: {path}"
     return f"no number in {path}"
+
+
+def distinct(names: Iterable[str]) -> Iterator[str]:
+    """The names, with repeats numbered: acpitz, acpitz-1, …: two series of one name are none."""
+    taken: set[str] = set()
+    for name in names:
+        unique, number = name, 0
+        while unique in taken:
+            number += 1
+            unique = f"{name}-{number}"
+        taken.add(unique)
+        yield unique
