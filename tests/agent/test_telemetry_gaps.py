@@ -29,7 +29,7 @@ class SampledEngine:
             load_profile("jetson-orin-nano-8gb"), write_board("orin-nano", root), clock=self.clock
         )
         self.telemetry.sample()
-        self.in_the_middle: Callable[[], None] = lambda: None  # of the first answer
+        self.in_the_middle: Callable[[], object] = lambda: None  # of the first answer
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
         for number in range(request.max_tokens):
@@ -98,3 +98,19 @@ async def test_a_sensor_that_is_gone_when_the_idle_board_is_measured_gives_no_ba
     assert isinstance(result, BenchmarkResult)
     assert result.energy is not None
     assert (result.energy.baseline_watts, result.energy.gaps) == (None, 1)
+
+
+async def test_a_rail_that_begins_to_speak_for_the_board_during_a_run_leaves_no_energy(
+    engine: SampledEngine, tmp_path: Path
+) -> None:
+    label = tmp_path / "sys/class/hwmon/hwmon1/in1_label"
+    label.rename(tmp_path / "later")  # VDD_IN, the whole module
+    engine.telemetry = Telemetry(load_profile("jetson-orin-nano-8gb"), tmp_path, clock=engine.clock)
+    part = engine.telemetry.energy()
+    engine.in_the_middle = lambda: (tmp_path / "later").rename(label)
+    result = await engine.benchmark()
+    module = engine.telemetry.energy()
+    assert part is not None
+    assert module is not None
+    assert (part.name, module.name) == ("VDD_CPU_GPU_CV", "VDD_IN")
+    assert result.energy is None

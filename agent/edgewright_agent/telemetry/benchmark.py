@@ -82,6 +82,7 @@ async def run_benchmark(
     yield BenchmarkProgress(0, plan.prompts, 0.0)
     load = Load(plan, generate, telemetry.now, telemetry.energy_between)
     await load.prepare()
+    rail = _rail(telemetry)
     baseline_watts = await _idle_watts(telemetry, idle_seconds)
     throttled, others = telemetry.throttle_events(), _Others(telemetry, load)
     before = await asyncio.to_thread(telemetry.sample_energy)
@@ -99,11 +100,12 @@ async def run_benchmark(
     other_requests = others.count()
     if other_requests:
         phases = baseline_watts = None
+    energy = _energy(before, after, gaps, measured.generated_tokens, baseline_watts, phases)
     yield BenchmarkResult(
         plan=plan,
         load=measured,
         engine_peak_bytes=memory.peak_bytes if memory else None,
-        energy=_energy(before, after, gaps, measured.generated_tokens, baseline_watts, phases),
+        energy=energy if _rail(telemetry) == rail else None,  # two rails' joules have no difference
         weights_bytes=weights_bytes,
         requests_together=requests_together,
         throttle_events=_difference(throttled, telemetry.throttle_events()),
@@ -124,6 +126,12 @@ class _Others:
         """All that the board has accepted, less the prompts of the load."""
         ours = self._load.prompts_sent - self._sent_before
         return max(0, self._telemetry.serving().requests - self._requests_before - ours)
+
+
+def _rail(telemetry: Telemetry) -> str | None:
+    """Which rail speaks for the board: another one does once it is found."""
+    energy = telemetry.energy()
+    return None if energy is None else energy.name
 
 
 def _difference(before: int | None, after: int | None) -> int | None:

@@ -58,9 +58,9 @@ class Telemetry:
         """`root` holds `/sys`, `/proc`, `/etc` and `/var`; the budget is the profile's unless given."""
         self._profile, self._root, self._clock = profile, root, clock
         self._budget_bytes = profile.budget_bytes() if budget_bytes is None else budget_bytes
-        rails, self._energy_sensors = discover_rails(root)
         whole = profile.whole_module_rails
-        self._power = PowerMeter(rails, whole.value if whole is not None else (), clock)
+        self._power = PowerMeter((), whole.value if whole is not None else (), clock)
+        self._energy_sources: tuple[Sensor, ...] = ()  # what the search for each said
         self._serving = ServingStats()
         self._engine_memory: Callable[[], EngineMemory] | None = None
         self._gauges: dict[str, Any] = {}
@@ -70,6 +70,7 @@ class Telemetry:
         self._listeners: list[OnEnded] = []
         self._used_peak_bytes = 0
         self._sampling = threading.Lock()
+        self._look_for_rails()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -90,9 +91,10 @@ class Telemetry:
 
     def sample(self) -> None:
         """Takes one sample of everything."""
+        self._look_for_rails()
         self._sample_fast()
         self._gauges, self._gauge_sensors = read_gauges(self._root)
-        self._say_what_fell_silent((*self._energy_sensors, *self._gauge_sensors))
+        self._say_what_fell_silent(self._sensors())
         self._failing = False
 
     def now(self) -> float:
@@ -167,10 +169,10 @@ class Telemetry:
             profile_id=self._profile.id,
             serving=self.serving(),
             memory=self._memory(gauges),
-            energy=self._power.rails(),
+            energy=self._power.answering(),
             temperatures=gauges.get("thermal", ()),
             power_mode=gauges.get("power_mode"),
-            sensors=(*self._energy_sensors, *self._gauge_sensors),
+            sensors=self._sensors(),
             gpu_load_ratio=gauges.get("gpu_load"),
             clocks=gauges.get("clocks", ()),
             throttling=gauges.get("throttling", ()),
@@ -200,6 +202,15 @@ class Telemetry:
         except NoDataError:
             return  # the gauge of the same name says so
         self._used_peak_bytes = max(self._used_peak_bytes, board.total_bytes - board.available_bytes)
+
+    def _look_for_rails(self) -> None:
+        """Each time anew: a driver may come after the agent, and one that was loaded again has other files."""
+        rails, self._energy_sources = discover_rails(self._root)
+        with self._sampling:
+            self._power.take_up(rails)
+
+    def _sensors(self) -> tuple[Sensor, ...]:
+        return (*self._power.sensors(self._energy_sources), *self._gauge_sensors)
 
     def _say_what_fell_silent(self, sensors: tuple[Sensor, ...]) -> None:
         for sensor in sensors:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from edgewright_agent.telemetry.energy import Meter
+from edgewright_agent.telemetry.energy import GAP_SECONDS, Meter
 from edgewright_agent.telemetry.rails import Rail
-from edgewright_agent.telemetry.types import EnergyMark, EnergyRail, EnergyWindow
+from edgewright_agent.telemetry.types import EnergyMark, EnergyRail, EnergyWindow, Sensor
 
 # Where no rail is the whole module: the platform, then CPU packages, then GPUs, then whatever there is.
 BEST_OF_PARTS: tuple[Callable[[Rail], bool], ...] = (
@@ -32,10 +32,26 @@ class PowerMeter:
         self, rails: Sequence[Rail], whole_module_rails: Sequence[str], clock: Callable[[], float]
     ) -> None:
         self._clock = clock
-        wanted = tuple(whole_module_rails)
-        alone = wanted[0] if len(wanted) == 1 else None
-        self._rails = [_Metered(rail, Meter(rail.wraps_at_joules), rail.name == alone) for rail in rails]
-        self._sum = _sum_of(rails, wanted) if len(wanted) > 1 else None
+        self._wanted = tuple(whole_module_rails)
+        self._rails: tuple[_Metered, ...] = ()
+        self._sum: _Metered | None = None
+        self._best: _Metered | None = None
+        self.take_up(rails)
+
+    def take_up(self, rails: Sequence[Rail]) -> None:
+        """The rails as they are found now: each keeps its meter, and one that is not found is silent.
+
+        A driver that was loaded again has other files, and what was its file may be another rail's.
+        """
+        known = {
+            _key(each.rail): replace(each, rail=replace(each.rail, read=_silence)) for each in self._rails
+        }
+        for rail in rails:
+            meter = known[_key(rail)].meter if _key(rail) in known else Meter(rail.wraps_at_joules)
+            known[_key(rail)] = _Metered(rail, meter, whole_module=self._wanted == (rail.name,))
+        self._rails = tuple(known.values())
+        if self._sum is None and len(self._wanted) > 1:
+            self._sum = _sum_of([each.rail for each in self._rails], self._wanted)
         self._best = self._sum or _best(self._rails)
 
     def sample(self) -> None:
@@ -56,28 +72,55 @@ class PowerMeter:
 
     def rails(self) -> tuple[EnergyRail, ...]:
         """Counters of all rails; the sum that is the whole module, if it is one, comes first."""
-        metered = self._rails if self._sum is None else [self._sum, *self._rails]
-        return tuple(self._energy(each) for each in metered)
+        return tuple(self._energy(each) for each in self._all())
+
+    def answering(self) -> tuple[EnergyRail, ...]:
+        """Those of `rails` that have answered within the last second: of the others nothing is known now."""
+        return tuple(self._energy(each) for each in self._all() if self._answers(each))
+
+    def sensors(self, found: Iterable[Sensor]) -> tuple[Sensor, ...]:
+        """What the search for each source said, and of those found, which rails do not answer."""
+        return tuple(self._heard(sensor) for sensor in found)
 
     def best(self) -> EnergyRail | None:
         """The rail that speaks for the board, or for as much of it as is measured; None without sensors."""
-        return None if self._best is None else self._energy(self._best)
+        best = self._best
+        return None if best is None else self._energy(best)
 
     def mark(self) -> EnergyMark | None:
         """The best rail as of its last sample; None if it has none."""
-        if self._best is None or self._best.meter.last_seconds is None:
+        best = self._best
+        if best is None or best.meter.last_seconds is None:
             return None
-        return EnergyMark(self._best.meter.last_seconds, self._energy(self._best))
+        return EnergyMark(best.meter.last_seconds, self._energy(best))
 
     def window(self, admitted: float, first_token: float, last_token: float) -> EnergyWindow | None:
         """Energy of a request on the best rail; None without sensors, or where they had a gap."""
-        if self._best is None:
+        best = self._best
+        if best is None:
             return None
-        prefill = self._best.meter.between(admitted, first_token)
-        decode = self._best.meter.between(first_token, last_token)
+        prefill = best.meter.between(admitted, first_token)
+        decode = best.meter.between(first_token, last_token)
         if prefill is None or decode is None:
             return None
-        return EnergyWindow(self._best.rail.name, prefill, decode)
+        return EnergyWindow(best.rail.name, prefill, decode)
+
+    def _all(self) -> tuple[_Metered, ...]:
+        return self._rails if self._sum is None else (self._sum, *self._rails)
+
+    def _answers(self, metered: _Metered) -> bool:
+        last = metered.meter.last_seconds
+        return last is not None and self._clock() - last <= GAP_SECONDS
+
+    def _heard(self, sensor: Sensor) -> Sensor:
+        silent = [
+            each.rail.name
+            for each in self._rails
+            if each.rail.source == sensor.name and not self._answers(each)
+        ]
+        if not sensor.available or not silent:
+            return sensor
+        return Sensor(sensor.name, False, f"no answer from {', '.join(silent)}")
 
     def _energy(self, metered: _Metered) -> EnergyRail:
         meter = metered.meter
@@ -92,13 +135,21 @@ class PowerMeter:
         )
 
 
+def _key(rail: Rail) -> tuple[str, str]:
+    return rail.source, rail.name
+
+
+def _silence() -> None:
+    """A rail that is not there now."""
+
+
 def _sum_of(rails: Sequence[Rail], names: tuple[str, ...]) -> _Metered | None:
     """A metered sum of power rails; None unless all of them are there."""
     parts = {rail.name: rail for rail in rails if not rail.is_counter}
     if not all(name in parts for name in names):
         return None
     source = parts[names[0]].source
-    return _Metered(Rail("+".join(names), source, lambda: None), Meter(), whole_module=True)
+    return _Metered(Rail("+".join(names), source, _silence), Meter(), whole_module=True)
 
 
 def _best(rails: Sequence[_Metered]) -> _Metered | None:

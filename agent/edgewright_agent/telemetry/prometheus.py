@@ -1,6 +1,6 @@
 """Telemetry in Prometheus' text format: `http://HOST:PORT/metrics`, on loopback unless told otherwise.
 
-A sensor that is not there has no metric, and `edgewright_sensor_available{sensor="…"} 0`.
+A sensor that does not answer has no metric, and `edgewright_sensor_available{sensor="…"} 0`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from edgewright_agent.engines.protocol import EngineMemory
 
 @dataclass(frozen=True)
 class Sensor:
-    """Whether a collector found its hardware; `detail` says why not, where not."""
+    """Whether all that a collector has found answers now; `detail` says why not, where not."""
 
     name: str
     available: bool

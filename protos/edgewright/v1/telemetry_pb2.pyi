@@ -138,13 +138,13 @@ class Snapshot(_message.Message):
     def memory(self) -> Global___Memory: ...
     @_builtins.property
     def energy(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnergyRail]:
-        """empty: no energy sensor"""
+        """those that answer; empty: none does"""
 
     @_builtins.property
     def temperatures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Temperature]: ...
     @_builtins.property
     def sensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sensor]:
-        """every collector, also those that found nothing"""
+        """every collector, also those that found nothing or get no answer"""
 
     @_builtins.property
     def clocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Clock]: ...
