@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -27,6 +28,7 @@ from edgewright_agent.telemetry.recorder import Recorder
 Context = grpc.aio.ServicerContext[Any, Any]
 INTERVAL_SECONDS = (0.1, 60.0)
 CHANGED = "The release or its engine changed during the benchmark, which measured both. Run it again."
+ENTRIES_AT_ONCE = 64
 
 
 class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
@@ -56,8 +58,10 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
         if not low <= interval_seconds <= high:
             raise InputError(f"The interval is {interval_seconds:g} s; it must be {low:g} to {high:g} s.")
         if request.HasField("after_sequence"):
-            for sequence, snapshot in self._recorder.recorded(request.after_sequence):
-                yield telemetry_pb2.WatchTelemetryResponse(snapshot=snapshot, sequence=sequence)
+            entries = self._recorder.recorded(request.after_sequence)
+            while some := await asyncio.to_thread(_some, entries):  # waits for the disk
+                for sequence, snapshot in some:
+                    yield telemetry_pb2.WatchTelemetryResponse(snapshot=snapshot, sequence=sequence)
         while not request.recorded_only:
             yield telemetry_pb2.WatchTelemetryResponse(snapshot=await self._snapshot())
             await asyncio.sleep(interval_seconds)
@@ -109,3 +113,7 @@ def _plan_from(request: telemetry_pb2.RunBenchmarkRequest) -> BenchmarkPlan:
         warmup_prompts=request.warmup_prompts,
         seed=request.seed,
     )
+
+
+def _some(entries: Iterator[tuple[int, telemetry_pb2.Snapshot]]) -> list[tuple[int, telemetry_pb2.Snapshot]]:
+    return list(itertools.islice(entries, ENTRIES_AT_ONCE))

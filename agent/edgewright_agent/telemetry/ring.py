@@ -5,13 +5,17 @@ A folder of segments, each named by the sequence of its first entry. An entry is
     crc32 (4 bytes) | length (4) | sequence (8) | payload          little-endian; the crc covers all that follows it
 
 Entries are handed to the kernel at once but not synced: flash memory lasts longer, and a power cut costs the last
-seconds of a record that nobody's safety depends on. What was torn is cut off at the next start.
+seconds of a record that nobody's safety depends on. What was torn is cut off at the next start. Only what is read is
+synced first: else a power cut would take back a sequence that a reader has seen, and give it to another entry.
+A folder without entries begins at a random sequence, so that no reader of an earlier one takes its entries for known.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import secrets
 import struct
 import threading
 import zlib
@@ -20,6 +24,7 @@ from pathlib import Path
 
 SEGMENTS = 8
 ENTRY_BYTES_MAX = 1024 * 1024
+FIRST_SEQUENCE_MAX = 2**40
 _HEADER = struct.Struct("<IIQ")
 _SUFFIX = ".ring"
 
@@ -33,6 +38,7 @@ class Ring:
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         self._last = self._recover()
+        self._next = self._last + 1 if self._last else 1 + secrets.randbelow(FIRST_SEQUENCE_MAX)
 
     @property
     def last_sequence(self) -> int:
@@ -44,21 +50,26 @@ class Ring:
         if len(payload) > ENTRY_BYTES_MAX:
             raise ValueError(f"an entry of {len(payload)} bytes; at most {ENTRY_BYTES_MAX} are kept")
         with self._lock:
-            sequence = self._last + 1
+            sequence = self._next
             checked = struct.pack("<IQ", len(payload), sequence) + payload
             _append_whole(self._segment_for(sequence), zlib.crc32(checked).to_bytes(4, "little") + checked)
-            self._last = sequence
+            self._last, self._next = sequence, sequence + 1
             return sequence
 
     def read(self, after: int = 0) -> Iterator[tuple[int, bytes]]:
-        """The entries with a sequence above `after`, oldest first; what is damaged is left out."""
+        """The entries with a sequence above `after`, oldest first; what is damaged is left out.
+
+        After a sequence that this ring never gave, as an earlier one in its place did: all of them.
+        """
+        after = after if after <= self._last else 0
         segments = self._segments()
+        _sync(self._folder)
         following = [*(_first(segment) for segment in segments[1:]), None]
         for segment, next_first in zip(segments, following, strict=True):
             if next_first is None or next_first > after + 1:
-                yield from (
-                    (sequence, payload) for sequence, payload, _ in _entries(segment) if sequence > after
-                )
+                entries = list(_entries(segment))
+                _sync(segment)
+                yield from ((sequence, payload) for sequence, payload, _ in entries if sequence > after)
 
     def _segments(self) -> list[Path]:
         return sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX)
@@ -92,6 +103,16 @@ def _append_whole(segment: Path, entry: bytes) -> None:
         if written != len(entry):  # the disk was full midway, which a raw write does not raise
             file.truncate(file.tell() - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(segment))
+
+
+def _sync(path: Path) -> None:
+    """What has been written to it so far is on the disk; a segment that was dropped meanwhile needs no sync."""
+    with contextlib.suppress(FileNotFoundError):
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def _first(segment: Path) -> int:

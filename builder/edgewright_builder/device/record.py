@@ -17,7 +17,8 @@ async def recorded(
     """(sequence, snapshot) of all that was recorded after that number, up to the moment the board is reached last.
 
     A link that breaks is waited for, and the board asked for what comes after the last entry that arrived. Numbers
-    that are missing are entries the board dropped, the oldest first, when its record was full.
+    that are missing are entries the board dropped, the oldest first, when its record was full. A board whose record
+    began anew has numbers of its own, and sends all of them.
     """
     last = after_sequence
     while True:
