@@ -16,9 +16,10 @@ from edgewright_builder.device.deltas import Deltas, DeltaSources, deltas_from
 from edgewright_builder.device.push import PushResult, push_verified
 from edgewright_builder.fleet.inventory import Device, Inventory, inventory_of_hosts, load_inventory
 from edgewright_builder.fleet.journal import Journal
-from edgewright_builder.fleet.rollout import Report, Settings, roll_out
+from edgewright_builder.fleet.resumption import forget_outdated, holds, serves
+from edgewright_builder.fleet.rollout import Listener, Report, Settings, roll_out
 from edgewright_builder.fleet.view import RolloutView, print_report, report_document
-from edgewright_builder.fleet.waves import Thresholds, parse_share, wave_ends
+from edgewright_builder.fleet.waves import SUCCESSES, Thresholds, parse_share, wave_ends
 
 PANEL = "Many boards"
 Select = Annotated[
@@ -104,41 +105,66 @@ def push_fleet(
     as_json: bool,
     save: Path | None,
 ) -> None:
-    """Rolls an artifact out; raises RefusedError if not every device serves it in the end."""
+    """Rolls an artifact out; raises RefusedError if not every device serves (or only holds) it in the end."""
     out = console(as_json=as_json)
     inventory = load_inventory(boards.fleet) if boards.fleet else inventory_of_hosts(boards.hosts)
     devices = inventory.selected(boards.selectors)
     credentials = _credentials(inventory, boards)
     artifact = verify_artifact(folder, trust_chain.release_key(credentials))
     settings = _settings(waves, len(devices))
+    push = _Push(artifact, credentials, boards.insecure, activate, force, confirm_within_seconds)
     journal = Journal.open(
         _journal_path(journal_options.path, boards.fleet, artifact.digest),
         artifact.digest,
         [device.name for device in devices],
         retry_failed=journal_options.retry_failed,
+        activate=activate,
     )
+    out.print(_headline(artifact, inventory, devices), markup=False)
+    view = RolloutView(out, len(devices), len(settings.wave_ends))
 
-    async def update(device: Device, deltas: Deltas | None) -> PushResult:
-        async with connect(device.host, credentials, boards.insecure) as client:
+    async def work(deltas: Deltas | None, listener: Listener) -> Report:
+        outdated = await forget_outdated(devices, journal, push.is_done, settings.parallel)
+        if outdated:
+            out.print(_outdated_line(outdated), markup=False, soft_wrap=True)
+        return await roll_out(
+            devices, lambda device: push.update(device, deltas), journal, settings, listener
+        )
+
+    with deltas_from(artifact, delta_sources) as deltas, view.shown() as listener:
+        report = run(work(deltas, listener), when_stopped="Stopped. The same command goes on from here.")
+    emit(report_document(report), as_json=as_json, save=save)
+    print_report(out, report)
+    _require_complete(report, len(devices), activate=activate)
+
+
+@dataclass(frozen=True)
+class _Push:
+    """What each board gets."""
+
+    artifact: Artifact
+    credentials: Path | None
+    insecure: bool
+    activate: bool
+    force: bool
+    confirm_within_seconds: float
+
+    async def update(self, device: Device, deltas: Deltas | None) -> PushResult:
+        """Sends it to a board and waits for the verdict."""
+        async with connect(device.host, self.credentials, self.insecure) as client:
             return await push_verified(
                 client,
-                artifact,
-                activate=activate,
-                force=force,
-                confirm_within_seconds=confirm_within_seconds,
+                self.artifact,
+                activate=self.activate,
+                force=self.force,
+                confirm_within_seconds=self.confirm_within_seconds,
                 deltas=deltas,
             )
 
-    out.print(_headline(artifact, inventory, devices), markup=False)
-    view = RolloutView(out, len(devices), len(settings.wave_ends))
-    with deltas_from(artifact, delta_sources) as deltas, view.shown() as listener:
-        report = run(
-            roll_out(devices, lambda device: update(device, deltas), journal, settings, listener),
-            when_stopped="Stopped. The same command goes on from here.",
-        )
-    emit(report_document(report), as_json=as_json, save=save)
-    print_report(out, report)
-    _require_complete(report, len(devices))
+    async def is_done(self, device: Device) -> bool:
+        """Whether the board has it already, and serves it where it is to be activated."""
+        async with connect(device.host, self.credentials, self.insecure) as client:
+            return await (serves if self.activate else holds)(client, bytes.fromhex(self.artifact.digest))
 
 
 def _credentials(inventory: Inventory, boards: Boards) -> Path | None:
@@ -171,9 +197,17 @@ def _headline(artifact: Artifact, inventory: Inventory, devices: tuple[Device, .
     return f"{manifest.name} {manifest.version} ({artifact.digest[:12]}) to {boards}"
 
 
-def _require_complete(report: Report, devices: int) -> None:
+def _outdated_line(devices: list[str]) -> str:
+    more = f" and {len(devices) - 3} more" if len(devices) > 3 else ""
+    return (
+        f"{', '.join(devices[:3])}{more}: the journal calls {'it' if len(devices) == 1 else 'them'} done, "
+        "which no board confirms; begun again"
+    )
+
+
+def _require_complete(report: Report, devices: int, *, activate: bool) -> None:
     if report.complete:
         return
-    committed = sum(result.outcome.value == "committed" for result in report.results.values())
+    done = sum(result.outcome in SUCCESSES for result in report.results.values())
     why = f"stopped: {report.stopped}" if report.stopped else "see the devices above"
-    raise RefusedError(f"{committed} of {devices} devices serve the release; {why}.")
+    raise RefusedError(f"{done} of {devices} devices {'serve' if activate else 'hold'} the release; {why}.")

@@ -314,6 +314,66 @@ def test_push_to_a_fleet_that_is_not_all_updated_is_refused(
     assert document["not_begun"] == ["127.0.0.1:1"]
 
 
+def test_a_fleet_that_was_only_staged_is_activated_by_a_later_push(
+    host: str, board: Board, artifact: Artifact, tmp_path: Path
+) -> None:
+    command = ("push", artifact.folder, "--fleet", fleet_file(tmp_path, host), "--insecure")
+    assert output(*command, "--no-activate").endswith("1 staged\n")
+    assert "ActivateRelease" not in board.calls
+    assert output(*command).endswith("1 committed\n")
+    assert board.active == bytes.fromhex(artifact.digest)
+
+
+@pytest.mark.parametrize("others", [(), ("127.0.0.1:1",)], ids=["complete", "incomplete"])
+def test_a_release_pushed_again_after_another_serves_again(
+    host: str, board: Board, artifact: Artifact, tmp_path: Path, others: tuple[str, ...]
+) -> None:
+    fleet, options = fleet_file(tmp_path, host, *others), ("--insecure", "--wave", "100%")
+    newer = make_artifact(tmp_path / "newer", {"engine/model.bin": b"newer"}, KEY)
+    for made in (artifact, newer, artifact):
+        result = invoke("push", made.folder, "--fleet", fleet, *options)
+        assert result.exit_code == 0 if not others else isinstance(result.exception, RefusedError)
+        assert board.active == bytes.fromhex(made.digest)
+    assert f"{host}: the journal calls it done, which no board confirms; begun again" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "question"),
+    [((), "GetDevice"), (("--no-activate",), "ListReleases")],
+    ids=["active", "staged"],
+)
+def test_a_fleet_that_has_the_release_is_asked_and_not_disturbed(
+    host: str, board: Board, artifact: Artifact, tmp_path: Path, options: tuple[str, ...], question: str
+) -> None:
+    command = ("push", artifact.folder, "--fleet", fleet_file(tmp_path, host), "--insecure", *options)
+    output(*command)
+    board.calls.clear()
+    output(*command)
+    assert board.calls == [question]
+
+
+def test_a_staged_release_that_was_deleted_meanwhile_is_staged_again(
+    host: str, board: Board, artifact: Artifact, tmp_path: Path
+) -> None:
+    fleet = fleet_file(tmp_path, host)
+    command = ("push", artifact.folder, "--fleet", fleet, "--insecure", "--no-activate")
+    output(*command)
+    board.staged.clear()
+    output(*command)
+    assert board.staged == {bytes.fromhex(artifact.digest)}
+
+
+def test_a_board_that_committed_and_is_gone_is_not_said_to_serve(
+    board: Board, artifact: Artifact, tmp_path: Path
+) -> None:
+    with simulated_in_thread(board) as address:
+        fleet = fleet_file(tmp_path, str(address))
+        output("push", artifact.folder, "--fleet", fleet, "--insecure")
+    result = invoke("push", artifact.folder, "--fleet", fleet, "--insecure", "--json")
+    assert isinstance(result.exception, RefusedError)
+    assert [device["outcome"] for device in json.loads(result.stdout)["devices"]] == ["unreachable"]
+
+
 def test_after_a_rotation_one_board_and_a_fleet_are_sent_what_the_old_key_signed(
     host: str, tmp_path: Path
 ) -> None:

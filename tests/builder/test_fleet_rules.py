@@ -12,6 +12,7 @@ from edgewright_builder.fleet.inventory import load_inventory
 from edgewright_builder.fleet.journal import Journal, Result
 from edgewright_builder.fleet.waves import (
     FAILURES,
+    SUCCESSES,
     Outcome,
     Thresholds,
     abort_reason,
@@ -79,7 +80,7 @@ def test_a_rollout_aborts_exactly_when_the_share_of_failed_devices_is_over_the_t
     outcomes: list[Outcome], threshold: float
 ) -> None:
     failed = [outcome for outcome in outcomes if outcome in FAILURES]
-    judged = len(failed) + outcomes.count(Outcome.COMMITTED)
+    judged = len(failed) + sum(outcome in SUCCESSES for outcome in outcomes)
     over = bool(failed) and len(failed) / judged > threshold
     assert (abort_reason(outcomes, Thresholds(abort_over=threshold)) is not None) == over
 
@@ -90,6 +91,11 @@ def test_unreachable_devices_do_not_condemn_a_release_but_hold_the_next_wave() -
     assert hold_reason(outcomes, Thresholds()) == (
         "1 of the wave's 3 devices committed, and 3 must before the next wave"
     )
+
+
+def test_where_a_release_is_only_staged_that_is_what_the_next_wave_waits_for() -> None:
+    assert hold_reason([Outcome.STAGED], Thresholds()) is None
+    assert hold_reason([Outcome.STAGED, Outcome.BUSY], Thresholds()) is not None
 
 
 def test_an_inventory_holds_hosts_names_and_labels(fleet: Path) -> None:
@@ -144,6 +150,13 @@ def test_a_journal_remembers_the_last_result_of_each_device(tmp_path: Path) -> N
     again = Journal.open(path, RELEASE, ["a", "b"])
     assert again.results == {"a": result("a"), "b": result("b", Outcome.ROLLED_BACK)}
     assert list(Journal.open(path, RELEASE, ["a", "b"], retry_failed=True).results) == ["a"]
+
+
+def test_what_was_only_staged_is_not_done_where_it_is_to_be_activated(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.journal.jsonl"
+    Journal.open(path, RELEASE, ["a", "b"]).record(result("a", Outcome.STAGED))
+    assert Journal.open(path, RELEASE, ["a", "b"], activate=False).results["a"].settled
+    assert Journal.open(path, RELEASE, ["a", "b"]).results == {}
 
 
 @given(cut=st.integers(1, 400))

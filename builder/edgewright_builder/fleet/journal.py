@@ -1,7 +1,8 @@
 """The rollout's memory: one line of JSON per event, on disk before the rollout goes on.
 
 A host that dies in the middle of a night's rollout is started again with the same journal and goes on: devices that
-committed are left alone, those that failed stay failed, the rest is tried.
+committed are left alone, those that failed stay failed, the rest is tried. Boards change without a journal knowing:
+`resumption` asks those that committed.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgewright_agent.errors import InputError
-from edgewright_builder.fleet.waves import FAILURES, Outcome
+from edgewright_builder.fleet.waves import FAILURES, SUCCESSES, Outcome
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Result:
     @property
     def settled(self) -> bool:
         """Whether going on with the rollout leaves this device alone."""
-        return self.outcome is Outcome.COMMITTED or self.outcome in FAILURES
+        return self.outcome in SUCCESSES + FAILURES
 
 
 class Journal:
@@ -43,11 +44,20 @@ class Journal:
         self.results = results  # the last of each device
 
     @classmethod
-    def open(cls, path: Path, release: str, devices: Sequence[str], *, retry_failed: bool = False) -> Journal:
-        """Begins a journal, or goes on with one of the same release, its failures forgotten if they are to be retried.
+    def open(
+        cls,
+        path: Path,
+        release: str,
+        devices: Sequence[str],
+        *,
+        retry_failed: bool = False,
+        activate: bool = True,
+    ) -> Journal:
+        """Begins a journal, or goes on with one of the same release.
 
-        Raises InputError if the file is another release's, or no journal. A torn last line, as a power cut leaves it,
-        is dropped.
+        Its failures are forgotten if they are to be retried; what was only staged, if it is to be activated. A
+        torn last line, as a power cut leaves it, is dropped. Raises InputError if the file is another release's,
+        or no journal.
         """
         if not path.exists():
             journal = cls(path, {})
@@ -60,9 +70,15 @@ class Journal:
                 "name another with --journal."
             )
         results = {result.device: result for result in map(_result, events)}
-        if retry_failed:
-            results = {name: each for name, each in results.items() if each.outcome not in FAILURES}
-        return cls(path, results)
+        unsettled = (*(FAILURES if retry_failed else ()), *((Outcome.STAGED,) if activate else ()))
+        journal = cls(path, results)
+        journal.forget([name for name, result in results.items() if result.outcome in unsettled])
+        return journal
+
+    def forget(self, devices: Iterable[str]) -> None:
+        """Goes on as if nothing were known of these devices; what the file says of them stays in it."""
+        for name in devices:
+            del self.results[name]
 
     def record(self, result: Result) -> None:
         """Keeps a result, durably."""

@@ -13,7 +13,7 @@ from edgewright_builder.device.failures import LinkError
 from edgewright_builder.device.push import PushResult
 from edgewright_builder.fleet.inventory import Device
 from edgewright_builder.fleet.journal import Journal, Result
-from edgewright_builder.fleet.waves import Outcome, Thresholds, abort_reason, hold_reason
+from edgewright_builder.fleet.waves import SUCCESSES, Outcome, Thresholds, abort_reason, hold_reason
 
 Update = Callable[[Device], Awaitable[PushResult]]
 
@@ -47,10 +47,8 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether every device of the rollout serves the release."""
-        return not self.untouched and all(
-            result.outcome is Outcome.COMMITTED for result in self.results.values()
-        )
+        """Whether every device of the rollout serves the release, or holds it where it was only to be staged."""
+        return not self.untouched and all(result.outcome in SUCCESSES for result in self.results.values())
 
 
 async def roll_out(
@@ -152,7 +150,7 @@ def _without_verdict(device: Device, outcome: Outcome, message: str) -> Result:
 def _of_push(device: Device, pushed: PushResult) -> Result:
     verdict = pushed.verdict
     if verdict is None:
-        return Result(device.name, Outcome.COMMITTED, "staged; not activated", "", pushed.sent_bytes, 0.0)
+        return Result(device.name, Outcome.STAGED, "staged; not activated", "", pushed.sent_bytes, 0.0)
     outcome = Outcome.COMMITTED if verdict.committed else Outcome.ROLLED_BACK
     failed = [
         f"{probe.name}: {probe.detail}" for probe in verdict.probes if probe.required and not probe.passed

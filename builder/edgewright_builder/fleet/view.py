@@ -16,10 +16,10 @@ from edgewright_builder.device import display
 from edgewright_builder.fleet.inventory import Device
 from edgewright_builder.fleet.journal import Result
 from edgewright_builder.fleet.rollout import Listener, Report
-from edgewright_builder.fleet.waves import Outcome
+from edgewright_builder.fleet.waves import SUCCESSES
 
 COLUMNS = ("device", "outcome", "serves", "sent", "seconds", "message")
-ROWS_MAX = 25  # above this the summary names only the devices that did not commit
+ROWS_MAX = 25  # above this the summary names only the devices that need a look
 UNDER_WAY_MAX = 3
 
 
@@ -59,9 +59,9 @@ class RolloutView:
         self._under_way.remove(device.name)
         self._show_under_way()
         self._bar.advance(self._task)
-        colour = "green" if result.outcome is Outcome.COMMITTED else "red"
+        colour = "green" if result.outcome in SUCCESSES else "red"
         line = f"  {escape(device.name)}  [{colour}]{result.outcome.value}[/]  {result.seconds:.1f} s"
-        detail = "" if result.outcome is Outcome.COMMITTED else f"  {escape(result.message)}"
+        detail = "" if result.outcome in SUCCESSES else f"  {escape(result.message)}"
         self._console.print(line + detail, soft_wrap=True)
 
     def _show_under_way(self) -> None:
@@ -75,7 +75,7 @@ def print_report(console: Console, report: Report) -> None:
     results = list(report.results.values())
     shown = results
     if len(results) > ROWS_MAX:
-        shown = [result for result in results if result.outcome is not Outcome.COMMITTED]
+        shown = [result for result in results if result.outcome not in SUCCESSES]
     if shown:
         display.table(console, COLUMNS, [_row(result) for result in shown])
     counts = Counter(result.outcome.value for result in results)

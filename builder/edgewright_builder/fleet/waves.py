@@ -9,7 +9,7 @@ of it, then all. Two thresholds guard the way, as in hawkBit's rollout groups an
 `failed` means that a board took the release and did not keep it, refused it, gave no verdict in time, or that something
 failed for it: its disk, its engine, a certificate, a file on the host. A board whose link could not be made or broke,
 or that was busy, has not failed: it is missing from `committed`, so that dead links hold a rollout up but do not
-condemn the release.
+condemn the release. Where the release is only to be staged, `staged` counts as `committed` does.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Outcome(Enum):
     """What became of one device."""
 
     COMMITTED = "committed"
+    STAGED = "staged"  # and not activated, as asked
     ROLLED_BACK = "rolled back"
     REFUSED = "refused"
     TIMED_OUT = "timed out"
@@ -36,6 +37,7 @@ class Outcome(Enum):
     BUSY = "busy"
 
 
+SUCCESSES = (Outcome.COMMITTED, Outcome.STAGED)
 FAILURES = (Outcome.ROLLED_BACK, Outcome.REFUSED, Outcome.TIMED_OUT, Outcome.FAILED)
 
 
@@ -66,7 +68,7 @@ def wave_ends(text: str, devices: int) -> list[int]:
 
 def abort_reason(outcomes: Sequence[Outcome], thresholds: Thresholds) -> str | None:
     """Why no further device may be begun, given how those of this rollout ended; None if one may."""
-    attempted = [outcome for outcome in outcomes if outcome is Outcome.COMMITTED or outcome in FAILURES]
+    attempted = [outcome for outcome in outcomes if outcome in SUCCESSES + FAILURES]
     failed = sum(outcome in FAILURES for outcome in attempted)
     if not failed or failed / len(attempted) <= thresholds.abort_over:
         return None
@@ -76,7 +78,7 @@ def abort_reason(outcomes: Sequence[Outcome], thresholds: Thresholds) -> str | N
 
 def hold_reason(wave: Sequence[Outcome], thresholds: Thresholds) -> str | None:
     """Why the next wave may not begin after this one; None if it may."""
-    committed = sum(outcome is Outcome.COMMITTED for outcome in wave)
+    committed = sum(outcome in SUCCESSES for outcome in wave)
     if committed >= thresholds.proceed_at * len(wave):
         return None
     needed = math.ceil(thresholds.proceed_at * len(wave))
