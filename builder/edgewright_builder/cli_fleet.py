@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from edgewright_agent.errors import InputError, RefusedError
 from edgewright_builder import trust_chain
@@ -15,7 +18,7 @@ from edgewright_builder.cli_connection import connect, console, emit, run
 from edgewright_builder.device.deltas import Deltas, DeltaSources, deltas_from
 from edgewright_builder.device.push import PushResult, push_verified
 from edgewright_builder.fleet.inventory import Device, Inventory, inventory_of_hosts, load_inventory
-from edgewright_builder.fleet.journal import Journal
+from edgewright_builder.fleet.journal import Journal, held
 from edgewright_builder.fleet.resumption import forget_outdated, holds, serves
 from edgewright_builder.fleet.rollout import Listener, Report, Settings, roll_out
 from edgewright_builder.fleet.view import RolloutView, print_report, report_document
@@ -113,26 +116,12 @@ def push_fleet(
     artifact = verify_artifact(folder, trust_chain.release_key(credentials))
     settings = _settings(waves, len(devices))
     push = _Push(artifact, credentials, boards.insecure, activate, force, confirm_within_seconds)
-    journal = Journal.open(
-        _journal_path(journal_options.path, boards.fleet, artifact.digest),
-        artifact.digest,
-        [device.name for device in devices],
-        retry_failed=journal_options.retry_failed,
-        activate=activate,
-    )
-    out.print(_headline(artifact, inventory, devices), markup=False)
-    view = RolloutView(out, len(devices), len(settings.wave_ends))
-
-    async def work(deltas: Deltas | None, listener: Listener) -> Report:
-        outdated = await forget_outdated(devices, journal, push.is_done, settings.parallel)
-        if outdated:
-            out.print(_outdated_line(outdated), markup=False, soft_wrap=True)
-        return await roll_out(
-            devices, lambda device: push.update(device, deltas), journal, settings, listener
-        )
-
-    with deltas_from(artifact, delta_sources) as deltas, view.shown() as listener:
-        report = run(work(deltas, listener), when_stopped="Stopped. The same command goes on from here.")
+    with (
+        _journal(journal_options, boards.fleet, push, devices) as journal,
+        deltas_from(artifact, delta_sources) as deltas,
+    ):
+        out.print(_headline(artifact, inventory, devices), markup=False)
+        report = _roll_out(out, devices, push, deltas, journal, settings)
     emit(report_document(report), as_json=as_json, save=save)
     print_report(out, report)
     _require_complete(report, len(devices), activate=activate)
@@ -167,6 +156,26 @@ class _Push:
             return await (serves if self.activate else holds)(client, bytes.fromhex(self.artifact.digest))
 
 
+def _roll_out(
+    out: Console,
+    devices: Sequence[Device],
+    push: _Push,
+    deltas: Deltas | None,
+    journal: Journal,
+    settings: Settings,
+) -> Report:
+    async def work(listener: Listener) -> Report:
+        outdated = await forget_outdated(devices, journal, push.is_done, settings.parallel)
+        if outdated:
+            out.print(_outdated_line(outdated), markup=False, soft_wrap=True)
+        return await roll_out(
+            devices, lambda device: push.update(device, deltas), journal, settings, listener
+        )
+
+    with RolloutView(out, len(devices), len(settings.wave_ends)).shown() as listener:
+        return run(work(listener), when_stopped="Stopped. The same command goes on from here.")
+
+
 def _credentials(inventory: Inventory, boards: Boards) -> Path | None:
     """The command line's credentials come before the fleet file's."""
     credentials = boards.credentials or inventory.credentials
@@ -184,9 +193,18 @@ def _settings(waves: Waves, devices: int) -> Settings:
     return Settings(wave_ends(waves.waves, devices), thresholds, waves.parallel, waves.timeout_seconds)
 
 
-def _journal_path(given: Path | None, fleet: Path | None, release: str) -> Path:
-    if given is not None:
-        return given
+@contextmanager
+def _journal(
+    options: JournalOptions, fleet: Path | None, push: _Push, devices: Sequence[Device]
+) -> Iterator[Journal]:
+    """The rollout's journal, its own while the context is open."""
+    release, names = push.artifact.digest, [device.name for device in devices]
+    path = options.path or _journal_path(fleet, release)
+    with held(path):
+        yield Journal.open(path, release, names, retry_failed=options.retry_failed, activate=push.activate)
+
+
+def _journal_path(fleet: Path | None, release: str) -> Path:
     stem = fleet.with_suffix("") if fleet is not None else Path("push")
     return stem.with_name(f"{stem.name}-{release[:12]}.journal.jsonl")
 

@@ -17,10 +17,11 @@ from typer.testing import CliRunner
 
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import telemetry_pb2 as telemetry
-from edgewright_agent.errors import InputError, RefusedError
+from edgewright_agent.errors import BusyError, InputError, RefusedError
 from edgewright_builder import cli_device, cli_keys, cli_push, cli_top
 from edgewright_builder.artifact import Artifact
 from edgewright_builder.device.top import History, render
+from edgewright_builder.fleet.journal import held
 from edgewright_builder.key_files import load_signing_key
 from tests.builder.artifacts import make_artifact
 from tests.builder.device_simulator import Board, simulated_in_thread
@@ -312,6 +313,31 @@ def test_push_to_a_fleet_that_is_not_all_updated_is_refused(
     document = json.loads(result.stdout)
     assert [device["outcome"] for device in document["devices"]] == ["rolled back"]
     assert document["not_begun"] == ["127.0.0.1:1"]
+
+
+def test_a_second_rollout_with_the_journal_of_one_under_way_is_told_to_wait(
+    host: str, board: Board, artifact: Artifact, tmp_path: Path
+) -> None:
+    journal = tmp_path / "night" / "journal.jsonl"
+    command = ("push", artifact.folder, "--fleet", fleet_file(tmp_path, host), "--insecure")
+    with held(journal):
+        result = invoke(*command, "--journal", journal)
+        assert isinstance(result.exception, BusyError)
+        assert f"Another rollout is writing {journal}" in str(result.exception)
+        assert board.calls == []
+    output(*command, "--journal", journal)
+
+
+def test_a_file_named_as_the_journal_by_mistake_keeps_its_last_line(
+    host: str, artifact: Artifact, tmp_path: Path
+) -> None:
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text(f"name: lab\ndevices:\n  - board-1.local:7443\n  - {host}")
+    before = fleet.read_text()
+    result = invoke("push", artifact.folder, "--fleet", fleet, "--insecure", "--journal", fleet)
+    assert isinstance(result.exception, InputError)
+    assert "is not the journal of a rollout" in str(result.exception)
+    assert fleet.read_text() == before
 
 
 def test_a_fleet_that_was_only_staged_is_activated_by_a_later_push(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -177,12 +179,62 @@ def test_a_journal_cut_anywhere_keeps_every_whole_line(
     assert len(Journal.open(path, RELEASE, ["a", "b"]).results) == whole + 1
 
 
-@pytest.mark.parametrize("text", ["", "{}\n", "[1]\n", '{"release": "cd"}\n{"device": "a"}\n', "\x00\x00\n"])
-def test_what_is_no_journal_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}\n", "[1]\n", '{"release": "cd"}\n{"device": "a"}\n', "\x00\x00\n", "\n",
+        "name: lab\ndevices:\n  - board-1:7443\n  - board-2:7443", "notes", '{"release": "cd',
+    ],
+)  # fmt: skip
+def test_what_is_no_journal_is_refused_and_left_as_it_is(tmp_path: Path, text: str) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_text(text)
     with pytest.raises(InputError, match="journal"):
         Journal.open(path, RELEASE, ["a"])
+    assert path.read_text() == text
+
+
+def test_a_journal_cut_in_its_first_line_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    Journal.open(path, RELEASE, ["a", "küche"])
+    header = path.read_bytes()
+    for size_bytes in range(len(header)):
+        path.write_bytes(header[:size_bytes])
+        Journal.open(path, RELEASE, ["a", "küche"]).record(result("a"))
+        assert Journal.open(path, RELEASE, ["a", "küche"]).results == {"a": result("a")}
+
+
+def test_a_new_journal_is_on_the_disk_with_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    Journal.open(tmp_path / "journal.jsonl", RELEASE, ["a"])
+    assert synced == [tmp_path / "journal.jsonl", tmp_path]
+
+
+@pytest.mark.parametrize("message", ["a\u2028b", "a\x85b", "a\r\nb", "ü"], ids=ascii)
+def test_a_message_may_hold_any_character(tmp_path: Path, message: str) -> None:
+    path = tmp_path / "journal.jsonl"
+    kept = dataclasses.replace(result("a"), message=message)
+    Journal.open(path, RELEASE, ["a"]).record(kept)
+    assert Journal.open(path, RELEASE, ["a"]).results == {"a": kept}
+
+
+def test_a_journal_cut_inside_a_character_keeps_every_whole_line(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal.open(path, RELEASE, ["a", "b"])
+    journal.record(result("a"))
+    journal.record(dataclasses.replace(result("b"), message="ü"))
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index("ü".encode()) + 1])
+    assert list(Journal.open(path, RELEASE, ["a", "b"]).results) == ["a"]
 
 
 def test_the_journal_of_another_release_is_refused(tmp_path: Path) -> None:

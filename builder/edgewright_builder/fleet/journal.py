@@ -7,15 +7,17 @@ committed are left alone, those that failed stay failed, the rest is tried. Boar
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgewright_agent.errors import InputError
+from edgewright_agent.errors import BusyError, InputError
 from edgewright_builder.fleet.waves import FAILURES, SUCCESSES, Outcome
 
 
@@ -57,13 +59,15 @@ class Journal:
 
         Its failures are forgotten if they are to be retried; what was only staged, if it is to be activated. A
         torn last line, as a power cut leaves it, is dropped. Raises InputError if the file is another release's,
-        or no journal.
+        or no journal; such a file stays as it is.
         """
-        if not path.exists():
+        events = _read(path, release)
+        if not events:
             journal = cls(path, {})
             journal._append({"release": release, "devices": list(devices), "time": time.time()})
+            _sync_folder(path)
             return journal
-        header, *events = _read(path)
+        header, *events = events
         if header.get("release") != release:
             raise InputError(
                 f"{path} is the journal of release {str(header.get('release'))[:12]}, not of {release[:12]}; "
@@ -93,36 +97,79 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise InputError(f"The journal {self._path} can't be written ({error.strerror}).") from None
+            raise _unwritable(self._path, error) from None
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keeps a second rollout off the journal while the context is open. Raises BusyError, InputError."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The journal {path} can't be read ({error}).") from None
-    whole, newline, torn = text.rpartition("\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"Another rollout is writing {path}: wait for its end, or name another with --journal."
+            raise BusyError(message) from None
+        yield
+
+
+def _read(path: Path, release: str) -> list[dict[str, Any]]:
+    """Every whole line; none if there is not even the first one. Cuts a torn end off what is known to be a journal."""
+    try:
+        data = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise InputError(f"The journal {path} can't be read ({error.strerror}).") from None
+    whole, newline, torn = data.rpartition(b"\n")
+    begins_here = not newline and _may_begin(torn, release)
+    events = [] if begins_here else _events(path, whole)
     if torn:
-        _write_whole(path, whole + newline)
+        _cut(path, len(whole + newline))  # so that the next event begins a line of its own
+    return events
+
+
+def _may_begin(data: bytes, release: str) -> bool:
+    """Whether these bytes are what a power cut left of a first line, if anything."""
+    beginning = json.dumps({"release": release})[:-1].encode()
+    return data.startswith(beginning) or beginning.startswith(data)
+
+
+def _events(path: Path, lines: bytes) -> list[dict[str, Any]]:
     try:
-        events = [json.loads(line) for line in whole.splitlines()]
+        # Not splitlines: a board's message may hold a U+2028, which ends no line here.
+        events = [json.loads(line) for line in lines.decode().split("\n")]
         if not all(isinstance(event, dict) for event in events) or "release" not in events[0]:
             raise ValueError("it does not begin with a release")
         for event in events[1:]:
             _result(event)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not the journal of a rollout ({error}).") from None
     return events
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Takes a torn line away, so that the next event begins a line of its own."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def _cut(path: Path, size_bytes: int) -> None:
+    try:
+        with path.open("r+b") as file:
+            file.truncate(size_bytes)
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _sync_folder(path: Path) -> None:
+    """A file that was just made is found again after a power cut only once its folder is on the disk too."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"The journal {path} can't be written ({error.strerror}).")
 
 
 def _result(event: Mapping[str, Any]) -> Result:
