@@ -252,9 +252,14 @@ class _Deployment(DeploymentServiceServicer):
         return deployment.ListReleasesResponse(
             releases=[
                 *self._board.releases,
-                *(deployment.Release(release=release, name="tiny") for release in sorted(self._board.staged)),
+                *(self._release(release) for release in sorted(self._board.staged)),
             ]
         )
+
+    def _release(self, release: bytes) -> deployment.Release:
+        active, staged = deployment.RELEASE_STATE_ACTIVE, deployment.RELEASE_STATE_STAGED
+        state = active if release == self._board.active else staged
+        return deployment.Release(release=release, name="tiny", state=state)
 
     async def DeleteRelease(
         self, request: deployment.DeleteReleaseRequest, context: Context

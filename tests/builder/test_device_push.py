@@ -23,6 +23,12 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "")
 BUSY = (grpc.StatusCode.ABORTED, "BUSY")
 MODEL = b"".join(bytes([index]) * MIB for index in range(13))  # 4 chunks
+SOMEBODY_ROLLS_BACK = [
+    deployment.WatchDeploymentResponse(phase=deployment.PHASE_ROLLING_BACK, candidate_release=b"\1" * 32),
+    deployment.WatchDeploymentResponse(
+        phase=deployment.PHASE_IDLE, active_release=b"\1" * 32, outcome=deployment.OUTCOME_ROLLED_BACK
+    ),
+]
 
 
 @pytest.fixture
@@ -203,6 +209,46 @@ async def test_an_activation_whose_answer_was_lost_is_followed(
     result = await send(address, artifact)
     assert result.verdict is not None
     assert result.verdict.committed
+
+
+@pytest.mark.parametrize("state", ["CANDIDATE", "DENIED"])
+async def test_an_activation_whose_answer_was_lost_and_that_fails_is_rolled_back(
+    board: Board, address: Address, artifact: Artifact, state: str
+) -> None:
+    ours = bytes.fromhex(artifact.digest)
+    board.refuse = {"ActivateRelease": [UNAVAILABLE, BUSY]}
+    board.releases = [
+        deployment.Release(release=ours, state=deployment.ReleaseState.Value(f"RELEASE_STATE_{state}"))
+    ]
+    board.verdict = SOMEBODY_ROLLS_BACK
+    result = await send(address, artifact)
+    assert result.verdict is not None
+    assert result.verdict.outcome == "rolled_back"
+
+
+@pytest.mark.parametrize("denied_before", [False, True])
+async def test_where_ours_was_not_heard_and_another_change_is_under_way_that_is_reported(
+    board: Board, address: Address, artifact: Artifact, denied_before: bool
+) -> None:
+    board.refuse = {"ActivateRelease": [UNAVAILABLE, BUSY]}
+    if denied_before:
+        denied = deployment.RELEASE_STATE_DENIED
+        board.releases = [deployment.Release(release=bytes.fromhex(artifact.digest), state=denied)]
+    board.verdict = SOMEBODY_ROLLS_BACK  # not ours
+    with pytest.raises(BusyError):
+        await send(address, artifact, force=denied_before)
+    assert "WatchDeployment" not in board.calls
+
+
+async def test_a_link_that_breaks_while_asking_whose_change_it_is_is_waited_for(
+    board: Board, address: Address, artifact: Artifact
+) -> None:
+    board.refuse = {"ActivateRelease": [UNAVAILABLE, BUSY, BUSY], "ListReleases": [UNAVAILABLE] * 6}
+    board.active = bytes.fromhex(artifact.digest)
+    result = await send(address, artifact)
+    assert result.verdict is not None
+    assert result.verdict.committed
+    assert board.calls.count("ActivateRelease") == 3
 
 
 async def test_a_rolled_back_release_says_why(board: Board, address: Address, artifact: Artifact) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from edgewright.v1.deployment_pb2 import MemoryVerdict
+from edgewright.v1.deployment_pb2 import MemoryVerdict, ReleaseState
 from edgewright_agent.errors import BusyError
 from edgewright_builder.artifact import Artifact, verify_artifact
 from edgewright_builder.device.client import DeviceClient
@@ -117,11 +117,22 @@ async def _activate(
     asked_before = False
     while True:
         try:
-            return await client.activate(release, force=force, confirm_within_seconds=confirm_within_seconds)
+            try:
+                return await client.activate(
+                    release, force=force, confirm_within_seconds=confirm_within_seconds
+                )
+            except BusyError:
+                if asked_before and await _was_heard(client, release, force=force):
+                    return None
+                raise
         except LinkError as error:
             asked_before = True  # and perhaps heard: only the answer may be lost
             await patience.wait(error)
-        except BusyError:
-            if not asked_before:
-                raise
-            return None
+
+
+async def _was_heard(client: DeviceClient, release: bytes, *, force: bool) -> bool:
+    """Whether the change that keeps the board busy is the one we asked for, and not somebody else's."""
+    # Denied: it failed just now and is being rolled back. With force it may have been denied long before.
+    states = {ReleaseState.RELEASE_STATE_CANDIDATE, ReleaseState.RELEASE_STATE_ACTIVE}
+    states |= set() if force else {ReleaseState.RELEASE_STATE_DENIED}
+    return any(each.release == release and each.state in states for each in await client.list_releases())
