@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +14,17 @@ from edgewright_builder.cli_connection import run
 from edgewright_builder.cli_options import AsJson, Insecure
 from edgewright_builder.cli_trust import show, spread
 from edgewright_builder.key_files import load_signing_key
-from edgewright_builder.keys import create_credentials
+from edgewright_builder.keys import Written, create_credentials, issue_certificate
 from edgewright_builder.revocations import revocation_of
+
+
+class Role(str, Enum):
+    """Whose a certificate is."""
+
+    AGENT = "agent"
+    DEPLOYER = "deployer"
+    OBSERVER = "observer"
+
 
 app = typer.Typer(help="Release and root keys, certificates, and whom boards trust.", no_args_is_help=True)
 
@@ -46,12 +56,31 @@ def create(
         list[str] | None,
         typer.Option(help="A name or address the agent is reached at; may be repeated.", show_default=False),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Begin anew; what is there is moved aside.")] = False,
 ) -> None:
     """Make a release key, a root key, an authority, and certificates for agent, deployer and observer."""
-    create_credentials(folder, host or [], force=force)
+    written = create_credentials(folder, host or [], force=force)
     typer.echo(f"Credentials in {folder}: keep release.key and ca.key on this machine, root.key off line.")
     typer.echo(f"A board needs: {folder}/agent.pem, agent.key, ca.pem, release.pub.")
+    _tell_aside(written)
+
+
+@app.command()
+def certificate(
+    folder: Folder,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name or address the agent is reached at; may be repeated.", show_default=False),
+    ] = None,
+    role: Annotated[Role, typer.Option(help="Whose it is: a board's agent, or a client's.")] = Role.AGENT,
+) -> None:
+    """Make one more certificate, or one in place of another that ends: of a board, or of a client."""
+    written = issue_certificate(folder, role.value, host or [])
+    key, pem = written.files
+    typer.echo(f"{pem} and {key.name} written, signed by {folder}/ca.key.")
+    if role is Role.AGENT:
+        typer.echo("The board needs them as agent.pem and agent.key, and its agent a restart.")
+    _tell_aside(written)
 
 
 @app.command()
@@ -150,6 +179,11 @@ def sign(
     """Sign an artifact with the folder's release key too, after a rotation or where several keys must sign."""
     signed = resign_artifact(artifact, load_signing_key(folder / "release.key"))
     typer.echo(f"{signed.digest[:12]} is signed by {folder}/release.key; its digest is the same.")
+
+
+def _tell_aside(written: Written) -> None:
+    if written.aside is not None:
+        typer.echo(f"What was there before is in {written.aside}.")
 
 
 def _wrote(path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -62,6 +64,21 @@ def write_private(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def move_aside(folder: Path, files: Iterable[Path]) -> Path | None:
+    """Moves those of the folder's files that exist to a folder of their own in it; None if none does. Raises OSError.
+
+    A key that is lost is lost on every board, so nothing here overwrites one.
+    """
+    existing = [path for path in files if path.exists()]
+    if not existing:
+        return None
+    aside = folder / f"replaced-{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%S.%fZ}"
+    aside.mkdir(mode=0o700)
+    for path in existing:
+        path.rename(aside / path.name)
+    return aside
 
 
 def _read(path: Path) -> bytes:

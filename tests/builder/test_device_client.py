@@ -127,7 +127,9 @@ async def test_a_certificate_for_another_host_says_how_to_make_one(board: Board,
         simulated_device(board, credentials=server_credentials(credentials), host="127.0.0.2") as address,
         DeviceClient(address, credentials) as client,
     ):
-        with pytest.raises(OutsideError, match=r"is for other hosts: .* --host 127\.0\.0\.2"):
+        with pytest.raises(
+            OutsideError, match=r"other hosts: .*`edgewright keys certificate DIR --host 127\.0\.0\.2`"
+        ):
             await client.get_device()
 
 

@@ -510,3 +510,23 @@ def test_a_counter_that_fell_belongs_to_another_release_and_gives_no_rate() -> N
     for second, tokens in enumerate((100, 110, 0, 10)):
         history.add(busy_snapshot(float(second), tokens))
     assert list(history.tokens_per_second) == [10.0, 10.0]
+
+
+def test_a_certificate_is_made_by_a_command_and_keys_made_anew_say_where_the_old_ones_are(
+    tmp_path: Path,
+) -> None:
+    keys = tmp_path / "keys"
+    output("keys", "create", keys)
+    refused = invoke("keys", "create", keys, "--host", "board-7.local").exception
+    assert f"`edgewright keys certificate {keys} --host NAME`" in str(refused)
+    said = output("keys", "certificate", keys, "--host", "board-7.local")
+    assert f"{keys}/agent-board-7.local.pem and agent-board-7.local.key written" in said
+    assert "before" not in said
+    said = output("keys", "certificate", keys, "--role", "deployer")
+    (aside,) = keys.glob("replaced-*/")
+    assert said.endswith(f"What was there before is in {aside}.\n")
+    release_key = (keys / "release.key").read_bytes()
+    said = output("keys", "create", keys, "--force")
+    (aside,) = [path.parent for path in keys.glob("replaced-*/release.key")]
+    assert said.endswith(f"What was there before is in {aside}.\n")
+    assert (aside / "release.key").read_bytes() == release_key

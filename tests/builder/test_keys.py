@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import ssl
 import stat
 from pathlib import Path
@@ -10,9 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from edgewright_agent.errors import InputError, RefusedError
+from edgewright_agent.tls import TlsFiles, server_credentials
 from edgewright_agent.trust import load_public_key
+from edgewright_builder import certificates, trust_chain
 from edgewright_builder.key_files import load_signing_key
-from edgewright_builder.keys import create_credentials
+from edgewright_builder.keys import create_credentials, issue_certificate
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +23,10 @@ def credentials(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("credentials")
     create_credentials(folder, ["board-7.local", "192.0.2.7"])
     return folder
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def names_of(certificate: Path) -> x509.SubjectAlternativeName:
@@ -73,6 +80,101 @@ def test_existing_keys_are_kept_unless_forced(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     create_credentials(tmp_path, force=True)
     assert (tmp_path / "release.key").read_bytes() != before["release.key"]
+
+
+def test_keys_made_anew_leave_the_old_ones_aside(tmp_path: Path) -> None:
+    create_credentials(tmp_path)
+    trust_chain.rotate_release_key(tmp_path, [])
+    issue_certificate(tmp_path, "agent", ["board-7"])
+    (tmp_path / "notes.txt").write_text("mine")
+    before = files_of(tmp_path)
+    written = create_credentials(tmp_path, force=True)
+    assert written.aside is not None
+    assert {**files_of(written.aside), "notes.txt": b"mine"} == before
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "notes.txt", written.aside.name, *(path.name for path in written.files)
+    }  # fmt: skip
+    again = create_credentials(tmp_path, force=True)
+    assert again.aside != written.aside
+    assert len(list(tmp_path.glob("replaced-*/ca.key"))) == 2
+
+
+def test_what_is_left_of_older_keys_is_not_mixed_with_new_ones_unasked(tmp_path: Path) -> None:
+    (tmp_path / "trust-3.json").write_text("{}")
+    with pytest.raises(RefusedError, match=r"already holds trust-3\.json, which"):
+        create_credentials(tmp_path)
+    assert files_of(tmp_path) == {"trust-3.json": b"{}"}
+
+
+def test_a_board_gets_a_certificate_of_its_own_and_no_key_changes(tmp_path: Path) -> None:
+    create_credentials(tmp_path, ["board-7.local"])
+    before = files_of(tmp_path)
+    written = issue_certificate(tmp_path, "agent", ["board-8.local", "192.0.2.8"])
+    assert [path.name for path in written.files] == ["agent-board-8.local.key", "agent-board-8.local.pem"]
+    assert written.aside is None
+    assert {path.name for path in tmp_path.iterdir()} == {*before, *(path.name for path in written.files)}
+    assert before.items() <= files_of(tmp_path).items()
+    key, certificate = written.files
+    names = names_of(certificate)
+    assert names.get_values_for_type(x509.DNSName) == ["localhost", "board-8.local"]
+    assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "192.0.2.8"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in written.files} == {0o600}
+    server_credentials(TlsFiles(certificate, key, tmp_path / "ca.pem"))
+    authority = x509.load_pem_x509_certificate((tmp_path / "ca.pem").read_bytes())
+    x509.load_pem_x509_certificate(certificate.read_bytes()).verify_directly_issued_by(authority)
+
+
+@pytest.mark.parametrize(
+    ("role", "hosts", "stem"), [("agent", ["h" * 60], "agent-" + "h" * 60), ("deployer", [], "deployer")]
+)
+def test_a_renewed_certificate_leaves_the_old_one_aside(
+    tmp_path: Path, role: str, hosts: list[str], stem: str
+) -> None:
+    create_credentials(tmp_path)
+    issue_certificate(tmp_path, role, hosts)
+    before = {name: data for name, data in files_of(tmp_path).items() if name.startswith(f"{stem}.")}
+    written = issue_certificate(tmp_path, role, hosts)
+    assert written.aside is not None
+    assert files_of(written.aside) == before
+    assert [path.name for path in written.files] == sorted(before)
+    assert all(path.read_bytes() != before[path.name] for path in written.files)
+
+
+def test_a_renewed_client_keeps_its_role(tmp_path: Path) -> None:
+    create_credentials(tmp_path)
+    issue_certificate(tmp_path, "observer")
+    names = names_of(tmp_path / "observer.pem")
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["edgewright:role:observer"]
+
+
+def test_hosts_that_do_not_fit_the_role_are_refused(credentials: Path) -> None:
+    with pytest.raises(InputError, match="agent needs the --host"):
+        issue_certificate(credentials, "agent")
+    with pytest.raises(InputError, match="deployer takes no --host"):
+        issue_certificate(credentials, "deployer", ["board-7"])
+
+
+def test_without_the_authoritys_own_key_nothing_is_issued(tmp_path: Path) -> None:
+    create_credentials(tmp_path / "keys")
+    create_credentials(tmp_path / "others")
+    shutil.copy(tmp_path / "others" / "ca.key", tmp_path / "keys" / "ca.key")
+    with pytest.raises(InputError, match=r"ca\.key is not the key of ca\.pem"):
+        issue_certificate(tmp_path / "keys", "deployer")
+    (tmp_path / "keys" / "ca.key").write_text("no key")
+    with pytest.raises(InputError, match="no unencrypted PEM"):
+        issue_certificate(tmp_path / "keys", "deployer")
+    (tmp_path / "keys" / "ca.key").unlink()
+    with pytest.raises(InputError, match=r"ca\.key can't be read \(No such file"):
+        issue_certificate(tmp_path / "keys", "deployer")
+
+
+def test_an_authority_that_has_expired_issues_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificates, "CA_DAYS", 0)
+    create_credentials(tmp_path)
+    with pytest.raises(RefusedError, match=r"ca\.pem was valid until .* in another folder"):
+        issue_certificate(tmp_path, "agent", ["board-7"])
 
 
 def test_a_host_with_a_port_is_refused_before_anything_is_written(tmp_path: Path) -> None:

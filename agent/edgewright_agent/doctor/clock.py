@@ -48,11 +48,12 @@ def certificates_are_valid(subject: Subject) -> Finding | None:
                 f"{path} is valid from {begin:%Y-%m-%d}; the clock says {now:%Y-%m-%d}.", SET_CLOCK
             )
         if now > end:
-            remedy = "If the clock is right, make new ones: `edgewright keys create DIR --host NAME`."
+            remedy = "If the clock is right, make a new one on the host: `edgewright keys certificate DIR --host NAME`."
             return problem(f"{path} was valid until {end:%Y-%m-%d}; the clock says {now:%Y-%m-%d}.", remedy)
         if now > end - SOON:
             remedy = (
-                "Make new ones now, while the board can be reached: `edgewright keys create DIR --host NAME`."
+                "Make a new one on the host now, while the board can be reached: "
+                "`edgewright keys certificate DIR --host NAME`."
             )
             return warning(f"{path} is valid until {end:%Y-%m-%d} only.", remedy)
     return ok("The certificates are valid.")

@@ -14,8 +14,8 @@ def tls_files_fit(subject: Subject) -> Finding | None:
     if subject.tls is None:
         return warning(
             "No certificate is configured: the agent serves on loopback only, and only with --insecure.",
-            "Make one on the host, `edgewright keys create DIR --host NAME`, and copy agent.pem, agent.key and "
-            "ca.pem to the board.",
+            "Make one on the host, `edgewright keys certificate DIR --host NAME` (without a DIR yet, `keys create`), "
+            "and copy it, its key and ca.pem to the board.",
         )
     try:
         server_credentials(subject.tls)

@@ -109,7 +109,7 @@ def _unreachable(details: str, address: Address, *, secure: bool) -> EdgewrightE
         )
     if "Hostname Verification" in details:
         message = (
-            f"The certificate of {address} is for other hosts: make one with `edgewright keys create DIR "
+            f"The certificate of {address} is for other hosts: make one with `edgewright keys certificate DIR "
             f"--host {address.host}`, or use a name it has."
         )
         return OutsideError(message)
