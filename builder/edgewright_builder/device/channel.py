@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-
-# The core logs every failed handshake to stderr; the client says it once, in a sentence.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 
