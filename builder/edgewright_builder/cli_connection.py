@@ -49,9 +49,22 @@ def console(*, as_json: bool = False) -> Console:
 
 
 def as_document(message: Message) -> dict[str, Any]:
-    """A message in protobuf's JSON form, with the names of the .proto files."""
+    """A message in protobuf's JSON form, with the names of the .proto files, and digests in hex as everywhere."""
     document: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    for field, value in message.ListFields():
+        document[field.name] = _in_hex(value, document[field.name])
     return document
+
+
+def _in_hex(value: Any, plain: Any) -> Any:
+    """`plain`, protobuf's JSON of `value`, where bytes are hex instead of base64."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Message):
+        return as_document(value)
+    if isinstance(plain, list):
+        return [_in_hex(*pair) for pair in zip(value, plain, strict=True)]
+    return plain
 
 
 def emit(document: dict[str, Any], *, as_json: bool, save: Path | None = None) -> None:

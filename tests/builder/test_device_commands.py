@@ -17,9 +17,11 @@ from typer.testing import CliRunner
 
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import telemetry_pb2 as telemetry
+from edgewright.v1.common_pb2 import Digest
 from edgewright_agent.errors import BusyError, InputError, RefusedError
 from edgewright_builder import cli_device, cli_keys, cli_push, cli_top
 from edgewright_builder.artifact import Artifact
+from edgewright_builder.cli_connection import as_document
 from edgewright_builder.device.top import History, render
 from edgewright_builder.fleet.journal import held
 from edgewright_builder.key_files import load_signing_key
@@ -159,6 +161,29 @@ def test_releases_are_listed(board: Board, host: str) -> None:
     board.staged = {b"\3" * 32}
     assert output("releases", host, "--insecure").splitlines()[1].startswith("030303030303\ttiny\t")
     assert json.loads(output("releases", host, "--insecure", "--json"))["releases"][0]["name"] == "tiny"
+
+
+def test_digests_in_json_are_hex_as_they_are_everywhere_else(board: Board, host: str) -> None:
+    board.staged, board.active, board.snapshots, board.corrupt = (
+        {b"\3" * 32},
+        b"\3" * 32,
+        [snapshot()] * 2,
+        True,
+    )
+    released = json.loads(output("releases", host, "--insecure", "--json"))["releases"][0]
+    assert released["release"] == "03" * 32
+    assert json.loads(output("status", host, "--insecure", "--json"))["active_release"] == "03" * 32
+    for more in ((), ("--follow",)):
+        line = output("telemetry", host, "--insecure", "--json", *more).replace("\n", "")
+        assert json.JSONDecoder().raw_decode(line)[0]["active_release"] == "01" * 32
+    scrubbed = json.loads(invoke("scrub", host, "--insecure", "--json").stdout)
+    assert scrubbed["corrupt_blobs"] == ["05" * 32]
+
+
+def test_bytes_within_a_list_of_messages_are_hex_too() -> None:
+    blob = deployment.Blob(digest=Digest(sha256=b"\5" * 32, size_bytes=7))
+    document = as_document(deployment.FindMissingBlobsRequest(blobs=[blob]))
+    assert document == {"blobs": [{"digest": {"sha256": "05" * 32, "size_bytes": "7"}}]}
 
 
 def test_a_release_is_deleted_by_the_beginning_of_its_digest_and_the_rest_is_listed(

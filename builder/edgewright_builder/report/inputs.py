@@ -12,7 +12,7 @@
 `device/bench.json`      edgewright_builder.bench.results.Bench, on the device
 `bench/finetuned.json`   the same on the host, before quantization
 `bench/exported.json`    the same on the host, of what ships
-`device/telemetry.json`  edgewright.v1.Snapshot as protobuf JSON
+`device/telemetry.json`  edgewright.v1.Snapshot as protobuf JSON, digests in hex
 `recipe.yaml`            shown as it is
 
 Unknown keys are ignored, so that a stage may write more than the report shows.
@@ -305,4 +305,6 @@ def _bench(data: bytes) -> Bench | None:
 
 
 def _snapshot(data: bytes) -> Snapshot:
-    return json_format.Parse(data, Snapshot(), ignore_unknown_fields=True)
+    document = TypeAdapter(dict[str, Any]).validate_json(data)
+    document.pop("active_release", None)  # hex, which protobuf would read as base64; no figure needs it
+    return json_format.ParseDict(document, Snapshot(), ignore_unknown_fields=True)
