@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -169,21 +170,21 @@ def _board_table(found: Probe) -> Table:
         "Python": found.python,
     }
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     return table
 
 
 def _sensor_table(found: Probe) -> Table:
     table = Table("Sensor", "", "", title="Sensors", title_justify="left")
     for sensor in found.sensors:
-        table.add_row(sensor.name, _mark(sensor.available), sensor.detail)
+        table.add_row(escape(sensor.name), _mark(sensor.available), escape(sensor.detail))
     return table
 
 
 def _engine_table(found: Probe) -> Table:
     table = Table("Engine", "", "Version", "", title="Engines", title_justify="left")
     for engine in found.engines:
-        table.add_row(engine.kind, _mark(engine.available), engine.version, engine.detail)
+        table.add_row(engine.kind, _mark(engine.available), escape(engine.version), escape(engine.detail))
     return table
 
 

@@ -28,10 +28,11 @@ def print_result(console: Console, package: Stage, run: Path) -> None:
     console.print(
         f"Adapter {summary['artifact'][:12]} in {run / 'artifact'}: {format_bytes(summary['size_bytes'])}, "
         f"{summary['fraction_of_base']:.1%} of its base",
+        markup=False,
         soft_wrap=True,
     )
     for line in accuracy_lines(run / "evaluate" / "results.json"):
-        console.print(line, soft_wrap=True)
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def accuracy_lines(results: Path) -> list[str]:

@@ -132,7 +132,7 @@ def show(out: Console, title: str, found: Bench, before: Bench | None) -> None:
         return
     display.table(out, *tables.comparison(before, found))
     for line in tables.unlike(before, found):
-        out.print(line, style="yellow")
+        out.print(line, style="yellow", markup=False)
 
 
 async def _board(

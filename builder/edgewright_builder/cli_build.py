@@ -101,7 +101,7 @@ class _Order:
     @contextmanager
     def begun(self, opening_line: str) -> Iterator[None]:
         """The run's folder is this build's own, and says what it was made from."""
-        self.console.print(opening_line, soft_wrap=True)
+        self.console.print(opening_line, markup=False, soft_wrap=True)
         with _locked(self.out):
             write_durably(FileSystem(), self.out / "recipe.yaml", self.recipe_file.read_bytes())
             yield
@@ -125,6 +125,7 @@ def _build_model(order: _Order, recipe: Recipe) -> None:
         f"Artifact {package.summary['artifact'][:12]} in {order.out / 'artifact'}: "
         f"{format_bytes(package.summary['size_bytes'])}, "
         f"{package.summary['times_smaller_than_bf16']:.2f} times smaller than the 16-bit student",
+        markup=False,
         soft_wrap=True,
     )
 
@@ -175,7 +176,7 @@ def report(
     path = write_report(run)
     console = Console(highlight=False)
     console.print(summary_table(run))
-    console.print(f"Report: {path.resolve()}", soft_wrap=True)
+    console.print(f"Report: {path.resolve()}", markup=False, soft_wrap=True)
 
 
 def _with_evaluation(

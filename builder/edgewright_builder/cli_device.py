@@ -95,12 +95,14 @@ def rollback(
         async with connect(host, credentials, insecure) as client:
             target = await client.roll_back()
             out.print(f"going back to {target.hex()[:12]}")
-            return await watch_verdict(client, target, Patience(90.0), lambda text: out.print(f"  {text}"))
+            return await watch_verdict(
+                client, target, Patience(90.0), lambda text: out.print(f"  {text}", markup=False)
+            )
 
     verdict = run(work())
     emit(dataclasses.asdict(verdict), as_json=as_json)
     require_commit(host, verdict)
-    out.print(f"{host} serves {verdict.active_release[:12]} again.")
+    out.print(f"{host} serves {verdict.active_release[:12]} again.", markup=False)
 
 
 def gc(
@@ -198,7 +200,9 @@ def generate(
     text, completion = run(work())
     emit({"text": text, **as_document(completion)}, as_json=as_json)
     if not as_json:
-        Console(stderr=True, highlight=False).print(describe.completion_line(completion), style="dim")
+        Console(stderr=True, highlight=False).print(
+            describe.completion_line(completion), style="dim", markup=False
+        )
 
 
 async def _stream(client: DeviceClient, request: GenerateRequest, *, echo: bool) -> tuple[str, Completion]:

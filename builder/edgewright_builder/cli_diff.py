@@ -96,7 +96,7 @@ def print_comparison(out: Console, comparison: Comparison) -> None:
             for f in comparison.files
         ])  # fmt: skip
     for line in summary_lines(comparison):
-        out.print(line)
+        out.print(line, markup=False)
 
 
 def summary_lines(comparison: Comparison) -> list[str]:

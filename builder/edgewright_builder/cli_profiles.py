@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from edgewright_builder.cli_connection import connect, run
@@ -110,13 +111,15 @@ def profiles_table(profiles: list[DeviceProfile]) -> Table:
 
 def profile_table(profile: DeviceProfile) -> Table:
     """One line for each figure."""
-    table = Table("Figure", "Value", "Confidence", "Source", title=profile.name, title_justify="left")
+    table = Table("Figure", "Value", "Confidence", "Source", title=escape(profile.name), title_justify="left")
     table.caption = (
         f"budget {_mib(profile.budget_bytes())}, with a desktop {_mib(profile.budget_bytes(True))}; "
         f"carve-outs (nominal - seen) {_mib(profile.carve_out_bytes)}"
     )
     for name, figure in figures(profile):
-        table.add_row(name, _value(name, figure.value), figure.confidence, figure.source)
+        table.add_row(
+            escape(name), escape(_value(name, figure.value)), figure.confidence, escape(figure.source)
+        )
     return table
 
 

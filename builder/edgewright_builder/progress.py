@@ -25,7 +25,7 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(f"  {text}", highlight=False, soft_wrap=True)
+        self.console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
 
     def step(self, done: int, total: int, text: str = "") -> None:
         """`done` of `total`; `text` is what a reader wants beside it (tokens/s, loss)."""
@@ -36,7 +36,10 @@ class Reporter:
         if done >= total or now - self._last_line >= LINE_INTERVAL_SECONDS:
             self._last_line = now
             self.console.print(
-                f"  {self.stage} {done}/{total} {text}".rstrip(), highlight=False, soft_wrap=True
+                f"  {self.stage} {done}/{total} {text}".rstrip(),
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
             )
 
     @contextmanager
@@ -47,9 +50,9 @@ class Reporter:
             yield
             return
         columns = (
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total} {task.fields[text]}"),
+            TextColumn("{task.completed}/{task.total} {task.fields[text]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )

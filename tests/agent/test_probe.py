@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from edgewright_agent.engines import EngineInfo
 from edgewright_agent.probe import Probe, guess_profile, parse_l4t, probe, render
+from edgewright_agent.telemetry import Sensor
 from tests.agent.fixtures.boards import write, write_board
 
 ENGINES = (
@@ -80,6 +82,18 @@ def test_the_probe_reads_well_and_as_json(tmp_path: Path) -> None:
     plain = json.loads(json.dumps(found.to_json()))
     assert plain["memory"]["total_bytes"] == 7802880 * 1024
     assert plain["engines"][0]["available"] is True
+
+
+def test_what_stands_in_brackets_is_printed_as_it_is(tmp_path: Path) -> None:
+    missing = EngineInfo("onnxruntime-genai", "", False, "numpy is missing: pip install 'edgewright[onnx]'")
+    root = write_board("orin-nano", tmp_path)
+    write(root, "proc/device-tree/model", "A board [red]")
+    found = probe(root, engines=lambda: [missing])
+    sensor = Sensor("nvml", False, "pip install 'edgewright[nvml]'")
+    out = io.StringIO()
+    Console(file=out, width=200).print(render(replace(found, sensors=(sensor,))))
+    for piece in ("edgewright[onnx]", "edgewright[nvml]", "A board [red]"):
+        assert piece in out.getvalue()
 
 
 def test_the_running_machine_can_be_probed() -> None:

@@ -230,6 +230,17 @@ def test_profiles_show_prints_every_figure_with_its_source() -> None:
     assert all(figure.source[:30] in result.output for _, figure in figures(profile))
 
 
+def test_a_profile_of_ones_own_is_shown_with_its_brackets(tmp_path: Path) -> None:
+    document = load_profile("raspberry-pi-5-8gb").model_dump(mode="json")
+    document["name"] = "Board [rev2]"
+    document["cpu"] |= {"value": "Cortex-A76 [bold]", "source": "datasheet [page 3]"}
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    shown = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["show", str(path)]).output
+    for piece in ("Board [rev2]", "Cortex-A76 [bold]", "datasheet [page 3]"):
+        assert piece in shown
+
+
 def test_profiles_show_as_json_loads_again() -> None:
     result = CliRunner().invoke(app, ["show", "raspberry-pi-5-8gb", "--json"])
     assert DeviceProfile.model_validate(json.loads(result.output)) == load_profile("raspberry-pi-5-8gb")

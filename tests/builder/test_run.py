@@ -91,10 +91,12 @@ def test_progress_is_plain_lines_where_the_output_is_no_terminal(tmp_path: Path)
 
     def work(folder: Path) -> dict[str, Any]:
         run.reporter.step(4, 4, "tokens, 12 tok/s")
+        run.reporter.note("prompts in [data]")
         return {"tokens": 4}
 
     run.stage("teacher", {}, work, products=())
     assert "teacher 4/4 tokens, 12 tok/s" in output.getvalue()
+    assert "  prompts in [data]\n" in output.getvalue()
     assert json.loads((tmp_path / "teacher" / "stage.json").read_text())["summary"] == {"tokens": 4}
 
 

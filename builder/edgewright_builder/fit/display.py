@@ -26,7 +26,7 @@ def print_check(console: Console, answer: Check) -> None:
     """Verdict, breakdown, what is the most that fits, what would make it fit, speed, settings."""
     question, plan = answer.question, answer.plan
     console.print(_verdict(answer))
-    console.print(f"  rests on: {plan.calibrated_on}", style="dim", soft_wrap=True)
+    console.print(f"  rests on: {plan.calibrated_on}", style="dim", markup=False, soft_wrap=True)
     for sentence in answer.caveats:
         console.print(f"  {sentence}", style="yellow", markup=False, soft_wrap=True)
     if answer.verdict is Verdict.NOT_SERVED:
@@ -95,7 +95,12 @@ def print_search(console: Console, search: Search) -> None:
     )  # fmt: skip
     rests_on = {plan.calibrated_on: plan.error_bytes / plan.memory.peak_bytes for plan in search.front}
     for calibrated_on, error in rests_on.items():
-        console.print(f"Peaks are ± {error:.1%} and rest on: {calibrated_on}.", style="dim", soft_wrap=True)
+        console.print(
+            f"Peaks are ± {error:.1%} and rest on: {calibrated_on}.",
+            style="dim",
+            markup=False,
+            soft_wrap=True,
+        )
     console.print(f"Chosen: {settings(search.chosen)}", markup=False, soft_wrap=True)
 
 
