@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from edgewright_agent.errors import InputError, OutsideError, RefusedError
+from edgewright_agent.folders import refuse_file
 from edgewright_builder import trust_chain
 from edgewright_builder.certificates import agent_pair, client_pair, load_authority, new_authority
 from edgewright_builder.key_files import move_aside, private_pem, public_pem, write_private
@@ -43,8 +44,9 @@ def create_credentials(folder: Path, hosts: Sequence[str] = (), *, force: bool =
     """Writes the folder described above, each file with mode 0600.
 
     What the folder holds of other keys is moved aside if `force` is set, and RefusedError raised if it is not.
-    Raises InputError for a malformed host name.
+    Raises InputError for a malformed host name or a file in the folder's place.
     """
+    refuse_file(folder)
     ca = new_authority()
     contents = {"ca.key": private_pem(ca.key), "ca.pem": ca.certificate.public_bytes(Encoding.PEM)}
     contents |= agent_pair(ca, AGENT, hosts)

@@ -147,6 +147,16 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2(
     assert not (tmp_path / "store").exists()
 
 
+def test_a_store_that_is_a_file_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "store"
+    file.touch()
+    options = ("--profile", "raspberry-pi-5-8gb", "--listen", "127.0.0.1:0", "--insecure")
+    says = fails_with(capsys, monkeypatch, "serve", "--store", str(file), *options)
+    assert says == f"error: {file} is a file; give a folder.\n"
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

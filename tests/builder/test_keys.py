@@ -195,6 +195,14 @@ def test_a_file_that_is_no_key_is_named(credentials: Path) -> None:
         load_public_key(credentials / "release.key")
 
 
+def test_a_file_where_the_folder_is_to_be_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (file, file / "credentials"):
+        with pytest.raises(InputError, match=r"/file is a file; give a folder\.$"):
+            create_credentials(folder)
+
+
 def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ec.key"
     key = ec.generate_private_key(ec.SECP256R1())

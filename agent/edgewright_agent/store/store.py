@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import BusyError, OutsideError, RefusedError
+from edgewright_agent.folders import refuse_file
 from edgewright_agent.manifest import Manifest, manifest_digest
 from edgewright_agent.store.bases import check_base, check_unneeded
 from edgewright_agent.store.blob import Blob, Missing, WriteStatus, to_ranges
@@ -57,8 +58,9 @@ class Store:
     ) -> None:
         """Takes the store's lock and clears what a crash left behind.
 
-        Raises InputError if another agent holds the store or its layout is a newer one.
+        Raises InputError if another agent holds the store, its layout is a newer one or `root` is a file.
         """
+        refuse_file(root)
         self.layout = Layout(root)
         self.fs = fs or FileSystem()
         self._space = space
