@@ -165,9 +165,17 @@ def rotate_root_key(folder: Path, root_keys: Sequence[Path]) -> tuple[str, Path]
 def add_keys(
     folder: Path, root_keys: Sequence[Path], role: str, added: Sequence[Path], threshold: int | None
 ) -> Path:
-    """Trusts more keys (`*.pub`) in the role `root` or `release`, or wants another number of signatures."""
+    """Trusts more keys (`*.pub`) in the role `root` or `release`, or wants another number of signatures.
+
+    Raises as `change`, and InputError for more signatures than there are keys.
+    """
     begin(folder)
     wanted = _with_keys(folder, newest(folder), role, [load_public_key(path) for path in added])
+    most = len(wanted["keys"])
+    if threshold is not None and threshold > most:
+        raise InputError(
+            f"{threshold} {role} keys are to sign and {most} would be trusted; give at most {most}, or add keys."
+        )
     return change(folder, root_keys, **{role: wanted | ({"threshold": threshold} if threshold else {})})
 
 

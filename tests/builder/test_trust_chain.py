@@ -229,6 +229,14 @@ def test_two_keys_that_must_both_sign(folder: Path, tmp_path: Path) -> None:
     assert accepts(board, both)
 
 
+def test_more_signatures_than_there_are_keys_are_bad_input(folder: Path) -> None:
+    for option, role in (("--threshold", "release"), ("--root-threshold", "root")):
+        refused = invoke("trust", folder, option, "2").exception
+        assert isinstance(refused, InputError)
+        assert f"2 {role} keys are to sign and 1 would be trusted; give at most 1" in str(refused)
+    assert trust_chain.newest(folder).version == 1
+
+
 def test_expiry_is_days_or_never(folder: Path) -> None:
     assert "expires: never" in output("trust", folder)
     output("trust", folder, "--expires", "30")
