@@ -46,6 +46,9 @@ async def test_an_address_in_use_is_one_sentence(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=rf"127\.0\.0\.1:{port} can't be listened on: .* --openai"):
+        with pytest.raises(
+            InputError,
+            match=rf"127\.0\.0\.1:{port} can't be listened on: Address already in use. .* --openai",
+        ):
             async with board(tmp_path, DoorSettings(Address("127.0.0.1", port)), script=Script()):
                 pass

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -62,8 +64,15 @@ async def _listen(settings: DoorSettings, connection: Callable[[], asyncio.Proto
             connection, where.host, where.port, ssl=_tls(settings), ssl_handshake_timeout=HANDSHAKE_SECONDS
         )
     except OSError as error:
-        message = f"{where} can't be listened on: {error.strerror}. Choose another --openai."
+        message = f"{where} can't be listened on: {_reason(error)}. Choose another --openai."
         raise InputError(message) from None
+
+
+def _reason(error: OSError) -> str | None:
+    """The system's words; asyncio puts a sentence of its own in their place, but for a name that is nobody's."""
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return error.strerror
+    return os.strerror(error.errno)
 
 
 def _tls(settings: DoorSettings) -> ssl.SSLContext:
