@@ -7,15 +7,22 @@ from decimal import Decimal
 
 from edgewright_agent.errors import InputError
 
-_UNITS = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_UNITS = {
+    "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
+    "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+}  # fmt: skip
+_BYTES = {unit.lower(): size_bytes for unit, size_bytes in _UNITS.items()}
 
 
 def parse_bytes(text: str) -> int:
     """`180MiB` → 188743680. Raises InputError for a missing unit or a number that is not positive."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", text.lower())
-    if match is None or match[2] not in _UNITS:
-        raise InputError(f"{text!r} is not a size; write a positive number and a unit, for instance 180MiB.")
-    size_bytes = int(Decimal(match[1]) * _UNITS[match[2]])
+    if match is None or match[2] not in _BYTES:
+        units = ", ".join(_UNITS)
+        raise InputError(
+            f"{text!r} is not a size; write a positive number and a unit of {units}, for instance 180MiB."
+        )
+    size_bytes = int(Decimal(match[1]) * _BYTES[match[2]])
     if size_bytes <= 0:
         raise InputError(f"{text!r} is not a size above 0.")
     return size_bytes

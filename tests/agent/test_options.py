@@ -16,7 +16,10 @@ from edgewright_agent.sizes import parse_bytes
 from edgewright_agent.trust import load_trusted_keys
 
 
-@given(st.integers(1, 2**40), st.sampled_from([("B", 1), ("KiB", 2**10), ("MiB", 2**20), ("GB", 10**9)]))
+@given(
+    st.integers(1, 2**40),
+    st.sampled_from([("B", 1), ("KiB", 2**10), ("MiB", 2**20), ("GB", 10**9), ("TiB", 2**40)]),
+)
 def test_a_size_is_a_number_and_a_unit(number: int, unit: tuple[str, int]) -> None:
     assert (
         parse_bytes(f"{number}{unit[0]}") == parse_bytes(f" {number} {unit[0].lower()} ") == number * unit[1]
@@ -25,8 +28,13 @@ def test_a_size_is_a_number_and_a_unit(number: int, unit: tuple[str, int]) -> No
 
 @pytest.mark.parametrize("text", ["", "lots", "-1MiB", "0", "0MiB", "4096", "1XB", "1e9", "MiB"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="not a size"):
         parse_bytes(text)
+
+
+def test_a_unit_that_is_none_is_told_those_there_are() -> None:
+    with pytest.raises(InputError, match="a unit of B, KiB, MiB, GiB, TiB, KB, MB, GB, TB, for instance"):
+        parse_bytes("1PiB")
 
 
 @pytest.mark.parametrize(
