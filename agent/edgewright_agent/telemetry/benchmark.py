@@ -23,7 +23,7 @@ ALONE_PROMPTS = 4  # served one at a time after a concurrent load, to tell prefi
 
 @dataclass(frozen=True)
 class PhaseEnergy:
-    """Prefill (admission to first token) and decode (first to last token) apart, of prompts served alone."""
+    """Prefill (arrival to first token) and decode (first to last token) apart, of prompts served alone."""
 
     prompts: int
     prefill_joules_per_input_token: float

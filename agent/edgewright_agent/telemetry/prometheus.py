@@ -42,11 +42,11 @@ class Requests:
     def __init__(self, registry: CollectorRegistry) -> None:
         labels = ("model", "release", "backend")
         self._duration = Histogram(
-            "edgewright_request_duration_seconds", "Admission to last token.", (*labels, "finish_reason"),
+            "edgewright_request_duration_seconds", "Arrival, before any wait, to last token.", (*labels, "finish_reason"),
             buckets=DURATION_SECONDS, registry=registry,
         )  # fmt: skip
         self._first_token = Histogram(
-            "edgewright_time_to_first_token_seconds", "Admission to first token.", labels,
+            "edgewright_time_to_first_token_seconds", "Arrival, before any wait, to first token.", labels,
             buckets=FIRST_TOKEN_SECONDS, registry=registry,
         )  # fmt: skip
         self._output_token = Histogram(

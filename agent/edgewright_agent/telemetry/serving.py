@@ -132,7 +132,7 @@ class ServingStats:
 
 
 class RequestWindow:
-    """One request, from admission to its end. The first of `end`, `fail` and `reject` counts.
+    """One request, from its arrival to its end. The first of `end`, `fail` and `reject` counts.
 
     Mark every token once. `served_by` is told when it ends, whatever serves by then.
     """

@@ -112,7 +112,7 @@ class EnergyMark:
 
 @dataclass(frozen=True)
 class EnergyWindow:
-    """Energy of one request: admission to first token, first to last token.
+    """Energy of one request: arrival to first token, first to last token.
 
     Requests that overlap share the rail: each window then holds the energy of all of them.
     """

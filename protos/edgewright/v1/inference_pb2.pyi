@@ -216,7 +216,7 @@ class Completion(_message.Message):
     generated_tokens: _builtins.int
     time_to_first_token_seconds: _builtins.float
     """Measured in the agent on a monotonic clock.
-    admission to first token
+    arrival, before any wait, to first token
     """
     time_per_output_token_seconds: _builtins.float
     """(last - first) / (n - 1)"""
@@ -251,7 +251,7 @@ Global___Completion: _TypeAlias = Completion  # noqa: Y015
 
 @_typing.final
 class EnergyWindow(_message.Message):
-    """Energy over one request: admission to first token, first to last token."""
+    """Energy over one request: arrival to first token, first to last token."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -627,7 +627,7 @@ Global___BenchmarkProgress: _TypeAlias = BenchmarkProgress  # noqa: Y015
 
 @_typing.final
 class BenchmarkResult(_message.Message):
-    """Latencies are the agent's: from admission, queueing included, on a monotonic clock."""
+    """Latencies are the agent's: from arrival, queueing included, on a monotonic clock."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -686,7 +686,7 @@ class BenchmarkResult(_message.Message):
 
     @_builtins.property
     def end_to_end_seconds(self) -> Global___Distribution:
-        """admission to last token"""
+        """arrival to last token"""
 
     def __init__(
         self,
@@ -809,7 +809,7 @@ Global___BenchmarkEnergy: _TypeAlias = BenchmarkEnergy  # noqa: Y015
 
 @_typing.final
 class PhaseEnergy(_message.Message):
-    """Prefill (admission to first token) and decode (first to last) apart, from prompts
+    """Prefill (arrival to first token) and decode (first to last) apart, from prompts
     that were served one at a time: of requests that overlap nobody can tell.
     """
 
