@@ -124,6 +124,16 @@ def test_one_fault_one_warning(tmp_path: Path, check: str, path: str, content: s
     assert re.search(says, finding.sentence), finding.sentence
 
 
+def test_a_power_mode_is_not_called_the_highest_where_nobody_knows(tmp_path: Path) -> None:
+    write(tmp_path, "var/lib/nvpmodel/status", "pmode:0001")
+    modes = "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=1 NAME=7W >\n"
+    write(tmp_path, "etc/nvpmodel.conf", modes)
+    finding = found("power mode", Subject(root=tmp_path))
+    assert finding == Finding(
+        Result.OK, "The power mode is 7W; which of 15W, 7W is the highest is not known."
+    )
+
+
 def test_a_desktop_is_told_to_go(tmp_path: Path) -> None:
     target = tmp_path / "etc/systemd/system/default.target"
     target.parent.mkdir(parents=True)

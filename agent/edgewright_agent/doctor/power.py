@@ -16,7 +16,11 @@ def power_mode_is_highest(subject: Subject) -> Finding | None:
         return None
     modes = nvpmodel.parse_modes(read_text(subject.root / "etc/nvpmodel.conf") or "")
     best = _highest(subject.profile, set(modes.values()))
-    if best is None or current == best:
+    if best is None:
+        return ok(
+            f"The power mode is {current}; which of {', '.join(modes.values())} is the highest is not known."
+        )
+    if current == best:
         return ok(f"The power mode is {current}, the highest.")
     number = next(number for number, name in modes.items() if name == best)
     return warning(
@@ -45,10 +49,9 @@ def gpu_may_be_used(subject: Subject) -> Finding | None:
 
 
 def _highest(profile: DeviceProfile | None, offered: set[str]) -> str | None:
-    """The mode without a cap if the board has one, else the one of most watts that the profile knows."""
+    """The mode without a cap if the board has one, else the one of most watts; None unless the profile knows all."""
     uncapped = sorted(name for name in offered if name.startswith("MAXN"))
     if uncapped:
         return uncapped[-1]
     watts = {mode.name: mode.watts.value for mode in profile.power_modes if mode.watts} if profile else {}
-    known = offered & watts.keys()
-    return max(known, key=lambda name: watts[name]) if known else None
+    return max(offered, key=lambda name: watts[name]) if offered <= watts.keys() else None
