@@ -9,9 +9,11 @@ import signal
 import socket
 import sys
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -21,12 +23,17 @@ from edgewright_agent.cli import app
 from edgewright_agent.doctor import Finding, Result, Subject, checks, examine, lines
 from edgewright_agent.doctor import engines as engine_checks
 from edgewright_agent.doctor.engines import TRIALS, Trial, judge, run_trial
+from edgewright_agent.dsse import key_id
+from edgewright_agent.store.layout import Layout
 from edgewright_agent.tls import TlsFiles
-from edgewright_agent.trust import load_trust
+from edgewright_agent.trust import Trust, load_trust
 from edgewright_builder import trust_chain
+from edgewright_builder.key_files import public_pem
 from edgewright_builder.keys import create_credentials
 from edgewright_profiles import load_profile
+from tests.agent.artifacts import RELEASE_KEY
 from tests.agent.fixtures.boards import write, write_board
+from tests.agent.trust_documents import ISSUED, NEW_RELEASE, ROOT, revocation, signed, signers
 
 NOW = datetime.now(timezone.utc).timestamp()
 CGROUPS = "#subsys_name hierarchy num_cgroups enabled\ncpu 0 100 1\nmemory 0 100 1"
@@ -213,6 +220,55 @@ def test_a_key_that_others_can_read_is_warned_of(tmp_path: Path, keys: Path) -> 
     key.chmod(0o600)
     assert found("key mode", what).result is Result.OK
     assert found("secrets", what).result is Result.OK
+
+
+# Trust
+
+
+def held(tmp_path: Path, **fields: Any) -> Subject:
+    """A board that was started with `--trust release.pub` and sent trust document 1 since."""
+    (tmp_path / "release.pub").write_bytes(public_pem(RELEASE_KEY))
+    folder, now = Layout(tmp_path / "store").trust, ISSUED.timestamp()
+    base = Trust(load_trust([tmp_path / "release.pub"]), folder, clock=lambda: now)
+    base.update([signed(1, (ROOT, RELEASE_KEY), **fields)])
+    return subject(tmp_path, store=tmp_path / "store", trust=(tmp_path / "release.pub",))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_store_s_trust_document_counts_and_is_not_touched(tmp_path: Path) -> None:
+    what = held(tmp_path, expires=ISSUED + timedelta(days=365))
+    folder = tmp_path / "store" / "trust"
+    (folder / ".tmp-00000002.json").write_bytes(b"an agent is writing it")
+    before = contents(folder)
+    for days, result, says in (
+        (1, "ok", "Trust document 1 is valid until 2027-11-01"),
+        (340, "warning", "expires on 2027-11-01"),
+        (366, "problem", "expired on 2027-11-01"),
+    ):
+        now = (ISSUED + timedelta(days=days)).timestamp()
+        finding = found("trust", replace(what, clock=partial(float, now)))
+        assert (finding.result, says in finding.sentence) == (Result(result), True), finding
+    assert contents(folder) == before
+
+
+def test_a_damaged_trust_document_in_the_store_is_a_problem(tmp_path: Path) -> None:
+    what = held(tmp_path)
+    assert found("trust", what).result is Result.OK
+    (tmp_path / "store" / "trust" / "00000001.json").write_bytes(b"{}")
+    finding = found("trust", what)
+    assert finding.result is Result.PROBLEM
+    assert "00000001.json is damaged" in finding.sentence
+
+
+def test_a_key_of_the_command_line_that_the_store_s_document_revokes_is_named(tmp_path: Path) -> None:
+    what = held(tmp_path, release=signers(RELEASE_KEY, NEW_RELEASE), revoked=[revocation()])
+    finding = found("trust", what)
+    assert finding.result is Result.WARNING
+    assert f"--trust names the key {key_id(RELEASE_KEY.public_key())[:12]}" in finding.sentence
+    assert f"need 1 of the keys {key_id(NEW_RELEASE.public_key())[:12]}." in finding.sentence
 
 
 # Disk

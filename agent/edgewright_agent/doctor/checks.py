@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from edgewright_agent.doctor import clock, disk, engines, files, identity, memory, network, power, sensors
+from edgewright_agent.doctor import (
+    clock,
+    disk,
+    engines,
+    files,
+    identity,
+    memory,
+    network,
+    power,
+    sensors,
+    trust,
+)
 from edgewright_agent.doctor.finding import Check, Finding, Subject, warning
 
 CHECKS: dict[str, Check] = {
     "clock": clock.clock_is_set,
     "certificates": clock.certificates_are_valid,
-    "trust": clock.trust_is_valid,
+    "trust": trust.trust_is_valid,
     "tls files": files.tls_files_fit,
     "key mode": files.key_is_private,
     "secrets": files.ca_key_is_elsewhere,

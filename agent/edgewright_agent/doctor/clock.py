@@ -1,4 +1,4 @@
-"""Is it now? Certificates and trust documents hold for a time, and boards without a battery start in 1970."""
+"""Is it now? Certificates hold for a time, and boards without a battery start in 1970."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from datetime import datetime, timedelta, timezone
 
 from cryptography import x509
 
+from edgewright_agent.doctor.access import ask_for_root
 from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warning
-from edgewright_agent.errors import InputError
-from edgewright_agent.trust import load_trust
 
 # This version did not exist before: an earlier date is a clock that was never set.
 RELEASED = datetime(2026, 11, 1, tzinfo=timezone.utc)
@@ -34,8 +33,11 @@ def certificates_are_valid(subject: Subject) -> Finding | None:
     """The board's certificate and its authority's hold now, and for a while."""
     if subject.tls is None:
         return None
-    now = _now(subject)
-    for path in (subject.tls.certificate, subject.tls.authority):
+    now, paths = _now(subject), (subject.tls.certificate, subject.tls.authority)
+    closed = ask_for_root(subject, paths)
+    if closed is not None:
+        return closed
+    for path in paths:
         try:
             certificate = x509.load_pem_x509_certificate(path.read_bytes())
         except (OSError, ValueError) as error:
@@ -57,32 +59,6 @@ def certificates_are_valid(subject: Subject) -> Finding | None:
             )
             return warning(f"{path} is valid until {end:%Y-%m-%d} only.", remedy)
     return ok("The certificates are valid.")
-
-
-def trust_is_valid(subject: Subject) -> Finding | None:
-    """`--trust` names keys, or a document that has not expired."""
-    if not subject.trust:
-        return warning(
-            "No key says whose releases may run here: the agent will refuse every push.",
-            "Copy release.pub of the credentials folder to the board and name it with --trust.",
-        )
-    try:
-        document = load_trust(subject.trust)
-    except InputError as error:
-        return problem(
-            str(error), "Copy release.pub or the newest trust-N.json of the credentials to the board."
-        )
-    if document is None or document.expires is None:
-        return ok("Releases may run if their key is among those of --trust; that does not expire.")
-    left = document.expires - _now(subject)
-    renew = "Renew it: `edgewright keys trust DIR --expires 365`, then `edgewright keys trust DIR HOST:PORT`."
-    if left <= timedelta(0):
-        return problem(
-            f"The trust document expired on {document.expires:%Y-%m-%d}: nothing is staged.", renew
-        )
-    if left <= SOON:
-        return warning(f"The trust document expires on {document.expires:%Y-%m-%d}.", renew)
-    return ok(f"The trust document {document.version} is valid until {document.expires:%Y-%m-%d}.")
 
 
 def _now(subject: Subject) -> datetime:
