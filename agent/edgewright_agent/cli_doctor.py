@@ -51,7 +51,8 @@ def doctor(
 ) -> None:
     """Say what is wrong with this board and what to do. Exit code 1 if anything is.
 
-    Run it as the agent's user and with the agent's options; without any it looks where the systemd unit does.
+    Run it with the agent's options, as the agent's user or, for what is root's, as root; without options it looks where
+    the systemd unit does.
     """
     # What may not be read is a finding, not a wrong option. The imports: as in `cli.probe`.
     from rich.console import Console
@@ -96,4 +97,7 @@ def _tls(certificate: Path | None, key: Path | None, authority: Path | None) -> 
 
 
 def _present(name: str) -> list[Path]:
-    return [CONFIGURATION / name] if (CONFIGURATION / name).exists() else []
+    from edgewright_agent.doctor.access import is_hidden
+
+    path = CONFIGURATION / name
+    return [path] if is_hidden(path) or path.exists() else []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -49,6 +52,32 @@ def found(name: str, what: Subject) -> Finding:
     assert finding is not None
     assert bool(finding.remedy) == (finding.result is not Result.OK)
     return finding
+
+
+NOBODY = 65534
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can own a file for root and become somebody else"
+)
+
+
+@contextlib.contextmanager
+def somebody_else() -> Iterator[None]:
+    """As a user without rights; who runs the tests as one is it already."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that others can reach: those above `tmp_path` are its user's alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +251,52 @@ def test_a_key_that_others_can_read_is_warned_of(tmp_path: Path, keys: Path) -> 
     assert found("secrets", what).result is Result.OK
 
 
+# What is root's, as the systemd unit has it
+
+
+def roots_own(root: Path, keys: Path, folder_mode: int) -> Subject:
+    """A board whose configuration only root may read."""
+    folder = root / "etc" / "edgewright"
+    folder.mkdir(parents=True)
+    for name in ("agent.pem", "agent.key", "ca.pem", "release.pub"):
+        (folder / name).write_bytes((keys / name).read_bytes())
+        (folder / name).chmod(0o600)
+    folder.chmod(folder_mode)
+    return subject(root, tls=tls(folder), trust=(folder / "release.pub",))
+
+
+@as_root
+@pytest.mark.parametrize("folder_mode", [0o755, 0o700])
+def test_what_only_root_may_read_is_looked_at_as_root(
+    open_folder: Path, keys: Path, folder_mode: int
+) -> None:
+    what = roots_own(open_folder, keys, folder_mode)
+    with somebody_else():
+        findings = examine(what)
+    for name in ("certificates", "trust", "tls files"):
+        assert findings[name].result is Result.WARNING
+        assert findings[name].sentence.startswith(f"This user may not read {open_folder}/etc/edgewright/")
+        assert "`sudo edgewright-agent doctor …`" in findings[name].remedy
+    assert not any(each.result is Result.PROBLEM for each in findings.values())
+    assert not any("could not be checked" in each.sentence for each in findings.values())
+    findings = examine(what)
+    for name in ("certificates", "trust", "tls files", "key mode", "secrets"):
+        assert findings[name].result is Result.OK
+
+
+@as_root
+def test_the_command_looks_for_what_it_may_not_see(
+    open_folder: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots_own(open_folder, keys, 0o700)
+    monkeypatch.setattr("edgewright_agent.cli_doctor.CONFIGURATION", open_folder / "etc" / "edgewright")
+    options = ["doctor", "--root", str(open_folder), "--store", str(open_folder), "--no-engines", "--json"]
+    with somebody_else():
+        result = CliRunner().invoke(app, options)
+    rows = {row["check"]: row for row in json.loads(result.stdout)["findings"]}
+    assert [rows[name]["result"] for name in ("certificates", "trust", "tls files")] == ["warning"] * 3
+
+
 # Trust
 
 
@@ -285,9 +360,35 @@ def test_a_store_that_is_to_be_is_looked_for_where_it_will_be(tmp_path: Path) ->
     what = subject(tmp_path, store=tmp_path / "not" / "yet" / "there")
     assert found("store", what).result is Result.OK
     assert "is not there yet and can be made" in found("store", what).sentence
-    assert found("disk speed", what).sentence.startswith("The disk writes")
+    assert checks.CHECKS["disk speed"](what) is None  # not tried in what may be anybody's folder
     assert not (tmp_path / "not").exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_can_not_be_made_is_asked_for_and_no_folder_above_it(open_folder: Path) -> None:
+    open_folder.chmod(0o555)
+    store = open_folder / "edgewright" / "store"
+    with somebody_else():
+        finding = found("store", subject(open_folder, store=store))
+    assert finding.result is Result.PROBLEM
+    assert f"{store} is not there yet, and this user can't make it" in finding.sentence
+    assert f"`sudo install -d -o USER -m 700 {store}`" in finding.remedy
+    assert "chown" not in finding.remedy
+
+
+@as_root
+def test_root_asks_whether_the_store_s_user_may_write_it(open_folder: Path) -> None:
+    store = open_folder / "store"
+    store.mkdir(mode=0o700)
+    os.chown(store, NOBODY, NOBODY)
+    finding = found("store", subject(open_folder, store=store))
+    assert finding == Finding(Result.OK, f"{store} can be written by its user, {NOBODY}, and fsync works.")
+    assert found("disk speed", subject(open_folder, store=store)).sentence.startswith("The disk writes")
+    assert list(store.iterdir()) == []
+    store.chmod(0o500)
+    finding = found("store", subject(open_folder, store=store))
+    assert (finding.result, "mode is 0500" in finding.sentence) == (Result.PROBLEM, True)
+    assert finding.remedy == f"`sudo chmod 700 {store}`"
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import statistics
 import time
 from pathlib import Path
 
+from edgewright_agent.doctor.access import ask_for_root
 from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warning
 from edgewright_agent.store.files import FileSystem, write_durably
 from edgewright_agent.store.layout import Layout
@@ -76,6 +78,9 @@ def nothing_has_rotted(subject: Subject) -> Finding | None:
     if subject.store is None:
         return None
     quarantine = Layout(subject.store).quarantine
+    closed = ask_for_root(subject, [quarantine])
+    if closed is not None:
+        return closed
     found = sorted(quarantine.iterdir()) if quarantine.is_dir() else []
     if not found:
         return ok("Nothing in the store was found corrupt.")
@@ -87,41 +92,55 @@ def nothing_has_rotted(subject: Subject) -> Finding | None:
 
 
 def store_can_be_written(subject: Subject) -> Finding | None:
-    """Whoever runs this may write the store, durably."""
+    """Whoever runs this may write the store, durably; if root runs it, whom the store belongs to."""
     if subject.store is None:
         return None
     folder = _existing(subject.store)
-    if folder.stat().st_uid not in (os.geteuid(), 0) and os.geteuid() == 0:
-        owner = folder.stat().st_uid
-        return warning(
-            f"{folder} belongs to user {owner}, and this runs as root: the agent may run as somebody else.",
-            f"Run it as the agent does: `sudo -u '#{owner}' edgewright-agent doctor …`.",
-        )
     try:
         write_durably(FileSystem(), folder / TRIAL_NAME, b"trial")
         (folder / TRIAL_NAME).unlink()
     except Exception as error:  # noqa: BLE001 - whatever the disk says is the finding
-        cause = error.__cause__ if isinstance(error.__cause__, OSError) else None
-        if cause is not None and cause.errno == errno.EROFS:
-            remedy = "Look why in `dmesg | grep -i -e ext4 -e mmc -e nvme`; then `sudo mount -o remount,rw`."
-            return problem(f"{folder} is read-only; the kernel does that when a disk fails.", remedy)
-        return problem(
-            f"{folder} can't be written: {error}", f"Give it to the agent: `sudo chown -R USER {folder}`."
-        )
+        return _unwritable(subject.store, folder, error)
     if folder != subject.store:
         return ok(
             f"{subject.store} is not there yet and can be made: {folder} can be written, and fsync works."
         )
-    return ok(f"{folder} can be written, and fsync works.")
+    return _owner_may_write(folder) if os.geteuid() == 0 else ok(f"{folder} can be written, and fsync works.")
+
+
+def _owner_may_write(folder: Path) -> Finding:
+    """Root may write anything; the agent runs as whom the store belongs to."""
+    found = folder.stat()
+    if found.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+        return problem(
+            f"{folder} belongs to user {found.st_uid}, who may not write it: its mode is {found.st_mode & 0o7777:04o}.",
+            f"`sudo chmod 700 {folder}`",
+        )
+    return ok(f"{folder} can be written by its user, {found.st_uid}, and fsync works.")
+
+
+def _unwritable(store: Path, folder: Path, error: Exception) -> Finding:
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else None
+    if cause is not None and cause.errno == errno.EROFS:
+        remedy = "Look why in `dmesg | grep -i -e ext4 -e mmc -e nvme`; then `sudo mount -o remount,rw`."
+        return problem(f"{folder} is read-only; the kernel does that when a disk fails.", remedy)
+    if folder != store:  # which is not the agent's to have
+        return problem(
+            f"{store} is not there yet, and this user can't make it: {error}",
+            f"Make it, with the agent's user for USER: `sudo install -d -o USER -m 700 {store}`.",
+        )
+    return problem(
+        f"{folder} can't be written: {error}",
+        f"Give it to the agent's user: `sudo chown -R USER {folder}`.",
+    )
 
 
 def disk_is_fast(subject: Subject) -> Finding | None:
-    """16 MiB and five small files, each with fsync."""
-    if subject.store is None or not os.access(_existing(subject.store), os.W_OK):
+    """16 MiB and five small files, each with fsync; in a store that is there, not in what may be anybody's folder."""
+    if subject.store is None or not subject.store.is_dir():
         return None
-    trial = _existing(subject.store) / TRIAL_NAME
     try:
-        rate, sync_seconds = _measure(trial)
+        rate, sync_seconds = _measure(subject.store / TRIAL_NAME)
     except OSError:
         return None  # store_can_be_written has said why
     found = f"The disk writes {rate / 1e6:.0f} MB/s, and fsync takes {1000 * sync_seconds:.0f} ms"

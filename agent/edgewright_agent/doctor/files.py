@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 
+from edgewright_agent.doctor.access import ask_for_root, is_hidden
 from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warning
 from edgewright_agent.errors import InputError
 from edgewright_agent.tls import server_credentials
@@ -17,8 +18,12 @@ def tls_files_fit(subject: Subject) -> Finding | None:
             "Make one on the host, `edgewright keys certificate DIR --host NAME` (without a DIR yet, `keys create`), "
             "and copy it, its key and ca.pem to the board.",
         )
+    tls = subject.tls
+    closed = ask_for_root(subject, (tls.certificate, tls.key, tls.authority))
+    if closed is not None:
+        return closed
     try:
-        server_credentials(subject.tls)
+        server_credentials(tls)
     except InputError as error:
         remedy = (
             "Copy agent.pem, agent.key and ca.pem of one credentials folder, readable by the agent's user."
@@ -29,7 +34,7 @@ def tls_files_fit(subject: Subject) -> Finding | None:
 
 def key_is_private(subject: Subject) -> Finding | None:
     """Only its owner can read the board's key."""
-    if subject.tls is None or not subject.tls.key.exists():
+    if subject.tls is None or is_hidden(subject.tls.key) or not subject.tls.key.exists():
         return None
     mode = stat.S_IMODE(subject.tls.key.stat().st_mode)
     if mode & 0o077:
@@ -42,7 +47,7 @@ def key_is_private(subject: Subject) -> Finding | None:
 
 def ca_key_is_elsewhere(subject: Subject) -> Finding | None:
     """What signs certificates, artifacts or trust documents is not on the board."""
-    if subject.tls is None:
+    if subject.tls is None or is_hidden(subject.tls.key):
         return None
     folder = subject.tls.key.parent
     found = [
