@@ -297,6 +297,27 @@ def test_the_command_looks_for_what_it_may_not_see(
     assert [rows[name]["result"] for name in ("certificates", "trust", "tls files")] == ["warning"] * 3
 
 
+@pytest.mark.parametrize(
+    ("version", "environment", "result"),
+    [
+        (245, "EDGEWRIGHT_PROFILE=x", "warning"),
+        (237, "", "warning"),
+        (245, "EDGEWRIGHT_PROFILE=x\nCREDENTIALS_DIRECTORY=/etc/edgewright", "ok"),
+        (249, "", "ok"),
+    ],
+)
+def test_a_systemd_that_knows_no_credentials_is_told_where_they_are(
+    tmp_path: Path, version: int, environment: str, result: str
+) -> None:
+    assert checks.CHECKS["systemd"](subject(tmp_path)) is None
+    write(tmp_path, f"lib/systemd/libsystemd-shared-{version}.so", "")
+    write(tmp_path, "etc/edgewright/agent.env", environment)
+    finding = found("systemd", subject(tmp_path))
+    assert finding.result is Result(result)
+    assert f"systemd {version}" in finding.sentence
+    assert finding.result is Result.OK or "CREDENTIALS_DIRECTORY=/etc/edgewright" in finding.remedy
+
+
 # Trust
 
 

@@ -12,6 +12,7 @@ from edgewright_agent.doctor import (
     network,
     power,
     sensors,
+    service,
     trust,
 )
 from edgewright_agent.doctor.finding import Check, Finding, Subject, warning
@@ -23,6 +24,7 @@ CHECKS: dict[str, Check] = {
     "tls files": files.tls_files_fit,
     "key mode": files.key_is_private,
     "secrets": files.ca_key_is_elsewhere,
+    "systemd": service.systemd_loads_credentials,
     "file system": disk.store_is_on_a_disk,
     "disk space": disk.disk_has_room,
     "store": disk.store_can_be_written,
