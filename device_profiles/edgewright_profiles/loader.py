@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import yaml
 from pydantic import ValidationError
 
+from edgewright_agent.complaints import first_complaint
 from edgewright_agent.errors import InputError
 from edgewright_profiles.schema import DeviceProfile
 from edgewright_profiles.this_host import THIS_HOST, this_host
@@ -49,9 +50,7 @@ def parse_profile(text: str, where: str) -> DeviceProfile:
     except yaml.YAMLError as error:
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}.") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise InputError(f"{where} is invalid at {field}: {first['msg']}.") from None
+        raise InputError(f"{where}: {first_complaint(DeviceProfile, error)}") from None
 
 
 def _load_file(path: Path) -> DeviceProfile:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -98,17 +99,17 @@ def test_a_figure_without_a_source_is_refused_by_name(path: tuple[str | int, ...
     for key in path:
         figure = figure[key]
     del figure["source"]
-    with pytest.raises(InputError, match=f"invalid at {field}: Field required"):
+    with pytest.raises(InputError, match=rf"^board\.yaml: the key `{re.escape(field)}` is missing\.$"):
         parse_profile(yaml.safe_dump(profile), "board.yaml")
 
 
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"memory": {"seen_bytes": -1}}, "memory.seen_bytes.value"),
-        ({"memory": {"seen_bytes": 9 * 2**30}}, "memory: .*exceeds nominal_bytes"),
-        ({"memory": {"os_headless_bytes": 7990149120}}, "memory: .*"),
-        ({"cpu_cores": 0}, "cpu_cores.value"),
+        ({"memory": {"seen_bytes": -1}}, "`memory.seen_bytes.value` is -1: expected"),
+        ({"memory": {"seen_bytes": 9 * 2**30}}, "`memory`: .*exceeds nominal_bytes"),
+        ({"memory": {"os_headless_bytes": 7990149120}}, "`memory`: .*"),
+        ({"cpu_cores": 0}, "`cpu_cores.value` is 0: expected"),
     ],
 )
 def test_an_impossible_figure_is_refused_by_name(change: dict[str, Any], field: str) -> None:
@@ -119,7 +120,7 @@ def test_an_impossible_figure_is_refused_by_name(change: dict[str, Any], field: 
                 profile[name][inner]["value"] = number
         else:
             profile[name]["value"] = value
-    with pytest.raises(InputError, match=f"invalid at {field}"):
+    with pytest.raises(InputError, match=rf"^board\.yaml: {field}"):
         parse_profile(yaml.safe_dump(profile), "board.yaml")
 
 
@@ -135,6 +136,28 @@ def test_a_wrong_key_is_refused_by_name() -> None:
     profile["memori"] = 1
     with pytest.raises(InputError, match="memori"):
         parse_profile(yaml.safe_dump(profile), "board.yaml")
+
+
+@pytest.mark.parametrize(
+    ("path", "typo", "says"),
+    [
+        ((), "memori", "unknown key `memori`; did you mean `memory`?"),
+        (("power_modes", 0), "nmae", "unknown key `power_modes.0.nmae`; did you mean `name`?"),
+        (("cpu_cores",), "valu", "unknown key `cpu_cores.valu`; did you mean `value`?"),
+    ],
+)
+def test_a_misspelt_key_is_told_before_the_one_that_is_missing(
+    path: tuple[str | int, ...], typo: str, says: str
+) -> None:
+    profile: Any = document()
+    section = profile
+    for key in path:
+        section = section[key]
+    right = says.split("`")[3]
+    section[typo] = section.pop(right)
+    with pytest.raises(InputError) as caught:
+        parse_profile(yaml.safe_dump(profile), "board.yaml")
+    assert str(caught.value) == f"board.yaml: {says}"
 
 
 def test_an_unknown_id_names_the_nearest() -> None:

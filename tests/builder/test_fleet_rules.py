@@ -126,7 +126,9 @@ def test_selectors_choose_by_label(fleet: Path) -> None:
     [
         (("site: roof, tier", "site: [roof], tier"), "devices.0.labels.site"),
         (("name: north", "name: north, wave: 1"), "not YAML"),
-        (("name: greenhouse", "nme: greenhouse"), "name"),
+        (("name: greenhouse", "nme: greenhouse"), r"unknown key `nme`; did you mean `name`\?$"),
+        (("devices:", "device:"), r"unknown key `device`; did you mean `devices`\?$"),
+        (("labels:", "lables:"), r"unknown key `devices.0.lables`; did you mean `labels`\?$"),
         (("board-2.local:50051", "board-2.local"), "HOST:PORT"),
         (("board-2.local:50051", "board-1.local:50051"), "twice"),
         (("name: north", "name: board-3.local:50051"), "names the name board-3.local:50051 twice"),

@@ -67,6 +67,12 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
         load_recipe(written(tmp_path, {key: value for key, value in MINIMAL.items() if key != "student"}))
 
 
+def test_a_misspelt_key_is_told_before_the_one_that_is_missing(tmp_path: Path) -> None:
+    values = {{"student": "studnt"}.get(key, key): value for key, value in MINIMAL.items()}
+    with pytest.raises(InputError, match=r"unknown key `studnt`; did you mean `student`\?$"):
+        load_recipe(written(tmp_path, values))
+
+
 @pytest.mark.parametrize("text", ["", "- a list", "key: [unclosed", "\x00"])
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "recipe.yaml"

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from edgewright_agent.complaints import first_complaint
 from edgewright_agent.errors import InputError
 from edgewright_builder.device.channel import parse_address
 
@@ -73,7 +74,7 @@ def load_inventory(path: Path) -> Inventory:
     try:
         inventory = Inventory.model_validate(document)
     except ValidationError as error:
-        raise InputError(f"The fleet file {path} is wrong at {_first_error(error)}.") from None
+        raise InputError(f"{path}: {first_complaint(Inventory, error)}") from None
     _check_devices(path, inventory)
     if inventory.credentials is None:
         return inventory
@@ -108,9 +109,3 @@ def _parse_selector(text: str, labels: set[str]) -> tuple[str, str, bool]:
         hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(labels)) or 'none'}."
         raise InputError(f"No device of the fleet has the label {label!r}{hint}")
     return label, value.strip(), wanted
-
-
-def _first_error(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "its top level"
-    return f"{where}: {first['msg']}"

@@ -1,0 +1,67 @@
+"""What is wrong with the keys and values of a file that people write, in a sentence that names the key."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+SHOWN_CHARACTERS_MAX = 100  # a value may be all that is below a key
+
+
+def first_complaint(kind: type[BaseModel], error: ValidationError) -> str:
+    """What Pydantic found wrong first; an unknown key before all else, as it may be one that is missing, misspelt."""
+    errors = error.errors(include_url=False)
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    section, key = _at(kind, first["loc"])
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(first["loc"][-1]), section.model_fields, n=1)
+        known = f"did you mean `{near[0]}`?" if near else f"expected {', '.join(section.model_fields)}."
+        return f"unknown key `{key}`; {known}"
+    if first["type"] == "missing":
+        return f"the key `{key}` is missing."
+    # A key that may have several types has an error for each of them.
+    wanted = "; or ".join(_wanted(each["msg"]) for each in errors if _at(kind, each["loc"])[1] == key)
+    return f"{_subject(key, first)}{wanted}."
+
+
+def _subject(key: str, error: ErrorDetails) -> str:
+    value = repr(error["input"])
+    if not key:
+        return ""
+    return f"`{key}` is {value}: " if len(value) <= SHOWN_CHARACTERS_MAX else f"`{key}`: "
+
+
+def _wanted(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should be", "expected", 1)
+
+
+def _at(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
+    """(the section, the dotted key) of an error, without Pydantic's names for the types a key may have."""
+    section: type[BaseModel] = kind
+    inside: type[BaseModel] | None = kind
+    key: list[str] = []
+    for part in location:
+        if isinstance(part, str):
+            if inside is not None:
+                section, inside = inside, _subsection(inside, part)
+            elif not _is_map(section, key[-1]):
+                continue  # like literal['auto','full']
+        key.append(str(part))
+    return section, ".".join(key)
+
+
+def _is_map(section: type[BaseModel], key: str) -> bool:
+    return get_origin(_annotation(section, key)) is dict
+
+
+def _annotation(section: type[BaseModel], key: str) -> Any:
+    return section.model_fields[key].annotation if key in section.model_fields else None
+
+
+def _subsection(section: type[BaseModel], key: str) -> type[BaseModel] | None:
+    annotation = _annotation(section, key)
+    kinds = (kind for kind in (annotation, *get_args(annotation)) if get_origin(kind) is None)
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
