@@ -42,7 +42,8 @@ class Requests:
     def __init__(self, registry: CollectorRegistry) -> None:
         labels = ("model", "release", "backend")
         self._duration = Histogram(
-            "edgewright_request_duration_seconds", "Arrival, before any wait, to last token.", (*labels, "finish_reason"),
+            "edgewright_request_duration_seconds", "Arrival, before any wait, to last token.",
+            (*labels, "finish_reason"),
             buckets=DURATION_SECONDS, registry=registry,
         )  # fmt: skip
         self._first_token = Histogram(
