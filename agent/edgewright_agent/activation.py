@@ -73,14 +73,14 @@ class Activation:
                 pause_seconds = min(2 * pause_seconds, RESTART_SECONDS_MAX)
 
     async def _serve_meanwhile(self) -> None:
-        """The active release goes on serving although the change can't."""
-        active = self._store.releases().get(self._state.active or "")
-        if active is None or self._room.serving is not None:
+        """What the board would go back to serves although the change can't go on."""
+        back = self._store.releases().get(lifecycle.way_back(self._state) or "")
+        if back is None or self._room.serving is not None:
             return
         try:
-            await self._room.serve(active)
+            await self._room.serve(back)
         except Exception as error:  # noqa: BLE001 - the change is tried again all the same
-            log_failure(_log, f"release {active.digest}", error)
+            log_failure(_log, f"release {back.digest}", error)
 
     async def _try_candidate(self) -> None:
         await self._progress.apply(lifecycle.attempt)  # first: while that fails, what serves goes on
@@ -92,7 +92,7 @@ class Activation:
         except Exception as error:
             log_failure(_log, f"starting {candidate}", error)
             why, ended = str(error), _rule_of(error)
-            await self._room.keep_only(self._state.active)
+            await self._room.keep_only(lifecycle.way_back(self._state))
             await self._progress.apply(lambda state: ended(state, why), self._progress.probes)
             if is_shortage(error) and not self._state.at_rest:
                 raise  # what the board lacks may be there after a pause

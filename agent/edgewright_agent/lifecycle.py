@@ -4,7 +4,7 @@
     ACTIVATING --started--> PROBATION --probes pass, confirmed where asked for--> IDLE (committed)
     ACTIVATING, PROBATION --failed--> ACTIVATING again, or ROLLING_BACK once the attempts are spent
     ACTIVATING --rotted on the disk--> ROLLING_BACK at once, and not denied; --hindered--> as failed, and not denied
-    ROLLING_BACK --started--> IDLE (rolled back);  --failed, attempts spent--> SAFE
+    ROLLING_BACK --started--> IDLE (rolled back);  --failed, attempts spent--> the same to the other one, or SAFE
     IDLE, STAGED --the active release keeps dying--> ROLLING_BACK, or SAFE if there is no previous one
 
 Whoever drives this writes each state to disk before acting on it: an attempt is counted before the engine
@@ -80,9 +80,10 @@ def starting(state: State) -> State:
     if state.starts < STARTS_MAX:
         return replace(state, starts=state.starts + 1)
     why = f"{_short(state.active)} ended early {STARTS_MAX} times in a row"
-    if state.previous is None:
+    back = _previous(state)
+    if back is None:
         return _safe(state, why)
-    return _go_back(state, state.previous, f"{why}; rolling back to {_short(state.previous)}")
+    return _go_back(state, back, f"{why}; rolling back to {_short(back)}")
 
 
 def steady(state: State) -> State:
@@ -140,10 +141,9 @@ def failed(state: State, why: str) -> State:
     if state.attempts < ATTEMPTS_MAX:
         again = Phase.ROLLING_BACK if state.phase is Phase.ROLLING_BACK else Phase.ACTIVATING
         return _change(state, again, why, awaiting_confirmation=False)
-    if state.phase is Phase.ROLLING_BACK:
-        return _after_failed_roll_back(state, why)
-    denied = (*state.denied, *([state.candidate] if state.candidate else []))[-DENIED_MAX:]
-    return _without_candidate(replace(state, denied=denied), why)
+    if state.phase is not Phase.ROLLING_BACK:
+        state = replace(state, denied=(*state.denied, *_candidate(state))[-DENIED_MAX:])
+    return _without_candidate(state, why)
 
 
 def hindered(state: State, why: str) -> State:
@@ -156,8 +156,6 @@ def rotted(state: State, why: str) -> State:
 
     It is not denied: the disk is what failed, and the release may be tried as soon as it was pushed again.
     """
-    if state.phase is Phase.ROLLING_BACK:
-        return _after_failed_roll_back(state, why)
     return _without_candidate(state, why)
 
 
@@ -190,7 +188,17 @@ def without_lost(state: State, staged: set[str]) -> State:
         state = replace(state, active=None, message=f"release {_short(state.active)} is lost")
     if not state.at_rest and state.candidate not in staged:
         state = rotted(state, f"release {_short(state.candidate)} is lost")
-    return roll_back(state) if lost and state.at_rest and state.previous is not None else state
+    return roll_back(state) if lost and state.at_rest and _previous(state) is not None else state
+
+
+def way_back(state: State) -> str | None:
+    """What the board serves if the candidate does not: the active release, else the previous one.
+
+    No release is gone back to twice in one change.
+    """
+    if state.active is not None and state.active not in state.given_up:
+        return state.active
+    return _previous(state)
 
 
 def forgotten(state: State, release: str) -> State:
@@ -215,22 +223,31 @@ def _go_back(state: State, release: str, message: str) -> State:
 
 
 def _without_candidate(state: State, why: str) -> State:
-    if state.active is None:
-        return _rest(state, Outcome.FAILED, why)
+    rolling_back = state.phase is Phase.ROLLING_BACK
+    state = replace(state, given_up=(*state.given_up, *_candidate(state)))
+    back = way_back(state)
+    if back is None:
+        return _safe(state, why) if rolling_back else _rest(state, Outcome.FAILED, why)
+    message = f"{why}; going back to {_short(back)}" if rolling_back else why
     return _change(
-        state, Phase.ROLLING_BACK, why, candidate=state.active, attempts=0, awaiting_confirmation=False
+        state, Phase.ROLLING_BACK, message, candidate=back, attempts=0, awaiting_confirmation=False
     )
+
+
+def _previous(state: State) -> str | None:
+    """The previous release, if the board may go back to it by itself.
+
+    Not if it failed on trial here since: going back probes nothing, so that is for an operator to ask.
+    """
+    return None if state.previous in (*state.given_up, *state.denied) else state.previous
+
+
+def _candidate(state: State) -> tuple[str, ...]:
+    return () if state.candidate is None else (state.candidate,)
 
 
 def _without_staged(state: State) -> State:
     return replace(state, staged=None, phase=Phase.IDLE if state.phase is Phase.STAGED else state.phase)
-
-
-def _after_failed_roll_back(state: State, why: str) -> State:
-    if state.active is not None and state.candidate != state.active:
-        message = f"{why}; going back to {_short(state.active)}"
-        return _change(state, Phase.ROLLING_BACK, message, candidate=state.active, attempts=0)
-    return _safe(state, why)
 
 
 def _change(state: State, phase: Phase, message: str, **changes: Any) -> State:
@@ -241,7 +258,7 @@ def _change(state: State, phase: Phase, message: str, **changes: Any) -> State:
 
 def _rest(state: State, outcome: Outcome, message: str, **changes: Any) -> State:
     counters = {"attempts": 0, "starts": 0, "transitions": 0}
-    trial = {"candidate": None, "confirm_within_seconds": 0.0, "awaiting_confirmation": False}
+    trial = {"candidate": None, "given_up": (), "confirm_within_seconds": 0.0, "awaiting_confirmation": False}
     rest = {**counters, **trial, "outcome": outcome, "message": message}
     return replace(state, phase=Phase.IDLE, **{**rest, **changes})
 

@@ -35,6 +35,7 @@ class State:
     active: str | None = None  # serves, or should
     previous: str | None = None  # where a roll-back goes
     candidate: str | None = None  # the release being started
+    given_up: tuple[str, ...] = ()  # could not be started in this change; none is tried twice
     staged: str | None = None  # came last and waits to be activated
     attempts: int = 0  # of starting the candidate
     starts: int = 0  # of the active release's engine since it last ran for long
@@ -70,4 +71,5 @@ class State:
         """The inverse of `to_json`; what a newer or older agent wrote besides is left out."""
         known = {field.name: value[field.name] for field in fields(cls) if field.name in value}
         phase, outcome = Phase(value["phase"]), Outcome(value["outcome"])
-        return cls(**{**known, "phase": phase, "outcome": outcome, "denied": tuple(value["denied"])})
+        lists = {"denied": tuple(value["denied"]), "given_up": tuple(value.get("given_up", ()))}
+        return cls(**{**known, "phase": phase, "outcome": outcome, **lists})

@@ -70,16 +70,17 @@ def without_stopped(state: State, staged: Set[str], stopped: Set[str]) -> State:
         return left  # its trial goes on; what it would go back to has changed
     if not left.at_rest:
         left = replace(
-            left, phase=Phase.IDLE, outcome=Outcome.FAILED, candidate=None, attempts=0, transitions=0,
-            confirm_within_seconds=0.0, awaiting_confirmation=False,
+            left, phase=Phase.IDLE, outcome=Outcome.FAILED, candidate=None, given_up=(), attempts=0,
+            transitions=0, confirm_within_seconds=0.0, awaiting_confirmation=False,
         )  # fmt: skip
     if gone == {state.previous}:
         return left
     why = f"release {min(gone)[:12]} was revoked"
     if left.active is not None:
         return replace(left, message=f"{why}; serving {left.active[:12]}")
-    if left.previous is not None:
-        return replace(lifecycle.roll_back(left), message=f"{why}; going back to {left.previous[:12]}")
+    back = lifecycle.way_back(left)
+    if back is not None:
+        return replace(lifecycle.roll_back(left), message=f"{why}; going back to {back[:12]}")
     return replace(left, message=f"{why}; nothing is served")
 
 

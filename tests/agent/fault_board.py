@@ -26,9 +26,10 @@ from tests.agent.faulty_fs import Disk, RecordingFileSystem
 from tests.agent.scripted_engine import TOKENS, Script
 
 GOLDEN = {"prompt": "p", "tokens": list(TOKENS)}
+OLDER = make_artifact({"engine/model.bin": b"less " * 300, "t/tok.json": b"{0}"}, version="0", golden=GOLDEN)
 OLD = make_artifact({"engine/model.bin": b"old " * 300, "t/tok.json": b"{1}"}, version="1", golden=GOLDEN)
 NEW = make_artifact({"engine/model.bin": b"new " * 300, "t/tok.json": b"{2}"}, version="2", golden=GOLDEN)
-NAMES = {OLD.digest: "old", NEW.digest: "new", None: "nothing"}
+NAMES = {OLDER.digest: "older", OLD.digest: "old", NEW.digest: "new", None: "nothing"}
 PROBES_SECONDS = 0.2  # patched in for `activation.PROBES_SECONDS_MAX`
 SECONDS_MAX = 30.0  # to come to rest; a busy machine is slow
 POWER_CUTS = (("lost", "lost"), ("kept", "lost"), ("lost", "kept"), ("torn", "torn"))
@@ -181,7 +182,7 @@ class Board:
 
     @property
     def outcome(self) -> str:
-        """`old`, `new` or `nothing` that serves, and what else the state says."""
+        """`older`, `old`, `new` or `nothing` that serves, and what else the state says."""
         state = self.state
         words = [self.serves if self.state.serves is not None else "nothing"]
         words += ["staged"] if state.phase is Phase.STAGED else []
@@ -255,6 +256,14 @@ async def old_serves(board: Board) -> None:
     assert await board.comes_to_rest() == "old"
 
 
+async def old_serves_after_older(board: Board) -> None:
+    """And the new release is staged."""
+    await board.push(OLDER)
+    await board.deployer.activate(OLDER.digest)
+    assert await board.comes_to_rest() == "older"
+    await new_is_staged(board)
+
+
 async def new_is_staged(board: Board) -> None:
     await old_serves(board)
     await board.push(NEW)
@@ -296,6 +305,12 @@ async def activate_new_confirmed(board: Board) -> None:
 
 async def activate_new_that_fails(board: Board) -> None:
     board.script.refuse = {NEW.digest}
+    await board.deployer.activate(NEW.digest)
+
+
+async def activate_new_and_both_fail(board: Board) -> None:
+    """Nor does the active release start again."""
+    board.script.refuse = {NEW.digest, OLD.digest}
     await board.deployer.activate(NEW.digest)
 
 

@@ -16,7 +16,7 @@ from edgewright_agent.deployer import Deployer
 from edgewright_agent.engines.kills import Among, Kills
 from edgewright_agent.errors import EdgewrightError, OutsideError
 from edgewright_agent.probation import Senses
-from edgewright_agent.state import Outcome, Phase
+from edgewright_agent.state import Outcome, Phase, State
 from edgewright_agent.store import FileSystem, Space, StateFile, Store
 from tests.agent.artifacts import make_artifact, stage
 from tests.agent.scripted_engine import Script
@@ -63,6 +63,20 @@ async def test_a_candidate_that_rotted_on_the_disk_is_not_denied_and_needs_no_fo
         stage(deployer._store, OTHER)
         await activated(deployer, OTHER.digest)
         assert deployer.serving().release.digest == OTHER.digest
+
+
+async def test_where_the_active_release_rotted_a_failed_candidate_gives_way_to_the_previous_one(
+    tmp_path: Path,
+) -> None:
+    script = Script(refuse={NEXT.digest})
+    async with deploying(tmp_path, script) as deployer:
+        stage(deployer._store, OTHER)
+        await activated(deployer, GOOD.digest)
+        await activated(deployer, OTHER.digest)
+        rot(tmp_path, OTHER.digest)
+        await activated(deployer, NEXT.digest)
+        assert deployer.state.outcome is Outcome.ROLLED_BACK
+        assert deployer.serving().release.digest == deployer.state.active == GOOD.digest
 
 
 async def test_a_candidate_nobody_confirms_in_time_rolls_back_and_may_come_again(tmp_path: Path) -> None:
@@ -149,6 +163,24 @@ async def test_a_change_taken_up_on_a_full_disk_waits_and_what_is_active_serves_
     async with deploying(tmp_path, Script()) as deployer:
         await activated(deployer, GOOD.digest)
         await deployer.activate(NEXT.digest)
+    disk.is_full = True
+    monkeypatch.setattr(StateFile, "__init__", with_disk(StateFile.__init__, disk))
+    async with deploying(tmp_path, Script()) as deployer:
+        while not serves(deployer, GOOD.digest):
+            await asyncio.sleep(0.005)
+        assert deployer.state.candidate == NEXT.digest
+        disk.is_full = False
+        await at_rest(deployer)
+        assert serves(deployer, NEXT.digest)
+
+
+async def test_where_the_active_release_is_lost_the_previous_one_serves_while_the_change_waits_for_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = State(phase=Phase.ACTIVATING, active="e" * 64, previous=GOOD.digest, candidate=NEXT.digest)
+    async with deploying(tmp_path, Script()) as deployer:
+        deployer._store.state.write(change.to_json())
+    disk = DiskWithoutRoom()
     disk.is_full = True
     monkeypatch.setattr(StateFile, "__init__", with_disk(StateFile.__init__, disk))
     async with deploying(tmp_path, Script()) as deployer:

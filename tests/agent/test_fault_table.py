@@ -5,8 +5,8 @@ a file system and an engine that fail as told. A fault lasts until it has struck
 what serves `meanwhile`; or it strikes `once`, or `for good`. A SIGKILL and a power cut end the agent, which is then
 started again. Whatever happened, the board must afterwards take the new release when it is pushed again.
 
-Outcomes: `old`, `new` or `nothing` that serves, `staged` if a release waits, `safe` if an operator has to choose,
-`denied` releases; `|` separates those that are allowed.
+Outcomes: `older`, `old`, `new` or `nothing` that serves, `staged` if a release waits, `safe` if an operator has to
+choose, `denied` releases; `|` separates those that are allowed.
 """
 
 from __future__ import annotations
@@ -156,6 +156,17 @@ rolling back       activate, fails         start engine    power cut       -    
 rolling back       activate, fails         start engine    exception once  -          old + new denied
 rolling back       activate, fails         start engine    timeout         nothing    nothing + safe + new denied
 
+# Back to the release before the old one, because neither the new one nor the old one serves.
+rolling back, older  activate, fails       write state     SIGKILL         -          old + new denied
+rolling back, older  activate, fails       write state     power cut       -          old + new denied
+rolling back, older  activate, fails       read old blob   SIGKILL         -          old + new denied
+rolling back, older  activate, fails       read old blob   EIO             older      older + new denied
+rolling back, older  activate, fails       start old engine  timeout       older      older + new denied
+rolling back, older  activate, fails       start engine    timeout for good  -        nothing + safe + new denied
+rolling back, older  activate, both fail   write state     SIGKILL         -          old + new denied | older + new denied
+rolling back, older  activate, both fail   write state     power cut       -          old + new denied | older + new denied
+rolling back, older  activate, both fail   write state     ENOSPC          -          older + new denied
+
 # Back to the old release as asked; if that can't be, the new one stays.
 rolling back       roll back               write state     SIGKILL         -          old
 rolling back       roll back               write state     power cut       -          old
@@ -205,6 +216,7 @@ PREPARED: dict[str, Step] = {  # by state and change; else by state
     "probation, warm": fault_board.new_is_staged,
     "awaiting": fault_board.new_is_staged,
     "rolling back": fault_board.new_is_staged,
+    "rolling back, older": fault_board.old_serves_after_older,
     "rolling back: roll back": fault_board.new_serves,
     "safe": fault_board.nothing_starts,
 }
@@ -214,6 +226,7 @@ CHANGES: dict[str, Step] = {
     "activate": fault_board.activate_new,
     "activate, confirmed": fault_board.activate_new_confirmed,
     "activate, fails": fault_board.activate_new_that_fails,
+    "activate, both fail": fault_board.activate_new_and_both_fail,
     "activate again": fault_board.activate_again,
     "roll back": fault_board.roll_back,
     "delete": fault_board.delete_new,

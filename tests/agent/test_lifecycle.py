@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -13,9 +14,11 @@ from edgewright_agent import lifecycle
 from edgewright_agent.errors import BusyError, RefusedError
 from edgewright_agent.lifecycle import ATTEMPTS_MAX
 from edgewright_agent.state import Outcome, Phase, State
+from edgewright_agent.withdrawal import without_stopped
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 COUNTERS = {A: 1, B: 2, C: 3}
+Rule = Callable[[State, str], State]
 
 
 def activated(state: State, release: str) -> State:
@@ -90,6 +93,37 @@ def test_a_roll_back_that_fails_too_leaves_the_board_safe_and_repairable() -> No
     assert (state.phase, state.active, state.previous) == (Phase.SAFE, None, A)
     assert lifecycle.roll_back(state).candidate == A
     assert lifecycle.activate(state, C, COUNTERS[C]).candidate == C
+
+
+def test_where_the_active_release_does_not_start_again_the_previous_one_serves() -> None:
+    state = lifecycle.activate(activated(activated(State(), A), B), C, COUNTERS[C])
+    state = failed_for_good(failed_for_good(state))
+    assert (state.phase, state.candidate, state.denied) == (Phase.ROLLING_BACK, A, (C,))
+    back = lifecycle.started(lifecycle.attempt(state))
+    assert (back.phase, back.active, back.previous, back.given_up) == (Phase.IDLE, A, B, ())
+    assert failed_for_good(state).phase is Phase.SAFE
+
+
+@pytest.mark.parametrize("end", [lifecycle.failed, lifecycle.rotted, lifecycle.hindered])
+def test_where_the_active_release_was_lost_during_the_change_the_previous_one_serves(end: Rule) -> None:
+    state = lifecycle.activate(activated(activated(State(), A), B), C, COUNTERS[C])
+    state = lifecycle.recovered(lifecycle.without_lost(state, {A, C}))
+    while state.candidate == C:
+        state = end(lifecycle.attempt(state), "it died")
+    back = lifecycle.started(lifecycle.attempt(state))
+    assert (back.phase, back.active, back.previous) == (Phase.IDLE, A, None)
+
+
+def test_a_board_goes_back_by_itself_to_none_that_failed_on_trial_and_an_operator_may() -> None:
+    """Going back probes nothing: the deny list is all that keeps wrong answers from being served."""
+    denied = failed_for_good(lifecycle.activate(activated(activated(State(), A), B), A, COUNTERS[A]))
+    denied = lifecycle.started(lifecycle.attempt(denied))
+    assert (denied.active, denied.previous, denied.denied) == (B, A, (A,))
+    over = failed_for_good(failed_for_good(lifecycle.activate(denied, C, COUNTERS[C])))
+    lost = lifecycle.without_lost(denied, {A, C})
+    worn = lifecycle.starting(replace(denied, starts=lifecycle.STARTS_MAX))
+    assert [state.phase for state in (over, lost, worn)] == [Phase.SAFE, Phase.IDLE, Phase.SAFE]
+    assert lifecycle.roll_back(lost).candidate == A
 
 
 def test_rolling_back_swaps_active_and_previous() -> None:
@@ -242,3 +276,38 @@ def test_from_any_state_failures_alone_bring_the_board_to_rest(events: list[str]
             break
         state = lifecycle.failed(lifecycle.attempt(state), "it died")
     assert state.at_rest
+
+
+RELEASES = st.sets(st.sampled_from((A, B, C)))
+ENDS = st.sampled_from((lifecycle.failed, lifecycle.rotted, lifecycle.hindered))
+TRYING = st.builds(
+    State,
+    phase=st.sampled_from((Phase.ACTIVATING, Phase.PROBATION, Phase.ROLLING_BACK)),
+    active=st.sampled_from((None, A)),
+    previous=st.sampled_from((None, B)),
+    candidate=st.sampled_from((A, B, C)),
+    attempts=st.integers(0, ATTEMPTS_MAX),
+    denied=st.sampled_from(((), (A,), (B,))),
+)
+
+
+@given(TRYING, RELEASES, RELEASES, RELEASES, st.data())
+def test_if_the_active_or_the_previous_release_is_whole_and_permitted_the_board_serves_in_the_end(
+    state: State, good: set[str], there: set[str], stopped: set[str], data: st.DataObject
+) -> None:
+    """Whatever is under way, lost and revoked when the agent starts, and however the others fail afterwards."""
+    permitted = {state.active, state.previous} - (set(state.denied) - {state.active}) - stopped
+    hopes = permitted & good & there - {state.candidate}  # which may have spent its attempts
+    state = without_stopped(lifecycle.recovered(lifecycle.without_lost(state, there)), there, stopped)
+    while not state.at_rest or state.serves not in {None, *good}:
+        if state.at_rest:  # its engine keeps dying
+            state = lifecycle.starting(replace(state, starts=lifecycle.STARTS_MAX))
+            continue
+        state = lifecycle.attempt(state)
+        if state.candidate in good:
+            state = lifecycle.started(state)
+            state = lifecycle.committed(state, 0) if state.phase is Phase.PROBATION else state
+        elif not state.at_rest:
+            state = data.draw(ENDS)(state, "it died")
+    assert state.serves not in stopped
+    assert state.serves is not None or not hopes

@@ -85,8 +85,8 @@ class Model:
             self.put(blob.sha256)
         self.staged.add(digest)
 
-    def activate(self, digest: str, *, force: bool) -> None:
-        """Raises RefusedError where the board must."""
+    def activate(self, digest: str, *, force: bool, rotten: bool = False) -> None:
+        """Raises RefusedError where the board must. `rotten`: the active release can't be started again."""
         if digest not in self.staged:
             raise RefusedError("unknown")
         if digest == self.active:
@@ -97,11 +97,19 @@ class Model:
         self.denied = [each for each in self.denied if each != digest]
         if ARTIFACTS[digest] in BAD:
             self.denied.append(digest)
+            self.go_back(rotten=rotten)
             return
         if self.active is not None:
             before = ARTIFACTS[self.active].manifest.release_counter
             self.counter_floor = max(self.counter_floor, before)
         self.active, self.previous = digest, self.active or self.previous
+
+    def go_back(self, *, rotten: bool) -> None:
+        """To the active release if it is whole, else to the previous one, else to nothing."""
+        if self.active is None or (rotten and self.previous is not None):
+            self.active, self.previous = self.previous, self.active
+        elif rotten:
+            self.active, self.previous = None, self.active
 
     def roll_back(self) -> None:
         if self.previous is None:
@@ -147,10 +155,12 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     # What hosts ask
 
-    @initialize(digest=st.sampled_from([each.digest for each in GOOD]))
-    def something_serves(self, digest: str) -> None:
-        self.stage(digest, None)
-        self.activate(digest, False, None)
+    @initialize(digests=st.lists(st.sampled_from([each.digest for each in GOOD]), min_size=1, max_size=2))
+    def something_serves(self, digests: list[str]) -> None:
+        """And there may be a previous release."""
+        for digest in digests:
+            self.stage(digest, None)
+            self.activate(digest, False, None)
 
     @rule(sha256=blobs, share=st.floats(0, 1), death=deaths)
     def put_a_part(self, sha256: str, share: float, death: Death) -> None:
@@ -229,6 +239,26 @@ class LifecycleMachine(RuleBasedStateMachine):
         assert found.corrupt == (sha256,)
         damaged = {digest for digest in self.model.staged if sha256 in ARTIFACTS[digest].contents}
         assert set(found.damaged) == damaged
+        put_blob(self.board.store, CONTENTS[sha256], CHUNK_BYTES)
+        self.model.put(sha256)
+
+    @rule(digest=st.sampled_from([each.digest for each in BAD]))
+    def activate_a_bad_one_while_the_active_one_rots(self, digest: str) -> None:
+        """The previous release serves then, if there is one; else an operator has to choose."""
+        active = self.model.active
+        if active is None:
+            return
+        self.stage(digest, None)
+        sha256 = ARTIFACTS[active].manifest.files[0].sha256
+        path = self.board.store.layout.blob(sha256)
+        path.chmod(0o644)
+        path.write_bytes(CONTENTS[sha256][:-1] + b"!")
+        self.both(
+            lambda: self.board.deployer.activate(digest, force=True),
+            lambda model: model.activate(digest, force=True, rotten=True),
+            None,
+        )
+        list(scrub(self.board.store))
         put_blob(self.board.store, CONTENTS[sha256], CHUNK_BYTES)
         self.model.put(sha256)
 
