@@ -126,14 +126,10 @@ def committed(state: State, active_counter: int) -> State:
     if state.candidate == state.active:
         return _rest(state, Outcome.COMMITTED, message)
     floor = max(state.counter_floor, active_counter)
-    return _rest(
-        state,
-        Outcome.COMMITTED,
-        message,
-        active=state.candidate,
-        previous=state.active or state.previous,
-        counter_floor=floor,
-    )
+    before = state.active or state.previous
+    previous = None if before == state.candidate else before  # on a safe board it may be that one
+    changes = {"active": state.candidate, "previous": previous, "counter_floor": floor}
+    return _rest(state, Outcome.COMMITTED, message, **changes)
 
 
 def failed(state: State, why: str) -> State:

@@ -126,6 +126,13 @@ def test_a_board_goes_back_by_itself_to_none_that_failed_on_trial_and_an_operato
     assert lifecycle.roll_back(lost).candidate == A
 
 
+def test_the_previous_release_activated_on_a_safe_board_is_not_its_own_previous_one() -> None:
+    state = failed_for_good(failed_for_good(lifecycle.activate(activated(State(), A), B, COUNTERS[B])))
+    assert (state.phase, state.previous) == (Phase.SAFE, A)
+    again = activated(state, A)
+    assert (again.active, again.previous) == (A, None)
+
+
 def test_rolling_back_swaps_active_and_previous() -> None:
     state = lifecycle.roll_back(activated(activated(State(), A), B))
     state = lifecycle.started(lifecycle.attempt(state))

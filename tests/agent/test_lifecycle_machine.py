@@ -102,7 +102,8 @@ class Model:
         if self.active is not None:
             before = ARTIFACTS[self.active].manifest.release_counter
             self.counter_floor = max(self.counter_floor, before)
-        self.active, self.previous = digest, self.active or self.previous
+        last = self.active or self.previous
+        self.active, self.previous = digest, None if last == digest else last
 
     def go_back(self, *, rotten: bool) -> None:
         """To the active release if it is whole, else to the previous one, else to nothing."""
