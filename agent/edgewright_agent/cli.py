@@ -16,7 +16,7 @@ import typer
 from edgewright_agent import __version__, cli_doctor, systemd
 from edgewright_agent.address import parse_address
 from edgewright_agent.allocator import tune_allocator
-from edgewright_agent.door.settings import parse_door
+from edgewright_agent.door.settings import DoorSettings, parse_door
 from edgewright_agent.errors import EdgewrightError, InputError
 from edgewright_agent.observation import ObservationSettings
 from edgewright_agent.server import AgentSettings, run_agent
@@ -136,7 +136,7 @@ def serve(
             otlp=otlp,
         ),
         scrub=PatrolSettings(interval_seconds=scrub_days * 24 * 3600),
-        openai=parse_door(openai, openai_key, tls) if openai else None,
+        openai=_door(openai, openai_key, tls),
     )
     tune_allocator()
     asyncio.run(_serve(settings))
@@ -196,6 +196,16 @@ async def _serve(settings: AgentSettings) -> None:
         async with systemd.watched():
             await stopping.wait()
         systemd.notify("STOPPING=1")
+
+
+def _door(openai: str | None, key: Path | None, tls: TlsFiles | None) -> DoorSettings | None:
+    if openai:
+        return parse_door(openai, key, tls)
+    if key is not None:
+        raise InputError(
+            "--openai-key has no effect without --openai; give that too, or leave --openai-key out."
+        )
+    return None
 
 
 def _tls(cert: Path | None, key: Path | None, authority: Path | None, *, insecure: bool) -> TlsFiles | None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgewright_agent.address import parse_address
+from edgewright_agent.errors import InputError
 from edgewright_agent.tls import TlsFiles
 from edgewright_profiles import DeviceProfile, load_profile
 
@@ -61,6 +62,8 @@ def doctor(
     from edgewright_agent import doctor as examination
     from edgewright_agent.doctor.report import COLORS, healthy
 
+    if not root.is_dir():
+        raise InputError(f"There is no folder {root}; --root is the one that holds proc, sys and etc.")
     subject = examination.Subject(
         root=root,
         profile=_profile(profile, root),

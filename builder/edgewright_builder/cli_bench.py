@@ -18,12 +18,16 @@ from edgewright_builder.bench import tables
 from edgewright_builder.bench.board import OnProgress, place_of, run_from_here, run_on_board
 from edgewright_builder.bench.results import Bench, bench_to_json, read_bench
 from edgewright_builder.cli_connection import connect, console, emit, run
+from edgewright_builder.cli_given import refuse_with, refuse_without
 from edgewright_builder.cli_options import AsJson, Credentials, Insecure, Save
 from edgewright_builder.device import display
 from edgewright_builder.progress import Reporter
 
 HOST_PROMPTS_MIN = 4
 SEED_BITS = 32
+# Parameters of `bench` that ask for no more than one thing.
+OF_A_BOARD = ("credentials", "insecure", "host_prompts")
+OF_A_RUN = ("prompts", "input_tokens", "output_tokens", "concurrency", "warmup", "repeats")
 
 
 class Stage(str, Enum):
@@ -81,6 +85,7 @@ Plot = Annotated[
 
 
 def bench(
+    ctx: typer.Context,
     target: Target = None,
     credentials: Credentials = None,
     insecure: Insecure = False,
@@ -107,10 +112,13 @@ def bench(
     if (target is None) == (local is None):
         raise InputError("Name what to measure: a board as HOST:PORT, a saved FILE.json, or --local RUN.")
     if local is not None:
+        refuse_with(ctx, "--local", *OF_A_BOARD)
         found = _locally(local, stage, plan, repeats, reporter)
     elif str(target).endswith(".json"):
+        refuse_with(ctx, "a saved result", "stage", *OF_A_BOARD, *OF_A_RUN)
         found = read_bench(Path(str(target)))
     else:
+        refuse_without(ctx, "--local RUN", "stage")
         ours = min(prompts, max(HOST_PROMPTS_MIN, 2 * concurrency)) if host_prompts is None else host_prompts
         found = run(_board(str(target), credentials, insecure, plan, repeats, ours, reporter))
     document = bench_to_json(found)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from edgewright_agent.errors import InputError
 from edgewright_agent.sizes import format_bytes, parse_bytes
+from edgewright_builder.cli_given import refuse_with, refuse_without
 from edgewright_builder.cli_options import AsJson, Credentials, Host, Insecure
 from edgewright_profiles import list_profiles, load_profile
 
@@ -38,6 +39,8 @@ AsServed = Annotated[
     typer.Option("--as-served", help="Take the peak as it is: the board has served its longest requests."),
 ]
 
+ONE_MODEL = ("model", "device", "concurrency", "budget")  # what `check` of one model is told
+
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the command line."""
@@ -47,6 +50,7 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
+    ctx: typer.Context,
     model: Model = None,
     device: Device = None,
     context: Annotated[
@@ -65,9 +69,15 @@ def check(
 ) -> None:
     """Will it fit? From a model's configuration alone, before any download. Exit code 0 fits, 1 does not."""
     if list_models:
+        refuse_with(ctx, "--list", *ONE_MODEL, "context", "engine", "all_models", "markdown")
         _print_models(as_json)
         return
-    if all_models:
+    if not all_models:
+        refuse_without(ctx, "--all", "markdown")
+    else:
+        refuse_with(ctx, "--all", *ONE_MODEL)
+        if as_json:
+            refuse_with(ctx, "--json", "markdown")
         _print_matrix(context, engine, markdown=markdown, as_json=as_json)
         return
     from edgewright_builder.fit.check import check as answer_to

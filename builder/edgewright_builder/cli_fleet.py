@@ -64,6 +64,8 @@ RetryFailed = Annotated[
     ),
 ]
 
+OPTIONS = ("select", "wave", "abort_over", "proceed_at", "parallel", "timeout", "journal", "retry_failed")
+
 
 @dataclass(frozen=True)
 class Boards:
@@ -73,6 +75,7 @@ class Boards:
     fleet: Path | None
     selectors: list[str]
     credentials: Path | None
+    credentials_typed: bool  # else they are the environment's
     insecure: bool
 
 
@@ -177,8 +180,10 @@ def _roll_out(
 
 
 def _credentials(inventory: Inventory, boards: Boards) -> Path | None:
-    """The command line's credentials come before the fleet file's."""
-    credentials = boards.credentials or inventory.credentials
+    """The command line's credentials come before the fleet file's, and those before the environment's."""
+    named = (boards.credentials, inventory.credentials)
+    first, second = named if boards.credentials_typed else reversed(named)
+    credentials = first or second
     if credentials is None and not boards.insecure:
         raise InputError(
             f"The fleet {inventory.name} names no credentials: give --credentials DIR or EDGEWRIGHT_CREDENTIALS."

@@ -11,6 +11,7 @@ import typer
 from edgewright_builder import trust_chain
 from edgewright_builder.artifact import resign_artifact
 from edgewright_builder.cli_connection import run
+from edgewright_builder.cli_given import refuse_without
 from edgewright_builder.cli_options import AsJson, Insecure
 from edgewright_builder.cli_trust import show, spread
 from edgewright_builder.key_files import load_signing_key
@@ -85,6 +86,7 @@ def certificate(
 
 @app.command()
 def trust(
+    ctx: typer.Context,
     folder: Folder,
     hosts: Annotated[
         list[str] | None,
@@ -113,6 +115,8 @@ def trust(
     as_json: AsJson = False,
 ) -> None:
     """Show whom boards trust, change it, or tell boards. A change writes the next trust-N.json."""
+    if not hosts:
+        refuse_without(ctx, "HOST:PORT", "insecure")
     signing = root_key or []
     if add or threshold:
         _wrote(trust_chain.add_keys(folder, signing, "release", add or [], threshold))

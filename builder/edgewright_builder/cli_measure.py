@@ -12,6 +12,7 @@ import typer
 from edgewright.v1.telemetry_pb2 import Snapshot
 from edgewright_builder.cli_bench import bench
 from edgewright_builder.cli_connection import as_document, connect, console, emit, run
+from edgewright_builder.cli_given import refuse_with, refuse_without
 from edgewright_builder.cli_options import AsJson, Credentials, Host, Insecure, Save
 from edgewright_builder.device import display, record
 from edgewright_builder.device.patience import Patience
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def telemetry(
+    ctx: typer.Context,
     host: Host,
     credentials: Credentials = None,
     insecure: Insecure = False,
@@ -66,6 +68,12 @@ def telemetry(
                 document = {"sequence": sequence, **as_document(snapshot)}
                 typer.echo(json.dumps(document) if as_json else recorded_line(sequence, snapshot))
 
+    if recorded_after is not None:
+        refuse_with(ctx, "--recorded-after", "follow", "save")
+    if follow:
+        refuse_with(ctx, "--follow", "save")
+    else:
+        refuse_without(ctx, "--follow", "interval")
     if recorded_after is not None:
         run(recorded(recorded_after))
         return

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgewright_builder.cli_connection import connect, run
+from edgewright_builder.cli_given import refuse_without
 from edgewright_builder.cli_options import Credentials, Insecure
 from edgewright_profiles import DeviceProfile, Figure, list_profiles, load_profile
 
@@ -53,6 +54,7 @@ def show_command(
 
 @app.command("detect")
 def detect_command(
+    ctx: typer.Context,
     host: Annotated[
         str | None,
         typer.Argument(
@@ -69,6 +71,8 @@ def detect_command(
         async with connect(address, credentials, insecure) as client:
             return draft_of(await client.get_device(), await client.get_snapshot())
 
+    if host is None:
+        refuse_without(ctx, "HOST:PORT", "credentials", "insecure")
     draft = draft_here() if host is None else run(ask(host))
     typer.echo(yaml.safe_dump(draft.document, sort_keys=False, allow_unicode=True), nl=False)
     typer.echo(f"nearest known profile: {draft.nearest.id} ({draft.why_nearest})", err=True)

@@ -13,6 +13,7 @@ from edgewright_agent.errors import InputError
 from edgewright_builder import cli_fleet, trust_chain
 from edgewright_builder.artifact import open_artifact
 from edgewright_builder.cli_connection import as_document, connect, console, emit, require_commit, run
+from edgewright_builder.cli_given import given, refuse_with, refuse_without
 from edgewright_builder.cli_options import AsJson, Credentials, Insecure, Save
 from edgewright_builder.device import describe, display
 from edgewright_builder.device.deltas import DeltaSources
@@ -45,6 +46,7 @@ def register(app: typer.Typer) -> None:
 
 
 def push(
+    ctx: typer.Context,
     artifact: Annotated[
         Path, typer.Argument(help="The artifact's folder, RUN/artifact.", show_default=False)
     ],
@@ -81,7 +83,12 @@ def push(
     found = list(hosts or [])
     if bool(found) == (fleet is not None):
         raise InputError("Name the boards to push to, either as HOST:PORT or with --fleet FLEET.yaml.")
+    if not delta:
+        refuse_with(ctx, "--no-delta", "delta_from")
+    if not activate:
+        refuse_with(ctx, "--no-activate", "force", "probation")
     if fleet is None and len(found) == 1:
+        refuse_without(ctx, "--fleet or several HOST:PORT", *cli_fleet.OPTIONS)
         sources = delta_sources(delta, delta_from)
         _push_one(
             artifact, found[0], credentials, insecure, activate, force, probation, sources, as_json, save
@@ -89,7 +96,7 @@ def push(
         return
     cli_fleet.push_fleet(
         artifact,
-        cli_fleet.Boards(found, fleet, select or [], credentials, insecure),
+        cli_fleet.Boards(found, fleet, select or [], credentials, given(ctx, "credentials"), insecure),
         cli_fleet.Waves(wave, abort_over, proceed_at, parallel, timeout),
         cli_fleet.JournalOptions(journal, retry_failed),
         activate=activate,

@@ -167,6 +167,10 @@ def test_a_store_that_is_a_file_is_named(
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--trust", "/nowhere"), "can't be read"),
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--listen", "here"), "is not an address"),
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--openai", "0.0.0.0:0"), "is open to others"),
+        (
+            ("--profile", "raspberry-pi-5-8gb", "--insecure", "--openai-key", "key"),
+            "--openai-key has no effect without --openai",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_sentence_and_exit_code_2(
@@ -177,6 +181,13 @@ def test_a_wrong_option_is_one_sentence_and_exit_code_2(
     says: str,
 ) -> None:
     assert says in fails_with(capsys, monkeypatch, "serve", "--store", str(tmp_path), *options)
+
+
+def test_a_doctors_root_that_is_not_there_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says = fails_with(capsys, monkeypatch, "doctor", "--root", str(tmp_path / "nope"))
+    assert f"There is no folder {tmp_path / 'nope'}; --root" in says
 
 
 def test_the_version_is_printed() -> None:

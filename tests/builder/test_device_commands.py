@@ -438,6 +438,24 @@ def test_after_a_rotation_one_board_and_a_fleet_are_sent_what_the_old_key_signed
     assert "committed" in output("push", made.folder, host, *options)
 
 
+def test_a_fleets_own_credentials_give_way_to_the_command_line_and_not_to_the_environment(
+    host: str, tmp_path: Path
+) -> None:
+    keys, others = tmp_path / "keys", tmp_path / "others"
+    for folder in (keys, others):
+        output("keys", "create", folder)
+    made = make_artifact(
+        tmp_path / "made", {"engine/model.bin": bytes(1024)}, load_signing_key(keys / "release.key")
+    )
+    fleet = fleet_file(tmp_path, host)
+    push = ("push", made.folder, "--fleet", fleet, "--insecure")
+    assert isinstance(invoke(*push, EDGEWRIGHT_CREDENTIALS=str(others)).exception, RefusedError)
+    fleet.write_text(fleet.read_text() + "credentials: keys\n")
+    assert invoke(*push, EDGEWRIGHT_CREDENTIALS=str(others)).exit_code == 0
+    refused = invoke(*push, "--credentials", others, EDGEWRIGHT_CREDENTIALS=str(keys))
+    assert "trusted here" in str(refused.exception)
+
+
 def test_push_needs_boards_from_one_place(host: str, artifact: Artifact, tmp_path: Path) -> None:
     for arguments in ([], [host, "--fleet", fleet_file(tmp_path, host)]):
         result = invoke("push", artifact.folder, *arguments, "--insecure")
