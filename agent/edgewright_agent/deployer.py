@@ -48,6 +48,7 @@ class Deployer:
         self._activation = Activation(store, self._room, self._progress, terms)
         self._supervisor = Supervisor(store, self._room, self._progress, restart_seconds)
         self._changing = asyncio.Lock()
+        self._withdrawing: Set[str] = frozenset()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -63,7 +64,7 @@ class Deployer:
         serving = self._room.serving  # read once: exporters ask from threads of their own
         if serving is not None:
             return serving
-        if self.state.serves is not None:
+        if self.state.serves is not None and self.state.serves not in self._withdrawing:
             message = f"The engine of release {self.state.serves[:12]} is being restarted. Try again soon."
             raise OutsideError(message, Reason.REASON_ENGINE_FAILED)
         message = "No release is being served. Activate one, or wait for the change under way."
@@ -135,12 +136,20 @@ class Deployer:
         async with self._changing:
             if not self.state.in_use & stopped:
                 return
-            await to_the_end(self._withdraw(stopped))
+            self._withdrawing = stopped
+            try:
+                await to_the_end(self._withdraw(stopped))
+            finally:
+                self._withdrawing = frozenset()
 
     async def _withdraw(self, stopped: Set[str]) -> None:
         whole = servable(self._store.releases())
+        serving = self._room.serving
+        self._cancel()  # from now on nothing else is started
+        if serving is not None and serving.release.digest in stopped:
+            await self._room.stop()  # at once: what is under way may read for minutes before it lets go
         await self._halt()
-        await self._room.stop()  # first: the disk may take no writes, and it must not answer any more
+        await self._room.stop()  # and what was begun; then only write, for the disk may take no writes
         await self._progress.apply_or_tell(lambda state: without_stopped(state, whole, stopped))
         self._run()
 
@@ -179,14 +188,17 @@ class Deployer:
     def _run(self) -> None:
         """What drives the board from now on; it begins when what did so before has let go."""
         before = self._task
-        if before is not None:
-            before.cancel()
+        self._cancel()
         self._task = asyncio.create_task(self._drive(before))
         self._task.add_done_callback(_report)
 
-    async def _halt(self) -> None:
+    def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
+
+    async def _halt(self) -> None:
+        self._cancel()
+        if self._task is not None:
             await asyncio.wait([self._task])
             self._task = None
 

@@ -132,7 +132,8 @@ class EngineRoom:
     async def _stop_others(self, kept: Engine | None) -> None:
         for engine in [engine for engine in self._running if engine is not kept]:
             await engine.stop()
-            self._running.remove(engine)
+            if engine in self._running:  # a revocation may have stopped it meanwhile
+                self._running.remove(engine)
             self._loaded.pop(engine, None)
 
 

@@ -56,9 +56,15 @@ async def within(
 
 
 async def _drop(task: asyncio.Future[_Result], undo: Callable[[_Result], object] | None) -> None:
+    """Cancels it and waits for its end; a cancellation that comes meanwhile counts then."""
+    cancelled = None
     task.cancel()
     while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
     if not task.cancelled() and task.exception() is None and undo is not None:
         undo(task.result())
+    if cancelled is not None:
+        raise cancelled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 
 from edgewright_agent.errors import RefusedError
 from edgewright_agent.state import Outcome
+from edgewright_agent.store import StagedRelease
 from tests.agent.scripted_engine import Script
 from tests.agent.test_deployer import GOOD, NEXT, activated, at_rest, deploying
 
@@ -110,6 +111,71 @@ async def test_a_withdrawal_whose_caller_left_stops_the_release(
         await at_rest(deployer)
         assert deployer.serving().release.digest == GOOD.digest
         assert [engine.release.digest for engine in script.running] == [GOOD.digest]
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + 10
+    while not is_so():
+        assert asyncio.get_running_loop().time() < deadline, "it never came"
+        await asyncio.sleep(0.001)
+
+
+async def test_a_revoked_release_stops_at_once_while_a_candidate_is_still_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of some GB is read from an SD card for minutes, and a thread that reads can't be stopped."""
+    script = Script()
+    async with deploying(tmp_path, script) as deployer:
+        await activated(deployer, GOOD.digest)
+        disk = SlowDisk(monkeypatch, deployer._store, "verify_release")
+        await deployer.activate(NEXT.digest)
+        await asyncio.to_thread(disk.reached.wait, 20)
+        withdrawing = asyncio.create_task(deployer.withdraw({GOOD.digest}))
+        await until(lambda: script.running == [])
+        with pytest.raises(RefusedError, match="No release is being served"):
+            deployer.serving()
+        disk.released.set()
+        await withdrawing
+        await at_rest(deployer)
+        assert deployer.serving().release.digest == NEXT.digest
+        assert [engine.release.digest for engine in script.engines] == [GOOD.digest, NEXT.digest]
+
+
+async def test_a_revoked_candidate_that_is_still_being_read_leaves_what_serves_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with deploying(tmp_path, Script()) as deployer:
+        await activated(deployer, GOOD.digest)
+        disk = SlowDisk(monkeypatch, deployer._store, "verify_release")
+        await deployer.activate(NEXT.digest)
+        await asyncio.to_thread(disk.reached.wait, 20)
+        withdrawing = asyncio.create_task(deployer.withdraw({NEXT.digest}))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert deployer.serving().release.digest == GOOD.digest
+        disk.released.set()
+        await withdrawing
+        assert deployer.state.active == GOOD.digest
+        assert deployer.state.candidate is None
+
+
+async def test_callers_do_not_hear_that_a_revoked_release_is_being_restarted(tmp_path: Path) -> None:
+    stopping, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow_to_end(what: str, release: StagedRelease) -> None:
+        if what == "stop":
+            stopping.set()
+            await ended.wait()
+
+    script = Script(before=slow_to_end)
+    async with deploying(tmp_path, script) as deployer:
+        await activated(deployer, GOOD.digest)
+        withdrawing = asyncio.create_task(deployer.withdraw({GOOD.digest}))
+        await asyncio.wait_for(stopping.wait(), 10)
+        with pytest.raises(RefusedError, match="No release is being served"):
+            deployer.serving()
+        ended.set()
+        await withdrawing
 
 
 async def test_a_board_stops_in_order_while_a_change_is_being_written(

@@ -47,24 +47,26 @@ async def test_who_leaves_as_a_slot_comes_free_does_not_keep_it(steps: int) -> N
 @pytest.mark.parametrize("steps", STEPS)
 async def test_a_cancelled_wait_ends_cancelled_and_undoes_what_nobody_took(steps: int) -> None:
     came = asyncio.Event()
-    taken: list[str] = []
+    made: list[str] = []
+    undone: list[str] = []
 
     async def work() -> str:
         await came.wait()
+        made.append("a slot")
         return "a slot"
 
-    waiting = asyncio.create_task(within(60, work(), undo=taken.append))
+    waiting = asyncio.create_task(within(60, work(), undo=undone.append))
     await turns(3)
     came.set()
     await turns(steps)
     if waiting.done():
         assert waiting.result() == "a slot"
-        assert taken == []
+        assert undone == []
         return
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert taken in ([], ["a slot"])
+    assert undone == made
 
 
 async def test_work_that_takes_too_long_is_cancelled_and_has_ended() -> None:
@@ -80,6 +82,25 @@ async def test_work_that_takes_too_long_is_cancelled_and_has_ended() -> None:
     with pytest.raises(asyncio.TimeoutError):
         await within(0.01, work())
     assert ended.is_set()
+
+
+async def test_who_is_cancelled_while_late_work_ends_is_cancelled() -> None:
+    ending, may_end = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ending.set()
+            await may_end.wait()
+
+    waiting = asyncio.create_task(within(0.01, work()))
+    await ending.wait()
+    waiting.cancel()
+    await turns(3)
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
 
 
 async def test_an_error_of_the_work_is_the_waiters() -> None:
