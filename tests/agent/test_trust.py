@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -278,6 +280,45 @@ def test_a_flipped_bit_of_the_clock_file_does_not_set_the_clock(tmp_path: Path, 
     assert MonotoneClock(FileSystem(), path, lambda: 1.8e9).now().timestamp() == 1.9e9
     path.write_bytes(content)
     assert MonotoneClock(FileSystem(), path, lambda: 1.8e9).now().timestamp() == 1.8e9
+
+
+class Disk(FileSystem):
+    """Takes no writes as long as there is an `error`."""
+
+    error = 0
+
+    def create(self, path: Path) -> int:
+        if self.error:
+            raise OSError(self.error, os.strerror(self.error))
+        return super().create(path)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_disk_that_takes_no_writes_stops_no_clock_and_the_time_is_written_once_it_does(
+    tmp_path: Path, error: int
+) -> None:
+    now, disk = at(1), Disk()
+    trust = Trust(document(1, expires=ISSUED + timedelta(days=30)), tmp_path, fs=disk, clock=lambda: now)
+    trust.now()
+    now, disk.error = at(31), error
+    assert trust.now() == ISSUED + timedelta(days=31)
+    assert "expired" in trust.problem
+    disk.error = 0
+    trust.now()
+    now = at(1)
+    assert "expired" in Trust(trust.document, tmp_path, clock=lambda: now).problem
+
+
+def test_a_clock_that_a_document_set_back_on_a_full_disk_is_written_later(tmp_path: Path) -> None:
+    now, disk = at(5000), Disk()
+    clock = MonotoneClock(disk, tmp_path / "clock", lambda: now)
+    clock.now()
+    now, disk.error = at(2), errno.ENOSPC
+    clock.reset(ISSUED)
+    assert clock.now() == ISSUED + timedelta(days=2)
+    disk.error = 0
+    clock.now()
+    assert MonotoneClock(disk, tmp_path / "clock", lambda: now).now() == ISSUED + timedelta(days=2)
 
 
 # On the disk

@@ -3,21 +3,27 @@
 Boards without a battery start in 1970, and whoever can set a board's clock back could keep an expired
 document alive (a freeze attack). So the latest time seen is kept on disk, at most an hour old, and no
 earlier time is believed. A clock that once ran ahead is repaired by the next trust document: accepting one
-sets the memory back to its signed time of issue, and the board's own clock counts again.
+sets the memory back to its signed time of issue, and the board's own clock counts again. A disk that takes no
+writes stops nothing: the agent remembers for itself, and writes it down as soon as that can be.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 import zlib
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
+from edgewright_agent.errors import OutsideError
+from edgewright_agent.failures import log_failure
 from edgewright_agent.store.files import FileSystem, write_durably
 
 REMEMBER_SECONDS = 3600.0
 YEAR_9999_SECONDS = 253_402_300_799
+
+_log = logging.getLogger(__name__)
 
 
 class MonotoneClock:
@@ -33,7 +39,7 @@ class MonotoneClock:
     def now(self) -> datetime:
         """The later of the system's time and the latest time seen."""
         self._seen = min(max(self._seen, self._clock()), YEAR_9999_SECONDS)
-        if self._seen - self._written >= REMEMBER_SECONDS:
+        if abs(self._seen - self._written) >= REMEMBER_SECONDS:
             self._remember()
         return datetime.fromtimestamp(self._seen, timezone.utc)
 
@@ -43,9 +49,13 @@ class MonotoneClock:
         self._remember()
 
     def _remember(self) -> None:
-        self._written = self._seen
-        if self._path is not None:
-            write_durably(self._fs, self._path, _line(int(self._seen)))
+        try:
+            if self._path is not None:
+                write_durably(self._fs, self._path, _line(int(self._seen)))
+        except OutsideError as error:
+            log_failure(_log, "the time can't be remembered", error)
+        else:
+            self._written = self._seen
 
 
 def _read(path: Path | None) -> float:
