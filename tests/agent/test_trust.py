@@ -19,7 +19,7 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.dsse import encode_envelope, key_id
-from edgewright_agent.errors import EdgewrightError, InputError, RefusedError
+from edgewright_agent.errors import EdgewrightError, InputError, OutsideError, RefusedError
 from edgewright_agent.store import FileSystem
 from edgewright_agent.trust import TRUST_PAYLOAD_TYPE, Trust, TrustDocument, load_trust, pinned
 from edgewright_agent.trust.clock import MonotoneClock
@@ -363,6 +363,49 @@ def test_a_damaged_document_is_not_mended_by_an_older_one(tmp_path: Path) -> Non
     (tmp_path / "00000005.json").write_bytes(b"{}")
     with pytest.raises(RefusedError, match="had 5 before it was damaged"):
         Trust(document(1), tmp_path).update([signed(2), signed(4)])
+
+
+def test_a_document_that_the_disk_has_no_room_for_is_in_force_and_is_kept_when_it_is_sent_again(
+    tmp_path: Path,
+) -> None:
+    disk, revoking = Disk(), signed(2, release=BOTH, revoked=[revocation()])
+    trust = Trust(document(1), tmp_path, fs=disk)
+    disk.error = errno.ENOSPC
+    for _ in range(2):
+        with pytest.raises(
+            OutsideError, match=r"in force but could not be kept.*Then send it again"
+        ) as error:
+            trust.update([revoking])
+        assert reason_of(error) == "DISK_SPACE"
+        assert trust.document is not None
+        assert trust.document.version == 2
+        assert "could not be kept" in trust.problem
+        with pytest.raises(OutsideError, match="could not be kept"):
+            check(trust, make_artifact(key=NEW_RELEASE))
+    disk.error = 0
+    with pytest.raises(RefusedError, match="trust never goes back"):
+        trust.update([signed(2, release=BOTH)])
+    assert trust.update([revoking]).version == 2
+    again = Trust(document(1), tmp_path).document
+    assert again == trust.document
+    with pytest.raises(RefusedError, match="trust never goes back"):
+        trust.update([revoking])
+
+
+def test_a_document_that_was_not_kept_is_followed_by_a_newer_one_and_kept_by_itself_once_there_is_room(
+    tmp_path: Path,
+) -> None:
+    disk = Disk()
+    trust = Trust(document(1), tmp_path, fs=disk)
+    disk.error = errno.EROFS
+    for version in (2, 3):
+        with pytest.raises(OutsideError, match="could not be kept"):
+            trust.update([signed(version)])
+    disk.error = 0
+    assert trust.problem == ""  # which `edgewright keys trust` asks for first
+    again = Trust(document(1), tmp_path).document
+    assert again is not None
+    assert again.version == 3
 
 
 class PowerCutError(Exception):

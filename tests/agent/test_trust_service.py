@@ -19,7 +19,9 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.errors import OutsideError
 from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_agent.state import Phase, State
+from edgewright_agent.store import FileSystem
 from edgewright_agent.tls import TlsFiles
+from edgewright_agent.trust import clock, held
 from edgewright_agent.trust.clock import MonotoneClock
 from edgewright_agent.withdrawal import without_stopped
 from edgewright_builder import trust_chain
@@ -174,6 +176,28 @@ async def test_a_stop_is_carried_out_although_its_document_came_before_or_an_err
         assert (await at_rest(channel)).active_release == b""
         assert (await trust_of(channel)).version == 2
         assert await refused(update(channel, STOPPED)) == "TRUST_STALE"
+
+
+async def test_a_stop_is_carried_out_on_a_disk_without_room_and_sent_again_once_there_is_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fs: FileSystem, path: Path, data: bytes) -> None:
+        raise OutsideError("The disk is full.", Reason.REASON_DISK_SPACE)
+
+    async with board(tmp_path / "store") as channel:
+        await activate(channel, await push(channel, make_artifact()))
+        with monkeypatch.context() as patch:
+            patch.setattr(held, "write_durably", full)
+            patch.setattr(clock, "write_durably", full)
+            patch.setattr(clock, "REMEMBER_SECONDS", 0.0)  # each time it is asked it would be written
+            assert (await trust_of(channel)).problem == ""
+            assert await refused(update(channel, STOPPED)) == "DISK_SPACE"
+            assert (await at_rest(channel)).active_release == b""
+            found = await trust_of(channel)
+            assert (found.version, "send it again" in found.problem) == (2, True)
+        assert (await update(channel, STOPPED)).version == 2
+    async with board(tmp_path / "store") as channel:
+        assert (await trust_of(channel)).version == 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -10,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.errors import EdgewrightError, InputError, RefusedError
+from edgewright_agent.errors import EdgewrightError, InputError, OutsideError, RefusedError
 from edgewright_agent.store.files import TEMPORARY_PREFIX, FileSystem, disk_errors, write_durably
 from edgewright_agent.trust import rules
 from edgewright_agent.trust.clock import MonotoneClock
@@ -25,7 +26,8 @@ class Trust:
 
     `folder` holds `<version>.json`, the document in force, and `clock`. The name says which version it must
     be at least: a document that is damaged there never makes an older one count again. Nothing is then
-    staged or activated until a document of that version or a newer one arrives.
+    staged or activated until a document of that version or a newer one arrives. A document that the disk has
+    no room for is in force all the same: a revocation must not wait for room.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Trust:
         self._floor = 0
         self._damage = ""
         self._document = base
+        self._unkept: bytes | None = None  # the envelope of the document in force, not on the disk yet
         if folder is not None:
             with disk_errors(folder):
                 self._fs.make_folder(folder)
@@ -65,28 +68,29 @@ class Trust:
         """Why nothing can be staged now, as a sentence; empty if it can."""
         try:
             self._usable()
-        except RefusedError as error:
+        except EdgewrightError as error:
             return str(error)
         return ""
 
     def update(self, documents: Sequence[bytes]) -> TrustDocument:
-        """Takes up a chain of documents, oldest first; durable when it returns. Raises as `rules.follow`."""
+        """Takes up a chain of documents, oldest first; durable when it returns.
+
+        Raises as `rules.follow`, and OutsideError: then it is in force and not durable, and may be sent again.
+        """
         if len(documents) > DOCUMENTS_MAX:
             raise InputError(f"{len(documents)} trust documents came; at most {DOCUMENTS_MAX} in one call.")
         with self._mutex:
             if self._document is None:
                 message = "This board was given no keys to trust; start it with --trust."
                 raise RefusedError(message, Reason.REASON_KEY_UNTRUSTED)
-            document, envelope = rules.follow(self._document, documents)
-            if document.version < self._floor:
-                message = (
-                    f"Trust document {document.version} came; this board had {self._floor} before it was "
-                    "damaged, and needs that one or a newer one."
-                )
-                raise RefusedError(message, Reason.REASON_TRUST_STALE)
-            self._save(document, envelope)
-            self._document, self._damage, self._floor = document, "", document.version
-            self._clock.reset(document.issued)
+            try:
+                document, envelope = rules.follow(self._document, documents)
+            except RefusedError as error:
+                if error.reason != Reason.REASON_TRUST_STALE or self._unkept not in documents:
+                    raise
+                self._keep(self._document)  # sent again, as it was not kept
+                return self._document
+            self._take_up(document, envelope)
             return document
 
     def check_release(self, manifest: bytes, envelope: bytes) -> None:
@@ -111,8 +115,24 @@ class Trust:
             if self._document is None:
                 message = "Nobody is trusted here, so every release is refused; start the agent with --trust."
                 raise RefusedError(message, Reason.REASON_KEY_UNTRUSTED)
+            self._keep(self._document)
             rules.check_fresh(self._document, self._clock.now())
             return self._document
+
+    def _take_up(self, document: TrustDocument, envelope: bytes) -> None:
+        """In force first: a revocation is obeyed also where it can't be kept."""
+        if document.version < self._floor:
+            message = (
+                f"Trust document {document.version} came; this board had {self._floor} before it was "
+                "damaged, and needs that one or a newer one."
+            )
+            raise RefusedError(message, Reason.REASON_TRUST_STALE)
+        self._document, self._damage, self._floor = document, "", document.version
+        self._unkept = envelope
+        try:
+            self._keep(document)
+        finally:
+            self._clock.reset(document.issued)
 
     def _load(self, folder: Path) -> None:
         for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
@@ -134,6 +154,21 @@ class Trust:
             return
         self._document, self._floor = document, version
 
+    def _keep(self, document: TrustDocument) -> None:
+        """The document in force is on the disk, if it was not yet. Raises OutsideError: it is still not."""
+        if self._unkept is None:
+            return
+        try:
+            self._save(document, self._unkept)
+        except OutsideError as error:
+            message = (
+                f"Trust document {document.version} is in force but could not be kept: the next start would "
+                f"forget it, so nothing is staged or activated. {error} Then send it again with "
+                "`edgewright keys trust DIR HOST:PORT`."
+            )
+            raise OutsideError(message, error.reason) from error
+        self._unkept = None
+
     def _save(self, document: TrustDocument, envelope: bytes) -> None:
         if self._folder is None:
             return
@@ -141,7 +176,8 @@ class Trust:
         write_durably(self._fs, path, envelope)
         for other in self._folder.glob("*.json"):
             if other != path:
-                self._fs.unlink(other)
+                with contextlib.suppress(OSError):  # the newest counts
+                    self._fs.unlink(other)
 
 
 def _plain(error: Exception) -> str:

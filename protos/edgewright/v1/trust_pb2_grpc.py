@@ -63,6 +63,8 @@ class TrustServiceServicer(object):
         * INVALID_ARGUMENT `SIGNATURE_INVALID`, `TRUST_INVALID`: not such a document.
         * PERMISSION_DENIED `KEY_UNTRUSTED`: not signed by enough root keys.
         * FAILED_PRECONDITION `TRUST_STALE`: no document is newer than the one here.
+        * RESOURCE_EXHAUSTED `DISK_SPACE`: it is in force and obeyed, but a restart
+        forgets it, and nothing is staged or activated: send it again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

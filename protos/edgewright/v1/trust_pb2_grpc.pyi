@@ -46,6 +46,8 @@ class TrustServiceStub:
     * INVALID_ARGUMENT `SIGNATURE_INVALID`, `TRUST_INVALID`: not such a document.
     * PERMISSION_DENIED `KEY_UNTRUSTED`: not signed by enough root keys.
     * FAILED_PRECONDITION `TRUST_STALE`: no document is newer than the one here.
+    * RESOURCE_EXHAUSTED `DISK_SPACE`: it is in force and obeyed, but a restart
+      forgets it, and nothing is staged or activated: send it again.
     """
 
 @_typing.type_check_only
@@ -60,6 +62,8 @@ class TrustServiceAsyncStub(TrustServiceStub):
     * INVALID_ARGUMENT `SIGNATURE_INVALID`, `TRUST_INVALID`: not such a document.
     * PERMISSION_DENIED `KEY_UNTRUSTED`: not signed by enough root keys.
     * FAILED_PRECONDITION `TRUST_STALE`: no document is newer than the one here.
+    * RESOURCE_EXHAUSTED `DISK_SPACE`: it is in force and obeyed, but a restart
+      forgets it, and nothing is staged or activated: send it again.
     """
 
 class TrustServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -83,6 +87,8 @@ class TrustServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT `SIGNATURE_INVALID`, `TRUST_INVALID`: not such a document.
         * PERMISSION_DENIED `KEY_UNTRUSTED`: not signed by enough root keys.
         * FAILED_PRECONDITION `TRUST_STALE`: no document is newer than the one here.
+        * RESOURCE_EXHAUSTED `DISK_SPACE`: it is in force and obeyed, but a restart
+          forgets it, and nothing is staged or activated: send it again.
         """
 
 def add_TrustServiceServicer_to_server(servicer: TrustServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
