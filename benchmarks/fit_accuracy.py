@@ -18,7 +18,7 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 
 from engine_shapes import CASES, ENGINE, Case, write_release
@@ -36,6 +36,7 @@ from edgewright_builder.fit.regression import (
     load_measurements,
     measurements_to_json,
 )
+from edgewright_builder.local_engine import engine_version
 from edgewright_builder.models import resolve_model
 
 MIB = 2**20
@@ -93,7 +94,7 @@ def refit(points: Sequence[Measurement]) -> Calibration:
     """The constants these points give, and the error they leave for a model that was not among them."""
     machine = f"{platform.machine()} with {len(os.sched_getaffinity(0))} cores"
     blank = Calibration(
-        ENGINE, metadata.version(ENGINE), machine, 0, 0, 1.0, 1.0, LOGITS_BYTES_MAX, 0.0,
+        ENGINE, engine_version(ENGINE), machine, 0, 0, 1.0, 1.0, LOGITS_BYTES_MAX, 0.0,
         block_sums=1.0, file_page_bytes=FILE_PAGE_BYTES,
     )  # fmt: skip
     fitted = fit_calibration(blank, points)

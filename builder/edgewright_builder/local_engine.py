@@ -12,12 +12,17 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-from edgewright_agent.engines import Engine, EngineLimits, ScoreItem, start_engine
+from edgewright_agent.engines import Engine, EngineLimits, ScoreItem, available_engines, start_engine
 from edgewright_agent.errors import OutsideError
 from edgewright_agent.manifest import Manifest
 from edgewright_builder.golden import Greedy
 
 READY_TIMEOUT_SECONDS = 900.0  # vLLM's three processes on a busy host
+
+
+def engine_version(kind: str) -> str:
+    """The version of what runs models of that kind here, as a board would tell it; empty if nothing does."""
+    return next((engine.version for engine in available_engines() if engine.kind == kind), "")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +255,9 @@ def test_a_result_survives_being_saved() -> None:
 
 def fake_run(folder: Path, kind: str = "fake") -> Path:
     key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-    make_artifact(folder / "artifact", {"engine/model.bin": bytes(MIB)}, key, engine={"kind": kind})
+    make_artifact(
+        folder / "artifact", {"engine/model.bin": bytes(MIB)}, key, engine={"kind": kind, "version": "0"}
+    )
     return folder
 
 
@@ -283,7 +286,10 @@ def test_before_quantization_vllm_serves_the_checkpoint_at_16_bits(tmp_path: Pat
 def test_before_quantization_the_default_engine_serves_the_checkpoint_at_32_bits(tmp_path: Path) -> None:
     run = with_checkpoint(fake_run(tmp_path / "run", "onnxruntime-genai"))
     arguments = ("--local", run, "--prompts", 2, "--input", 16, "--output", 8, "--warmup", 0)
-    assert "  model: tiny 1.0, float32, onnxruntime-genai" in output(*arguments).splitlines()
+    assert (
+        f"  model: tiny 1.0, float32, onnxruntime-genai {metadata.version('onnxruntime')}"
+        in output(*arguments).splitlines()
+    )
     kept = read_bench(run / "bench" / "finetuned.json").typical
     assert (kept.prompts, kept.prompts_failed, kept.output_tokens) == (2, 0, 8)
 
@@ -294,7 +300,7 @@ def test_a_runs_model_is_measured_on_this_machine(tmp_path: Path, monkeypatch: p
     lines = output(
         "--local", run, "--stage", "exported", "--prompts", 3, "--input", 16, "--output", 8, "--warmup", 0
     ).splitlines()
-    assert "  model: tiny 1.0, 4-bit weights, fake" in lines
+    assert "  model: tiny 1.0, 4-bit weights, fake 1" in lines  # what ran it, not what the manifest names
     kept = read_bench(run / "bench" / "exported.json").typical
     assert (kept.prompts, kept.prompts_failed, kept.output_tokens, kept.weights_bytes) == (3, 0, 8, MIB)
     assert 8 <= kept.input_tokens <= 16

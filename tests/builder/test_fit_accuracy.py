@@ -25,6 +25,11 @@ def test_the_predicted_peak_is_within_3_percent_in_the_median_and_8_at_worst() -
     assert max(sizes) <= 0.08
 
 
+def test_the_calibration_names_the_runtime_as_boards_do() -> None:
+    """Boards tell ONNX Runtime's version, whose worker serves; the exporter's is another's."""
+    assert CALIBRATION.engine_version == "1.32.0"
+
+
 def test_a_model_that_was_not_measured_is_predicted_within_10_percent() -> None:
     found = leave_one_model_out(CALIBRATION, POINTS)
     assert len(found) >= 5

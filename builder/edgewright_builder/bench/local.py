@@ -28,7 +28,7 @@ from edgewright_agent.telemetry.proto import result_to_proto
 from edgewright_builder.artifact import MANIFEST_NAME
 from edgewright_builder.bench.board import OnProgress
 from edgewright_builder.bench.results import Bench, Place
-from edgewright_builder.local_engine import READY_TIMEOUT_SECONDS
+from edgewright_builder.local_engine import READY_TIMEOUT_SECONDS, engine_version
 from edgewright_builder.run import write_json
 from edgewright_profiles import load_profile
 
@@ -135,7 +135,7 @@ def _place(model: Candidate, telemetry: Telemetry) -> Place:
         device=THIS_HOST,
         model=f"{manifest.name} {manifest.version}",
         precision=model.precision,
-        engine=f"{manifest.engine.kind} {manifest.engine.version}".strip(),
+        engine=f"{manifest.engine.kind} {engine_version(manifest.engine.kind)}".strip(),
         weights_16bit_bytes=at_16_bits,
         power_mode=snapshot.power_mode,
         clocks_hertz={clock.unit: clock.hertz for clock in snapshot.clocks},

@@ -9,18 +9,13 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edgewright_agent.engines import available_engines
 from edgewright_agent.manifest import Manifest
 from edgewright_builder.artifact import describe_file, write_artifact
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.plan import Plan
 from edgewright_builder.fit.speed import Speed
+from edgewright_builder.local_engine import engine_version
 from edgewright_builder.recipe import Recipe
-
-
-def engine_version(kind: str) -> str:
-    """The version of the engine that is here, on which the export is evaluated; empty if there is none."""
-    return next((engine.version for engine in available_engines() if engine.kind == kind), "")
 
 
 def artifact_files(export: Path) -> dict[str, Path]:
