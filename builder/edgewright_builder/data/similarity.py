@@ -6,7 +6,7 @@ Exact, with an inverted index; at thousands of texts sketches such as MinHash wo
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from edgewright_builder.data.parsing import words
 
@@ -21,14 +21,8 @@ def shingles(text: str, n: int) -> Shingles:
     return frozenset(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
 
 
-def jaccard(a: Shingles, b: Shingles) -> float:
-    """|a ∩ b| / |a ∪ b|, from 0 to 1; two empty sets are equal."""
-    union = len(a | b)
-    return len(a & b) / union if union else 1.0
-
-
 class SeenTexts:
-    """Texts kept so far; `add` refuses one whose similarity to any of them reaches the threshold."""
+    """Texts kept so far; `add` refuses one whose similarity |a ∩ b| / |a ∪ b| to any of them reaches the threshold."""
 
     def __init__(self, threshold: float = 0.5, n: int = 2) -> None:
         self._threshold = threshold
@@ -47,12 +41,6 @@ class SeenTexts:
             self._index[gram].append(len(self._sizes))
         self._sizes.append(len(grams))
         return True
-
-
-def near_duplicates(texts: Sequence[str], threshold: float = 0.5, n: int = 2) -> list[bool]:
-    """For each text, whether it nearly repeats an earlier one that was kept."""
-    seen = SeenTexts(threshold, n)
-    return [not seen.add(text) for text in texts]
 
 
 class Contamination:
