@@ -16,7 +16,7 @@ from edgewright_builder.cli_given import refuse_with, refuse_without
 from edgewright_builder.cli_options import AsJson, Credentials, Host, Insecure, Save
 from edgewright_builder.device import display, record
 from edgewright_builder.device.patience import Patience
-from edgewright_builder.device.score import RemoteScorer
+from edgewright_builder.device.score import RemoteScorer, require_scores
 from edgewright_builder.device.telemetry import recorded_line, snapshot_facts, snapshot_line
 from edgewright_builder.progress import Reporter
 
@@ -106,6 +106,11 @@ def evaluate(
     """Measure accuracy on the bytes that serve, by log-likelihoods asked of the board."""
     from edgewright_builder.tasks.loading import load_task
 
+    async def ask() -> None:
+        async with connect(host, credentials, insecure) as client:
+            await require_scores(client)
+
+    run(ask())
     loaded = [load_task(name, benchmarks, limit) for name in tasks.split(",")]
     reporter = Reporter(console(as_json=as_json))
 

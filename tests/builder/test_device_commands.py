@@ -287,6 +287,19 @@ def test_eval_asks_the_board_for_every_choice(board: Board, host: str, tmp_path:
     assert (found["task"], found["accuracy"], found["rows"], found["model"]) == ("quiz", 0.5, 2, "served")
 
 
+def test_eval_of_a_board_that_serves_nothing_is_refused_before_rows_are_fetched(
+    board: Board, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(name: str) -> None:
+        raise AssertionError(f"{name} was asked of the hub")
+
+    monkeypatch.setattr("edgewright_builder.tasks.loading.harness_questions", never)
+    board.refuse["Score"] = [(grpc.StatusCode.FAILED_PRECONDITION, "REASON_NO_ACTIVE_RELEASE")]
+    result = invoke("eval", host, "--insecure")
+    assert isinstance(result.exception, RefusedError)
+    assert "Score is refused" in str(result.exception)
+
+
 def test_a_refused_call_ends_with_the_boards_own_sentence(board: Board, host: str) -> None:
     board.refuse = {"Generate": [(grpc.StatusCode.FAILED_PRECONDITION, "NO_ACTIVE_RELEASE")]}
     result = invoke("generate", host, "x", "--insecure")

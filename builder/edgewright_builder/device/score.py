@@ -45,6 +45,11 @@ async def score(client: DeviceClient, items: Sequence[tuple[str, Sequence[str]]]
     return scores
 
 
+async def require_scores(client: DeviceClient) -> None:
+    """Has a word scored, and raises what the board has against it: before questions are fetched, not after."""
+    await score(client, [("Does it answer?", [" yes"])])
+
+
 async def _score_batch(
     client: DeviceClient, batch: list[inference.ScoreItem]
 ) -> list[inference.ScoreItemResult]:

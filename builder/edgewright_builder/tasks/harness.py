@@ -20,7 +20,7 @@ def harness_questions(name: str) -> Iterator[Question]:
     except ImportError as error:
         raise InputError(
             f"task {name} from the hub needs lm-evaluation-harness: pip install 'edgewright[harness]',"
-            " or give a folder of files with --benchmarks"
+            " or give a folder of files with --benchmarks."
         ) from error
     try:
         loaded = tasks.TaskManager().load([name])["tasks"]
@@ -28,7 +28,7 @@ def harness_questions(name: str) -> Iterator[Question]:
         first_line = str(error).strip().split("\n")[0]
         raise OutsideError(
             f"task {name} could not be loaded from the hub ({type(error).__name__}: {first_line});"
-            " give a folder of files with --benchmarks"
+            " give a folder of files with --benchmarks."
         ) from error
     return (question for task in loaded.values() for question in _questions(task))
 

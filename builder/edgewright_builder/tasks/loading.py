@@ -41,13 +41,13 @@ def load_task(
     InputError for an unknown name or a bad row, OutsideError if the hub does not answer.
     """
     if limit is not None and limit < 1:
-        raise InputError(f"limit must be at least 1, got {limit}")
+        raise InputError(f"limit must be at least 1, got {limit}.")
     if name.endswith(".jsonl"):
         return _from_file(Path(name), Path(name).stem, quiz, limit)
     definition = DEFINITIONS.get(name)
     if definition is None:
         known = ", ".join(DEFINITIONS)
-        raise InputError(f"unknown task {name!r}: expected one of {known}, or the path of a .jsonl file")
+        raise InputError(f"unknown task {name!r}: expected one of {known}, or the path of a .jsonl file.")
     if benchmarks is None:
         questions = tuple(islice(harness_questions(definition.harness_name), limit))
         return Task(name, definition.metric, questions, "lm-evaluation-harness")
@@ -65,31 +65,31 @@ def evaluation_texts(benchmarks: Path) -> list[str]:
 
 def _from_file(path: Path, name: str, definition: Definition, limit: int | None) -> Task:
     if not path.is_file():
-        raise InputError(f"task {name}: there is no file {path}")
+        raise InputError(f"task {name}: there is no file {path}.")
     questions = tuple(
         _question(f"{path}, line {number}", number, row, definition)
         for number, row in islice(read_jsonl(path), limit)
     )
     if not questions:
-        raise InputError(f"task {name}: {path} holds no rows")
+        raise InputError(f"task {name}: {path} holds no rows.")
     return Task(name, definition.metric, questions, str(path))
 
 
 def _question(where: str, number: int, row: dict[str, Any], definition: Definition) -> Question:
     question, choices, answer = row.get("question"), row.get("choices"), row.get("answer")
     if not isinstance(question, str) or not question.strip():
-        raise InputError(f"{where}: expected a text in 'question', found {question!r}")
+        raise InputError(f"{where}: expected a text in 'question', found {question!r}.")
     if (
         not isinstance(choices, list)
         or len(choices) < 2
         or not all(isinstance(c, str) and c for c in choices)
     ):
-        raise InputError(f"{where}: expected a list of two or more texts in 'choices', found {choices!r}")
+        raise InputError(f"{where}: expected a list of two or more texts in 'choices', found {choices!r}.")
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(choices):
         raise InputError(
-            f"{where}: expected a number from 0 to {len(choices) - 1} in 'answer', found {answer!r}"
+            f"{where}: expected a number from 0 to {len(choices) - 1} in 'answer', found {answer!r}."
         )
     try:
         return Question(str(row.get("id", number)), definition.build(row), answer)
     except KeyError as error:
-        raise InputError(f"{where}: task {definition.name} needs the field {error.args[0]!r}") from error
+        raise InputError(f"{where}: task {definition.name} needs the field {error.args[0]!r}.") from error
