@@ -92,7 +92,7 @@ def resign_artifact(folder: Path, signing_key: Ed25519PrivateKey, **changes: Any
     manifest = _manifest({**kept, **changes}, files).to_bytes() if changes else artifact.manifest_bytes
     signatures = {key_id(signing_key.public_key()): signing_key.sign(pae(PAYLOAD_TYPE, manifest))}
     if manifest == artifact.manifest_bytes:
-        signatures = {**envelope_over(manifest, artifact.signature_bytes).signatures, **signatures}
+        signatures = {**_signatures_over(manifest, artifact.signature_bytes), **signatures}
     with _disk_errors(folder):
         for name, data in (
             (MANIFEST_NAME, manifest),
@@ -102,6 +102,14 @@ def resign_artifact(folder: Path, signing_key: Ed25519PrivateKey, **changes: Any
             (folder / f"{name}.new").replace(folder / name)
         _sync(folder)
     return open_artifact(folder)
+
+
+def _signatures_over(manifest: bytes, envelope: bytes) -> Mapping[str, bytes]:
+    """Who has signed this manifest; nobody where the envelope is of another, as after a cut between two renames."""
+    try:
+        return envelope_over(manifest, envelope).signatures
+    except InputError:
+        return {}
 
 
 def open_artifact(folder: Path) -> Artifact:

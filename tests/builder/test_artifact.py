@@ -15,7 +15,13 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.dsse import PAYLOAD_TYPE, encode_envelope, key_id, pae, verify_envelope
 from edgewright_agent.errors import InputError, RefusedError
-from edgewright_builder.artifact import Artifact, open_artifact, verify_artifact, write_artifact
+from edgewright_builder.artifact import (
+    Artifact,
+    open_artifact,
+    resign_artifact,
+    verify_artifact,
+    write_artifact,
+)
 from tests.builder.artifacts import FIELDS, make_artifact
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -108,6 +114,34 @@ def test_any_flipped_bit_is_detected(tmp_path: Path, artifact: Artifact, data: s
     path.write_bytes(content)
     with pytest.raises((InputError, RefusedError)):
         verify_artifact(copy, KEY.public_key())
+
+
+@pytest.mark.parametrize("changes", [{}, {"version": "2.0"}], ids=["sign", "change again"])
+def test_an_artifact_cut_between_manifest_and_signature_is_signed_again(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]
+) -> None:
+    replace = Path.replace
+
+    def cut_before_the_signature(path: Path, target: Path) -> Path:
+        if target.name == "manifest.sig":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", cut_before_the_signature)
+        with pytest.raises(KeyboardInterrupt):
+            resign_artifact(artifact.folder, KEY, version="2.0")
+    with pytest.raises(InputError, match="over another manifest"):
+        verify_artifact(artifact.folder, KEY.public_key())
+    resign_artifact(artifact.folder, KEY, **changes)
+    assert verify_artifact(artifact.folder, KEY.public_key()).manifest.version == "2.0"
+
+
+def test_a_second_signature_leaves_the_first(artifact: Artifact) -> None:
+    second = Ed25519PrivateKey.generate()
+    resign_artifact(artifact.folder, second)
+    for key in (KEY, second):
+        assert verify_artifact(artifact.folder, key.public_key()).digest == artifact.digest
 
 
 def test_another_key_is_untrusted(artifact: Artifact) -> None:
