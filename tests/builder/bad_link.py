@@ -23,6 +23,7 @@ class Link:
     ends_after_bytes: int | None = None  # of each connection, towards the board
     ends_politely: bool = False  # with a FIN in the middle of a message, not with a reset
     silent: bool = False  # connections stand and nothing gets through
+    silent_after_bytes: int | None = None  # of `forwarded_bytes`; once
     forwarded_bytes: int = 0  # towards the board, over all connections
     connections: int = 0
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -32,6 +33,11 @@ class Link:
         """Resets every connection there is."""
         for writer in list(self._open):
             reset(writer)
+
+    def fall_silent_if_due(self) -> None:
+        """Before another byte gets through, however late whoever set it looks."""
+        if self.silent_after_bytes is not None and self.forwarded_bytes >= self.silent_after_bytes:
+            self.silent, self.silent_after_bytes = True, None
 
     def forget(self) -> None:
         """What stands falls silent for ever, as behind a NAT that lost its table; new connections are fine."""
@@ -141,4 +147,5 @@ class _Way:
         await self._writer.drain()
         if self._towards_board:
             self._link.forwarded_bytes += len(data)
+            self._link.fall_silent_if_due()
         return self._left_bytes is None or self._left_bytes > 0

@@ -26,6 +26,7 @@ from edgewright_agent.trust import load_public_key
 from edgewright_builder.artifact import Artifact
 from edgewright_builder.bench.board import place_of, run_from_here, run_on_board
 from edgewright_builder.cli import app
+from edgewright_builder.device import transfer
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.patience import Patience
@@ -37,6 +38,7 @@ from edgewright_builder.keys import create_credentials
 from tests.agent.conftest import settings_for
 from tests.agent.scripted_engine import Script, only_fake
 from tests.builder.artifacts import make_artifact
+from tests.builder.bad_link import Link, bad_link
 
 MIB = 1024 * 1024
 MODEL = b"".join(bytes([index]) * MIB for index in range(9))
@@ -247,8 +249,9 @@ def agent_process(
 
 
 async def test_a_killed_agent_gets_the_rest_and_not_what_is_durable(
-    tmp_path: Path, credentials: Path
+    tmp_path: Path, credentials: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(transfer, "TELL_SECONDS", 0.0)
     model = os.urandom(80 * MIB)
     artifact = artifact_of(tmp_path / "artifact", credentials, model, device_profiles=("this-host",))
     blob = next(bytes.fromhex(file.sha256) for file in artifact.manifest.files if file.size_bytes)
@@ -258,20 +261,36 @@ async def test_a_killed_agent_gets_the_rest_and_not_what_is_durable(
         sent=lambda progress: sent.append(progress.bytes),
         note=lambda text: sent_when_cut.append(sent[-1]) if text.startswith("Resuming") else None,
     )
+    link = Link(silent_after_bytes=72 * MIB)  # the end is held back until the kill
     with agent_process(tmp_path / "store", credentials) as (process, port):
-        async with DeviceClient(parse_address(f"localhost:{port}"), credentials) as client:
+        address = parse_address(f"localhost:{port}")
+        async with (
+            bad_link(address, link) as far,
+            DeviceClient(far, credentials) as client,
+            DeviceClient(address, credentials) as near,
+        ):
             pushing = asyncio.create_task(send(client, artifact, listener=listener))
-            while not sent or sent[-1] < 64 * MIB:
+            durable_bytes = 0
+            while not (link.silent and durable_bytes):  # an agent leaves 64 MiB unflushed at the most
+                assert not pushing.done()
                 await asyncio.sleep(0.005)
-            while (await client.query_write_status(blob)).durable_bytes < 64 * MIB:
-                await asyncio.sleep(0.005)
+                durable_bytes = await durable_bytes_of(near, blob)
             process.send_signal(signal.SIGKILL)
             process.wait()
+            link.silent, link.silent_after_bytes = False, None
             with agent_process(tmp_path / "store", credentials, port):
                 result = await pushing
     assert result.verdict is not None
     assert result.verdict.committed
-    assert result.sent_bytes - sent_when_cut[0] <= len(model) - 64 * MIB
+    assert result.sent_bytes - sent_when_cut[0] <= len(model) - durable_bytes
+
+
+async def durable_bytes_of(client: DeviceClient, blob: bytes) -> int:
+    """What of an upload would survive a power cut."""
+    try:
+        return (await client.query_write_status(blob)).durable_bytes
+    except RefusedError:
+        return 0  # not begun
 
 
 async def test_an_observer_may_look_and_not_deploy(tmp_path: Path, credentials: Path) -> None:
