@@ -12,12 +12,14 @@ import random
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgewright_agent.errors import BusyError
 from edgewright_agent.store import Space, Store
 from edgewright_builder.artifact import Artifact
+from edgewright_builder.device import transfer
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.failures import LinkError
@@ -36,6 +38,11 @@ def credentials(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("credentials")
     create_credentials(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _every_part_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "TELL_SECONDS", 0.0)  # the whole model travels faster than two words follow
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +119,13 @@ def half_way() -> tuple[Listener, asyncio.Event]:
     return Listener(sent=lambda sent: event.set() if sent.bytes >= MODEL_BYTES // 2 else None), event
 
 
+async def reached(half: asyncio.Event, *pushes: asyncio.Task[Any]) -> None:
+    """Until half of it is sent; or a push has ended, which then says how by itself."""
+    waiting = asyncio.create_task(half.wait())
+    await asyncio.wait([waiting, *pushes], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+
+
 async def check_whole(board: Board, client: DeviceClient, expected: set[str]) -> None:
     """The board serves one of these releases, and every release on it is whole."""
     while True:
@@ -141,7 +155,7 @@ async def same_artifact_twice(
         asyncio.create_task(committed_or_busy(push(client, artifacts[0].folder, None, listener=listener)))
         for client in (first, second)
     ]
-    await half.wait()
+    await reached(half, *pushes)
     if kill:
         await board.kill_and_start()
     results = await asyncio.gather(*pushes)
@@ -157,7 +171,7 @@ async def two_artifacts(
         asyncio.create_task(committed_or_busy(push(client, artifact.folder, None, listener=listener)))
         for client, artifact in zip((first, second), artifacts, strict=False)
     ]
-    await half.wait()
+    await reached(half, *pushes)
     if kill:
         await board.kill_and_start()
     assert any(await asyncio.gather(*pushes))
@@ -172,7 +186,7 @@ async def push_during_activation(
     await push(first, artifacts[1].folder, None, activate=False)
     listener, half = half_way()
     pushing = asyncio.create_task(push(second, artifacts[2].folder, None, activate=False, listener=listener))
-    await half.wait()
+    await reached(half, pushing)
     activating = asyncio.create_task(push(first, artifacts[1].folder, None))
     if kill:
         await asyncio.sleep(0.05)
@@ -196,7 +210,7 @@ async def garbage_collected_during_a_push(
                 await second.collect_garbage(quarantine=True)
 
     collecting = asyncio.create_task(collect())
-    await half.wait()
+    await reached(half, pushing)
     if kill:
         await board.kill_and_start()
     result = await pushing
