@@ -129,8 +129,8 @@ class Activation:
             await self._room.stop()
             await self._progress.apply(lifecycle.unconfirmed, probes)
             return
-        counter = self._active_counter()
-        await self._progress.apply(lambda state: lifecycle.committed(state, counter), probes)
+        counters = serving.release.manifest.release_counter, self._active_counter()
+        await self._progress.apply(lambda state: lifecycle.committed(state, *counters), probes)
 
     async def _is_confirmed(self, serving: Serving, probes: tuple[Probe, ...]) -> bool:
         """Waits for the host's word. Raises OutsideError if the engine dies meanwhile."""

@@ -117,15 +117,15 @@ def awaiting(state: State) -> State:
     return _change(state, Phase.PROBATION, message, awaiting_confirmation=True)
 
 
-def committed(state: State, active_counter: int) -> State:
+def committed(state: State, counter: int, active_counter: int) -> State:
     """The candidate passed: it is active. `active_counter` is that of the release it replaces, 0 if none.
 
-    The floor rises to the counter of the release that becomes previous, so going back stays legal.
+    The floor rises to the lower of both counters: what is active and what is gone back to stay legal.
     """
     message = f"{_short(state.candidate)} is active"
     if state.candidate == state.active:
         return _rest(state, Outcome.COMMITTED, message)
-    floor = max(state.counter_floor, active_counter)
+    floor = max(state.counter_floor, min(counter, active_counter))
     before = state.active or state.previous
     previous = None if before == state.candidate else before  # on a safe board it may be that one
     changes = {"active": state.candidate, "previous": previous, "counter_floor": floor}

@@ -24,7 +24,13 @@ Rule = Callable[[State, str], State]
 def activated(state: State, release: str) -> State:
     """The release activated without a hitch."""
     state = lifecycle.attempt(lifecycle.activate(state, release, COUNTERS[release]))
-    return lifecycle.committed(lifecycle.started(state), COUNTERS.get(state.active or "", 0))
+    return committed(lifecycle.started(state))
+
+
+def committed(state: State) -> State:
+    """With the counters of the releases it is about."""
+    counters = [COUNTERS.get(release or "", 0) for release in (state.candidate, state.active)]
+    return lifecycle.committed(state, *counters)
 
 
 def failed_for_good(state: State) -> State:
@@ -149,6 +155,11 @@ def test_a_roll_back_as_asked_that_fails_returns_to_the_active_release() -> None
     assert (state.active, state.previous) == (B, A)
 
 
+def test_a_lower_counter_that_is_accepted_stays_legal_once_it_is_active() -> None:
+    state = activated(activated(activated(State(), A), C), B)
+    assert (state.active, state.previous, state.counter_floor) == (B, C, COUNTERS[B])
+
+
 def test_a_counter_below_the_floor_is_a_downgrade() -> None:
     state = activated(activated(activated(State(), A), B), C)
     assert state.counter_floor == COUNTERS[B]
@@ -242,7 +253,7 @@ def step(state: State, event: str) -> State:
     if event == "start" and trying and state.attempts:
         return lifecycle.started(state)
     if event == "commit" and state.phase is Phase.PROBATION:
-        return lifecycle.committed(state, COUNTERS.get(state.active or "", 0))
+        return committed(state)
     if event == "fail" and not state.at_rest and state.attempts:
         return lifecycle.failed(state, "it died")
     if event == "rot" and trying and state.attempts:
@@ -313,7 +324,7 @@ def test_if_the_active_or_the_previous_release_is_whole_and_permitted_the_board_
         state = lifecycle.attempt(state)
         if state.candidate in good:
             state = lifecycle.started(state)
-            state = lifecycle.committed(state, 0) if state.phase is Phase.PROBATION else state
+            state = lifecycle.committed(state, 0, 0) if state.phase is Phase.PROBATION else state
         elif not state.at_rest:
             state = data.draw(ENDS)(state, "it died")
     assert state.serves not in stopped

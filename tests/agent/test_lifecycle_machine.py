@@ -101,7 +101,7 @@ class Model:
             return
         if self.active is not None:
             before = ARTIFACTS[self.active].manifest.release_counter
-            self.counter_floor = max(self.counter_floor, before)
+            self.counter_floor = max(self.counter_floor, min(before, counter))
         last = self.active or self.previous
         self.active, self.previous = digest, None if last == digest else last
 
