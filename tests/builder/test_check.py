@@ -201,8 +201,8 @@ def test_bad_input_is_one_sentence(arguments: list[str], says: str) -> None:
 @pytest.mark.parametrize(
     ("figure", "value", "says"),
     [
-        ("seen_bytes", None, "invalid at memory.seen_bytes"),
-        ("seen_bytes", -5, "invalid at memory.seen_bytes.value"),
+        ("seen_bytes", None, "the key `memory.seen_bytes` is missing"),
+        ("seen_bytes", -5, "`memory.seen_bytes.value` is -5: expected greater than 0"),
         ("seen_bytes", 2**49, "exceeds nominal_bytes"),
         ("reserve_bytes", 2**40, "leave nothing of seen_bytes"),
     ],
