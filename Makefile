@@ -27,7 +27,7 @@ check: $(DEV) ## format, lint, types, wire contract
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/buf lint
-	scripts/gen-protos && git diff --exit-code -- protos
+	scripts/gen-protos && git diff --exit-code -- protos sdk/edgewright/v1
 
 fix: $(DEV)
 	$(BIN)/ruff format .

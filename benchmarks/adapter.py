@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from edgewright_agent.engines import Engine, EngineLimits, GenerationRequest, Token, start_engine
-from edgewright_agent.engines.cpus import default_threads
-from edgewright_builder.artifact import Artifact, open_artifact
+from edgewright_agent.engines.process.cpus import default_threads
+from edgewright_builder.artifact.artifact import Artifact, open_artifact
 
 LIMIT_FRACTION = 0.05
 PROMPT = "A short story about the sea: " * 20

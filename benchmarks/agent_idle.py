@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from edgewright_builder.keys import create_credentials
+from edgewright_builder.keys.credentials import create_credentials
 
 SETTLE_SECONDS = 3.0
 KINDS = ("Rss", "Pss", "Private_Dirty")

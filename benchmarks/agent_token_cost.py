@@ -32,12 +32,12 @@ from serving_peers import Clock, DoorPeer, GrpcPeer, Peer, Timing
 
 from edgewright.v1.inference_pb2 import GenerateRequest
 from edgewright.v1.inference_pb2_grpc import InferenceServiceStub
-from edgewright_builder.artifact import write_artifact
+from edgewright_builder.artifact.artifact import write_artifact
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.push import push
-from edgewright_builder.key_files import load_signing_key
-from edgewright_builder.keys import create_credentials
+from edgewright_builder.keys.credentials import create_credentials
+from edgewright_builder.keys.files import load_signing_key
+from edgewright_builder.push.push import push
 
 EVENT = b"data: " + b"x" * 220 + b"\n"  # as long as one of the engine's
 

@@ -22,10 +22,10 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from edgewright.address import Address
 from edgewright.v1.deployment_pb2 import BlobPart
-from edgewright_agent.address import Address
+from edgewright_agent.runtime.tls import TlsFiles, server_credentials
 from edgewright_agent.store import ChunkBuffer
-from edgewright_agent.tls import TlsFiles, server_credentials
 from edgewright_builder.device.channel import open_channel
 
 SERVICE = "benchmark.Sink"

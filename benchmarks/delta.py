@@ -22,21 +22,21 @@ from typing import Any
 
 from rich.console import Console
 
-from edgewright_agent.manifest import Manifest, parse_manifest
-from edgewright_builder.artifact import Artifact
-from edgewright_builder.compare import transfer_of
-from edgewright_builder.local_engine import local_engine
+from edgewright.manifest import Manifest, parse_manifest
+from edgewright_builder.artifact.artifact import Artifact
+from edgewright_builder.artifact.diff import transfer_of
+from edgewright_builder.local_engine.engine import local_engine
 from edgewright_builder.models import load_tokenizer, resolve_model
-from edgewright_builder.progress import Reporter
-from edgewright_builder.recipe import Recipe, load_recipe
-from edgewright_builder.run import Run, digest_of_products
-from edgewright_builder.stages.earlier import earlier_model
+from edgewright_builder.quantization.earlier import earlier_model
+from edgewright_builder.recipe.model import Recipe, load_recipe
+from edgewright_builder.run.progress import Reporter
+from edgewright_builder.run.run import Run, digest_of_products
+from edgewright_builder.scoring.scoring import TaskResult
 from edgewright_builder.stages.evaluate import EvaluatedModel, evaluate
 from edgewright_builder.stages.export import export
 from edgewright_builder.stages.package import draft_manifest
 from edgewright_builder.stages.quantize import quantize
 from edgewright_builder.tasks.loading import Task, load_task
-from edgewright_builder.tasks.scoring import TaskResult
 from edgewright_builder.train.samples import Sample, make_sample, split
 
 EXCLUDED = {"files", "golden", "accuracy"}

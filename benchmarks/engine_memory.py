@@ -27,10 +27,14 @@ from engine_shapes import Case, case
 from measure_memory import bare_interpreter_bytes
 from synthetic_export import write_synthetic_export
 
-from edgewright_agent.engine_worker.graph import LEAN_SESSION
-from edgewright_agent.engine_worker.onnx import LOGITS_BYTES_MAX
-from edgewright_agent.engine_worker.weights import find_mapped_weights, restart_high_water_mark, trim_heap
-from edgewright_agent.engines.cpus import default_threads
+from edgewright_agent.engine_worker.model.graph import LEAN_SESSION
+from edgewright_agent.engine_worker.model.onnx import LOGITS_BYTES_MAX
+from edgewright_agent.engine_worker.model.weights import (
+    find_mapped_weights,
+    restart_high_water_mark,
+    trim_heap,
+)
+from edgewright_agent.engines.process.cpus import default_threads
 from edgewright_agent.engines.worker import LEAN_MALLOC
 from edgewright_builder.fit.memory import stored_tensors
 
@@ -142,8 +146,8 @@ def run(folder: Path, variant: Variant, context: int) -> dict[str, float]:
     """Loads, fills the context twice and generates, in this process. Bytes and tokens per second."""
     import numpy as np
 
-    from edgewright_agent.engine_worker import graph
     from edgewright_agent.engine_worker.backend import Place
+    from edgewright_agent.engine_worker.model import graph
 
     graph.LEAN_SESSION.clear()
     graph.LEAN_SESSION.update(variant.session)

@@ -10,7 +10,7 @@ from typing import Any
 
 from synthetic_export import write_synthetic_export
 
-from edgewright_agent.manifest import Manifest
+from edgewright.manifest import Manifest
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
 from edgewright_builder.fit.catalogue import find_builtin
 from edgewright_builder.fit.memory import Configuration

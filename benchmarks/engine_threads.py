@@ -25,8 +25,8 @@ from pathlib import Path
 
 import psutil
 
-from edgewright_agent.engines.client import EngineClient
-from edgewright_agent.engines.cpus import choose_cpus
+from edgewright_agent.engines.http.client import EngineClient
+from edgewright_agent.engines.process.cpus import choose_cpus
 from edgewright_agent.engines.protocol import GenerationRequest, Token
 from edgewright_agent.engines.worker import LEAN_MALLOC
 
@@ -105,7 +105,7 @@ def main() -> None:
 def serve(tree: Path, socket: Path, threads: int, entries: dict[str, str]) -> None:
     """The worker with other session settings."""
     from edgewright_agent.engine_worker import __main__ as worker
-    from edgewright_agent.engine_worker import graph
+    from edgewright_agent.engine_worker.model import graph
 
     graph.SPINNING.clear()
     graph.SPINNING.update(entries)

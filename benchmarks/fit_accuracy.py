@@ -24,8 +24,8 @@ from pathlib import Path
 from engine_shapes import CASES, ENGINE, Case, write_release
 from measure_memory import bare_interpreter_bytes, measure_memory
 
-from edgewright_agent.engine_worker.onnx import LOGITS_BYTES_MAX
-from edgewright_agent.engines.cgroup import enforcement
+from edgewright_agent.engine_worker.model.onnx import LOGITS_BYTES_MAX
+from edgewright_agent.engines.process.cgroup import enforcement
 from edgewright_builder.fit import published
 from edgewright_builder.fit.memory import Calibration, load_calibration, predict_memory
 from edgewright_builder.fit.regression import (
@@ -36,7 +36,7 @@ from edgewright_builder.fit.regression import (
     load_measurements,
     measurements_to_json,
 )
-from edgewright_builder.local_engine import engine_version
+from edgewright_builder.local_engine.engine import engine_version
 from edgewright_builder.models import resolve_model
 
 MIB = 2**20

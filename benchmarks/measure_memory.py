@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewright_agent.engines.cgroup import cgroup_of
-from edgewright_agent.manifest import Manifest
-from edgewright_builder.local_engine import LocalEngine, local_engine
+from edgewright.manifest import Manifest
+from edgewright_agent.engines.process.cgroup import cgroup_of
+from edgewright_builder.local_engine.engine import LocalEngine, local_engine
 
 LARGE_BYTES = 2**40
 

@@ -32,14 +32,14 @@ import psutil
 from bare_stream import MODES, time_stream
 from serving_agent import MIB, fake_fields
 
-from edgewright_agent.address import Address
-from edgewright_builder.artifact import Artifact, open_artifact, write_artifact
+from edgewright.address import Address
+from edgewright_builder.artifact.artifact import Artifact, open_artifact, write_artifact
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.parts import PART_BYTES
-from edgewright_builder.device.push import Listener, PushResult, push_verified
-from edgewright_builder.key_files import load_signing_key
-from edgewright_builder.keys import create_credentials
+from edgewright_builder.keys.credentials import create_credentials
+from edgewright_builder.keys.files import load_signing_key
+from edgewright_builder.push.push import Listener, PushResult, push_verified
 
 HERE = Path(__file__).parent
 MODEL = "engine/model.bin"

@@ -31,11 +31,11 @@ from serving_agent import running_agent
 from serving_peers import ChildPeer, DoorPeer, EnginePeer, GrpcPeer, Peer, Timing, child_peer
 
 from edgewright_agent.engines import EngineLimits, start_engine
-from edgewright_agent.engines.cpus import default_threads
-from edgewright_builder.artifact import open_artifact
+from edgewright_agent.engines.process.cpus import default_threads
+from edgewright_builder.artifact.artifact import open_artifact
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.push import push
+from edgewright_builder.push.push import push
 
 HERE = Path(__file__).parent
 DECODE_PROMPT = "The board reads its sensors once a second and writes what it finds to a file. " * 4

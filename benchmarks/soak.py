@@ -26,7 +26,7 @@ from soak_load import Doors, Outcome, ask
 
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.push import push
+from edgewright_builder.push.push import push
 
 MIB = 2**20
 SAMPLE_SECONDS = 5.0

@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 
+from edgewright.errors import BusyError, EdgewrightError, InputError
 from edgewright.v1.inference_pb2 import Chat, ChatMessage, GenerateRequest, ScoreItem
-from edgewright_agent.errors import BusyError, EdgewrightError, InputError
 from edgewright_builder.device.client import DeviceClient
 
 STUCK_SECONDS = 60.0

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from edgewright_agent.engines import Engine, EngineLimits, GenerationRequest, Token, start_engine
 from edgewright_agent.telemetry import Telemetry
-from edgewright_builder.artifact import open_artifact
+from edgewright_builder.artifact.artifact import open_artifact
 from edgewright_profiles import load_profile
 
 LIMIT = 0.99
@@ -59,7 +59,7 @@ def sensors(board: str | None, folder: Path) -> Telemetry:
     if board is None:
         return Telemetry(load_profile("this-host"))
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from tests.agent.fixtures.boards import write_board
+    from tests.fixtures.boards import write_board
 
     return Telemetry(load_profile(PROFILES[board]), write_board(board, folder / "board"))
 

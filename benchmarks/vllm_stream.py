@@ -21,13 +21,13 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from serving_peers import EnginePeer
 
+from edgewright.manifest import Manifest
 from edgewright_agent.engines import EngineLimits, available_engines, start_engine
-from edgewright_agent.engines.cpus import default_threads
-from edgewright_agent.manifest import Manifest
-from edgewright_builder.artifact import open_artifact, write_artifact
+from edgewright_agent.engines.process.cpus import default_threads
+from edgewright_builder.artifact.artifact import open_artifact, write_artifact
+from edgewright_builder.export.vllm import EMBEDDING_BITS, export_vllm
 from edgewright_builder.fit.architecture import architecture_from_config
 from edgewright_builder.models import read_config
-from edgewright_builder.stages.export_vllm import EMBEDDING_BITS, export_vllm
 from edgewright_builder.stages.package import artifact_files
 
 PROMPT = "The board reads its sensors once a second and writes what it finds to a file. " * 4

@@ -23,7 +23,7 @@ from engine_shapes import case
 from serving_peers import ChildPeer, Timing, child_peer
 from synthetic_export import write_synthetic_export
 
-from edgewright_agent.engines.cpus import default_threads
+from edgewright_agent.engines.process.cpus import default_threads
 
 PROMPT_TOKENS, GENERATED_TOKENS = 32, 16
 

@@ -28,11 +28,11 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import uvicorn
 
-from edgewright_agent.engine_worker.app import make_app
-from edgewright_agent.engine_worker.graph import Graph
-from edgewright_agent.engine_worker.onnx import OnnxBackend
-from edgewright_agent.engines.client import EngineClient
-from edgewright_agent.engines.cpus import default_threads
+from edgewright_agent.engine_worker.http.app import make_app
+from edgewright_agent.engine_worker.model.graph import Graph
+from edgewright_agent.engine_worker.model.onnx import OnnxBackend
+from edgewright_agent.engines.http.client import EngineClient
+from edgewright_agent.engines.process.cpus import default_threads
 from edgewright_agent.engines.protocol import GenerationRequest, Token
 
 PROMPT = "The history of the city begins with"

@@ -13,19 +13,21 @@ from typing import Annotated
 
 import typer
 
-from edgewright_agent import __version__, cli_doctor, systemd
-from edgewright_agent.address import parse_address
-from edgewright_agent.allocator import tune_allocator
-from edgewright_agent.door.settings import DoorSettings, parse_door
-from edgewright_agent.errors import EdgewrightError, InputError
+from edgewright import __version__
+from edgewright.address import parse_address
+from edgewright.errors import EdgewrightError, InputError
+from edgewright.sizes import parse_bytes
+from edgewright.trust.keys import load_trust
+from edgewright_agent.doctor import command as cli_doctor
 from edgewright_agent.observation import ObservationSettings
+from edgewright_agent.openai_api.settings import DoorSettings, parse_door
+from edgewright_agent.runtime import systemd
+from edgewright_agent.runtime.allocator import tune_allocator
+from edgewright_agent.runtime.startup_pages import release_startup_pages
+from edgewright_agent.runtime.tls import TlsFiles
 from edgewright_agent.server import AgentSettings, run_agent
-from edgewright_agent.sizes import parse_bytes
-from edgewright_agent.startup_pages import release_startup_pages
 from edgewright_agent.store import Space
-from edgewright_agent.store.patrol import PatrolSettings
-from edgewright_agent.tls import TlsFiles
-from edgewright_agent.trust import load_trust
+from edgewright_agent.store.upkeep.background_scrub import PatrolSettings
 from edgewright_profiles import load_profile
 
 app = typer.Typer(
@@ -150,8 +152,8 @@ def probe(
     # The agent itself has no use for tables: only who asks for one pays for them.
     from rich.console import Console
 
-    from edgewright_agent.probe import probe as probe_board
-    from edgewright_agent.probe import render
+    from edgewright_agent.doctor.probe import probe as probe_board
+    from edgewright_agent.doctor.probe import render
 
     found = probe_board()
     if as_json:

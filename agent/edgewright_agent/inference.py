@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from edgewright_agent.deployer import Deployer
-from edgewright_agent.engine_room import Serving
+from edgewright.errors import BusyError, InputError
+from edgewright_agent.deployment.deployer import Deployer
+from edgewright_agent.deployment.engine_room import Serving
 from edgewright_agent.engines import Finish, GenerationRequest, Reply, Score, ScoreItem, Token
-from edgewright_agent.errors import BusyError, InputError
 from edgewright_agent.telemetry import Operation, RequestSummary, RequestWindow, ServedBy, Telemetry
 
 

@@ -7,16 +7,16 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from edgewright.address import Address
+from edgewright.errors import EdgewrightError, InputError
 from edgewright.v1 import telemetry_pb2
-from edgewright_agent.address import Address
-from edgewright_agent.deployer import Deployer
-from edgewright_agent.errors import EdgewrightError, InputError
+from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.services.messages import sha256_to
 from edgewright_agent.store import Store
 from edgewright_agent.telemetry import Telemetry
-from edgewright_agent.telemetry.changes import Changes
+from edgewright_agent.telemetry.exporters.changes import Changes
+from edgewright_agent.telemetry.exporters.recorder import HISTORY_BYTES, RECORD_SECONDS, Recorder
 from edgewright_agent.telemetry.proto import snapshot_to_proto
-from edgewright_agent.telemetry.recorder import HISTORY_BYTES, RECORD_SECONDS, Recorder
 from edgewright_agent.telemetry.types import Deployment, Stored
 
 AS_ASKED = "as asked"  # how the deployer ends the message of a roll-back that the host wants
@@ -68,7 +68,7 @@ async def _metrics(
     if address is None:
         return None
     # Only who asks for metrics pays for their library's memory.
-    from edgewright_agent.telemetry.prometheus import Sources, serve_metrics
+    from edgewright_agent.telemetry.exporters.prometheus import Sources, serve_metrics
 
     changes = Changes()
     sources = Sources(
@@ -98,7 +98,7 @@ def _otlp(url: str | None, stack: contextlib.AsyncExitStack, telemetry: Telemetr
     if url is None:
         return
     try:
-        from edgewright_agent.telemetry.otlp import export
+        from edgewright_agent.telemetry.exporters.otlp import export
     except ImportError as error:
         raise InputError(f"--otlp needs `pip install edgewright[otlp]`: {error}.") from None
     stack.callback(export(url, telemetry.snapshot, telemetry.subscribe))

@@ -13,6 +13,9 @@ import grpc.aio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from edgewright.address import Address, require_bindable
+from edgewright.errors import InputError, OutsideError
+from edgewright.trust.document import TrustDocument, pinned
 from edgewright.v1 import (
     deployment_pb2,
     deployment_pb2_grpc,
@@ -24,28 +27,26 @@ from edgewright.v1 import (
     trust_pb2_grpc,
 )
 from edgewright_agent import engines
-from edgewright_agent.address import Address, require_bindable
-from edgewright_agent.background_scrub import background_scrub
-from edgewright_agent.deployer import Deployer
-from edgewright_agent.door.settings import DoorSettings
-from edgewright_agent.engine_room import OnServing, Serving, StartEngine
+from edgewright_agent.deployment.background_scrub import background_scrub
+from edgewright_agent.deployment.deployer import Deployer
+from edgewright_agent.deployment.engine_room import OnServing, Serving, StartEngine
+from edgewright_agent.deployment.probation import Senses
+from edgewright_agent.deployment.staging import Board
+from edgewright_agent.deployment.withdrawal import stopped_releases
 from edgewright_agent.engines import Engine, EngineInfo, EngineLimits
-from edgewright_agent.errors import InputError, OutsideError
 from edgewright_agent.inference import Inference
 from edgewright_agent.observation import Observation, ObservationSettings, observe
-from edgewright_agent.probation import Senses
+from edgewright_agent.openai_api.settings import DoorSettings
+from edgewright_agent.runtime.tls import TlsFiles, server_credentials
 from edgewright_agent.services.deployment import DeploymentService
 from edgewright_agent.services.guard import Guard, refuse_revoked, require_deadline, require_role
 from edgewright_agent.services.inference import InferenceService
 from edgewright_agent.services.telemetry import TelemetryService
 from edgewright_agent.services.trust import TrustService
-from edgewright_agent.staging import Board
 from edgewright_agent.store import Space, StagedRelease, Store
-from edgewright_agent.store.patrol import PatrolSettings
+from edgewright_agent.store.upkeep.background_scrub import PatrolSettings
 from edgewright_agent.telemetry import Telemetry
-from edgewright_agent.tls import TlsFiles, server_credentials
-from edgewright_agent.trust import Trust, TrustDocument, pinned
-from edgewright_agent.withdrawal import stopped_releases
+from edgewright_agent.trust import Trust
 from edgewright_profiles import DeviceProfile
 
 INFERENCE_HEALTH = "inference"  # SERVING while a release answers; flips during a swap
@@ -229,7 +230,7 @@ async def _open_door(
     if settings is None:
         return None
     # Only who asks for the door pays for its library's memory.
-    from edgewright_agent.door.listening import open_door
+    from edgewright_agent.openai_api.listening import open_door
 
     return await stack.enter_async_context(open_door(settings, inference))
 

@@ -9,12 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from edgewright_agent.dsse import key_id
-from edgewright_builder.artifact import MANIFEST_NAME
-from edgewright_builder.golden import PROMPTS, golden_prompt
-from edgewright_builder.job import Build
-from edgewright_builder.recipe import Evaluate
-from edgewright_builder.run import Stage, file_sha256
+from edgewright.dsse import key_id
+from edgewright_builder.artifact.artifact import MANIFEST_NAME
+from edgewright_builder.local_engine.golden import PROMPTS, golden_prompt
+from edgewright_builder.recipe.model import Evaluate
+from edgewright_builder.run.build import Build
+from edgewright_builder.run.run import Stage, file_sha256
 from edgewright_builder.stages.package import draft_manifest, package
 
 
@@ -85,7 +85,7 @@ def _opener(folder: Path) -> Any:
     @contextmanager
     def open_model() -> Iterator[Any]:
         from edgewright_builder.models import load_model, load_tokenizer
-        from edgewright_builder.tasks.local import LocalScorer
+        from edgewright_builder.scoring.local import LocalScorer
 
         yield LocalScorer(load_model(folder), load_tokenizer(folder))
 
@@ -97,7 +97,7 @@ def _engine_opener(tree: Path, manifest: Any) -> Any:
 
     @contextmanager
     def open_engine() -> Iterator[Any]:
-        from edgewright_builder.local_engine import local_engine
+        from edgewright_builder.local_engine.engine import local_engine
 
         with local_engine(tree, manifest) as engine:
             yield engine

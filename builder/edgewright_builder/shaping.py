@@ -8,10 +8,10 @@ from typing import Any
 
 from edgewright_builder.fit.engines import DEFAULT_ENGINE
 from edgewright_builder.fit.plan import with_group_size
-from edgewright_builder.job import Build
-from edgewright_builder.recipe import Recipe
-from edgewright_builder.run import Stage
-from edgewright_builder.stages.earlier import Earlier, earlier_model
+from edgewright_builder.quantization.earlier import Earlier, earlier_model
+from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.run.build import Build
+from edgewright_builder.run.run import Stage
 from edgewright_builder.teaching import distillation_data, samples_of
 
 
@@ -145,8 +145,8 @@ def run_export(job: Build, quantized: Stage) -> Stage:
         inputs["engine"] = serving.engine
 
     def work(folder: Path) -> dict[str, Any]:
+        from edgewright_builder.export.vllm import export_vllm
         from edgewright_builder.stages.export import export
-        from edgewright_builder.stages.export_vllm import export_vllm
 
         checkpoint = quantized.folder / "model"
         if serving.engine == "vllm":

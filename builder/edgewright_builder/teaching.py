@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgewright_agent.errors import InputError
-from edgewright_builder.job import Build
+from edgewright.errors import InputError
 from edgewright_builder.models import model_digest, resolve_model
-from edgewright_builder.recipe import Recipe
-from edgewright_builder.run import Stage, file_sha256
+from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.run.build import Build
+from edgewright_builder.run.run import Stage, file_sha256
 
 
 def _digests(folder: Path | None, pattern: str) -> list[list[str]]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import yaml
 from pydantic import ValidationError
 
-from edgewright_agent.complaints import first_complaint
-from edgewright_agent.errors import InputError
+from edgewright.errors import InputError
+from edgewright.validation import first_complaint
 from edgewright_profiles.schema import DeviceProfile
 from edgewright_profiles.this_host import THIS_HOST, this_host
 

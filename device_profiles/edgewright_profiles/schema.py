@@ -6,7 +6,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from edgewright_agent.errors import InputError
+from edgewright.errors import InputError
 
 Value = TypeVar("Value")
 

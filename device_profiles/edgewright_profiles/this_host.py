@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from edgewright_agent.errors import OutsideError
+from edgewright.errors import OutsideError
 from edgewright_profiles.schema import (
     DeviceProfile,
     EngineSupport,

@@ -12,14 +12,14 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from edgewright_agent.address import Address
+from edgewright.address import Address
 from edgewright_agent.engines.served import ServedEngine
 from edgewright_agent.server import AgentSettings, RunningAgent, run_agent
 from edgewright_agent.store import Space
 from edgewright_profiles import load_profile
-from tests.agent.artifacts import RELEASE_KEY
-from tests.agent.engine_releases import Release, tiny_onnx_release
-from tests.agent.scripted_engine import Script, only_fake
+from tests.support.artifacts import RELEASE_KEY
+from tests.support.engine_releases import Release, tiny_onnx_release
+from tests.support.scripted_engine import Script, only_fake
 
 StartAgent = Callable[..., contextlib.AbstractAsyncContextManager[RunningAgent]]
 

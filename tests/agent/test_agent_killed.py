@@ -23,12 +23,12 @@ import grpc.aio
 import pytest
 
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
-from edgewright_agent import lifecycle
+from edgewright_agent.deployment import lifecycle
 from edgewright_agent.engine_worker.fake import fake_tokens
 from edgewright_agent.store import Space, Store
-from tests.agent.agent_process import AgentProcess, serving
-from tests.agent.artifacts import TIMEOUT_SECONDS, TestArtifact, make_artifact, push
 from tests.agent.test_agent_process import generated_soon, insecure, trusted
+from tests.support.agent_process import AgentProcess, serving
+from tests.support.artifacts import TIMEOUT_SECONDS, TestArtifact, make_artifact, push
 
 __all__ = ["trusted"]  # the fixture
 

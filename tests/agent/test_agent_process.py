@@ -14,11 +14,11 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from edgewright import __version__
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
-from edgewright_agent import __version__
 from edgewright_agent.cli import main
-from tests.agent.agent_process import COMMAND, serving
-from tests.agent.artifacts import RELEASE_KEY, TIMEOUT_SECONDS, TREE, activate, make_artifact, push
+from tests.support.agent_process import COMMAND, serving
+from tests.support.artifacts import RELEASE_KEY, TIMEOUT_SECONDS, TREE, activate, make_artifact, push
 
 HEAVY = (
     "torch",
@@ -32,7 +32,7 @@ HEAVY = (
     "edgewright_builder",
 )
 # Asked for by an option or a command; until then a board does not pay for them.
-ON_DEMAND = ("httpx", "uvicorn", "prometheus_client", "opentelemetry", "rich", "edgewright_agent.doctor")
+ON_DEMAND = ("httpx", "uvicorn", "prometheus_client", "opentelemetry", "rich", "edgewright_agent.doctor.checks")
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_the_agent_imports_nothing_heavy() -> None:
         "import sys\n"
         f"sys.modules.update(dict.fromkeys({HEAVY!r}))\n"
         "import edgewright_agent.cli, edgewright_agent.server\n"
-        "import edgewright_agent.engines, edgewright_agent.telemetry, edgewright_agent.probe\n"
+        "import edgewright_agent.engines, edgewright_agent.telemetry, edgewright_agent.doctor.probe\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=dict(os.environ)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from edgewright_agent.errors import InputError
+from edgewright.errors import InputError
 from edgewright_builder.models import load_model, load_tokenizer, resolve_model
-from tests.builder.tiny_models import tiny_model
+from tests.support.tiny_models import tiny_model
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.tiny_build import Built, command, environment, write_inputs
+from tests.support.tiny_build import Built, command, environment, write_inputs
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ import psutil
 import pytest
 import yaml
 
-from edgewright_agent.trust import load_public_key
-from edgewright_builder.artifact import verify_artifact
-from tests.end_to_end.tiny_build import Built, edgewright
+from edgewright.trust.keys import load_public_key
+from edgewright_builder.artifact.artifact import verify_artifact
+from tests.support.tiny_build import Built, edgewright
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

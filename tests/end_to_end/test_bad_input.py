@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 import yaml
 
-from edgewright_builder.artifact import Artifact
-from edgewright_builder.key_files import load_signing_key
-from tests.builder.artifacts import make_artifact
-from tests.end_to_end.tiny_build import command, edgewright, environment
+from edgewright_builder.artifact.artifact import Artifact
+from edgewright_builder.keys.files import load_signing_key
+from tests.support.built_artifacts import make_artifact
+from tests.support.tiny_build import command, edgewright, environment
 
 INPUT, REFUSED, OUTSIDE, STOPPED = 2, 1, 3, 130
 STOPPED_LINE = "edgewright: Stopped. Run the same command again with --resume to go on.\n"

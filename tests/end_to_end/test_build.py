@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from edgewright_agent.trust import load_public_key
-from edgewright_builder.artifact import open_artifact, verify_artifact
-from edgewright_builder.run import STAGES
-from tests.end_to_end.tiny_build import Built, command, edgewright, environment
+from edgewright.trust.keys import load_public_key
+from edgewright_builder.artifact.artifact import open_artifact, verify_artifact
+from edgewright_builder.run.run import STAGES
+from tests.support.tiny_build import Built, command, edgewright, environment
 
 
 @pytest.mark.timeout(600)

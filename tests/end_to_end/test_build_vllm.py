@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edgewright_builder.artifact import open_artifact
-from edgewright_builder.local_engine import local_engine
-from tests.agent.engine_releases import require_vllm
-from tests.end_to_end.tiny_build import command, edgewright, environment, write_inputs
+from edgewright_builder.artifact.artifact import open_artifact
+from edgewright_builder.local_engine.engine import local_engine
+from tests.support.engine_releases import require_vllm
+from tests.support.tiny_build import command, edgewright, environment, write_inputs
 
 
 def vllm_recipe(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.end_to_end.tiny_build import Built, command, edgewright, environment
+from tests.support.tiny_build import Built, command, edgewright, environment
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgewright_agent.trust import load_public_key
-from edgewright_builder.artifact import verify_artifact
-from tests.end_to_end.tiny_build import edgewright
+from edgewright.trust.keys import load_public_key
+from edgewright_builder.artifact.artifact import verify_artifact
+from tests.support.tiny_build import edgewright
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

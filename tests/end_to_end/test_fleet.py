@@ -18,8 +18,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.agent.agent_process import AgentProcess, serving
-from tests.builder.artifacts import make_artifact
+from tests.support.agent_process import AgentProcess, serving
+from tests.support.built_artifacts import make_artifact
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +95,15 @@ def artifact(folder: Path, version: str, counter: int, **behaviour: float) -> Pa
 
 
 def push(folder: Path, fleet: Path, *options: str) -> tuple[int, dict[str, Any]]:
-    command = [sys.executable, "-m", "edgewright_builder.cli", "push", str(folder), "--fleet", str(fleet)]
+    command = [
+        sys.executable,
+        "-m",
+        "edgewright_builder.cli.main",
+        "push",
+        str(folder),
+        "--fleet",
+        str(fleet),
+    ]
     environment = {
         **os.environ,
         "EDGEWRIGHT_CACHE": str(fleet.parent / "cache"),

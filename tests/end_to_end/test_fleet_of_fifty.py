@@ -22,8 +22,8 @@ from edgewright_agent.engines import Engine
 from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_agent.store import StagedRelease
 from tests.agent.conftest import settings_for
-from tests.agent.scripted_engine import Script, only_fake
 from tests.end_to_end.test_fleet import AGENTS, KEY, artifact
+from tests.support.scripted_engine import Script, only_fake
 
 TIGHT = (11, 23, 37)  # boards with so little memory that a heavier release fails its probes there
 TIGHT_BUDGET_BYTES, ROOMY_BUDGET_BYTES = 64 * 2**20, 2**30
@@ -66,7 +66,15 @@ def inventory(agents: list[RunningAgent]) -> str:
 
 async def push(folder: Path, fleet: Path, *options: str) -> tuple[int, dict[str, Any]]:
     """The command in a process of its own; its exit code and report."""
-    command = [sys.executable, "-m", "edgewright_builder.cli", "push", str(folder), "--fleet", str(fleet)]
+    command = [
+        sys.executable,
+        "-m",
+        "edgewright_builder.cli.main",
+        "push",
+        str(folder),
+        "--fleet",
+        str(fleet),
+    ]
     environment = {**os.environ, "EDGEWRIGHT_CACHE": str(fleet.parent / "cache")}
     began = time.monotonic()
     process = await asyncio.create_subprocess_exec(

@@ -10,11 +10,11 @@ import pytest
 from engine_shapes import ENGINE, Case, case, write_release
 from measure_memory import measure_memory, use_context, words
 
-from edgewright_agent.engines.cgroup import enforcement
-from edgewright_agent.errors import OutsideError
-from edgewright_agent.manifest import Manifest
+from edgewright.errors import OutsideError
+from edgewright.manifest import Manifest
+from edgewright_agent.engines.process.cgroup import enforcement
 from edgewright_builder.fit.memory import load_calibration, predict_memory
-from edgewright_builder.local_engine import local_engine
+from edgewright_builder.local_engine.engine import local_engine
 from edgewright_builder.models import resolve_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -3,9 +3,3 @@
 A check is a small function from a `Subject` to a `Finding`, or to None where it does not apply; the table in
 `checks` lists them in the order they are read. To add one, write it and add a line there.
 """
-
-from edgewright_agent.doctor.checks import examine
-from edgewright_agent.doctor.finding import Finding, Result, Subject
-from edgewright_agent.doctor.report import lines, to_json
-
-__all__ = ["Finding", "Result", "Subject", "examine", "lines", "to_json"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import stat
 
+from edgewright.errors import InputError
 from edgewright_agent.doctor.access import ask_for_root, is_hidden
 from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warning
-from edgewright_agent.errors import InputError
-from edgewright_agent.tls import server_credentials
+from edgewright_agent.runtime.tls import server_credentials
 
 
 def tls_files_fit(subject: Subject) -> Finding | None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from edgewright_agent.address import Address
-from edgewright_agent.tls import TlsFiles
+from edgewright.address import Address
+from edgewright_agent.runtime.tls import TlsFiles
 from edgewright_profiles import DeviceProfile
 
 

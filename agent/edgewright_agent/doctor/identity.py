@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warning
-from edgewright_agent.probe import FAULTY_L4T, MEMORY_TOLERANCE, THIS_HOST, guess_profile, parse_l4t
-from edgewright_agent.telemetry import memory
-from edgewright_agent.telemetry.sysfs import NoDataError, read_text
+from edgewright_agent.doctor.probe import FAULTY_L4T, MEMORY_TOLERANCE, THIS_HOST, guess_profile, parse_l4t
+from edgewright_agent.telemetry.collectors import memory
+from edgewright_agent.telemetry.collectors.sysfs import NoDataError, read_text
 
 
 def profile_fits(subject: Subject) -> Finding | None:

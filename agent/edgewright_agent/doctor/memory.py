@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from edgewright_agent.doctor.finding import Finding, Subject, ok, warning
-from edgewright_agent.telemetry import memory
-from edgewright_agent.telemetry.sysfs import NoDataError, read_text
+from edgewright_agent.telemetry.collectors import memory
+from edgewright_agent.telemetry.collectors.sysfs import NoDataError, read_text
 
 
 def memory_is_available(subject: Subject) -> Finding | None:

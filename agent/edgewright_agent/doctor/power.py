@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgewright_agent.doctor.finding import Finding, Subject, ok, warning
-from edgewright_agent.telemetry import nvpmodel
-from edgewright_agent.telemetry.sysfs import NoDataError, read_text
+from edgewright_agent.telemetry.collectors import nvpmodel
+from edgewright_agent.telemetry.collectors.sysfs import NoDataError, read_text
 from edgewright_profiles import DeviceProfile
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgewright_agent.doctor.finding import Finding, Subject, ok, warning
-from edgewright_agent.telemetry.registry import ENERGY_SOURCES
-from edgewright_agent.telemetry.sysfs import NoDataError
+from edgewright_agent.telemetry.collectors.registry import ENERGY_SOURCES
+from edgewright_agent.telemetry.collectors.sysfs import NoDataError
 
 WHERE = {
     "ina3221": "sys/class/hwmon/hwmon*/in*_input",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgewright_agent.doctor.access import CONFIGURATION
 from edgewright_agent.doctor.finding import Finding, Subject, ok, warning
-from edgewright_agent.telemetry.sysfs import read_text
+from edgewright_agent.telemetry.collectors.sysfs import read_text
 
 LOAD_CREDENTIAL_SINCE = 247
 LIBRARIES = ("lib/systemd", "usr/lib/systemd", "usr/lib/*/systemd")

@@ -6,13 +6,15 @@ import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from edgewright.dsse import key_id
+from edgewright.durable import FileSystem
+from edgewright.errors import InputError
+from edgewright.trust.document import TrustDocument
+from edgewright.trust.keys import load_trust
 from edgewright_agent.doctor.access import ask_for_root
 from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warning
-from edgewright_agent.dsse import key_id
-from edgewright_agent.errors import InputError
-from edgewright_agent.store.files import FileSystem
 from edgewright_agent.store.layout import Layout
-from edgewright_agent.trust import Trust, TrustDocument, load_trust
+from edgewright_agent.trust import Trust
 
 SOON = timedelta(days=30)
 RENEW = "Renew it: `edgewright keys trust DIR --expires 365`, then `edgewright keys trust DIR HOST:PORT`."

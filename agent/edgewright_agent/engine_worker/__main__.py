@@ -9,8 +9,8 @@ from pathlib import Path
 
 import uvicorn
 
-from edgewright_agent.engine_worker.app import make_app
 from edgewright_agent.engine_worker.backend import Backend
+from edgewright_agent.engine_worker.http.app import make_app
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def _load(options: argparse.Namespace) -> Backend:
         return FakeBackend(options.engine_folder, options.context_tokens, options.concurrency)
     # ONNX Runtime sends usage data unless told otherwise before it is loaded.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    from edgewright_agent.engine_worker.onnx import OnnxBackend
+    from edgewright_agent.engine_worker.model.onnx import OnnxBackend
 
     return OnnxBackend(
         options.engine_folder,

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from edgewright_agent.engine_worker.backend import InvalidRequestError, Logits, Place
-from edgewright_agent.engine_worker.pool import pool_tokens
+from edgewright_agent.engine_worker.batching.pool import pool_tokens
 
 EOS = 256
 LETTERS = b" abcdefghijklmnopqrstuvwxyz"

@@ -6,10 +6,10 @@ import os
 import sys
 from pathlib import Path
 
+from edgewright.manifest import Manifest
 from edgewright_agent.engines.launching import Launch
 from edgewright_agent.engines.protocol import EngineInfo, EngineLimits
 from edgewright_agent.engines.worker import worker_launch
-from edgewright_agent.manifest import Manifest
 
 KIND = "fake"
 

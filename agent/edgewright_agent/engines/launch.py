@@ -7,14 +7,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from edgewright.errors import EdgewrightError, RefusedError
+from edgewright.manifest import Manifest
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engines import fake, onnx, vllm
-from edgewright_agent.engines.process import EngineProcess
+from edgewright_agent.engines import fake, onnx
+from edgewright_agent.engines.process.process import EngineProcess
 from edgewright_agent.engines.protocol import Engine, EngineInfo, EngineLimits
 from edgewright_agent.engines.served import ServedEngine
-from edgewright_agent.engines.vllm_log import KernelLog
-from edgewright_agent.errors import EdgewrightError, RefusedError
-from edgewright_agent.manifest import Manifest
+from edgewright_agent.engines.vllm import launch as vllm
+from edgewright_agent.engines.vllm.log import KernelLog
 
 _KINDS = {module.KIND: module for module in (onnx, vllm, fake)}
 SOCKET_PATH_BYTES_MAX = 100  # the kernel's limit is 107

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Literal, Protocol
 
-from edgewright_agent.engines.kills import Kills
+from edgewright_agent.engines.process.kills import Kills
 
 FinishReason = Literal["stop", "length"]
 

@@ -9,10 +9,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+from edgewright.errors import OutsideError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engines.kills import Kills
 from edgewright_agent.engines.launching import EngineHttp
-from edgewright_agent.engines.process import EngineProcess
+from edgewright_agent.engines.process.kills import Kills
+from edgewright_agent.engines.process.process import EngineProcess
 from edgewright_agent.engines.protocol import (
     Death,
     EngineMemory,
@@ -23,9 +24,8 @@ from edgewright_agent.engines.protocol import (
     ScoreItem,
     Token,
 )
-from edgewright_agent.engines.vllm_log import KernelLog
-from edgewright_agent.errors import OutsideError
-from edgewright_agent.threads import within
+from edgewright_agent.engines.vllm.log import KernelLog
+from edgewright_agent.runtime.threads import within
 
 READY_POLL_SECONDS = 0.05
 DEATH_SECONDS = 1.0  # from a broken connection to the process being reaped

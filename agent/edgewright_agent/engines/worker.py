@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from edgewright_agent.engines.client import EngineClient
-from edgewright_agent.engines.cpus import default_threads
+from edgewright.manifest import Manifest
+from edgewright_agent.engines.http.client import EngineClient
 from edgewright_agent.engines.launching import Launch
+from edgewright_agent.engines.process.cpus import default_threads
 from edgewright_agent.engines.protocol import EngineLimits
-from edgewright_agent.manifest import Manifest
 
 # glibc's malloc (mallopt(3)): one thread allocates, so few arenas; blocks from 1 MiB on (KV caches, logits) go back to
 # the kernel when they are freed, so that memory is what is in use and not what once was.

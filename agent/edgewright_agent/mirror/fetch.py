@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import httpx
 
+from edgewright.errors import BusyError, EdgewrightError
+from edgewright.manifest import Manifest, Mirror
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.errors import BusyError, EdgewrightError
-from edgewright_agent.manifest import Manifest, Mirror
 from edgewright_agent.mirror.http import (
     BrokenOffError,
     Limits,
@@ -24,9 +24,9 @@ from edgewright_agent.mirror.http import (
     get_stretch,
     open_client,
 )
+from edgewright_agent.runtime.threads import run_in_thread
 from edgewright_agent.store import Blob, Store, Upload
-from edgewright_agent.store.blob import from_ranges, to_ranges
-from edgewright_agent.threads import run_in_thread
+from edgewright_agent.store.blobs.blob import from_ranges, to_ranges
 
 PROGRESS_SECONDS = 0.25
 

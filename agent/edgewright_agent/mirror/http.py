@@ -17,8 +17,8 @@ from typing import TypeVar
 
 import httpx
 
-from edgewright_agent.errors import OutsideError
-from edgewright_agent.threads import within
+from edgewright.errors import OutsideError
+from edgewright_agent.runtime.threads import within
 
 TOKEN_BYTES_MAX = 64 * 1024
 

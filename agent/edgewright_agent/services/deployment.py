@@ -15,20 +15,20 @@ import grpc
 import grpc.aio
 import psutil
 
+from edgewright import __version__
+from edgewright.errors import RefusedError
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent import __version__
-from edgewright_agent.deployer import Deployer
-from edgewright_agent.errors import RefusedError
+from edgewright_agent.deployment.deployer import Deployer
+from edgewright_agent.deployment.staging import Board, Verdict, judge
+from edgewright_agent.deployment.withdrawal import check_activation, check_roll_back
+from edgewright_agent.runtime.threads import run_in_thread
 from edgewright_agent.services import messages
-from edgewright_agent.services.parts import WriteRequest
-from edgewright_agent.services.receiving import ACCEPTED_KEY, Receiver
 from edgewright_agent.services.status import abort
-from edgewright_agent.staging import Board, Verdict, judge
+from edgewright_agent.services.uploads.parts import WriteRequest
+from edgewright_agent.services.uploads.receiving import ACCEPTED_KEY, Receiver
 from edgewright_agent.store import Store, WriteStatus
-from edgewright_agent.store.scrub import Scrubbed, scrub
-from edgewright_agent.threads import run_in_thread
-from edgewright_agent.withdrawal import check_activation, check_roll_back
+from edgewright_agent.store.upkeep.scrub import Scrubbed, scrub
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _MISSING_MAX = 100

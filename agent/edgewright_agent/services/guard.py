@@ -9,11 +9,11 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from edgewright.errors import EdgewrightError, InputError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.errors import EdgewrightError, InputError
-from edgewright_agent.services.parts import parse_write_request
 from edgewright_agent.services.roles import certificate_sha256, check_role
 from edgewright_agent.services.status import abort
+from edgewright_agent.services.uploads.parts import parse_write_request
 from edgewright_agent.trust import Trust
 
 OUR_CALLS = "/edgewright.v1."

@@ -6,23 +6,15 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from edgewright.chunk_delta import Delta, Stretch, check_delta
+from edgewright.errors import EdgewrightError, InputError
+from edgewright.manifest import CHUNK_BYTES_MAX
 from edgewright.v1 import common_pb2, deployment_pb2, inference_pb2
+from edgewright_agent.deployment.progress import Status
+from edgewright_agent.deployment.state import Outcome, Phase, State
 from edgewright_agent.engines import EngineInfo, GenerationRequest, ScoreItem
-from edgewright_agent.errors import EdgewrightError, InputError
-from edgewright_agent.manifest import CHUNK_BYTES_MAX
-from edgewright_agent.progress import Status
-from edgewright_agent.state import Outcome, Phase, State
-from edgewright_agent.store import (
-    Blob,
-    ChunkRange,
-    Delta,
-    Garbage,
-    Missing,
-    StagedRelease,
-    Stretch,
-    check_delta,
-)
-from edgewright_agent.store.scrub import Scrubbed
+from edgewright_agent.store import Blob, ChunkRange, Garbage, Missing, StagedRelease
+from edgewright_agent.store.upkeep.scrub import Scrubbed
 
 BLOBS_MAX = 10_000
 CHUNKS_MAX = 1_000_000

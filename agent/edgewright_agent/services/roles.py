@@ -9,8 +9,8 @@ from enum import Enum
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from edgewright.errors import RefusedError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.errors import RefusedError
 
 ROLE_PREFIX = "edgewright:role:"  # of a URI name in the client's certificate
 

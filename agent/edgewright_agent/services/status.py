@@ -11,8 +11,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 from grpc_status import rpc_status
 
+from edgewright.errors import BusyError, EdgewrightError, InputError, OutsideError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.errors import BusyError, EdgewrightError, InputError, OutsideError
 
 DOMAIN = "edgewright"
 RETRY_SECONDS = 1

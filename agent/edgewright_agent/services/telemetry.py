@@ -11,19 +11,19 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from edgewright.errors import BusyError, InputError, OutsideError
 from edgewright.v1 import telemetry_pb2, telemetry_pb2_grpc
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.deployer import Deployer
+from edgewright_agent.benchmark.benchmark import run_benchmark
+from edgewright_agent.benchmark.load import BenchmarkPlan
+from edgewright_agent.benchmark.proto import benchmark_to_proto
+from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.engines import Finish, GenerationRequest, Token
 from edgewright_agent.engines.batching import together
-from edgewright_agent.errors import BusyError, InputError, OutsideError
 from edgewright_agent.inference import Inference
 from edgewright_agent.observation import snapshot_message
 from edgewright_agent.telemetry import Telemetry
-from edgewright_agent.telemetry.benchmark import run_benchmark
-from edgewright_agent.telemetry.load import BenchmarkPlan
-from edgewright_agent.telemetry.proto import benchmark_to_proto
-from edgewright_agent.telemetry.recorder import Recorder
+from edgewright_agent.telemetry.exporters.recorder import Recorder
 
 Context = grpc.aio.ServicerContext[Any, Any]
 INTERVAL_SECONDS = (0.1, 60.0)

@@ -7,14 +7,15 @@ from typing import Any
 
 import grpc.aio
 
+from edgewright.dsse import key_id
+from edgewright.trust.document import Revocation, RevokedKind, SignerSet, TrustDocument
+from edgewright.trust.rules import Withdrawal
 from edgewright.v1 import trust_pb2, trust_pb2_grpc
-from edgewright_agent.deployer import Deployer
-from edgewright_agent.dsse import key_id
+from edgewright_agent.deployment.deployer import Deployer
+from edgewright_agent.deployment.withdrawal import withdrawn_releases
+from edgewright_agent.runtime.threads import run_in_thread, to_the_end
 from edgewright_agent.store import Store
-from edgewright_agent.threads import run_in_thread, to_the_end
-from edgewright_agent.trust import Revocation, RevokedKind, SignerSet, Trust, TrustDocument
-from edgewright_agent.trust.rules import Withdrawal
-from edgewright_agent.withdrawal import withdrawn_releases
+from edgewright_agent.trust import Trust
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

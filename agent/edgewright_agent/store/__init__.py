@@ -1,16 +1,17 @@
 """The board's store: content-addressed blobs, and the releases built from them."""
 
-from edgewright_agent.store.blob import Blob, ChunkRange, Missing, WriteStatus
-from edgewright_agent.store.delta import Delta, Stretch, apply_delta, check_delta
-from edgewright_agent.store.direct import ChunkBuffer
-from edgewright_agent.store.files import FileSystem, write_durably
-from edgewright_agent.store.garbage import Garbage
+from edgewright.chunk_delta import Delta, Stretch, check_delta
+from edgewright.durable import FileSystem, write_durably
+from edgewright_agent.store.blobs.blob import Blob, ChunkRange, Missing, WriteStatus
+from edgewright_agent.store.blobs.direct_io import ChunkBuffer
+from edgewright_agent.store.blobs.upload import Upload
+from edgewright_agent.store.delta import apply_delta
 from edgewright_agent.store.releases import StagedRelease
-from edgewright_agent.store.scrub import Scrubbed, ScrubStoppedError, scrub
-from edgewright_agent.store.space import Space
 from edgewright_agent.store.state_file import StateFile
 from edgewright_agent.store.store import Store
-from edgewright_agent.store.upload import Upload
+from edgewright_agent.store.upkeep.garbage import Garbage
+from edgewright_agent.store.upkeep.scrub import Scrubbed, ScrubStoppedError, scrub
+from edgewright_agent.store.upkeep.space import Space
 
 __all__ = [
     "Blob",

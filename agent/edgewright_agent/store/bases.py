@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from edgewright.errors import RefusedError
+from edgewright.manifest import AdapterSpec, Manifest
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.errors import RefusedError
-from edgewright_agent.manifest import AdapterSpec, Manifest
 from edgewright_agent.store.releases import StagedRelease
 
 

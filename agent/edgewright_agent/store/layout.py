@@ -63,7 +63,7 @@ class Layout:
 
     @property
     def telemetry(self) -> Path:
-        """Recorded measurements; kept by `edgewright_agent.telemetry.recorder`."""
+        """Recorded measurements; kept by `edgewright_agent.telemetry.exporters.recorder`."""
         return self.root / "telemetry"
 
     @property

@@ -6,9 +6,9 @@ import fcntl
 import os
 from pathlib import Path
 
+from edgewright.durable import disk_errors
+from edgewright.errors import InputError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.errors import InputError
-from edgewright_agent.store.files import disk_errors
 
 
 def take_lock(path: Path) -> int:

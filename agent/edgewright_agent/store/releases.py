@@ -7,9 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewright_agent.errors import EdgewrightError
-from edgewright_agent.manifest import Manifest, manifest_digest, parse_manifest
-from edgewright_agent.store.files import (
+from edgewright.durable import (
     TEMPORARY_PREFIX,
     FileSystem,
     disk_errors,
@@ -18,6 +16,8 @@ from edgewright_agent.store.files import (
     remove_tree,
     write_durably,
 )
+from edgewright.errors import EdgewrightError
+from edgewright.manifest import Manifest, manifest_digest, parse_manifest
 from edgewright_agent.store.layout import Layout
 
 MANIFEST, SIGNATURE, CHECKSUMS = "manifest.json", "manifest.sig", "SHA256SUMS"

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from edgewright_agent.store.files import FileSystem, raise_unless_gone, write_durably
+from edgewright.durable import FileSystem, raise_unless_gone, write_durably
 
 
 class StateFile:

@@ -9,18 +9,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from edgewright.durable import FileSystem, Pace, disk_errors
+from edgewright.errors import BusyError, OutsideError, RefusedError
+from edgewright.folders import refuse_file
+from edgewright.manifest import Manifest, manifest_digest
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.errors import BusyError, OutsideError, RefusedError
-from edgewright_agent.folders import refuse_file
-from edgewright_agent.manifest import Manifest, manifest_digest
 from edgewright_agent.store.bases import check_base, check_unneeded
-from edgewright_agent.store.blob import Blob, Missing, WriteStatus, to_ranges
-from edgewright_agent.store.collection import find_garbage, remove_garbage
-from edgewright_agent.store.files import FileSystem, Pace, disk_errors
-from edgewright_agent.store.garbage import Garbage
+from edgewright_agent.store.blobs.blob import Blob, Missing, WriteStatus, to_ranges
+from edgewright_agent.store.blobs.index import Shelf, corrupt
+from edgewright_agent.store.blobs.upload import Upload
+from edgewright_agent.store.blobs.upload_record import read_meta
+from edgewright_agent.store.blobs.verified import Vouched
 from edgewright_agent.store.layout import Layout
 from edgewright_agent.store.lock import take_lock
-from edgewright_agent.store.recovery import recover
 from edgewright_agent.store.releases import (
     StagedRelease,
     build_release,
@@ -30,19 +31,18 @@ from edgewright_agent.store.releases import (
     resign_release,
     write_records,
 )
-from edgewright_agent.store.shelf import Shelf, corrupt
-from edgewright_agent.store.space import (
+from edgewright_agent.store.state_file import StateFile
+from edgewright_agent.store.traffic import Traffic
+from edgewright_agent.store.upkeep.collection import find_garbage, remove_garbage
+from edgewright_agent.store.upkeep.garbage import Garbage
+from edgewright_agent.store.upkeep.recovery import recover
+from edgewright_agent.store.upkeep.space import (
     Space,
     disk_bytes,
     free_bytes,
     partials,
     require_room,
 )
-from edgewright_agent.store.state_file import StateFile
-from edgewright_agent.store.traffic import Traffic
-from edgewright_agent.store.upload import Upload
-from edgewright_agent.store.upload_record import read_meta
-from edgewright_agent.store.vouching import Vouched
 
 
 class Store:

@@ -8,8 +8,8 @@ import re
 import zlib
 from pathlib import Path
 
-from edgewright_agent.errors import InputError, OutsideError
-from edgewright_agent.store.files import FileSystem, write_durably
+from edgewright.durable import FileSystem, write_durably
+from edgewright.errors import InputError, OutsideError
 from edgewright_agent.store.layout import Layout
 from edgewright_agent.store.state_file import StateFile
 

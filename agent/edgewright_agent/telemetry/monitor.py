@@ -13,12 +13,12 @@ from typing import Any
 import psutil
 
 from edgewright_agent.engines.protocol import EngineMemory
-from edgewright_agent.failures import log_failure
-from edgewright_agent.telemetry import memory
+from edgewright_agent.runtime.failures import log_failure
+from edgewright_agent.telemetry.collectors import memory
+from edgewright_agent.telemetry.collectors.registry import GAUGES, discover_rails, read_gauges
+from edgewright_agent.telemetry.collectors.sysfs import NoDataError
 from edgewright_agent.telemetry.power import PowerMeter
-from edgewright_agent.telemetry.registry import GAUGES, discover_rails, read_gauges
 from edgewright_agent.telemetry.serving import OnEnded, RequestWindow, ServingStats
-from edgewright_agent.telemetry.sysfs import NoDataError
 from edgewright_agent.telemetry.types import (
     BoardMemory,
     EndedRequest,

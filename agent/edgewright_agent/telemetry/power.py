@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from edgewright_agent.telemetry.collectors.rails import Rail
 from edgewright_agent.telemetry.energy import GAP_SECONDS, Meter
-from edgewright_agent.telemetry.rails import Rail
 from edgewright_agent.telemetry.types import EnergyMark, EnergyRail, EnergyWindow, Sensor
 
 # Where no rail is the whole module: the platform, then CPU packages, then GPUs, then whatever there is.

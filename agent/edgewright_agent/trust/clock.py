@@ -16,9 +16,9 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from edgewright_agent.errors import OutsideError
-from edgewright_agent.failures import log_failure
-from edgewright_agent.store.files import FileSystem, write_durably
+from edgewright.durable import FileSystem, write_durably
+from edgewright.errors import OutsideError
+from edgewright_agent.runtime.failures import log_failure
 
 REMEMBER_SECONDS = 3600.0
 YEAR_9999_SECONDS = 253_402_300_799

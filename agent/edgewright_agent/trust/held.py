@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from edgewright.durable import TEMPORARY_PREFIX, FileSystem, disk_errors, write_durably
+from edgewright.errors import EdgewrightError, InputError, OutsideError, RefusedError
+from edgewright.trust import rules
+from edgewright.trust.document import TrustDocument
+from edgewright.trust.rules import Withdrawal
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.errors import EdgewrightError, InputError, OutsideError, RefusedError
-from edgewright_agent.store.files import TEMPORARY_PREFIX, FileSystem, disk_errors, write_durably
-from edgewright_agent.trust import rules
 from edgewright_agent.trust.clock import MonotoneClock
-from edgewright_agent.trust.document import TrustDocument
-from edgewright_agent.trust.rules import Withdrawal
 
 DOCUMENTS_MAX = 64  # of one update
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 
+from edgewright.errors import OutsideError, RefusedError
 from edgewright.v1.deployment_pb2 import GetDeviceResponse, Release
 from edgewright.v1.inference_pb2 import FINISH_REASON_STOP, GenerateRequest
 from edgewright.v1.telemetry_pb2 import (
@@ -16,11 +17,11 @@ from edgewright.v1.telemetry_pb2 import (
     RunBenchmarkRequest,
     Snapshot,
 )
+from edgewright_agent.benchmark import load as agent_load
+from edgewright_agent.benchmark.load import BenchmarkPlan, Load
+from edgewright_agent.benchmark.proto import load_to_proto
 from edgewright_agent.engines.protocol import Finish, GenerationRequest, Token
-from edgewright_agent.errors import OutsideError, RefusedError
-from edgewright_agent.telemetry import load as agent_load
-from edgewright_agent.telemetry.load import BenchmarkPlan, Load
-from edgewright_agent.telemetry.proto import distribution_to_proto, load_to_proto
+from edgewright_agent.telemetry.proto import distribution_to_proto
 from edgewright_agent.telemetry.serving import distribution
 from edgewright_builder.bench.results import Place
 from edgewright_builder.device.client import DeviceClient

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from edgewright.sizes import format_bytes
 from edgewright.v1.telemetry_pb2 import BenchmarkEnergy, BenchmarkResult, PhaseEnergy
-from edgewright_agent.sizes import format_bytes
 from edgewright_builder.bench.results import Bench
 
 LATENCIES = {

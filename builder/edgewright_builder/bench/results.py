@@ -18,8 +18,8 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from pydantic import TypeAdapter, ValidationError
 
+from edgewright.errors import InputError
 from edgewright.v1.telemetry_pb2 import BenchmarkResult, Distribution
-from edgewright_agent.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from edgewright.sizes import format_bytes
 from edgewright.v1.telemetry_pb2 import BenchmarkEnergy, BenchmarkResult, Distribution
-from edgewright_agent.sizes import format_bytes
 from edgewright_builder.bench.metrics import (
     LATENCIES,
     STATISTICS,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgewright_agent.errors import InputError
+from edgewright.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from edgewright_agent.errors import InputError, OutsideError
+from edgewright.errors import InputError, OutsideError
 from edgewright_builder.data.client import Chat, Completion, Sampling, cut_at_stop
 from edgewright_builder.data.parsing import parse_score
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from edgewright_agent.errors import InputError
+from edgewright.errors import InputError
 from edgewright_builder.data.client import Chat, Completion, Sampling, cut_at_stop
-from edgewright_builder.tasks.local import LocalScorer
+from edgewright_builder.scoring.local import LocalScorer
 
 SCORES = ("1", "2", "3", "4", "5")
 # Below this share of the next token's probability the five digits are no answer to "give a score".

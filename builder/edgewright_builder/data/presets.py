@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgewright_agent.errors import InputError
+from edgewright.errors import InputError
 
 TASKS = (
     "arc_easy",

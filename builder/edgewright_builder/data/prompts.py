@@ -13,7 +13,7 @@ from pathlib import Path
 import jinja2
 from jinja2.sandbox import SandboxedEnvironment
 
-from edgewright_agent.errors import InputError
+from edgewright.errors import InputError
 from edgewright_builder.data.client import Chat
 
 STEPS = ("topics", "questions", "answers", "rubric")

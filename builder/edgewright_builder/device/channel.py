@@ -6,8 +6,8 @@ from pathlib import Path
 
 import grpc
 
-from edgewright_agent.address import Address
-from edgewright_agent.errors import InputError
+from edgewright.address import Address
+from edgewright.errors import InputError
 
 OPTIONS = [
     # A peer that vanished without a reset is noticed after 40 s.

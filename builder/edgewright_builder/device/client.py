@@ -12,6 +12,8 @@ from typing import Any, Protocol, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from edgewright.address import Address
+from edgewright.errors import EdgewrightError
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import inference_pb2 as inference
 from edgewright.v1 import telemetry_pb2 as telemetry
@@ -20,8 +22,6 @@ from edgewright.v1.deployment_pb2_grpc import DeploymentServiceStub
 from edgewright.v1.inference_pb2_grpc import InferenceServiceStub
 from edgewright.v1.telemetry_pb2_grpc import TelemetryServiceStub
 from edgewright.v1.trust_pb2_grpc import TrustServiceStub
-from edgewright_agent.address import Address
-from edgewright_agent.errors import EdgewrightError
 from edgewright_builder.device.channel import open_channel
 from edgewright_builder.device.failures import LinkError, error_for, error_of, lost_its_status
 from edgewright_builder.device.patience import jittered_seconds

@@ -1,4 +1,4 @@
-"""What a failed call means: gRPC's statuses as the errors of `edgewright_agent.errors`."""
+"""What a failed call means: gRPC's statuses as the errors of `edgewright.errors`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from edgewright.address import Address
+from edgewright.errors import BusyError, EdgewrightError, InputError, OutsideError, RefusedError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.address import Address
-from edgewright_agent.errors import BusyError, EdgewrightError, InputError, OutsideError, RefusedError
 
 ERROR_DOMAIN = "edgewright"
 INPUT_REASONS = {

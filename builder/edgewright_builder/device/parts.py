@@ -10,10 +10,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
+from edgewright.manifest import File
 from edgewright.v1.common_pb2 import Digest
 from edgewright.v1.deployment_pb2 import Blob, BlobPart
 from edgewright_agent import store
-from edgewright_agent.manifest import File
 
 PART_BYTES = 256 * 1024  # the fastest message size over loopback that stays far below the 4 MiB limit
 _PART_FIELD = b"\x12"  # WriteBlobRequest.part = 2, length-delimited

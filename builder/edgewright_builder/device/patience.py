@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable
 
-from edgewright_agent.errors import EdgewrightError
+from edgewright.errors import EdgewrightError
 
 
 def jittered_seconds(failures: int, *, base_seconds: float, cap_seconds: float) -> float:

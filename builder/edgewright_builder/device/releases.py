@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgewright.errors import InputError
 from edgewright.v1.deployment_pb2 import Release, ReleaseState
-from edgewright_agent.errors import InputError
 from edgewright_builder.device.client import DeviceClient
 
 KEPT_STATES = (

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgewright.errors import BusyError
 from edgewright.v1 import inference_pb2 as inference
-from edgewright_agent.errors import BusyError
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.patience import Patience
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from edgewright.errors import OutsideError
 from edgewright.v1.deployment_pb2 import Outcome, Phase, ProbeResult, WatchDeploymentResponse
-from edgewright_agent.errors import OutsideError
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.failures import LinkError
 from edgewright_builder.device.patience import Patience

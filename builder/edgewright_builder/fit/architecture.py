@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgewright_agent.errors import InputError
+from edgewright.errors import InputError
 from edgewright_builder.fit.families import FAMILIES, UNSUPPORTED, Family, window_of, windowed_layers
 
 SUPPORTED_TYPES = tuple(FAMILIES)

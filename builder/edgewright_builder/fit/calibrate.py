@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgewright_agent.errors import InputError, OutsideError, RefusedError
-from edgewright_agent.sizes import format_bytes
+from edgewright.errors import InputError, OutsideError, RefusedError
+from edgewright.sizes import format_bytes
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.memory import Calibration, Configuration, Memory, load_calibration, predict_memory
 from edgewright_builder.fit.speed import MeasuredDecode
@@ -136,7 +136,7 @@ def load_board(engine: str, board: str) -> BoardCalibration | None:
 
 def save_board(measured: BoardCalibration) -> Path:
     """Writes the points durably; returns where. Raises OutsideError."""
-    from edgewright_agent.store import FileSystem, write_durably
+    from edgewright.durable import FileSystem, write_durably
 
     path = board_file(measured.engine, measured.board)
     document = {"schema_version": SCHEMA, **asdict(measured)}

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from edgewright_agent.sizes import format_bytes
+from edgewright.sizes import format_bytes
 from edgewright_builder.fit.check import Check, Verdict
 from edgewright_builder.fit.memory import Memory, TensorClass
 from edgewright_builder.fit.plan import Plan, Search

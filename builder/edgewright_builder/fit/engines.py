@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from edgewright_agent.errors import InputError
+from edgewright.errors import InputError
 from edgewright_builder.fit.architecture import Architecture
 
 DEFAULT_ENGINE = "onnxruntime-genai"

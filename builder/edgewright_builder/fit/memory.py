@@ -25,7 +25,7 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 
-from edgewright_agent.errors import InputError
+from edgewright.errors import InputError
 from edgewright_builder.fit.architecture import Architecture
 
 SCALE_BITS = 32

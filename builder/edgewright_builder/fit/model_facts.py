@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgewright_agent.errors import InputError, OutsideError
+from edgewright.errors import InputError, OutsideError
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
 from edgewright_builder.fit.catalogue import BuiltinModel, find_builtin, nearest_names
 from edgewright_builder.fit.gguf_header import config_from_gguf, read_gguf_header

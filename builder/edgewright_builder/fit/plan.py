@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
+from edgewright.errors import InputError
+from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.errors import InputError
-from edgewright_agent.sizes import format_bytes
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.memory import Calibration, Configuration, Memory, predict_memory

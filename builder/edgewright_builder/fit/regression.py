@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewright_agent.errors import InputError
+from edgewright.errors import InputError
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.memory import Calibration, Configuration, predict_memory
 

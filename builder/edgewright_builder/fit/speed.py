@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edgewright_agent.sizes import format_bytes
+from edgewright.sizes import format_bytes
 from edgewright_builder.fit.memory import Memory
 from edgewright_profiles import DeviceProfile
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from edgewright_agent.complaints import first_complaint
-from edgewright_agent.errors import InputError
+from edgewright.errors import InputError
+from edgewright.validation import first_complaint
 from edgewright_builder.device.channel import parse_address
 
 DEVICES_MAX = 10_000

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgewright_agent.errors import BusyError, InputError
+from edgewright.errors import BusyError, InputError
 from edgewright_builder.fleet.waves import FAILURES, SUCCESSES, Outcome
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from edgewright.errors import EdgewrightError
 from edgewright.v1.deployment_pb2 import Phase
-from edgewright_agent.errors import EdgewrightError
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.fleet.inventory import Device
 from edgewright_builder.fleet.journal import Journal

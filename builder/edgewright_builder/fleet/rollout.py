@@ -7,13 +7,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from edgewright_agent.errors import BusyError, EdgewrightError, OutsideError
-from edgewright_agent.threads import within
+from edgewright.errors import BusyError, EdgewrightError, OutsideError
+from edgewright_agent.runtime.threads import within
 from edgewright_builder.device.failures import LinkError
-from edgewright_builder.device.push import PushResult
 from edgewright_builder.fleet.inventory import Device
 from edgewright_builder.fleet.journal import Journal, Result
 from edgewright_builder.fleet.waves import SUCCESSES, Outcome, Thresholds, abort_reason, hold_reason
+from edgewright_builder.push.push import PushResult
 
 Update = Callable[[Device], Awaitable[PushResult]]
 

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from edgewright_agent.sizes import format_bytes
-from edgewright_builder.device import display
+from edgewright.sizes import format_bytes
 from edgewright_builder.fleet.inventory import Device
 from edgewright_builder.fleet.journal import Result
 from edgewright_builder.fleet.rollout import Listener, Report
 from edgewright_builder.fleet.waves import SUCCESSES
+from edgewright_builder.show import display
 
 COLUMNS = ("device", "outcome", "serves", "sent", "seconds", "message")
 ROWS_MAX = 25  # above this the summary names only the devices that need a look

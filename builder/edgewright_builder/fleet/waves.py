@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from edgewright_agent.errors import InputError
+from edgewright.errors import InputError
 
 DEFAULT_WAVES = "1,10%,50%,100%"
 

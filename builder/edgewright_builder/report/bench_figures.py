@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
+from edgewright.sizes import format_bytes
 from edgewright.v1.telemetry_pb2 import BenchmarkResult
-from edgewright_agent.sizes import format_bytes
 from edgewright_builder.bench.metrics import LATENCIES, STATISTICS, show_joules, show_latency
 from edgewright_builder.bench.results import Bench
 from edgewright_builder.report.charts import Bar, Reference, bar_chart

@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from edgewright_agent.errors import InputError
+from edgewright.errors import InputError
 from edgewright_builder.bench import tables
 from edgewright_builder.bench.results import Bench
 from edgewright_builder.report.bench_figures import bench_figures

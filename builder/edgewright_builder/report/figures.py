@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from edgewright_agent.sizes import format_bytes
+from edgewright.sizes import format_bytes
 from edgewright_builder.report.charts import (
     Bar,
     Marker,

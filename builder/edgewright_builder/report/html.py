@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from edgewright_agent.sizes import format_bytes
-from edgewright_agent.store import FileSystem, write_durably
+from edgewright.durable import FileSystem, write_durably
+from edgewright.sizes import format_bytes
 from edgewright_builder.report import figures, formats
 from edgewright_builder.report.bench_page import Drawn, compare, draw_bench, environment
 from edgewright_builder.report.inputs import RunInputs, Score, read_run
@@ -20,7 +20,7 @@ from edgewright_builder.report.summary import (
     unfinished_stages,
     verdict,
 )
-from edgewright_builder.run import STAGES
+from edgewright_builder.run.run import STAGES
 
 
 def write_report(run: Path) -> Path:

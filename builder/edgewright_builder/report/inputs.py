@@ -1,14 +1,14 @@
 """What a report reads from a run folder. Every file may be missing: a run may be half done.
 
 `plan.json`              Plan
-`STAGE/stage.json`       Stage, for each of edgewright_builder.run.STAGES
+`STAGE/stage.json`       Stage, for each of edgewright_builder.run.run.STAGES
 `data/attrition.json`    {"generated": n, REASON: dropped for it, …, "kept": n}, in the order of the checks
 `search/trials.json`     [Trial, …]
 `finetune/curves.json`   Curves
 `evaluate/MODEL/TASK.json`  TaskRows
 `device/eval.json`       {"results": [DeviceTask, …]}
-`artifact/manifest.json` edgewright_agent.manifest.Manifest
-`device/push.json`       Push, that is edgewright_builder.device.push.PushResult
+`artifact/manifest.json` edgewright.manifest.Manifest
+`device/push.json`       Push, that is edgewright_builder.push.push.PushResult
 `device/bench.json`      edgewright_builder.bench.results.Bench, on the device
 `bench/finetuned.json`   the same on the host, before quantization
 `bench/exported.json`    the same on the host, of what ships
@@ -30,11 +30,11 @@ from google.protobuf import json_format
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from edgewright.errors import InputError
+from edgewright.manifest import Manifest, manifest_digest, parse_manifest
 from edgewright.v1.telemetry_pb2 import BenchmarkResult, Snapshot
-from edgewright_agent.errors import InputError
-from edgewright_agent.manifest import Manifest, manifest_digest, parse_manifest
 from edgewright_builder.bench.results import Bench, bench_from_json
-from edgewright_builder.run import STAGES
+from edgewright_builder.run.run import STAGES
 from edgewright_builder.tasks.accuracy import Accuracy, accuracy
 
 T = TypeVar("T")

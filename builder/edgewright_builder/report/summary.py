@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from edgewright_agent.sizes import format_bytes
+from edgewright.sizes import format_bytes
 from edgewright_builder.bench.tables import gaps_of
 from edgewright_builder.report.formats import show_accuracy, show_percent, show_points, show_seconds
 from edgewright_builder.report.inputs import RunInputs, Score
-from edgewright_builder.run import STAGES
+from edgewright_builder.run.run import STAGES
 from edgewright_builder.tasks.accuracy import paired_difference
 
 Tone = Literal["good", "warn", "bad", "plain", "absent"]

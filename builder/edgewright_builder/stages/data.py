@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgewright_agent.errors import InputError
-from edgewright_agent.store import FileSystem, write_durably
+from edgewright.durable import FileSystem, write_durably
+from edgewright.errors import InputError
 from edgewright_builder.data.alpaca import AlpacaRow, read_alpaca, write_alpaca
 from edgewright_builder.data.client import Client, OnProgress
 from edgewright_builder.data.journal import Journal

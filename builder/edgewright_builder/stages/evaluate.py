@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgewright_agent.store import FileSystem, write_durably
+from edgewright.durable import FileSystem, write_durably
 from edgewright_builder.data.client import OnProgress
+from edgewright_builder.scoring.scoring import Outcome, Scorer, TaskResult, run_task
 from edgewright_builder.tasks.accuracy import paired_difference
 from edgewright_builder.tasks.loading import Task
-from edgewright_builder.tasks.scoring import Outcome, Scorer, TaskResult, run_task
 
 
 @dataclass(frozen=True)

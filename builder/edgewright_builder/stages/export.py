@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgewright_agent.engines.process import tethered
-from edgewright_agent.errors import OutsideError
-from edgewright_builder.lora_graph import PACKABLE, add_slots
+from edgewright.errors import OutsideError
+from edgewright.tether import tethered
+from edgewright_builder.export.lora_slots import PACKABLE, add_slots
 from edgewright_builder.models import read_config
-from edgewright_builder.run import last_line
+from edgewright_builder.run.run import last_line
 
 TOKENIZER_FILES = (
     "tokenizer.json",

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgewright_builder.lora_graph import Factors, Place, write_adapter
-from edgewright_builder.recipe import Finetune
-from edgewright_builder.run import write_json
+from edgewright_builder.export.lora_slots import Factors, Place, write_adapter
+from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
+from edgewright_builder.recipe.model import Finetune
+from edgewright_builder.run.run import write_json
 from edgewright_builder.train.distill import (
     DistillationData,
     TrainStep,
@@ -25,7 +26,6 @@ from edgewright_builder.train.distill import (
     validation_divergence,
     validation_loss,
 )
-from edgewright_builder.train.gptq_checkpoint import load_dequantized
 from edgewright_builder.train.lora import Hyperparameters, add_lora, lora_factors
 
 ADAPTER_NAME = "model.onnx_adapter"

@@ -9,13 +9,13 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edgewright_agent.manifest import Manifest
-from edgewright_builder.artifact import describe_file, write_artifact
+from edgewright.manifest import Manifest
+from edgewright_builder.artifact.artifact import describe_file, write_artifact
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.plan import Plan
 from edgewright_builder.fit.speed import Speed
-from edgewright_builder.local_engine import engine_version
-from edgewright_builder.recipe import Recipe
+from edgewright_builder.local_engine.engine import engine_version
+from edgewright_builder.recipe.model import Recipe
 
 
 def artifact_files(export: Path) -> dict[str, Path]:

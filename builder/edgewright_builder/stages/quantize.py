@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from edgewright_agent.engines.process import tethered
-from edgewright_agent.errors import OutsideError
+from edgewright.errors import OutsideError
+from edgewright.tether import tethered
 from edgewright_builder.models import read_config
-from edgewright_builder.run import last_line, write_json
-from edgewright_builder.stages.earlier import Earlier, require_same_shape
+from edgewright_builder.quantization.earlier import Earlier, require_same_shape
+from edgewright_builder.run.run import last_line, write_json
 from edgewright_builder.train.samples import Sample
 
 WEIGHT_BITS = 4
@@ -142,7 +142,7 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _keep_codes(job: dict[str, Any]) -> Any:
-    from edgewright_builder.train.delta_aware_gptq import Checkpoint, install
+    from edgewright_builder.quantization.delta_aware_gptq import Checkpoint, install
 
     unquantized = None if job["unquantized"] is None else Checkpoint(Path(job["unquantized"]))
     return install(Checkpoint(Path(job["quantized"])), unquantized, job["dead_band"])

@@ -19,10 +19,11 @@ from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 from torch import nn
 
-from edgewright_agent.errors import RefusedError
+from edgewright.errors import RefusedError
 from edgewright_builder.models import load_model
-from edgewright_builder.recipe import Finetune, Search, SearchSpace
-from edgewright_builder.run import write_json
+from edgewright_builder.quantization.rounding import temporarily_quantized
+from edgewright_builder.recipe.model import Finetune, Search, SearchSpace
+from edgewright_builder.run.run import write_json
 from edgewright_builder.train.distill import (
     DistillationData,
     DivergedError,
@@ -32,7 +33,6 @@ from edgewright_builder.train.distill import (
     validation_loss,
 )
 from edgewright_builder.train.lora import Hyperparameters, add_lora, linear_layers, merge_lora
-from edgewright_builder.train.quantize import temporarily_quantized
 
 RANK_STEP = 8
 STUDY_NAME = "edgewright"

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-from edgewright_agent.errors import InputError, OutsideError
+from edgewright.errors import InputError, OutsideError
 from edgewright_builder.tasks.definitions import Choice, Question
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from edgewright_agent.errors import InputError
+from edgewright.errors import InputError
 from edgewright_builder.data.alpaca import read_jsonl
 from edgewright_builder.tasks.accuracy import Metric
 from edgewright_builder.tasks.definitions import DEFINITIONS, QUIZ, Definition, Question

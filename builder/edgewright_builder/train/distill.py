@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgewright_agent.errors import InputError
-from edgewright_builder.recipe import Finetune
+from edgewright.errors import InputError
+from edgewright_builder.recipe.model import Finetune
 from edgewright_builder.train.lora import Hyperparameters
 from edgewright_builder.train.losses import distillation_loss, kl_per_token
 from edgewright_builder.train.optimizers import drop_vanishing_gradients, learning_rate_factor, make_optimizer

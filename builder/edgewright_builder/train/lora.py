@@ -12,7 +12,7 @@ from peft.tuners.lora import LoraLayer, awq, gptq
 from peft.utils import other, quantization_utils
 from torch import Tensor, nn
 
-from edgewright_builder.recipe import PROJECTIONS, Optimizer
+from edgewright_builder.recipe.model import PROJECTIONS, Optimizer
 
 LINEAR_NAMES = PROJECTIONS
 LAYER_PATTERN = re.compile(r"\.layers\.(\d+)\.")

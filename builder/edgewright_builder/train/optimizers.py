@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
-from edgewright_builder.recipe import Optimizer as OptimizerName
+from edgewright_builder.recipe.model import Optimizer as OptimizerName
 
 # A gradient this small is rounding noise; orthogonalization would blow it up to a full-size step. LoRA starts
 # there: B = 0 makes the gradient of A zero.

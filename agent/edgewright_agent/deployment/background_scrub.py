@@ -1,0 +1,76 @@
+"""The store's patrol while an agent runs: in an idle thread of its own, and what follows when it finds rot."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator
+
+import psutil
+
+from edgewright.errors import EdgewrightError
+from edgewright_agent.deployment.deployer import Deployer
+from edgewright_agent.store import Store
+from edgewright_agent.store.upkeep.background_scrub import Patrol, PatrolSettings
+from edgewright_agent.telemetry import Telemetry
+
+_LOWEST = 19
+
+_log = logging.getLogger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def background_scrub(
+    settings: PatrolSettings, store: Store, deployer: Deployer, telemetry: Telemetry
+) -> AsyncIterator[None]:
+    """Patrols until the context ends. A release found damaged gives way at once, not at its next start."""
+    if not settings.interval_seconds:
+        yield
+        return
+    loop, stop = asyncio.get_running_loop(), threading.Event()
+    told: set[asyncio.Task[None]] = set()
+
+    def begin(damaged: frozenset[str]) -> None:
+        task = loop.create_task(_give_way(deployer, damaged))
+        told.add(task)
+        task.add_done_callback(told.discard)
+
+    def found(damaged: frozenset[str]) -> None:
+        loop.call_soon_threadsafe(begin, damaged)
+
+    patrol = Patrol(store, settings, is_busy=lambda: _is_busy(store, deployer, telemetry), found=found)
+    thread = threading.Thread(target=_run_idle, args=(patrol, stop), name="scrub", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.to_thread(thread.join)
+        for task in list(told):
+            task.cancel()
+        await asyncio.gather(*told, return_exceptions=True)
+
+
+def _is_busy(store: Store, deployer: Deployer, telemetry: Telemetry) -> bool:
+    return store.is_busy or not deployer.state.at_rest or telemetry.requests_in_flight > 0
+
+
+def _run_idle(patrol: Patrol, stop: threading.Event) -> None:
+    """Behind every other thread, for the processor and for the disk."""
+    thread = threading.get_native_id()
+    with contextlib.suppress(
+        OSError, psutil.Error
+    ):  # a kernel that does not let it: the pace is slow all the same
+        os.setpriority(os.PRIO_PROCESS, thread, _LOWEST)
+        psutil.Process(thread).ionice(psutil.IOPRIO_CLASS_IDLE)
+    patrol.run(stop)
+
+
+async def _give_way(deployer: Deployer, damaged: frozenset[str]) -> None:
+    try:
+        await deployer.found_damaged(damaged)
+    except EdgewrightError as error:
+        _log.error("the damaged release goes on serving: %s", error)

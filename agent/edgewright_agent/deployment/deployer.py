@@ -1,0 +1,218 @@
+"""What hosts may ask of a board's releases: activate, confirm, roll back, withdraw, delete, watch.
+
+`activation` does what is asked and `supervision` keeps the outcome running, by the rules of `lifecycle`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Set
+
+from edgewright.errors import OutsideError, RefusedError
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.deployment import lifecycle
+from edgewright_agent.deployment.activation import Activation, Terms
+from edgewright_agent.deployment.engine_room import EngineRoom, OnServing, Serving, StartEngine
+from edgewright_agent.deployment.probation import Senses
+from edgewright_agent.deployment.progress import Progress, Rule, Status
+from edgewright_agent.deployment.state import State
+from edgewright_agent.deployment.supervision import Supervisor
+from edgewright_agent.deployment.withdrawal import without_stopped
+from edgewright_agent.runtime.threads import run_in_thread, to_the_end
+from edgewright_agent.store import Store
+from edgewright_agent.store.bases import servable
+
+_log = logging.getLogger(__name__)
+
+
+class Deployer:
+    """Takes one change at a time and owns the engines. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        start_engine: StartEngine,
+        *,
+        budget_bytes: int,
+        probation_seconds: float = 0.0,
+        restart_seconds: float = 1.0,
+        on_serving: OnServing,
+        senses: Senses = Senses(),
+    ) -> None:
+        self._store = store
+        self._progress = Progress(store.state)
+        self._room = EngineRoom(store, start_engine, on_serving)
+        terms = Terms(budget_bytes, probation_seconds, restart_seconds, senses)
+        self._activation = Activation(store, self._room, self._progress, terms)
+        self._supervisor = Supervisor(store, self._room, self._progress, restart_seconds)
+        self._changing = asyncio.Lock()
+        self._withdrawing: Set[str] = frozenset()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> State:
+        """Where the board is."""
+        return self._progress.state
+
+    def serving(self) -> Serving:
+        """What answers requests.
+
+        Raises RefusedError (`NO_ACTIVE_RELEASE`), OutsideError (`ENGINE_FAILED`: it is being restarted).
+        """
+        serving = self._room.serving  # read once: exporters ask from threads of their own
+        if serving is not None:
+            return serving
+        if self.state.serves is not None and self.state.serves not in self._withdrawing:
+            message = f"The engine of release {self.state.serves[:12]} is being restarted. Try again soon."
+            raise OutsideError(message, Reason.REASON_ENGINE_FAILED)
+        message = "No release is being served. Activate one, or wait for the change under way."
+        raise RefusedError(message, Reason.REASON_NO_ACTIVE_RELEASE)
+
+    def kernels(self) -> tuple[str, ...]:
+        """What the serving engine says it multiplies with; empty if nothing serves or it does not say."""
+        return () if self._room.serving is None else tuple(self._room.serving.engine.kernels())
+
+    async def start(self, stopped: Set[str] = frozenset()) -> None:
+        """Finishes what a stopped agent left under way, then serves the active release, unless in `stopped`."""
+        whole = servable(self._store.releases())
+
+        def taken_up(state: State) -> State:
+            return without_stopped(lifecycle.recovered(lifecycle.without_lost(state, whole)), whole, stopped)
+
+        await self._progress.apply_or_tell(taken_up)  # on a full disk what is active serves all the same
+        self._run()
+
+    async def stop(self) -> None:
+        """Stops the engine. A change under way goes on at the next start."""
+        async with self._changing:
+            await self._halt()
+            if self._room.serving is not None:  # it did not end by itself
+                await self._progress.try_to_apply(lifecycle.steady)
+            await self._room.stop()
+
+    async def staged(self, digest: str) -> None:
+        """A release has come and waits to be activated."""
+        async with self._changing:
+            await self._progress.apply(lambda state: lifecycle.staged(state, digest))
+
+    async def activate(
+        self, digest: str, *, force: bool = False, confirm_within_seconds: float = 0.0
+    ) -> None:
+        """Begins to activate a staged release. Raises as `lifecycle.activate`, and `RELEASE_UNKNOWN`."""
+        async with self._changing:
+            counter = self._store.release(digest).manifest.release_counter
+            if self.state.at_rest and digest == self.state.active:
+                return
+            await to_the_end(
+                self._change(
+                    lambda state: lifecycle.activate(
+                        state, digest, counter, force=force, confirm_within_seconds=confirm_within_seconds
+                    )
+                )
+            )
+
+    async def confirm(self, digest: str) -> None:
+        """Keeps the candidate that waits for it. Raises RefusedError (`NOT_AWAITING_CONFIRMATION`)."""
+        state = self.state
+        if state.at_rest and digest == state.active:
+            return
+        if not state.awaiting_confirmation or digest != state.candidate:
+            message = (
+                f"Release {digest[:12]} is not waiting to be confirmed: {state.message or 'nothing is'}."
+            )
+            raise RefusedError(message, Reason.REASON_NOT_AWAITING_CONFIRMATION)
+        self._activation.confirm()
+
+    async def roll_back(self) -> str:
+        """Begins to go back to the previous release; returns its digest. Raises as `lifecycle.roll_back`."""
+        async with self._changing:
+            state = await to_the_end(self._change(lifecycle.roll_back))
+            return str(state.candidate)
+
+    async def withdraw(self, stopped: Set[str]) -> None:
+        """Stops serving and trying these releases now; goes back to the previous one if that may serve."""
+        async with self._changing:
+            if not self.state.in_use & stopped:
+                return
+            self._withdrawing = stopped
+            try:
+                await to_the_end(self._withdraw(stopped))
+            finally:
+                self._withdrawing = frozenset()
+
+    async def _withdraw(self, stopped: Set[str]) -> None:
+        whole = servable(self._store.releases())
+        serving = self._room.serving
+        self._cancel()  # from now on nothing else is started
+        if serving is not None and serving.release.digest in stopped:
+            await self._room.stop()  # at once: what is under way may read for minutes before it lets go
+        await self._halt()
+        await self._room.stop()  # and what was begun; then only write, for the disk may take no writes
+        await self._progress.apply_or_tell(lambda state: without_stopped(state, whole, stopped))
+        self._run()
+
+    async def found_damaged(self, damaged: Set[str]) -> None:
+        """These releases have rotted on the disk. What serves from one is started anew, and so given up."""
+        async with self._changing:
+            serves = self._store.releases().get(self.state.serves or "")
+            if serves is None or not self.state.at_rest or not {serves.digest, serves.base} & damaged:
+                return
+            await self._halt()
+            await self._room.stop()
+            self._run()
+
+    async def delete(self, digest: str) -> int:
+        """Forgets a release that is not in use; returns the bytes freed."""
+        async with self._changing:
+            if digest in self.state.in_use:
+                message = f"Release {digest[:12]} is active, previous or on trial; it can't be deleted."
+                raise RefusedError(message, Reason.REASON_RELEASE_IN_USE)
+            return await to_the_end(self._delete(digest))
+
+    async def _delete(self, digest: str) -> int:
+        freed_bytes = await run_in_thread(self._store.delete_release, digest)
+        await self._progress.apply(lambda state: lifecycle.forgotten(state, digest))
+        return freed_bytes
+
+    def watch(self, *, follow: bool) -> AsyncIterator[Status]:
+        """The status now, then each change; ends at rest unless `follow`."""
+        return self._progress.watch(follow=follow)
+
+    async def _change(self, rule: Rule) -> State:
+        state = await self._progress.apply(rule)  # first: the intent survives whatever comes
+        self._run()
+        return state
+
+    def _run(self) -> None:
+        """What drives the board from now on; it begins when what did so before has let go."""
+        before = self._task
+        self._cancel()
+        self._task = asyncio.create_task(self._drive(before))
+        self._task.add_done_callback(_report)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _halt(self) -> None:
+        self._cancel()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+            self._task = None
+
+    async def _drive(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await to_the_end(asyncio.wait([before]))
+        while True:
+            await self._activation.finish()
+            if self.state.serves is None:
+                return
+            await self._supervisor.keep_serving(self.state.serves)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        if task.exception() is not None:
+            _log.critical("the deployer stopped", exc_info=task.exception())

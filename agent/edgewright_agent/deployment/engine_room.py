@@ -1,0 +1,165 @@
+"""The engine that serves and, during a warm swap, the one that is to replace it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from edgewright.errors import OutsideError
+from edgewright.manifest import MemoryPrediction
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.deployment.admission import Admission
+from edgewright_agent.engines import Engine
+from edgewright_agent.engines.batching import slots
+from edgewright_agent.runtime.threads import run_in_thread, within
+from edgewright_agent.store import StagedRelease, Store
+
+SWITCH_SECONDS_MAX = 120.0  # to read an adapter of a few MB, from the slowest SD card
+DRAIN_SECONDS = 10.0  # what a replaced engine's requests under way are given
+WARM_RESERVE_BYTES = 256 * 1024 * 1024  # left to everybody else while two engines run
+
+StartEngine = Callable[[StagedRelease], Awaitable[Engine]]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A release and the engine that serves it."""
+
+    release: StagedRelease
+    engine: Engine
+    admission: Admission
+
+
+OnServing = Callable[["Serving | None"], Awaitable[None]]
+
+
+class EngineRoom:
+    """Owner of every engine process; each is held until it is certainly gone."""
+
+    def __init__(self, store: Store, start_engine: StartEngine, on_serving: OnServing) -> None:
+        self._store = store
+        self._start_engine = start_engine
+        self._on_serving = on_serving
+        self._running: list[Engine] = []
+        self._loaded: dict[Engine, str] = {}  # the release whose model it holds; left out: unsure, it must go
+        self.serving: Serving | None = None
+
+    def serves(self, release: StagedRelease) -> bool:
+        """Whether requests are answered by this very release."""
+        return self._keeps(release.digest)
+
+    def holds_model_of(self, release: StagedRelease) -> bool:
+        """Whether the serving engine holds this release's model: then only the adapter differs."""
+        return self.serving is not None and self._loaded.get(self.serving.engine) == release.base
+
+    def _keeps(self, digest: str | None) -> bool:
+        serving = self.serving
+        return serving is not None and serving.release.digest == digest and serving.engine in self._loaded
+
+    @property
+    def running_engine(self) -> Engine:
+        """Of the release that serves."""
+        assert self.serving is not None, "asked only while a release serves"
+        return self.serving.engine
+
+    def has_room_beside(self, candidate: StagedRelease, budget_bytes: int, available_bytes: int) -> bool:
+        """Whether the candidate needs an engine of its own and the serving one may go on beside it, as measured."""
+        if self.serving is None or self.serves(candidate) or self.holds_model_of(candidate):
+            return False
+        predicted = self.serving.release.manifest.memory
+        now_bytes = self.serving.engine.memory_bytes().now_bytes
+        return warm_swap_fits(candidate.manifest.memory, predicted, now_bytes, budget_bytes, available_bytes)
+
+    async def bring_up(self, release: StagedRelease, *, beside: bool) -> Serving:
+        """An engine with this release that nobody is sent to yet; `beside` the serving one or instead of it.
+
+        If the serving engine holds the model, it changes its adapter and goes on serving. What is about to be
+        loaded is read first, while the other still serves: flash rots, and no altered byte may be served. Raises as
+        `Store.verify_release`, `StartEngine` and `Engine.use_adapter`.
+        """
+        if self.serving is not None and self.serves(release):
+            return self.serving
+        await run_in_thread(self._store.verify_release, release)
+        if self.holds_model_of(release):
+            return await self._switch(release)
+        if release.base != release.digest:
+            await run_in_thread(self._store.verify_release, self._store.release(release.base))
+        if not beside:
+            await self.stop()
+        engine = await self._start_engine(release)
+        self._running.append(engine)
+        self._loaded[engine] = release.base
+        return _serving(release, engine)
+
+    async def serve(self, release: StagedRelease) -> None:
+        """Brings the release up, instead of what serves, and sends requests to it. Raises as `bring_up`."""
+        await self.show(await self.bring_up(release, beside=False))
+
+    async def show(self, serving: Serving) -> None:
+        """From now on requests go to `serving`; the engine before it finishes what it has begun and ends."""
+        before, self.serving = self.serving, serving
+        await self._on_serving(serving)
+        if before is not None and before.engine is not serving.engine:
+            await before.admission.drain(DRAIN_SECONDS)
+        await self._stop_others(serving.engine)
+
+    async def keep_only(self, digest: str | None) -> None:
+        """Stops every engine but the serving one, and that too unless it serves this release."""
+        if self.serving is None or not self._keeps(digest):
+            await self.stop()
+        else:
+            await self._stop_others(self.serving.engine)
+
+    async def stop(self) -> None:
+        """Stops every engine."""
+        if self.serving is not None:
+            self.serving = None
+            await self._on_serving(None)
+        await self._stop_others(None)
+
+    async def _switch(self, release: StagedRelease) -> Serving:
+        assert self.serving is not None, "see holds_model_of"
+        engine = self.serving.engine
+        del self._loaded[engine]  # cancelled or failed half-way, the engine has to go
+        await _in_time(engine.use_adapter(release.adapter, release.manifest.name))
+        self._loaded[engine] = release.base
+        switched = _serving(release, engine)
+        self.serving = switched
+        await self._on_serving(switched)
+        return switched
+
+    async def _stop_others(self, kept: Engine | None) -> None:
+        for engine in [engine for engine in self._running if engine is not kept]:
+            await engine.stop()
+            if engine in self._running:  # a revocation may have stopped it meanwhile
+                self._running.remove(engine)
+            self._loaded.pop(engine, None)
+
+
+def warm_swap_fits(
+    candidate: MemoryPrediction,
+    serving: MemoryPrediction,
+    serving_now_bytes: int,
+    budget_bytes: int,
+    available_bytes: int,
+) -> bool:
+    """Whether two engines fit: in what is free now, allowing both to grow to their peaks, and in the budget."""
+    peak_bytes = candidate.predicted_peak_bytes + candidate.error_bytes
+    serving_peak_bytes = max(serving_now_bytes, serving.predicted_peak_bytes)
+    growth_bytes = peak_bytes + serving_peak_bytes - serving_now_bytes
+    in_memory = growth_bytes + WARM_RESERVE_BYTES <= available_bytes
+    return in_memory and peak_bytes + serving_peak_bytes <= budget_bytes
+
+
+async def _in_time(switching: Awaitable[None]) -> None:
+    """Raises OutsideError (`ENGINE_FAILED`) if the engine hangs."""
+    try:
+        await within(SWITCH_SECONDS_MAX, switching)
+    except asyncio.TimeoutError:
+        message = f"The engine did not change its adapter within {SWITCH_SECONDS_MAX:g} s: it hangs."
+        raise OutsideError(message, Reason.REASON_ENGINE_FAILED) from None
+
+
+def _serving(release: StagedRelease, engine: Engine) -> Serving:
+    return Serving(release, engine, Admission(slots(engine, release.manifest.limits.concurrency)))

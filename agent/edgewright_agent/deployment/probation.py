@@ -1,0 +1,213 @@
+"""Probes: what a candidate must show before it becomes active, and what people want to know of it."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+import psutil
+
+from edgewright.errors import EdgewrightError
+from edgewright.manifest import GoldenPrompt, Manifest
+from edgewright_agent.benchmark.prompts import shuffles, words_for
+from edgewright_agent.engines import Engine, GenerationRequest, Token
+from edgewright_agent.engines.process.death import out_of_memory_line
+from edgewright_agent.telemetry.types import EnergyWindow
+
+PROBES_SECONDS_MAX = 600.0  # all of them together; an engine that hangs must not hold the board
+UNTOLD = GenerationRequest(prompt="The", max_tokens=16, ignore_eos=True)  # timed where no golden prompt is
+SLOW_RATIO = 0.7  # of the predicted rate: below it the prediction, or the board, is wrong
+COSTLY_RATIO = 1.5  # of the predicted energy
+# What vLLM falls back to where a GPU has no code for Marlin or Machete: prompts are then read several times slower.
+SLOW_KERNELS = ("ExllamaLinearKernel", "ConchLinearKernel", "TritonW4A16LinearKernel")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one probe found."""
+
+    name: str
+    passed: bool
+    detail: str  # expected and actual value
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Senses:
+    """What probes and swaps ask the board."""
+
+    available_bytes: Callable[[], int] = lambda: int(psutil.virtual_memory().available)
+    # Of a request admitted, given its first and its last token at these seconds; None: no sensor, or a gap.
+    energy: Callable[[float, float, float], EnergyWindow | None] = lambda admitted, first, last: None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The board on which a candidate is tried out."""
+
+    budget_bytes: int
+    senses: Senses = field(default_factory=Senses)
+    kills_before: int = 0  # for memory, where the candidate is tried in an engine that was here before
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One generation, timed."""
+
+    prompt_tokens: int
+    tokens: tuple[int, ...]
+    ttft_seconds: float
+    tpot_seconds: float
+    energy: EnergyWindow | None
+
+
+async def run_probes(engine: Engine, manifest: Manifest, trial: Trial) -> tuple[Probe, ...]:
+    """All probes in order; those after a failed required one are left out."""
+    probes = [await _ready(engine)]
+    if probes[-1].passed and manifest.golden is not None:
+        probes.append(await _golden_prompt(engine, manifest.golden))
+    if probes[-1].passed:
+        probes += await _performance(engine, manifest, trial.senses)
+    probes += _kernels(engine)
+    if all(probe.passed for probe in probes if probe.required):
+        probes += memory_probes(engine, trial)
+    return tuple(probes)
+
+
+def memory_probes(engine: Engine, trial: Trial) -> tuple[Probe, ...]:
+    """What must hold at the end of the probation too."""
+    return (_peak_memory(engine, trial.budget_bytes), _no_out_of_memory(engine, trial))
+
+
+def _peak_memory(engine: Engine, budget_bytes: int) -> Probe:
+    """The engine's process tree has stayed within the budget since its start."""
+    memory = engine.memory_bytes()
+    detail = f"peak {memory.peak_bytes} bytes ({memory.measure}), budget {budget_bytes} bytes"
+    return Probe("peak_memory", memory.peak_bytes <= budget_bytes, detail)
+
+
+def _no_out_of_memory(engine: Engine, trial: Trial) -> Probe:
+    """No allocation failed in the engine, and the kernel killed none of its processes, as near as it can be told."""
+    found = engine.out_of_memory_kills()
+    kills, counted = found.count - trial.kills_before, f"counted among {found.among.value}"
+    line = out_of_memory_line(engine.last_lines())
+    if kills > 0:
+        detail = f"the kernel killed {kills} processes for memory during the trial ({counted})"
+    elif line is not None:
+        detail = f"the engine said: {line}"
+    else:
+        detail = f"nothing ran out of memory (kills are {counted})"
+    return Probe("no_out_of_memory", kills <= 0 and line is None, detail)
+
+
+async def _ready(engine: Engine) -> Probe:
+    ready = await engine.healthy()
+    return Probe("ready", ready, "the engine answers" if ready else "the engine does not answer")
+
+
+async def _golden_prompt(engine: Engine, golden: GoldenPrompt) -> Probe:
+    """The host's greedy tokens come out here too: the bytes, the tokenizer and the kernels are right."""
+    try:
+        tokens = (await _generate(engine, _request(golden))).tokens
+    except EdgewrightError as error:
+        return Probe("golden_prompt", False, str(error))
+    same = sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(tokens, golden.tokens, strict=False))
+    )
+    if same == len(golden.tokens):
+        return Probe("golden_prompt", True, f"{same} greedy tokens as on the host")
+    if golden.is_near_tie(same):
+        lead = f"a near tie (lead {golden.leads[same]:.2f} nats) went another way"
+        return Probe("golden_prompt", True, f"{same} greedy tokens as on the host, then {lead}")
+    came = f"differ at {same}" if same < len(tokens) else f"{same} of {len(golden.tokens)} came"
+    return Probe("golden_prompt", False, f"expected the host's greedy tokens: {came}")
+
+
+async def _performance(engine: Engine, manifest: Manifest, senses: Senses) -> list[Probe]:
+    """Speed and energy of a run of its own: the golden prompt has warmed the engine up."""
+    try:
+        request = UNTOLD if manifest.golden is None else await _unread(engine, manifest.golden)
+        run = await _generate(engine, request, senses)
+    except EdgewrightError as error:
+        return [Probe("latency", False, str(error))]
+    return [_latency(run, manifest), *_rate(run, manifest), *_energy(run, manifest)]
+
+
+def _latency(run: _Run, manifest: Manifest) -> Probe:
+    limits = (
+        ("TTFT", run.ttft_seconds, manifest.limits.ttft_seconds_max),
+        ("TPOT", run.tpot_seconds, manifest.limits.tpot_seconds_max),
+    )
+    told = ", ".join(f"{name} {seconds:.3f} s{_limit(most)}" for name, seconds, most in limits)
+    return Probe("latency", all(most is None or seconds <= most for _, seconds, most in limits), told)
+
+
+def _kernels(engine: Engine) -> list[Probe]:
+    """What an engine that chooses its kernels by the board has chosen."""
+    kernels = engine.kernels()
+    slow = [kernel for kernel in kernels if kernel.startswith(SLOW_KERNELS)]
+    return [Probe("kernels", not slow, ", ".join(kernels), required=False)] if kernels else []
+
+
+def _limit(most: float | None) -> str:
+    return "" if most is None else f" (limit {most:g} s)"
+
+
+def _rate(run: _Run, manifest: Manifest) -> list[Probe]:
+    predicted = manifest.performance.tokens_per_second if manifest.performance is not None else None
+    if not run.tpot_seconds:
+        return []  # one token has no rate
+    rate = 1 / run.tpot_seconds
+    if predicted is None:
+        return [Probe("rate", True, f"{rate:.1f} tokens/s, no prediction", required=False)]
+    detail = f"{rate:.1f} tokens/s, predicted {predicted:.1f} or more"
+    return [Probe("rate", rate >= SLOW_RATIO * predicted, detail, required=False)]
+
+
+def _energy(run: _Run, manifest: Manifest) -> list[Probe]:
+    """Of decoding; nothing on a board without a sensor, or where it had a gap: never a made-up number."""
+    if run.energy is None or len(run.tokens) < 2:
+        return []
+    predicted = manifest.performance.joules_per_token if manifest.performance is not None else None
+    joules = run.energy.decode_joules / (len(run.tokens) - 1)  # the first token belongs to reading the prompt
+    told = f"{joules:.3f} J/token, {run.energy.prefill_joules:.3f} J before the first"
+    if predicted is None:
+        return [Probe("energy", True, f"{told}, no prediction", required=False)]
+    passed = joules <= COSTLY_RATIO * predicted
+    return [Probe("energy", passed, f"{told}, predicted {predicted:.3f} or less", required=False)]
+
+
+def _request(golden: GoldenPrompt) -> GenerationRequest:
+    return GenerationRequest(prompt=golden.prompt, max_tokens=len(golden.tokens), temperature=0.0)
+
+
+async def _unread(engine: Engine, golden: GoldenPrompt) -> GenerationRequest:
+    """As long as the golden prompt, which the engine has kept: of this one it has to read every token."""
+
+    async def count(text: str) -> int:
+        return (await _generate(engine, GenerationRequest(prompt=text, max_tokens=1))).prompt_tokens
+
+    seed = secrets.randbits(32)  # another one each time: an engine may outlive a trial
+    words = await words_for(await count(golden.prompt), count, seed)
+    return GenerationRequest(prompt=shuffles(words, seed)(0), max_tokens=len(golden.tokens), ignore_eos=True)
+
+
+async def _generate(engine: Engine, request: GenerationRequest, senses: Senses = Senses()) -> _Run:
+    tokens: list[int] = []
+    prompt_tokens = 0
+    first = last = began = time.monotonic()
+    async with contextlib.aclosing(engine.generate(request)) as events:
+        async for event in events:
+            if isinstance(event, Token):
+                last = event.at_seconds or time.monotonic()
+                first = last if not tokens else first
+                tokens.append(event.id)
+            else:
+                prompt_tokens = event.prompt_tokens
+    tpot_seconds = (last - first) / (len(tokens) - 1) if len(tokens) > 1 else 0.0
+    energy = senses.energy(began, first, last)
+    return _Run(prompt_tokens, tuple(tokens), first - began, tpot_seconds, energy)

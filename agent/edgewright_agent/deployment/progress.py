@@ -1,0 +1,101 @@
+"""The board's state: on the disk before it counts, then told to whoever watches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from edgewright_agent.deployment import lifecycle
+from edgewright_agent.deployment.probation import Probe
+from edgewright_agent.deployment.state import State
+from edgewright_agent.runtime.failures import log_failure
+from edgewright_agent.runtime.threads import run_in_thread, to_the_end
+from edgewright_agent.store import StateFile
+
+_log = logging.getLogger(__name__)
+
+Rule = Callable[[State], State]  # of `lifecycle`
+
+
+@dataclass(frozen=True)
+class Status:
+    """One step of a change, as watchers see it."""
+
+    state: State
+    probes: tuple[Probe, ...] = ()
+
+
+class Progress:
+    """The only writer of the state. Belongs to one event loop."""
+
+    def __init__(self, file: StateFile) -> None:
+        self._file = file
+        self._status = Status(_saved_state(file))
+        self._writing = asyncio.Lock()
+        self._watchers: set[asyncio.Queue[Status]] = set()
+
+    @property
+    def state(self) -> State:
+        """Where the board is."""
+        return self._status.state
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """What was found last."""
+        return self._status.probes
+
+    async def apply(self, rule: Rule, probes: tuple[Probe, ...] = ()) -> State:
+        """Saves what the rule makes of the state, one change after another. Raises as the rule, OutsideError."""
+        async with self._writing:
+            state = rule(self.state)
+            if state != self.state:
+                await to_the_end(self._save(state, probes))
+            return state
+
+    async def _save(self, state: State, probes: tuple[Probe, ...]) -> None:
+        await run_in_thread(self._file.write, state.to_json())
+        _log.info("%s: %s", state.phase.value, state.message)
+        self.tell(state, probes)
+
+    async def try_to_apply(self, rule: Rule) -> bool:
+        """Whether it could be saved. A disk that takes no more writes is no reason to stop serving."""
+        try:
+            await self.apply(rule)
+        except Exception as error:  # noqa: BLE001
+            log_failure(_log, "the state can't be written", error)
+            return False
+        return True
+
+    async def apply_or_tell(self, rule: Rule) -> None:
+        """What has to hold in any case: where the disk takes no writes it is found again at the next start."""
+        if not await self.try_to_apply(rule):
+            self.tell(rule(self.state))
+
+    def tell(self, state: State, probes: tuple[Probe, ...] = ()) -> None:
+        """From now on this is the state, also where the disk does not know it yet."""
+        self._status = Status(state, probes)
+        for queue in self._watchers:
+            queue.put_nowait(self._status)
+
+    async def watch(self, *, follow: bool) -> AsyncIterator[Status]:
+        """The status now, then each change; ends at rest unless `follow`."""
+        queue: asyncio.Queue[Status] = asyncio.Queue()
+        queue.put_nowait(self._status)
+        self._watchers.add(queue)
+        try:
+            while True:
+                status = await queue.get()
+                yield status
+                if status.state.at_rest and not follow:
+                    return
+        finally:
+            self._watchers.discard(queue)
+
+
+def _saved_state(file: StateFile) -> State:
+    saved = file.read()
+    if saved is not None:
+        return State.from_json(saved)
+    return lifecycle.lost() if file.is_lost else State()

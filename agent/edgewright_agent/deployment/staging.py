@@ -1,0 +1,99 @@
+"""May this artifact become a release here? Signature, device, engine, counter, memory and blobs decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from edgewright.errors import EdgewrightError, RefusedError
+from edgewright.manifest import Manifest, manifest_digest, parse_manifest
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.deployment import lifecycle
+from edgewright_agent.deployment.state import State
+from edgewright_agent.engines import EngineInfo
+from edgewright_agent.store import Store
+from edgewright_agent.store.bases import check_base
+from edgewright_agent.trust import Trust
+
+
+@dataclass(frozen=True)
+class Board:
+    """What an artifact has to suit."""
+
+    profile_id: str
+    budget_bytes: int
+    trust: Trust
+    engines: Callable[[], Sequence[EngineInfo]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The numbers, whatever the answer; `refusal` is the answer if it is no."""
+
+    digest: str
+    manifest: Manifest
+    memory_available_bytes: int
+    missing_blobs: tuple[str, ...] = ()
+    refusal: EdgewrightError | None = None
+
+
+def judge(board: Board, store: Store, state: State, manifest_bytes: bytes, envelope: bytes) -> Verdict:
+    """The verdict on a manifest and its signature.
+
+    Raises InputError (`MANIFEST_INVALID`, `SIGNATURE_INVALID`), RefusedError (`KEY_UNTRUSTED`, `REVOKED`,
+    `TRUST_EXPIRED`): before those hold, nothing in the manifest means anything.
+    """
+    board.trust.check_release(manifest_bytes, envelope)
+    manifest = parse_manifest(manifest_bytes)
+    store.vouch(manifest)
+    digest = manifest_digest(manifest_bytes)
+    available_bytes = int(psutil.virtual_memory().available)
+    missing = tuple(store.absent_blobs(manifest))
+    try:
+        _check_device(board, manifest)
+        _check_engine(board.engines(), manifest)
+        lifecycle.check_counter(state, manifest.release_counter)
+        check_base(manifest, store.releases())
+        _check_memory(board, manifest)
+        _check_blobs(missing)
+    except RefusedError as refusal:
+        return Verdict(digest, manifest, available_bytes, missing, refusal)
+    return Verdict(digest, manifest, available_bytes)
+
+
+def _check_device(board: Board, manifest: Manifest) -> None:
+    if board.profile_id not in manifest.device_profiles:
+        made_for = ", ".join(manifest.device_profiles)
+        message = (
+            f"The artifact was made for {made_for}; this board is {board.profile_id}. Build it for this one."
+        )
+        raise RefusedError(message, Reason.REASON_DEVICE_MISMATCH)
+
+
+def _check_engine(engines: Iterable[EngineInfo], manifest: Manifest) -> None:
+    found = {engine.kind: engine for engine in engines}
+    wanted = found.get(manifest.engine.kind)
+    if wanted is None or not wanted.available:
+        why = wanted.detail if wanted is not None else "this agent does not know it"
+        message = f"The artifact needs the engine {manifest.engine.kind}, which can't run here: {why}."
+        raise RefusedError(message, Reason.REASON_ENGINE_UNAVAILABLE)
+
+
+def _check_memory(board: Board, manifest: Manifest) -> None:
+    predicted_bytes = manifest.memory.predicted_peak_bytes
+    if predicted_bytes > board.budget_bytes:
+        message = (
+            f"The artifact is predicted to take {predicted_bytes} bytes at its peak; this board's budget is "
+            f"{board.budget_bytes} bytes. Build it with a smaller budget."
+        )
+        raise RefusedError(message, Reason.REASON_MEMORY_BUDGET)
+
+
+def _check_blobs(missing: Sequence[str]) -> None:
+    if missing:
+        message = (
+            f"{len(missing)} blobs of the artifact are not here, first {missing[0][:12]}. Send them first."
+        )
+        raise RefusedError(message, Reason.REASON_BLOB_MISSING)

@@ -1,0 +1,67 @@
+"""Keeps the active release's engine running: restarts with a growing pause, until the release has to be given up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from edgewright_agent.deployment import lifecycle
+from edgewright_agent.deployment.engine_room import EngineRoom
+from edgewright_agent.deployment.progress import Progress
+from edgewright_agent.engines import Engine
+from edgewright_agent.runtime.failures import is_rot, log_failure
+from edgewright_agent.runtime.threads import within
+from edgewright_agent.store import Store
+from edgewright_agent.store.bases import servable
+
+RESTART_SECONDS_MAX = 60.0  # between two starts; an engine that ran for as long is steady
+
+_log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Looks after one release at a time, while the board is at rest."""
+
+    def __init__(self, store: Store, room: EngineRoom, progress: Progress, restart_seconds: float) -> None:
+        self._store = store
+        self._room = room
+        self._progress = progress
+        self._restart_seconds = restart_seconds
+
+    async def keep_serving(self, digest: str) -> None:
+        """Returns when another release has to serve, or none."""
+        pause_seconds = self._restart_seconds
+        while True:
+            try:
+                if self._room.serving is None:
+                    await self._progress.try_to_apply(lifecycle.starting)
+                    if self._progress.state.serves != digest:
+                        return
+                    await self._room.serve(self._store.release(digest))
+                if await self._until_death(self._room.running_engine):
+                    pause_seconds = self._restart_seconds
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+                log_failure(_log, f"release {digest}", error)
+                if is_rot(error):
+                    await self._give_up(digest)
+                    return
+            await self._room.stop()
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, RESTART_SECONDS_MAX)
+
+    async def _until_death(self, engine: Engine) -> bool:
+        """Whether the engine ran for long before it ended."""
+        steady = False
+        try:
+            death = await within(RESTART_SECONDS_MAX, engine.wait())
+        except asyncio.TimeoutError:
+            steady = True
+            await self._progress.try_to_apply(lifecycle.steady)
+            death = await engine.wait()
+        _log.error("the engine ended: %s; restarting it", death.sentence)
+        return steady
+
+    async def _give_up(self, digest: str) -> None:
+        """The active release is corrupt on the disk: back to the one before it, if there is one."""
+        whole = servable(self._store.releases()) - {digest}
+        await self._progress.apply_or_tell(lambda state: lifecycle.without_lost(state, whole))

@@ -1,0 +1,108 @@
+"""What a revocation means for the releases that are already on this board. See `trust.rules` for the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import replace
+
+from edgewright.errors import EdgewrightError, OutsideError, RefusedError
+from edgewright.trust.rules import Withdrawal
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.deployment import lifecycle
+from edgewright_agent.deployment.state import Outcome, Phase, State
+from edgewright_agent.store import StagedRelease
+from edgewright_agent.store.releases import read_signed
+from edgewright_agent.trust import Trust
+
+Releases = Mapping[str, StagedRelease]  # by digest
+
+
+def check_activation(trust: Trust, release: StagedRelease, staged: Releases) -> None:
+    """Is this staged release, and the base it may need, still trusted?
+
+    Raises RefusedError (`REVOKED`, `KEY_UNTRUSTED`, `TRUST_EXPIRED`), InputError (`SIGNATURE_INVALID`: its
+    signature was damaged on the disk), OutsideError.
+    """
+    for each in _with_base(release, staged):
+        trust.check_release(*_signed(each))
+
+
+def check_roll_back(trust: Trust, release: StagedRelease, staged: Releases) -> None:
+    """May an operator go back to this release? Only a revocation says no: not an expiry, not a dropped key.
+
+    Raises RefusedError (`REVOKED`).
+    """
+    for each in _with_base(release, staged):
+        found = _withdrawal(trust, each)
+        if found is not None:
+            message = f"Release {each.digest[:12]} can't be used: {found.reason}. Push one that is trusted."
+            raise RefusedError(message, Reason.REASON_REVOKED)
+
+
+def withdrawn_releases(trust: Trust, staged: Releases) -> dict[str, Withdrawal]:
+    """The staged releases that were revoked, and with a base the adapters that need it."""
+    own = {digest: found for digest, each in staged.items() if (found := _withdrawal(trust, each))}
+    needing = {
+        digest: replace(own[base], digest=digest, reason=f"its base {base[:12]} can't be used")
+        for digest, each in staged.items()
+        if (base := each.manifest.base) is not None and base in own and digest not in own
+    }
+    return own | needing
+
+
+def stopped_releases(trust: Trust, staged: Releases) -> set[str]:
+    """The staged releases that must not answer another request."""
+    return {digest for digest, found in withdrawn_releases(trust, staged).items() if found.stop}
+
+
+def without_stopped(state: State, staged: Set[str], stopped: Set[str]) -> State:
+    """The state when `stopped` may not serve, not even for a moment. Pure.
+
+    A trial of one ends, an active one gives way to the previous release if that may serve. Nothing is denied:
+    a release that is signed again may be tried again.
+    """
+    gone = state.in_use & stopped
+    if not gone:
+        return state
+    kept = staged - stopped
+    left = replace(state, active=_kept(state.active, kept), previous=_kept(state.previous, kept))
+    if state.candidate is not None and state.candidate not in stopped:
+        return left  # its trial goes on; what it would go back to has changed
+    if not left.at_rest:
+        left = replace(
+            left, phase=Phase.IDLE, outcome=Outcome.FAILED, candidate=None, given_up=(), attempts=0,
+            transitions=0, confirm_within_seconds=0.0, awaiting_confirmation=False,
+        )  # fmt: skip
+    if gone == {state.previous}:
+        return left
+    why = f"release {min(gone)[:12]} was revoked"
+    if left.active is not None:
+        return replace(left, message=f"{why}; serving {left.active[:12]}")
+    back = lifecycle.way_back(left)
+    if back is not None:
+        return replace(lifecycle.roll_back(left), message=f"{why}; going back to {back[:12]}")
+    return replace(left, message=f"{why}; nothing is served")
+
+
+def _kept(release: str | None, kept: Set[str]) -> str | None:
+    return release if release in kept else None
+
+
+def _with_base(release: StagedRelease, staged: Releases) -> list[StagedRelease]:
+    base = release.manifest.base
+    return [release] if base is None or base not in staged else [release, staged[base]]
+
+
+def _withdrawal(trust: Trust, release: StagedRelease) -> Withdrawal | None:
+    try:
+        return trust.withdrawn(release.digest, *_signed(release))
+    except EdgewrightError:
+        return None  # a damaged signature is no revocation; activating it is refused for what it is
+
+
+def _signed(release: StagedRelease) -> tuple[bytes, bytes]:
+    try:
+        return read_signed(release.folder)
+    except OSError as error:
+        message = f"Release {release.digest[:12]} can't be read: {error.strerror}. Push it again."
+        raise OutsideError(message, Reason.REASON_STORE_CORRUPT) from None

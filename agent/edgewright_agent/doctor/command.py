@@ -1,0 +1,107 @@
+"""`edgewright-agent doctor`: what is wrong with this board, and what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgewright.address import parse_address
+from edgewright.errors import InputError
+from edgewright_agent.runtime.tls import TlsFiles
+from edgewright_profiles import DeviceProfile, load_profile
+
+# Where the systemd unit has them.
+CONFIGURATION, STORE = Path("/etc/edgewright"), Path("/var/lib/edgewright")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the command line."""
+    app.command()(doctor)
+
+
+def doctor(
+    profile: Annotated[
+        str | None, typer.Option(help="Device profile: an id, or a YAML file. (default: as probed)")
+    ] = None,
+    store: Annotated[
+        Path, typer.Option(readable=False, help="Folder of the store, or where it is to be.")
+    ] = STORE,
+    listen: Annotated[str, typer.Option(help="HOST:PORT the agent is to listen on.")] = "0.0.0.0:7443",
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False, help="This board's certificate. (default: agent.pem in /etc/edgewright)"
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(readable=False, help="Its key. (default: agent.key there)")
+    ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(readable=False, help="Clients' authority. (default: ca.pem there)")
+    ] = None,
+    trust: Annotated[
+        list[Path] | None,
+        typer.Option(readable=False, help="As of `serve`; repeat. (default: release.pub there)"),
+    ] = None,
+    engines: Annotated[bool, typer.Option("--engines/--no-engines", help="Try the engines.")] = True,
+    root: Annotated[Path, typer.Option(help="Read /proc, /sys and /etc below this folder.")] = Path("/"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what is wrong with this board and what to do. Exit code 1 if anything is.
+
+    Run it with the agent's options, as the agent's user or, for what is root's, as root; without options it looks where
+    the systemd unit does.
+    """
+    # What may not be read is a finding, not a wrong option. The imports: as in `cli.probe`.
+    from rich.console import Console
+    from rich.text import Text
+
+    from edgewright_agent.doctor.checks import examine
+    from edgewright_agent.doctor.finding import Subject
+    from edgewright_agent.doctor.report import COLORS, healthy, lines, to_json
+
+    if not root.is_dir():
+        raise InputError(f"There is no folder {root}; --root is the one that holds proc, sys and etc.")
+    subject = Subject(
+        root=root,
+        profile=_profile(profile, root),
+        store=store,
+        tls=_tls(tls_cert, tls_key, tls_ca),
+        trust=tuple(trust or _present("release.pub")),
+        listen=parse_address(listen),
+        start_engines=engines,
+    )
+    findings = examine(subject)
+    if as_json:
+        typer.echo(json.dumps(to_json(findings), indent=2))
+    else:
+        console = Console(highlight=False)
+        for result, line in lines(findings):
+            console.print(Text(line, style=COLORS[result] if result else ""), soft_wrap=True)
+    raise typer.Exit(0 if healthy(findings) else 1)
+
+
+def _profile(name: str | None, root: Path) -> DeviceProfile:
+    from edgewright_agent.doctor.probe import probe
+
+    return load_profile(name if name is not None else probe(root, engines=lambda: ()).profile_id)
+
+
+def _tls(certificate: Path | None, key: Path | None, authority: Path | None) -> TlsFiles | None:
+    found = [
+        given or next(iter(_present(name)), None)
+        for given, name in ((certificate, "agent.pem"), (key, "agent.key"), (authority, "ca.pem"))
+    ]
+    if found == [None] * 3:
+        return None
+    return TlsFiles(*(path or CONFIGURATION / "missing" for path in found))
+
+
+def _present(name: str) -> list[Path]:
+    from edgewright_agent.doctor.access import is_hidden
+
+    path = CONFIGURATION / name
+    return [path] if is_hidden(path) or path.exists() else []

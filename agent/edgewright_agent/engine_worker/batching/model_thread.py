@@ -1,0 +1,108 @@
+"""The thread that runs the model, beside the event loop that talks HTTP.
+
+ONNX Runtime lets go of the interpreter while it computes, so that a token travels to its client while the model works
+on the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sys
+import threading
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from edgewright_agent.engine_worker.backend import Backend, InvalidRequestError
+from edgewright_agent.engine_worker.batching.event_stream import Outlet
+from edgewright_agent.engine_worker.batching.jobs import Job
+from edgewright_agent.engine_worker.batching.pool import width_tokens
+from edgewright_agent.engine_worker.batching.scheduler import Scheduler
+
+ROWS_MAX = 8  # sequences at the same time, unless more whole contexts fit
+WAITING_MAX = 16
+# How long the event loop may keep the model waiting for the interpreter. Python's 5 ms are half a small model's step.
+SWITCH_SECONDS = 0.0002
+logger = logging.getLogger(__name__)
+
+
+class ModelThread:
+    """Runs jobs. Its methods belong to the event loop's thread."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._rows_max = max(ROWS_MAX, backend.pool_tokens // backend.context_tokens)
+        self._scheduler = Scheduler(backend, self._rows_max)
+        self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._outlet: Outlet[tuple[Job, Sequence[Any]]] = Outlet(_put)
+        self._open = False
+        self._here = 0
+        sys.setswitchinterval(SWITCH_SECONDS)
+        threading.Thread(target=self._work, name="model", daemon=True).start()
+
+    def together(self, sequence_tokens: int) -> int:
+        """How many sequences of that length go on at the same time; the others wait for the end of one."""
+        width = width_tokens(sequence_tokens, self._backend.context_tokens)
+        return min(self._rows_max, self._backend.pool_tokens // width)
+
+    def check_room(self) -> None:
+        """Raise InvalidRequestError (429) if as many requests as may are served or wait."""
+        if self._here >= self._rows_max + WAITING_MAX:
+            raise InvalidRequestError(
+                f"{self._here} requests are served or wait, and no more may; ask again later.",
+                "overloaded",
+                429,
+            )
+
+    async def results(self, job: Job) -> AsyncGenerator[Sequence[Any], None]:
+        """Puts the job at the end of the queue; its results as they come together. Closing it cancels the job."""
+        if not self._open:
+            self._outlet.open(asyncio.get_running_loop())
+            self._open = True
+        self._here += 1
+        self._inbox.put(job)
+        try:
+            while True:
+                results = await job.arrivals.take()
+                if results[-1] is None or isinstance(results[-1], Exception):
+                    break
+                yield results
+            if results[:-1]:
+                yield results[:-1]
+            if results[-1] is not None:
+                raise results[-1]
+        finally:
+            job.cancelled = True
+            self._here -= 1
+
+    def _work(self) -> None:
+        while True:
+            self._take_in()
+            try:
+                for job, error in self._scheduler.turn():
+                    self._deliver(job, error)
+            except Exception as error:  # the thread is the engine: it must not end silently
+                logger.exception("the scheduler failed")
+                for job, _ in self._scheduler.fail_all(error):
+                    self._deliver(job, error)
+
+    def _take_in(self) -> None:
+        """New jobs; waits for one if there is nothing to do."""
+        while not self._scheduler.busy or not self._inbox.empty():
+            self._scheduler.add(self._inbox.get())
+
+    def _deliver(self, job: Job, error: Exception | None) -> None:
+        """Sends the job's new results to the event loop, and None or the error after the last one."""
+        results, job.out = job.out, []
+        is_first, job.has_results = not job.has_results, True
+        if error is not None:
+            results.append(error)
+        elif job.row is None:
+            results.append(None)
+        self._outlet.put((job, results), urgent=is_first or error is not None or job.row is None)
+
+
+def _put(sent: tuple[Job, Sequence[Any]]) -> None:
+    job, results = sent
+    job.arrivals.put(results)

@@ -1,0 +1,122 @@
+"""How generated steps become OpenAI's JSON: whole answers and stream chunks."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from edgewright_agent.engine_worker.backend import Text
+from edgewright_agent.engine_worker.batching.generation import Step
+from edgewright_agent.engine_worker.batching.jobs import Job
+from edgewright_agent.engine_worker.http.bodies import SamplingBody
+from edgewright_agent.engine_worker.http.connection import Event
+from edgewright_agent.engine_worker.model.logprobs_shapes import (
+    LogprobsShape,
+    Offsets,
+    chat_logprobs,
+    completion_logprobs,
+)
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What differs between the two routes."""
+
+    id_prefix: str
+    whole_object: str
+    chunk_object: str
+    whole_text: Callable[[str], dict[str, Any]]
+    chunk_text: Callable[[str], dict[str, Any]]
+    opening: dict[str, Any] | None  # of a choice, before the first token
+    logprobs: LogprobsShape
+
+
+COMPLETION = Shape(
+    "cmpl",
+    "text_completion",
+    "text_completion",
+    lambda text: {"text": text},
+    lambda text: {"text": text},
+    None,
+    completion_logprobs,
+)
+CHAT = Shape(
+    "chatcmpl",
+    "chat.completion",
+    "chat.completion.chunk",
+    lambda text: {"message": {"role": "assistant", "content": text}},
+    lambda text: {"delta": {"content": text}},
+    {"delta": {"role": "assistant", "content": ""}},
+    chat_logprobs,
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer on its way out."""
+
+    shape: Shape
+    model: str
+    body: SamplingBody
+    job: Job
+    text: Text
+
+    async def whole(self, generated: AsyncGenerator[Sequence[Step], None]) -> dict[str, Any]:
+        """The answer without streaming."""
+        async with aclosing(generated):
+            steps = [step async for several in generated for step in several]
+        text = self.shape.whole_text("".join(step.text for step in steps))
+        choice = self._choice(text, steps, steps[-1].finish_reason, Offsets(self.text))
+        head = self._head(self.shape.whole_object)
+        return head | {"choices": [choice], "usage": self._usage(len(steps))}
+
+    async def events(
+        self, generated: AsyncGenerator[Sequence[Step], None]
+    ) -> AsyncGenerator[list[Event], None]:
+        """The answer as one event per token, those together that come together."""
+        head = _encode(self._head(self.shape.chunk_object))[:-1] + ',"choices":['
+        count, offsets = 0, Offsets(self.text)
+        async with aclosing(generated):
+            if self.shape.opening is not None:
+                opening = self._choice(self.shape.opening, (), None, offsets)
+                yield [Event(f"{head}{_encode(opening)}]}}")]
+            async for steps in generated:
+                events = []
+                for step in steps:
+                    text = self.shape.chunk_text(step.text)
+                    choice = self._choice(text, (step,), step.finish_reason, offsets)
+                    events.append(Event(f"{head}{_encode(choice)}]}}", step.at_seconds))
+                count += len(steps)
+                yield events
+            if self.body.include_usage:
+                yield [Event(f'{head}],"usage":{_encode(self._usage(count))}}}')]
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        name = f"{self.shape.id_prefix}-{uuid.uuid4().hex}"
+        return {"id": name, "object": kind, "created": int(time.time()), "model": self.model}
+
+    def _choice(
+        self, text: dict[str, Any], steps: Sequence[Step], finish_reason: str | None, offsets: Offsets
+    ) -> dict[str, Any]:
+        told = [(step.token, step.logprobs) for step in steps if step.logprobs is not None]
+        logprobs = self.shape.logprobs(told, self.text, offsets) if told else None
+        choice = {"index": 0, "logprobs": logprobs, "finish_reason": finish_reason} | text
+        if self.body.return_token_ids:
+            choice["token_ids"] = [step.token for step in steps]
+        return choice
+
+    def _usage(self, generated_tokens: int) -> dict[str, Any]:
+        prompt_tokens = len(self.job.prompt)
+        return {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": generated_tokens,
+            "total_tokens": prompt_tokens + generated_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.job.cached_tokens},
+        }

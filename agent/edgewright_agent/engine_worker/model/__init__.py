@@ -1,0 +1,1 @@
+"""The model in ONNX Runtime: graph, weights, adapters, sampling, grammar, tokenizer."""

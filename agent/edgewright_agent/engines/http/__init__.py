@@ -1,0 +1,1 @@
+"""HTTP to an engine over its Unix socket."""

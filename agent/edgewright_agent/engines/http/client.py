@@ -1,0 +1,150 @@
+"""OpenAI HTTP over a Unix socket, from the agent to an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import asdict
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from edgewright.errors import BusyError, EdgewrightError, InputError, OutsideError, RefusedError
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.engines.http.events import content, events
+from edgewright_agent.engines.http.exchange import exchange, nonsense
+from edgewright_agent.engines.protocol import Finish, GenerationRequest, Reply, Score, ScoreItem, Token
+from edgewright_agent.runtime.threads import within
+
+ADAPTER_ROUTE = "/v1/adapter"
+HEALTH_SECONDS = 10.0  # a slice of a long prompt may keep the engine from answering
+
+
+class EngineClient:
+    """One engine's HTTP. Raises what `Engine` says.
+
+    A request waits its turn in the engine: the caller's deadline bounds it, there is no timeout here.
+    """
+
+    def __init__(self, socket: Path, model: str) -> None:
+        self._model = model
+        self._socket = socket
+
+    async def healthy(self) -> bool:
+        """Whether the engine answers 200."""
+        try:
+            return await within(HEALTH_SECONDS, self._is_healthy())
+        except asyncio.TimeoutError:
+            return False
+
+    async def _is_healthy(self) -> bool:
+        try:
+            async with exchange(self._socket, "GET", "/health") as reply:
+                return reply.status == HTTPStatus.OK
+        except OutsideError:
+            return False
+
+    def relay(self, method: str, route: str, body: bytes) -> AbstractAsyncContextManager[Reply]:
+        """See `Engine`."""
+        return exchange(self._socket, method, route, body)
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+        """Tokens as they come, then a Finish."""
+        return self.stream(*completion(request, self._model))
+
+    async def stream(self, route: str, body: dict[str, Any]) -> AsyncGenerator[Token | Finish, None]:
+        """Tokens and Finish of the completion that `body` asks for."""
+        count, reason = 0, None
+        async with self._sending(route, body) as reply, aclosing(events(reply.pieces)) as coming:
+            async for several in coming:
+                for event, found in ((event, content(event)) for event in several):
+                    if found is None:
+                        continue
+                    if "error" in found:
+                        raise OutsideError(found["error"]["message"], Reason.REASON_ENGINE_FAILED)
+                    for choice in found["choices"]:
+                        for token, text in _tokens(choice):
+                            count += 1
+                            yield Token(text, token, event.at_seconds)
+                        reason = choice["finish_reason"] or reason
+                    if usage := found.get("usage"):
+                        if reason not in ("stop", "length"):
+                            raise nonsense(f"finish_reason {reason!r}")
+                        yield Finish(reason, usage["prompt_tokens"], count)
+                        return
+        raise nonsense("a stream without usage counts")
+
+    async def post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The whole JSON answer."""
+        async with self._sending(route, body) as reply:
+            answer: dict[str, Any] = json.loads(await reply.read())
+        return answer
+
+    async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
+        """One Score per continuation."""
+        answer = await self.post("/v1/score", {"items": [asdict(item) for item in items]})
+        return [[Score(**score) for score in item] for item in answer["items"]]
+
+    async def use_adapter(self, adapter: Path | None, model: str) -> None:
+        """Switches the engine's adapter; later requests name `model`."""
+        await self.post(ADAPTER_ROUTE, {"file": None if adapter is None else str(adapter), "model": model})
+        self._model = model
+
+    @asynccontextmanager
+    async def _sending(self, route: str, body: dict[str, Any]) -> AsyncIterator[Reply]:
+        """The reply if it is 200."""
+        try:
+            async with self.relay("POST", route, json.dumps(body).encode()) as reply:
+                if reply.status != HTTPStatus.OK:
+                    raise _refusal(route, reply.status, await reply.read())
+                yield reply
+        except (ValueError, KeyError, TypeError) as error:
+            raise nonsense(str(error)) from error
+
+
+def completion(request: GenerationRequest, model: str) -> tuple[str, dict[str, Any]]:
+    """Route and body. `return_token_ids` and `ignore_eos` are vLLM's extensions, which the worker shares."""
+    body: dict[str, Any] = {
+        "model": model,
+        "max_tokens": request.max_tokens or None,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request.seed,
+        "stop": list(request.stop),
+        "ignore_eos": request.ignore_eos,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "return_token_ids": True,
+    }
+    if (request.prompt is None) == (request.messages is None):
+        raise InputError("A request has either a prompt or messages; give one of them.")
+    if request.messages is not None:
+        return "/v1/chat/completions", body | {"messages": [dict(message) for message in request.messages]}
+    return "/v1/completions", body | {"prompt": request.prompt}
+
+
+def _tokens(choice: dict[str, Any]) -> list[tuple[int, str]]:
+    """Tokens of a chunk. One chunk may bring several tokens: the text belongs to the last."""
+    text = choice["delta"].get("content") or "" if "delta" in choice else choice["text"]
+    ids = choice.get("token_ids") or []
+    return [(token, text if index == len(ids) - 1 else "") for index, token in enumerate(ids)]
+
+
+def _refusal(route: str, status: int, body: bytes) -> EdgewrightError:
+    """The error behind a status that is not 200."""
+    try:
+        error = json.loads(body)["error"]
+        message, code = str(error["message"]), error["code"]
+    except (ValueError, KeyError, TypeError):
+        message, code = body.decode(errors="replace")[:200], None
+    if route == ADAPTER_ROUTE and status == HTTPStatus.NOT_FOUND:
+        return RefusedError("This engine takes no adapters.", Reason.REASON_ENGINE_UNAVAILABLE)
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return BusyError(message, Reason.REASON_OVERLOADED)
+    if code == "context_length_exceeded":
+        return InputError(message, Reason.REASON_CONTEXT_EXCEEDED)
+    if 400 <= status < 500:
+        return InputError(message)
+    return OutsideError(message, Reason.REASON_ENGINE_FAILED)

@@ -1,0 +1,152 @@
+"""One HTTP request to an engine over its Unix socket: parsed in C (httptools), the body handed on as it comes.
+
+A connection serves one request. Closing it is how a request is cancelled, and connecting to a local socket costs less
+than a token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httptools
+
+from edgewright.errors import OutsideError
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.engines.protocol import Reply
+from edgewright_agent.runtime.threads import within
+
+CONNECT_SECONDS = 5.0
+BUFFERED_BYTES_MAX = 256 * 1024  # of a body that its reader has not taken yet
+
+
+@asynccontextmanager
+async def exchange(socket: Path, method: str, route: str, body: bytes = b"") -> AsyncIterator[Reply]:
+    """The reply once its head is here; leaving the block closes the connection.
+
+    `body` is JSON. Raises OutsideError (`ENGINE_FAILED`) if the engine can't be reached, breaks off, or speaks no HTTP.
+    """
+    loop = asyncio.get_running_loop()
+    connecting = loop.create_unix_connection(_Exchange, str(socket))
+    try:
+        transport, reading = await within(CONNECT_SECONDS, connecting, undo=lambda pair: pair[0].abort())
+    except (OSError, asyncio.TimeoutError) as error:
+        raise broken_off(str(error) or "no connection in time") from error
+    try:
+        transport.write(_request(method, route, body))
+        await reading.head()
+        yield Reply(reading.status, reading.headers, reading.pieces())
+    finally:
+        transport.abort()
+
+
+def broken_off(how: str) -> OutsideError:
+    """The error of a connection that ended too early."""
+    return OutsideError(f"The engine broke off the connection ({how}).", Reason.REASON_ENGINE_FAILED)
+
+
+def nonsense(what: str) -> OutsideError:
+    """The error of an answer that can't be understood."""
+    return OutsideError(f"The engine answered nonsense: {what}.", Reason.REASON_ENGINE_FAILED)
+
+
+def _request(method: str, route: str, body: bytes) -> bytes:
+    head = (
+        f"{method} {route} HTTP/1.1\r\nhost: engine\r\nconnection: close\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+class _Exchange(asyncio.Protocol):
+    """Reads one response."""
+
+    transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._pieces: list[bytes] = []
+        self._buffered_bytes = 0
+        self._arrival: asyncio.Future[None] | None = None  # what the reader waits for
+        self._head_is_here = self._complete = False
+        self._error: OutsideError | None = None
+        self.headers: dict[str, str] = {}
+
+    @property
+    def status(self) -> int:
+        """Of the response."""
+        return int(self._parser.get_status_code())
+
+    async def head(self) -> None:
+        """Returns once the head is here."""
+        while not self._head_is_here:
+            await self._next_arrival()
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The body as it arrives; what came together stays together."""
+        while True:
+            if self._pieces:
+                yield self._take()
+            elif self._complete:
+                return
+            else:
+                await self._next_arrival()
+
+    def _take(self) -> bytes:
+        taken = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        if self._buffered_bytes > BUFFERED_BYTES_MAX:
+            self.transport.resume_reading()
+        self._buffered_bytes = 0
+        return taken
+
+    async def _next_arrival(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._arrival = asyncio.get_running_loop().create_future()
+        await self._arrival
+
+    def _arrived(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Of asyncio."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._error = nonsense(str(error))
+            self.transport.abort()
+        self._arrived()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Of asyncio."""
+        if not self._complete:
+            self._error = self._error or broken_off(str(exc or "before the end of its answer"))
+        self._arrived()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Of httptools."""
+        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """Of httptools."""
+        self._head_is_here = True
+
+    def on_body(self, body: bytes) -> None:
+        """Of httptools."""
+        self._pieces.append(body)
+        before, self._buffered_bytes = self._buffered_bytes, self._buffered_bytes + len(body)
+        if before <= BUFFERED_BYTES_MAX < self._buffered_bytes:
+            self.transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        """Of httptools."""
+        self._complete = True

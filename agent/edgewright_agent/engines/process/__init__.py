@@ -1,0 +1,1 @@
+"""An engine as an operating-system process: start, limits, memory, death."""

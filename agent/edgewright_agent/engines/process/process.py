@@ -1,0 +1,214 @@
+"""A supervised child process: started in its own group, read from, stopped, and its death classified."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from edgewright.tether import tethered
+from edgewright_agent.engines.process.budget import kernel_limit_bytes, until_over
+from edgewright_agent.engines.process.cgroup import EngineCgroup, make_engine_cgroup, why_not
+from edgewright_agent.engines.process.death import classify
+from edgewright_agent.engines.process.kills import Among, KillCounter, Kills
+from edgewright_agent.engines.process.memory import TreeMemory
+from edgewright_agent.engines.process.process_group import descendants, first_to_end, has_ended
+from edgewright_agent.engines.protocol import Death, EngineMemory
+from edgewright_agent.runtime.threads import within
+
+LINES_KEPT = 200  # vLLM's processes print a traceback each before they end
+LINE_BYTES_MAX = 2000
+STOP_GRACE_SECONDS = 3.0
+REAP_SECONDS = 0.005
+logger = logging.getLogger(__name__)
+
+
+class EngineProcess:
+    """One child and its process group. Make it with `spawn`."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        cgroup: EngineCgroup | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> None:
+        self._process = process
+        self._cgroup = cgroup
+        self._on_line = on_line
+        self._memory = TreeMemory(process.pid)
+        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self._asked = False
+        self._over_budget = ""
+        self._lost = ""
+        self._watching: list[asyncio.Task[None]] = []
+        self._kills = KillCounter(cgroup)
+        self._reading = asyncio.create_task(self._read_output())
+        self._death = asyncio.create_task(self._reap())
+
+    @classmethod
+    async def spawn(
+        cls,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        memory_budget_bytes: int | None = None,
+        *,
+        cpus: frozenset[int] | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> EngineProcess:
+        """Start `command` so that it ends with this process, where we may under a limit of memory (see `budget`).
+
+        It and its children run on `cpus` only; `on_line` gets each line they print. To be called from a thread
+        that lives as long as the agent: see `tether`.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *tethered(),
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=dict(environment),
+            start_new_session=True,
+        )
+        if cpus is not None:
+            with contextlib.suppress(ProcessLookupError):  # ended already; its death says why
+                os.sched_setaffinity(process.pid, cpus)
+        return cls(process, _limited(process.pid, memory_budget_bytes), on_line)
+
+    @property
+    def cgroup(self) -> EngineCgroup | None:
+        """Where its memory is limited and counted, if that could be done."""
+        return self._cgroup
+
+    @property
+    def pid(self) -> int:
+        """Of the child and of its group."""
+        return self._process.pid
+
+    @property
+    def death(self) -> Death | None:
+        """How it ended, if it has."""
+        return self._death.result() if self._death.done() and not self._death.cancelled() else None
+
+    def hold_to(self, budget_bytes: int) -> None:
+        """From now on its peak memory may not pass the budget, whatever the kernel allows (see `budget`)."""
+        self._watching.append(asyncio.create_task(self._hold(budget_bytes)))
+
+    def hold_together(self) -> None:
+        """From now on it ends when one of the processes it has started ends."""
+        self._watching.append(asyncio.create_task(self._lose(descendants(self.pid))))
+
+    async def wait(self) -> Death:
+        """Return when it has ended."""
+        return await asyncio.shield(self._death)
+
+    async def stop(self) -> Death:
+        """Ask it to end, then make it; the whole group goes."""
+        self._asked = self._asked or self.death is None
+        self._signal(signal.SIGTERM)
+        with contextlib.suppress(asyncio.TimeoutError):
+            return await within(STOP_GRACE_SECONDS, self.wait())
+        self._signal(signal.SIGKILL)
+        return await self.wait()
+
+    def memory(self) -> EngineMemory:
+        """Of the child and its children."""
+        return self._memory.read()
+
+    def out_of_memory_kills(self) -> Kills:
+        """Since it was started."""
+        return self._kills.read()
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """What it printed last."""
+        return tuple(self._lines)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.death is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+    async def _hold(self, budget_bytes: int) -> None:
+        self._over_budget = await until_over(self._memory.read_peak_bytes, budget_bytes)
+        self._signal(signal.SIGKILL)
+
+    async def _lose(self, processes: Mapping[int, str]) -> None:
+        lost = await first_to_end(processes)
+        if not self._asked and not has_ended(self.pid):  # else it is what took the others with it
+            self._lost = lost
+            self._signal(signal.SIGKILL)
+
+    async def _exit_code(self) -> int:
+        """Of the child itself, once it has ended: asyncio's `wait` waits for all who hold its output, too."""
+        try:
+            await first_to_end({self.pid: ""})
+        except OSError:  # before Linux 5.3 there are no pidfds
+            await self._process.wait()
+        while self._process.returncode is None:  # asyncio is about to reap it
+            await asyncio.sleep(REAP_SECONDS)
+        return self._process.returncode
+
+    async def _reap(self) -> Death:
+        returncode = await self._exit_code()
+        for task in self._watching:
+            task.cancel()
+        with contextlib.suppress(ProcessLookupError):  # what the child left behind
+            os.killpg(self.pid, signal.SIGKILL)
+        # A child of the child in a session of its own could hold the pipe open for ever.
+        await asyncio.wait({self._reading}, timeout=STOP_GRACE_SECONDS)
+        kills = self._kills.read()
+        death = classify(
+            returncode,
+            asked=self._asked,
+            killed_for_memory=kills.count > 0,
+            of_its_own=kills.among is Among.ENGINE,
+            last_lines=tuple(self._lines),
+            over_budget=self._over_budget,
+            lost=self._lost,
+        )
+        if self._cgroup is not None:
+            self._cgroup.remove()
+        return death
+
+    async def _read_output(self) -> None:
+        """Keep the last lines; a line without end is cut, so that no output can fill the memory."""
+        assert self._process.stdout is not None
+        pending = b""
+        while piece := await self._process.stdout.read(4096):
+            *lines, pending = (pending + piece).split(b"\n")
+            if len(pending) > LINE_BYTES_MAX:
+                lines, pending = [*lines, pending], b""
+            for line in lines:
+                self._keep(line)
+        self._keep(pending)
+
+    def _keep(self, line: bytes) -> None:
+        text = line[:LINE_BYTES_MAX].decode(errors="replace").strip()
+        if text:
+            self._lines.append(text)
+            if self._on_line is not None:
+                self._on_line(text)
+            logger.debug("engine %d: %s", self.pid, text)
+
+
+def _limited(pid: int, budget_bytes: int | None) -> EngineCgroup | None:
+    """Puts the process into a cgroup with that budget's limit; None, and a warning, where we may not."""
+    if budget_bytes is None:
+        return None
+    try:
+        cgroup = make_engine_cgroup(kernel_limit_bytes(budget_bytes))
+    except OSError as error:
+        logger.warning("the engine runs without a memory limit: %s", why_not(error))
+        return None
+    try:
+        with contextlib.suppress(ProcessLookupError):  # ended already; its death says why
+            cgroup.add(pid)
+    except OSError as error:
+        cgroup.remove()
+        logger.warning("the engine runs without a memory limit: %s", why_not(error))
+        return None
+    return cgroup

@@ -1,0 +1,1 @@
+"""The vLLM engine: its command line, its build, its log, its HTTP."""

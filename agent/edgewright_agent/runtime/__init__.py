@@ -1,0 +1,1 @@
+"""The agent's own process: threads, systemd, the allocator, TLS, unexpected failures."""

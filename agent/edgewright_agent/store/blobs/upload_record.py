@@ -1,0 +1,38 @@
+"""What `<sha256>.meta` says of an upload: only what has reached the disk, and checksummed."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edgewright_agent.store.blobs.blob import ChunkRange
+
+
+@dataclass(frozen=True)
+class PartialMeta:
+    """The record of one upload."""
+
+    chunking: str
+    size_bytes: int
+    durable_bytes: int
+    durable: tuple[ChunkRange, ...]
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        body = json.dumps(asdict(self), sort_keys=True)
+        return json.dumps({"crc32": zlib.crc32(body.encode()), "body": body}).encode()
+
+
+def read_meta(path: Path) -> PartialMeta | None:
+    """The record of an upload, or None if there is none that is whole."""
+    try:
+        envelope = json.loads(path.read_bytes())
+        if zlib.crc32(envelope["body"].encode()) != envelope["crc32"]:
+            return None
+        fields = json.loads(envelope["body"])
+        durable = tuple(ChunkRange(**span) for span in fields.pop("durable"))
+        return PartialMeta(**fields, durable=durable)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None

@@ -1,0 +1,1 @@
+"""Upkeep: garbage collection, scrubbing, recovery after a crash, free space."""

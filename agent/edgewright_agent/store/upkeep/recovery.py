@@ -1,0 +1,102 @@
+"""What a start finds in the store. Crashes leave temporary names and half uploads; both are cleared."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgewright.durable import (
+    TEMPORARY_PREFIX,
+    FileSystem,
+    disk_errors,
+    publish,
+    remove_tree,
+)
+from edgewright.errors import EdgewrightError
+from edgewright.manifest import parse_manifest
+from edgewright_agent.store.blobs.upload_record import read_meta
+from edgewright_agent.store.layout import Layout
+from edgewright_agent.store.releases import MANIFEST, StagedRelease, heal_release, read_release
+from edgewright_agent.store.version import check_version
+
+_BLOB_NAME = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that is whole."""
+
+    blob_bytes: dict[str, int]  # size of each blob by its SHA-256
+    releases: tuple[StagedRelease, ...]
+
+
+def recover(fs: FileSystem, layout: Layout) -> Found:
+    """Brings the store to a state it could have been in without the crash. Running it again changes nothing.
+
+    Raises as `check_version`.
+    """
+    with disk_errors(layout.root):
+        check_version(fs, layout)
+        for folder in layout.folders:
+            fs.make_folder(folder)
+        _clear_temporary(fs, layout)
+        blob_bytes = _blobs(layout)
+        _clear_partials(fs, layout, set(blob_bytes))
+        releases = tuple(_releases(fs, layout))
+        _make_names_durable(fs, layout)
+        return Found(blob_bytes, releases)
+
+
+def _clear_temporary(fs: FileSystem, layout: Layout) -> None:
+    for folder in (layout.root, layout.partial, layout.releases):
+        for path in sorted(folder.glob(f"{TEMPORARY_PREFIX}*")):
+            remove_tree(fs, path) if path.is_dir() else fs.unlink(path)
+    for path in sorted(layout.releases.glob(f"*/**/{TEMPORARY_PREFIX}*")):
+        if not path.is_dir():  # a folder is none of ours: earlier agents staged releases that have one
+            fs.unlink(path)  # the agent ended while it healed a release
+
+
+def _blobs(layout: Layout) -> dict[str, int]:
+    found = layout.blobs.glob("*/*")
+    return {path.name: path.stat().st_size for path in found if _BLOB_NAME.fullmatch(path.name)}
+
+
+def _clear_partials(fs: FileSystem, layout: Layout, blobs: set[str]) -> None:
+    for sha256 in sorted({path.stem for path in layout.partial.iterdir()}):
+        meta, data = layout.partial_meta(sha256), layout.partial_data(sha256)
+        if sha256 in blobs or read_meta(meta) is None or not data.exists():
+            fs.unlink(meta)
+            fs.unlink(data)
+
+
+def _releases(fs: FileSystem, layout: Layout) -> list[StagedRelease]:
+    found = []
+    for folder in sorted(layout.releases.iterdir()):
+        _heal(fs, layout, folder)
+        release = read_release(folder)
+        if release is None:
+            publish(fs, folder, layout.quarantine / _name_of_broken(folder))
+        else:
+            found.append(release)
+    return found
+
+
+def _heal(fs: FileSystem, layout: Layout, folder: Path) -> None:
+    """Finishes what an agent that ended between a blob's second arrival and its links left undone."""
+    try:
+        manifest = parse_manifest((folder / MANIFEST).read_bytes())
+    except (OSError, EdgewrightError):
+        return  # not whole, and about to be found so
+    heal_release(fs, layout, manifest, folder)
+
+
+def _make_names_durable(fs: FileSystem, layout: Layout) -> None:
+    """What a killed agent renamed is seen here, but might not survive a power cut yet. Cheap if it does."""
+    for folder in (*sorted(layout.blobs.iterdir()), *layout.folders, layout.blobs.parent, layout.root):
+        fs.sync_folder(folder)
+
+
+def _name_of_broken(folder: Path) -> str:
+    return f"release-{folder.name}.{time.time_ns()}"

@@ -1,0 +1,1 @@
+"""Collectors: each file reads one source of the board."""

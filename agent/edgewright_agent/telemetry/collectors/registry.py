@@ -1,0 +1,82 @@
+"""Every collector, by name. To add one, write its file and add a line here.
+
+A collector takes the root of `/sys` and `/proc` and raises NoDataError where its hardware is absent. An OSError, as
+when the agent has no file handle left, says the same of this moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgewright_agent.telemetry.collectors import (
+    clocks,
+    free_blocks,
+    gpu_load,
+    ina238,
+    ina3221,
+    memory,
+    nvml,
+    nvpmodel,
+    pressure,
+    rapl,
+    thermal,
+    throttling,
+)
+from edgewright_agent.telemetry.collectors.rails import Rail
+from edgewright_agent.telemetry.collectors.sysfs import NoDataError, distinct
+from edgewright_agent.telemetry.types import Sensor
+
+ENERGY_SOURCES: dict[str, Callable[[Path], tuple[Rail, ...]]] = {
+    "ina3221": ina3221.discover,
+    "ina238": ina238.discover,
+    "rapl": rapl.discover,
+    "nvml": nvml.discover,
+}
+
+GAUGES: dict[str, Callable[[Path], Any]] = {
+    "memory": memory.read,
+    "memory_pressure": pressure.read,
+    "free_blocks": free_blocks.read,
+    "thermal": thermal.read,
+    "gpu_load": gpu_load.read,
+    "clocks": clocks.read,
+    "power_mode": nvpmodel.read,
+    "throttling": throttling.read,
+}
+
+
+def discover_rails(root: Path) -> tuple[tuple[Rail, ...], tuple[Sensor, ...]]:
+    """All rails of all energy sources, each with a name of its own, and what each source said."""
+    rails: list[Rail] = []
+    absent: dict[str, str] = {}
+    for source, discover in ENERGY_SOURCES.items():
+        try:
+            rails.extend(discover(root))
+        except (NoDataError, OSError) as why:
+            absent[source] = str(why)
+    names = distinct(rail.name for rail in rails)
+    named = tuple(replace(rail, name=name) for rail, name in zip(rails, names, strict=True))
+    return named, tuple(
+        Sensor(
+            source,
+            source not in absent,
+            absent.get(source) or ", ".join(rail.name for rail in named if rail.source == source),
+        )
+        for source in ENERGY_SOURCES
+    )
+
+
+def read_gauges(root: Path) -> tuple[dict[str, Any], tuple[Sensor, ...]]:
+    """Values of the gauges that have one, and what each gauge said."""
+    values: dict[str, Any] = {}
+    sensors: list[Sensor] = []
+    for name, read in GAUGES.items():
+        try:
+            values[name] = read(root)
+            sensors.append(Sensor(name, True))
+        except (NoDataError, OSError) as absent:
+            sensors.append(Sensor(name, False, str(absent)))
+    return values, tuple(sensors)

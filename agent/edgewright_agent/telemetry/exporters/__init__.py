@@ -1,0 +1,1 @@
+"""Exporters: each file brings snapshots to one kind of reader."""

@@ -1,0 +1,1 @@
+"""Signed artifacts: writing, verifying, chunking, comparing, mirroring."""

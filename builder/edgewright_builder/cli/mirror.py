@@ -1,0 +1,64 @@
+"""`edgewright mirror`: bytes by CDN or registry, the decision by gRPC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgewright_builder.artifact import mirror
+from edgewright_builder.artifact.artifact import resign_artifact
+from edgewright_builder.keys.files import load_signing_key
+
+app = typer.Typer(help="Let boards fetch from a web server or an OCI registry.", no_args_is_help=True)
+
+Artifact = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="RUN/artifact.", show_default=False)]
+
+
+def register(parent: typer.Typer) -> None:
+    """Adds the commands to the command line."""
+    parent.add_typer(app, name="mirror")
+
+
+@app.command()
+def add(
+    artifact: Artifact,
+    url: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="URL...",
+            help="https://HOST/PATH of an export, or oci://REGISTRY/NAME.",
+            show_default=False,
+        ),
+    ],
+    credentials: Annotated[
+        Path,
+        typer.Option(envvar="EDGEWRIGHT_CREDENTIALS", help="Folder with release.key.", show_default=False),
+    ],
+    replace: Annotated[bool, typer.Option("--replace", help="Forget the mirrors it names now.")] = False,
+) -> None:
+    """Name mirrors in an artifact's manifest and sign it again; boards call no address that is not signed."""
+    key = load_signing_key(credentials / "release.key")
+    found = [mirror.parse_mirror(each) for each in url]
+    before = () if replace else mirror.mirrors_of(artifact)
+    mirrors = list(dict.fromkeys((*before, *found)))
+    signed = resign_artifact(artifact, key, mirrors=[each.model_dump() for each in mirrors])
+    for each in signed.manifest.mirrors:
+        typer.echo(f"mirror: {each.url} ({each.layout})")
+    typer.echo(f"Signed again: the artifact is now {signed.digest[:12]}; its files are the same.")
+
+
+@app.command()
+def export(
+    artifact: Artifact,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="What the web server will serve.", show_default=False)
+    ],
+) -> None:
+    """Write an artifact's files as an OCI image layout, to be served as it is or copied to a registry."""
+    blobs, size_bytes = mirror.export(artifact, folder)
+    typer.echo(
+        f"{blobs} files, {size_bytes / 2**20:.1f} MiB, written to {folder}; files that were there stayed."
+    )
+    typer.echo(f"Serve {folder} and name its address: edgewright mirror add {artifact} https://HOST/PATH")

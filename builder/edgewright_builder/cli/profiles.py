@@ -1,0 +1,167 @@
+"""`edgewright profiles list|show|detect`: the device profiles, and where their figures come from."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from edgewright_builder.cli.connection import connect, run
+from edgewright_builder.cli.given import refuse_without
+from edgewright_builder.cli.options import Credentials, Insecure
+from edgewright_profiles import DeviceProfile, Figure, list_profiles, load_profile
+
+app = typer.Typer(
+    help="Device profiles: what each board is, every figure with its source.", no_args_is_help=True
+)
+
+
+def register(parent: typer.Typer) -> None:
+    """Adds the commands to the command line."""
+    parent.add_typer(app, name="profiles")
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_command(as_json: Json = False) -> None:
+    """All built-in profiles with their budgets."""
+    profiles = [load_profile(profile_id) for profile_id in list_profiles()]
+    if as_json:
+        _print_json([summary(profile) for profile in profiles])
+    else:
+        Console().print(profiles_table(profiles))
+
+
+@app.command("show")
+def show_command(
+    profile: Annotated[str, typer.Argument(help="A profile's id, alias or YAML file.")],
+    as_json: Json = False,
+) -> None:
+    """One profile: every figure, its source and how far to trust it."""
+    loaded = load_profile(profile)
+    if as_json:
+        _print_json(loaded.model_dump(mode="json"))
+    else:
+        Console().print(profile_table(loaded))
+
+
+@app.command("detect")
+def detect_command(
+    ctx: typer.Context,
+    host: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[HOST:PORT]", help="Where an agent listens. (default: this machine)", show_default=False
+        ),
+    ] = None,
+    credentials: Credentials = None,
+    insecure: Insecure = False,
+) -> None:
+    """Draft a profile from a live board: YAML on standard output, what only a datasheet tells on standard error."""
+    from edgewright_builder.device.profile_draft import Draft, draft_here, draft_of
+
+    async def ask(address: str) -> Draft:
+        async with connect(address, credentials, insecure) as client:
+            return draft_of(await client.get_device(), await client.get_snapshot())
+
+    if host is None:
+        refuse_without(ctx, "HOST:PORT", "credentials", "insecure")
+    draft = draft_here() if host is None else run(ask(host))
+    typer.echo(yaml.safe_dump(draft.document, sort_keys=False, allow_unicode=True), nl=False)
+    typer.echo(f"nearest known profile: {draft.nearest.id} ({draft.why_nearest})", err=True)
+    typer.echo(f"not found here, fill in from a datasheet: {', '.join(draft.missing)}", err=True)
+
+
+def summary(profile: DeviceProfile) -> dict[str, Any]:
+    """The facts of `profiles list`."""
+    return {
+        "id": profile.id,
+        "name": profile.name,
+        "memory_seen_bytes": profile.memory.seen_bytes.value,
+        "carve_out_bytes": profile.carve_out_bytes,
+        "budget_bytes": profile.budget_bytes(),
+        "budget_desktop_bytes": profile.budget_bytes(desktop=True),
+        "bandwidth_bytes_per_second": profile.bandwidth_bytes_per_second(),
+        "power_modes": list(profile.power_mode_names),
+        "engines": [engine.kind for engine in profile.engines if engine.supported.value],
+    }
+
+
+def profiles_table(profiles: list[DeviceProfile]) -> Table:
+    """One line for each profile."""
+    table = Table(title="Device profiles", title_justify="left")
+    table.add_column("Profile", no_wrap=True)
+    for column in ("Memory seen", "Budget", "GB/s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("Engines")
+    for profile in profiles:
+        facts = summary(profile)
+        table.add_row(
+            profile.id,
+            _mib(facts["memory_seen_bytes"]),
+            _mib(facts["budget_bytes"]),
+            f"{facts['bandwidth_bytes_per_second'] / 1e9:.1f}",
+            ", ".join(facts["engines"]),
+        )
+    return table
+
+
+def profile_table(profile: DeviceProfile) -> Table:
+    """One line for each figure."""
+    table = Table("Figure", "Value", "Confidence", "Source", title=escape(profile.name), title_justify="left")
+    table.caption = (
+        f"budget {_mib(profile.budget_bytes())}, with a desktop {_mib(profile.budget_bytes(True))}; "
+        f"carve-outs (nominal - seen) {_mib(profile.carve_out_bytes)}"
+    )
+    for name, figure in figures(profile):
+        table.add_row(
+            escape(name), escape(_value(name, figure.value)), figure.confidence, escape(figure.source)
+        )
+    return table
+
+
+def figures(profile: DeviceProfile) -> list[tuple[str, Figure[Any]]]:
+    """Every figure of the profile under a readable name, in the schema's order."""
+    rows: list[tuple[str, Figure[Any]]] = [
+        (f"memory.{name}", getattr(profile.memory, name)) for name in type(profile.memory).model_fields
+    ]
+    rows += [("cpu", profile.cpu), ("cpu_cores", profile.cpu_cores)]
+    if profile.gpu is not None:
+        rows.append(("gpu", profile.gpu.name))
+        if profile.gpu.compute_capability is not None:
+            rows.append(("gpu.compute_capability", profile.gpu.compute_capability))
+    for mode in profile.power_modes:
+        rows.append((f"bandwidth {mode.name}", mode.bandwidth_bytes_per_second))
+        if mode.watts is not None:
+            rows.append((f"watts {mode.name}", mode.watts))
+    rows += [(f"sensor {sensor.kind}", sensor.rails) for sensor in profile.sensors]
+    if profile.whole_module_rails is not None:
+        rows.append(("whole module", profile.whole_module_rails))
+    rows += [(f"engine {engine.kind}", engine.supported) for engine in profile.engines]
+    rows += [(f"python of JetPack {jetpack.version}", jetpack.python) for jetpack in profile.jetpacks]
+    return rows
+
+
+def _value(name: str, value: Any) -> str:
+    if name.startswith("memory."):
+        return _mib(value)
+    if name.startswith("bandwidth"):
+        return f"{value / 1e9:.1f} GB/s"
+    if isinstance(value, bool):
+        return "runs" if value else "does not run"
+    return " + ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:,.0f} MiB"
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))

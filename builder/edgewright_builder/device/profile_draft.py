@@ -1,0 +1,84 @@
+"""A device profile drafted from a live board: what was measured there, and what only a datasheet tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgewright.v1.deployment_pb2 import GetDeviceResponse
+from edgewright.v1.telemetry_pb2 import Snapshot
+from edgewright_agent.doctor.probe import guess_profile, probe
+from edgewright_profiles import DeviceProfile, list_profiles, load_profile
+from edgewright_profiles.this_host import THIS_HOST
+
+RESERVE_BYTES = 512 * 1024 * 1024
+DATASHEET = (
+    "memory.nominal_bytes", "memory.os_desktop_bytes", "cpu", "power_modes.*.bandwidth_bytes_per_second", "gpu",
+    "jetpacks",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A profile as far as it is known."""
+
+    document: dict[str, Any]  # as its YAML holds it
+    nearest: DeviceProfile
+    why_nearest: str
+    missing: tuple[str, ...]  # figures the schema asks for or a user will want, to be filled in by hand
+
+
+def draft_here() -> Draft:
+    """Of this machine, complete: memory and bandwidth are measured."""
+    found, here = probe(), load_profile("this-host")
+    document = here.model_dump(mode="json", exclude_none=True) | {"id": "my-board", "name": "My board"}
+    return Draft(document, load_profile(found.profile_id), found.profile_reason, ("gpu", "jetpacks"))
+
+
+def draft_of(device: GetDeviceResponse, snapshot: Snapshot) -> Draft:
+    """Of the board an agent runs on; bandwidth and what is soldered on can't be asked for."""
+    source = f"the agent on {device.hostname or 'the board'}, asked by `edgewright profiles detect`"
+
+    def measured(value: Any) -> dict[str, Any]:
+        return {"value": value, "source": source, "confidence": "measured"}
+
+    used_bytes = max(1, device.memory_total_bytes - device.memory_available_bytes)
+    mode = snapshot.power_mode if snapshot.HasField("power_mode") else "default"
+    kinds = sorted({rail.source for rail in snapshot.energy})
+    document = {
+        "schema_version": "edgewright.profile.v1",
+        "id": "my-board",
+        "name": device.board_model or "My board",
+        "soc": device.board_model or device.machine,
+        "machine": device.machine,
+        "memory": {
+            "seen_bytes": measured(device.memory_total_bytes),
+            "os_headless_bytes": measured(used_bytes),
+            "reserve_bytes": {
+                "value": min(RESERVE_BYTES, max(1, device.memory_available_bytes // 4)),
+                "source": "Edgewright's default: 512 MiB, at most a quarter of what is available",
+                "confidence": "computed",
+            },
+        },
+        "cpu_cores": measured(device.cpu_cores),
+        "power_modes": [{"name": mode}],
+        "default_power_mode": mode,
+        "sensors": [
+            {"kind": kind, "rails": measured([rail.name for rail in snapshot.energy if rail.source == kind])}
+            for kind in kinds
+        ],
+        "engines": [
+            {
+                "kind": engine.kind,
+                "supported": measured(engine.available),
+                "detail": engine.detail or engine.version or "as the agent found it",
+            }
+            for engine in device.engines
+            if engine.kind in ("onnxruntime-genai", "vllm")
+        ],
+        "detect": {"model": [device.board_model] if device.board_model else []},
+    }
+    nearest, why = guess_profile(device.board_model, (), "", device.memory_total_bytes)
+    if nearest.id == THIS_HOST and device.profile_id in list_profiles():
+        nearest, why = load_profile(device.profile_id), "the agent was started with it"
+    return Draft(document, nearest, why, DATASHEET)

@@ -1,0 +1,1 @@
+"""Export: a quantized checkpoint becomes the files an engine loads."""

@@ -1,0 +1,55 @@
+"""Stage 7 for vLLM, export: the GPTQ checkpoint as it is, with what is not quantized in 16 bits."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from edgewright_builder.models import read_config
+from edgewright_builder.run.run import write_json
+from edgewright_builder.stages.export import copy_tokenizer, size_of
+
+COPIED = ("generation_config.json", "model.safetensors.index.json")
+EMBEDDING_BITS = 16  # GPTQ leaves embedding and head as they are
+
+
+def export_vllm(checkpoint: Path, folder: Path) -> dict[str, Any]:
+    """Writes `folder/engine` (config.json, *.safetensors) and `folder/tokenizer`.
+
+    GPTQModel quantizes in float32 on a CPU and leaves embedding and norms in that; vLLM computes in 16 bits.
+    """
+    engine, tokenizer = folder / "engine", folder / "tokenizer"
+    engine.mkdir()
+    for file in sorted(checkpoint.glob("*.safetensors")):
+        _write_half(file, engine / file.name)
+    for name in COPIED:
+        if (checkpoint / name).exists():
+            shutil.copyfile(checkpoint / name, engine / name)
+    config = read_config(checkpoint)
+    half = {"dtype": "bfloat16" if config.get("dtype") == "bfloat16" else "float16"}
+    outdated = ("_name_or_path", "_model_name_or_path", "torch_dtype")
+    kept = {name: value for name, value in config.items() if name not in outdated}
+    write_json(engine / "config.json", kept | half)
+    copy_tokenizer(checkpoint, tokenizer)
+    tied = bool(config.get("tie_word_embeddings"))
+    return {"embedding_bits": EMBEDDING_BITS, "tied": tied, "size_bytes": size_of(folder)}
+
+
+def _write_half(source: Path, target: Path) -> None:
+    """A copy with float32 tensors in float16."""
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(source, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    save_file(
+        {
+            name: tensor.half() if tensor.dtype == torch.float32 else tensor
+            for name, tensor in tensors.items()
+        },
+        target,
+        metadata,
+    )

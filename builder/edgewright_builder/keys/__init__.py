@@ -1,0 +1,1 @@
+"""Keys and certificates, trust documents and revocations."""

@@ -1,0 +1,1 @@
+"""The engine that serves, started on the build host."""

@@ -1,0 +1,91 @@
+"""The engine that will serve on the board, run on the host: what ships is what is measured."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+from edgewright.errors import OutsideError
+from edgewright.manifest import Manifest
+from edgewright_agent.engines import Engine, EngineLimits, ScoreItem, available_engines, start_engine
+from edgewright_builder.local_engine.golden import Greedy
+
+READY_TIMEOUT_SECONDS = 900.0  # vLLM's three processes on a busy host
+
+
+def engine_version(kind: str) -> str:
+    """The version of what runs models of that kind here, as a board would tell it; empty if nothing does."""
+    return next((engine.version for engine in available_engines() if engine.kind == kind), "")
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """A running engine for callers without an event loop. A `tasks.scoring.Scorer`."""
+
+    engine: Engine
+    loop: asyncio.AbstractEventLoop
+
+    def score(self, items: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+        """log p(continuation | context), natural, summed over tokens, per item and continuation."""
+        work = self.engine.score([ScoreItem(context, continuations) for context, continuations in items])
+        scores = asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        return [[score.log_likelihood for score in item] for item in scores]
+
+    def greedy(self, prompt: str, max_tokens: int) -> Greedy:
+        """A greedy completion of `prompt`."""
+        return asyncio.run_coroutine_threadsafe(self._greedy(prompt, max_tokens), self.loop).result()
+
+    async def _greedy(self, prompt: str, max_tokens: int) -> Greedy:
+        body = {
+            "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "logprobs": 2, "return_token_ids": True,
+        }  # fmt: skip
+        async with self.engine.relay("POST", "/v1/completions", json.dumps(body).encode()) as reply:
+            answer = await reply.read()
+        if reply.status != HTTPStatus.OK:
+            raise OutsideError(f"The engine completed no prompt: {answer.decode(errors='replace')[:200]}")
+        (choice,) = json.loads(answer)["choices"]
+        alternatives = (choice["logprobs"] or {}).get("top_logprobs") or []
+        leads = [_lead(each) for each in alternatives[: len(choice["token_ids"])]]
+        missing = [0.0] * (len(choice["token_ids"]) - len(leads))  # of the token that ended the text
+        return Greedy(tuple(choice["token_ids"]), (*leads, *missing))
+
+
+@contextmanager
+def local_engine(
+    tree: Path, manifest: Manifest, *, adapter: Path | None = None, memory_limit_bytes: int | None = None
+) -> Iterator[LocalEngine]:
+    """Starts the manifest's engine on the files in `tree`, and stops it at the end of the block."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    limits = EngineLimits(
+        manifest.limits.context_tokens, manifest.limits.concurrency, memory_bytes=memory_limit_bytes
+    )
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgewright-") as runtime:
+            start = start_engine(
+                manifest.engine.kind, tree, manifest, limits,
+                runtime_dir=Path(runtime), ready_timeout_seconds=READY_TIMEOUT_SECONDS, adapter=adapter,
+            )  # fmt: skip
+            engine = asyncio.run_coroutine_threadsafe(start, loop).result()
+            try:
+                yield LocalEngine(engine, loop)
+            finally:
+                asyncio.run_coroutine_threadsafe(engine.stop(), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _lead(alternatives: Mapping[str, float]) -> float:
+    """Of the most likely token over the next one, in nats; 0 where two of the same spelling hide it."""
+    best = sorted(alternatives.values(), reverse=True)
+    return best[0] - best[1] if len(best) > 1 else 0.0

@@ -1,0 +1,1 @@
+"""The pipelines: a model from a recipe, and an adapter from a recipe."""

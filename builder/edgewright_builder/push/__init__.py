@@ -1,0 +1,1 @@
+"""Push: an artifact reaches a board, as chunks, deltas or from a mirror."""

@@ -1,0 +1,138 @@
+"""Brings an artifact to a board: sends what is missing until nothing is, then waits for the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from edgewright.errors import BusyError
+from edgewright.v1.deployment_pb2 import MemoryVerdict, ReleaseState
+from edgewright_builder.artifact.artifact import Artifact, verify_artifact
+from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device.failures import LinkError
+from edgewright_builder.device.patience import Patience
+from edgewright_builder.device.verdict import Verdict, watch_verdict
+from edgewright_builder.push.deltas import Deltas, DeltaSources, deltas_from
+from edgewright_builder.push.mirrors import fetch_from_mirrors
+from edgewright_builder.push.transfer import Listener, Plan, Sent, Transfer
+
+__all__ = ["Listener", "Plan", "PushResult", "Sent", "push", "push_verified"]
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push did. `verdict` is None if the release was only staged."""
+
+    release: str  # SHA-256 of the manifest, in hex
+    plan: Plan
+    sent_bytes: int
+    resumptions: int
+    transfer_seconds: float
+    memory: MemoryVerdict
+    verdict: Verdict | None
+
+
+async def push(
+    client: DeviceClient,
+    folder: Path,
+    public_key: Ed25519PublicKey | None,
+    *,
+    activate: bool = True,
+    force: bool = False,
+    confirm_within_seconds: float = 0.0,
+    patience_seconds: float = 90.0,
+    listener: Listener = Listener(),
+    delta_sources: DeltaSources | None = None,
+) -> PushResult:
+    """Verifies the artifact in `folder`, uploads what the board lacks, stages and activates it.
+
+    Where the link drops or the agent restarts, the board is asked what it has and the rest is sent, until
+    nothing has moved for `patience_seconds`. With `delta_sources`, what the board has of an earlier artifact
+    that is also on this machine is not sent again, and this artifact is kept for later ones. Raises
+    InputError for an artifact that was altered, the agent's own errors, and OutsideError if the board can't
+    be reached. A release that was rolled back is no error here: the verdict says so.
+    """
+    artifact = await asyncio.to_thread(verify_artifact, folder, public_key)
+    with deltas_from(artifact, delta_sources) as deltas:
+        return await push_verified(
+            client,
+            artifact,
+            activate=activate,
+            force=force,
+            confirm_within_seconds=confirm_within_seconds,
+            patience_seconds=patience_seconds,
+            listener=listener,
+            deltas=deltas,
+        )
+
+
+async def push_verified(
+    client: DeviceClient,
+    artifact: Artifact,
+    *,
+    activate: bool = True,
+    force: bool = False,
+    confirm_within_seconds: float = 0.0,
+    patience_seconds: float = 90.0,
+    listener: Listener = Listener(),
+    deltas: Deltas | None = None,
+) -> PushResult:
+    """`push` of an artifact that was verified before, as for the second board of a fleet."""
+    transfer = Transfer(client, artifact, Patience(patience_seconds), listener, deltas)
+    plan = await transfer.plan()
+    listener.planned(plan)
+    begin = time.monotonic()
+    if plan.missing_bytes:
+        await fetch_from_mirrors(client, artifact, listener.note)
+    staged = await transfer.run()
+    seconds = time.monotonic() - begin
+    if deltas is not None:
+        await _remember(deltas, listener)
+    verdict = None
+    if activate:
+        release = bytes.fromhex(artifact.digest)
+        await _activate(
+            client, release, transfer.patience, force=force, confirm_within_seconds=confirm_within_seconds
+        )
+        verdict = await watch_verdict(client, release, transfer.patience, listener.note)
+    return PushResult(
+        artifact.digest, plan, transfer.sent_bytes, transfer.resumptions, seconds, staged, verdict
+    )
+
+
+async def _remember(deltas: Deltas, listener: Listener) -> None:
+    try:
+        await asyncio.to_thread(deltas.remember)
+    except OSError as error:
+        listener.note(f"The artifact is not kept for later deltas ({error.strerror}).")
+
+
+async def _activate(
+    client: DeviceClient, release: bytes, patience: Patience, *, force: bool, confirm_within_seconds: float
+) -> None:
+    asked_before = False
+    while True:
+        try:
+            try:
+                return await client.activate(
+                    release, force=force, confirm_within_seconds=confirm_within_seconds
+                )
+            except BusyError:
+                if asked_before and await _was_heard(client, release, force=force):
+                    return None
+                raise
+        except LinkError as error:
+            asked_before = True  # and perhaps heard: only the answer may be lost
+            await patience.wait(error)
+
+
+async def _was_heard(client: DeviceClient, release: bytes, *, force: bool) -> bool:
+    """Whether the change that keeps the board busy is the one we asked for, and not somebody else's."""
+    # Denied: it failed just now and is being rolled back. With force it may have been denied long before.
+    states = {ReleaseState.RELEASE_STATE_CANDIDATE, ReleaseState.RELEASE_STATE_ACTIVE}
+    states |= set() if force else {ReleaseState.RELEASE_STATE_DENIED}
+    return any(each.release == release and each.state in states for each in await client.list_releases())

@@ -1,0 +1,1 @@
+"""Quantization: rounding to a 4-bit grid, GPTQ checkpoints, delta-aware GPTQ."""

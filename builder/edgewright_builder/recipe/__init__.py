@@ -1,0 +1,1 @@
+"""Recipes: what a user asks for, read from YAML and validated."""

@@ -1,0 +1,1 @@
+"""A run: one execution of a recipe, its folder, its stages and its progress."""

@@ -1,0 +1,143 @@
+"""A run: one execution of a recipe, a folder with a sub-folder per stage.
+
+A stage is done when its `stage.json` says so for the same fingerprint: the SHA-256 of the stage's settings and of
+what the stages before it produced. `stage.json` is written last and durably, so a killed stage is simply not done;
+what it left behind is kept only where the stage itself knows how to continue.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgewright.durable import FileSystem, write_durably
+from edgewright.errors import InputError
+from edgewright_builder.run.progress import Reporter
+
+STAGES = ("data", "student", "teacher", "search", "finetune", "quantize", "export", "evaluate", "package")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a finished stage left: its folder, a digest of its products, and numbers for people."""
+
+    name: str
+    folder: Path
+    output_digest: str
+    seconds: float
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and where its progress is shown."""
+
+    folder: Path
+    reporter: Reporter
+
+    def stage(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        work: Callable[[Path], dict[str, Any]],
+        *,
+        products: Sequence[str],
+        resumable: bool = False,
+    ) -> Stage:
+        """Runs `work(folder)` unless it is done for these inputs, and records its summary.
+
+        `products` are the files and folders that later stages read; their digest is what those stages depend on.
+        `resumable` stages find their folder as a killed attempt with the same inputs left it; others an empty one.
+        """
+        folder = self.folder / name
+        fingerprint = digest_of(inputs)
+        if (done := read_stage(folder)) is not None and done["fingerprint"] == fingerprint:
+            self.reporter.note(f"{name}: done before, kept")
+            return Stage(name, folder, done["output_digest"], done["seconds"], done["summary"])
+        _prepare(folder, fingerprint, resumable)
+        self.reporter.console.print(f"[bold]{name}[/bold]")
+        started = time.monotonic()
+        with self.reporter.stage_progress(name):
+            summary = work(folder)
+        seconds = time.monotonic() - started
+        record: dict[str, Any] = {
+            "stage": name,
+            "status": "done",
+            "fingerprint": fingerprint,
+            "output_digest": digest_of_products(folder, products),
+            "seconds": round(seconds, 1),
+            "summary": summary,
+        }
+        write_json(folder / "stage.json", record)
+        self.reporter.note(f"{name}: {seconds:.0f} s  {_brief(summary)}")
+        return Stage(name, folder, record["output_digest"], seconds, summary)
+
+
+def read_stage(folder: Path) -> dict[str, Any] | None:
+    """The stage's record, or None if it is not done."""
+    path = folder / "stage.json"
+    if not path.exists():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged ({error}); delete {folder} to run the stage again.") from None
+    return record
+
+
+def _prepare(folder: Path, fingerprint: str, resumable: bool) -> None:
+    """Leaves an empty folder, or the unfinished one of the same inputs if the stage can continue."""
+    marker = folder / "started"
+    same = marker.exists() and marker.read_text(encoding="utf-8") == fingerprint
+    if folder.exists() and not (resumable and same and not (folder / "stage.json").exists()):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_durably(FileSystem(), marker, fingerprint.encode())
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_of_products(folder: Path, products: Sequence[str]) -> str:
+    """SHA-256 over the paths and contents of the products, folders taken whole."""
+    files: set[Path] = set()
+    for product in products:
+        path = folder / product
+        files |= {path} if path.is_file() else {file for file in path.rglob("*") if file.is_file()}
+    return digest_of([[str(file.relative_to(folder)), file_sha256(file)] for file in sorted(files)])
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as indented JSON, durably."""
+    write_durably(FileSystem(), path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def last_line(log: Path) -> str:
+    """What a child process said last, as a rule why it failed."""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it is empty")
+
+
+def _brief(summary: Mapping[str, Any]) -> str:
+    shown = {key: value for key, value in summary.items() if isinstance(value, (int, float, str))}
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown.items()
+    )

@@ -1,0 +1,1 @@
+"""A board's answers, laid out for people."""

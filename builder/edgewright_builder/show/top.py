@@ -1,0 +1,230 @@
+"""One screen about one board: what it serves, how fast, in how much memory, at how many watts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from edgewright.sizes import format_bytes
+from edgewright.v1.deployment_pb2 import GetDeviceResponse, Phase, Release
+from edgewright.v1.telemetry_pb2 import Distribution, EnergyRail, Memory, Snapshot
+
+HISTORY = 40  # points of a sparkline
+RATE_POINTS = 4  # the rate shown is their mean
+BAR_CELLS = 14
+LABEL_CHARACTERS = 14
+CLOCKS_MAX = 6
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass
+class History:
+    """What a single snapshot does not tell: rates, and how they went."""
+
+    tokens_per_second: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    watts: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    _last: tuple[float, int] | None = None
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second over the last few snapshots."""
+        last = list(self.tokens_per_second)[-RATE_POINTS:]
+        return sum(last) / len(last) if last else 0.0
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Takes note of the next snapshot; counters that fall belong to a new release."""
+        now = snapshot.monotonic_seconds, snapshot.serving.generated_tokens
+        if self._last is not None and now[0] > self._last[0] and now[1] >= self._last[1]:
+            self.tokens_per_second.append((now[1] - self._last[1]) / (now[0] - self._last[0]))
+        self._last = now
+        if (board := next(iter(_rails(snapshot)), None)) is not None and board.HasField("watts"):
+            self.watts.append(board.watts)
+
+
+def render(
+    host: str, device: GetDeviceResponse, releases: Sequence[Release], snapshot: Snapshot, history: History
+) -> RenderableType:
+    """The whole screen: three panels beside each other where they fit."""
+    panels = {
+        "requests": _serving(snapshot, history),
+        "memory": _memory(snapshot.memory),
+        "power and heat": _power(snapshot, history),
+    }
+    return Group(
+        _head(host, device, releases, snapshot),
+        Columns([Panel(body, title=title, title_align="left") for title, body in panels.items()]),
+    )
+
+
+def sparkline(values: Iterable[float]) -> str:
+    """A row of blocks, the highest value full."""
+    points = list(values)
+    top = max(points, default=0.0)
+    if top <= 0:
+        return BLOCKS[0] * len(points)
+    return "".join(BLOCKS[min(len(BLOCKS) - 1, int(value / top * len(BLOCKS)))] for value in points)
+
+
+def bar(part: float, whole: float) -> Text:
+    """How much of `whole` is taken: green, yellow from 80 %, red from 95 %."""
+    ratio = part / whole if whole else 0.0
+    full = min(BAR_CELLS, round(ratio * BAR_CELLS))
+    colour = "red" if ratio >= 0.95 else "yellow" if ratio >= 0.8 else "green"
+    return Text("█" * full, colour) + Text("░" * (BAR_CELLS - full), "dim") + Text(f" {ratio:.0%}")
+
+
+def _head(
+    host: str, device: GetDeviceResponse, releases: Sequence[Release], snapshot: Snapshot
+) -> RenderableType:
+    names = {release.release: f"{release.name} {release.version}" for release in releases}
+    active = snapshot.active_release
+    serves = f"{names.get(active, 'a release')} ({active.hex()[:12]})" if active else "no release"
+    phase = Phase.Name(device.phase).removeprefix("PHASE_").lower().replace("_", " ")
+    mode = f" · power mode {snapshot.power_mode}" if snapshot.HasField("power_mode") else ""
+    return Text.assemble(
+        (f"{host} ", "bold cyan"), f"{device.profile_id} · {phase} · serves ", (serves, "bold"), mode
+    )
+
+
+def _grid(rows: Iterable[tuple[RenderableType, ...]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _serving(snapshot: Snapshot, history: History) -> RenderableType:
+    serving = snapshot.serving
+    latencies = Table(box=None, header_style="dim", padding=(0, 1))
+    for column in ("", "p50", "p90", "p99"):
+        latencies.add_column(column, justify="right" if column else "left")
+    for name, values in (
+        ("TTFT", serving.time_to_first_token_seconds),
+        ("TPOT", serving.time_per_output_token_seconds),
+        ("ITL", serving.inter_token_latency_seconds),
+    ):
+        latencies.add_row(name, *_percentiles(values))
+    counts = f"{serving.requests} requests, {serving.requests_in_flight} in flight"
+    trouble = f"{serving.requests_failed} failed, {serving.requests_rejected} rejected"
+    return Group(
+        Text.assemble((f"{history.rate:.1f} ", "bold"), "tokens/s generated"),
+        Text(sparkline(history.tokens_per_second), "cyan"),
+        latencies,
+        Text(counts),
+        Text(trouble, "red" if serving.requests_failed else "dim"),
+    )
+
+
+def _percentiles(values: Distribution) -> tuple[str, ...]:
+    if not values.count:
+        return ("-", "-", "-")
+    return tuple(_time(seconds) for seconds in (values.p50, values.p90, values.p99))
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
+
+
+def _memory(memory: Memory) -> RenderableType:
+    used = memory.total_bytes - memory.available_bytes
+    rows: list[tuple[RenderableType, ...]] = [
+        ("engine", Text("none", "dim"), ""),
+        ("budget", "", format_bytes(memory.budget_bytes)),
+    ]
+    if memory.HasField("engine_bytes"):
+        rows[0] = ("engine", bar(memory.engine_bytes, memory.budget_bytes), format_bytes(memory.engine_bytes))
+    if memory.HasField("engine_peak_bytes"):
+        peak = memory.engine_peak_bytes
+        rows.insert(1, ("its peak", bar(peak, memory.budget_bytes), format_bytes(peak)))
+    rows.append(("board", bar(used, memory.total_bytes), format_bytes(used)))
+    rows.append(("of", "", format_bytes(memory.total_bytes)))
+    if memory.HasField("nvmap_used_bytes"):
+        rows.append(("GPU", "", format_bytes(memory.nvmap_used_bytes)))
+    rows.append(("agent", "", format_bytes(memory.agent_bytes)))
+    if memory.swap_used_bytes:
+        rows.append(("swap", "", format_bytes(memory.swap_used_bytes)))
+    if memory.HasField("pressure"):
+        stalled = f"{memory.pressure.some_ratio:.1%} some, {memory.pressure.full_ratio:.1%} full"
+        rows.append(("stalled", Text(stalled), ""))
+    if memory.HasField("largest_free_blocks"):
+        blocks = f"{memory.largest_free_blocks} × {format_bytes(memory.largest_free_block_bytes)} free"
+        rows.append(("blocks", Text(blocks), ""))
+    return _grid(rows)
+
+
+def _power(snapshot: Snapshot, history: History) -> RenderableType:
+    return _grid([*_watts(snapshot, history), *_heat(snapshot), *_speed(snapshot)])
+
+
+def _rails(snapshot: Snapshot) -> list[EnergyRail]:
+    """Every rail, the one that is the whole board first."""
+    return sorted(snapshot.energy, key=lambda rail: not rail.whole_module)
+
+
+def _watts(snapshot: Snapshot, history: History) -> list[tuple[RenderableType, ...]]:
+    """Every rail, the one that is the whole board in bold; a silent one says so."""
+    rows: list[tuple[RenderableType, ...]] = []
+    for rail in _rails(snapshot):
+        watts = f"{rail.watts:.2f} W" if rail.HasField("watts") else "no answer"
+        rows.append((_name(rail.name, "bold" if rail.whole_module else ""), watts, f"{rail.joules:.0f} J"))
+    if not rows:
+        return [(Text("no energy sensor", "dim"), "", "")]
+    if history.watts:
+        rows.append((Text(sparkline(list(history.watts)[-LABEL_CHARACTERS:]), "cyan"), "", ""))
+    return rows
+
+
+def _heat(snapshot: Snapshot) -> list[tuple[RenderableType, ...]]:
+    zones = sorted(snapshot.temperatures, key=lambda zone: -zone.celsius)[:4]
+    rows: list[tuple[RenderableType, ...]] = [
+        (_name(zone.zone), f"{zone.celsius:.1f} °C", "") for zone in zones
+    ]
+    return rows or [(Text("no thermal zone", "dim"), "", "")]
+
+
+def _speed(snapshot: Snapshot) -> list[tuple[RenderableType, ...]]:
+    """Clocks, those of GPU and memory first; cores that go at the same pace are one line."""
+    rows: list[tuple[RenderableType, ...]] = [
+        (_name(unit), f"{hertz / 1e6:.0f} MHz", "") for unit, hertz in clocks_by_unit(snapshot)[:CLOCKS_MAX]
+    ]
+    rows = rows or [(Text("no clock told", "dim"), "", "")]
+    if snapshot.HasField("gpu_load_ratio"):
+        rows.append(("GPU load", f"{snapshot.gpu_load_ratio:.0%}", ""))
+    rows += [
+        (Text(each.cause.replace("_", " "), "red"), f"{each.events} ×", "")
+        for each in snapshot.throttling
+        if each.events
+    ]
+    if not snapshot.HasField("power_mode"):
+        rows.append((Text("no power mode", "dim"), "", ""))
+    return rows
+
+
+def clocks_by_unit(snapshot: Snapshot) -> list[tuple[str, int]]:
+    """(units, hertz), GPU and memory first: `cpu0-3` where neighbouring cores have the same clock."""
+    found: list[tuple[str, str, int]] = []  # first unit, last unit, hertz
+    for clock in snapshot.clocks:
+        is_core = clock.unit.startswith("cpu")
+        if is_core and found and found[-1][0].startswith("cpu") and found[-1][2] == clock.hertz:
+            found[-1] = (found[-1][0], clock.unit, clock.hertz)
+        else:
+            found.append((clock.unit, clock.unit, clock.hertz))
+    named = [
+        (first if first == last else f"{first}-{last.removeprefix('cpu')}", hertz)
+        for first, last, hertz in found
+    ]
+    return sorted(named, key=lambda each: each[0].startswith("cpu"))
+
+
+def _name(name: str, style: str = "") -> Text:
+    """A rail's or zone's name, cut so that its number stays on the screen; a sum of rails is called that."""
+    name = f"sum of {name.count('+') + 1}" if "+" in name else name
+    short = name if len(name) <= LABEL_CHARACTERS else f"{name[: LABEL_CHARACTERS - 1]}…"
+    return Text(short, style)

@@ -1,0 +1,202 @@
+"""Durable files: the few system calls that survive a power cut, in the order that makes them do so.
+
+Write a temporary file beside the target, fsync it, rename it, fsync the folder (RAUC, `src/artifacts.c`).
+Whoever reads sees the old file or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from edgewright.errors import OutsideError
+from edgewright.v1.common_pb2 import Reason
+
+TEMPORARY_PREFIX = ".tmp-"
+UNSUPPORTED = (
+    errno.EINVAL,
+    errno.EOPNOTSUPP,
+)  # what a file system says that can't (tmpfs, some overlays, some FUSE)
+_READ_BYTES = 1024 * 1024
+
+Pace = Callable[[int], None]
+
+
+class FileSystem:
+    """Every call that durability rests on. A test gives the store one that forgets what was not synced."""
+
+    def create(self, path: Path) -> int:
+        """A new, empty file, open for reading and writing."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+    def open(self, path: Path) -> int:
+        """A file that exists, open for reading and writing."""
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def open_direct(self, path: Path) -> int:
+        """A file that exists, open for writing past the page cache. Raises OSError EINVAL where that can't be."""
+        return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+
+    def close(self, file: int) -> None:
+        """Closes the file; promises nothing about its bytes."""
+        os.close(file)
+
+    def allocate(self, file: int, size_bytes: int) -> None:
+        """Claims the disk blocks now, so that a full disk is an answer and not an accident later."""
+        if not size_bytes:
+            return
+        try:
+            os.posix_fallocate(file, 0, size_bytes)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            os.ftruncate(file, size_bytes)  # this file system claims nothing ahead
+
+    def write(self, file: int, data: bytes | memoryview, offset: int) -> None:
+        """Writes all of `data` at `offset`."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(file, view, offset)
+            view, offset = view[written:], offset + written
+
+    def sync_data(self, file: int) -> None:
+        """The bytes, and the size if it changed."""
+        os.fdatasync(file)
+
+    def sync_file(self, file: int) -> None:
+        """The bytes and the mode."""
+        os.fsync(file)
+
+    def sync_folder(self, path: Path) -> None:
+        """The names in the folder."""
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Replaces `target` at one stroke."""
+        source.rename(target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """A second name for the same bytes."""
+        target.hardlink_to(source)
+
+    def unlink(self, path: Path) -> None:
+        """Removes a name; nothing if it is gone."""
+        path.unlink(missing_ok=True)
+
+    def set_read_only(self, file: int) -> None:
+        """Mode 0444."""
+        os.fchmod(file, 0o444)
+
+    def remove_folder(self, path: Path) -> None:
+        """Removes an empty folder's name."""
+        path.rmdir()
+
+    def create_folder(self, path: Path) -> None:
+        """A folder in one that exists; not durable before that one is synced."""
+        path.mkdir()
+
+    def make_folder(self, path: Path) -> None:
+        """The folder and its parents, each durably named in the one above."""
+        if not path.is_dir():
+            self.make_folder(path.parent)
+            self.create_folder(path)
+            self.sync_folder(path.parent)
+
+    def sha256_of(self, path: Path) -> str:
+        """SHA-256 of the file's bytes, in hex, as a program sees them."""
+        digest = hashlib.sha256()
+        with path.open("rb", buffering=0) as file:
+            while data := file.read(_READ_BYTES):
+                digest.update(data)
+        return digest.hexdigest()
+
+    def sha256_on_disk(self, path: Path, pace: Pace) -> str:
+        """The same of what the disk holds, past the page cache. `pace` is told the size of each piece read."""
+        digest = hashlib.sha256()
+        for piece in _pieces_on_disk(path):
+            digest.update(piece)
+            pace(len(piece))
+        return digest.hexdigest()
+
+
+def write_durably(fs: FileSystem, path: Path, data: bytes) -> None:
+    """Replaces `path` by `data`: after a crash at any point it holds the old bytes or the new ones.
+
+    Raises OutsideError (`DISK_SPACE` if that is why).
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+    with disk_errors(path):
+        fs.unlink(temporary)
+        file = fs.create(temporary)
+        try:
+            fs.write(file, data, 0)
+            fs.sync_file(file)
+        finally:
+            fs.close(file)
+        publish(fs, temporary, path)
+
+
+def publish(fs: FileSystem, temporary: Path, target: Path) -> None:
+    """Gives what is already durable under `temporary` its final name, durably."""
+    fs.rename(temporary, target)
+    fs.sync_folder(target.parent)
+
+
+def _pieces_on_disk(path: Path) -> Iterator[memoryview]:
+    """A file's bytes, each piece good until the next. Where O_DIRECT is unknown, what is cached is dropped first."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    try:
+        memory, offset = memoryview(mmap.mmap(-1, _READ_BYTES)), 0  # aligned
+        while count := os.preadv(file, [memory], offset):
+            yield memory[:count]
+            offset += count
+    finally:
+        os.close(file)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns the system's errors into ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message = (
+                f"The disk is full: {path} could not be written. Delete a release "
+                "(`edgewright releases HOST --delete DIGEST`) or free some space."
+            )
+            raise OutsideError(message, Reason.REASON_DISK_SPACE) from error
+        raise OutsideError(f"{path} could not be written: {error.strerror}.") from error
+
+
+def raise_unless_gone(error: OSError, path: Path) -> None:
+    """Raises OutsideError if reading failed in a way that may pass; else the file is not there, or is unreadable."""
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO):
+        raise OutsideError(f"{path} could not be read: {error.strerror}.") from error
+
+
+def remove_tree(fs: FileSystem, path: Path) -> None:
+    """Removes a folder and all below it; nothing if it is gone. Not durable, and not at one stroke."""
+    if not path.is_dir():
+        return
+    for entry in sorted(path.iterdir()):
+        if entry.is_dir() and not entry.is_symlink():
+            remove_tree(fs, entry)
+        else:
+            fs.unlink(entry)
+    fs.remove_folder(path)

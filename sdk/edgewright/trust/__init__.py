@@ -1,0 +1,1 @@
+"""Trust documents: which keys may sign releases, and what was revoked."""

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from edgewright_agent.doctor.probe import Probe, guess_profile, parse_l4t, probe, render
+from edgewright_agent.engines import EngineInfo
+from edgewright_agent.telemetry import Sensor
+from tests.fixtures.boards import write, write_board
+
+ENGINES = (
+    EngineInfo("onnxruntime-genai", "0.18.0", True, ""),
+    EngineInfo("vllm", "", False, "not installed"),
+)
+
+
+def probed(board: str, root: Path) -> Probe:
+    return probe(write_board(board, root), engines=lambda: ENGINES)
+
+
+@pytest.mark.parametrize(
+    ("board", "profile", "l4t", "mode"),
+    [
+        ("orin-nano", "jetson-orin-nano-8gb", "36.4.7", "MAXN_SUPER"),
+        ("agx-orin", "jetson-agx-orin-64gb", "36.4.3", "MAXN"),
+        ("thor", "jetson-agx-thor-t5000", "38.2.2", None),
+        ("nano-l4t32", "jetson-nano-4gb", "32.7.4", "5W"),
+        ("raspberry-pi-5", "raspberry-pi-5-8gb", None, None),
+        ("x86-rapl", "n100-mini-pc", None, None),
+    ],
+)
+def test_the_probe_knows_the_board(
+    tmp_path: Path, board: str, profile: str, l4t: str | None, mode: str | None
+) -> None:
+    found = probed(board, tmp_path)
+    assert (found.profile_id, found.l4t, found.power_mode) == (profile, l4t, mode)
+    assert found.engines == ENGINES
+
+
+def test_of_two_profiles_with_one_module_number_the_memory_decides() -> None:
+    compatible = ["nvidia,p3737-0000+p3701-0000"]
+    assert guess_profile("", compatible, "", 30536 * 2**20)[0].id == "jetson-agx-orin-32gb"
+    assert guess_profile("", compatible, "", 62800 * 2**20)[0].id == "jetson-agx-orin-64gb"
+    assert guess_profile("Raspberry Pi 5 Model B", [], "", 16300 * 2**20)[0].id == "raspberry-pi-5-16gb"
+
+
+def test_an_unknown_board_is_this_host(tmp_path: Path) -> None:
+    found = probe(tmp_path, engines=lambda: ())
+    assert (found.profile_id, found.board_model, found.memory) == ("this-host", "", None)
+    assert "no device profile" in found.profile_reason
+    assert not any(sensor.available for sensor in found.sensors)
+
+
+def test_a_faulty_jetson_linux_is_warned_of(tmp_path: Path) -> None:
+    assert any("36.4.7" in warning for warning in probed("orin-nano", tmp_path).warnings)
+
+
+def test_memory_that_the_profile_does_not_expect_is_warned_of(tmp_path: Path) -> None:
+    root = write_board("thor", tmp_path)
+    write(root, "proc/meminfo", "MemTotal: 60000000 kB\nMemAvailable: 50000000 kB")
+    (warning,) = probe(root, engines=lambda: ENGINES).warnings
+    assert "58594 MiB" in warning
+    assert "125772 MiB" in warning
+
+
+@pytest.mark.parametrize("text", ["", "# R36", "garbage"])
+def test_a_release_file_we_cannot_read_is_no_release(text: str) -> None:
+    assert parse_l4t(text) is None
+
+
+def test_the_probe_reads_well_and_as_json(tmp_path: Path) -> None:
+    found = probed("orin-nano", tmp_path)
+    out = io.StringIO()
+    Console(file=out, width=140).print(render(found))
+    for piece in ("jetson-orin-nano-8gb", "MAXN_SUPER", "VDD_IN, VDD_CPU_GPU_CV, VDD_SOC", "not installed"):
+        assert piece in out.getvalue()
+    plain = json.loads(json.dumps(found.to_json()))
+    assert plain["memory"]["total_bytes"] == 7802880 * 1024
+    assert plain["engines"][0]["available"] is True
+
+
+def test_what_stands_in_brackets_is_printed_as_it_is(tmp_path: Path) -> None:
+    missing = EngineInfo("onnxruntime-genai", "", False, "numpy is missing: pip install 'edgewright[onnx]'")
+    root = write_board("orin-nano", tmp_path)
+    write(root, "proc/device-tree/model", "A board [red]")
+    found = probe(root, engines=lambda: [missing])
+    sensor = Sensor("nvml", False, "pip install 'edgewright[nvml]'")
+    out = io.StringIO()
+    Console(file=out, width=200).print(render(replace(found, sensors=(sensor,))))
+    for piece in ("edgewright[onnx]", "edgewright[nvml]", "A board [red]"):
+        assert piece in out.getvalue()
+
+
+def test_the_running_machine_can_be_probed() -> None:
+    found = probe()
+    assert found.memory is not None
+    assert found.memory.total_bytes > 0
+    assert {engine.kind for engine in found.engines} >= {"onnxruntime-genai"}

@@ -1,0 +1,147 @@
+"""What the door makes of an engine's stream: bytes pass as they are, and each token counts once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from edgewright_agent.engines import Reply
+from edgewright_agent.openai_api.relay import relay_model, relay_stream
+from edgewright_agent.openai_api.requests import parse
+from edgewright_agent.telemetry.serving import RequestWindow, ServingStats
+from edgewright_agent.telemetry.types import EndedRequest
+
+ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
+USAGE = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}}
+DONE = b"data: [DONE]\n\n"
+
+
+def chunk(text: str, finish_reason: str | None = None) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish_reason}]}
+
+
+def wire(*events: dict[str, Any]) -> bytes:
+    return b"".join(f"data: {json.dumps(event)}\n\n".encode() for event in events)
+
+
+class Relayed:
+    """What came out of the door, and what was measured."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.sent = b""
+        self.stats = ServingStats()
+        self.ended: list[EndedRequest] = []
+
+    async def run(self, *pieces: bytes, wants_usage: bool = False) -> None:
+        """Pieces arrive a second apart."""
+        window = RequestWindow(self.stats, lambda a, f, t: None, lambda: self.now, self.ended.append)
+
+        async def arriving() -> AsyncGenerator[bytes, None]:
+            for piece in pieces:
+                self.now += 1.0
+                yield piece
+
+        async def send(message: dict[str, Any]) -> None:
+            self.sent += message.get("body", b"")
+
+        await relay_stream(Reply(200, {}, arriving()), window, send, wants_usage=wants_usage)
+
+
+async def test_bytes_pass_as_they_are_however_they_were_cut() -> None:
+    data = wire(ROLE, chunk("größe "), chunk("\n\n", "stop"), USAGE) + b": a comment\n\n" + DONE
+    for size in (1, 7, len(data)):
+        relayed = Relayed()
+        await relayed.run(*(data[at : at + size] for at in range(0, len(data), size)), wants_usage=True)
+        assert relayed.sent == data
+
+
+async def test_the_counts_are_taken_out_for_a_client_that_did_not_ask() -> None:
+    relayed = Relayed()
+    await relayed.run(wire(ROLE, chunk("a"), chunk("b", "stop"), USAGE) + DONE)
+    assert relayed.sent == wire(ROLE, chunk("a"), chunk("b", "stop")) + DONE
+
+
+async def test_counts_beside_tokens_stay_where_they_are() -> None:
+    """As vLLM sends them with `continuous_usage_stats`."""
+    running = chunk("a") | {"usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}}
+    begun = ROLE | {"usage": {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3}}
+    relayed = Relayed()
+    await relayed.run(wire(begun, running, USAGE) + DONE)
+    assert relayed.sent == wire(begun, running) + DONE
+
+
+async def test_the_first_token_is_not_the_chunk_that_names_the_role() -> None:
+    relayed = Relayed()
+    await relayed.run(wire(ROLE), wire(chunk("a")), wire(chunk("", "stop")), wire(USAGE) + DONE)
+    assert relayed.stats.serving().time_to_first_token_seconds.p50 == 2.0
+    assert relayed.ended[0].finish_reason == "stop"
+
+
+async def test_tokens_that_come_in_one_chunk_arrive_together() -> None:
+    relayed = Relayed()  # four tokens in two chunks
+    await relayed.run(wire(chunk("a")), wire(chunk("b c d", "length"), USAGE) + DONE)
+    serving = relayed.stats.serving()
+    assert serving.generated_tokens == 4
+    assert serving.inter_token_latency_seconds.count == 3
+    assert serving.inter_token_latency_seconds.max == 1.0
+    assert serving.inter_token_latency_seconds.mean == pytest.approx(1 / 3)
+    assert serving.time_per_output_token_seconds.p50 == pytest.approx(1 / 3)
+
+
+async def test_a_token_counts_from_when_the_engine_made_it_which_clients_do_not_see() -> None:
+    relayed = Relayed()
+    made = b": 0.250000\n" + wire(chunk("a")) + b": 0.750000\n" + wire(chunk("b", "stop"))
+    await relayed.run(made + wire(USAGE) + DONE)
+    assert relayed.sent == wire(chunk("a"), chunk("b", "stop")) + DONE
+    serving = relayed.stats.serving()
+    assert serving.time_to_first_token_seconds.p50 == 0.25
+    assert serving.inter_token_latency_seconds.max == 0.5
+
+
+async def test_an_error_in_the_stream_is_a_failed_request() -> None:
+    relayed = Relayed()
+    data = wire(chunk("a"), {"error": {"message": "it broke", "code": "engine_failed"}})
+    await relayed.run(data)
+    assert relayed.sent == data
+    assert [each.finish_reason for each in relayed.ended] == ["error"]
+
+
+async def test_an_engine_that_can_not_list_its_models_is_not_taken_for_one_without_the_model() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def refusal() -> AsyncGenerator[bytes, None]:
+        yield b'{"error": {"message": "it is loading"}}'
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await relay_model(Reply(503, {"content-type": "application/json"}, refusal()), "tiny", send)
+    assert sent[0]["status"] == 503
+    assert b"it is loading" in sent[1]["body"]
+
+
+@pytest.mark.parametrize("options", [None, {}, {"include_usage": False, "other": 1}])
+def test_a_stream_is_asked_for_with_counts(options: dict[str, Any] | None) -> None:
+    asked = parse(json.dumps({"prompt": "x", "stream": True, "stream_options": options}).encode())
+    expected = {**(options or {}), "include_usage": True}
+    assert json.loads(asked.body) == {"prompt": "x", "stream": True, "stream_options": expected}
+    assert not asked.wants_usage
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": "x"},
+        {"stream": False},
+        {"stream": True, "stream_options": {"include_usage": True}},
+        {"stream": True, "stream_options": "all"},  # wrong, and the engine's to refuse
+    ],
+)
+def test_any_other_request_is_not_touched(body: dict[str, Any]) -> None:
+    data = json.dumps(body, indent=1).encode()
+    assert parse(data).body == data
+    assert parse(data).wants_usage

@@ -1,0 +1,327 @@
+"""Self-Instruct: what is dropped is counted, what is kept is good, and a kill changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from edgewright.errors import InputError, OutsideError
+from edgewright_builder.data.alpaca import read_alpaca
+from edgewright_builder.data.client import Chat, Completion, Sampling
+from edgewright_builder.data.journal import Journal
+from edgewright_builder.data.presets import TASKS, load_preset
+from edgewright_builder.data.prompts import load_prompts
+from edgewright_builder.data.self_instruct import ATTRITION, DataSettings, round_size
+from edgewright_builder.stages.data import DataResult, generate_data, import_data
+
+WORDS = (
+    "wind rain ice lava moss frog iron salt moon star",
+    "leaf root bird wave sand fire rock tree seed fish",
+)
+
+
+class ScriptedTeacher:
+    """Answers by the prompt's last words and the seed; each fault a model makes comes at a known rate."""
+
+    identity = "scripted"
+
+    def __init__(self, delay_seconds: float = 0.0) -> None:
+        self.calls = 0
+        self.fail_after = 10**6
+        self._delay_seconds = delay_seconds
+
+    def generate(
+        self,
+        chats: Sequence[Chat],
+        *,
+        max_tokens: int,
+        sampling: Sampling,
+        seed: int,
+        stop: Sequence[str] = (),
+    ) -> list[Completion]:
+        self.calls += 1
+        if self.calls > self.fail_after:
+            raise OutsideError("T1 is gone")
+        time.sleep(self._delay_seconds)
+        return [
+            Completion(self._text(chat[-1]["content"], seed + i), 5, True) for i, chat in enumerate(chats)
+        ]
+
+    def rate(self, chats: Sequence[Chat], *, seed: int) -> list[float | None]:
+        self.calls += 1
+        return [
+            None if "moss" in c[-1]["content"] else 2.0 if "lava" in c[-1]["content"] else 4.0 for c in chats
+        ]
+
+    def relevance(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        return [0.1 if "lava" in question else 1.0 for question, _ in pairs]
+
+    def _text(self, prompt: str, seed: int) -> str:
+        picked = random.Random(seed).choices(" ".join(WORDS).split(), k=4)
+        if prompt.startswith("Name "):
+            return ", ".join(picked)
+        if prompt.startswith("Write one "):
+            if seed % 11 == 0:
+                return "no question"
+            return (
+                "Why so?"
+                if seed % 13 == 0
+                else f"Why does {picked[0]} {picked[1]} the {picked[2]} {picked[3]}?"
+            )
+        return "cut off" if seed % 17 == 0 else f"Because {picked[0]} meets {picked[1]} there. And"
+
+
+def generate(folder: Path, client: ScriptedTeacher | None = None, **settings: object) -> DataResult:
+    return generate_data(
+        client or ScriptedTeacher(),
+        load_preset("arc_easy"),
+        load_prompts(),
+        DataSettings(**{"pairs": 60, "batch_size": 8, **settings}),  # type: ignore[arg-type]
+        folder,
+        on_progress=lambda done, total, text: None,
+    )
+
+
+def test_every_generated_question_is_kept_or_counted_once(tmp_path: Path) -> None:
+    result = generate(tmp_path)
+    counts = json.loads((tmp_path / "attrition.json").read_text())
+    assert counts == result.attrition
+    assert set(counts) == {"generated", *ATTRITION}
+    assert counts["generated"] == sum(counts[name] for name in ATTRITION)
+    for fault in (
+        "question_unparseable",
+        "question_too_short",
+        "answer_unparseable",
+        "unrated",
+        "below_minimum_score",
+    ):
+        assert counts[fault] > 0, fault
+    assert counts["kept"] == result.rows == 60 == len(read_alpaca(result.path))
+
+
+def test_rows_are_alpaca_and_answers_whole_sentences(tmp_path: Path) -> None:
+    for line in generate(tmp_path).path.read_text().splitlines():
+        row = json.loads(line)
+        assert list(row) == ["instruction", "input", "output"]
+        assert row["instruction"].endswith("?")
+        assert row["output"].endswith("there.")
+        assert "moss" not in row["instruction"] + row["output"]
+        assert "lava" not in row["instruction"] + row["output"]
+
+
+def test_equal_seeds_give_equal_bytes_and_others_do_not(tmp_path: Path) -> None:
+    first, second, other = (generate(tmp_path / str(i), seed=seed).path for i, seed in enumerate((3, 3, 4)))
+    assert first.read_bytes() == second.read_bytes() != other.read_bytes()
+
+
+def test_a_finished_generation_asks_nothing_again(tmp_path: Path) -> None:
+    generate(tmp_path)
+    again = ScriptedTeacher()
+    generate(tmp_path, again)
+    assert again.calls == 0
+
+
+@pytest.mark.parametrize("calls", [1, 4, 11])
+def test_a_generation_that_failed_anywhere_resumes_to_the_same_bytes(calls: int, tmp_path: Path) -> None:
+    expected = generate(tmp_path / "whole").path.read_bytes()
+    failing = ScriptedTeacher()
+    failing.fail_after = calls
+    with pytest.raises(OutsideError, match="gone"):
+        generate(tmp_path / "failed", failing)
+    again = ScriptedTeacher()
+    assert generate(tmp_path / "failed", again).path.read_bytes() == expected
+    assert again.calls > 0
+
+
+def test_the_relevance_critic_uses_its_own_minimum(tmp_path: Path) -> None:
+    counts = generate(tmp_path, critic="relevance").attrition
+    assert counts["unrated"] == 0
+    assert counts["below_minimum_score"] > 0
+
+
+def test_questions_of_the_evaluation_files_are_dropped(tmp_path: Path) -> None:
+    clean = read_alpaca(generate(tmp_path / "a").path)
+    benchmarks = tmp_path / "benchmarks" / "arc_easy"
+    benchmarks.mkdir(parents=True)
+    rows = [{"question": row.instruction, "choices": ["a", "b"], "answer": 0} for row in clean[:5]]
+    (benchmarks / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = generate_data(
+        ScriptedTeacher(),
+        load_preset("arc_easy"),
+        load_prompts(),
+        DataSettings(pairs=60, batch_size=8),
+        tmp_path / "b",
+        benchmarks=benchmarks.parent,
+        on_progress=lambda done, total, text: None,
+    )
+    assert result.attrition["contaminated"] >= 5
+    assert not {row["question"] for row in rows} & {row.instruction for row in read_alpaca(result.path)}
+
+
+def test_nothing_left_is_an_error_with_the_counts(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"left no pair for arc_easy.*below minimum score \d+") as raised:
+        generate(tmp_path, pairs=4, minimum_score=5.0)
+    assert "generated" in str(raised.value)
+    assert not (tmp_path / "data.jsonl").exists()
+
+
+GENERATE = """
+import sys
+from pathlib import Path
+from tests.builder.data.test_generation import ScriptedTeacher, generate
+generate(Path(sys.argv[1]), ScriptedTeacher(delay_seconds=0.02))
+"""
+
+
+@pytest.mark.crash
+def test_a_killed_generation_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    expected = generate(tmp_path / "whole").path.read_bytes()
+    folder = tmp_path / "killed"
+    kills = 0
+    for batches in (3, 9, 20, 10**6):
+        process = subprocess.Popen(
+            [sys.executable, "-c", GENERATE, str(folder)],
+            cwd=Path(__file__).parents[3],
+            env=os.environ | {"PYTHONPATH": "."},
+        )
+        while process.poll() is None and journal_lines(folder) < batches:
+            time.sleep(0.005)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills == 3
+    assert (folder / "data.jsonl").read_bytes() == expected
+
+
+def journal_lines(folder: Path) -> int:
+    path = folder / "journal.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_a_line_cut_by_a_crash_is_dropped_and_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.put("a", [1])
+    journal.put("b", [2])
+    path.write_bytes(path.read_bytes()[:-3])
+    resumed = Journal(path)
+    assert (resumed.get("a"), resumed.get("b")) == ([1], None)
+    resumed.put("b", [2])
+    assert Journal(path).get("b") == [2]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_preset_has_20_key_phrases_and_renders_every_prompt(task: str) -> None:
+    preset, prompts = load_preset(task), load_prompts()
+    assert preset.task == task
+    assert len(set(preset.key_phrases)) == 20
+    assert all(example.question.endswith("?") and example.answer.endswith(".") for example in preset.examples)
+    chats = (
+        prompts.render("topics", preset=preset, phrase="p", count=5),
+        prompts.render("questions", preset=preset, phrase="p", topic="tides"),
+        prompts.render("answers", preset=preset, question="Why?"),
+        prompts.render("rubric", preset=preset, question="Why?", answer="So."),
+    )
+    assert [chat[-1]["role"] for chat in chats] == ["user"] * 4
+    assert "tides" in chats[1][-1]["content"]
+
+
+def test_a_folder_of_prompts_overrides_the_packaged_ones(tmp_path: Path) -> None:
+    (tmp_path / "answers.txt").write_text("[user]\nBe brief: {{ question }}\n")
+    prompts = load_prompts(tmp_path)
+    assert prompts.render("answers", question="Why?") == [{"role": "user", "content": "Be brief: Why?"}]
+    assert prompts.texts["rubric"] == load_prompts().texts["rubric"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("answers.txt", "[user]\n{{ qestion }}", "'qestion' is undefined; it may use question"),
+        ("answers.txt", "no turns", r"\[user\]"),
+        ("answers.txt", "[user]\n{% if %}", "answers.txt, line 2"),
+        ("anwers.txt", "[user]\nhi", "expected one of topics, questions, answers, rubric"),
+    ],
+)
+def test_a_wrong_prompt_file_is_named(name: str, text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=words):
+        load_prompts(tmp_path).render("answers", question="Why?")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("task: x\n", "description"), ("task: [", "not YAML"), ("- 1\n", "file")]
+)
+def test_a_wrong_preset_names_the_key(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words):
+        load_preset(str(path))
+
+
+def test_an_unknown_task_lists_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"unknown task 'arc'.*winogrande"):
+        load_preset("arc")
+
+
+def test_a_round_asks_for_what_is_missing_by_the_yield_so_far() -> None:
+    assert round_size(600, 0, 0, 32) == 750
+    assert round_size(600, 400, 800, 32) == 400
+    assert round_size(600, 0, 750, 32) == 1200
+    assert round_size(600, 599, 750, 32) == 32
+
+
+def test_a_file_of_ones_own_is_cleaned_and_counted(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "Why is the sky blue?", "input": "", "output": "Air spreads blue light."},
+        {"instruction": "Why is the sky blue", "output": "It is not."},
+        {"instruction": "Add", "input": "2 and 3", "output": "5", "source": "mine"},
+        {"instruction": "Say something", "output": "..."},
+    ]
+    source = tmp_path / "mine.jsonl"
+    source.write_text("\n\n".join(json.dumps(row) for row in rows))
+    result = import_data(source, DataSettings(), tmp_path / "out")
+    assert result.attrition == {
+        "generated": 4,
+        "output_too_short": 1,
+        "contaminated": 0,
+        "duplicate": 1,
+        "kept": 2,
+    }
+    assert [row.instruction for row in read_alpaca(result.path)] == ["Why is the sky blue?", "Add"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "line 2: expected a JSON object, and this is no JSON"),
+        ("[1]", "line 2: expected a JSON object, found list"),
+        ('{"instruction": "", "output": "x"}', "line 2: expected a text in 'instruction', found ''"),
+        ('{"instruction": "x"}', "line 2: expected a text in 'output', found None"),
+        ('{"instruction": "x", "input": 3, "output": "y"}', "line 2: expected a text in 'input', found 3"),
+    ],
+)
+def test_a_bad_row_is_named_by_its_line(line: str, words: str, tmp_path: Path) -> None:
+    source = tmp_path / "mine.jsonl"
+    source.write_text('{"instruction": "a", "output": "b"}\n' + line + "\n")
+    with pytest.raises(InputError) as raised:
+        import_data(source, DataSettings(), tmp_path / "out")
+    assert words in str(raised.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_or_missing_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(InputError, match="the file is empty"):
+        import_data(tmp_path / "empty.jsonl", DataSettings(), tmp_path / "out")
+    with pytest.raises(InputError, match="cannot be read"):
+        import_data(tmp_path / "no.jsonl", DataSettings(), tmp_path / "out")

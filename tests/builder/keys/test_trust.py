@@ -1,0 +1,281 @@
+"""Keys over the years: what `edgewright keys` writes, and that boards follow it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import stat
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typer.testing import CliRunner
+
+from edgewright.dsse import key_id
+from edgewright.errors import InputError, RefusedError
+from edgewright.trust.keys import load_public_key, load_trust
+from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.server import run_agent
+from edgewright_agent.trust import Trust
+from edgewright_builder.artifact.artifact import Artifact
+from edgewright_builder.cli import keys as cli_keys
+from edgewright_builder.cli.trust import spread
+from edgewright_builder.keys import trust as trust_chain
+from edgewright_builder.keys.credentials import create_credentials
+from edgewright_builder.keys.files import load_signing_key, private_pem, public_pem, write_new
+from tests.agent.conftest import settings_for
+from tests.support.built_artifacts import make_artifact
+from tests.support.scripted_engine import Script, only_fake
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=timezone.utc)
+app = typer.Typer()
+cli_keys.register(app)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    create_credentials(tmp_path / "keys")
+    return tmp_path / "keys"
+
+
+def invoke(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["keys", *map(str, arguments)])
+
+
+def output(*arguments: object) -> str:
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.exception
+    return str(result.stdout)
+
+
+def signed_by(folder: Path, name: str = "release.key") -> Artifact:
+    key = load_signing_key(folder / name)
+    return make_artifact(folder.parent / f"artifact-{name}", {"engine/model.bin": b"w"}, key)
+
+
+def accepts(trust: Trust, artifact: Artifact) -> bool:
+    try:
+        trust.check_release(artifact.manifest_bytes, artifact.signature_bytes)
+    except RefusedError as error:
+        if error.reason in (Reason.REASON_REVOKED, Reason.REASON_KEY_UNTRUSTED):
+            return False
+        raise
+    return True
+
+
+def short_id(path: Path) -> str:
+    return key_id(load_public_key(path))[:8]
+
+
+@pytest.mark.parametrize("start", ["release.pub", "trust-1.json"])
+def test_a_rotated_key_signs_and_the_old_one_does_until_it_is_revoked(folder: Path, start: str) -> None:
+    (folder.parent / start).write_bytes((folder / start).read_bytes())
+    board = Trust(load_trust([folder.parent / start]))
+    old, old_id = signed_by(folder), short_id(folder / "release.pub")
+    says = output("rotate", folder)
+    assert f"release-{old_id}.key" in says
+    new = signed_by(folder)
+    assert not accepts(board, new)
+    board.update(trust_chain.documents(folder))
+    assert accepts(board, new)
+    assert accepts(board, old)
+    assert "Revoked key" in output("revoke", folder, old_id, "--reason", "leaked")
+    board.update(trust_chain.documents(folder))
+    assert accepts(board, new)
+    assert not accepts(board, old)
+
+
+def test_a_key_can_be_rotated_and_revoked_for_ever_and_what_the_first_one_signed_stays_revoked(
+    folder: Path,
+) -> None:
+    board, first = Trust(load_trust([folder / "trust-1.json"])), signed_by(folder)
+    for _ in range(20):
+        old_id = short_id(folder / "release.pub")
+        output("rotate", folder)
+        output("revoke", folder, old_id)
+    board.update(trust_chain.documents(folder))
+    assert accepts(board, signed_by(folder))
+    with pytest.raises(RefusedError) as refused:
+        board.check_release(first.manifest_bytes, first.signature_bytes)
+    assert refused.value.reason == Reason.REASON_REVOKED
+    first_id = key_id(load_signing_key(next(folder.glob("release-*.key"))).public_key())
+    output("revoke", folder, first_id, "--stop")  # again, though it is no release key any more
+    assert trust_chain.newest(folder).revocations("key")[first_id].stop
+
+
+def test_a_rotation_that_is_refused_leaves_no_key_file(folder: Path) -> None:
+    for _ in range(15):
+        output("rotate", folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    refused = invoke("rotate", folder)
+    assert isinstance(refused.exception, RefusedError)
+    assert "There would be 17 release keys, and at most 16 can be; revoke one first" in str(refused.exception)
+    strange = folder.parent / "strange.key"
+    strange.write_bytes(private_pem(Ed25519PrivateKey.generate()))
+    assert isinstance(invoke("rotate", folder, "--root", "--root-key", strange).exception, RefusedError)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@contextlib.asynccontextmanager
+async def board_of(folder: Path, store: Path) -> AsyncIterator[tuple[Trust, str]]:
+    """A board that started from the first document: its trust as it is on the disk, and its address."""
+    trust = load_trust([folder / "trust-1.json"])
+    settings = settings_for(store, trust=trust, trusted_keys=())
+    async with run_agent(settings, available_engines=only_fake, start_engine=Script().start) as agent:
+        yield Trust(trust, store / "trust"), str(agent.address)
+
+
+@pytest.mark.parametrize("change", ["renewals", "root rotations"])
+async def test_a_board_far_behind_is_brought_up_to_date_and_so_is_one_whose_document_was_damaged(
+    folder: Path, change: str
+) -> None:
+    for number in range(70):
+        if change == "renewals":
+            trust_chain.renew(folder, [], 30.0 + number)
+        else:
+            trust_chain.rotate_root_key(folder, [])
+    store = folder.parent / "store"
+    async with board_of(folder, store) as (_, address):
+        await spread(folder, [address], insecure=True, as_json=False)
+    async with board_of(folder, store) as (trust, _):
+        assert trust.document is not None
+        assert (trust.document.version, trust.problem) == (71, "")
+    if change == "root rotations":
+        return
+    (store / "trust" / "00000071.json").write_bytes(b"rot")
+    async with board_of(folder, store) as (trust, address):
+        assert "damaged" in trust.problem
+        await spread(folder, [address], insecure=True, as_json=False)
+    async with board_of(folder, store) as (trust, _):
+        assert trust.problem == ""
+
+
+async def test_a_board_whose_newest_document_expired_says_so_when_told_again(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trust_chain.change(folder, [], issued=LONG_AGO, expires=LONG_AGO + timedelta(days=1))
+    async with board_of(folder, folder.parent / "store") as (_, address):
+        await spread(folder, [address], insecure=True, as_json=False)
+        with pytest.raises(RefusedError):
+            await spread(folder, [address], insecure=True, as_json=False)
+    assert "Trust document 2 expired on" in capsys.readouterr().err
+
+
+def test_a_rotated_root_key_is_followed_and_the_old_one_signs_no_more(folder: Path) -> None:
+    board = Trust(load_trust([folder / "trust-1.json"]))
+    old_root = (folder / "root.key").read_bytes()
+    output("rotate", folder, "--root")
+    board.update(trust_chain.documents(folder))
+    assert board.document is not None
+    assert board.document.version == 2
+    (folder / "root.key").write_bytes(old_root)
+    refused = invoke("trust", folder, "--expires", "30")
+    assert isinstance(refused.exception, RefusedError)
+    assert "1 must. Give them with --root-key." in str(refused.exception)
+
+
+def test_all_files_of_a_rotation_are_private_and_nothing_is_lost(folder: Path) -> None:
+    before = {path.read_bytes() for path in folder.iterdir()}
+    output("rotate", folder)
+    output("rotate", folder, "--root")
+    after = {path.read_bytes() for path in folder.iterdir()}
+    assert before <= after
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+    assert load_public_key(folder / "release.pub").public_bytes_raw() in [
+        key.public_bytes_raw() for key in trust_chain.newest(folder).release.public_keys()
+    ]
+    assert load_signing_key(folder / "release.key").public_key() == load_public_key(folder / "release.pub")
+
+
+def test_the_last_release_key_is_not_revoked(folder: Path) -> None:
+    refused = invoke("revoke", folder, folder / "release.pub")
+    assert isinstance(refused.exception, RefusedError)
+    assert "add a key first" in str(refused.exception)
+    assert len(trust_chain.documents(folder)) == 1
+
+
+def test_an_artifact_and_a_certificate_are_revoked_by_their_files(folder: Path) -> None:
+    artifact = signed_by(folder)
+    output("revoke", folder, artifact.folder, "--stop")
+    output("revoke", folder, folder / "observer.pem")
+    document = trust_chain.newest(folder)
+    assert [(each.kind, each.stop) for each in document.revoked] == [
+        ("release", True),
+        ("certificate", False),
+    ]
+    assert document.revoked[0].sha256 == artifact.digest
+    assert not accepts(Trust(document), artifact)
+
+
+@pytest.mark.parametrize("what", ["nonsense", "ab" * 4, "/nowhere/release.pub"])
+def test_what_can_not_be_revoked_is_named(folder: Path, what: str) -> None:
+    result = invoke("revoke", folder, what)
+    assert isinstance(result.exception, InputError)
+    assert what in str(result.exception)
+
+
+def test_two_keys_that_must_both_sign(folder: Path, tmp_path: Path) -> None:
+    second = Ed25519PrivateKey.generate()
+    write_new(tmp_path / "second.pub", public_pem(second))
+    output("trust", folder, "--add", tmp_path / "second.pub", "--threshold", "2")
+    board = Trust(trust_chain.newest(folder))
+    artifact = make_artifact(tmp_path / "two", {"engine/model.bin": b"w"}, second)
+    assert not accepts(board, artifact)
+    output("sign", artifact.folder, folder)
+    both = Artifact(artifact.folder, artifact.manifest, artifact.manifest_bytes,
+                    (artifact.folder / "manifest.sig").read_bytes())  # fmt: skip
+    assert accepts(board, both)
+
+
+def test_more_signatures_than_there_are_keys_are_bad_input(folder: Path) -> None:
+    for option, role in (("--threshold", "release"), ("--root-threshold", "root")):
+        refused = invoke("trust", folder, option, "2").exception
+        assert isinstance(refused, InputError)
+        assert f"2 {role} keys are to sign and 1 would be trusted; give at most 1" in str(refused)
+    assert trust_chain.newest(folder).version == 1
+
+
+def test_expiry_is_days_or_never(folder: Path) -> None:
+    assert "expires: never" in output("trust", folder)
+    output("trust", folder, "--expires", "30")
+    document = json.loads(output("trust", folder, "--json"))
+    assert document["version"] == 2
+    assert document["expires"] > document["issued"]
+    output("trust", folder, "--expires", "never")
+    assert trust_chain.newest(folder).expires is None
+    for text in ("soon", "0", "-1"):
+        assert isinstance(invoke("trust", folder, f"--expires={text}").exception, InputError)
+
+
+def test_a_folder_of_an_earlier_version_gets_its_first_document(folder: Path) -> None:
+    for name in ("root.key", "root.pub", "trust-1.json"):
+        (folder / name).unlink()
+    board = Trust(load_trust([folder / "release.pub"]))
+    output("rotate", folder)
+    board.update(trust_chain.documents(folder))
+    assert accepts(board, signed_by(folder))
+
+
+def test_a_document_that_was_altered_is_named(folder: Path) -> None:
+    data = (folder / "trust-1.json").read_bytes()
+    (folder / "trust-1.json").write_bytes(data.replace(b'"sig": "', b'"sig": "A', 1))
+    assert "trust-1.json is damaged" in str(invoke("trust", folder).exception)
+
+
+def test_new_credentials_over_old_ones_begin_a_new_chain(folder: Path) -> None:
+    output("rotate", folder)
+    assert len(trust_chain.documents(folder)) == 2
+    create_credentials(folder, force=True)
+    assert len(trust_chain.documents(folder)) == 1
+
+
+def test_after_a_rotation_the_host_leaves_it_to_the_board_whose_signature_is_good(folder: Path) -> None:
+    assert trust_chain.release_key(folder) is not None
+    output("rotate", folder)
+    assert trust_chain.release_key(folder) is None
+    output("revoke", folder, next(folder.glob("release-*.pub")))
+    assert trust_chain.release_key(folder) == load_public_key(folder / "release.pub")

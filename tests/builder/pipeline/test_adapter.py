@@ -1,0 +1,268 @@
+"""An adapter's build: the 4-bit base in floats, training on it, its recipe, and how it travels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from edgewright.errors import InputError
+from edgewright.manifest import AdapterSlots
+from edgewright_builder.cli.adapter import accuracy_lines
+from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.models import load_model
+from edgewright_builder.pipeline.adapter_base import find_base, require_slots
+from edgewright_builder.push.push import push
+from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
+from edgewright_builder.recipe.adapter import AdapterRecipe, load_any_recipe
+from edgewright_builder.recipe.model import Finetune, Recipe
+from edgewright_builder.run.run import digest_of_products
+from edgewright_builder.show.describe import plan_line
+from edgewright_builder.stages.finetune_adapter import finetune_adapter
+from edgewright_builder.stages.teacher import cache_teacher, read_teacher
+from edgewright_builder.train.distill import DistillationData
+from edgewright_builder.train.lora import LINEAR_NAMES, Hyperparameters
+from edgewright_builder.train.samples import make_sample, split
+from tests.support.built_artifacts import make_artifact
+from tests.support.device_simulator import Board, simulated_device
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+GROUP_SIZE = 32
+RECIPE: dict[str, Any] = {"name": "task", "task": "t", "base": "runs/base", "data": {"file": "data.jsonl"}}
+SPEC = {"base": "ab" * 32, "path": "adapter/model.onnx_adapter", "modules": ["q_proj"], "rank": 4}
+
+
+def packed(weight: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """A linear layer (out, in) as GPTQ v1 stores it, and the weight that this is."""
+    rows, columns = weight.shape
+    groups = weight.reshape(rows, -1, GROUP_SIZE)
+    scales = (groups.abs().amax(-1, keepdim=True) / 7).half().float()
+    codes = ((groups / scales).round().clamp(-8, 7) + 8).reshape(rows, columns).to(torch.int32)
+    words = torch.zeros(columns // 8, rows, dtype=torch.int32)
+    for place in range(8):
+        words |= codes.T[place::8] << (4 * place)
+    scales = scales.squeeze(-1)
+    tensors = {
+        "qweight": words,
+        "scales": scales.T.half().contiguous(),
+        "qzeros": torch.full((scales.shape[1], rows // 8), 0x77777777, dtype=torch.int32),
+        "g_idx": torch.arange(columns, dtype=torch.int32) // GROUP_SIZE,
+    }
+    return tensors, (codes - 8) * scales.repeat_interleave(GROUP_SIZE, dim=1)
+
+
+@pytest.fixture
+def quantized(tmp_path: Path) -> tuple[Path, Path]:
+    """(a GPTQ checkpoint, the plain checkpoint of the very same weights)."""
+    gptq, plain = tmp_path / "gptq", tmp_path / "plain"
+    tiny_model(1).save_pretrained(plain)
+    for folder in (gptq, plain):
+        tiny_tokenizer().save_pretrained(folder)
+    ours: dict[str, Tensor] = {}
+    state = load_file(plain / "model.safetensors")
+    for name in list(state):
+        if name.split(".")[-2] in LINEAR_NAMES:
+            tensors, state[name] = packed(state[name])
+            ours |= {name.replace("weight", part): tensor for part, tensor in tensors.items()}
+        else:
+            ours[name] = state[name]
+    save_file(
+        {name: tensor.contiguous() for name, tensor in state.items()},
+        plain / "model.safetensors",
+        {"format": "pt"},
+    )
+    save_file(ours, gptq / "model.safetensors", {"format": "pt"})
+    config = json.loads((plain / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = {
+        "quant_method": "gptq", "bits": 4, "group_size": GROUP_SIZE, "sym": True, "desc_act": False,
+    }  # fmt: skip
+    (gptq / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return gptq, plain
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DistillationData:
+    tiny_model(2).save_pretrained(tmp_path / "teacher")
+    tiny_tokenizer().save_pretrained(tmp_path / "teacher")
+    pairs = [
+        {"instruction": f"Which is {a}?", "output": f"{a} is air and light."} for a in "abcdefghijklmnop"
+    ]
+    made = (make_sample(tiny_tokenizer(), pair, "response", 64) for pair in pairs)
+    samples = [sample for sample in made if sample is not None]
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    cache_teacher(tmp_path / "teacher", samples, 128, 0, cache, lambda *_: None)
+    hidden, head = read_teacher(cache, samples)
+    return DistillationData(samples, *split(samples, 0.25, seed=0), hidden, head, pad_token=0)
+
+
+def test_a_gptq_checkpoint_in_floats_is_the_model_it_was_rounded_to(quantized: tuple[Path, Path]) -> None:
+    tokens = torch.arange(5, 40)[None]
+    with torch.no_grad():
+        ours, theirs = load_dequantized(quantized[0])(tokens), load_model(quantized[1])(tokens)
+    assert torch.equal(ours.logits, theirs.logits)
+
+
+@pytest.mark.parametrize("change", [{"desc_act": True}, {"bits": 8}, {"sym": False}])
+def test_another_quantization_is_refused(quantized: tuple[Path, Path], change: dict[str, Any]) -> None:
+    path = quantized[0] / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["quantization_config"] |= change
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(InputError, match="no symmetric 4-bit GPTQ checkpoint"):
+        load_dequantized(quantized[0])
+
+
+def test_shuffled_groups_are_refused(quantized: tuple[Path, Path]) -> None:
+    file = quantized[0] / "model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith("mlp.down_proj.g_idx"))
+    save_file(tensors | {name: tensors[name].flip(0).contiguous()}, file, {"format": "pt"})
+    with pytest.raises(InputError, match="act-order"):
+        load_dequantized(quantized[0])
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_training_an_adapter_lowers_the_loss_and_leaves_the_base_alone(
+    quantized: tuple[Path, Path], data: DistillationData, tmp_path: Path, alpha: float
+) -> None:
+    before = digest_of_products(quantized[0], ("",))
+    hyperparameters = Hyperparameters("adam", 2e-2, 0.0, 4, 2.0, 1.0, alpha)
+    out = tmp_path / "out"
+    out.mkdir()
+    summary = finetune_adapter(
+        quantized[0], data, hyperparameters, ("q_proj", "up_proj"), 4, Finetune(batch_tokens=128), 0, out,
+        lambda *_: None,
+    )  # fmt: skip
+    assert summary["validation_loss_after"] < 0.9 * summary["validation_loss_before"]
+    assert digest_of_products(quantized[0], ("",)) == before
+    assert (out / "adapter" / "model.onnx_adapter").stat().st_size == summary["adapter_bytes"]
+    config = json.loads((out / "peft" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert sorted(config["target_modules"]) == ["q_proj", "up_proj"]
+
+
+def written(folder: Path, recipe: dict[str, Any]) -> Path:
+    path = folder / "adapter.yaml"
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return path
+
+
+def adapter_recipe(folder: Path, **changes: Any) -> AdapterRecipe:
+    recipe = load_any_recipe(written(folder, RECIPE | changes))
+    assert isinstance(recipe, AdapterRecipe)
+    return recipe
+
+
+def test_a_recipe_with_a_base_is_an_adapter_s_and_its_paths_start_at_its_folder(tmp_path: Path) -> None:
+    recipe = adapter_recipe(tmp_path)
+    assert recipe.base == tmp_path / "runs/base"
+    assert recipe.data.file == tmp_path / "data.jsonl"
+    assert isinstance(load_any_recipe(EXAMPLES / "own-data.yaml"), Recipe)
+
+
+def test_the_example_is_valid_and_its_quiz_is_not_its_data() -> None:
+    recipe = load_any_recipe(EXAMPLES / "adapter.yaml")
+    assert isinstance(recipe, AdapterRecipe)
+    assert recipe.data.file is not None
+    rows = [json.loads(line) for line in recipe.data.file.read_text(encoding="utf-8").splitlines()]
+    quiz = [
+        json.loads(line) for line in Path(recipe.evaluate.tasks[0]).read_text(encoding="utf-8").splitlines()
+    ]
+    assert {row["output"] for row in rows} == set(quiz[0]["choices"])
+    assert not {row["instruction"] for row in rows} & {row["question"] for row in quiz}
+
+
+def test_cross_entropy_is_learned_without_a_teacher_and_the_kl_with_one(tmp_path: Path) -> None:
+    teachers = {"knowledge": {"model": "a/b"}}
+    assert adapter_recipe(tmp_path).alpha == 0
+    assert adapter_recipe(tmp_path, teachers=teachers).alpha == 1
+    assert adapter_recipe(tmp_path, teachers=teachers, adapter={"alpha": 0.5}).alpha == 0.5
+
+
+def test_what_an_artifact_carries_of_the_recipe_names_no_path(tmp_path: Path) -> None:
+    recipe = adapter_recipe(tmp_path, evaluate={"tasks": ["quiz.jsonl"], "benchmarks": "b"})
+    assert str(tmp_path) not in json.dumps(recipe.portable())
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"adapter": {"modules": ["lm_head"]}}, "adapter.modules"),
+        ({"adapter": {"rank": 0}}, "`adapter.rank` is 0"),
+        ({"student": {"model": "x"}}, "unknown key `student`"),
+        ({"data": {}}, "teachers.data"),
+        ({"base": None}, "`base` is None"),
+    ],
+)
+def test_a_wrong_key_is_named(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        load_any_recipe(written(tmp_path, RECIPE | change))
+
+
+def test_a_base_without_slots_says_how_to_get_them(tmp_path: Path) -> None:
+    make_artifact(tmp_path / "artifact", {"engine/model.bin": b"x"}, KEY)
+    (tmp_path / "quantize" / "model").mkdir(parents=True)
+    (tmp_path / "quantize" / "model" / "config.json").write_text("{}", encoding="utf-8")
+    for source in (tmp_path, tmp_path / "artifact"):
+        with pytest.raises(InputError, match=r"adapters: \{rank: 8\}"):
+            find_base(source)
+    with pytest.raises(InputError, match="no finished run"):
+        find_base(tmp_path / "quantize")
+
+
+def test_a_base_with_slots_is_found_by_its_run_or_its_artifact(tmp_path: Path) -> None:
+    slots = {"modules": ["q_proj"], "rank": 8}
+    artifact = make_artifact(tmp_path / "artifact", {"engine/model.bin": b"x"}, KEY, adapter_slots=slots)
+    (tmp_path / "quantize" / "model").mkdir(parents=True)
+    (tmp_path / "quantize" / "model" / "config.json").write_text("{}", encoding="utf-8")
+    assert (
+        find_base(tmp_path).artifact.digest
+        == find_base(tmp_path / "artifact").artifact.digest
+        == artifact.digest
+    )
+    (tmp_path / "artifact" / "engine" / "model.bin").write_bytes(b"y")
+    with pytest.raises(InputError, match="altered"):
+        find_base(tmp_path)
+
+
+def test_rank_and_modules_beyond_the_base_s_slots_are_refused() -> None:
+    slots = AdapterSlots(modules=("q_proj",), rank=8)
+    require_slots(slots, ["q_proj"], 8)
+    with pytest.raises(InputError, match="up to rank 8"):
+        require_slots(slots, ["q_proj"], 9)
+    with pytest.raises(InputError, match="v_proj"):
+        require_slots(slots, ["q_proj", "v_proj"], 8)
+
+
+async def test_a_push_says_that_an_adapter_travels_and_sends_its_bytes_only(tmp_path: Path) -> None:
+    artifact = make_artifact(
+        tmp_path / "artifact", {"adapter/model.onnx_adapter": b"a" * 3000}, KEY, adapter=SPEC
+    )
+    async with simulated_device(Board()) as address, DeviceClient(address, None) as client:
+        result = await push(client, artifact.folder, None)
+    assert (result.plan.how, result.sent_bytes) == ("adapter", 3000)
+    assert plan_line(result.plan) == "  adapter: 2.9 KiB to send, its base stays where it is"
+
+
+def test_accuracies_are_printed_with_their_errors_and_the_paired_difference(tmp_path: Path) -> None:
+    models = {
+        "base": {"acc": {"value": 0.25, "standard_error": 0.04}, "difference": {}},
+        "adapter": {
+            "acc": {"value": 0.9, "standard_error": 0.03},
+            "difference": {"value": 0.65, "standard_error": 0.05},
+        },
+    }
+    results = {"tasks": {"quiz": {"metric": "acc", "rows": 100, "models": models}}}
+    (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    assert accuracy_lines(tmp_path / "results.json") == [
+        "quiz, 100 rows: base 25.0 ± 4.0 %, adapter 90.0 ± 3.0 %, +65.0 ± 5.0 points"
+    ]

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from edgewright.errors import InputError
+from edgewright_builder.recipe.adapter import load_any_recipe
+from edgewright_builder.recipe.model import load_recipe
+
+MINIMAL = {
+    "name": "minimal", "task": "arc_easy", "student": {"model": "a/b"},
+    "teachers": {"data": {"model": "c/d"}, "knowledge": {"model": "e/f"}},
+}  # fmt: skip
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+def written(folder: Path, recipe: object) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return path
+
+
+def test_defaults_are_the_papers(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, MINIMAL))
+    assert (recipe.data.pairs, recipe.data.temperature, recipe.data.top_p) == (600, 0.7, 0.95)
+    assert (recipe.search.trials, recipe.finetune.validation_fraction) == (16, 0.1)
+    assert recipe.quantize.calibration_sequences == 128
+    space = recipe.search.space
+    bounds = {name: (getattr(space, name).low, getattr(space, name).high) for name in (
+        "lora_scale", "lora_rank", "learning_rate", "temperature", "alpha", "weight_decay")}  # fmt: skip
+    assert bounds == {
+        "lora_scale": (0.5, 2), "lora_rank": (8, 64), "learning_rate": (1e-5, 1e-3), "temperature": (0.5, 8),
+        "alpha": (0, 1), "weight_decay": (0, 2),
+    }  # fmt: skip
+    assert set(space.optimizer) == {"adam", "muon"}
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_is_a_valid_recipe(path: Path) -> None:
+    assert load_any_recipe(path).name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"serach": {}}, "unknown key `serach`"),
+        ({"search": {"trails": 3}}, "unknown key `search.trails`"),
+        ({"search": {"trials": "many"}}, "`search.trials` is 'many'"),
+        ({"search": {"space": {"alpha": [1, 0]}}}, "low 1.0 is above high 0.0"),
+        ({"quantize": {"group_size": 48}}, "`quantize.group_size"),
+        ({"task": None}, "`task` is None"),
+        ({"teachers": {"knowledge": {"model": "e/f"}}}, "give `teachers.data`"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_naming_the_key(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe(written(tmp_path, MINIMAL | change))
+    assert message in str(caught.value)
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the key `student` is missing"):
+        load_recipe(written(tmp_path, {key: value for key, value in MINIMAL.items() if key != "student"}))
+
+
+def test_a_misspelt_key_is_told_before_the_one_that_is_missing(tmp_path: Path) -> None:
+    values = {{"student": "studnt"}.get(key, key): value for key, value in MINIMAL.items()}
+    with pytest.raises(InputError, match=r"unknown key `studnt`; did you mean `student`\?$"):
+        load_recipe(written(tmp_path, values))
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "key: [unclosed", "\x00"])
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"recipe\.yaml"):
+        load_recipe(path)
+
+
+def test_paths_are_taken_from_the_recipes_folder(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        written(tmp_path, MINIMAL | {"data": {"file": "mine.jsonl"}, "evaluate": {"tasks": ["q.jsonl"]}})
+    )
+    assert recipe.data.file == tmp_path / "mine.jsonl"
+    assert recipe.evaluate.tasks == (str(tmp_path / "q.jsonl"),)

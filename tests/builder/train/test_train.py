@@ -1,0 +1,250 @@
+"""Distillation on a Llama of a few thousand weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgewright.errors import InputError, RefusedError
+from edgewright_builder.quantization.rounding import fake_quantize, temporarily_quantized
+from edgewright_builder.recipe.model import Finetune, Search, SearchSpace
+from edgewright_builder.stages.search import Feasibility, search
+from edgewright_builder.stages.student import block_influence, least_influential, remove_layers
+from edgewright_builder.stages.teacher import cache_teacher, read_teacher
+from edgewright_builder.train.distill import DistillationData, train_epoch, validation_divergence
+from edgewright_builder.train.lora import Hyperparameters, add_lora, linear_layers, merge_lora
+from edgewright_builder.train.samples import Sample, collate, make_batches, make_sample, split
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
+
+BATCH_TOKENS = 128
+FINETUNE = Finetune(batch_tokens=BATCH_TOKENS)
+ADAM = Hyperparameters("adam", 5e-3, 0.0, 8, 2.0, 1.0, 1.0)
+
+
+def samples() -> list[Sample]:
+    """Sixteen pairs in the tiny chat template."""
+    pairs = [
+        {"instruction": f"Why is {a} {b}?", "output": f"{b} light and {a} air."}
+        for a in "abcd"
+        for b in "wxyz"
+    ]
+    made = [make_sample(tiny_tokenizer(), pair, "response", 64) for pair in pairs]
+    return [sample for sample in made if sample is not None]
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> tuple[Path, Path]:
+    """Folders of a student and of a teacher with other weights."""
+    for name, seed in (("student", 1), ("teacher", 2)):
+        tiny_model(seed).save_pretrained(tmp_path / name)
+        tiny_tokenizer().save_pretrained(tmp_path / name)
+    return tmp_path / "student", tmp_path / "teacher"
+
+
+@pytest.fixture
+def data(models: tuple[Path, Path], tmp_path: Path) -> DistillationData:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    cache_teacher(models[1], samples(), BATCH_TOKENS, 0, cache, lambda *_: None)
+    hidden, head = read_teacher(cache, samples())
+    train, validation = split(samples(), 0.25, seed=0)
+    return DistillationData(samples(), train, validation, hidden, head, pad_token=0)
+
+
+def load(folder: Path) -> Any:
+    from edgewright_builder.models import load_model
+
+    return load_model(folder)
+
+
+def test_only_the_answers_tokens_count_and_each_position_predicts_the_next() -> None:
+    pair = {"instruction": "Why?", "input": "", "output": "light"}
+    sample = make_sample(tiny_tokenizer(), pair, "response", 64)
+    assert sample is not None
+    batch = collate([sample], [0], 0, torch.device("cpu"))
+    assert tiny_tokenizer().decode(batch.labels) == "light<|end|>"
+    assert int(batch.counted.sum()) == sample.counted_tokens == len(batch.labels)
+
+
+def test_a_pair_cut_to_its_prompt_teaches_nothing() -> None:
+    assert (
+        make_sample(tiny_tokenizer(), {"instruction": "Why is it so?", "output": "light"}, "response", 4)
+        is None
+    )
+
+
+@given(
+    st.lists(st.integers(2, 60), min_size=1, max_size=40), st.integers(16, 200), st.none() | st.integers(0, 9)
+)
+def test_batches_hold_every_sample_once_and_stay_within_their_tokens(
+    lengths: list[int], batch_tokens: int, seed: int | None
+) -> None:
+    made = [Sample(tuple(range(length)), 0) for length in lengths]
+    batches = make_batches(made, range(len(made)), batch_tokens, seed)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(made)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= batch_tokens
+
+
+@given(st.integers(2, 300), st.floats(0.01, 0.9), st.integers(0, 5))
+def test_a_split_is_disjoint_complete_and_repeatable(count: int, fraction: float, seed: int) -> None:
+    made = [Sample((1, 2), 0)] * count
+    train, validation = split(made, fraction, seed)
+    assert sorted(train + validation) == list(range(count))
+    assert validation
+    assert split(made, fraction, seed) == (train, validation)
+
+
+@given(st.integers(0, 2**20), st.sampled_from([4, 8]))
+@settings(max_examples=20, deadline=None)
+def test_rounding_moves_a_weight_by_half_a_step_at_most(seed: int, bits: int) -> None:
+    torch.manual_seed(seed)
+    weight = torch.randn(6, 64)
+    rounded = fake_quantize(weight, bits, group_size=32)
+    step = weight.reshape(6, 2, 32).abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 1)
+    assert float(((rounded - weight).reshape(6, 2, 32).abs() / step).max()) <= 0.5 + 1e-4
+    assert len(set(rounded[0, :32].tolist())) <= 2**bits
+
+
+def test_weights_are_rounded_only_inside_the_block() -> None:
+    modules = linear_layers(tiny_model(3))
+    before = {name: module.weight.clone() for name, module in modules.items()}
+    with temporarily_quantized(modules, 4, 32):
+        assert any(not torch.equal(before[name], module.weight) for name, module in modules.items())
+    assert all(torch.equal(before[name], module.weight) for name, module in modules.items())
+
+
+def test_the_cache_gives_back_the_teachers_hidden_states(
+    models: tuple[Path, Path], data: DistillationData
+) -> None:
+    teacher = load(models[1])
+    for index in (0, 7):
+        sample = data.samples[index]
+        with torch.inference_mode():
+            hidden = teacher.model(input_ids=torch.tensor([sample.tokens])).last_hidden_state[
+                0, sample.first : -1
+            ]
+        torch.testing.assert_close(data.teacher_hidden(index), hidden, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(data.teacher_head, teacher.lm_head.weight.detach())
+
+
+@pytest.mark.parametrize("kept_fraction", [0.0, 0.4, 0.99])
+def test_a_cache_cut_short_is_completed_to_the_same_bytes(
+    models: tuple[Path, Path], tmp_path: Path, kept_fraction: float
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    cache_teacher(models[1], samples(), BATCH_TOKENS, 0, whole, lambda *_: None)
+    complete = (whole / "hidden.bin").read_bytes()
+    (cut / "hidden.bin").write_bytes(complete[: int(kept_fraction * len(complete))])
+    cache_teacher(models[1], samples(), BATCH_TOKENS, 0, cut, lambda *_: None)
+    assert (cut / "hidden.bin").read_bytes() == complete
+
+
+def test_training_brings_the_student_closer_and_merging_changes_nothing(
+    models: tuple[Path, Path], data: DistillationData
+) -> None:
+    model = load(models[0])
+    before = validation_divergence(model, data, BATCH_TOKENS)
+    adapted: Any = add_lora(model, ADAM, seed=0)
+    for _ in range(4):
+        train_epoch(adapted, data, ADAM, FINETUNE, 0, lambda _: None)
+    trained = validation_divergence(adapted.base_model.model, data, BATCH_TOKENS)
+    merged = validation_divergence(merge_lora(adapted), data, BATCH_TOKENS)
+    assert trained.mean < 0.9 * before.mean
+    assert merged.mean == pytest.approx(trained.mean, rel=1e-3)
+    assert 0 < merged.standard_error < merged.mean
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(
+    models: tuple[Path, Path], data: DistillationData
+) -> None:
+    wild = replace(ADAM, learning_rate=1e30)
+    adapted = add_lora(load(models[0]), wild, seed=0)
+    with pytest.raises(InputError, match="lower the learning rate, which is 1"):
+        train_epoch(adapted, data, wild, FINETUNE, 0, lambda _: None)
+
+
+def test_a_layer_that_changes_nothing_has_no_influence() -> None:
+    model = load_copy(4)
+    with torch.no_grad():
+        model.model.layers[0].self_attn.o_proj.weight.zero_()
+        model.model.layers[0].mlp.down_proj.weight.zero_()
+    influence = block_influence(model, samples(), lambda *_: None)
+    assert influence[0] == pytest.approx(0, abs=1e-6)
+    assert influence[1] > 0.01
+
+
+def load_copy(seed: int) -> Any:
+    """A model of one's own to change."""
+    import copy
+
+    return copy.deepcopy(tiny_model(seed))
+
+
+def test_the_first_and_the_last_layer_always_stay() -> None:
+    assert least_influential([0.0, 0.3, 0.1, 0.2, 0.0], 2) == [2, 3]
+
+
+def test_removing_a_layer_the_model_lacks_is_refused() -> None:
+    with pytest.raises(InputError, match="names layer 5; the model has layers 0 to 1"):
+        remove_layers(load_copy(5), [5])
+
+
+class KilledError(Exception):
+    """In place of SIGKILL."""
+
+
+def run_search(student: Path, data: DistillationData, folder: Path, die_at: int | None = None) -> Any:
+    folder.mkdir(exist_ok=True)
+    space = SearchSpace.model_validate({"lora_rank": [8, 16], "learning_rate": [1e-4, 1e-2]})
+    settings = Search(trials=4, startup_trials=2, space=space)
+    steps = 0
+
+    def on_progress(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == die_at:
+            raise KilledError
+
+    return search(student, data, settings, FINETUNE, [Feasibility(32, 1, 2)], 0, folder, on_progress)
+
+
+def test_a_search_whose_every_trial_diverges_says_so_and_records_them(
+    models: tuple[Path, Path], data: DistillationData, tmp_path: Path
+) -> None:
+    settings = Search(
+        trials=2, space=SearchSpace.model_validate({"learning_rate": [10.0, 100.0], "lora_scale": [90, 100]})
+    )
+    wild = FINETUNE.model_copy(update={"batch_tokens": 32, "warmup_fraction": 0.0})
+    with pytest.raises(RefusedError, match="Every trial diverged"):
+        search(models[0], data, settings, wild, [Feasibility(32, 1, 2)], 0, tmp_path, lambda *_: None)
+    trials = json.loads((tmp_path / "trials.json").read_text(encoding="utf-8"))
+    assert [(trial["state"], trial["value"]) for trial in trials] == [("diverged", None)] * 2
+
+
+def test_a_group_size_over_budget_is_never_tried(
+    models: tuple[Path, Path], data: DistillationData, tmp_path: Path
+) -> None:
+    with pytest.raises(RefusedError, match="within the budget"):
+        search(models[0], data, Search(), FINETUNE, [Feasibility(32, 3, 2)], 0, tmp_path, lambda *_: None)
+    assert not (tmp_path / "study.db").exists()
+
+
+@pytest.mark.parametrize("die_at", [1, 4, 6, 8])
+def test_a_search_killed_anywhere_finds_what_an_undisturbed_one_finds(
+    models: tuple[Path, Path], data: DistillationData, tmp_path: Path, die_at: int
+) -> None:
+    whole = run_search(models[0], data, tmp_path / "whole")
+    with pytest.raises(KilledError):
+        run_search(models[0], data, tmp_path / "killed", die_at)
+    assert run_search(models[0], data, tmp_path / "killed") == whole
+    assert (tmp_path / "killed" / "best.json").read_bytes() == (tmp_path / "whole" / "best.json").read_bytes()

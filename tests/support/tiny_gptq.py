@@ -1,0 +1,34 @@
+"""Quantize the tiny model as a build does, and export the one checkpoint for both engines.
+
+    python tiny_gptq.py CHECKPOINT FOLDER
+
+A script of its own, because torch's import warns. FOLDER gets `onnx/` and `vllm/`.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+from edgewright_builder.export.vllm import export_vllm
+from edgewright_builder.stages.export import export
+from edgewright_builder.stages.quantize import quantize
+from edgewright_builder.train.samples import Sample
+
+VOCABULARY = 267  # see `tiny_model`
+
+
+def main(checkpoint: Path, folder: Path) -> None:
+    """Write everything below `folder`."""
+    draw = random.Random(0)
+    samples = [Sample(tuple(draw.randrange(3, VOCABULARY) for _ in range(64)), 0) for _ in range(16)]
+    for name in ("quantized", "onnx", "vllm"):
+        (folder / name).mkdir()
+    quantize(checkpoint, samples, 16, 32, 0, folder / "quantized", lambda *_: None)
+    export(folder / "quantized/model", 8, folder / "onnx")
+    export_vllm(folder / "quantized/model", folder / "vllm")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
