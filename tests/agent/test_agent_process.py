@@ -32,7 +32,14 @@ HEAVY = (
     "edgewright_builder",
 )
 # Asked for by an option or a command; until then a board does not pay for them.
-ON_DEMAND = ("httpx", "uvicorn", "prometheus_client", "opentelemetry", "rich", "edgewright_agent.doctor.checks")
+ON_DEMAND = (
+    "httpx",
+    "uvicorn",
+    "prometheus_client",
+    "opentelemetry",
+    "rich",
+    "edgewright_agent.doctor.checks",
+)
 
 
 @pytest.fixture
