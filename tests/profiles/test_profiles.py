@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from edgewright.errors import InputError
-from edgewright_builder.cli.profiles import app, figures
+from edgewright_builder.cli.host.profiles import app, figures
 from edgewright_profiles import DeviceProfile, Figure, list_profiles, load_profile, parse_profile
 from edgewright_profiles.schema import Confidence, Memory
 

@@ -21,3 +21,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, f
 Save = Annotated[
     Path | None, typer.Option(help="Write the JSON document to this file too.", show_default=False)
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="Memory it may take, e.g. 3.5GiB. (default: the profile's)", show_default=False),
+]
+Engine = Annotated[str | None, typer.Option(help="(default: onnxruntime-genai)", show_default=False)]

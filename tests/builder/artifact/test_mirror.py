@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
@@ -23,7 +22,7 @@ from edgewright.errors import InputError
 from edgewright_agent.server import run_agent
 from edgewright_builder.artifact import mirror
 from edgewright_builder.artifact.artifact import open_artifact, verify_artifact
-from edgewright_builder.cli import mirror as cli_mirror
+from edgewright_builder.cli.main import app
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.keys.files import load_signing_key
@@ -33,8 +32,6 @@ from tests.support.built_artifacts import make_artifact
 from tests.support.scripted_engine import Script, only_fake
 
 CONTENTS = {"engine/model.bin": bytes(range(256)) * 8000, "tokenizer/tokenizer.json": b"{}"}
-app = typer.Typer()
-cli_mirror.register(app)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
@@ -18,13 +17,11 @@ from edgewright.v1 import telemetry_pb2 as telemetry
 from edgewright_builder.bench import tables
 from edgewright_builder.bench.local import candidate
 from edgewright_builder.bench.results import Bench, Place, bench_from_json, bench_to_json, read_bench
-from edgewright_builder.cli import device as cli_device
+from edgewright_builder.cli.main import app
 from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import Board, simulated_in_thread
 
 MIB = 1024 * 1024
-app = typer.Typer()
-cli_device.register(app)
 
 
 def invoke(*arguments: object) -> Any:

@@ -10,7 +10,6 @@ from typing import Any
 
 import grpc
 import pytest
-import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from typer.testing import CliRunner
@@ -20,11 +19,8 @@ from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import telemetry_pb2 as telemetry
 from edgewright.v1.common_pb2 import Digest
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.cli import device as cli_device
-from edgewright_builder.cli import keys as cli_keys
-from edgewright_builder.cli import push as cli_push
-from edgewright_builder.cli import top as cli_top
 from edgewright_builder.cli.connection import as_document
+from edgewright_builder.cli.main import app
 from edgewright_builder.fleet.journal import held
 from edgewright_builder.keys.files import load_signing_key
 from edgewright_builder.show.top import History, render
@@ -32,11 +28,6 @@ from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import Board, simulated_in_thread
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-app = typer.Typer()
-cli_push.register(app)
-cli_top.register(app)
-cli_device.register(app)
-cli_keys.register(app)
 
 
 @pytest.fixture(autouse=True)
@@ -313,7 +304,8 @@ def test_a_refused_call_ends_with_the_boards_own_sentence(board: Board, host: st
 def test_the_commands_load_nothing_heavy() -> None:
     heavy = ["torch", "transformers", "peft", "optuna", "onnx", "onnxruntime", "numpy"]
     code = (
-        "import sys, edgewright_builder.cli.device, edgewright_builder.cli.keys;"
+        "import sys; from edgewright_builder.cli.group import COMMANDS, load_command;"
+        "list(map(load_command, COMMANDS));"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     assert (

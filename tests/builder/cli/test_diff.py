@@ -5,21 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from edgewright.errors import InputError
 from edgewright.v1.deployment_pb2 import Release, ReleaseState
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.cli import diff as cli_diff
+from edgewright_builder.cli.host import diff as diff_command
+from edgewright_builder.cli.main import app
 from edgewright_builder.push import pushed_before as pushed
 from tests.support.built_artifacts import make_artifact
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-app = typer.Typer()
-app.command("other")(lambda: None)  # two commands, so that the name is part of the line
-cli_diff.register(app)
 
 
 @pytest.fixture
@@ -76,7 +73,7 @@ def test_a_board_s_release_is_found_among_what_was_pushed(
         coroutine.close()
         return releases
 
-    monkeypatch.setattr(cli_diff, "run", run_with_releases)
+    monkeypatch.setattr(diff_command, "run", run_with_releases)
     missing = invoke("board:1", new.folder).exception
     assert isinstance(missing, InputError)
     assert "only artifacts pushed from here are kept" in str(missing)

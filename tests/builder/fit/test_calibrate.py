@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -23,7 +22,7 @@ from edgewright.v1 import telemetry_pb2 as telemetry
 from edgewright_agent.deployment.state import State
 from edgewright_agent.services.messages import release_to
 from edgewright_agent.store import StagedRelease
-from edgewright_builder.cli import fit as cli_fit
+from edgewright_builder.cli.main import app
 from edgewright_builder.fit.calibrate import (
     BoardCalibration,
     MeasuredPoint,
@@ -44,8 +43,6 @@ from tests.support.device_simulator import Board, simulated_device
 ENGINE, BOARD, RELEASE = "onnxruntime-genai", "jetson-orin-nano-8gb", b"\7" * 32
 SHIPPED = load_calibration(ENGINE)
 MIB = 2**20
-app = typer.Typer()
-cli_fit.register(app)
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from edgewright.errors import InputError
-from edgewright_builder.cli import fit as cli_fit
+from edgewright_builder.cli.main import app
 from edgewright_builder.fit.catalogue import builtin_models
 from edgewright_builder.fit.check import check, make_question
 from edgewright_builder.fit.engines import engine_traits
@@ -24,8 +23,6 @@ from edgewright_builder.fit.model_facts import find_model, from_builtin
 from edgewright_builder.fit.plan import Wishes, candidates, search_plans
 from edgewright_profiles import list_profiles, load_profile
 
-app = typer.Typer()
-cli_fit.register(app)
 ENGINE = "onnxruntime-genai"
 ORIN = "jetson-orin-nano-8gb"
 MODELS = [from_builtin(model) for model in builtin_models()]

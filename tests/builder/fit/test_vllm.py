@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 
-import typer
 from typer.testing import CliRunner
 
-from edgewright_builder.cli import fit as cli_fit
+from edgewright_builder.cli.main import app
 from edgewright_builder.fit.memory import load_calibration, predict_memory
 from edgewright_builder.fit.regression import errors, load_measurements
 
-app = typer.Typer()
-cli_fit.register(app)
 ORIN = "jetson-orin-nano-8gb"
 
 

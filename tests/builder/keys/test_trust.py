@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
@@ -22,8 +21,8 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.server import run_agent
 from edgewright_agent.trust import Trust
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.cli import keys as cli_keys
-from edgewright_builder.cli.trust import spread
+from edgewright_builder.cli.host.trust import spread
+from edgewright_builder.cli.main import app
 from edgewright_builder.keys import trust as trust_chain
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.keys.files import load_signing_key, private_pem, public_pem, write_new
@@ -32,8 +31,6 @@ from tests.support.built_artifacts import make_artifact
 from tests.support.scripted_engine import Script, only_fake
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=timezone.utc)
-app = typer.Typer()
-cli_keys.register(app)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from edgewright.errors import InputError
 from edgewright.manifest import AdapterSlots
-from edgewright_builder.cli.adapter import accuracy_lines
+from edgewright_builder.cli.host.adapter import accuracy_lines
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.models import load_model
 from edgewright_builder.pipeline.adapter_base import find_base, require_slots

@@ -1,4 +1,4 @@
-"""`edgewright build` and `edgewright report`."""
+"""`edgewright build`: makes a signed artifact from a recipe."""
 
 from __future__ import annotations
 
@@ -44,12 +44,6 @@ Tasks = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="First N rows of each task.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on in a run folder that exists.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands to the command line."""
-    app.command()(build)
-    app.command()(report)
 
 
 @contextmanager
@@ -143,7 +137,7 @@ def _opening_line(job: Build) -> str:
 
 def _build_adapter(order: _Order, recipe: AdapterRecipe) -> None:
     """The adapter of a base; without a budget of its own it has the base's."""
-    from edgewright_builder.cli.adapter import opening_line, print_result
+    from edgewright_builder.cli.host.adapter import opening_line, print_result
     from edgewright_builder.pipeline.adapter import AdapterBuild, build_adapter, preflight_adapter
     from edgewright_builder.pipeline.adapter_base import find_base
     from edgewright_builder.run.progress import Reporter
@@ -157,26 +151,6 @@ def _build_adapter(order: _Order, recipe: AdapterRecipe) -> None:
     with order.begun(opening_line(job)):
         package = build_adapter(job)
     print_result(order.console, package, order.out)
-
-
-def report(
-    run: Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)],
-) -> None:
-    """Write RUN/report.html and print the key numbers."""
-    from edgewright_builder.report import write_report
-    from edgewright_builder.report.terminal import summary_table
-
-    if (run / "finetune" / "adapter" / "model.onnx_adapter").is_file():
-        raise InputError(
-            f"{run} is the build of an adapter, of which there is no report: its figures are in "
-            f"{run / 'evaluate' / 'results.json'}, and `edgewright build` with --resume prints them again."
-        )
-    if not (run / "plan.json").is_file():
-        raise InputError(f"{run} is not a run: it has no plan.json. `edgewright build` makes one.")
-    path = write_report(run)
-    console = Console(highlight=False)
-    console.print(summary_table(run))
-    console.print(f"Report: {path.resolve()}", markup=False, soft_wrap=True)
 
 
 def _with_evaluation(

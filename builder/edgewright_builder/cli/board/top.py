@@ -18,11 +18,6 @@ DEVICE_SECONDS = 2.0  # the phase and the releases change seldom
 RETRY_SECONDS = 1.0
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the command line."""
-    app.command()(top)
-
-
 def top(
     host: Host,
     credentials: Credentials = None,

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from edgewright.errors import InputError
 from edgewright_builder.artifact.artifact import open_artifact
-from edgewright_builder.cli import fleet as cli_fleet
+from edgewright_builder.cli.board import fleet as cli_fleet
 from edgewright_builder.cli.connection import as_document, connect, console, emit, require_commit, run
 from edgewright_builder.cli.given import given, refuse_with, refuse_without
 from edgewright_builder.cli.options import AsJson, Credentials, Insecure, Save
@@ -39,11 +39,6 @@ DeltaFrom = Annotated[
         show_default=False,
     ),
 ]
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the command line."""
-    app.command()(push)
 
 
 def push(

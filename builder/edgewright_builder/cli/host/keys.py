@@ -11,8 +11,8 @@ import typer
 from edgewright_builder.artifact.artifact import resign_artifact
 from edgewright_builder.cli.connection import run
 from edgewright_builder.cli.given import refuse_without
+from edgewright_builder.cli.host.trust import show, spread
 from edgewright_builder.cli.options import AsJson, Insecure
-from edgewright_builder.cli.trust import show, spread
 from edgewright_builder.keys import trust as trust_chain
 from edgewright_builder.keys.credentials import Written, create_credentials, issue_certificate
 from edgewright_builder.keys.files import load_signing_key
@@ -38,11 +38,6 @@ RootKey = Annotated[
         help="Root key to sign with; repeat where several must. (default: DIR/root.key)", show_default=False
     ),
 ]
-
-
-def register(parent: typer.Typer) -> None:
-    """Adds the commands to the command line."""
-    parent.add_typer(app, name="keys")
 
 
 @app.callback()

@@ -21,11 +21,6 @@ app = typer.Typer(
 )
 
 
-def register(parent: typer.Typer) -> None:
-    """Adds the commands to the command line."""
-    parent.add_typer(app, name="profiles")
-
-
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

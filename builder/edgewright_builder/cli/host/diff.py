@@ -28,11 +28,6 @@ _Which = typer.Argument(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the command line."""
-    app.command()(diff)
-
-
 def diff(
     old: Annotated[str, _Which],
     new: Annotated[str, _Which],

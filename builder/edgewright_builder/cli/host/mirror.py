@@ -16,11 +16,6 @@ app = typer.Typer(help="Let boards fetch from a web server or an OCI registry.",
 Artifact = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="RUN/artifact.", show_default=False)]
 
 
-def register(parent: typer.Typer) -> None:
-    """Adds the commands to the command line."""
-    parent.add_typer(app, name="mirror")
-
-
 @app.command()
 def add(
     artifact: Artifact,
