@@ -25,6 +25,8 @@ from rich.console import Console
 from edgewright.manifest import Manifest, parse_manifest
 from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.artifact.diff import transfer_of
+from edgewright_builder.artifact.fields import draft_manifest
+from edgewright_builder.export.onnx import export_onnx
 from edgewright_builder.local_engine.engine import local_engine
 from edgewright_builder.models import load_tokenizer, resolve_model
 from edgewright_builder.quantization.earlier import earlier_model
@@ -33,8 +35,6 @@ from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.run import Run, digest_of_products
 from edgewright_builder.scoring.scoring import TaskResult
 from edgewright_builder.stages.evaluate import EvaluatedModel, evaluate
-from edgewright_builder.stages.export import export
-from edgewright_builder.stages.package import draft_manifest
 from edgewright_builder.stages.quantize import quantize
 from edgewright_builder.tasks.loading import Task, load_task
 from edgewright_builder.train.samples import Sample, make_sample, split
@@ -66,7 +66,7 @@ def variants_of(old: Path, new: Path, recipe: Recipe, bands: Sequence[float], ru
         def work(folder: Path, earlier: Any = earlier) -> dict[str, Any]:
             step = run.reporter.step
             done = quantize(model, calibration, sequences, group_size, seed, folder, step, earlier)
-            return done | export(folder / "model", embedding_bits, folder)
+            return done | export_onnx(folder / "model", embedding_bits, folder)
 
         stage = run.stage(f"band-{band:g}", inputs, work, products=("engine", "tokenizer"))
         variants.append(Variant(f"dead band {band:g}", stage.folder, stage.summary["codes_changed_fraction"]))

@@ -11,10 +11,10 @@ from typing import Any
 from synthetic_export import write_synthetic_export
 
 from edgewright.manifest import Manifest
+from edgewright_builder.artifact.fields import draft_manifest
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
 from edgewright_builder.fit.catalogue import find_builtin
 from edgewright_builder.fit.memory import Configuration
-from edgewright_builder.stages.package import draft_manifest
 
 ENGINE = "onnxruntime-genai"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")

@@ -24,6 +24,7 @@ from vllm_stream import manifest_fields
 
 from edgewright_agent.engines import available_engines
 from edgewright_agent.engines.vllm.launch import SLICE_TOKENS
+from edgewright_builder.artifact.fields import draft_manifest
 from edgewright_builder.export.vllm import EMBEDDING_BITS
 from edgewright_builder.fit.memory import FLOAT_BYTES, Calibration, Configuration, predict_memory
 from edgewright_builder.fit.regression import (
@@ -34,7 +35,6 @@ from edgewright_builder.fit.regression import (
     measurements_to_json,
 )
 from edgewright_builder.models import resolve_model
-from edgewright_builder.stages.package import draft_manifest
 
 ENGINE, MIB = "vllm", 2**20
 ERROR_FRACTION_MIN = 0.1  # a few points prove little

@@ -25,10 +25,10 @@ from edgewright.manifest import Manifest
 from edgewright_agent.engines import EngineLimits, available_engines, start_engine
 from edgewright_agent.engines.process.cpus import default_threads
 from edgewright_builder.artifact.artifact import open_artifact, write_artifact
+from edgewright_builder.artifact.fields import artifact_files
 from edgewright_builder.export.vllm import EMBEDDING_BITS, export_vllm
 from edgewright_builder.fit.architecture import architecture_from_config
 from edgewright_builder.models import read_config
-from edgewright_builder.stages.package import artifact_files
 
 PROMPT = "The board reads its sensors once a second and writes what it finds to a file. " * 4
 

@@ -9,13 +9,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from edgewright.digests import file_sha256
 from edgewright.dsse import key_id
 from edgewright_builder.artifact.artifact import MANIFEST_NAME
+from edgewright_builder.artifact.fields import draft_manifest
 from edgewright_builder.local_engine.golden import PROMPTS, golden_prompt
 from edgewright_builder.recipe.model import Evaluate
 from edgewright_builder.run.build import Build
-from edgewright_builder.run.run import Stage, file_sha256
-from edgewright_builder.stages.package import draft_manifest, package
+from edgewright_builder.run.run import Stage
+from edgewright_builder.stages.package import package
 
 
 def run_evaluate(

@@ -19,8 +19,8 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgewright.digests import digest_of, file_sha256
 from edgewright.errors import InputError, OutsideError
-from edgewright_builder.run.run import digest_of, file_sha256
 
 if TYPE_CHECKING:
     from torch import nn

@@ -145,12 +145,12 @@ def run_export(job: Build, quantized: Stage) -> Stage:
         inputs["engine"] = serving.engine
 
     def work(folder: Path) -> dict[str, Any]:
+        from edgewright_builder.export.onnx import export_onnx
         from edgewright_builder.export.vllm import export_vllm
-        from edgewright_builder.stages.export import export
 
         checkpoint = quantized.folder / "model"
         if serving.engine == "vllm":
             return export_vllm(checkpoint, folder)
-        return export(checkpoint, embedding_bits, folder, adapter_modules=modules)
+        return export_onnx(checkpoint, embedding_bits, folder, adapter_modules=modules)
 
     return job.run.stage("export", inputs, work, products=("engine", "tokenizer"))

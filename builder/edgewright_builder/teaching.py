@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edgewright.digests import file_sha256
 from edgewright.errors import InputError
 from edgewright_builder.models import model_digest, resolve_model
 from edgewright_builder.recipe.model import Recipe
 from edgewright_builder.run.build import Build
-from edgewright_builder.run.run import Stage, file_sha256
+from edgewright_builder.run.run import Stage
 
 
 def _digests(folder: Path | None, pattern: str) -> list[list[str]]:

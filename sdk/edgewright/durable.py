@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import mmap
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from edgewright.errors import OutsideError
 from edgewright.v1.common_pb2 import Reason
@@ -143,6 +145,11 @@ def write_durably(fs: FileSystem, path: Path, data: bytes) -> None:
         finally:
             fs.close(file)
         publish(fs, temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces `path` by `value` as indented JSON. Raises OutsideError as `write_durably` does."""
+    write_durably(FileSystem(), path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def publish(fs: FileSystem, temporary: Path, target: Path) -> None:

@@ -12,10 +12,10 @@ import onnx
 import pytest
 from synthetic_export import write_synthetic_export
 
+from edgewright_builder.export.onnx import export_onnx
 from edgewright_builder.fit.architecture import architecture_from_config
 from edgewright_builder.fit.memory import Configuration
 from edgewright_builder.models import read_config
-from edgewright_builder.stages.export import export
 from tests.support.tiny_models import tiny_tokenizer
 
 pytestmark = pytest.mark.slow  # the exporter imports torch
@@ -47,7 +47,7 @@ def test_the_graph_has_the_nodes_and_tensors_of_a_real_export(tmp_path: Path, ti
     tiny_tokenizer().save_pretrained(tmp_path / "model")
     for name in ("real", "synthetic"):
         (tmp_path / name).mkdir()
-    export(tmp_path / "model", bits, tmp_path / "real")
+    export_onnx(tmp_path / "model", bits, tmp_path / "real")
     model = architecture_from_config(read_config(tmp_path / "model"))
     write_synthetic_export(model, Configuration(3, 4, 32, bits, 64, 1), tmp_path / "synthetic")
     real, synthetic = tmp_path / "real/engine/model.onnx", tmp_path / "synthetic/model.onnx"

@@ -11,8 +11,8 @@ import random
 import sys
 from pathlib import Path
 
+from edgewright_builder.export.onnx import export_onnx
 from edgewright_builder.export.vllm import export_vllm
-from edgewright_builder.stages.export import export
 from edgewright_builder.stages.quantize import quantize
 from edgewright_builder.train.samples import Sample
 
@@ -26,7 +26,7 @@ def main(checkpoint: Path, folder: Path) -> None:
     for name in ("quantized", "onnx", "vllm"):
         (folder / name).mkdir()
     quantize(checkpoint, samples, 16, 32, 0, folder / "quantized", lambda *_: None)
-    export(folder / "quantized/model", 8, folder / "onnx")
+    export_onnx(folder / "quantized/model", 8, folder / "onnx")
     export_vllm(folder / "quantized/model", folder / "vllm")
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from edgewright.durable import write_json
 from edgewright.errors import InputError
 from edgewright.manifest import Manifest, parse_manifest
 from edgewright.v1.telemetry_pb2 import BenchmarkResult
@@ -29,7 +30,6 @@ from edgewright_builder.artifact.artifact import MANIFEST_NAME
 from edgewright_builder.bench.board import OnProgress
 from edgewright_builder.bench.results import Bench, Place
 from edgewright_builder.local_engine.engine import READY_TIMEOUT_SECONDS, engine_version
-from edgewright_builder.run.run import write_json
 from edgewright_profiles import load_profile
 
 BenchStage = Literal["finetuned", "exported"]
@@ -61,9 +61,9 @@ def candidate(run: Path, stage: BenchStage) -> Candidate:
 
 def _unquantized(run: Path, engine: str) -> tuple[Path, str]:
     """The fine-tuned checkpoint as the engine takes it, exported once per checkpoint; and in which precision."""
+    from edgewright_builder.export.onnx import export_unquantized
     from edgewright_builder.export.vllm import export_vllm
     from edgewright_builder.models import model_digest, read_config
-    from edgewright_builder.stages.export import export_unquantized
 
     checkpoint, tree = run / "finetune" / "model", run / "bench" / "finetuned"
     if not any(checkpoint.glob("*.safetensors")):

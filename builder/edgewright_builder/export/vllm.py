@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from edgewright.durable import write_json
+from edgewright_builder.export.files import copy_tokenizer, size_of
 from edgewright_builder.models import read_config
-from edgewright_builder.run.run import write_json
-from edgewright_builder.stages.export import copy_tokenizer, size_of
 
 COPIED = ("generation_config.json", "model.safetensors.index.json")
 EMBEDDING_BITS = 16  # GPTQ leaves embedding and head as they are

@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from edgewright import __version__
+from edgewright.durable import write_json
+from edgewright_builder.artifact.fields import manifest_fields
 from edgewright_builder.finishing import run_evaluate, run_package
 from edgewright_builder.fit.plan import Plan, plan_to_json, with_group_size
 from edgewright_builder.recipe.lineage import portable
 from edgewright_builder.run.build import Build
-from edgewright_builder.run.run import Stage, write_json
+from edgewright_builder.run.run import Stage
 from edgewright_builder.shaping import (
     choice_of,
     run_export,
@@ -23,7 +25,6 @@ from edgewright_builder.shaping import (
     run_search,
     run_student,
 )
-from edgewright_builder.stages.package import manifest_fields
 from edgewright_builder.teaching import run_data, run_teacher
 
 

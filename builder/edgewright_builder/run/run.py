@@ -7,7 +7,6 @@ what it left behind is kept only where the stage itself knows how to continue.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -16,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgewright.durable import FileSystem, write_durably
+from edgewright.digests import digest_of, file_sha256
+from edgewright.durable import FileSystem, write_durably, write_json
 from edgewright.errors import InputError
 from edgewright_builder.run.progress import Reporter
 
@@ -101,12 +101,6 @@ def _prepare(folder: Path, fingerprint: str, resumable: bool) -> None:
     write_durably(FileSystem(), marker, fingerprint.encode())
 
 
-def digest_of(value: Any) -> str:
-    """SHA-256 of `value` as canonical JSON."""
-    text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def digest_of_products(folder: Path, products: Sequence[str]) -> str:
     """SHA-256 over the paths and contents of the products, folders taken whole."""
     files: set[Path] = set()
@@ -114,20 +108,6 @@ def digest_of_products(folder: Path, products: Sequence[str]) -> str:
         path = folder / product
         files |= {path} if path.is_file() else {file for file in path.rglob("*") if file.is_file()}
     return digest_of([[str(file.relative_to(folder)), file_sha256(file)] for file in sorted(files)])
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """`value` as indented JSON, durably."""
-    write_durably(FileSystem(), path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def last_line(log: Path) -> str:

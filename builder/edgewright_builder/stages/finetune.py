@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgewright.durable import write_json
 from edgewright_builder.models import load_model, load_tokenizer
 from edgewright_builder.quantization.rounding import temporarily_quantized
 from edgewright_builder.recipe.model import Finetune
-from edgewright_builder.run.run import write_json
 from edgewright_builder.stages.search import Choice
 from edgewright_builder.train.distill import DistillationData, TrainStep, train_epoch, validation_divergence
 from edgewright_builder.train.lora import add_lora, linear_layers, merge_lora

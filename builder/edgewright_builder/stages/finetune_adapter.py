@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgewright.durable import write_json
 from edgewright_builder.export.lora_slots import Factors, Place, write_adapter
 from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
 from edgewright_builder.recipe.model import Finetune
-from edgewright_builder.run.run import write_json
 from edgewright_builder.train.distill import (
     DistillationData,
     TrainStep,

@@ -17,11 +17,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from edgewright.durable import write_json
 from edgewright.errors import OutsideError
 from edgewright.tether import tethered
 from edgewright_builder.models import read_config
 from edgewright_builder.quantization.earlier import Earlier, require_same_shape
-from edgewright_builder.run.run import last_line, write_json
+from edgewright_builder.run.run import last_line
 from edgewright_builder.train.samples import Sample
 
 WEIGHT_BITS = 4

@@ -19,11 +19,11 @@ from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 from torch import nn
 
+from edgewright.durable import write_json
 from edgewright.errors import RefusedError
 from edgewright_builder.models import load_model
 from edgewright_builder.quantization.rounding import temporarily_quantized
 from edgewright_builder.recipe.model import Finetune, Search, SearchSpace
-from edgewright_builder.run.run import write_json
 from edgewright_builder.train.distill import (
     DistillationData,
     DivergedError,

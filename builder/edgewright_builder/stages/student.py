@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgewright.durable import write_json
 from edgewright.errors import InputError
 from edgewright_builder.models import load_model, load_tokenizer
-from edgewright_builder.run.run import write_json
 from edgewright_builder.train.samples import Sample
 
 INFLUENCE_TOKENS = 4096  # of the generated data; the ranking is stable long before

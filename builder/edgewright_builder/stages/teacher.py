@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from edgewright.durable import write_json
 from edgewright.errors import InputError, OutsideError
 from edgewright_builder.models import load_model
-from edgewright_builder.run.run import write_json
 from edgewright_builder.train.distill import counted_hidden, output_head
 from edgewright_builder.train.samples import Sample, collate, make_batches
 

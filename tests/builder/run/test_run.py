@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from edgewright.digests import digest_of
 from edgewright.errors import InputError
 from edgewright.sizes import format_bytes, parse_bytes
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.run.run import Run, digest_of
+from edgewright_builder.run.run import Run
 
 
 def make_run(folder: Path) -> Run:

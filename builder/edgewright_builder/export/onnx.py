@@ -1,4 +1,4 @@
-"""Stage 7, export: the GPTQ checkpoint as an ONNX Runtime GenAI model, head and embedding one quantized tensor.
+"""Exports a checkpoint as an ONNX Runtime GenAI model, head and embedding one quantized tensor.
 
 ONNX Runtime GenAI's model builder runs in a child process: it logs to the terminal and holds the model twice.
 """
@@ -15,21 +15,16 @@ from typing import Any
 
 from edgewright.errors import OutsideError
 from edgewright.tether import tethered
+from edgewright_builder.export.files import copy_tokenizer, size_of
 from edgewright_builder.export.lora_slots import PACKABLE, add_slots
 from edgewright_builder.models import read_config
 from edgewright_builder.run.run import last_line
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-)
 # Computing in int8 (accuracy level 4) is what makes 4-bit weights fast on CPUs.
 INT8_COMPUTE = "int4_accuracy_level=4"
 
 
-def export(
+def export_onnx(
     checkpoint: Path,
     embedding_bits: int,
     folder: Path,
@@ -78,19 +73,6 @@ def _arrange(onnx: Path, checkpoint: Path, folder: Path) -> None:
     for name in ("model.onnx", "model.onnx.data", "genai_config.json"):
         (onnx / name).replace(engine / name)
     copy_tokenizer(checkpoint, tokenizer)
-
-
-def copy_tokenizer(checkpoint: Path, tokenizer: Path) -> None:
-    """What an engine needs to read and write text."""
-    tokenizer.mkdir()
-    for name in TOKENIZER_FILES:
-        if (checkpoint / name).exists():
-            shutil.copyfile(checkpoint / name, tokenizer / name)
-
-
-def size_of(export: Path) -> int:
-    """Bytes of what is shipped of an export."""
-    return sum(file.stat().st_size for part in ("engine", "tokenizer") for file in (export / part).iterdir())
 
 
 def _build(checkpoint: Path, precision: str, options: list[str], out: Path, work: Path) -> None:
