@@ -4,9 +4,13 @@ BIN := .venv/bin
 BUILDER := .venv/.builder
 DEV := .venv/.dev
 
-.PHONY: demo test test-slow test-crash test-vllm check fix protos pins clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-crash test-vllm coverage check docs fix protos pins clean
 
-demo: $(BUILDER) ## the whole road on this machine; BENCHMARKS=DIR evaluates on real ARC-Easy rows
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(BUILDER) ## build a model, push it to an agent on this machine, use it, measure it
 	scripts/demo
 
 test: $(DEV) ## the fast tests
@@ -18,8 +22,8 @@ test-slow: $(DEV) ## the real SmolLM2 and everything that takes minutes
 test-crash: $(DEV) ## builds and agents killed at random points
 	$(BIN)/python -m pytest -m crash --timeout 3600
 
-test-vllm: $(DEV) ## both engines on the real vLLM that EDGEWRIGHT_VLLM names; the README says how to install one
-	@test -n "$$EDGEWRIGHT_VLLM" || { echo "EDGEWRIGHT_VLLM is not set: name the vllm command of an environment of its own (README, vLLM)" >&2; exit 2; }
+test-vllm: $(DEV) ## both engines on the real vLLM that EDGEWRIGHT_VLLM names; docs/boards.md says how to install one
+	@test -n "$$EDGEWRIGHT_VLLM" || { echo "EDGEWRIGHT_VLLM is not set: name the vllm command of an environment of its own (docs/boards.md, vLLM)" >&2; exit 2; }
 	$(BIN)/python -m pytest -m vllm --timeout 3600
 
 check: $(DEV) ## format, lint, types, wire contract
@@ -29,18 +33,24 @@ check: $(DEV) ## format, lint, types, wire contract
 	$(BIN)/buf lint
 	scripts/gen-protos && git diff --exit-code -- protos sdk/edgewright/v1
 
-fix: $(DEV)
+docs: $(DEV) ## the documentation as a site in site/; warnings are errors
+	$(BIN)/mkdocs build --strict --quiet
+
+coverage: $(DEV) ## the fast tests, and how many lines of the product they run
+	$(BIN)/python -m pytest -m "not slow and not vllm and not crash" --cov --cov-report term --cov-report html
+
+fix: $(DEV) ## format, and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-protos:
+protos: ## the stubs anew, from the .proto files
 	scripts/gen-protos
 
 pins: ## constraints.txt anew, with the newest releases that pyproject.toml allows
 	scripts/pin
 
-clean:
-	rm -rf .venv .venv-protos demo-run
+clean: ## remove what the other targets made
+	rm -rf .venv .venv-protos demo-run site htmlcov .coverage
 
 $(BUILDER): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11, and the exporter has no wheel for it: make PYTHON=python3.11 …" >&2; exit 2; }
