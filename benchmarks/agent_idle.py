@@ -89,17 +89,17 @@ def main() -> None:
     )
     parser.add_argument("--starts", type=int, default=7)
     parser.add_argument("--idle-seconds", type=float, default=20)
-    parser.add_argument("--openai", action="store_true", help="with the OpenAI door open")
+    parser.add_argument("--openai", action="store_true", help="with the OpenAI-compatible server")
     options = parser.parse_args()
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     print(
         f"{platform.machine()}, {psutil.cpu_count()} cores, load {load}, Python {platform.python_version()}; "
         f"{options.starts} starts: median (smallest to largest)"
     )
-    door = ("--openai", "127.0.0.1:0") if options.openai else ()
+    openai = ("--openai", "127.0.0.1:0") if options.openai else ()
     with tempfile.TemporaryDirectory() as folder:
         create_credentials(Path(folder) / "keys")
-        starts = [one_start(Path(folder), options.idle_seconds, door) for _ in range(options.starts)]
+        starts = [one_start(Path(folder), options.idle_seconds, openai) for _ in range(options.starts)]
     print(line("ready after", "s", [start.ready_seconds for start in starts], "at most 1"))
     print(line("processor time to ready", "s", [start.start_cpu_seconds for start in starts]))
     for kind in KINDS:

@@ -1,7 +1,7 @@
 """What the agent's process spends on each token it passes on: `python benchmarks/agent_token_cost.py`.
 
 The fake engine makes a token every --pace-ms, as a model would; a client in this process streams them, through gRPC
-and through the OpenAI door in turn. Counted is the processor time of the agent's own process (the engine is another),
+and through the OpenAI API in turn. Counted is the processor time of the agent's own process (the engine is another),
 less what it spends idle in the same time. A slow pace matters: tokens that come in a bunch cost less each.
 In the same rounds `bare_relay.py`, which only passes bytes on, shows what of that is Python's, gRPC's and the kernel's.
 """
@@ -132,7 +132,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
         agent = stack.enter_context(running_agent(folder / "store", folder / "keys"))
         client = await stack.enter_async_context(DeviceClient(parse_address(agent.grpc), None))
         await push(client, folder / "artifact", None)
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=agent.door, timeout=None))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=agent.openai_url, timeout=None))
         bare, bare_peers = await stack.enter_async_context(bare_relay(folder, options.pace_ms / 1e3))
         idle = await idle_share(agent.process, 10)
         print(f"agent, idle: {idle:.2%} of one core")

@@ -3,7 +3,7 @@
 Everything is loaded once; then in each round every peer, in another order, runs the same prompts and token counts:
   bare       onnxruntime-genai in a loop with its own settings and as many threads, in a process of its own
   gRPC       the agent's Generate, streamed to this process over loopback
-  OpenAI     the agent's OpenAI door, streamed likewise
+  OpenAI     the agent's OpenAI API, streamed likewise
   llama.cpp  with --llama-python INTERPRETER --gguf FILE: the same model at 4 bits, the same threads
   vLLM       with --vllm-artifact DIR and EDGEWRIGHT_VLLM: the same checkpoint on vLLM's CPU build
   fp32       with --unquantized ENGINE_FOLDER: the same model as ONNX Runtime GenAI exports it without quantization
@@ -98,12 +98,12 @@ async def start_peers(
 
 
 async def start_board(options: argparse.Namespace, scratch: Path, stack: AsyncExitStack) -> dict[str, Peer]:
-    """An agent in a process of its own that serves the artifact, seen through both doors."""
+    """An agent in a process of its own that serves the artifact, asked through gRPC and the OpenAI API."""
     threads = ("--threads", str(options.threads))
     agent = stack.enter_context(running_agent(scratch / "store", options.credentials, *threads))
     client = await stack.enter_async_context(DeviceClient(parse_address(agent.grpc), None))
     await push(client, options.artifact, None)
-    http = await stack.enter_async_context(httpx.AsyncClient(base_url=agent.door, timeout=None))
+    http = await stack.enter_async_context(httpx.AsyncClient(base_url=agent.openai_url, timeout=None))
     return {"gRPC": GrpcPeer(client), "OpenAI": DoorPeer(http)}
 
 

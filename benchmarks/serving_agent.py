@@ -1,4 +1,4 @@
-"""A real agent in a process of its own, for measurements: both doors on free ports of this machine, no TLS."""
+"""A real agent in a process of its own, for measurements: gRPC and OpenAI API on free local ports, no TLS."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Agent:
     """Where it answers, and its process."""
 
     grpc: str  # HOST:PORT
-    door: str  # http://HOST:PORT
+    openai_url: str  # http://HOST:PORT
     process: psutil.Process
 
 
@@ -52,19 +52,19 @@ def running_agent(store: Path, credentials: Path, *options: str) -> Iterator[Age
     ) as process:
         assert process.stdout is not None
         try:
-            grpc, door = _addresses(process.stdout)
-            yield Agent(grpc, door, psutil.Process(process.pid))
+            grpc, openai_url = _addresses(process.stdout)
+            yield Agent(grpc, openai_url, psutil.Process(process.pid))
         finally:
             process.terminate()
 
 
 def _addresses(output: Iterable[str]) -> tuple[str, str]:
     """Where an agent says it serves: gRPC, OpenAI."""
-    door, said = "", []
+    openai_url, said = "", []
     for line in output:
         said.append(line)
         if line.startswith("OpenAI"):
-            door = line[line.index("http://") :].split()[0].removesuffix("/v1")
+            openai_url = line[line.index("http://") :].split()[0].removesuffix("/v1")
         if line.startswith("serving on "):
-            return line.removeprefix("serving on ").strip(), door
+            return line.removeprefix("serving on ").strip(), openai_url
     raise AssertionError("the agent ended before it served: " + "".join(said))

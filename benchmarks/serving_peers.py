@@ -1,4 +1,4 @@
-"""Ways to generate with the same model: bare engines in processes of their own, and a board's two doors."""
+"""Ways to generate with the same model: bare engines in processes of their own, and a board's gRPC and OpenAI APIs."""
 
 from __future__ import annotations
 

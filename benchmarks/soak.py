@@ -1,7 +1,7 @@
 """A board under mixed load for a while: `python benchmarks/soak.py ARTIFACT --credentials DIR [--minutes 30]`.
 
-Clients generate, score, stream, leave in the middle and send nonsense over both doors, while the engine's process is
-killed now and then. At the end nothing may be stuck or wrong, nothing in flight, and the memory of the agent and of
+Clients generate, score, stream, leave in the middle and send nonsense over gRPC and the OpenAI API, while the
+engine's process is killed now and then. At the end nothing may be stuck or wrong, nothing in flight, and the memory of the agent and of
 each engine flat. Prints every outcome, the slope of RSS by least squares, and exits 1 if a promise is broken.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 import psutil
 from serving_agent import Agent, running_agent
-from soak_load import Doors, Outcome, ask
+from soak_load import Clients, Outcome, ask
 
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
@@ -55,14 +55,14 @@ async def soak(options: argparse.Namespace) -> int:
         agent = stack.enter_context(running_agent(scratch / "store", options.credentials))
         client = await stack.enter_async_context(DeviceClient(parse_address(agent.grpc), None))
         await push(client, options.artifact, None)
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=agent.door, timeout=None))
-        doors, end = Doors(client, http), time.monotonic() + 60 * options.minutes
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=agent.openai_url, timeout=None))
+        clients, end = Clients(client, http), time.monotonic() + 60 * options.minutes
         outcomes: Counter[tuple[str, Outcome]] = Counter()
         said: Counter[str] = Counter()
         memory: dict[str, Samples] = {}
         await asyncio.gather(
             *(
-                load(doors, end, random.Random(f"{options.seed}/{n}"), outcomes, said)
+                load(clients, end, random.Random(f"{options.seed}/{n}"), outcomes, said)
                 for n in range(options.clients)
             ),
             sample_memory(agent, end, memory),
@@ -73,11 +73,15 @@ async def soak(options: argparse.Namespace) -> int:
 
 
 async def load(
-    doors: Doors, end: float, rng: random.Random, outcomes: Counter[tuple[str, Outcome]], said: Counter[str]
+    clients: Clients,
+    end: float,
+    rng: random.Random,
+    outcomes: Counter[tuple[str, Outcome]],
+    said: Counter[str],
 ) -> None:
     """One client, one request after the other; one that is turned away waits a moment, as a client should."""
     while time.monotonic() < end:
-        kind, outcome, sentence = await ask(doors, rng)
+        kind, outcome, sentence = await ask(clients, rng)
         outcomes[kind, outcome] += 1
         if sentence:
             said[f"{outcome.value}: {sentence[:160]}"] += 1

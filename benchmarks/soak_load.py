@@ -34,18 +34,18 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True)
-class Doors:
+class Clients:
     """Both ways in."""
 
     client: DeviceClient
     http: httpx.AsyncClient
 
 
-async def ask(doors: Doors, rng: random.Random) -> tuple[str, Outcome, str]:
+async def ask(clients: Clients, rng: random.Random) -> tuple[str, Outcome, str]:
     """One request of a random kind: its kind, how it ended, and what was said where that was wrong."""
     kind = rng.choice(list(KINDS))
     try:
-        return kind, await asyncio.wait_for(KINDS[kind](doors, rng), STUCK_SECONDS), ""
+        return kind, await asyncio.wait_for(KINDS[kind](clients, rng), STUCK_SECONDS), ""
     except asyncio.TimeoutError:
         return kind, Outcome.STUCK, f"no end within {STUCK_SECONDS:g} s"
     except BusyError:
@@ -58,26 +58,26 @@ async def ask(doors: Doors, rng: random.Random) -> tuple[str, Outcome, str]:
         return kind, Outcome.WRONG, f"{type(error).__name__}: {error}"
 
 
-async def generate(doors: Doors, rng: random.Random) -> Outcome:
+async def generate(clients: Clients, rng: random.Random) -> Outcome:
     """gRPC, to the end."""
     request = GenerateRequest(
         prompt=SENTENCE * rng.randint(1, 20), max_tokens=rng.randint(1, 48), ignore_eos=True
     )
     tokens, completions = 0, 0
-    async for event in doors.client.generate(request):
+    async for event in clients.client.generate(request):
         tokens += len(event.deltas)
         completions += event.HasField("completion")
     assert (tokens, completions) == (request.max_tokens, 1), f"{tokens} tokens, {completions} completions"
     return Outcome.ANSWERED
 
 
-async def generate_and_leave(doors: Doors, rng: random.Random) -> Outcome:
+async def generate_and_leave(clients: Clients, rng: random.Random) -> Outcome:
     """gRPC, cancelled after a few tokens."""
     request = GenerateRequest(
         chat=Chat(messages=[ChatMessage(role="user", content=SENTENCE)]), max_tokens=200, ignore_eos=True
     )
     leave_after = rng.randint(0, 10)
-    events = doors.client.generate(request)
+    events = clients.client.generate(request)
     async with contextlib.aclosing(events):  # type: ignore[type-var]
         async for event in events:
             leave_after -= len(event.deltas)
@@ -86,15 +86,15 @@ async def generate_and_leave(doors: Doors, rng: random.Random) -> Outcome:
     return Outcome.CANCELLED
 
 
-async def score(doors: Doors, rng: random.Random) -> Outcome:
+async def score(clients: Clients, rng: random.Random) -> Outcome:
     """gRPC, log-likelihoods."""
     items = [ScoreItem(context=SENTENCE * rng.randint(1, 10), continuations=["Good.", "Bad."])] * 2
-    results = await doors.client.score(items, deadline_seconds=STUCK_SECONDS)
+    results = await clients.client.score(items, deadline_seconds=STUCK_SECONDS)
     assert [len(result.continuations) for result in results] == [2, 2]
     return Outcome.ANSWERED
 
 
-async def generate_nonsense(doors: Doors, rng: random.Random) -> Outcome:
+async def generate_nonsense(clients: Clients, rng: random.Random) -> Outcome:
     """gRPC, malformed."""
     wrong = [
         GenerateRequest(prompt=""),
@@ -103,31 +103,31 @@ async def generate_nonsense(doors: Doors, rng: random.Random) -> Outcome:
         GenerateRequest(prompt=SENTENCE * 5000, max_tokens=1),
     ]
     try:
-        async for _ in doors.client.generate(rng.choice(wrong)):
+        async for _ in clients.client.generate(rng.choice(wrong)):
             return Outcome.WRONG
     except InputError:
         return Outcome.REFUSED
     return Outcome.WRONG
 
 
-async def chat(doors: Doors, rng: random.Random) -> Outcome:
+async def chat(clients: Clients, rng: random.Random) -> Outcome:
     """HTTP, whole."""
     body = {
         "messages": [{"role": "user", "content": SENTENCE}],
         "max_tokens": rng.randint(1, 32),
         "logprobs": True,
     }
-    response = await doors.http.post("/v1/chat/completions", json=body)
+    response = await clients.http.post("/v1/chat/completions", json=body)
     if (outcome := _not_ok(response)) is not None:
         return outcome
     assert response.json()["choices"][0]["finish_reason"] in ("stop", "length")
     return Outcome.ANSWERED
 
 
-async def stream(doors: Doors, rng: random.Random) -> Outcome:
+async def stream(clients: Clients, rng: random.Random) -> Outcome:
     """HTTP, streamed to the end."""
     body = {"prompt": SENTENCE * rng.randint(1, 10), "max_tokens": rng.randint(1, 48), "stream": True}
-    async with doors.http.stream("POST", "/v1/completions", json=body) as response:
+    async with clients.http.stream("POST", "/v1/completions", json=body) as response:
         if response.status_code != httpx.codes.OK:
             await response.aread()
             return _not_ok(response) or Outcome.WRONG
@@ -138,11 +138,11 @@ async def stream(doors: Doors, rng: random.Random) -> Outcome:
     return Outcome.ANSWERED
 
 
-async def stream_and_leave(doors: Doors, rng: random.Random) -> Outcome:
+async def stream_and_leave(clients: Clients, rng: random.Random) -> Outcome:
     """HTTP, the connection closed after a few events."""
     body = {"prompt": SENTENCE, "max_tokens": 400, "ignore_eos": True, "stream": True}
     leave_after = rng.randint(0, 10)
-    async with doors.http.stream("POST", "/v1/completions", json=body) as response:
+    async with clients.http.stream("POST", "/v1/completions", json=body) as response:
         if response.status_code != httpx.codes.OK:
             await response.aread()
             return _not_ok(response) or Outcome.WRONG
@@ -153,13 +153,13 @@ async def stream_and_leave(doors: Doors, rng: random.Random) -> Outcome:
     return Outcome.CANCELLED
 
 
-async def post_nonsense(doors: Doors, rng: random.Random) -> Outcome:
+async def post_nonsense(clients: Clients, rng: random.Random) -> Outcome:
     """HTTP, malformed."""
     bodies = [
         b"{", b"\xff\xfe{}", b'{"prompt": 7}', b'{"prompt": "x", "model": "gpt-4"}', b'{"prompt": "x", "top_p": 9}',
         json.dumps({"prompt": SENTENCE * 5000}).encode(),
     ]  # fmt: skip
-    response = await doors.http.post("/v1/completions", content=rng.choice(bodies))
+    response = await clients.http.post("/v1/completions", content=rng.choice(bodies))
     outcome = _not_ok(response)
     return (
         Outcome.REFUSED if outcome is None and 400 <= response.status_code < 500 else outcome or Outcome.WRONG
@@ -177,7 +177,7 @@ def _not_ok(response: httpx.Response) -> Outcome | None:
     return Outcome.FAILED if response.status_code >= 500 else None
 
 
-KINDS: dict[str, Callable[[Doors, random.Random], Awaitable[Outcome]]] = {
+KINDS: dict[str, Callable[[Clients, random.Random], Awaitable[Outcome]]] = {
     "gRPC": generate,
     "gRPC, left": generate_and_leave,
     "gRPC score": score,

@@ -20,7 +20,7 @@ from edgewright.sizes import parse_bytes
 from edgewright.trust.keys import load_trust
 from edgewright_agent.doctor import command as cli_doctor
 from edgewright_agent.observation import ObservationSettings
-from edgewright_agent.openai_api.settings import DoorSettings, parse_door
+from edgewright_agent.openai_api.settings import OpenAISettings, parse_openai
 from edgewright_agent.runtime import systemd
 from edgewright_agent.runtime.allocator import tune_allocator
 from edgewright_agent.runtime.startup_pages import release_startup_pages
@@ -75,12 +75,12 @@ ScrubDays = Annotated[
 Openai = Annotated[
     str | None,
     typer.Option(
-        help="OpenAI-compatible HTTP at HOST:PORT or unix:PATH, e.g. 127.0.0.1:8080. (default: none)"
+        help="Serve the OpenAI-compatible API at HOST:PORT or unix:PATH, e.g. 127.0.0.1:8080. (default: none)"
     ),
 ]
 OpenaiKey = Annotated[
     Path | None,
-    typer.Option(help="File with the API key its clients send; needed, with TLS, beyond this machine."),
+    typer.Option(help="File with the API key that its clients send; needed, with TLS, for other machines."),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Log every step to standard error.")]
 
@@ -138,7 +138,7 @@ def serve(
             otlp=otlp,
         ),
         scrub=PatrolSettings(interval_seconds=scrub_days * 24 * 3600),
-        openai=_door(openai, openai_key, tls),
+        openai=_openai_settings(openai, openai_key, tls),
     )
     tune_allocator()
     asyncio.run(_serve(settings))
@@ -189,7 +189,7 @@ async def _serve(settings: AgentSettings) -> None:
         if agent.observation.metrics is not None:
             typer.echo(f"metrics on http://{agent.observation.metrics}/metrics", err=True)
         if agent.openai is not None:
-            typer.echo(f"OpenAI on {agent.openai}", err=True)
+            typer.echo(f"OpenAI-compatible API on {agent.openai}", err=True)
         typer.echo(f"serving on {agent.address}")
         sys.stdout.flush()
         systemd.notify("READY=1")
@@ -200,9 +200,9 @@ async def _serve(settings: AgentSettings) -> None:
         systemd.notify("STOPPING=1")
 
 
-def _door(openai: str | None, key: Path | None, tls: TlsFiles | None) -> DoorSettings | None:
+def _openai_settings(openai: str | None, key: Path | None, tls: TlsFiles | None) -> OpenAISettings | None:
     if openai:
-        return parse_door(openai, key, tls)
+        return parse_openai(openai, key, tls)
     if key is not None:
         raise InputError(
             "--openai-key has no effect without --openai; give that too, or leave --openai-key out."

@@ -1,4 +1,4 @@
-"""One request through the gate, the engine and the meter. Both doors and the benchmark come through here."""
+"""One request through the gate, the engine and the meter. gRPC, the OpenAI API and the benchmark all use it."""
 
 from __future__ import annotations
 

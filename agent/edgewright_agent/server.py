@@ -36,7 +36,7 @@ from edgewright_agent.deployment.withdrawal import stopped_releases
 from edgewright_agent.engines import Engine, EngineInfo, EngineLimits
 from edgewright_agent.inference import Inference
 from edgewright_agent.observation import Observation, ObservationSettings, observe
-from edgewright_agent.openai_api.settings import DoorSettings
+from edgewright_agent.openai_api.settings import OpenAISettings
 from edgewright_agent.runtime.tls import TlsFiles, server_credentials
 from edgewright_agent.services.deployment import DeploymentService
 from edgewright_agent.services.guard import Guard, refuse_revoked, require_deadline, require_role
@@ -93,7 +93,7 @@ class AgentSettings:
     restart_seconds: float = 1.0
     observation: ObservationSettings = field(default_factory=ObservationSettings)
     scrub: PatrolSettings = field(default_factory=PatrolSettings)
-    openai: DoorSettings | None = None  # None: no OpenAI door
+    openai: OpenAISettings | None = None  # None: no OpenAI-compatible server
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class RunningAgent:
     deployer: Deployer
     telemetry: Telemetry
     observation: Observation
-    openai: str | None  # base URL of the OpenAI door, if it is open
+    openai: str | None  # base URL of the OpenAI-compatible API, if it is served
 
 
 @contextlib.asynccontextmanager
@@ -157,7 +157,7 @@ async def run_agent(
         )  # first: a call must find the saved change taken up, not begin one beside it
         await server.start()
         await stack.enter_async_context(background_scrub(settings.scrub, store, deployer, telemetry))
-        openai = await _open_door(settings.openai, stack, inference)
+        openai = await _serve_openai(settings.openai, stack, inference)
         yield RunningAgent(address, store, deployer, telemetry, observation, openai)
         await health_service.enter_graceful_shutdown()
 
@@ -224,15 +224,15 @@ def _bind(server: grpc.aio.Server, listen: Address, credentials: grpc.ServerCred
     return Address(listen.host, server.add_secure_port(str(listen), credentials))
 
 
-async def _open_door(
-    settings: DoorSettings | None, stack: contextlib.AsyncExitStack, inference: Inference
+async def _serve_openai(
+    settings: OpenAISettings | None, stack: contextlib.AsyncExitStack, inference: Inference
 ) -> str | None:
     if settings is None:
         return None
-    # Only who asks for the door pays for its library's memory.
-    from edgewright_agent.openai_api.listening import open_door
+    # Imported here, so that an agent without this server does not hold uvicorn in memory.
+    from edgewright_agent.openai_api.listener import serve_openai
 
-    return await stack.enter_async_context(open_door(settings, inference))
+    return await stack.enter_async_context(serve_openai(settings, inference))
 
 
 def _engine_starter(settings: AgentSettings, runtime_dir: Path) -> StartEngine:

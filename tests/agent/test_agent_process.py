@@ -111,7 +111,7 @@ def test_ctrl_c_stops_the_agent_cleanly_and_systemd_is_told(
 
 
 async def test_the_openai_door_is_open_where_it_was_asked_for(tmp_path: Path, trusted: Path) -> None:
-    path = tmp_path / "door"
+    path = tmp_path / "openai.sock"
     with serving(tmp_path / "store", *insecure(trusted), "--openai", f"unix:{path}") as agent:
         async with grpc.aio.insecure_channel(agent.address) as channel:
             artifact = make_artifact({**TREE, "engine/fake.json": b"{}"})
@@ -124,7 +124,7 @@ async def test_the_openai_door_is_open_where_it_was_asked_for(tmp_path: Path, tr
             assert answer.json()["usage"]["completion_tokens"] == 3
         agent.process.send_signal(signal.SIGTERM)
         _, errors = agent.process.communicate(timeout=20)
-    assert errors == f"OpenAI on unix:{path}\n"
+    assert errors == f"OpenAI-compatible API on unix:{path}\n"
     assert not path.exists()
 
 
@@ -173,7 +173,10 @@ def test_a_store_that_is_a_file_is_named(
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--budget", "lots"), "is not a size"),
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--trust", "/nowhere"), "can't be read"),
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--listen", "here"), "is not an address"),
-        (("--profile", "raspberry-pi-5-8gb", "--insecure", "--openai", "0.0.0.0:0"), "is open to others"),
+        (
+            ("--profile", "raspberry-pi-5-8gb", "--insecure", "--openai", "0.0.0.0:0"),
+            "is open to other machines",
+        ),
         (
             ("--profile", "raspberry-pi-5-8gb", "--insecure", "--openai-key", "key"),
             "--openai-key has no effect without --openai",

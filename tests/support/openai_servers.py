@@ -1,4 +1,4 @@
-"""Agents with an open OpenAI door, and releases behind it."""
+"""Agents that serve the OpenAI-compatible API, and releases behind it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import openai
 
 from edgewright.address import Address
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
-from edgewright_agent.openai_api.settings import DoorSettings
+from edgewright_agent.openai_api.settings import OpenAISettings
 from edgewright_agent.server import RunningAgent, run_agent
 from tests.agent.conftest import settings_for
 from tests.support.artifacts import TIMEOUT_SECONDS, make_artifact, push
@@ -23,12 +23,12 @@ from tests.support.engine_releases import Release
 from tests.support.scripted_engine import Script, only_fake
 
 READY_SECONDS = 300.0  # vLLM takes its time
-LOOPBACK = DoorSettings(Address("127.0.0.1", 0))
+LOOPBACK = OpenAISettings(Address("127.0.0.1", 0))
 
 
 @dataclass(frozen=True)
 class Board:
-    """An agent, and the official client of its door."""
+    """An agent, and OpenAI's official client of its API."""
 
     agent: RunningAgent
     client: openai.AsyncOpenAI
@@ -41,16 +41,16 @@ class Board:
 
 @contextlib.asynccontextmanager
 async def board(
-    folder: Path, door: DoorSettings = LOOPBACK, *, script: Script | None = None
+    folder: Path, openai_settings: OpenAISettings = LOOPBACK, *, script: Script | None = None
 ) -> AsyncIterator[Board]:
     """An agent without a release; its engines are processes, or follow `script`."""
-    settings = settings_for(folder / "store", openai=door)
+    settings = settings_for(folder / "store", openai=openai_settings)
     engines: dict[str, Any] = (
         {} if script is None else {"available_engines": only_fake, "start_engine": script.start}
     )
     async with run_agent(settings, **engines) as agent:
         assert agent.openai is not None
-        key = door.key or "none"
+        key = openai_settings.key or "none"
         async with openai.AsyncOpenAI(
             base_url=agent.openai, api_key=key, max_retries=0, timeout=30.0
         ) as client:

@@ -1,4 +1,4 @@
-"""The OpenAI door: what the engine's own HTTP can, behind the gate and the meter that gRPC has too.
+"""The OpenAI-compatible server: the engine's HTTP API behind the admission gate and the meter that gRPC has too.
 
-Nothing here is imported unless the door is asked for, `settings` excepted.
+Importing `settings` is cheap; the other modules are imported once the server is asked for.
 """

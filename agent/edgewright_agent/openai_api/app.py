@@ -9,28 +9,15 @@ from typing import Any
 
 from edgewright.errors import EdgewrightError
 from edgewright_agent.inference import Inference
-from edgewright_agent.openai_api.errors import DoorError, refusal_of
-from edgewright_agent.openai_api.origin import check_neighbour
-from edgewright_agent.openai_api.relay import (
-    end_with_error,
-    relay_model,
-    relay_stream,
-    relay_whole,
-    send_whole,
-)
-from edgewright_agent.openai_api.requests import (
-    BodyRoom,
-    ClientGoneError,
-    Receive,
-    Scope,
-    Send,
-    check_key,
-    parse,
-    read_body,
-)
-from edgewright_agent.openai_api.settings import DoorSettings
+from edgewright_agent.openai_api.access import check_key, check_origin
+from edgewright_agent.openai_api.asgi import ClientGoneError, Receive, Scope, Send, send_whole
+from edgewright_agent.openai_api.body import BodyBudget, read_body
+from edgewright_agent.openai_api.completions import parse_completion
+from edgewright_agent.openai_api.errors import ApiError, to_api_error
+from edgewright_agent.openai_api.relay import end_with_error, relay_model, relay_stream, relay_whole
+from edgewright_agent.openai_api.settings import OpenAISettings
 
-# The engine has private routes too: what is not here is not there.
+# The engine has private routes too: what is not listed here is not served.
 MODELS = "/v1/models"
 ROUTES = {
     MODELS: "GET",
@@ -40,28 +27,28 @@ ROUTES = {
 }
 
 
-class Door:
-    """Answers HTTP requests out of `inference`."""
+class OpenAIApp:
+    """Answers HTTP requests from `inference`."""
 
-    def __init__(self, inference: Inference, settings: DoorSettings) -> None:
+    def __init__(self, inference: Inference, settings: OpenAISettings) -> None:
         self._inference = inference
         self._settings = settings
-        self._room = BodyRoom()
+        self._bodies = BodyBudget()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Answers one request."""
         try:
             await self._answer(scope, receive, send)
         except ClientGoneError:
             return
-        except (DoorError, EdgewrightError) as error:
-            refusal = error if isinstance(error, DoorError) else refusal_of(error)
-            headers = {"content-type": "application/json", **refusal.headers}
-            await send_whole(send, refusal.status, headers, refusal.body)
+        except (ApiError, EdgewrightError) as error:
+            answer = error if isinstance(error, ApiError) else to_api_error(error)
+            headers = {"content-type": "application/json", **answer.headers}
+            await send_whole(send, answer.status, headers, answer.body)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._settings.is_for_neighbours:
-            check_neighbour(scope)
+        if self._settings.is_open_to_local_programs:
+            check_origin(scope)
         check_key(scope, self._settings.key)
         path = _checked_route(scope)
         if path.startswith(MODELS):
@@ -69,18 +56,18 @@ class Door:
                 name = path.removeprefix(f"{MODELS}/")
                 await (relay_whole(reply, None, send) if path == MODELS else relay_model(reply, name, send))
             return
-        with self._room.hold() as take:
-            body = await read_body(scope, receive, take)
+        with self._bodies.reserve() as reserve:
+            body = await read_body(scope, receive, reserve)
             await _unless_gone(receive, self._complete(path, body, send))
 
     async def _complete(self, path: str, body: bytes, send: Send) -> None:
-        asked, streaming = parse(body), False
+        request, streaming = parse_completion(body), False
         try:
-            async with self._inference.relay(path, asked.body) as (reply, window):
+            async with self._inference.relay(path, request.body) as (reply, window):
                 kind = reply.headers.get("content-type", "")
                 streaming = reply.status == HTTPStatus.OK and kind.startswith("text/event-stream")
                 if streaming:
-                    await relay_stream(reply, window, send, wants_usage=asked.wants_usage)
+                    await relay_stream(reply, window, send, wants_usage=request.wants_usage)
                 else:
                     await relay_whole(reply, window, send)
         except EdgewrightError as error:
@@ -90,23 +77,23 @@ class Door:
 
 
 def _checked_route(scope: Scope) -> str:
-    """The path. Raises DoorError: 404, 405."""
+    """Returns the path. Raises ApiError: 404, 405."""
     path, method = str(scope["path"]), scope["method"]
     route = f"{MODELS}/{{model}}" if path.startswith(f"{MODELS}/") else path
     if route not in ROUTES:
         message = f"There is no {path[:100]} here; there are {', '.join(ROUTES)}."
-        raise DoorError(HTTPStatus.NOT_FOUND, "unknown_url", message)
+        raise ApiError(HTTPStatus.NOT_FOUND, "unknown_url", message)
     if method != ROUTES[route]:
         message = f"{route} takes {ROUTES[route]}, not {method}."
         headers = {"allow": ROUTES[route]}
-        raise DoorError(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", message, headers=headers)
+        raise ApiError(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", message, headers=headers)
     return path
 
 
 async def _unless_gone(receive: Receive, answering: Coroutine[Any, Any, None]) -> None:
     """Answers; a client that leaves cancels that, which frees its slot and the engine. Raises ClientGoneError then.
 
-    To be called when the body was read: the next message is the disconnection.
+    Call this once the body is read: the next message is the disconnection.
     """
     answer, gone = asyncio.ensure_future(answering), asyncio.ensure_future(receive())
     try:

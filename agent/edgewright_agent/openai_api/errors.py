@@ -9,17 +9,20 @@ from http import HTTPStatus
 from edgewright.errors import BusyError, EdgewrightError, InputError
 from edgewright.v1.common_pb2 import Reason
 
-_ANSWERS = {
+_STATUS_AND_CODE = {
     Reason.REASON_OVERLOADED: (HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_exceeded"),
     Reason.REASON_NO_ACTIVE_RELEASE: (HTTPStatus.SERVICE_UNAVAILABLE, "no_active_release"),
     Reason.REASON_ENGINE_FAILED: (HTTPStatus.SERVICE_UNAVAILABLE, "engine_failed"),
     Reason.REASON_CONTEXT_EXCEEDED: (HTTPStatus.BAD_REQUEST, "context_length_exceeded"),
 }
-RETRY_SECONDS = 1  # of an engine that is being restarted
+RETRY_SECONDS = 1  # how soon an engine that is being restarted may answer
 
 
-class DoorError(Exception):
-    """A request that gets this answer. `close`: what else comes on its connection is not worth reading."""
+class ApiError(Exception):
+    """An error that the client gets as the answer to its request.
+
+    With `close`, the connection is closed after it: what else comes is not worth reading.
+    """
 
     def __init__(
         self,
@@ -36,7 +39,7 @@ class DoorError(Exception):
 
     @property
     def body(self) -> bytes:
-        """OpenAI's shape of an error."""
+        """The error in OpenAI's shape."""
         if self.status == HTTPStatus.TOO_MANY_REQUESTS:
             kind = "requests"
         else:
@@ -45,16 +48,16 @@ class DoorError(Exception):
         return json.dumps({"error": error}).encode()
 
 
-def refusal_of(error: EdgewrightError) -> DoorError:
-    """The answer to one of our own errors."""
+def to_api_error(error: EdgewrightError) -> ApiError:
+    """Returns the answer that stands for one of our own errors."""
     fallback = (
         (HTTPStatus.BAD_REQUEST, "invalid_value")
         if isinstance(error, InputError)
         else (HTTPStatus.INTERNAL_SERVER_ERROR, "server_error")
     )
-    status, code = _ANSWERS.get(error.reason, fallback)
+    status, code = _STATUS_AND_CODE.get(error.reason, fallback)
     headers = {}
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         seconds = error.retry_seconds if isinstance(error, BusyError) else RETRY_SECONDS
         headers["retry-after"] = str(seconds)
-    return DoorError(status, code, str(error), headers=headers)
+    return ApiError(status, code, str(error), headers=headers)

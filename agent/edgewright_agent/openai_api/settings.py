@@ -1,4 +1,4 @@
-"""Where the OpenAI door is and who may come in."""
+"""Where the OpenAI-compatible server listens, and who may call it."""
 
 from __future__ import annotations
 
@@ -14,37 +14,38 @@ UNIX_PREFIX = "unix:"
 
 
 @dataclass(frozen=True)
-class DoorSettings:
-    """A loopback address or a Unix socket is open to this machine; any other needs a key, and TLS to protect it."""
+class OpenAISettings:
+    """A loopback address or a Unix socket is open to this machine; any other address needs a key, and TLS."""
 
     listen: Address | Path  # port 0 takes a free one
     key: str | None = None  # what clients send as `Authorization: Bearer KEY`
-    tls: TlsFiles | None = None  # its certificate and key are shown; clients need no certificate
+    tls: TlsFiles | None = None  # the board's certificate and key; clients need no certificate
 
     def __post_init__(self) -> None:
-        """Raises InputError if strangers could come in."""
+        """Raises InputError if other machines could call without a key or without TLS."""
         if isinstance(self.listen, Address) and not self.listen.is_loopback and not (self.key and self.tls):
             raise InputError(
-                f"--openai {self.listen} is open to others: give --openai-key FILE, and --tls-cert, --tls-key and "
-                "--tls-ca so that nobody can read the key on its way; or listen on 127.0.0.1 or unix:PATH."
+                f"--openai {self.listen} is open to other machines: give --openai-key FILE, and --tls-cert, "
+                "--tls-key and --tls-ca so that nobody can read the key on its way; or listen on 127.0.0.1 or "
+                "unix:PATH."
             )
 
     @property
-    def is_for_neighbours(self) -> bool:
-        """Whether every program of this machine may come in: what browsers send for their pages may not."""
+    def is_open_to_local_programs(self) -> bool:
+        """Whether every program of this machine may call; web pages in its browsers may not."""
         return isinstance(self.listen, Address) and self.key is None
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether TLS is spoken: only where others can listen in."""
+        """Whether TLS is spoken: only where other machines can listen in."""
         return isinstance(self.listen, Address) and not self.listen.is_loopback
 
 
-def parse_door(listen: str, key_file: Path | None, tls: TlsFiles | None) -> DoorSettings:
-    """The door at HOST:PORT or unix:PATH. Raises InputError."""
-    where = listen.removeprefix(UNIX_PREFIX)
-    place = Path(where) if where != listen else parse_address(listen)
-    return DoorSettings(place, None if key_file is None else _read_key(key_file), tls)
+def parse_openai(listen: str, key_file: Path | None, tls: TlsFiles | None) -> OpenAISettings:
+    """Returns the settings of a server at HOST:PORT or unix:PATH. Raises InputError."""
+    path = listen.removeprefix(UNIX_PREFIX)
+    address = Path(path) if path != listen else parse_address(listen)
+    return OpenAISettings(address, None if key_file is None else _read_key(key_file), tls)
 
 
 def _read_key(file: Path) -> str:

@@ -7,7 +7,7 @@ time; waiting and reading the prompt included.
 ITL, inter-token latency: from one token's time to the next one's. Tokens that vLLM sends in one chunk arrive together:
 the gap before the chunk, then 0 for each further one.
 TPOT, time per output token: (last - first time) / (tokens - 1) of one request; absent below two tokens.
-An answer that the OpenAI door passes on whole shows none of the three, only its tokens and its duration.
+An answer that the OpenAI API relays whole shows none of the three, only its tokens and its duration.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ PROMPT = "on the other hand"
 LONG = GenerationRequest(prompt=PROMPT, max_tokens=CONTEXT_TOKENS - 20, ignore_eos=True)
 
 
-# vLLM's own HTTP words its refusals in its own way, and bounds no body: the agent's door does.
+# vLLM words its errors in its own way, and bounds no body: the agent's OpenAI-compatible server does.
 of_our_worker = pytest.mark.parametrize("release", ["fake", "onnxruntime-genai"], indirect=True)
 
 

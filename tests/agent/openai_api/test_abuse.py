@@ -1,4 +1,4 @@
-"""Clients of the OpenAI door that are broken, slow or hostile: each gets its answer, and the next one is served."""
+"""Clients of the OpenAI API that are broken, slow or hostile: each gets its answer, and the next one is served."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import pytest
 import pytest_asyncio
 
 from edgewright_agent.engines import Reply
-from edgewright_agent.openai_api import protocol, requests
-from edgewright_agent.openai_api.settings import DoorSettings
+from edgewright_agent.openai_api import body as bodies
+from edgewright_agent.openai_api import protocol
+from edgewright_agent.openai_api.settings import OpenAISettings
 from tests.support.artifacts import TREE
 from tests.support.openai_servers import Board, board, serve, until
 from tests.support.scripted_engine import Script
@@ -41,24 +42,24 @@ class Answer:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def open_door(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Board, Script]]:
+async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Board, Script]]:
     folder, script = tmp_path_factory.mktemp("board"), Script()
-    async with board(folder, DoorSettings(folder / "door"), script=script) as running:
+    async with board(folder, OpenAISettings(folder / "openai.sock"), script=script) as running:
         await serve(running.agent, TREE)
         yield running, script
 
 
 @pytest.fixture
-def script(open_door: tuple[Board, Script]) -> Script:
-    return open_door[1]
+def script(served: tuple[Board, Script]) -> Script:
+    return served[1]
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def running(open_door: tuple[Board, Script], script: Script) -> AsyncIterator[Board]:
+async def running(served: tuple[Board, Script], script: Script) -> AsyncIterator[Board]:
     """The board; whatever a test does to it, the next request is served."""
-    yield open_door[0]
+    yield served[0]
     script.pause_seconds = 0.0
-    assert (await talk(open_door[0], post({"prompt": "hello"}))).status == 200
+    assert (await talk(served[0], post({"prompt": "hello"}))).status == 200
 
 
 class Client:
@@ -185,7 +186,7 @@ async def test_a_body_announced_as_giant_is_refused_before_a_byte_of_it_is_read(
             answer = await client.read_answer()
             assert answer.status == 413
             assert str(10**12) in answer.error["message"]
-            assert str(requests.BODY_BYTES_MAX) in answer.error["message"]
+            assert str(bodies.BODY_BYTES_MAX) in answer.error["message"]
             assert await client.read_rest() == b""  # closed
 
 
@@ -194,11 +195,11 @@ async def test_a_body_that_never_ends_is_refused_once_it_is_too_long(running: Bo
         await client.write(head("transfer-encoding: chunked"))
         answer, sent = await flood(client, b"10000\r\n" + b"x" * 65536 + b"\r\n")
     assert answer.status == 413
-    assert sent <= requests.BODY_BYTES_MAX + 2**21
+    assert sent <= bodies.BODY_BYTES_MAX + 2**21
 
 
 async def test_all_bodies_together_are_bounded(running: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "BODIES_BYTES_MAX", 100_000)
+    monkeypatch.setattr(bodies, "BODIES_BYTES_MAX", 100_000)
     async with connection(running) as client:
         await client.write(head("content-length: 90001") + b"x" * 90_000)
         while (await talk(running, post({"prompt": "x" * 20_000}))).status != 429:
@@ -250,7 +251,7 @@ async def test_an_idle_connection_is_closed_without_a_word(
 async def test_a_body_that_trickles_in_runs_out_of_time(
     running: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "BODY_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", PATIENCE_SECONDS)
     async with connection(running) as client:
         await client.write(head("content-length: 5000"))
         trickling = asyncio.create_task(trickle(client, b" " * 5000))

@@ -1,4 +1,4 @@
-"""What only a real model shows at the OpenAI door, with each real engine: log-probabilities, JSON of a schema, chat."""
+"""What only a real model shows, with each real engine: log-probabilities, JSON of a schema, chat."""
 
 from __future__ import annotations
 

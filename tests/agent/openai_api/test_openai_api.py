@@ -1,4 +1,4 @@
-"""The OpenAI door, through the official `openai` package, with a real engine process behind it."""
+"""The OpenAI-compatible API, through the official `openai` package, with a real engine process behind it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest_asyncio
 from openai.types.chat import ChatCompletionMessageParam
 
 from edgewright.address import Address
-from edgewright_agent.openai_api.settings import DoorSettings
+from edgewright_agent.openai_api.settings import OpenAISettings
 from edgewright_agent.runtime.tls import TlsFiles
 from edgewright_agent.telemetry.types import EndedRequest, Serving
 from edgewright_builder.keys.credentials import create_credentials
@@ -71,7 +71,9 @@ async def test_one_model_can_be_asked_for_by_name(fake: Board) -> None:
         {"origin": "null"},
     ],
 )
-async def test_web_pages_of_others_do_not_get_in_without_a_key(fake: Board, headers: dict[str, str]) -> None:
+async def test_without_a_key_web_pages_of_other_hosts_are_refused(
+    fake: Board, headers: dict[str, str]
+) -> None:
     async with httpx.AsyncClient(base_url=fake.url, headers=headers) as http:
         answer = await http.get("/models")
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
@@ -80,7 +82,9 @@ async def test_web_pages_of_others_do_not_get_in_without_a_key(fake: Board, head
 @pytest.mark.parametrize(
     "headers", [{"host": "localhost:8080"}, {"host": "[::1]"}, {"origin": "http://localhost:3000"}]
 )
-async def test_whatever_this_machine_calls_itself_gets_in(fake: Board, headers: dict[str, str]) -> None:
+async def test_without_a_key_every_name_of_this_machine_is_answered(
+    fake: Board, headers: dict[str, str]
+) -> None:
     async with httpx.AsyncClient(base_url=fake.url, headers=headers) as http:
         assert (await http.get("/models")).status_code == 200
 
@@ -330,7 +334,7 @@ async def test_a_wrong_method_is_refused(fake: Board) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
-async def test_without_a_release_the_door_says_so(tmp_path: Path) -> None:
+async def test_without_a_release_the_answer_is_503_and_says_so(tmp_path: Path) -> None:
     async with board(tmp_path, script=Script()) as empty:
         for call in (
             empty.client.models.list(),
@@ -411,9 +415,9 @@ async def test_an_engine_that_dies_is_an_error_in_the_stream_and_comes_back(tmp_
         assert [request.finish_reason for request in ended] == ["error"]
 
 
-async def test_a_key_is_asked_for_where_one_is_set(tmp_path: Path) -> None:
-    door = DoorSettings(Address("127.0.0.1", 0), key="k" * 32)
-    async with board(tmp_path, door, script=Script()) as running:
+async def test_where_a_key_is_set_requests_need_it(tmp_path: Path) -> None:
+    settings = OpenAISettings(Address("127.0.0.1", 0), key="k" * 32)
+    async with board(tmp_path, settings, script=Script()) as running:
         await serve(running.agent, TREE)
         assert await running.client.completions.with_raw_response.create(model="tiny", prompt="hello")
         for key in ("k" * 31, "K" * 32):
@@ -424,7 +428,7 @@ async def test_a_key_is_asked_for_where_one_is_set(tmp_path: Path) -> None:
 
 async def test_programs_on_the_board_may_use_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "openai.sock"
-    async with board(tmp_path, DoorSettings(path), script=Script()) as running:
+    async with board(tmp_path, OpenAISettings(path), script=Script()) as running:
         await serve(running.agent, TREE)
         assert running.url == f"unix:{path}"
         assert path.stat().st_mode & 0o007 == 0
@@ -435,12 +439,12 @@ async def test_programs_on_the_board_may_use_a_unix_socket(tmp_path: Path) -> No
     assert not path.exists()
 
 
-async def test_strangers_are_let_in_with_a_key_over_tls_only(
+async def test_other_machines_need_the_key_and_tls(
     tmp_path: Path, credentials: Path, trusting: ssl.SSLContext
 ) -> None:
     tls = TlsFiles(credentials / "agent.pem", credentials / "agent.key", credentials / "ca.pem")
-    door = DoorSettings(Address("0.0.0.0", 0), key="k" * 32, tls=tls)
-    async with board(tmp_path, door, script=Script()) as running:
+    settings = OpenAISettings(Address("0.0.0.0", 0), key="k" * 32, tls=tls)
+    async with board(tmp_path, settings, script=Script()) as running:
         await serve(running.agent, TREE)
         url = running.url.replace("0.0.0.0", "localhost")
         assert url.startswith("https://")

@@ -1,4 +1,4 @@
-"""What the door makes of an engine's stream: bytes pass as they are, and each token counts once."""
+"""The relay of an engine's stream: bytes pass as they are, and each token counts once."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from edgewright_agent.engines import Reply
+from edgewright_agent.openai_api.completions import parse_completion
 from edgewright_agent.openai_api.relay import relay_model, relay_stream
-from edgewright_agent.openai_api.requests import parse
 from edgewright_agent.telemetry.serving import RequestWindow, ServingStats
 from edgewright_agent.telemetry.types import EndedRequest
 
@@ -28,7 +28,7 @@ def wire(*events: dict[str, Any]) -> bytes:
 
 
 class Relayed:
-    """What came out of the door, and what was measured."""
+    """What a client was sent, and what was measured."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -126,7 +126,7 @@ async def test_an_engine_that_can_not_list_its_models_is_not_taken_for_one_witho
 
 @pytest.mark.parametrize("options", [None, {}, {"include_usage": False, "other": 1}])
 def test_a_stream_is_asked_for_with_counts(options: dict[str, Any] | None) -> None:
-    asked = parse(json.dumps({"prompt": "x", "stream": True, "stream_options": options}).encode())
+    asked = parse_completion(json.dumps({"prompt": "x", "stream": True, "stream_options": options}).encode())
     expected = {**(options or {}), "include_usage": True}
     assert json.loads(asked.body) == {"prompt": "x", "stream": True, "stream_options": expected}
     assert not asked.wants_usage
@@ -143,5 +143,5 @@ def test_a_stream_is_asked_for_with_counts(options: dict[str, Any] | None) -> No
 )
 def test_any_other_request_is_not_touched(body: dict[str, Any]) -> None:
     data = json.dumps(body, indent=1).encode()
-    assert parse(data).body == data
-    assert parse(data).wants_usage
+    assert parse_completion(data).body == data
+    assert parse_completion(data).wants_usage

@@ -23,7 +23,7 @@ from edgewright.v1 import (
 )
 from edgewright_agent.engines.protocol import EngineMemory
 from edgewright_agent.observation import ObservationSettings
-from edgewright_agent.openai_api.settings import DoorSettings
+from edgewright_agent.openai_api.settings import OpenAISettings
 from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.telemetry.exporters.changes import Changes
@@ -237,8 +237,8 @@ def test_otlp_uses_opentelemetrys_names_and_units(tmp_path: Path) -> None:
 async def test_otlp_tells_chat_from_completions_through_both_doors_and_counts_tokens_in_a_histogram(
     tmp_path: Path, script: Script
 ) -> None:
-    reader, socket = InMemoryMetricReader(), tmp_path / "door"
-    settings = settings_for(tmp_path / "store", openai=DoorSettings(socket))
+    reader, socket = InMemoryMetricReader(), tmp_path / "openai.sock"
+    settings = settings_for(tmp_path / "store", openai=OpenAISettings(socket))
     async with run_agent(settings, available_engines=only_fake, start_engine=script.start) as agent:
         async with grpc.aio.insecure_channel(str(agent.address)) as channel:
             await activate(channel, await push(channel, make_artifact()))

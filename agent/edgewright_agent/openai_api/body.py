@@ -1,0 +1,76 @@
+"""Reads a request's body: bounded in bytes, in time, and in what all requests together hold."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+
+from edgewright_agent.openai_api.asgi import ClientGoneError, Receive, Scope, header
+from edgewright_agent.openai_api.errors import ApiError
+from edgewright_agent.runtime.threads import within
+
+BODY_BYTES_MAX = 4 * 1024 * 1024  # a context of 128k tokens is about half a megabyte
+BODIES_BYTES_MAX = 16 * 1024 * 1024  # of all requests that are being read or answered
+BODY_SECONDS = 30.0
+
+
+class BodyBudget:
+    """Counts the bytes of all bodies that are held at the moment."""
+
+    def __init__(self) -> None:
+        self._held_bytes = 0
+
+    @contextlib.contextmanager
+    def reserve(self) -> Iterator[Callable[[int], None]]:
+        """Yields a function that reserves so many more bytes; all of them are released at the end."""
+        reserved_bytes = 0
+
+        def reserve(count: int) -> None:
+            nonlocal reserved_bytes
+            if self._held_bytes + count > BODIES_BYTES_MAX:
+                message = f"Requests of {BODIES_BYTES_MAX} bytes are being read already. Try again later."
+                headers = {"retry-after": "1"}
+                raise ApiError(
+                    HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_exceeded", message, headers=headers, close=True
+                )
+            reserved_bytes += count
+            self._held_bytes += count
+
+        try:
+            yield reserve
+        finally:
+            self._held_bytes -= reserved_bytes
+
+
+async def read_body(scope: Scope, receive: Receive, reserve: Callable[[int], None]) -> bytes:
+    """Returns the body. Raises ApiError: 413 as soon as it is known to be too long, 408, 429; and ClientGoneError."""
+    declared = header(scope, b"content-length")
+    if declared is not None and int(declared) > BODY_BYTES_MAX:  # the parser has let digits only through
+        raise _too_large(f"{int(declared)} bytes")
+    try:
+        return await within(BODY_SECONDS, _collect(receive, reserve))
+    except asyncio.TimeoutError:
+        message = f"The body did not come within {BODY_SECONDS:g} s."
+        raise ApiError(HTTPStatus.REQUEST_TIMEOUT, "timeout", message, close=True) from None
+
+
+async def _collect(receive: Receive, reserve: Callable[[int], None]) -> bytes:
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        piece: bytes = message["body"]
+        if len(body) + len(piece) > BODY_BYTES_MAX:
+            raise _too_large("more")
+        reserve(len(piece))
+        body += piece
+        more = message["more_body"]
+    return bytes(body)
+
+
+def _too_large(what: str) -> ApiError:
+    message = f"The body has {what}; at most {BODY_BYTES_MAX} bytes are accepted."
+    return ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", message, close=True)
