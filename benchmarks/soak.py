@@ -1,8 +1,9 @@
 """A board under mixed load for a while: `python benchmarks/soak.py ARTIFACT --credentials DIR [--minutes 30]`.
 
 Clients generate, score, stream, leave in the middle and send nonsense over gRPC and the OpenAI API, while the
-engine's process is killed now and then. At the end nothing may be stuck or wrong, nothing in flight, and the memory of the agent and of
-each engine flat. Prints every outcome, the slope of RSS by least squares, and exits 1 if a promise is broken.
+engine's process is killed now and then. At the end nothing may be stuck or wrong, nothing in flight, and the memory
+of the agent and of each engine flat. Prints every outcome, the slope of RSS by least squares, and exits 1 if a promise
+is broken.
 """
 
 from __future__ import annotations
