@@ -59,14 +59,14 @@ class Deployer:
     def serving(self) -> Serving:
         """What answers requests.
 
-        Raises RefusedError (`NO_ACTIVE_RELEASE`), OutsideError (`ENGINE_FAILED`: it is being restarted).
+        Raises RefusedError (`NO_ACTIVE_RELEASE`), OutsideError (`ENGINE_STARTING`).
         """
         serving = self._room.serving  # read once: exporters ask from threads of their own
         if serving is not None:
             return serving
         if self.state.serves is not None and self.state.serves not in self._withdrawing:
             message = f"The engine of release {self.state.serves[:12]} is being restarted. Try again soon."
-            raise OutsideError(message, Reason.REASON_ENGINE_FAILED)
+            raise OutsideError(message, Reason.REASON_ENGINE_STARTING)
         message = "No release is being served. Activate one, or wait for the change under way."
         raise RefusedError(message, Reason.REASON_NO_ACTIVE_RELEASE)
 

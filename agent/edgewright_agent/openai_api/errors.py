@@ -12,6 +12,7 @@ from edgewright.v1.common_pb2 import Reason
 _STATUS_AND_CODE = {
     Reason.REASON_OVERLOADED: (HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_exceeded"),
     Reason.REASON_NO_ACTIVE_RELEASE: (HTTPStatus.SERVICE_UNAVAILABLE, "no_active_release"),
+    Reason.REASON_ENGINE_STARTING: (HTTPStatus.SERVICE_UNAVAILABLE, "engine_starting"),
     Reason.REASON_ENGINE_FAILED: (HTTPStatus.SERVICE_UNAVAILABLE, "engine_failed"),
     Reason.REASON_CONTEXT_EXCEEDED: (HTTPStatus.BAD_REQUEST, "context_length_exceeded"),
 }

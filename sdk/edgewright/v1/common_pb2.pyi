@@ -86,6 +86,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """the base takes no such adapter"""
     REASON_NOT_AWAITING_CONFIRMATION: _Reason.ValueType  # 32
     """no release on trial waits for ConfirmRelease"""
+    REASON_ENGINE_STARTING: _Reason.ValueType  # 35
+    """the release that should answer is being started; see RetryInfo"""
     REASON_DELTA_BASE_MISSING: _Reason.ValueType  # 40
     """the delta's base is not on this board"""
 
@@ -157,6 +159,8 @@ REASON_ADAPTER_MISMATCH: Reason.ValueType  # 34
 """the base takes no such adapter"""
 REASON_NOT_AWAITING_CONFIRMATION: Reason.ValueType  # 32
 """no release on trial waits for ConfirmRelease"""
+REASON_ENGINE_STARTING: Reason.ValueType  # 35
+"""the release that should answer is being started; see RetryInfo"""
 REASON_DELTA_BASE_MISSING: Reason.ValueType  # 40
 """the delta's base is not on this board"""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

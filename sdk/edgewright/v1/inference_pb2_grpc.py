@@ -58,7 +58,8 @@ class InferenceServiceServicer(object):
         bounds. `CONTEXT_EXCEEDED`: prompt + max_tokens exceed the context.
         * FAILED_PRECONDITION `NO_ACTIVE_RELEASE`.
         * RESOURCE_EXHAUSTED `OVERLOADED`: with `google.rpc.RetryInfo`.
-        * UNAVAILABLE `ENGINE_FAILED`: the engine died; it is being restarted.
+        * UNAVAILABLE `ENGINE_STARTING`: nothing was begun; ask again soon.
+        `ENGINE_FAILED`: the engine died over this request, or answered nonsense.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

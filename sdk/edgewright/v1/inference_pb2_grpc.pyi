@@ -43,7 +43,8 @@ class InferenceServiceStub:
       bounds. `CONTEXT_EXCEEDED`: prompt + max_tokens exceed the context.
     * FAILED_PRECONDITION `NO_ACTIVE_RELEASE`.
     * RESOURCE_EXHAUSTED `OVERLOADED`: with `google.rpc.RetryInfo`.
-    * UNAVAILABLE `ENGINE_FAILED`: the engine died; it is being restarted.
+    * UNAVAILABLE `ENGINE_STARTING`: nothing was begun; ask again soon.
+      `ENGINE_FAILED`: the engine died over this request, or answered nonsense.
     """
     Score: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ScoreRequest, _inference_pb2.ScoreResponse]
     """Log-likelihoods of continuations, so that accuracy can be measured on the
@@ -66,7 +67,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
       bounds. `CONTEXT_EXCEEDED`: prompt + max_tokens exceed the context.
     * FAILED_PRECONDITION `NO_ACTIVE_RELEASE`.
     * RESOURCE_EXHAUSTED `OVERLOADED`: with `google.rpc.RetryInfo`.
-    * UNAVAILABLE `ENGINE_FAILED`: the engine died; it is being restarted.
+    * UNAVAILABLE `ENGINE_STARTING`: nothing was begun; ask again soon.
+      `ENGINE_FAILED`: the engine died over this request, or answered nonsense.
     """
     Score: _aio.UnaryUnaryMultiCallable[_inference_pb2.ScoreRequest, _inference_pb2.ScoreResponse]  # type: ignore[assignment]
     """Log-likelihoods of continuations, so that accuracy can be measured on the
@@ -92,7 +94,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
           bounds. `CONTEXT_EXCEEDED`: prompt + max_tokens exceed the context.
         * FAILED_PRECONDITION `NO_ACTIVE_RELEASE`.
         * RESOURCE_EXHAUSTED `OVERLOADED`: with `google.rpc.RetryInfo`.
-        * UNAVAILABLE `ENGINE_FAILED`: the engine died; it is being restarted.
+        * UNAVAILABLE `ENGINE_STARTING`: nothing was begun; ask again soon.
+          `ENGINE_FAILED`: the engine died over this request, or answered nonsense.
         """
 
     @_abc_1.abstractmethod

@@ -82,7 +82,7 @@ class TelemetryServiceServicer(object):
         * INVALID_ARGUMENT `INVALID_ARGUMENT`, `CONTEXT_EXCEEDED`.
         * FAILED_PRECONDITION `NO_ACTIVE_RELEASE`.
         * ABORTED `BUSY`: a benchmark is under way.
-        * UNAVAILABLE `ENGINE_FAILED`.
+        * UNAVAILABLE `ENGINE_STARTING`: nothing was begun. `ENGINE_FAILED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,7 +52,7 @@ class TelemetryServiceStub:
     * INVALID_ARGUMENT `INVALID_ARGUMENT`, `CONTEXT_EXCEEDED`.
     * FAILED_PRECONDITION `NO_ACTIVE_RELEASE`.
     * ABORTED `BUSY`: a benchmark is under way.
-    * UNAVAILABLE `ENGINE_FAILED`.
+    * UNAVAILABLE `ENGINE_STARTING`: nothing was begun. `ENGINE_FAILED`.
     """
 
 @_typing.type_check_only
@@ -77,7 +77,7 @@ class TelemetryServiceAsyncStub(TelemetryServiceStub):
     * INVALID_ARGUMENT `INVALID_ARGUMENT`, `CONTEXT_EXCEEDED`.
     * FAILED_PRECONDITION `NO_ACTIVE_RELEASE`.
     * ABORTED `BUSY`: a benchmark is under way.
-    * UNAVAILABLE `ENGINE_FAILED`.
+    * UNAVAILABLE `ENGINE_STARTING`: nothing was begun. `ENGINE_FAILED`.
     """
 
 class TelemetryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -117,7 +117,7 @@ class TelemetryServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT `INVALID_ARGUMENT`, `CONTEXT_EXCEEDED`.
         * FAILED_PRECONDITION `NO_ACTIVE_RELEASE`.
         * ABORTED `BUSY`: a benchmark is under way.
-        * UNAVAILABLE `ENGINE_FAILED`.
+        * UNAVAILABLE `ENGINE_STARTING`: nothing was begun. `ENGINE_FAILED`.
         """
 
 def add_TelemetryServiceServicer_to_server(servicer: TelemetryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2
 
 from edgewright.v1 import inference_pb2, inference_pb2_grpc, telemetry_pb2, telemetry_pb2_grpc
 from edgewright_agent.server import RunningAgent
+from edgewright_agent.store import StagedRelease
 from tests.agent.services.test_deployment_service import detail, reason_of
 from tests.support.artifacts import TIMEOUT_SECONDS, activate, make_artifact, push
 from tests.support.scripted_engine import Script
@@ -129,6 +130,27 @@ async def test_an_engine_that_dies_is_an_error_and_comes_back(
     while len(script.engines) < 2:
         await asyncio.sleep(0.005)
     assert await generate(stub, Request(prompt="hello", max_tokens=1))
+
+
+async def test_an_engine_that_is_being_started_is_told_from_one_that_failed(
+    channel: grpc.aio.Channel, stub: Any, script: Script
+) -> None:
+    await serve_something(channel)
+    starting, ready = asyncio.Event(), asyncio.Event()
+
+    async def start_late(what: str, release: StagedRelease) -> None:
+        if what == "start":
+            starting.set()
+            await ready.wait()
+
+    script.before = start_late
+    script.running[0].die()
+    await starting.wait()
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await generate(stub, Request(prompt="hello", max_tokens=1))
+    assert reason_of(error.value) == "ENGINE_STARTING"
+    assert detail(error.value, error_details_pb2.RetryInfo()) is not None
+    ready.set()
 
 
 async def read_to_the_end(call: Any) -> None:
