@@ -10,7 +10,7 @@ from typing import Any
 from edgewright.manifest import Manifest
 from edgewright_builder.artifact.artifact import describe_file
 from edgewright_builder.fit.architecture import Architecture
-from edgewright_builder.fit.plan import Plan
+from edgewright_builder.fit.plan import BuildPlan
 from edgewright_builder.fit.speed import Speed
 from edgewright_builder.local_engine.engine import engine_version
 from edgewright_builder.recipe.model import Recipe
@@ -23,7 +23,7 @@ def artifact_files(export: Path) -> dict[str, Path]:
 
 
 def manifest_fields(
-    recipe: Recipe, plan: Plan, speed: Speed, architecture: Architecture, device_profile: str,
+    recipe: Recipe, plan: BuildPlan, speed: Speed, architecture: Architecture, device_profile: str,
     lineage: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """The fields of `Manifest` but `files`, `golden` and `accuracy`."""

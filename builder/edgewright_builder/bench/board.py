@@ -23,7 +23,7 @@ from edgewright_agent.benchmark.proto import load_to_proto
 from edgewright_agent.engines.protocol import Finish, GenerationRequest, Token
 from edgewright_agent.telemetry.proto import distribution_to_proto
 from edgewright_agent.telemetry.serving import distribution
-from edgewright_builder.bench.results import Place
+from edgewright_builder.bench.results import BenchSubject
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.fit.calibrate import point_from_basis
 
@@ -89,12 +89,14 @@ def _generator(client: DeviceClient, ours: _FirstTokens, theirs: _FirstTokens) -
     return generate
 
 
-def place_of(address: str, device: GetDeviceResponse, releases: list[Release], snapshot: Snapshot) -> Place:
+def place_of(
+    address: str, device: GetDeviceResponse, releases: list[Release], snapshot: Snapshot
+) -> BenchSubject:
     """What the board serves, under which budget and in which power mode and clocks."""
     active = next((each for each in releases if each.release == snapshot.active_release), Release())
     versions = {engine.kind: engine.version for engine in device.engines}
     bits, at_16_bits = _weights(active)
-    return Place(
+    return BenchSubject(
         where=address,
         device=device.profile_id,
         model=f"{active.name} {active.version}".strip(),

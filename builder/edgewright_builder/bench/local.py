@@ -28,7 +28,7 @@ from edgewright_agent.engines.batching import slots, together
 from edgewright_agent.telemetry import Telemetry
 from edgewright_builder.artifact.artifact import MANIFEST_NAME
 from edgewright_builder.bench.board import OnProgress
-from edgewright_builder.bench.results import Bench, Place
+from edgewright_builder.bench.results import Bench, BenchSubject
 from edgewright_builder.local_engine.engine import READY_TIMEOUT_SECONDS, engine_version
 from edgewright_profiles import load_profile
 
@@ -127,10 +127,10 @@ async def _one(
     raise AssertionError("a benchmark ends with a result or an error")
 
 
-def _place(model: Candidate, telemetry: Telemetry) -> Place:
+def _place(model: Candidate, telemetry: Telemetry) -> BenchSubject:
     manifest, snapshot = model.manifest, telemetry.snapshot()
     at_16_bits = 2 * manifest.model.parameters
-    return Place(
+    return BenchSubject(
         where="this machine",
         device=THIS_HOST,
         model=f"{manifest.name} {manifest.version}",

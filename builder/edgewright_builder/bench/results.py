@@ -1,6 +1,6 @@
 """The result of `edgewright bench`: where it was measured, every repeat, and the host's view; as a file and back.
 
-    {"measured": Place, "result": the typical repeat, "runs": [every repeat], "host": …, "link_seconds": …}
+    {"measured": BenchSubject, "result": the typical repeat, "runs": [every repeat], "host": …, "link_seconds": …}
 
 Repeats and the host's view are `edgewright.v1.BenchmarkResult`, `link_seconds` is `edgewright.v1.Distribution`, in
 protobuf's JSON form.
@@ -23,7 +23,7 @@ from edgewright.v1.telemetry_pb2 import BenchmarkResult, Distribution
 
 
 @dataclass(frozen=True)
-class Place:
+class BenchSubject:
     """What was measured, and where. Empty or None: not known."""
 
     where: str  # HOST:PORT, or this machine
@@ -42,7 +42,7 @@ class Place:
 class Bench:
     """At least one run; the host's view if it was asked for."""
 
-    place: Place
+    place: BenchSubject
     runs: tuple[BenchmarkResult, ...]
     host: BenchmarkResult | None = None
     link_seconds: Distribution | None = None  # TTFT seen here less TTFT in the agent, request by request
@@ -79,7 +79,7 @@ def bench_from_json(document: Mapping[str, Any]) -> Bench:
     runs = document.get("runs") or [document["result"]]
     host, link = document.get("host"), document.get("link_seconds")
     return Bench(
-        TypeAdapter(Place).validate_python(document.get("measured") or {"where": ""}),
+        TypeAdapter(BenchSubject).validate_python(document.get("measured") or {"where": ""}),
         tuple(_parsed(run, BenchmarkResult()) for run in runs),
         None if host is None else _parsed(host, BenchmarkResult()),
         None if link is None else _parsed(link, Distribution()),

@@ -13,7 +13,7 @@ from edgewright_builder.bench.metrics import (
     show_joules,
     show_latency,
 )
-from edgewright_builder.bench.results import Bench, Place
+from edgewright_builder.bench.results import Bench, BenchSubject
 
 Rows = list[tuple[str, ...]]
 Facts = list[tuple[str, str]]
@@ -205,7 +205,7 @@ def _statistics(values: Distribution) -> tuple[str, ...]:
     return tuple(show_latency(getattr(values, statistic)) for statistic in STATISTICS)
 
 
-def peak_of(result: BenchmarkResult, place: Place) -> str:
+def peak_of(result: BenchmarkResult, place: BenchSubject) -> str:
     """The engine's highest memory since it was started, against the budget."""
     if not result.HasField("engine_peak_bytes"):
         return "not measured"

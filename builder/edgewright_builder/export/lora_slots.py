@@ -25,7 +25,7 @@ ADAPTER_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Place:
+class AdapterSlot:
     """Where an adapter goes: `module` of decoder layer `layer`."""
 
     layer: int
@@ -74,7 +74,7 @@ def add_slots(graph_file: Path, modules: Sequence[str]) -> int:
     return places
 
 
-def write_adapter(factors: Mapping[Place, Factors], file: Path) -> None:
+def write_adapter(factors: Mapping[AdapterSlot, Factors], file: Path) -> None:
     """The `.onnx_adapter` file of `factors`; the same factors give the same bytes."""
     import onnxruntime
 
@@ -90,14 +90,14 @@ def write_adapter(factors: Mapping[Place, Factors], file: Path) -> None:
     adapter.export_adapter(str(file))
 
 
-def _place(node: Any) -> Place | None:
+def _place(node: Any) -> AdapterSlot | None:
     match = NODE_PATTERN.fullmatch(node.name)
     if match is None or node.op_type not in ("MatMulNBits", "MatMul"):
         return None
-    return Place(int(match["layer"]), match["module"])
+    return AdapterSlot(int(match["layer"]), match["module"])
 
 
-def _slot(graph: Any, node: Any, place: Place) -> list[Any]:
+def _slot(graph: Any, node: Any, place: AdapterSlot) -> list[Any]:
     """The nodes after `node` that add an adapter to what it computes; `node` gives way to them."""
     from onnx import TensorProto, helper
 

@@ -20,7 +20,13 @@ from typing import Any
 from edgewright.errors import InputError, OutsideError, RefusedError
 from edgewright.sizes import format_bytes
 from edgewright_builder.fit.architecture import Architecture
-from edgewright_builder.fit.memory import Calibration, Configuration, Memory, load_calibration, predict_memory
+from edgewright_builder.fit.memory import (
+    Calibration,
+    Configuration,
+    PeakMemory,
+    load_calibration,
+    predict_memory,
+)
 from edgewright_builder.fit.speed import MeasuredDecode
 
 SCHEMA = "edgewright.calibration.v1"
@@ -101,7 +107,7 @@ def refit(shipped: Calibration, measured: BoardCalibration) -> Calibration:
     )
 
 
-def check_point(shipped: Calibration, point: MeasuredPoint) -> Memory:
+def check_point(shipped: Calibration, point: MeasuredPoint) -> PeakMemory:
     """What the shipped calibration says of the point; raises RefusedError for a peak that can't be its."""
     predicted = predict_memory(point.architecture, point.configuration, shipped)
     measured = point.measured_peak_bytes

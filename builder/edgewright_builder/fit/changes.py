@@ -13,7 +13,7 @@ from edgewright_builder.fit.memory import Calibration, Configuration
 from edgewright_builder.fit.plan import (
     ACCURACY_LOSS_EMBEDDING_4_BITS,
     DEPTH_FRACTION_MIN,
-    Plan,
+    BuildPlan,
     Wishes,
     expected_accuracy_loss,
     make_plan,
@@ -32,10 +32,12 @@ class Change:
     saves_bytes: int  # of the predicted peak; 0 where the budget grows instead
     expected_accuracy_loss: float  # more than now
     fits: bool
-    plan: Plan
+    plan: BuildPlan
 
 
-def ranked_changes(plan: Plan, architecture: Architecture, calibration: Calibration) -> tuple[Change, ...]:
+def ranked_changes(
+    plan: BuildPlan, architecture: Architecture, calibration: Calibration
+) -> tuple[Change, ...]:
     """Those that make it fit first, by what they cost; then the others, by what they save."""
     single = list(_single(plan, architecture, calibration))
     found = [_change(plan, architecture, calibration, *each) for each in single]
@@ -52,7 +54,7 @@ def _rank(change: Change) -> tuple[bool, float, int]:
 
 
 def _change(
-    before: Plan,
+    before: BuildPlan,
     architecture: Architecture,
     calibration: Calibration,
     title: str,
@@ -71,7 +73,7 @@ def _change(
 
 
 def _single(
-    plan: Plan, architecture: Architecture, calibration: Calibration
+    plan: BuildPlan, architecture: Architecture, calibration: Calibration
 ) -> Iterator[tuple[str, str, Configuration]]:
     """(title, cost, configuration) of every change of one thing."""
     m, traits = plan.configuration, engine_traits(plan.engine)
@@ -103,7 +105,7 @@ def _single(
 
 
 def _together(
-    plan: Plan, architecture: Architecture, calibration: Calibration
+    plan: BuildPlan, architecture: Architecture, calibration: Calibration
 ) -> Iterator[tuple[str, str, Configuration]]:
     """Where no single change is enough: fewer bits with a shorter context, and what `plan` would make."""
     m = plan.configuration
@@ -123,7 +125,9 @@ def _together(
     yield title, _points(100 * _loss(plan, architecture, best)), best
 
 
-def _longest_plan(plan: Plan, architecture: Architecture, calibration: Calibration) -> Configuration | None:
+def _longest_plan(
+    plan: BuildPlan, architecture: Architecture, calibration: Calibration
+) -> Configuration | None:
     """What `plan` would make for the context asked for, or for the first of its halves that fits; None for none."""
     tokens = plan.configuration.context_tokens
     while True:
@@ -136,7 +140,7 @@ def _longest_plan(plan: Plan, architecture: Architecture, calibration: Calibrati
             return None
 
 
-def _loss(plan: Plan, architecture: Architecture, configuration: Configuration) -> float:
+def _loss(plan: BuildPlan, architecture: Architecture, configuration: Configuration) -> float:
     return expected_accuracy_loss(architecture, configuration) - plan.expected_accuracy_loss
 
 

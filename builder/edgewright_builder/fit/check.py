@@ -11,7 +11,7 @@ from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits, why_no
 from edgewright_builder.fit.limits import largest_concurrency, largest_context
 from edgewright_builder.fit.memory import Calibration, Configuration
 from edgewright_builder.fit.model_facts import ModelFacts
-from edgewright_builder.fit.plan import Plan, Wishes, check_wishes, plan_for
+from edgewright_builder.fit.plan import BuildPlan, Wishes, check_wishes, plan_for
 from edgewright_builder.fit.provenance import caveats
 from edgewright_builder.fit.speed import MeasuredDecode, Speed, predict_speed
 from edgewright_profiles import DeviceProfile
@@ -19,7 +19,7 @@ from edgewright_profiles import DeviceProfile
 DEFAULT_CONTEXT_TOKENS = 2048  # a recipe's default
 
 
-class Verdict(Enum):
+class FitVerdict(Enum):
     """The answer, with the exit code that says it to a shell."""
 
     FITS = "fits"
@@ -30,11 +30,11 @@ class Verdict(Enum):
     @property
     def exit_code(self) -> int:
         """0 for yes, 1 for anything less."""
-        return 0 if self is Verdict.FITS else 1
+        return 0 if self is FitVerdict.FITS else 1
 
 
 @dataclass(frozen=True)
-class Question:
+class FitQuestion:
     """What is asked."""
 
     model: ModelFacts
@@ -50,10 +50,10 @@ class Question:
 class Check:
     """The answer."""
 
-    question: Question
-    verdict: Verdict
+    question: FitQuestion
+    verdict: FitVerdict
     why_not_served: str | None
-    plan: Plan  # whole depth, the engine's best bits
+    plan: BuildPlan  # whole depth, the engine's best bits
     largest_context_tokens: int
     largest_concurrency: int
     changes: tuple[Change, ...]  # none where it fits
@@ -74,14 +74,14 @@ def make_question(
     context_tokens: int | None = None,
     concurrency: int = 1,
     engine: str | None = None,
-) -> Question:
+) -> FitQuestion:
     """A question with its defaults filled in. Raises InputError for one that makes no sense."""
     kind = engine or DEFAULT_ENGINE
     engine_traits(kind)
     if context_tokens is None:
         context_tokens = min(DEFAULT_CONTEXT_TOKENS, model.architecture.max_context_tokens)
     check_wishes(model.architecture, Wishes(context_tokens, concurrency))
-    return Question(
+    return FitQuestion(
         model=model,
         profile=profile,
         budget_bytes=profile.budget_bytes() if budget_bytes is None else budget_bytes,
@@ -92,7 +92,7 @@ def make_question(
     )
 
 
-def check(question: Question) -> Check:
+def check(question: FitQuestion) -> Check:
     """The answer to one question."""
     architecture, calibration = question.model.architecture, question.calibration
     plan = plan_for(architecture, asked_configuration(question), question.budget_bytes, calibration)
@@ -113,7 +113,7 @@ def check(question: Question) -> Check:
     )  # fmt: skip
 
 
-def asked_configuration(question: Question) -> Configuration:
+def asked_configuration(question: FitQuestion) -> Configuration:
     """What `build` would start from: every layer, the largest group, the engine's best bits."""
     traits, architecture = engine_traits(question.calibration.engine), question.model.architecture
     return Configuration(
@@ -127,7 +127,7 @@ def asked_configuration(question: Question) -> Configuration:
     )
 
 
-def why_not(question: Question) -> str | None:
+def why_not(question: FitQuestion) -> str | None:
     """Why this engine can't serve this model on this board, memory aside; None if it can."""
     traits = engine_traits(question.calibration.engine)
     support = question.profile.engine(traits.kind)
@@ -136,9 +136,9 @@ def why_not(question: Question) -> str | None:
     return why_not_served(traits, question.model.architecture)
 
 
-def _verdict(plan: Plan, refusal: str | None) -> Verdict:
+def _verdict(plan: BuildPlan, refusal: str | None) -> FitVerdict:
     if refusal is not None:
-        return Verdict.NOT_SERVED
+        return FitVerdict.NOT_SERVED
     if plan.fits():
-        return Verdict.FITS
-    return Verdict.UNCERTAIN if plan.memory.peak_bytes <= plan.budget_bytes else Verdict.DOES_NOT_FIT
+        return FitVerdict.FITS
+    return FitVerdict.UNCERTAIN if plan.memory.peak_bytes <= plan.budget_bytes else FitVerdict.DOES_NOT_FIT

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from edgewright.sizes import format_bytes
-from edgewright_builder.fit.check import Check, Verdict
-from edgewright_builder.fit.memory import Memory, TensorClass
-from edgewright_builder.fit.plan import Plan, Search
+from edgewright_builder.fit.check import Check, FitVerdict
+from edgewright_builder.fit.memory import PeakMemory, TensorClass
+from edgewright_builder.fit.plan import BuildPlan, PlanSearch
 from edgewright_builder.fit.speed import Speed
 
 BAR_CELLS = 48
@@ -23,13 +23,13 @@ CHANGES_MAX = 6
 
 
 def print_check(console: Console, answer: Check) -> None:
-    """Verdict, breakdown, what is the most that fits, what would make it fit, speed, settings."""
+    """Prints the verdict, the breakdown, what is the most that fits, what would make it fit, speed, settings."""
     question, plan = answer.question, answer.plan
     console.print(_verdict(answer))
     console.print(f"  rests on: {plan.calibrated_on}", style="dim", markup=False, soft_wrap=True)
     for sentence in answer.caveats:
         console.print(f"  {sentence}", style="yellow", markup=False, soft_wrap=True)
-    if answer.verdict is Verdict.NOT_SERVED:
+    if answer.verdict is FitVerdict.NOT_SERVED:
         return
     console.print(_breakdown(plan))
     console.print(_bar(plan))
@@ -63,7 +63,7 @@ def _speed(speed: Speed) -> str:
 
 def _settings(answer: Check) -> str:
     """What to build: this configuration, or what the first change that fits makes of it."""
-    if answer.verdict is Verdict.FITS:
+    if answer.verdict is FitVerdict.FITS:
         return f"Settings: {settings(answer.plan)}"
     fitting = next((change for change in answer.changes if change.fits), None)
     if fitting is None:
@@ -71,7 +71,7 @@ def _settings(answer: Check) -> str:
     return f"Settings with {fitting.title}: {settings(fitting.plan)}"
 
 
-def settings(plan: Plan) -> str:
+def settings(plan: BuildPlan) -> str:
     """The recipe's keys that build this configuration."""
     m = plan.configuration
     return (
@@ -81,7 +81,7 @@ def settings(plan: Plan) -> str:
     )
 
 
-def print_search(console: Console, search: Search) -> None:
+def print_search(console: Console, search: PlanSearch) -> None:
     """The Pareto front, the chosen plan marked."""
     columns = ("", "layers", "emb.", "group", "KV", "context", "at once", "loss", "peak", "spare")
     table = Table(*columns, header_style="bold cyan", padding=(0, 1, 0, 0), box=None)
@@ -104,7 +104,7 @@ def print_search(console: Console, search: Search) -> None:
     console.print(f"Chosen: {settings(search.chosen)}", markup=False, soft_wrap=True)
 
 
-def breakdown(memory: Memory) -> list[tuple[str, int, str]]:
+def breakdown(memory: PeakMemory) -> list[tuple[str, int, str]]:
     """(name, bytes, detail) of every part of the predicted peak, largest classes of tensors first."""
     tied = " (tied with the head)" if memory.tied else ""
     rows = [
@@ -126,7 +126,7 @@ def breakdown(memory: Memory) -> list[tuple[str, int, str]]:
     ]
 
 
-def _in_file(memory: Memory, tensor: TensorClass) -> int:
+def _in_file(memory: PeakMemory, tensor: TensorClass) -> int:
     """Of an untied embedding, which is looked up in the file: in memory only where it is used."""
     return memory.mapped_bytes if tensor.name == "embedding" else 0
 
@@ -140,7 +140,7 @@ def _weights(tensor: TensorClass) -> str:
 def _verdict(answer: Check) -> Text:
     question, plan = answer.question, answer.plan
     what = f"{question.model.name} on {question.profile.name}: "
-    if answer.verdict is Verdict.NOT_SERVED:
+    if answer.verdict is FitVerdict.NOT_SERVED:
         return Text.assemble(
             (what, "bold"), (f"{answer.verdict.value}", "bold red"), f": {answer.why_not_served}"
         )
@@ -154,11 +154,11 @@ def _verdict(answer: Check) -> Text:
         if spare >= 0
         else f"{format_bytes(-spare)} too much at its upper end"
     )
-    colour = {Verdict.FITS: "green", Verdict.UNCERTAIN: "yellow"}.get(answer.verdict, "red")
+    colour = {FitVerdict.FITS: "green", FitVerdict.UNCERTAIN: "yellow"}.get(answer.verdict, "red")
     return Text.assemble((what, "bold"), (answer.verdict.value, f"bold {colour}"), f", {room} ({peak})")
 
 
-def _breakdown(plan: Plan) -> Table:
+def _breakdown(plan: BuildPlan) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("")
     table.add_column("memory", justify="right", no_wrap=True)
@@ -173,7 +173,7 @@ def _breakdown(plan: Plan) -> Table:
     return table
 
 
-def _bar(plan: Plan) -> Text:
+def _bar(plan: BuildPlan) -> Text:
     """The parts against the budget; `|` is where the budget ends."""
     whole = max(plan.budget_bytes, plan.peak_bound_bytes)
     text, drawn, total = Text("  "), 0, 0
@@ -198,7 +198,7 @@ def _changes(answer: Check, *, ruled: bool) -> Table:
     return table
 
 
-def _front_row(plan: Plan, *, chosen: bool) -> tuple[str, ...]:
+def _front_row(plan: BuildPlan, *, chosen: bool) -> tuple[str, ...]:
     m = plan.configuration
     return (
         "→" if chosen else "", f"{m.layers}/{plan.layers_full}", f"{m.embedding_bits} bit",

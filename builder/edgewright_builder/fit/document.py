@@ -8,8 +8,8 @@ from typing import Any
 
 from edgewright_builder.fit.check import Check
 from edgewright_builder.fit.matrix import Cell
-from edgewright_builder.fit.memory import Memory
-from edgewright_builder.fit.plan import Plan, Search
+from edgewright_builder.fit.memory import PeakMemory
+from edgewright_builder.fit.plan import BuildPlan, PlanSearch
 
 
 def check_document(answer: Check) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def check_document(answer: Check) -> dict[str, Any]:
     }
 
 
-def plan_document(plan: Plan) -> dict[str, Any]:
+def plan_document(plan: BuildPlan) -> dict[str, Any]:
     """One plan and what is predicted for it."""
     return {
         "engine": plan.engine,
@@ -58,7 +58,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     }
 
 
-def search_document(search: Search, model: str, device: str) -> dict[str, Any]:
+def search_document(search: PlanSearch, model: str, device: str) -> dict[str, Any]:
     """What `plan` chose, and the front it chose from."""
     return {
         "model": model,
@@ -75,7 +75,7 @@ def matrix_document(rows: Sequence[Sequence[Cell]]) -> dict[str, Any]:
     return {"cells": [{**asdict(cell), "text": cell.text} for row in rows for cell in row]}
 
 
-def _breakdown(memory: Memory) -> dict[str, Any]:
+def _breakdown(memory: PeakMemory) -> dict[str, Any]:
     return {
         "tensors": [asdict(tensor) for tensor in memory.tensors],
         "tied": memory.tied,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.memory import Calibration
-from edgewright_builder.fit.plan import Plan, plan_for
+from edgewright_builder.fit.plan import BuildPlan, plan_for
 
 CONCURRENCY_LIMIT = 1024  # more than any board serves
 
@@ -21,23 +21,23 @@ def largest(fits: Callable[[int], bool], most: int) -> int:
     return low
 
 
-def largest_context(plan: Plan, architecture: Architecture, calibration: Calibration) -> int:
+def largest_context(plan: BuildPlan, architecture: Architecture, calibration: Calibration) -> int:
     """Tokens, up to the model's maximum; 0 where even one is too many."""
     return largest(
         lambda n: _with(plan, architecture, calibration, context_tokens=n), architecture.max_context_tokens
     )
 
 
-def largest_concurrency(plan: Plan, architecture: Architecture, calibration: Calibration) -> int:
+def largest_concurrency(plan: BuildPlan, architecture: Architecture, calibration: Calibration) -> int:
     """Requests at once, each with the whole context; 0 where even one is too many."""
     return largest(lambda n: _with(plan, architecture, calibration, concurrency=n), CONCURRENCY_LIMIT)
 
 
-def largest_depth(plan: Plan, architecture: Architecture, calibration: Calibration) -> int:
+def largest_depth(plan: BuildPlan, architecture: Architecture, calibration: Calibration) -> int:
     """Layers; 0 where even one is too many."""
     return largest(lambda n: _with(plan, architecture, calibration, layers=n), architecture.layers)
 
 
-def _with(plan: Plan, architecture: Architecture, calibration: Calibration, **change: int) -> bool:
+def _with(plan: BuildPlan, architecture: Architecture, calibration: Calibration, **change: int) -> bool:
     configuration = replace(plan.configuration, **change)
     return plan_for(architecture, configuration, plan.budget_bytes, calibration).fits()

@@ -93,7 +93,7 @@ class TensorClass:
 
 
 @dataclass(frozen=True)
-class Memory:
+class PeakMemory:
     """A predicted peak in bytes, by what takes it."""
 
     tensors: tuple[TensorClass, ...]  # a tied embedding and head are one class, `embedding`
@@ -162,7 +162,7 @@ def load_calibration(engine: str) -> Calibration:
     return Calibration(**json.loads(file.read_text(encoding="utf-8")))
 
 
-def predict_memory(architecture: Architecture, m: Configuration, calibration: Calibration) -> Memory:
+def predict_memory(architecture: Architecture, m: Configuration, calibration: Calibration) -> PeakMemory:
     """h(m̂) in bytes, term by term (see the module)."""
     model = architecture.with_layers(m.layers)
     tensors = stored_tensors(model, m)
@@ -176,7 +176,7 @@ def predict_memory(architecture: Architecture, m: Configuration, calibration: Ca
     logits = slice_tokens * FLOAT_BYTES * model.vocab_size
     in_file = calibration.lookup_table_mapped and not model.tied_embeddings
     lookup = looked_up_bytes(stored["embedding"], slice_tokens, calibration.file_page_bytes)
-    return Memory(
+    return PeakMemory(
         tensors=tensors,
         tied=model.tied_embeddings,
         kv_cache_bytes=_kv_elements(model, m, calibration) * m.concurrency * m.kv_bits // 8,

@@ -17,7 +17,7 @@ from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.engines import engine_traits
-from edgewright_builder.fit.memory import Calibration, Configuration, Memory, predict_memory
+from edgewright_builder.fit.memory import Calibration, Configuration, PeakMemory, predict_memory
 
 # SmolLM2-135M on ARC-Easy (acc_norm): 0.463 whole, 0.428 without 5 of 30 layers (400 rows), 0.367 without 9 (300 rows).
 ACCURACY_LOSS_PER_DEPTH = 0.3
@@ -42,12 +42,12 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """One configuration, what is predicted for it, and the budget it is held against."""
 
     engine: str
     configuration: Configuration
-    memory: Memory
+    memory: PeakMemory
     budget_bytes: int
     error_bytes: int  # half-width of the prediction's interval
     calibrated_on: str
@@ -65,21 +65,23 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Search:
+class PlanSearch:
     """All that fits, reduced to what nothing beats, and the one that is made."""
 
-    chosen: Plan
-    front: tuple[Plan, ...]  # no other has less loss, less memory, more context and more concurrency at once
+    chosen: BuildPlan
+    front: tuple[
+        BuildPlan, ...
+    ]  # no other has less loss, less memory, more context and more concurrency at once
     candidates: int
     fitting: int
 
 
 def plan_for(
     architecture: Architecture, configuration: Configuration, budget_bytes: int, calibration: Calibration
-) -> Plan:
+) -> BuildPlan:
     """The prediction for one configuration."""
     memory = predict_memory(architecture, configuration, calibration)
-    return Plan(
+    return BuildPlan(
         engine=calibration.engine,
         configuration=configuration,
         memory=memory,
@@ -100,7 +102,7 @@ def expected_accuracy_loss(architecture: Architecture, configuration: Configurat
 
 def make_plan(
     architecture: Architecture, wishes: Wishes, budget_bytes: int, calibration: Calibration
-) -> Plan:
+) -> BuildPlan:
     """The plan with the least expected loss that fits.
 
     Raises InputError naming the smallest budget that would do and what it costs, where nothing fits.
@@ -110,7 +112,7 @@ def make_plan(
 
 def search_plans(
     architecture: Architecture, wishes: Wishes, budget_bytes: int, calibrations: Sequence[Calibration]
-) -> Search:
+) -> PlanSearch:
     """Every configuration of every engine, held against the budget. Raises InputError where nothing fits."""
     check_wishes(architecture, wishes)
     plans = [
@@ -122,7 +124,7 @@ def search_plans(
     if not fitting:
         smallest = min(plans, key=lambda plan: plan.memory.peak_bytes)
         raise InputError(_nothing_fits(smallest, budget_bytes), Reason.REASON_MEMORY_BUDGET)
-    return Search(min(fitting, key=_preference), _front(fitting), len(plans), len(fitting))
+    return PlanSearch(min(fitting, key=_preference), _front(fitting), len(plans), len(fitting))
 
 
 def candidates(architecture: Architecture, wishes: Wishes, engine: str) -> Iterator[Configuration]:
@@ -148,8 +150,8 @@ def candidates(architecture: Architecture, wishes: Wishes, engine: str) -> Itera
 
 
 def with_group_size(
-    plan: Plan, architecture: Architecture, group_size: int, calibration: Calibration
-) -> Plan:
+    plan: BuildPlan, architecture: Architecture, group_size: int, calibration: Calibration
+) -> BuildPlan:
     """The same plan at another group size, which the search may choose."""
     configuration = replace(plan.configuration, group_size=group_size)
     return plan_for(architecture, configuration, plan.budget_bytes, calibration)
@@ -199,22 +201,22 @@ def _concurrencies(wishes: Wishes) -> list[int]:
     return counts
 
 
-def _preference(plan: Plan) -> tuple[float, int, int, int]:
+def _preference(plan: BuildPlan) -> tuple[float, int, int, int]:
     """Least first."""
     m = plan.configuration
     return (plan.expected_accuracy_loss, -m.context_tokens, -m.concurrency, plan.memory.peak_bytes)
 
 
-def _front(plans: Sequence[Plan]) -> tuple[Plan, ...]:
+def _front(plans: Sequence[BuildPlan]) -> tuple[BuildPlan, ...]:
     """The plans that no other beats; of equal ones the first. A plan can only be beaten by one before it."""
-    front: list[Plan] = []
+    front: list[BuildPlan] = []
     for plan in sorted(plans, key=lambda plan: (plan.expected_accuracy_loss, plan.memory.peak_bytes)):
         if not any(_as_good(other, plan) for other in front):
             front = [other for other in front if not _as_good(plan, other)] + [plan]
     return tuple(front)
 
 
-def _as_good(one: Plan, other: Plan) -> bool:
+def _as_good(one: BuildPlan, other: BuildPlan) -> bool:
     """Whether `one` is no worse than `other` in anything."""
     return (
         one.expected_accuracy_loss <= other.expected_accuracy_loss
@@ -224,7 +226,7 @@ def _as_good(one: Plan, other: Plan) -> bool:
     )
 
 
-def _nothing_fits(smallest: Plan, budget_bytes: int) -> str:
+def _nothing_fits(smallest: BuildPlan, budget_bytes: int) -> str:
     m = smallest.configuration
     return (
         f"No configuration meets the budget of {format_bytes(budget_bytes)}. The smallest needs "
@@ -236,7 +238,7 @@ def _nothing_fits(smallest: Plan, budget_bytes: int) -> str:
 
 
 def plan_to_json(
-    plan: Plan, architecture: Architecture, model: str, device: dict[str, str]
+    plan: BuildPlan, architecture: Architecture, model: str, device: dict[str, str]
 ) -> dict[str, Any]:
     """The plan as `plan.json` holds it."""
     memory = plan.memory

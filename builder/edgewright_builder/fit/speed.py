@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgewright.sizes import format_bytes
-from edgewright_builder.fit.memory import Memory
+from edgewright_builder.fit.memory import PeakMemory
 from edgewright_profiles import DeviceProfile
 
 # Share of the theoretical bandwidth that published runs reach (tokens/s × bytes per token / peak).
@@ -60,7 +60,7 @@ class Speed:
 
 
 def predict_speed(
-    memory: Memory,
+    memory: PeakMemory,
     concurrency: int,
     profile: DeviceProfile,
     processor: Literal["cpu", "gpu"],
@@ -77,7 +77,7 @@ def predict_speed(
     return _from_published(least, most, profile, processor)
 
 
-def bytes_per_token(memory: Memory, kv_cache_bytes: int) -> int:
+def bytes_per_token(memory: PeakMemory, kv_cache_bytes: int) -> int:
     """What one token reads: of an untied embedding one row, not the table."""
     lookup_bytes = 0 if memory.tied else _stored(memory, "embedding")
     return memory.weights_bytes - lookup_bytes + kv_cache_bytes
@@ -132,5 +132,5 @@ def _times(point: MeasuredDecode, read_bytes: int, bandwidth: int) -> tuple[floa
     return in_proportion, point.tpot_seconds + (read_bytes - point.bytes_per_token) / peak
 
 
-def _stored(memory: Memory, name: str) -> int:
+def _stored(memory: PeakMemory, name: str) -> int:
     return sum(tensor.stored_bytes for tensor in memory.tensors if tensor.name == name)

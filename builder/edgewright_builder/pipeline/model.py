@@ -13,7 +13,7 @@ from edgewright import __version__
 from edgewright.durable import write_json
 from edgewright_builder.artifact.fields import manifest_fields
 from edgewright_builder.finishing import run_evaluate, run_package
-from edgewright_builder.fit.plan import Plan, plan_to_json, with_group_size
+from edgewright_builder.fit.plan import BuildPlan, plan_to_json, with_group_size
 from edgewright_builder.recipe.lineage import portable
 from edgewright_builder.run.build import Build
 from edgewright_builder.run.run import Stage
@@ -56,7 +56,7 @@ def build(job: Build) -> Stage:
     return run_package(job, data, exported, evaluated, fields)
 
 
-def _write_plan(job: Build, plan: Plan, student: Stage) -> None:
+def _write_plan(job: Build, plan: BuildPlan, student: Stage) -> None:
     device = {"id": job.profile.id, "name": job.profile.name}
     value = plan_to_json(plan, job.architecture, job.recipe.student.model, device)
     write_json(job.run.folder / "plan.json", value | {"dropped_layers": student.summary["dropped_layers"]})

@@ -26,7 +26,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class BenchView:
     """All that the template shows of a bench."""
 
     facts: tables.Facts
@@ -36,9 +36,9 @@ class Drawn:
     compared: Compared | None
 
 
-def draw_bench(bench: Bench, before: Bench | None = None) -> Drawn:
+def draw_bench(bench: Bench, before: Bench | None = None) -> BenchView:
     """Facts, pictures and tables of a bench, and of an earlier one beside it."""
-    return Drawn(
+    return BenchView(
         tables.facts(bench),
         bench_figures(bench, before),
         tables.LATENCY_COLUMNS,

@@ -27,7 +27,7 @@ from edgewright_builder.report.formats import (
     show_signed,
     show_tick,
 )
-from edgewright_builder.report.inputs import Curves, Plan, Score, Stage, Trial
+from edgewright_builder.report.inputs import Curves, PlanRecord, StageRecord, TaskScore, TrialRecord
 from edgewright_builder.report.summary import MODELS, Difference, show_difference
 
 TENSOR_CLASSES = {
@@ -53,7 +53,7 @@ OBJECTIVES = {
 OPTIMIZER_CLASSES = ("s1", "s3", "s2", "s5", "s4", "s6")
 
 
-def budget_parts(plan: Plan) -> list[Bar]:
+def budget_parts(plan: PlanRecord) -> list[Bar]:
     """The prediction's parts in the order of the map above; a part it does not know keeps its own name."""
     names = [*TENSOR_CLASSES, *(name for name in plan.breakdown_bytes if name not in TENSOR_CLASSES)]
     parts = [
@@ -64,7 +64,7 @@ def budget_parts(plan: Plan) -> list[Bar]:
     return [Bar(name, size, format_bytes(size), class_=class_) for name, class_, size in parts]
 
 
-def budget_figure(plan: Plan, measured_bytes: int | None) -> Markup:
+def budget_figure(plan: PlanRecord, measured_bytes: int | None) -> Markup:
     """The prediction's parts against the budget, with predicted and measured peaks."""
     parts = budget_parts(plan)
     unit, size = byte_unit(max(plan.budget_bytes, plan.predicted_peak_bytes, measured_bytes or 0))
@@ -96,7 +96,7 @@ def attrition_figure(counts: Mapping[str, int]) -> Markup:
     return bar_chart(bars, "rows", show_tick, width=960, description="Rows left after each check of the data")
 
 
-def search_figure(trials: Sequence[Trial]) -> Markup | None:
+def search_figure(trials: Sequence[TrialRecord]) -> Markup | None:
     """Objective per trial coloured by optimizer, the best so far, and trials without a value as crosses."""
     valued = [
         (trial, trial.value) for trial in trials if trial.state == "complete" and trial.value is not None
@@ -124,7 +124,7 @@ def search_figure(trials: Sequence[Trial]) -> Markup | None:
     )  # fmt: skip
 
 
-def _best_so_far(valued: Sequence[tuple[Trial, float]]) -> list[tuple[float, float]]:
+def _best_so_far(valued: Sequence[tuple[TrialRecord, float]]) -> list[tuple[float, float]]:
     best, points = math.inf, []
     for trial, value in sorted(valued, key=lambda pair: pair[0].number):
         best = min(best, value)
@@ -132,7 +132,7 @@ def _best_so_far(valued: Sequence[tuple[Trial, float]]) -> list[tuple[float, flo
     return points
 
 
-def _params(trial: Trial) -> str:
+def _params(trial: TrialRecord) -> str:
     return ", ".join(f"{name} {show_number(value)}" for name, value in trial.params.items())
 
 
@@ -167,7 +167,7 @@ def validation_figure(curves: Curves) -> Markup | None:
     )  # fmt: skip
 
 
-def accuracy_figure(scores: Sequence[Score]) -> Markup:
+def accuracy_figure(scores: Sequence[TaskScore]) -> Markup:
     """One task's models in the order of their making, with ± 1 standard error."""
     known = sorted(
         scores, key=lambda score: list(MODELS).index(score.model) if score.model in MODELS else len(MODELS)
@@ -208,7 +208,7 @@ def difference_figure(found: Sequence[Difference]) -> Markup:
     )  # fmt: skip
 
 
-def memory_figure(plan: Plan, measured_bytes: int) -> Markup:
+def memory_figure(plan: PlanRecord, measured_bytes: int) -> Markup:
     """Predicted against measured peak."""
     unit, size = byte_unit(max(plan.budget_bytes, measured_bytes))
     predicted = f"{format_bytes(plan.predicted_peak_bytes)} ± {format_bytes(plan.error_bytes)}"
@@ -223,7 +223,7 @@ def memory_figure(plan: Plan, measured_bytes: int) -> Markup:
     )  # fmt: skip
 
 
-def stage_time_figure(stages: Sequence[Stage]) -> Markup:
+def stage_time_figure(stages: Sequence[StageRecord]) -> Markup:
     """Where the time went."""
     total = sum(stage.seconds for stage in stages) or 1.0
     minutes = max(stage.seconds for stage in stages) >= 180

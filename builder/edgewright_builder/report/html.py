@@ -12,8 +12,8 @@ from markupsafe import Markup
 from edgewright.durable import FileSystem, write_durably
 from edgewright.sizes import format_bytes
 from edgewright_builder.report import figures, formats
-from edgewright_builder.report.bench_page import Drawn, compare, draw_bench, environment
-from edgewright_builder.report.inputs import RunInputs, Score, read_run
+from edgewright_builder.report.bench_page import BenchView, compare, draw_bench, environment
+from edgewright_builder.report.inputs import RunInputs, TaskScore, read_run
 from edgewright_builder.report.summary import (
     differences,
     key_numbers,
@@ -71,7 +71,7 @@ def draw(inputs: RunInputs) -> dict[str, Markup | None]:
     }
 
 
-def _device(inputs: RunInputs) -> Drawn | None:
+def _device(inputs: RunInputs) -> BenchView | None:
     """The bench to show: the device's; beside it what quantization changed, on one machine where both are there."""
     if inputs.measured is None:
         return draw_bench(inputs.exported, inputs.before) if inputs.exported else None
@@ -99,7 +99,7 @@ def _title(inputs: RunInputs) -> str:
     return inputs.plan.model if inputs.plan and inputs.plan.model else inputs.run.resolve().name
 
 
-def _by_task(inputs: RunInputs) -> list[tuple[str, list[Score], Markup]]:
+def _by_task(inputs: RunInputs) -> list[tuple[str, list[TaskScore], Markup]]:
     tasks = sorted({score.task for score in inputs.scores})
     grouped = [(task, [score for score in inputs.scores if score.task == task]) for task in tasks]
     return [(task, scores, figures.accuracy_figure(scores)) for task, scores in grouped]

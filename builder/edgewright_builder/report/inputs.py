@@ -1,9 +1,9 @@
 """What a report reads from a run folder. Every file may be missing: a run may be half done.
 
-`plan.json`              Plan
-`STAGE/stage.json`       Stage, for each of edgewright_builder.run.run.STAGES
+`plan.json`              PlanRecord
+`STAGE/stage.json`       StageRecord, for each of edgewright_builder.run.run.STAGES
 `data/attrition.json`    {"generated": n, REASON: dropped for it, …, "kept": n}, in the order of the checks
-`search/trials.json`     [Trial, …]
+`search/trials.json`     [TrialRecord, …]
 `finetune/curves.json`   Curves
 `evaluate/MODEL/TASK.json`  TaskRows
 `device/eval.json`       {"results": [DeviceTask, …]}
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Device:
+class PlannedDevice:
     """The device profile a run was planned for."""
 
     id: str
@@ -49,10 +49,10 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlanRecord:
     """What `fit` chose, and the peak it predicts. All sizes in bytes."""
 
-    device: Device
+    device: PlannedDevice
     budget_bytes: int
     predicted_peak_bytes: int
     breakdown_bytes: dict[str, int]  # linear, embedding, norm, kv_cache, activation, engine
@@ -72,7 +72,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageRecord:
     """One stage's own account."""
 
     stage: str
@@ -83,7 +83,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialRecord:
     """One trial of the search; a lower value is better."""
 
     number: int
@@ -117,7 +117,7 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Row:
+class EvaluatedRow:
     """One evaluated question: right by likelihood, and by likelihood per byte."""
 
     id: str
@@ -131,7 +131,7 @@ class TaskRows:
 
     task: str
     metric: Literal["acc", "acc_norm"]
-    outcomes: tuple[Row, ...] = Field(min_length=1)
+    outcomes: tuple[EvaluatedRow, ...] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class DeviceTask:
 
 
 @plain_dataclass(frozen=True)
-class Score:
+class TaskScore:
     """A model's rows on one task, right or wrong, in the order of the task."""
 
     task: str
@@ -157,7 +157,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeRecord:
     """One check of a release on trial."""
 
     name: str
@@ -172,11 +172,11 @@ class BoardVerdict:
 
     outcome: str = ""  # committed, rolled_back, failed
     message: str = ""
-    probes: tuple[Probe, ...] = ()
+    probes: tuple[ProbeRecord, ...] = ()
 
 
 @dataclass(frozen=True)
-class Transfer:
+class TransferRecord:
     """What had to be sent."""
 
     artifact_bytes: int
@@ -187,7 +187,7 @@ class Push:
     """How the artifact reached the board."""
 
     release: str = ""  # SHA-256 of the manifest, in hex
-    plan: Transfer | None = None
+    plan: TransferRecord | None = None
     sent_bytes: int | None = None
     resumptions: int = 0
     transfer_seconds: float | None = None
@@ -199,12 +199,12 @@ class RunInputs:
     """All that a run folder holds for the report; None or empty is "not measured"."""
 
     run: Path
-    plan: Plan | None = None
-    stages: tuple[Stage, ...] = ()
+    plan: PlanRecord | None = None
+    stages: tuple[StageRecord, ...] = ()
     attrition: dict[str, int] = plain_field(default_factory=dict)
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[TrialRecord, ...] = ()
     curves: Curves | None = None
-    scores: tuple[Score, ...] = ()
+    scores: tuple[TaskScore, ...] = ()
     manifest: Manifest | None = None
     manifest_sha256: str = ""
     push: Push | None = None
@@ -257,14 +257,14 @@ def read_run(run: Path) -> RunInputs:
     if not run.is_dir():
         raise InputError(f"A report needs a run folder; {run} is not a folder.")
     folder = _Folder(run)
-    stages = (folder.read(f"{name}/stage.json", _as(Stage), None) for name in STAGES)
-    no_scores: tuple[Score, ...] = ()
+    stages = (folder.read(f"{name}/stage.json", _as(StageRecord), None) for name in STAGES)
+    no_scores: tuple[TaskScore, ...] = ()
     return RunInputs(
         run=run,
-        plan=folder.read("plan.json", _as(Plan), None),
+        plan=folder.read("plan.json", _as(PlanRecord), None),
         stages=tuple(stage for stage in stages if stage),
         attrition=folder.read("data/attrition.json", TypeAdapter(dict[str, int]).validate_json, {}),
-        trials=folder.read("search/trials.json", TypeAdapter(tuple[Trial, ...]).validate_json, ()),
+        trials=folder.read("search/trials.json", TypeAdapter(tuple[TrialRecord, ...]).validate_json, ()),
         curves=folder.read("finetune/curves.json", _as(Curves), None),
         scores=_host_scores(folder) + folder.read("device/eval.json", _device_scores, no_scores),
         manifest=folder.read("artifact/manifest.json", parse_manifest, None),
@@ -283,21 +283,21 @@ def _as(type_: type[T]) -> Callable[[bytes], T | None]:
     return TypeAdapter(type_).validate_json
 
 
-def _host_scores(folder: _Folder) -> tuple[Score, ...]:
+def _host_scores(folder: _Folder) -> tuple[TaskScore, ...]:
     """All of `evaluate/MODEL/TASK.json`, also those of an evaluation that is not over."""
     scores = []
     for path in sorted((folder.run / "evaluate").glob("*/*.json")):
         model = path.parent.name
         if rows := folder.read(f"evaluate/{model}/{path.name}", _as(TaskRows), None):
             right = tuple(row.acc if rows.metric == "acc" else row.acc_norm for row in rows.outcomes)
-            scores.append(Score(rows.task, model, right))
+            scores.append(TaskScore(rows.task, model, right))
     return tuple(scores)
 
 
-def _device_scores(data: bytes) -> tuple[Score, ...]:
+def _device_scores(data: bytes) -> tuple[TaskScore, ...]:
     document = TypeAdapter(dict[str, Any]).validate_json(data)
     tasks = TypeAdapter(tuple[DeviceTask, ...]).validate_python(document.get("results"))
-    return tuple(Score(one.task, "device", one.outcomes) for one in tasks)
+    return tuple(TaskScore(one.task, "device", one.outcomes) for one in tasks)
 
 
 def _bench(data: bytes) -> Bench | None:

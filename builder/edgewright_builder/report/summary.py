@@ -11,7 +11,7 @@ from typing import Literal
 from edgewright.sizes import format_bytes
 from edgewright_builder.bench.tables import gaps_of
 from edgewright_builder.report.formats import show_accuracy, show_percent, show_points, show_seconds
-from edgewright_builder.report.inputs import RunInputs, Score
+from edgewright_builder.report.inputs import RunInputs, TaskScore
 from edgewright_builder.run.run import STAGES
 from edgewright_builder.tasks.accuracy import paired_difference
 
@@ -29,7 +29,7 @@ MODELS = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Headline:
     """The first thing to know."""
 
     tone: Tone
@@ -63,33 +63,33 @@ class Difference:
     paired: bool
 
 
-def verdict(inputs: RunInputs) -> Verdict:
+def verdict(inputs: RunInputs) -> Headline:
     """Does it fit, by measurement if there is one, else by prediction."""
     plan, peak = inputs.plan, inputs.measured_peak_bytes
     if plan is None:
-        return Verdict("plain", "No plan yet: the build has not chosen a configuration.")
+        return Headline("plain", "No plan yet: the build has not chosen a configuration.")
     budget = format_bytes(plan.budget_bytes)
     if peak is not None:
         spare = plan.budget_bytes - peak
         if spare >= 0:
-            return Verdict(
+            return Headline(
                 "good",
                 f"It fits: measured peak {format_bytes(peak)} of {budget}, {format_bytes(spare)} to spare.",
             )
-        return Verdict(
+        return Headline(
             "bad",
             f"Over budget: measured peak {format_bytes(peak)} exceeds {budget} by {format_bytes(-spare)}.",
         )
     predicted = f"{format_bytes(plan.predicted_peak_bytes)} ± {format_bytes(plan.error_bytes)}"
     if plan.predicted_peak_bytes + plan.error_bytes <= plan.budget_bytes:
-        return Verdict(
+        return Headline(
             "warn", f"Predicted to fit: peak {predicted} of {budget}. Not measured on a device yet."
         )
     if plan.predicted_peak_bytes <= plan.budget_bytes:
-        return Verdict(
+        return Headline(
             "warn", f"Likely to fit: predicted peak {predicted} of {budget}; the interval reaches over it."
         )
-    return Verdict("bad", f"Predicted not to fit: peak {predicted} of {budget}.")
+    return Headline("bad", f"Predicted not to fit: peak {predicted} of {budget}.")
 
 
 def unfinished_stages(inputs: RunInputs) -> list[str]:
@@ -152,11 +152,11 @@ def _accuracy(inputs: RunInputs) -> KeyNumber:
     )
 
 
-def _tasks(scores: Iterable[Score], model: str) -> set[str]:
+def _tasks(scores: Iterable[TaskScore], model: str) -> set[str]:
     return {score.task for score in scores if score.model == model}
 
 
-def mean_score(scores: Iterable[Score], model: str, tasks: list[str]) -> tuple[float, float]:
+def mean_score(scores: Iterable[TaskScore], model: str, tasks: list[str]) -> tuple[float, float]:
     """Mean accuracy over `tasks`, each counted once, and its standard error √Σ SE² / n (tasks are independent)."""
     chosen = [score.share for score in scores if score.model == model and score.task in tasks]
     mean = sum(share.value for share in chosen) / len(chosen)
@@ -212,7 +212,7 @@ def _energy(inputs: RunInputs) -> KeyNumber:
     )
 
 
-def differences(scores: Iterable[Score]) -> list[Difference]:
+def differences(scores: Iterable[TaskScore]) -> list[Difference]:
     """For each task, each model against the one made before it, from the student on."""
     table = {(score.task, score.model): score for score in scores}
     found: list[Difference] = []
@@ -222,7 +222,7 @@ def differences(scores: Iterable[Score]) -> list[Difference]:
     return found
 
 
-def _difference(before: Score, after: Score) -> Difference:
+def _difference(before: TaskScore, after: TaskScore) -> Difference:
     """Paired when both answered the same rows."""
     a, b = before.share, after.share
     paired = len(before.right) == len(after.right)

@@ -12,7 +12,7 @@ from edgewright_builder.fit.architecture import Architecture, architecture_from_
 from edgewright_builder.fit.calibrate import calibration_for, measured_decodes
 from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.memory import Calibration
-from edgewright_builder.fit.plan import Plan, Wishes, make_plan
+from edgewright_builder.fit.plan import BuildPlan, Wishes, make_plan
 from edgewright_builder.fit.speed import Speed, predict_speed
 from edgewright_builder.models import model_digest, read_config, resolve_model
 from edgewright_builder.recipe.model import Recipe
@@ -61,7 +61,7 @@ class Build:
         return calibration_for(self.recipe.serving.engine, self.profile.id)
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> BuildPlan:
         """The configuration to make."""
         return make_plan(
             self.architecture,
@@ -70,7 +70,7 @@ class Build:
             self.calibration,
         )
 
-    def speed_of(self, plan: Plan) -> Speed:
+    def speed_of(self, plan: BuildPlan) -> Speed:
         """How fast one request alone should decode on the board, and what it should take."""
         measured = measured_decodes(plan.engine, self.profile.id)
         processor = engine_traits(plan.engine).processor

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgewright.durable import write_json
-from edgewright_builder.export.lora_slots import Factors, Place, write_adapter
+from edgewright_builder.export.lora_slots import AdapterSlot, Factors, write_adapter
 from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
 from edgewright_builder.recipe.model import Finetune
 from edgewright_builder.train.distill import (
@@ -73,10 +73,10 @@ def finetune_adapter(
     }
 
 
-def adapter_factors(adapted: nn.Module) -> dict[Place, Factors]:
+def adapter_factors(adapted: nn.Module) -> dict[AdapterSlot, Factors]:
     """The trained factors by their places in the exported graph."""
     return {
-        Place(layer, module): Factors(_array(a.T), _array(b.T))
+        AdapterSlot(layer, module): Factors(_array(a.T), _array(b.T))
         for (layer, module), (a, b) in lora_factors(adapted).items()
     }
 

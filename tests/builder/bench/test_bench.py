@@ -16,7 +16,7 @@ from edgewright.errors import InputError
 from edgewright.v1 import telemetry_pb2 as telemetry
 from edgewright_builder.bench import tables
 from edgewright_builder.bench.local import candidate
-from edgewright_builder.bench.results import Bench, Place, bench_from_json, bench_to_json, read_bench
+from edgewright_builder.bench.results import Bench, BenchSubject, bench_from_json, bench_to_json, read_bench
 from edgewright_builder.cli.main import app
 from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import Board, simulated_in_thread
@@ -111,7 +111,7 @@ def test_the_boards_view_and_the_hosts_stand_side_by_side(board: Board, host: st
     ],
 )
 def test_the_table_says_how_many_requests_were_computed_together(together: int, told: str) -> None:
-    bench = Bench(Place("b:1"), (run_of(9.0, concurrency=8, requests_together=together),))
+    bench = Bench(BenchSubject("b:1"), (run_of(9.0, concurrency=8, requests_together=together),))
     assert dict(tables.facts(bench))["requests at once"] == told
 
 
@@ -167,8 +167,10 @@ def test_the_seeds_of_a_bench_are_saved(tmp_path: Path, monkeypatch: pytest.Monk
     assert (first > 0, second - first) == (True, 1)
 
 
-def bench_of(rate: float, place: Place | None = None, **fields: Any) -> Bench:
-    return Bench(place or Place("board:7443", "orin", precision="4-bit weights"), (run_of(rate, **fields),))
+def bench_of(rate: float, place: BenchSubject | None = None, **fields: Any) -> Bench:
+    return Bench(
+        place or BenchSubject("board:7443", "orin", precision="4-bit weights"), (run_of(rate, **fields),)
+    )
 
 
 def save(path: Path, bench: Bench) -> Path:
@@ -178,7 +180,7 @@ def save(path: Path, bench: Bench) -> Path:
 
 
 def test_two_saved_results_are_compared_with_ratios(tmp_path: Path) -> None:
-    before = Place("board:7443", "orin", precision="float32", weights_16bit_bytes=120 * MIB)
+    before = BenchSubject("board:7443", "orin", precision="float32", weights_16bit_bytes=120 * MIB)
     old = save(tmp_path / "before.json", bench_of(50.0, before, weights_bytes=240 * MIB))
     new = save(tmp_path / "after.json", bench_of(100.0, energy=ENERGY))
     lines = output(new, "--compare", old).splitlines()
@@ -192,7 +194,7 @@ def test_two_saved_results_are_compared_with_ratios(tmp_path: Path) -> None:
 
 
 def test_results_of_other_loads_or_machines_are_compared_with_a_warning(tmp_path: Path) -> None:
-    place = Place("this machine", "this-host")
+    place = BenchSubject("this machine", "this-host")
     old = save(tmp_path / "before.json", bench_of(50.0, place, concurrency=8))
     new = save(tmp_path / "after.json", bench_of(100.0))
     text = output(new, "--compare", old)
@@ -243,7 +245,7 @@ def test_a_file_that_is_no_result_is_named(tmp_path: Path, content: str) -> None
 
 
 def test_a_result_survives_being_saved() -> None:
-    place = Place("b", "orin", "m", "aa", "4-bit", "onnx 1", 5, 6, "15W", {"gpu": 7})
+    place = BenchSubject("b", "orin", "m", "aa", "4-bit", "onnx 1", 5, 6, "15W", {"gpu": 7})
     bench = Bench(place, (run_of(9.0), run_of(8.0, energy=ENERGY)), run_of(7.0), values(0.1))
     again = bench_from_json(json.loads(json.dumps(bench_to_json(bench))))
     assert again == bench
@@ -324,7 +326,7 @@ def test_loads_whose_prompts_differ_by_a_word_are_the_same_load() -> None:
 
 
 def test_prompts_that_failed_are_said_to_have_failed() -> None:
-    bench = Bench(Place("b:1"), (run_of(9.0, prompts_failed=1),), run_of(8.0, prompts_failed=2))
+    bench = Bench(BenchSubject("b:1"), (run_of(9.0, prompts_failed=1),), run_of(8.0, prompts_failed=2))
     assert dict(tables.facts(bench))["load"].startswith("4 prompts, 1 failed, 1020 tokens in")
     columns, rows = tables.throughput(bench)
     assert columns[-1] == "seen here (4 prompts, 2 failed)"

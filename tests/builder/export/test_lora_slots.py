@@ -111,11 +111,14 @@ def test_an_adapter_of_another_model_is_refused_when_it_is_loaded(
 ) -> None:
     import numpy as np
 
-    from edgewright_builder.export.lora_slots import Factors, Place, write_adapter
+    from edgewright_builder.export.lora_slots import AdapterSlot, Factors, write_adapter
 
     backend.use_adapter(None)
     factors = Factors(np.zeros((48, 4), np.float32), np.zeros((4, 48), np.float32))
-    for place in (Place(0, "q_proj"), Place(7, "q_proj")):  # of another width; of a layer it does not have
+    for place in (
+        AdapterSlot(0, "q_proj"),
+        AdapterSlot(7, "q_proj"),
+    ):  # of another width; of a layer it does not have
         write_adapter({place: factors}, tmp_path / "other.onnx_adapter")
         with pytest.raises(InvalidRequestError, match="no adapter of this model"):
             backend.use_adapter(tmp_path / "other.onnx_adapter")
@@ -125,10 +128,10 @@ def test_an_adapter_of_another_model_is_refused_when_it_is_loaded(
 def test_the_same_factors_give_the_same_bytes(tmp_path: Path) -> None:
     import numpy as np
 
-    from edgewright_builder.export.lora_slots import Factors, Place, write_adapter
+    from edgewright_builder.export.lora_slots import AdapterSlot, Factors, write_adapter
 
     one = Factors(np.ones((8, 2), np.float32), np.ones((2, 8), np.float32))
     two = Factors(np.full((8, 2), 2, np.float32), np.ones((2, 8), np.float32))
-    write_adapter({Place(0, "q_proj"): one, Place(1, "q_proj"): two}, tmp_path / "a")
-    write_adapter({Place(1, "q_proj"): two, Place(0, "q_proj"): one}, tmp_path / "b")
+    write_adapter({AdapterSlot(0, "q_proj"): one, AdapterSlot(1, "q_proj"): two}, tmp_path / "a")
+    write_adapter({AdapterSlot(1, "q_proj"): two, AdapterSlot(0, "q_proj"): one}, tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgewright_builder.fit.memory import Configuration, Memory, load_calibration, predict_memory
+from edgewright_builder.fit.memory import Configuration, PeakMemory, load_calibration, predict_memory
 from edgewright_builder.fit.model_facts import find_model
 from edgewright_builder.fit.speed import (
     MEASURED_SPREAD,
@@ -24,7 +24,7 @@ CALIBRATION = load_calibration("onnxruntime-genai")
 SMALL = MeasuredDecode(bytes_per_token=10**8, tpot_seconds=0.01, joules_per_token=0.05, power_mode="15W")
 
 
-def memory_of(model: str, concurrency: int = 1) -> Memory:
+def memory_of(model: str, concurrency: int = 1) -> PeakMemory:
     architecture = find_model(model).architecture
     m = Configuration(architecture.layers, 4, architecture.largest_group_size(), 8, 1024, concurrency)
     return predict_memory(architecture, m, CALIBRATION)

@@ -28,7 +28,7 @@ from edgewright.manifest import (
     manifest_digest,
 )
 from edgewright.v1 import telemetry_pb2
-from edgewright_builder.bench.results import Bench, Place, bench_to_json
+from edgewright_builder.bench.results import Bench, BenchSubject, bench_to_json
 from edgewright_builder.cli.connection import as_document
 from edgewright_builder.report import summary_table, write_report
 from edgewright_builder.report.inputs import read_run
@@ -207,7 +207,7 @@ def write_device_files(run: Path, energy: bool) -> None:
         ),
         sensors=[telemetry_pb2.Sensor(name="nvml", available=False, detail="libnvidia-ml.so.1 is not there")],
     )  # fmt: skip
-    place = Place(
+    place = BenchSubject(
         "board:7443", "jetson-orin-nano-4gb", "smollm2-arc-easy 1.0.0", "0" * 64, "4-bit weights",
         "onnxruntime-genai 0.18.0", 180 * MIB, 232 * MIB, "15W", {"gpu": 624_750_000},
     )  # fmt: skip
@@ -215,7 +215,8 @@ def write_device_files(run: Path, energy: bool) -> None:
     write_json(run / "device/bench.json", bench_to_json(measured))
     before = bench_result(3.5, engine_peak_bytes=610 * MIB, weights_bytes=464 * MIB)
     unquantized = Bench(
-        Place("this machine", "this-host", precision="float32", weights_16bit_bytes=232 * MIB), (before,)
+        BenchSubject("this machine", "this-host", precision="float32", weights_16bit_bytes=232 * MIB),
+        (before,),
     )
     write_json(run / "bench/finetuned.json", bench_to_json(unquantized))
     write_json(run / "device/telemetry.json", as_document(snapshot))
@@ -360,7 +361,7 @@ def test_without_an_energy_sensor_there_is_no_figure_for_energy(tmp_path: Path) 
 
 def test_across_a_gap_of_the_sensor_there_is_no_figure_for_energy(run: Path) -> None:
     bench = bench_result(energy=telemetry_pb2.BenchmarkEnergy(rail="VDD_IN", samples=80, gaps=1))
-    write_json(run / "device/bench.json", bench_to_json(Bench(Place("board:7443"), (bench,))))
+    write_json(run / "device/bench.json", bench_to_json(Bench(BenchSubject("board:7443"), (bench,))))
     number = {number.name: number for number in key_numbers(read_run(run))}["Energy"]
     assert (number.value, number.tone) == ("not measured", "absent")
     assert number.detail.startswith("VDD_IN was silent for over a second once")
