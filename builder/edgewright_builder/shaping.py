@@ -41,7 +41,7 @@ def run_search(job: Build, data: Stage, student: Stage, teacher: Stage) -> Stage
         "teacher": teacher.output_digest,
         "search": recipe.search.model_dump(),
         "finetune": recipe.finetune.model_dump(),
-        "group_sizes": [each.group_size for each in candidates if each.peak_bytes <= each.budget_bytes],
+        "group_sizes": [each.group_size for each in candidates if each.bound.fits],
         "seed": recipe.seed,
     }
 
@@ -65,9 +65,7 @@ def _feasibilities(job: Build) -> list[Any]:
     wished: list[int] = [size for size in job.recipe.search.space.group_size if size <= largest]
     sizes = wished or [m.group_size]
     plans = [with_group_size(job.plan, job.architecture, size, job.calibration) for size in sizes]
-    return [
-        Feasibility(plan.configuration.group_size, plan.peak_bound_bytes, job.budget_bytes) for plan in plans
-    ]
+    return [Feasibility(plan.configuration.group_size, plan.bound) for plan in plans]
 
 
 def choice_of(best: Stage) -> Any:
@@ -145,12 +143,8 @@ def run_export(job: Build, quantized: Stage) -> Stage:
         inputs["engine"] = serving.engine
 
     def work(folder: Path) -> dict[str, Any]:
-        from edgewright_builder.export.onnx import export_onnx
-        from edgewright_builder.export.vllm import export_vllm
+        from edgewright_builder.export.for_engine import export_for_engine
 
-        checkpoint = quantized.folder / "model"
-        if serving.engine == "vllm":
-            return export_vllm(checkpoint, folder)
-        return export_onnx(checkpoint, embedding_bits, folder, adapter_modules=modules)
+        return export_for_engine(serving.engine, quantized.folder / "model", embedding_bits, folder, modules)
 
     return job.run.stage("export", inputs, work, products=("engine", "tokenizer"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,6 +15,8 @@ Value = TypeVar("Value")
 Confidence = Literal["datasheet", "measured", "community", "computed", "unverified"]
 
 SensorKind = Literal["ina3221", "ina238", "rapl", "nvml"]
+EngineKind = Literal["onnxruntime-genai", "vllm"]
+ENGINE_KINDS: tuple[str, ...] = get_args(EngineKind)
 Bytes = Annotated[int, Field(gt=0, le=2**50)]
 
 
@@ -30,7 +32,7 @@ class Figure(_Frozen, Generic[Value]):
     confidence: Confidence
 
 
-class Memory(_Frozen):
+class ProfileMemory(_Frozen):
     """Where the board's memory goes before a model gets any."""
 
     nominal_bytes: Figure[Bytes]  # what is soldered on
@@ -40,7 +42,7 @@ class Memory(_Frozen):
     reserve_bytes: Figure[Bytes]  # kept free for page cache, agent and spikes
 
     @model_validator(mode="after")
-    def _figures_are_possible(self) -> Memory:
+    def _figures_are_possible(self) -> ProfileMemory:
         if self.seen_bytes.value > self.nominal_bytes.value:
             raise ValueError(
                 f"seen_bytes {self.seen_bytes.value} exceeds nominal_bytes {self.nominal_bytes.value}"
@@ -67,7 +69,7 @@ class Gpu(_Frozen):
     compute_capability: Figure[Annotated[str, Field(pattern=r"^\d+\.\d$")]] | None = None  # CUDA's
 
 
-class Sensor(_Frozen):
+class ProfileSensor(_Frozen):
     """A power sensor and the rails it labels."""
 
     kind: SensorKind
@@ -77,7 +79,7 @@ class Sensor(_Frozen):
 class EngineSupport(_Frozen):
     """Whether an engine really runs on this board."""
 
-    kind: Literal["onnxruntime-genai", "vllm"]
+    kind: EngineKind
     supported: Figure[bool]
     detail: Annotated[str, Field(min_length=1)]  # why not, or under which conditions
 
@@ -108,13 +110,13 @@ class DeviceProfile(_Frozen):
     soc: str
     machine: Literal["aarch64", "x86_64"]
     sources: dict[str, str] = Field(default_factory=dict)  # a bibliography; figures alias its entries
-    memory: Memory
+    memory: ProfileMemory
     cpu: Figure[str]
     cpu_cores: Figure[Annotated[int, Field(gt=0)]]
     gpu: Gpu | None = None
     power_modes: Annotated[tuple[PowerMode, ...], Field(min_length=1)]
     default_power_mode: str  # what `bandwidth_bytes_per_second` takes when no mode is named
-    sensors: tuple[Sensor, ...] = ()
+    sensors: tuple[ProfileSensor, ...] = ()
     # Rails whose sum is the power of the whole module; None: no rail or sum of rails is.
     whole_module_rails: Figure[Annotated[tuple[str, ...], Field(min_length=1)]] | None = None
     engines: tuple[EngineSupport, ...]

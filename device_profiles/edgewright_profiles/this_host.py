@@ -14,9 +14,9 @@ from edgewright_profiles.schema import (
     DeviceProfile,
     EngineSupport,
     Figure,
-    Memory,
     PowerMode,
-    Sensor,
+    ProfileMemory,
+    ProfileSensor,
 )
 
 THIS_HOST = "this-host"
@@ -47,7 +47,7 @@ def this_host(root: Path = Path("/")) -> DeviceProfile:
         name="This machine",
         soc=platform.processor() or platform.machine(),
         machine=_machine(),
-        memory=Memory(
+        memory=ProfileMemory(
             nominal_bytes=seen,
             seen_bytes=seen,
             os_headless_bytes=used,
@@ -103,12 +103,12 @@ def _cpu_name(root: Path) -> str:
     return next(names, platform.machine())
 
 
-def _sensors() -> tuple[Sensor, ...]:
+def _sensors() -> tuple[ProfileSensor, ...]:
     source = "Linux powercap documentation, docs.kernel.org/power/powercap/powercap.html"
     rails: Figure[tuple[str, ...]] = Figure(
         value=("psys", "package-0"), source=source, confidence="unverified"
     )
-    return (Sensor(kind="rapl", rails=rails),) if _machine() == "x86_64" else ()
+    return (ProfileSensor(kind="rapl", rails=rails),) if _machine() == "x86_64" else ()
 
 
 def _engines() -> tuple[EngineSupport, ...]:

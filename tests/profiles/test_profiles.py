@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from edgewright.errors import InputError
 from edgewright_builder.cli.host.profiles import app, figures
 from edgewright_profiles import DeviceProfile, Figure, list_profiles, load_profile, parse_profile
-from edgewright_profiles.schema import Confidence, Memory
+from edgewright_profiles.schema import Confidence, ProfileMemory
 
 EXPECTED = {
     "jetson-nano-4gb",
@@ -202,7 +202,7 @@ def test_a_possible_memory_leaves_a_budget_below_what_is_seen(sizes: tuple[int, 
     figure = {"source": "a hypothetical board", "confidence": "computed"}
     template = load_profile("jetson-orin-nano-8gb")
     try:
-        memory = Memory.model_validate(
+        memory = ProfileMemory.model_validate(
             {name: {"value": size, **figure} for name, size in zip(names, sizes, strict=True)}
         )
     except ValueError:

@@ -89,7 +89,7 @@ def _generator(client: DeviceClient, ours: _FirstTokens, theirs: _FirstTokens) -
     return generate
 
 
-def place_of(
+def subject_of(
     address: str, device: GetDeviceResponse, releases: list[Release], snapshot: Snapshot
 ) -> BenchSubject:
     """What the board serves, under which budget and in which power mode and clocks."""

@@ -61,9 +61,11 @@ def candidate(run: Path, stage: BenchStage) -> Candidate:
 
 def _unquantized(run: Path, engine: str) -> tuple[Path, str]:
     """The fine-tuned checkpoint as the engine takes it, exported once per checkpoint; and in which precision."""
-    from edgewright_builder.export.onnx import export_unquantized
-    from edgewright_builder.export.vllm import export_vllm
-    from edgewright_builder.models import model_digest, read_config
+    from edgewright_builder.export.for_engine import (
+        export_before_quantization,
+        precision_before_quantization,
+    )
+    from edgewright_builder.models import model_digest
 
     checkpoint, tree = run / "finetune" / "model", run / "bench" / "finetuned"
     if not any(checkpoint.glob("*.safetensors")):
@@ -74,9 +76,9 @@ def _unquantized(run: Path, engine: str) -> tuple[Path, str]:
     if not record.is_file() or json.loads(record.read_bytes()) != made_from:
         shutil.rmtree(tree, ignore_errors=True)
         tree.mkdir(parents=True)
-        (export_vllm if engine == "vllm" else export_unquantized)(checkpoint, tree)
+        export_before_quantization(engine, checkpoint, tree)
         write_json(record, made_from)
-    return tree, str(read_config(tree / "engine")["dtype"]) if engine == "vllm" else "float32"
+    return tree, precision_before_quantization(engine, tree)
 
 
 async def run_locally(model: Candidate, plan: BenchmarkPlan, repeats: int, on_progress: OnProgress) -> Bench:
@@ -99,7 +101,7 @@ async def run_locally(model: Candidate, plan: BenchmarkPlan, repeats: int, on_pr
         finally:
             telemetry.stop()
             await engine.stop()
-    return Bench(_place(model, telemetry), tuple(runs))
+    return Bench(_subject(model, telemetry), tuple(runs))
 
 
 async def _one(
@@ -127,7 +129,7 @@ async def _one(
     raise AssertionError("a benchmark ends with a result or an error")
 
 
-def _place(model: Candidate, telemetry: Telemetry) -> BenchSubject:
+def _subject(model: Candidate, telemetry: Telemetry) -> BenchSubject:
     manifest, snapshot = model.manifest, telemetry.snapshot()
     at_16_bits = 2 * manifest.model.parameters
     return BenchSubject(

@@ -42,7 +42,7 @@ class BenchSubject:
 class Bench:
     """At least one run; the host's view if it was asked for."""
 
-    place: BenchSubject
+    subject: BenchSubject
     runs: tuple[BenchmarkResult, ...]
     host: BenchmarkResult | None = None
     link_seconds: Distribution | None = None  # TTFT seen here less TTFT in the agent, request by request
@@ -50,7 +50,7 @@ class Bench:
     @property
     def title(self) -> str:
         """What was measured, in one line."""
-        parts = (self.place.model, self.place.precision, self.place.where)
+        parts = (self.subject.model, self.subject.precision, self.subject.where)
         return ", ".join(part for part in parts if part) or "earlier result"
 
     @property
@@ -63,7 +63,7 @@ class Bench:
 def bench_to_json(bench: Bench) -> dict[str, Any]:
     """The document; what was not measured is absent."""
     document = {
-        "measured": asdict(bench.place),
+        "measured": asdict(bench.subject),
         "result": _document(bench.typical),
         "runs": [_document(run) for run in bench.runs],
     }

@@ -42,16 +42,18 @@ def turns_of(result: BenchmarkResult) -> str:
 
 def facts(bench: Bench) -> Facts:
     """What was measured where, and all that is one number."""
-    result, place = bench.typical, bench.place
-    found = [("model", ", ".join(part for part in (place.model, place.precision, place.engine) if part))]
+    result, subject = bench.typical, bench.subject
+    found = [
+        ("model", ", ".join(part for part in (subject.model, subject.precision, subject.engine) if part))
+    ]
     found += [("load", shape_of(result))]
     found += [("requests at once", turns_of(result))] if turns_of(result) else []
     found += (
         [("repeats", f"{len(bench.runs)}; shown is the one of median throughput")] if bench.runs[1:] else []
     )
     found += [("size", size_of(bench))]
-    found += [("peak memory", peak_of(result, place))]
-    found += [("power mode", place.power_mode)] if place.power_mode else []
+    found += [("peak memory", peak_of(result, subject))]
+    found += [("power mode", subject.power_mode)] if subject.power_mode else []
     found += (
         [("throttled", f"{result.throttle_events} times during the run")] if result.throttle_events else []
     )
@@ -65,7 +67,7 @@ def facts(bench: Bench) -> Facts:
 
 def size_of(bench: Bench) -> str:
     """Bytes of the engine's files, beside what the same weights take at 16 bits."""
-    size, at_16_bits = bench.typical.weights_bytes, bench.place.weights_16bit_bytes
+    size, at_16_bits = bench.typical.weights_bytes, bench.subject.weights_16bit_bytes
     beside = (
         f" ({format_bytes(at_16_bits)} at 16 bits, {at_16_bits / size:.2f} ×)" if at_16_bits and size else ""
     )
@@ -158,7 +160,7 @@ def comparison(before: Bench, after: Bench) -> tuple[tuple[str, ...], Rows]:
 
 def _size_at_16_bits(before: Bench, after: Bench) -> Rows:
     """The paper's row: what the weights were at 16 bits, also where they were measured at 32."""
-    at_16_bits, size = before.place.weights_16bit_bytes, after.typical.weights_bytes
+    at_16_bits, size = before.subject.weights_16bit_bytes, after.typical.weights_bytes
     if not at_16_bits or not size:
         return []
     return [
@@ -176,8 +178,8 @@ def unlike(before: Bench, after: Bench) -> list[str]:
     found = []
     if not _same_load(before.typical, after.typical):
         found.append(f"The loads differ: {shape_of(before.typical)}; and {shape_of(after.typical)}.")
-    if before.place.device != after.place.device:
-        names = [place.device or place.where or "unknown" for place in (before.place, after.place)]
+    if before.subject.device != after.subject.device:
+        names = [subject.device or subject.where or "unknown" for subject in (before.subject, after.subject)]
         found.append(f"The machines differ: {names[0]}; and {names[1]}.")
     return found
 
@@ -191,25 +193,26 @@ def _same_load(one: BenchmarkResult, two: BenchmarkResult) -> bool:
 
 def title_of(bench: Bench) -> str:
     """What a column of this bench is called."""
-    place = bench.place
+    subject = bench.subject
     return (
-        ", ".join(part for part in (place.precision or place.model, place.where) if part) or "earlier result"
+        ", ".join(part for part in (subject.precision or subject.model, subject.where) if part)
+        or "earlier result"
     )
 
 
 def _view(bench: Bench) -> str:
-    return "here" if bench.place.where == "this machine" else "on the board"
+    return "here" if bench.subject.where == "this machine" else "on the board"
 
 
 def _statistics(values: Distribution) -> tuple[str, ...]:
     return tuple(show_latency(getattr(values, statistic)) for statistic in STATISTICS)
 
 
-def peak_of(result: BenchmarkResult, place: BenchSubject) -> str:
+def peak_of(result: BenchmarkResult, subject: BenchSubject) -> str:
     """The engine's highest memory since it was started, against the budget."""
     if not result.HasField("engine_peak_bytes"):
         return "not measured"
-    budget = f" of {format_bytes(place.budget_bytes)} budget" if place.budget_bytes else ""
+    budget = f" of {format_bytes(subject.budget_bytes)} budget" if subject.budget_bytes else ""
     return format_bytes(result.engine_peak_bytes) + budget
 
 

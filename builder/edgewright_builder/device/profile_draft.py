@@ -9,6 +9,7 @@ from edgewright.v1.deployment_pb2 import GetDeviceResponse
 from edgewright.v1.telemetry_pb2 import Snapshot
 from edgewright_agent.doctor.probe import guess_profile, probe
 from edgewright_profiles import DeviceProfile, list_profiles, load_profile
+from edgewright_profiles.schema import ENGINE_KINDS
 from edgewright_profiles.this_host import THIS_HOST
 
 RESERVE_BYTES = 512 * 1024 * 1024
@@ -74,7 +75,7 @@ def draft_of(device: GetDeviceResponse, snapshot: Snapshot) -> Draft:
                 "detail": engine.detail or engine.version or "as the agent found it",
             }
             for engine in device.engines
-            if engine.kind in ("onnxruntime-genai", "vllm")
+            if engine.kind in ENGINE_KINDS
         ],
         "detect": {"model": [device.board_model] if device.board_model else []},
     }

@@ -1,4 +1,4 @@
-"""Places for LoRA adapters in an exported graph, and adapters that go there.
+"""Slots for LoRA adapters in an exported graph, and adapter files for them.
 
 y = W·x becomes y = W·x + (x·A)·B, with A and B inputs of the graph that have a default of rank 0: without an adapter
 they add zeros, and an adapter of any rank fits. ONNX Runtime takes them by name from an `.onnx_adapter` file. They
@@ -34,8 +34,8 @@ class AdapterSlot:
     @property
     def names(self) -> tuple[str, str]:
         """The graph's inputs A, shape (in, rank), and B, shape (rank, out)."""
-        place = f"layers.{self.layer}.{self.module}"
-        return f"{place}.lora_A", f"{place}.lora_B"
+        slot = f"layers.{self.layer}.{self.module}"
+        return f"{slot}.lora_A", f"{slot}.lora_B"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Factors:
 
 
 def add_slots(graph_file: Path, modules: Sequence[str]) -> int:
-    """Prepares each of `modules` in every layer of the graph for adapters; returns how many places there are.
+    """Prepares each of `modules` in every layer of the graph for adapters; returns how many slots there are.
 
     Raises InputError for a module the graph does not have.
     """
@@ -56,14 +56,14 @@ def add_slots(graph_file: Path, modules: Sequence[str]) -> int:
     model = onnx.load(str(graph_file), load_external_data=False)
     nodes: list[Any] = []
     found: set[str] = set()
-    places = 0
+    slots = 0
     for node in model.graph.node:
         nodes.append(node)
-        place = _place(node)
-        if place is not None and place.module in modules:
-            nodes += _slot(model.graph, node, place)
-            found.add(place.module)
-            places += 1
+        slot = _slot_at(node)
+        if slot is not None and slot.module in modules:
+            nodes += _slot_nodes(model.graph, node, slot)
+            found.add(slot.module)
+            slots += 1
     if missing := sorted(set(modules) - found):
         raise InputError(
             f"`serving.adapters.modules` names {missing[0]}, which the exported graph does not have."
@@ -71,7 +71,7 @@ def add_slots(graph_file: Path, modules: Sequence[str]) -> int:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx.save(model, str(graph_file))
-    return places
+    return slots
 
 
 def write_adapter(factors: Mapping[AdapterSlot, Factors], file: Path) -> None:
@@ -79,8 +79,8 @@ def write_adapter(factors: Mapping[AdapterSlot, Factors], file: Path) -> None:
     import onnxruntime
 
     tensors = {}
-    for place in sorted(factors, key=lambda place: (place.layer, place.module)):
-        for name, value in zip(place.names, (factors[place].a, factors[place].b), strict=True):
+    for slot in sorted(factors, key=lambda slot: (slot.layer, slot.module)):
+        for name, value in zip(slot.names, (factors[slot].a, factors[slot].b), strict=True):
             half = np.ascontiguousarray(value.astype(np.float16))
             tensors[name] = onnxruntime.OrtValue.ortvalue_from_numpy(half)
     adapter = onnxruntime.AdapterFormat()
@@ -90,21 +90,21 @@ def write_adapter(factors: Mapping[AdapterSlot, Factors], file: Path) -> None:
     adapter.export_adapter(str(file))
 
 
-def _place(node: Any) -> AdapterSlot | None:
+def _slot_at(node: Any) -> AdapterSlot | None:
     match = NODE_PATTERN.fullmatch(node.name)
     if match is None or node.op_type not in ("MatMulNBits", "MatMul"):
         return None
     return AdapterSlot(int(match["layer"]), match["module"])
 
 
-def _slot(graph: Any, node: Any, place: AdapterSlot) -> list[Any]:
+def _slot_nodes(graph: Any, node: Any, slot: AdapterSlot) -> list[Any]:
     """The nodes after `node` that add an adapter to what it computes; `node` gives way to them."""
     from onnx import TensorProto, helper
 
     inputs, outputs = _shape(graph, node)
-    whole, (name_a, name_b) = node.output[0], place.names
+    whole, (name_a, name_b) = node.output[0], slot.names
     node.output[0] = f"{whole}_base"
-    rank = f"{name_a}_rank"  # a symbol of its own: an adapter may leave places out
+    rank = f"{name_a}_rank"  # a symbol of its own: an adapter may leave slots out
     for name, default, shape in (
         (name_a, (inputs, 0), (inputs, rank)),
         (name_b, (0, outputs), (rank, outputs)),

@@ -67,7 +67,7 @@ def _change(
         cost=cost,
         saves_bytes=before.memory.peak_bytes - after.memory.peak_bytes,
         expected_accuracy_loss=after.expected_accuracy_loss - before.expected_accuracy_loss,
-        fits=after.fits(),
+        fits=after.bound.fits,
         plan=after,
     )
 

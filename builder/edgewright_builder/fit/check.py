@@ -63,7 +63,7 @@ class Check:
     @property
     def spare_bytes(self) -> int:
         """Budget less the upper end of the prediction; negative where it does not fit."""
-        return self.plan.budget_bytes - self.plan.peak_bound_bytes
+        return self.plan.bound.spare_bytes
 
 
 def make_question(
@@ -104,7 +104,7 @@ def check(question: FitQuestion) -> Check:
         plan=plan,
         largest_context_tokens=largest_context(plan, architecture, calibration),
         largest_concurrency=largest_concurrency(plan, architecture, calibration),
-        changes=() if plan.fits() or refusal else ranked_changes(plan, architecture, calibration),
+        changes=() if plan.bound.fits or refusal else ranked_changes(plan, architecture, calibration),
         speed=predict_speed(
             plan.memory, question.concurrency, question.profile, engine_traits(plan.engine).processor,
             question.decodes,
@@ -139,6 +139,6 @@ def why_not(question: FitQuestion) -> str | None:
 def _verdict(plan: BuildPlan, refusal: str | None) -> FitVerdict:
     if refusal is not None:
         return FitVerdict.NOT_SERVED
-    if plan.fits():
+    if plan.bound.fits:
         return FitVerdict.FITS
-    return FitVerdict.UNCERTAIN if plan.memory.peak_bytes <= plan.budget_bytes else FitVerdict.DOES_NOT_FIT
+    return FitVerdict.UNCERTAIN if plan.bound.may_fit else FitVerdict.DOES_NOT_FIT

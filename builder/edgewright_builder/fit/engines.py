@@ -21,6 +21,8 @@ class EngineTraits:
     weight_bits: int
     embedding_bits: tuple[int, ...]  # best first
     kv_bits: tuple[int, ...]  # best first
+    loads: Literal["onnx graph", "checkpoint"]  # what a build exports for it
+    takes_adapters: bool
     model_types: frozenset[str]  # those its exporter or loader knows
 
 
@@ -31,15 +33,16 @@ _ONNX_TYPES = (
 )  # fmt: skip
 ENGINES: Mapping[str, EngineTraits] = {
     DEFAULT_ENGINE: EngineTraits(
-        DEFAULT_ENGINE, "cpu", weight_bits=4, embedding_bits=(8, 4), kv_bits=(32,),
-        model_types=frozenset(_ONNX_TYPES),
+        DEFAULT_ENGINE, "cpu", weight_bits=4, embedding_bits=(8, 4), kv_bits=(32,), loads="onnx graph",
+        takes_adapters=True, model_types=frozenset(_ONNX_TYPES),
     ),
 }  # fmt: skip
 # Compared with others only where it is asked for: its memory has been measured with its CPU build, and a board's GPU
 # takes some of its own. vLLM 0.32 loads the same types; GPTQ leaves embedding and head in 16 bits, as its KV cache is.
 ON_REQUEST: Mapping[str, EngineTraits] = {
     "vllm": EngineTraits(
-        "vllm", "gpu", weight_bits=4, embedding_bits=(16,), kv_bits=(16,), model_types=frozenset(_ONNX_TYPES),
+        "vllm", "gpu", weight_bits=4, embedding_bits=(16,), kv_bits=(16,), loads="checkpoint", takes_adapters=False,
+        model_types=frozenset(_ONNX_TYPES),
     ),
 }  # fmt: skip
 

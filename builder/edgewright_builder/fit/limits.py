@@ -40,4 +40,4 @@ def largest_depth(plan: BuildPlan, architecture: Architecture, calibration: Cali
 
 def _with(plan: BuildPlan, architecture: Architecture, calibration: Calibration, **change: int) -> bool:
     configuration = replace(plan.configuration, **change)
-    return plan_for(architecture, configuration, plan.budget_bytes, calibration).fits()
+    return plan_for(architecture, configuration, plan.budget_bytes, calibration).bound.fits

@@ -16,6 +16,7 @@ from edgewright.errors import InputError
 from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
 from edgewright_builder.fit.architecture import Architecture
+from edgewright_builder.fit.bound import PeakBound
 from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.memory import Calibration, Configuration, PeakMemory, predict_memory
 
@@ -55,13 +56,9 @@ class BuildPlan:
     expected_accuracy_loss: float
 
     @property
-    def peak_bound_bytes(self) -> int:
-        """The predicted peak and its error: what must meet the budget."""
-        return self.memory.peak_bytes + self.error_bytes
-
-    def fits(self) -> bool:
-        """Whether even the upper end of the prediction meets the budget."""
-        return self.peak_bound_bytes <= self.budget_bytes
+    def bound(self) -> PeakBound:
+        """The predicted peak held against the budget."""
+        return PeakBound(self.memory.peak_bytes, self.error_bytes, self.budget_bytes)
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ def search_plans(
         for calibration in calibrations
         for configuration in candidates(architecture, wishes, calibration.engine)
     ]
-    fitting = [plan for plan in plans if plan.fits()]
+    fitting = [plan for plan in plans if plan.bound.fits]
     if not fitting:
         smallest = min(plans, key=lambda plan: plan.memory.peak_bytes)
         raise InputError(_nothing_fits(smallest, budget_bytes), Reason.REASON_MEMORY_BUDGET)
@@ -230,7 +227,7 @@ def _nothing_fits(smallest: BuildPlan, budget_bytes: int) -> str:
     m = smallest.configuration
     return (
         f"No configuration meets the budget of {format_bytes(budget_bytes)}. The smallest needs "
-        f"{format_bytes(smallest.peak_bound_bytes)}: {m.layers} of {smallest.layers_full} layers, "
+        f"{format_bytes(smallest.bound.upper_bytes)}: {m.layers} of {smallest.layers_full} layers, "
         f"{m.embedding_bits}-bit embeddings, {m.context_tokens} tokens of context, at an expected accuracy loss of "
         f"{100 * smallest.expected_accuracy_loss:.0f} points before distillation. Raise the budget or shorten "
         "`serving.context_tokens`."

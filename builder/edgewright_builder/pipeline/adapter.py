@@ -22,6 +22,7 @@ from edgewright.errors import InputError
 from edgewright.sizes import format_bytes
 from edgewright_builder.artifact.artifact import MANIFEST_NAME, write_artifact
 from edgewright_builder.finishing import accuracies, first_prompts, load_tasks, task_identity
+from edgewright_builder.fit.bound import PeakBound, adapter_bound
 from edgewright_builder.local_engine.golden import golden_prompt
 from edgewright_builder.models import require_same_vocabulary
 from edgewright_builder.pipeline.adapter_base import Base, require_slots
@@ -34,8 +35,6 @@ from edgewright_builder.teaching import distillation_data, run_data, run_teacher
 from edgewright_profiles import DeviceProfile
 
 ADAPTER_PATH = "adapter/model.onnx_adapter"  # in the finetune stage's folder and in the artifact
-# Beside its own bytes, the engine casts each factor to float32 while it uses it.
-MEMORY_PER_ADAPTER_BYTE = 3
 
 
 @dataclass(frozen=True)
@@ -136,18 +135,17 @@ def _hyperparameters(recipe: AdapterRecipe) -> dict[str, Any]:
 
 
 def _require_budget(job: AdapterBuild, finetuned: Stage) -> None:
-    peak_bytes = _peak_bytes(job, finetuned)
-    if peak_bytes > job.budget_bytes:
+    bound = _bound(job, finetuned)
+    if not bound.fits:
         raise InputError(
-            f"Base and adapter are predicted to take {format_bytes(peak_bytes)} at their peak, the budget is "
+            f"Base and adapter are predicted to take {format_bytes(bound.upper_bytes)} at most, the budget is "
             f"{format_bytes(job.budget_bytes)}. Lower `adapter.rank`, or build the base for a smaller budget."
         )
 
 
-def _peak_bytes(job: AdapterBuild, finetuned: Stage) -> int:
-    adapter_bytes: int = finetuned.summary["adapter_bytes"]
-    base_bytes = job.base.artifact.manifest.memory.predicted_peak_bytes
-    return base_bytes + MEMORY_PER_ADAPTER_BYTE * adapter_bytes
+def _bound(job: AdapterBuild, finetuned: Stage) -> PeakBound:
+    base = job.base.artifact.manifest.memory
+    return adapter_bound(base, finetuned.summary["adapter_bytes"], job.budget_bytes)
 
 
 def _run_evaluate(job: AdapterBuild, finetuned: Stage) -> Stage:
@@ -228,7 +226,7 @@ def _manifest_fields(job: AdapterBuild, data: Stage, finetuned: Stage) -> dict[s
     kept = base.manifest.model_dump(
         mode="json", include={"engine", "model", "limits", "memory", "performance"}
     )
-    kept["memory"]["predicted_peak_bytes"] = _peak_bytes(job, finetuned)
+    kept["memory"]["predicted_peak_bytes"] = _bound(job, finetuned).peak_bytes
     spec = {
         "base": base.digest,
         "path": ADAPTER_PATH,

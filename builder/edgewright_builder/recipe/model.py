@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits
 from edgewright_builder.recipe.file import absolute, parse
 
 Optimizer = Literal["adam", "muon"]
@@ -173,8 +174,10 @@ class Serving(_Section):
 
     @model_validator(mode="after")
     def _engine_takes_adapters(self) -> Serving:
-        if self.adapters is not None and self.engine == "vllm":
-            raise ValueError("`adapters` need `engine: onnxruntime-genai`; vLLM is started without any")
+        if self.adapters is not None and not engine_traits(self.engine).takes_adapters:
+            raise ValueError(
+                f"`adapters` need `engine: {DEFAULT_ENGINE}`; {self.engine} is started without any"
+            )
         return self
 
 

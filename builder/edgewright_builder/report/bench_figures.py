@@ -25,7 +25,7 @@ TITLES = {
 def views_of(bench: Bench, before: Bench | None) -> list[tuple[str, str, BenchmarkResult]]:
     """Name, colour and figures of each view that there is: before quantization, after it, and seen from the host."""
     views = [("before", "s5", before.typical)] if before else []
-    where = "this machine" if bench.place.where == "this machine" else "on the board"
+    where = "this machine" if bench.subject.where == "this machine" else "on the board"
     views.append(("after" if before else where, "s1", bench.typical))
     return [*views, ("seen from the host", "s3", bench.host)] if bench.host else views
 
@@ -77,7 +77,7 @@ def _memory(bench: Bench, before: Bench | None) -> Markup | None:
     peaks = [(name, class_, one.engine_peak_bytes) for name, class_, one in results if one.engine_peak_bytes]
     if not peaks:
         return None
-    budget = bench.place.budget_bytes
+    budget = bench.subject.budget_bytes
     unit, size = byte_unit(max(budget or 0, *(peak for _, _, peak in peaks)))
     bars = [Bar(name, peak / size, format_bytes(peak), class_=class_) for name, class_, peak in peaks]
     limit = [Reference(budget / size, f"budget {format_bytes(budget)}")] if budget else []

@@ -1,4 +1,4 @@
-"""How the report writes numbers, always with their unit; bytes are `units.format_bytes`."""
+"""Formats the report's numbers, always with their unit; `edgewright.sizes.format_bytes` writes sizes."""
 
 from __future__ import annotations
 

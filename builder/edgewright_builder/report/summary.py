@@ -10,6 +10,7 @@ from typing import Literal
 
 from edgewright.sizes import format_bytes
 from edgewright_builder.bench.tables import gaps_of
+from edgewright_builder.fit.bound import PeakBound
 from edgewright_builder.report.formats import show_accuracy, show_percent, show_points, show_seconds
 from edgewright_builder.report.inputs import RunInputs, TaskScore
 from edgewright_builder.run.run import STAGES
@@ -81,11 +82,12 @@ def verdict(inputs: RunInputs) -> Headline:
             f"Over budget: measured peak {format_bytes(peak)} exceeds {budget} by {format_bytes(-spare)}.",
         )
     predicted = f"{format_bytes(plan.predicted_peak_bytes)} ± {format_bytes(plan.error_bytes)}"
-    if plan.predicted_peak_bytes + plan.error_bytes <= plan.budget_bytes:
+    bound = PeakBound(plan.predicted_peak_bytes, plan.error_bytes, plan.budget_bytes)
+    if bound.fits:
         return Headline(
             "warn", f"Predicted to fit: peak {predicted} of {budget}. Not measured on a device yet."
         )
-    if plan.predicted_peak_bytes <= plan.budget_bytes:
+    if bound.may_fit:
         return Headline(
             "warn", f"Likely to fit: predicted peak {predicted} of {budget}; the interval reaches over it."
         )

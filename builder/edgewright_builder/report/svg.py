@@ -47,9 +47,9 @@ class Scale:
 
 def round_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Multiples of 1, 2, 2.5 or 5 × 10ⁿ within `low..high`: about `count`, and never more than twice that."""
-    if not high > low:
-        return [low]
     rough = (high - low) / count
+    if not rough > 0:  # also where the range is so small that a part of it is 0
+        return [low]
     power = 10.0 ** math.floor(math.log10(rough))
     step = next((m * power for m in (1, 2, 2.5, 5) if m * power >= rough * 0.999), 10 * power)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

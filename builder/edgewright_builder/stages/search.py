@@ -21,6 +21,7 @@ from torch import nn
 
 from edgewright.durable import write_json
 from edgewright.errors import RefusedError
+from edgewright_builder.fit.bound import PeakBound
 from edgewright_builder.models import load_model
 from edgewright_builder.quantization.rounding import temporarily_quantized
 from edgewright_builder.recipe.model import Finetune, Search, SearchSpace
@@ -59,8 +60,7 @@ class Feasibility:
     """h(m̂) of one group size against the budget."""
 
     group_size: int
-    peak_bytes: int
-    budget_bytes: int
+    bound: PeakBound
 
 
 def search(
@@ -79,7 +79,7 @@ def search(
     Raises RefusedError when none is left.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    feasible = [candidate for candidate in candidates if candidate.peak_bytes <= candidate.budget_bytes]
+    feasible = [candidate for candidate in candidates if candidate.bound.fits]
     if not feasible:
         raise RefusedError(
             f"No group size of {[c.group_size for c in candidates]} keeps h(m̂) within the budget."

@@ -167,9 +167,9 @@ def test_the_seeds_of_a_bench_are_saved(tmp_path: Path, monkeypatch: pytest.Monk
     assert (first > 0, second - first) == (True, 1)
 
 
-def bench_of(rate: float, place: BenchSubject | None = None, **fields: Any) -> Bench:
+def bench_of(rate: float, subject: BenchSubject | None = None, **fields: Any) -> Bench:
     return Bench(
-        place or BenchSubject("board:7443", "orin", precision="4-bit weights"), (run_of(rate, **fields),)
+        subject or BenchSubject("board:7443", "orin", precision="4-bit weights"), (run_of(rate, **fields),)
     )
 
 
@@ -194,8 +194,8 @@ def test_two_saved_results_are_compared_with_ratios(tmp_path: Path) -> None:
 
 
 def test_results_of_other_loads_or_machines_are_compared_with_a_warning(tmp_path: Path) -> None:
-    place = BenchSubject("this machine", "this-host")
-    old = save(tmp_path / "before.json", bench_of(50.0, place, concurrency=8))
+    subject = BenchSubject("this machine", "this-host")
+    old = save(tmp_path / "before.json", bench_of(50.0, subject, concurrency=8))
     new = save(tmp_path / "after.json", bench_of(100.0))
     text = output(new, "--compare", old)
     assert "The loads differ: 4 prompts, 1020 tokens in, 1024 out, 8 at once; and 4 prompts" in text
@@ -245,8 +245,8 @@ def test_a_file_that_is_no_result_is_named(tmp_path: Path, content: str) -> None
 
 
 def test_a_result_survives_being_saved() -> None:
-    place = BenchSubject("b", "orin", "m", "aa", "4-bit", "onnx 1", 5, 6, "15W", {"gpu": 7})
-    bench = Bench(place, (run_of(9.0), run_of(8.0, energy=ENERGY)), run_of(7.0), values(0.1))
+    subject = BenchSubject("b", "orin", "m", "aa", "4-bit", "onnx 1", 5, 6, "15W", {"gpu": 7})
+    bench = Bench(subject, (run_of(9.0), run_of(8.0, energy=ENERGY)), run_of(7.0), values(0.1))
     again = bench_from_json(json.loads(json.dumps(bench_to_json(bench))))
     assert again == bench
     assert again.typical == run_of(8.0, energy=ENERGY)

@@ -24,7 +24,7 @@ from edgewright_agent.benchmark.load import BenchmarkPlan
 from edgewright_agent.server import run_agent
 from edgewright_agent.store import Space
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.bench.board import place_of, run_from_here, run_on_board
+from edgewright_builder.bench.board import run_from_here, run_on_board, subject_of
 from edgewright_builder.cli.main import app
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
@@ -219,7 +219,7 @@ async def test_a_benchmark_ends_with_the_boards_and_the_hosts_figures(
     device, releases, snapshot = (
         await client.get_device(), await client.list_releases(), await client.get_snapshot(),
     )  # fmt: skip
-    place = place_of("board:1", device, releases, snapshot)
+    place = subject_of("board:1", device, releases, snapshot)
     assert (place.model, place.device, place.budget_bytes) == (
         "tiny 1.0",
         BOARD,

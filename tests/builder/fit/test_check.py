@@ -87,13 +87,13 @@ def test_a_plan_never_exceeds_its_budget_and_check_agrees_with_it(
     try:
         search = search_plans(architecture, Wishes(context), budget_bytes, [load_calibration(ENGINE)])
     except InputError:
-        assert not answer.plan.fits()
+        assert not answer.plan.bound.fits
         return
-    assert search.chosen.peak_bound_bytes <= budget_bytes
-    assert all(plan.peak_bound_bytes <= budget_bytes for plan in search.front)
+    assert search.chosen.bound.upper_bytes <= budget_bytes
+    assert all(plan.bound.upper_bytes <= budget_bytes for plan in search.front)
     whole = search.chosen.configuration.layers == architecture.layers
     best_bits = search.chosen.configuration.embedding_bits == answer.plan.configuration.embedding_bits
-    assert answer.plan.fits() == (whole and best_bits)
+    assert answer.plan.bound.fits == (whole and best_bits)
 
 
 @settings(deadline=None)
@@ -109,7 +109,7 @@ def test_the_largest_context_and_concurrency_fit_and_one_more_does_not(model: An
             context_tokens=context_tokens,
             concurrency=concurrency,
         )
-        return check(question).plan.fits()
+        return check(question).plan.bound.fits
 
     answer = check(make_question(model, profile, budget_bytes=budget_mib * MIB, context_tokens=512))
     longest = answer.largest_context_tokens
@@ -148,7 +148,7 @@ def test_a_change_that_is_said_to_fit_does() -> None:
     answer = check(make_question(find_model("smollm2-1.7b"), load_profile(ORIN), budget_bytes=1600 * MIB))
     fitting = [change for change in answer.changes if change.fits]
     assert fitting
-    assert all(change.plan.peak_bound_bytes <= 1600 * MIB for change in fitting)
+    assert all(change.plan.bound.upper_bytes <= 1600 * MIB for change in fitting)
     losses = [change.expected_accuracy_loss for change in fitting]
     assert losses == sorted(losses)
 
@@ -312,4 +312,4 @@ def test_a_way_out_is_named_whenever_plan_knows_one(model: Any, budget_mib: int)
         )
     except InputError:
         return
-    assert answer.plan.fits() or any(change.fits for change in answer.changes)
+    assert answer.plan.bound.fits or any(change.fits for change in answer.changes)

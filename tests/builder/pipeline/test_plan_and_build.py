@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from edgewright_builder.fit.display import settings
+from edgewright_builder.fit.display.terminal import settings
 from edgewright_builder.fit.memory import load_calibration
 from edgewright_builder.fit.model_facts import find_model
 from edgewright_builder.fit.plan import Wishes, make_plan, search_plans

@@ -207,11 +207,11 @@ def write_device_files(run: Path, energy: bool) -> None:
         ),
         sensors=[telemetry_pb2.Sensor(name="nvml", available=False, detail="libnvidia-ml.so.1 is not there")],
     )  # fmt: skip
-    place = BenchSubject(
+    subject = BenchSubject(
         "board:7443", "jetson-orin-nano-4gb", "smollm2-arc-easy 1.0.0", "0" * 64, "4-bit weights",
         "onnxruntime-genai 0.18.0", 180 * MIB, 232 * MIB, "15W", {"gpu": 624_750_000},
     )  # fmt: skip
-    measured = Bench(place, (bench,), bench_result(1.03), distribution(0.004))
+    measured = Bench(subject, (bench,), bench_result(1.03), distribution(0.004))
     write_json(run / "device/bench.json", bench_to_json(measured))
     before = bench_result(3.5, engine_peak_bytes=610 * MIB, weights_bytes=464 * MIB)
     unquantized = Bench(

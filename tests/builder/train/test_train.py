@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright.errors import InputError, RefusedError
+from edgewright_builder.fit.bound import PeakBound
 from edgewright_builder.quantization.rounding import fake_quantize, temporarily_quantized
 from edgewright_builder.recipe.model import Finetune, Search, SearchSpace
 from edgewright_builder.stages.search import Feasibility, search
@@ -215,7 +216,9 @@ def run_search(student: Path, data: DistillationData, folder: Path, die_at: int 
         if steps == die_at:
             raise KilledError
 
-    return search(student, data, settings, FINETUNE, [Feasibility(32, 1, 2)], 0, folder, on_progress)
+    return search(
+        student, data, settings, FINETUNE, [Feasibility(32, PeakBound(1, 0, 2))], 0, folder, on_progress
+    )
 
 
 def test_a_search_whose_every_trial_diverges_says_so_and_records_them(
@@ -226,7 +229,16 @@ def test_a_search_whose_every_trial_diverges_says_so_and_records_them(
     )
     wild = FINETUNE.model_copy(update={"batch_tokens": 32, "warmup_fraction": 0.0})
     with pytest.raises(RefusedError, match="Every trial diverged"):
-        search(models[0], data, settings, wild, [Feasibility(32, 1, 2)], 0, tmp_path, lambda *_: None)
+        search(
+            models[0],
+            data,
+            settings,
+            wild,
+            [Feasibility(32, PeakBound(1, 0, 2))],
+            0,
+            tmp_path,
+            lambda *_: None,
+        )
     trials = json.loads((tmp_path / "trials.json").read_text(encoding="utf-8"))
     assert [(trial["state"], trial["value"]) for trial in trials] == [("diverged", None)] * 2
 
@@ -235,7 +247,16 @@ def test_a_group_size_over_budget_is_never_tried(
     models: tuple[Path, Path], data: DistillationData, tmp_path: Path
 ) -> None:
     with pytest.raises(RefusedError, match="within the budget"):
-        search(models[0], data, Search(), FINETUNE, [Feasibility(32, 3, 2)], 0, tmp_path, lambda *_: None)
+        search(
+            models[0],
+            data,
+            Search(),
+            FINETUNE,
+            [Feasibility(32, PeakBound(3, 0, 2))],
+            0,
+            tmp_path,
+            lambda *_: None,
+        )
     assert not (tmp_path / "study.db").exists()
 
 

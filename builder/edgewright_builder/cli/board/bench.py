@@ -15,7 +15,7 @@ from edgewright.errors import InputError
 from edgewright.v1.telemetry_pb2 import BenchmarkResult
 from edgewright_agent.benchmark.load import BenchmarkPlan
 from edgewright_builder.bench import tables
-from edgewright_builder.bench.board import OnProgress, place_of, run_from_here, run_on_board
+from edgewright_builder.bench.board import OnProgress, run_from_here, run_on_board, subject_of
 from edgewright_builder.bench.results import Bench, bench_to_json, read_bench
 from edgewright_builder.cli.connection import connect, console, emit, run
 from edgewright_builder.cli.given import refuse_with, refuse_without
@@ -160,7 +160,7 @@ async def _board(
                     await run_on_board(client, replace(plan, seed=plan.seed + number), _steps(reporter))
                 )
         device, releases = await client.get_device(), await client.list_releases()
-        found = Bench(place_of(host, device, releases, await client.get_snapshot()), tuple(runs))
+        found = Bench(subject_of(host, device, releases, await client.get_snapshot()), tuple(runs))
         if not host_prompts:
             return found
         with reporter.stage_progress("from here"):

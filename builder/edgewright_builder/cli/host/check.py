@@ -58,8 +58,8 @@ def check(
         return
     from edgewright_builder.fit.check import check as answer_to
     from edgewright_builder.fit.check import make_question
-    from edgewright_builder.fit.display import print_check
-    from edgewright_builder.fit.document import check_document
+    from edgewright_builder.fit.display.document import check_document
+    from edgewright_builder.fit.display.terminal import print_check
     from edgewright_builder.fit.model_facts import find_model
 
     question = make_question(
@@ -93,9 +93,9 @@ def _print_models(as_json: bool) -> None:
 def _print_matrix(context: int | None, engine: str | None, *, markdown: bool, as_json: bool) -> None:
     from edgewright_builder.fit.catalogue import builtin_models
     from edgewright_builder.fit.check import DEFAULT_CONTEXT_TOKENS
-    from edgewright_builder.fit.document import matrix_document
+    from edgewright_builder.fit.display.document import matrix_document
+    from edgewright_builder.fit.display.matrix import matrix_markdown, print_matrix
     from edgewright_builder.fit.matrix import make_matrix
-    from edgewright_builder.fit.matrix_display import matrix_markdown, print_matrix
     from edgewright_builder.fit.model_facts import from_builtin
 
     rows = make_matrix(

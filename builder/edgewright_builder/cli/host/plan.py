@@ -24,8 +24,8 @@ def plan(
 ) -> None:
     """The best configuration that fits: depth, bits, group size, context, concurrency; and what it was chosen from."""
     from edgewright_builder.fit.calibrate import calibration_for
-    from edgewright_builder.fit.display import print_search
-    from edgewright_builder.fit.document import search_document
+    from edgewright_builder.fit.display.document import search_document
+    from edgewright_builder.fit.display.terminal import print_search
     from edgewright_builder.fit.engines import ENGINES, engine_traits
     from edgewright_builder.fit.model_facts import find_model
     from edgewright_builder.fit.plan import Wishes, search_plans

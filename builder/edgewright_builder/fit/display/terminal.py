@@ -175,7 +175,7 @@ def _breakdown(plan: BuildPlan) -> Table:
 
 def _bar(plan: BuildPlan) -> Text:
     """The parts against the budget; `|` is where the budget ends."""
-    whole = max(plan.budget_bytes, plan.peak_bound_bytes)
+    whole = max(plan.budget_bytes, plan.bound.upper_bytes)
     text, drawn, total = Text("  "), 0, 0
     for name, size_bytes, _ in breakdown(plan.memory):
         total += size_bytes
@@ -204,5 +204,5 @@ def _front_row(plan: BuildPlan, *, chosen: bool) -> tuple[str, ...]:
         "→" if chosen else "", f"{m.layers}/{plan.layers_full}", f"{m.embedding_bits} bit",
         str(m.group_size), f"{m.kv_bits} bit", str(m.context_tokens), str(m.concurrency),
         f"{100 * plan.expected_accuracy_loss:.1f}", format_bytes(plan.memory.peak_bytes),
-        format_bytes(plan.budget_bytes - plan.peak_bound_bytes),
+        format_bytes(plan.bound.spare_bytes),
     )  # fmt: skip

@@ -51,7 +51,7 @@ def plan_document(plan: BuildPlan) -> dict[str, Any]:
         "budget_bytes": plan.budget_bytes,
         "predicted_peak_bytes": plan.memory.peak_bytes,
         "error_bytes": plan.error_bytes,
-        "fits": plan.fits(),
+        "fits": plan.bound.fits,
         "expected_accuracy_loss": round(plan.expected_accuracy_loss, 4),
         "calibrated_on": plan.calibrated_on,
         "breakdown_bytes": _breakdown(plan.memory),

@@ -1,0 +1,45 @@
+"""Whether a predicted peak meets a budget. Plans, checks, builds, adapters and the report all ask here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgewright.manifest import MemoryPrediction
+
+# Beside an adapter's own bytes, float16, the engine casts each factor to float32 while it uses it.
+MEMORY_PER_ADAPTER_BYTE = 3
+
+
+@dataclass(frozen=True)
+class PeakBound:
+    """A predicted peak, the half-width of its interval, and the budget they are held against."""
+
+    peak_bytes: int
+    error_bytes: int
+    budget_bytes: int
+
+    @property
+    def upper_bytes(self) -> int:
+        """The upper end of the prediction."""
+        return self.peak_bytes + self.error_bytes
+
+    @property
+    def spare_bytes(self) -> int:
+        """Budget less the upper end; negative where it does not fit."""
+        return self.budget_bytes - self.upper_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether even the upper end of the prediction meets the budget."""
+        return self.upper_bytes <= self.budget_bytes
+
+    @property
+    def may_fit(self) -> bool:
+        """Whether the prediction itself meets the budget; its upper end may not."""
+        return self.peak_bytes <= self.budget_bytes
+
+
+def adapter_bound(base: MemoryPrediction, adapter_bytes: int, budget_bytes: int) -> PeakBound:
+    """Returns the bound of a base that serves with an adapter of `adapter_bytes`."""
+    peak_bytes = base.predicted_peak_bytes + MEMORY_PER_ADAPTER_BYTE * adapter_bytes
+    return PeakBound(peak_bytes, base.error_bytes, budget_bytes)
