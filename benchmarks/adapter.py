@@ -74,7 +74,7 @@ async def measure(base: Artifact, adapter: Artifact, plain: Artifact | None, rou
                     await each.use_adapter(file if name == "adapter" else None, "model")
                     switches.append(time.monotonic() - began)
                 rates[name].append(await rate(each))
-        peak = {name: each.memory_bytes().peak_bytes / 2**20 for name, each in engines.items()}
+        peak = {name: each.memory().peak_bytes / 2**20 for name, each in engines.items()}
         for each in set(engines.values()):
             await each.stop()
         for _ in range(2):

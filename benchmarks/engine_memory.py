@@ -146,7 +146,7 @@ def run(folder: Path, variant: Variant, context: int) -> dict[str, float]:
     """Loads, fills the context twice and generates, in this process. Bytes and tokens per second."""
     import numpy as np
 
-    from edgewright_agent.engine_worker.backend import Place
+    from edgewright_agent.engine_worker.backend import CachePlace
     from edgewright_agent.engine_worker.model import graph
 
     graph.LEAN_SESSION.clear()
@@ -160,7 +160,7 @@ def run(folder: Path, variant: Variant, context: int) -> dict[str, float]:
         release()
         trim_heap()
     restart_high_water_mark()
-    vocabulary, place = int(settings["vocab_size"]), [Place(0, context)]
+    vocabulary, place = int(settings["vocab_size"]), [CachePlace(0, context)]
     size, decode, prefill = LOGITS_BYTES_MAX // (4 * vocabulary), [], []
     prompt = (np.arange(context - GENERATED_TOKENS) * 7919 % vocabulary).astype(np.int64)
     for _ in range(2):

@@ -30,9 +30,9 @@ class MemoryRun:
 def measure_memory(tree: Path, manifest: Manifest, context: int, limit_bytes: int = LARGE_BYTES) -> MemoryRun:
     """The engine's memory over a short request, scoring, and one that fills the context."""
     with local_engine(tree, manifest, memory_limit_bytes=limit_bytes) as engine:
-        loaded = engine.engine.memory_bytes().now_bytes
+        loaded = engine.engine.memory().now_bytes
         use_context(engine, words(tree / "tokenizer"), context, manifest.limits.concurrency)
-        memory = engine.engine.memory_bytes()
+        memory = engine.engine.memory()
         return MemoryRun(loaded, memory.peak_bytes, memory.now_bytes, _cgroup_peak(engine))
 
 

@@ -73,7 +73,7 @@ async def measure(artifact: Path, telemetry: Telemetry, pairs: int, tokens: int,
         manifest.engine.kind, opened.folder, manifest, EngineLimits(context_tokens),
         runtime_dir=folder, ready_timeout_seconds=300,
     )  # fmt: skip
-    telemetry.set_engine_memory_source(engine.memory_bytes)
+    telemetry.set_engine_memory_source(engine.memory)
     ratios: list[float] = []
     try:
         while len(ratios) < pairs:

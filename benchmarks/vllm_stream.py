@@ -97,7 +97,7 @@ async def measure(artifact: Path, threads: int, tokens: int, rounds: int, scratc
             "ttft_seconds": statistics.median(timing.first_seconds for timing in timings),
             "prompt_tokens": timings[0].prompt_tokens,
             "kernels": list(engine.kernels()),
-            "peak_bytes": engine.memory_bytes().peak_bytes,
+            "peak_bytes": engine.memory().peak_bytes,
         }  # fmt: skip
     finally:
         await engine.stop()

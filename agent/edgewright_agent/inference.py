@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edgewright.errors import BusyError, InputError
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.engine_room import Serving
-from edgewright_agent.engines import Finish, GenerationRequest, Reply, Score, ScoreItem, Token
+from edgewright_agent.engines import ContinuationScore, Finish, GenerationRequest, Reply, ScoreItem, Token
 from edgewright_agent.telemetry import Operation, RequestSummary, RequestWindow, ServedBy, Telemetry
 
 
@@ -49,7 +49,7 @@ class Inference:
                     summary = window.end(event.prompt_tokens, event.generated_tokens, event.reason)
                     yield Completed(event, summary)
 
-    async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
+    async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
         """Log-likelihoods, in the order of `items`. Raises as `generate`."""
         async with self._slot() as serving:
             return await serving.engine.score(items)

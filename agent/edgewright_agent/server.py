@@ -264,7 +264,7 @@ def _on_serving(health_service: health.aio.HealthServicer, telemetry: Telemetry)
             await health_service.set(INFERENCE_HEALTH, health_pb2.HealthCheckResponse.NOT_SERVING)
         else:
             telemetry.reset_serving()
-            telemetry.set_engine_memory_source(serving.engine.memory_bytes)
+            telemetry.set_engine_memory_source(serving.engine.memory)
             await health_service.set(INFERENCE_HEALTH, health_pb2.HealthCheckResponse.SERVING)
 
     return tell

@@ -13,6 +13,7 @@ from typing import Any
 from edgewright.errors import OutsideError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines import (
+    ContinuationScore,
     Death,
     DeathCause,
     Engine,
@@ -21,7 +22,6 @@ from edgewright_agent.engines import (
     Finish,
     GenerationRequest,
     Reply,
-    Score,
     ScoreItem,
     Token,
 )
@@ -44,6 +44,12 @@ class ScriptedEngine:
         self.adapters: list[Path | None] = []  # switched to, in order
         self._script = script
         self._death: asyncio.Future[Death] = asyncio.get_running_loop().create_future()
+
+    def slots(self, concurrency: int) -> int:
+        return concurrency
+
+    async def requests_together(self, concurrency: int, request_tokens: int) -> int | None:
+        return concurrency
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
         self.active_requests += 1
@@ -78,8 +84,11 @@ class ScriptedEngine:
                 yield f"data: {json.dumps(event)}\n\n".encode()
         yield b"data: [DONE]\n\n"
 
-    async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
-        return [[Score(-1.0 * len(text), len(text), False) for text in item.continuations] for item in items]
+    async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
+        return [
+            [ContinuationScore(-1.0 * len(text), len(text), False) for text in item.continuations]
+            for item in items
+        ]
 
     async def use_adapter(self, adapter: Path | None, model: str) -> None:
         await self._script.before("switch", self.release)
@@ -102,7 +111,7 @@ class ScriptedEngine:
         if not self._death.done():
             self._death.set_result(Death(cause, None, 9, ("last words",)))
 
-    def memory_bytes(self) -> EngineMemory:
+    def memory(self) -> EngineMemory:
         return EngineMemory(self._script.peak_bytes, self._script.peak_bytes, "pss")
 
     def out_of_memory_kills(self) -> Kills:

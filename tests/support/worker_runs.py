@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from edgewright_agent.engine_worker.backend import Backend, Sampling, TokenScores
+from edgewright_agent.engine_worker.backend import Backend, SamplingSettings, TokenScores
 from edgewright_agent.engine_worker.batching.jobs import Generation, Job, Scoring
 from edgewright_agent.engine_worker.batching.scheduler import Scheduler
 
-ROWS_MAX = 8
+SEQUENCES_MAX = 8
 _schedulers: dict[Backend, Scheduler] = {}  # one knows what its backend remembers
 
 
 def generation(
-    backend: Backend, prompt: Sequence[int], max_tokens: int, sampling: Sampling | None = None, **more: Any
+    backend: Backend,
+    prompt: Sequence[int],
+    max_tokens: int,
+    sampling: SamplingSettings | None = None,
+    **more: Any,
 ) -> Job:
     """A job that goes on past the end-of-sequence token."""
-    work = Generation(max_tokens, sampling or Sampling(), frozenset(), **more).work
+    work = Generation(max_tokens, sampling or SamplingSettings(), frozenset(), **more).work
     return Job(prompt, max_tokens, backend.adapter, work)
 
 
@@ -29,7 +33,7 @@ def scoring(backend: Backend, context: Sequence[int], continuations: Sequence[Se
 
 def scheduler(backend: Backend, *jobs: Job) -> Scheduler:
     """The backend's own, with those jobs in its queue."""
-    made = _schedulers.get(backend) or _schedulers.setdefault(backend, Scheduler(backend, ROWS_MAX))
+    made = _schedulers.get(backend) or _schedulers.setdefault(backend, Scheduler(backend, SEQUENCES_MAX))
     for job in jobs:
         made.add(job)
     return made
@@ -51,7 +55,7 @@ def run(backend: Backend, *jobs: Job) -> None:
 
 
 def generate(
-    backend: Backend, prompt: Sequence[int], max_tokens: int, sampling: Sampling | None = None
+    backend: Backend, prompt: Sequence[int], max_tokens: int, sampling: SamplingSettings | None = None
 ) -> list[int]:
     """The tokens of one generation."""
     job = generation(backend, prompt, max_tokens, sampling)

@@ -11,7 +11,6 @@ from edgewright.manifest import MemoryPrediction
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment.admission import Admission
 from edgewright_agent.engines import Engine
-from edgewright_agent.engines.batching import slots
 from edgewright_agent.runtime.threads import run_in_thread, within
 from edgewright_agent.store import StagedRelease, Store
 
@@ -68,7 +67,7 @@ class EngineRoom:
         if self.serving is None or self.serves(candidate) or self.holds_model_of(candidate):
             return False
         predicted = self.serving.release.manifest.memory
-        now_bytes = self.serving.engine.memory_bytes().now_bytes
+        now_bytes = self.serving.engine.memory().now_bytes
         return warm_swap_fits(candidate.manifest.memory, predicted, now_bytes, budget_bytes, available_bytes)
 
     async def bring_up(self, release: StagedRelease, *, beside: bool) -> Serving:
@@ -162,4 +161,4 @@ async def _in_time(switching: Awaitable[None]) -> None:
 
 
 def _serving(release: StagedRelease, engine: Engine) -> Serving:
-    return Serving(release, engine, Admission(slots(engine, release.manifest.limits.concurrency)))
+    return Serving(release, engine, Admission(engine.slots(release.manifest.limits.concurrency)))

@@ -85,7 +85,7 @@ def memory_probes(engine: Engine, trial: Trial) -> tuple[Probe, ...]:
 
 def _peak_memory(engine: Engine, budget_bytes: int) -> Probe:
     """The engine's process tree has stayed within the budget since its start."""
-    memory = engine.memory_bytes()
+    memory = engine.memory()
     detail = f"peak {memory.peak_bytes} bytes ({memory.measure}), budget {budget_bytes} bytes"
     return Probe("peak_memory", memory.peak_bytes <= budget_bytes, detail)
 

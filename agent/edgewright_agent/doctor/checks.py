@@ -16,6 +16,8 @@ from edgewright_agent.doctor import (
     trust,
 )
 from edgewright_agent.doctor.finding import Check, Finding, Subject, warning
+from edgewright_agent.engines import onnx
+from edgewright_agent.engines.vllm import launch as vllm
 
 CHECKS: dict[str, Check] = {
     "clock": clock.clock_is_set,
@@ -41,8 +43,8 @@ CHECKS: dict[str, Check] = {
     "GPU access": power.gpu_may_be_used,
     "power sensor": sensors.sensors_answer,
     "CUDA wheels": engines.cuda_wheels_fit,
-    "onnxruntime-genai": engines.onnx_runs_a_kernel,
-    "vllm": engines.vllm_runs_a_kernel,
+    onnx.KIND: engines.onnx_runs_a_kernel,
+    vllm.KIND: engines.vllm_runs_a_kernel,
     "port": network.port_is_free,
 }
 

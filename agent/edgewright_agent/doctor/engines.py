@@ -10,13 +10,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warning
-from edgewright_agent.engines import available_engines
+from edgewright_agent.engines import onnx
+from edgewright_agent.engines.vllm.build import vllm_command
 
 KERNEL_SECONDS = 120.0  # torch's first CUDA kernel on an Orin Nano takes half a minute
 TRIALS = Path(__file__).with_name("trials")
@@ -55,7 +55,7 @@ def cuda_wheels_fit(subject: Subject) -> Finding | None:
 
 def onnx_runs_a_kernel(subject: Subject) -> Finding | None:
     """ONNX Runtime computes a 4-bit product, as models are made of."""
-    info = next(engine for engine in available_engines() if engine.kind == "onnxruntime-genai")
+    info = onnx.info()
     if not info.available:
         return warning(
             f"The engine is not installed: {info.detail}.",
@@ -63,13 +63,12 @@ def onnx_runs_a_kernel(subject: Subject) -> Finding | None:
         )
     if not subject.start_engines:
         return None
-    python = os.environ.get("EDGEWRIGHT_ONNX_PYTHON") or sys.executable
-    return judge("ONNX Runtime", run_trial([python, str(TRIALS / "onnx_kernel.py")]))
+    return judge("ONNX Runtime", run_trial([onnx.interpreter(), str(TRIALS / "onnx_kernel.py")]))
 
 
 def vllm_runs_a_kernel(subject: Subject) -> Finding | None:
     """The torch that vLLM brings computes a product, on the GPU if it claims one."""
-    command = shutil.which(os.environ.get("EDGEWRIGHT_VLLM", "vllm"))
+    command = shutil.which(vllm_command())
     if command is None or not subject.start_engines:
         return None
     python = Path(command).resolve().with_name("python")

@@ -10,7 +10,7 @@ from pathlib import Path
 import uvicorn
 
 from edgewright_agent.engine_worker.backend import Backend
-from edgewright_agent.engine_worker.http.app import make_app
+from edgewright_agent.engine_worker.http.app import ServingSettings, make_app
 
 
 def main() -> None:
@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="name of the model in the API")
     parser.add_argument("--context-tokens", type=int, required=True)
     parser.add_argument("--concurrency", type=int, default=1, help="whole contexts the KV cache holds")
+    parser.add_argument("--sequences", type=int, default=8, help="requests that share the KV cache")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument(
         "--spare-bytes", type=int, help="of memory beyond the predicted peak; default: no limit"
@@ -33,7 +34,7 @@ def main() -> None:
     backend = _load(options)
     if options.adapter is not None:
         backend.use_adapter(options.adapter)
-    app = make_app(backend, options.model, options.spare_bytes)
+    app = make_app(backend, ServingSettings(options.model, options.sequences, options.spare_bytes))
     uvicorn.run(
         app,
         uds=str(options.socket),

@@ -23,7 +23,7 @@ class InvalidRequestError(Exception):
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingSettings:
     """How the next token is drawn. Temperature 0 is greedy; without a seed each run differs."""
 
     temperature: float = 0.0
@@ -33,7 +33,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Of one continuation, as `edgewright_agent.engines.Score`."""
+    """Of one continuation, as `edgewright_agent.engines.ContinuationScore`."""
 
     log_likelihood: float
     tokens: int
@@ -41,7 +41,7 @@ class TokenScores:
 
 
 @dataclass(frozen=True)
-class Place:
+class CachePlace:
     """Where the pool of KV cache holds one sequence: `width_tokens` from `start_tokens` on."""
 
     start_tokens: int
@@ -125,16 +125,16 @@ class Backend(Protocol):
         """Let what begins from now on use this LoRA adapter, or none. Raises InvalidRequestError."""
         ...
 
-    def read(self, place: Place, past: int, tokens: Sequence[int], adapter: Any) -> Logits:
+    def read(self, place: CachePlace, past: int, tokens: Sequence[int], adapter: Any) -> Logits:
         """Puts `tokens` after the first `past` of `place`; logits after each of them. `adapter` was `self.adapter`."""
         ...
 
     def step(
-        self, places: Sequence[Place], pasts: Sequence[int], tokens: Sequence[int], adapter: Any
+        self, places: Sequence[CachePlace], pasts: Sequence[int], tokens: Sequence[int], adapter: Any
     ) -> Logits:
         """One token for each of several places of one width that lie side by side, in order."""
         ...
 
-    def copy(self, source: Place, target: Place, tokens: int) -> None:
+    def copy(self, source: CachePlace, target: CachePlace, tokens: int) -> None:
         """Lets `target` begin with the first `tokens` of `source`; they may overlap."""
         ...

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgewright_agent.engine_worker.backend import InvalidRequestError, Logits, Place
+from edgewright_agent.engine_worker.backend import CachePlace, InvalidRequestError, Logits
 from edgewright_agent.engine_worker.batching.pool import pool_tokens
 
 EOS = 256
@@ -100,7 +100,7 @@ class FakeBackend:
         self.pool_tokens = pool_tokens(context_tokens, concurrency)
         self.text = FakeText()
         self.adapter: str | None = None
-        self._held: dict[Place, _Held] = {}
+        self._held: dict[CachePlace, _Held] = {}
         self._generated = 0
         self._ballast = bytearray(os.urandom(1) * (self.behaviour.allocate_mib << 20))
         self._misbehave_on_start()
@@ -118,7 +118,7 @@ class FakeBackend:
             raise InvalidRequestError(f"{file} is no adapter of this model.", "adapter_mismatch")
         self.adapter = content.hex() or None
 
-    def read(self, place: Place, past: int, tokens: Sequence[int], adapter: Hashable) -> Logits:
+    def read(self, place: CachePlace, past: int, tokens: Sequence[int], adapter: Hashable) -> Logits:
         """Each position is as if the prompt ended there."""
         time.sleep(self.behaviour.prompt_token_seconds * len(tokens))
         kept = self._held[place].tokens[:past] if past else []
@@ -132,7 +132,7 @@ class FakeBackend:
         return np.array(rows, np.float32)
 
     def step(
-        self, places: Sequence[Place], pasts: Sequence[int], tokens: Sequence[int], adapter: Hashable
+        self, places: Sequence[CachePlace], pasts: Sequence[int], tokens: Sequence[int], adapter: Hashable
     ) -> Logits:
         """The words that follow the prompt, however many sequences share the step's time."""
         time.sleep(self.behaviour.token_seconds)
@@ -148,7 +148,7 @@ class FakeBackend:
             rows.append(_logits(held.tokens, next(itertools.islice(stream, generated, None)), salt))
         return np.array(rows, np.float32)
 
-    def copy(self, source: Place, target: Place, tokens: int) -> None:
+    def copy(self, source: CachePlace, target: CachePlace, tokens: int) -> None:
         """As a real cache would."""
         held = self._held[source]
         self._held[target] = _Held(held.tokens[:tokens], min(tokens, held.prompt_tokens))

@@ -1,23 +1,23 @@
 """Engines: child processes that load a release and speak OpenAI HTTP on a Unix socket."""
 
 from edgewright_agent.engines.launch import available_engines, start_engine
+from edgewright_agent.engines.process.death import Death, DeathCause
+from edgewright_agent.engines.process.memory import EngineMemory
 from edgewright_agent.engines.protocol import (
-    Death,
-    DeathCause,
+    ContinuationScore,
     Engine,
     EngineInfo,
     EngineLimits,
-    EngineMemory,
     Finish,
     FinishReason,
     GenerationRequest,
     Reply,
-    Score,
     ScoreItem,
     Token,
 )
 
 __all__ = [
+    "ContinuationScore",
     "Death",
     "DeathCause",
     "Engine",
@@ -28,7 +28,6 @@ __all__ = [
     "FinishReason",
     "GenerationRequest",
     "Reply",
-    "Score",
     "ScoreItem",
     "Token",
     "available_engines",

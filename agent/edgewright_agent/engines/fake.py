@@ -7,15 +7,14 @@ import sys
 from pathlib import Path
 
 from edgewright.manifest import Manifest
-from edgewright_agent.engines.launching import Launch
-from edgewright_agent.engines.protocol import EngineInfo, EngineLimits
+from edgewright_agent.engines.protocol import EngineInfo, EngineLimits, Launch
 from edgewright_agent.engines.worker import worker_launch
 
 KIND = "fake"
 
 
 def info() -> EngineInfo:
-    """Only where tests ask for it."""
+    """Returns that it can run where tests ask for it, and nowhere else."""
     on = os.environ.get("EDGEWRIGHT_FAKE_ENGINE") == "1"
     return EngineInfo(KIND, "1", on, "for tests" if on else "for tests: set EDGEWRIGHT_FAKE_ENGINE=1")
 
@@ -23,5 +22,5 @@ def info() -> EngineInfo:
 def launch(
     tree: Path, manifest: Manifest, limits: EngineLimits, socket: Path, adapter: Path | None
 ) -> Launch:
-    """Its worker."""
+    """Returns how its worker is started."""
     return worker_launch(sys.executable, KIND, tree, manifest, limits, socket, adapter)

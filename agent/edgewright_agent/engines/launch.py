@@ -15,14 +15,14 @@ from edgewright_agent.engines.process.process import EngineProcess
 from edgewright_agent.engines.protocol import Engine, EngineInfo, EngineLimits
 from edgewright_agent.engines.served import ServedEngine
 from edgewright_agent.engines.vllm import launch as vllm
-from edgewright_agent.engines.vllm.log import KernelLog
 
+# One module per kind of engine, with its `KIND`, `info` and `launch`.
 _KINDS = {module.KIND: module for module in (onnx, vllm, fake)}
 SOCKET_PATH_BYTES_MAX = 100  # the kernel's limit is 107
 
 
 def available_engines() -> list[EngineInfo]:
-    """Every kind of engine, available here or not. Imports none of them."""
+    """Returns every kind of engine, available here or not. Imports none of them."""
     return [module.info() for module in _KINDS.values()]
 
 
@@ -36,7 +36,7 @@ async def start_engine(
     ready_timeout_seconds: float,
     adapter: Path | None = None,
 ) -> Engine:
-    """Start the engine of `kind` on the model in `tree`, with `adapter` if given; return it once it answers.
+    """Starts the engine of `kind` on the model in `tree`, with `adapter` if given; returns it once it answers.
 
     Its socket lies in a private folder below `runtime_dir`. Raises RefusedError (`ENGINE_UNAVAILABLE`) if
     the engine can't run here, InputError for a release it can't load, and OutsideError (`ENGINE_FAILED`) if it ends or
@@ -49,11 +49,14 @@ async def start_engine(
     except EdgewrightError:
         shutil.rmtree(socket.parent)
         raise
-    log = KernelLog()
     process = await EngineProcess.spawn(
-        launch.command, launch.environment, limits.memory_bytes, cpus=launch.cpus, on_line=log.read
+        launch.command,
+        launch.environment,
+        limits.memory_bytes,
+        cpus=launch.cpus,
+        on_line=None if launch.log is None else launch.log.read,
     )
-    engine = ServedEngine(kind, process, launch.http, socket, log)
+    engine = ServedEngine(kind, process, launch, socket)
     await engine.become_ready(ready_timeout_seconds)
     if launch.several_processes:
         process.hold_together()
@@ -70,7 +73,7 @@ def _check_available(kind: str) -> None:
 
 
 def _socket_folder(runtime_dir: Path) -> Path:
-    """A new folder that only we may enter; a short path elsewhere if the kernel's limit demands it."""
+    """Makes a folder that only this user may enter; elsewhere if its path is too long for the kernel."""
     runtime_dir.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="engine-", dir=runtime_dir))
     if len(os.fsencode(folder / "http")) <= SOCKET_PATH_BYTES_MAX:

@@ -10,21 +10,21 @@ from importlib import metadata, util
 from pathlib import Path
 
 from edgewright.manifest import Manifest
-from edgewright_agent.engines.launching import Launch
-from edgewright_agent.engines.protocol import EngineInfo, EngineLimits
-from edgewright_agent.engines.worker import worker_launch
+from edgewright_agent.engines.protocol import EngineInfo, EngineLimits, Launch
+from edgewright_agent.engines.worker import SEQUENCES_MAX, worker_launch
 
 KIND = "onnxruntime-genai"
+INTERPRETER_VARIABLE = "EDGEWRIGHT_ONNX_PYTHON"
 WHEELS = ("onnxruntime", "onnxruntime-gpu")
 MODULES = ("onnxruntime", "numpy", "tokenizers", "jinja2", "starlette", "uvicorn")
 
 
 def info() -> EngineInfo:
-    """Whether it can run here. Imports nothing of it."""
-    other = os.environ.get("EDGEWRIGHT_ONNX_PYTHON")
+    """Returns whether it can run here. Imports nothing of it."""
+    other = os.environ.get(INTERPRETER_VARIABLE)
     if other:
-        found = shutil.which(other) is not None
-        return EngineInfo(KIND, "", found, f"in {other}" if found else f"{other} is no executable")
+        exists = shutil.which(other) is not None
+        return EngineInfo(KIND, "", exists, f"in {other}" if exists else f"{other} is no executable")
     missing = [name for name in MODULES if util.find_spec(name) is None]
     if missing:
         return EngineInfo(KIND, "", False, f"{missing[0]} is missing: pip install 'edgewright[onnx]'")
@@ -34,13 +34,19 @@ def info() -> EngineInfo:
 def launch(
     tree: Path, manifest: Manifest, limits: EngineLimits, socket: Path, adapter: Path | None
 ) -> Launch:
-    """Its worker. Boards whose ONNX Runtime lives in another Python (JetPack 5) name it in EDGEWRIGHT_ONNX_PYTHON."""
-    interpreter = os.environ.get("EDGEWRIGHT_ONNX_PYTHON") or sys.executable
-    return worker_launch(interpreter, KIND, tree, manifest, limits, socket, adapter)
+    """Returns how its worker is started. Short requests share the KV cache of the contexts that the plan allows."""
+    return worker_launch(
+        interpreter(), KIND, tree, manifest, limits, socket, adapter, slots_min=SEQUENCES_MAX
+    )
+
+
+def interpreter() -> str:
+    """Returns the Python that ONNX Runtime is installed in; JetPack 5 needs another one than the agent's."""
+    return os.environ.get(INTERPRETER_VARIABLE) or sys.executable
 
 
 def _version() -> str:
-    """Of the wheel that brought the runtime, which has other names where it has more providers."""
+    """Returns the version of the wheel that brought the runtime; wheels with more providers have other names."""
     for name in WHEELS:
         with suppress(metadata.PackageNotFoundError):
             return metadata.version(name)

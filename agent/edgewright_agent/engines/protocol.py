@@ -1,6 +1,7 @@
 """What the agent knows of an engine: a process that loads a release and generates text.
 
-Every engine (ONNX Runtime GenAI, vLLM, the fake one of the tests) is driven through `Engine`.
+Every engine (ONNX Runtime, vLLM, the fake one of the tests) is driven through `Engine`. An engine's own module says how
+it is started (`Launch`), how it is spoken to (`EngineHttp`) and whether it can run here (`EngineInfo`).
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Literal, Protocol
 
+from edgewright_agent.engines.process.death import Death
 from edgewright_agent.engines.process.kills import Kills
+from edgewright_agent.engines.process.memory import EngineMemory
 
 FinishReason = Literal["stop", "length"]
 
@@ -22,9 +24,9 @@ class EngineLimits:
     """What the engine may take of the board."""
 
     context_tokens: int  # prompt + generated, of one request
-    concurrency: int = 1  # requests served at the same time, where the engine can batch
+    concurrency: int = 1  # whole contexts at the same time, where the engine can batch
     threads: int | None = None  # None: one per physical core the process may run on
-    # Most it may take: the agent ends it beyond, the kernel too where asked (cgroup).
+    # The agent ends an engine whose peak passes this; the kernel does so too where there is a cgroup.
     memory_bytes: int | None = None
 
 
@@ -35,12 +37,12 @@ class EngineInfo:
     kind: str
     version: str  # "" if not installed
     available: bool
-    detail: str  # why not, or which interpreter
+    detail: str  # the reason if it is not available, else which interpreter runs it
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One request. Exactly one of `prompt` (taken as it is) and `messages` (put into the chat template)."""
+    """One request. Exactly one of `prompt` (taken as it is) and `messages` (put into the chat template) is given."""
 
     prompt: str | None = None
     messages: Sequence[Mapping[str, str]] | None = None  # each {"role": …, "content": …}
@@ -49,7 +51,7 @@ class GenerationRequest:
     top_p: float = 1.0  # in (0, 1]
     seed: int | None = None
     stop: Sequence[str] = ()  # at most 8
-    ignore_eos: bool = False  # go on until max_tokens
+    ignore_eos: bool = False  # generate until max_tokens
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ class Token:
 
     text: str
     id: int
-    at_seconds: float | None = None  # when it was computed, on the monotonic clock, if the engine says
+    at_seconds: float | None = (
+        None  # when it was computed, on the monotonic clock; None if the engine does not say
+    )
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,16 @@ class Finish:
 
 @dataclass(frozen=True)
 class Reply:
-    """What an engine answers: the head is here, the body comes."""
+    """An engine's HTTP answer. The head is complete; the body is still arriving."""
 
     status: int
     headers: Mapping[str, str]  # names in lower case
-    pieces: AsyncGenerator[bytes, None]  # of the body, as they arrive; raises OutsideError if it breaks off
+    pieces: AsyncGenerator[
+        bytes, None
+    ]  # of the body, as they arrive; raises OutsideError if the connection breaks
 
     async def read(self) -> bytes:
-        """The whole body."""
+        """Returns the whole body."""
         return b"".join([piece async for piece in self.pieces])
 
 
@@ -92,54 +98,12 @@ class ScoreItem:
 
 
 @dataclass(frozen=True)
-class Score:
-    """Of one continuation."""
+class ContinuationScore:
+    """The log-likelihood of one continuation."""
 
     log_likelihood: float  # natural logarithm, summed over the tokens
     tokens: int
     is_greedy: bool  # every token was the most likely one
-
-
-@dataclass(frozen=True)
-class EngineMemory:
-    """Memory of the engine's process tree."""
-
-    now_bytes: int
-    peak_bytes: int  # since the start of the process, or since it has restarted its high-water mark
-    measure: str  # how: "pss" shares pages fairly between processes, "rss" counts them in each; of now, of the peak
-
-
-class DeathCause(Enum):
-    """Why an engine's process ended."""
-
-    STOPPED = "stopped"  # by `stop`
-    EXITED = "exited"  # by itself, with an exit code
-    KILLED = "killed"  # by a signal
-    OUT_OF_MEMORY = "out of memory"  # of the process, its limit, or the board
-    OVER_BUDGET = "over its memory budget"  # ended by the agent
-
-
-@dataclass(frozen=True)
-class Death:
-    """How an engine's process ended."""
-
-    cause: DeathCause
-    exit_code: int | None  # None if a signal ended it
-    signal: int | None
-    last_lines: tuple[str, ...]  # of what it printed
-    over_budget: str = ""  # with OVER_BUDGET: peak and budget
-    lost: str = ""  # one of its processes, without which the agent ended the others
-    said: str = ""  # the line that tells why, where it is not the last
-
-    @property
-    def sentence(self) -> str:
-        """The death in a few words, for errors and logs."""
-        if self.over_budget:
-            return f"{self.cause.value}: {self.over_budget}"
-        how = f"signal {self.signal}" if self.signal is not None else f"exit code {self.exit_code}"
-        how = f"its process {self.lost} ended" if self.lost else how
-        told = (self.said or "".join(self.last_lines[-1:])).rstrip(".")
-        return f"{self.cause.value} ({how}){'; it said: ' if told else ''}{told}"
 
 
 class Engine(Protocol):
@@ -147,29 +111,40 @@ class Engine(Protocol):
 
     Calls raise InputError for a wrong request (`INVALID_ARGUMENT`, `CONTEXT_EXCEEDED`), BusyError
     (`OVERLOADED`) when its queue is full, and OutsideError (`ENGINE_FAILED`) when the process is gone or
-    answers nonsense.
+    its answer can't be understood.
     """
 
     @property
     def kind(self) -> str:
-        """Of `EngineInfo.kind`."""
+        """The name of its kind, as in `EngineInfo`."""
         ...
 
     @property
     def pid(self) -> int:
-        """Of the process, which is also the id of its process group."""
+        """The process id, which is also the id of its process group."""
+        ...
+
+    def slots(self, concurrency: int) -> int:
+        """Returns how many requests to send it at once where the plan allows `concurrency` whole contexts."""
+        ...
+
+    async def requests_together(self, concurrency: int, request_tokens: int) -> int | None:
+        """Returns how many of the requests sent at once share the model's steps; 1 if they take turns.
+
+        Each has `request_tokens`, prompt and answer. None if the engine does not say.
+        """
         ...
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
-        """Tokens as they come, then one Finish. `aclose()` cancels in the engine at once."""
+        """Yields tokens as they come, then one Finish. `aclose()` cancels in the engine at once."""
         ...
 
     def relay(self, method: str, route: str, body: bytes = b"") -> AbstractAsyncContextManager[Reply]:
-        """The engine's own HTTP answer to one of OpenAI's requests; leaving the block cancels in the engine."""
+        """Gives the engine's own HTTP answer to one of OpenAI's requests; leaving the block cancels the request."""
         ...
 
-    async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
-        """One Score per continuation, in the order of `items`.
+    async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
+        """Returns one score per continuation, in the order of `items`.
 
         The split into tokens is lm-evaluation-harness's: trailing blanks of the context belong to the
         continuation, whose tokens are those of context + continuation after the context's own.
@@ -177,7 +152,7 @@ class Engine(Protocol):
         ...
 
     async def use_adapter(self, adapter: Path | None, model: str) -> None:
-        """Serve with this LoRA adapter, or with none, as `model`, without loading the model again.
+        """Serves with this LoRA adapter, or with none, as `model`, without loading the model again.
 
         Generations under way end with the adapter they began with. Raises InputError if the file is no adapter
         of the model, and RefusedError (`ENGINE_UNAVAILABLE`) if this kind of engine takes none; then nothing
@@ -190,25 +165,79 @@ class Engine(Protocol):
         ...
 
     async def stop(self) -> None:
-        """End the process group: asked first, killed after a grace period. Safe to repeat."""
+        """Ends the process group: by SIGTERM, and by SIGKILL after a grace period. Safe to repeat."""
         ...
 
     async def wait(self) -> Death:
-        """Return when the process has ended; any number of callers may wait."""
+        """Returns when the process has ended; any number of callers may wait."""
         ...
 
-    def memory_bytes(self) -> EngineMemory:
-        """Memory of the process tree, now and at its peak."""
+    def memory(self) -> EngineMemory:
+        """Returns the memory of the process tree, now and at its peak."""
         ...
 
     def out_of_memory_kills(self) -> Kills:
-        """How many processes the kernel has killed for memory since this engine was started, and among which."""
+        """Returns how many processes the kernel has killed for memory since the start of this engine."""
         ...
 
     def last_lines(self) -> Sequence[str]:
-        """What the process printed last, oldest first."""
+        """Returns what the process printed last, oldest first."""
         ...
 
     def kernels(self) -> Sequence[str]:
-        """What it says it multiplies with, e.g. "MarlinLinearKernel for GPTQMarlinLinearMethod"; empty if nothing."""
+        """Returns the kernels it says it uses, such as "MarlinLinearKernel for GPTQMarlinLinearMethod"."""
         ...
+
+
+class EngineHttp(Protocol):
+    """An engine's HTTP in the agent's terms. Its methods raise what `Engine` says."""
+
+    async def requests_together(self, slots: int, request_tokens: int) -> int | None:
+        """Returns how many of `slots` requests share the model's steps; see `Engine`."""
+        ...
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+        """Yields tokens as they come, then a Finish."""
+        ...
+
+    async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
+        """Returns one score per continuation."""
+        ...
+
+    async def use_adapter(self, adapter: Path | None, model: str) -> None:
+        """Switches the adapter; later requests name `model`."""
+        ...
+
+    async def healthy(self) -> bool:
+        """Whether the engine answers and can generate."""
+        ...
+
+    def relay(self, method: str, route: str, body: bytes) -> AbstractAsyncContextManager[Reply]:
+        """See `Engine`."""
+        ...
+
+
+class EngineLog(Protocol):
+    """What an engine tells of itself in its output and nowhere else."""
+
+    @property
+    def kernels(self) -> Sequence[str]:
+        """The kernels named so far."""
+        ...
+
+    def read(self, line: str) -> None:
+        """Takes one line of the output."""
+        ...
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How one engine is started, and how it is spoken to."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    http: EngineHttp
+    log: EngineLog | None = None
+    slots_min: int = 1  # requests to send at once, also where the plan allows fewer whole contexts
+    cpus: frozenset[int] | None = None  # that the process and its children may run on; None: as the agent
+    several_processes: bool = False  # which end together

@@ -11,20 +11,19 @@ from pathlib import Path
 
 from edgewright.errors import OutsideError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engines.launching import EngineHttp
+from edgewright_agent.engines.process.death import Death
 from edgewright_agent.engines.process.kills import Kills
+from edgewright_agent.engines.process.memory import EngineMemory
 from edgewright_agent.engines.process.process import EngineProcess
 from edgewright_agent.engines.protocol import (
-    Death,
-    EngineMemory,
+    ContinuationScore,
     Finish,
     GenerationRequest,
+    Launch,
     Reply,
-    Score,
     ScoreItem,
     Token,
 )
-from edgewright_agent.engines.vllm.log import KernelLog
 from edgewright_agent.runtime.threads import within
 
 READY_POLL_SECONDS = 0.05
@@ -35,19 +34,27 @@ DYING_SECONDS = 5.0  # the same where it no longer answers: large processes take
 class ServedEngine:
     """Implements `Engine` for whatever speaks OpenAI HTTP on a Unix socket."""
 
-    def __init__(
-        self, kind: str, process: EngineProcess, client: EngineHttp, socket: Path, log: KernelLog
-    ) -> None:
+    def __init__(self, kind: str, process: EngineProcess, launch: Launch, socket: Path) -> None:
         self.kind = kind
         self._process = process
-        self._client = client
-        self._log = log
+        self._client = launch.http
+        self._log = launch.log
+        self._slots_min = launch.slots_min
         self.socket = socket  # where the OpenAI-compatible HTTP answers
 
     @property
     def pid(self) -> int:
-        """Of the engine's process."""
+        """See `Engine`."""
         return self._process.pid
+
+    def slots(self, concurrency: int) -> int:
+        """See `Engine`."""
+        return max(self._slots_min, concurrency)
+
+    async def requests_together(self, concurrency: int, request_tokens: int) -> int | None:
+        """See `Engine`."""
+        slots = self.slots(concurrency)
+        return 1 if slots == 1 else await self._client.requests_together(slots, request_tokens)
 
     async def become_ready(self, timeout_seconds: float) -> None:
         """Return once the engine answers. Otherwise stop it and raise OutsideError (`ENGINE_FAILED`)."""
@@ -94,7 +101,7 @@ class ServedEngine:
         except OutsideError as error:
             raise await self._explained(error) from error
 
-    async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
+    async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
         """See `Engine`."""
         try:
             return await self._client.score(items)
@@ -120,7 +127,7 @@ class ServedEngine:
         """See `Engine`."""
         return await self._process.wait()
 
-    def memory_bytes(self) -> EngineMemory:
+    def memory(self) -> EngineMemory:
         """See `Engine`."""
         return self._process.memory()
 
@@ -134,7 +141,7 @@ class ServedEngine:
 
     def kernels(self) -> Sequence[str]:
         """See `Engine`."""
-        return tuple(self._log.kernels)
+        return () if self._log is None else tuple(self._log.kernels)
 
     async def _stop(self) -> Death:
         death = await self._process.stop()

@@ -1,4 +1,4 @@
-"""The command line of `edgewright_agent.engine_worker`, which is two engines: ONNX Runtime GenAI and the fake one."""
+"""The command line of `edgewright_agent.engine_worker`, which is two engines: ONNX Runtime and the fake one."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from pathlib import Path
 
 from edgewright.manifest import Manifest
 from edgewright_agent.engines.http.client import EngineClient
-from edgewright_agent.engines.launching import Launch
 from edgewright_agent.engines.process.cpus import default_threads
-from edgewright_agent.engines.protocol import EngineLimits
+from edgewright_agent.engines.protocol import EngineLimits, Launch
 
-# glibc's malloc (mallopt(3)): one thread allocates, so few arenas; blocks from 1 MiB on (KV caches, logits) go back to
-# the kernel when they are freed, so that memory is what is in use and not what once was.
+# Sequences that share the worker's KV cache at the same time, unless the plan allows more whole contexts.
+SEQUENCES_MAX = 8
+# Settings of glibc's malloc (mallopt(3)). One thread allocates, so few arenas are needed. Blocks of 1 MiB or more
+# (KV caches, logits) go back to the kernel when they are freed, so that the process holds only what is in use.
 LEAN_MALLOC = {
     "MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_TRIM_THRESHOLD_": str(2**17),
 }  # fmt: skip
 
 
 def spare_bytes(manifest: Manifest, budget_bytes: int) -> int:
-    """What the budget leaves beyond the upper end of the predicted peak."""
+    """Returns what the budget leaves beyond the upper end of the predicted peak."""
     return max(0, budget_bytes - manifest.memory.predicted_peak_bytes - manifest.memory.error_bytes)
 
 
@@ -31,14 +32,17 @@ def worker_launch(
     limits: EngineLimits,
     socket: Path,
     adapter: Path | None,
+    *,
+    slots_min: int = 1,
 ) -> Launch:
-    """The worker's engine `kind` in `interpreter`, where Edgewright must be installed too."""
+    """Returns how the worker's engine `kind` is started in `interpreter`, where Edgewright must be installed too."""
     options = {
         "--engine-folder": tree / manifest.engine.folder,
         "--tokenizer-folder": tree / "tokenizer",
         "--model": manifest.name,
         "--context-tokens": limits.context_tokens,
         "--concurrency": limits.concurrency,
+        "--sequences": max(SEQUENCES_MAX, limits.concurrency),
         "--threads": limits.threads or default_threads(),
         "--socket": socket,
     }
@@ -49,4 +53,4 @@ def worker_launch(
     words = [str(word) for option in options.items() for word in option]
     command = [interpreter, "-m", "edgewright_agent.engine_worker", kind, *words]
     environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"} | LEAN_MALLOC
-    return Launch(command, environment, EngineClient(socket, manifest.name))
+    return Launch(command, environment, EngineClient(socket, manifest.name), slots_min=slots_min)

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from edgewright.v1 import inference_pb2, inference_pb2_grpc
-from edgewright_agent.engines import Score, Token
+from edgewright_agent.engines import ContinuationScore, Token
 from edgewright_agent.inference import Completed, Inference
 from edgewright_agent.services import messages
 from edgewright_agent.services.bundles import bundled
@@ -75,5 +75,5 @@ def _completion_to(event: Completed) -> inference_pb2.Completion:
     return completion
 
 
-def _score_to(score: Score) -> inference_pb2.ContinuationScore:
+def _score_to(score: ContinuationScore) -> inference_pb2.ContinuationScore:
     return inference_pb2.ContinuationScore(**vars(score))

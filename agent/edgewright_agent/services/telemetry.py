@@ -19,7 +19,6 @@ from edgewright_agent.benchmark.load import BenchmarkPlan
 from edgewright_agent.benchmark.proto import benchmark_to_proto
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.engines import Finish, GenerationRequest, Token
-from edgewright_agent.engines.batching import together
 from edgewright_agent.inference import Inference
 from edgewright_agent.observation import snapshot_message
 from edgewright_agent.telemetry import Telemetry
@@ -85,8 +84,8 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
                 self._telemetry,
                 context_tokens=manifest.limits.context_tokens,
                 weights_bytes=sum(file.size_bytes for file in engine_files),
-                requests_together=await together(
-                    serving.engine, manifest.limits.concurrency, plan.request_tokens
+                requests_together=await serving.engine.requests_together(
+                    manifest.limits.concurrency, plan.request_tokens
                 ),
             )
             async with contextlib.aclosing(events):

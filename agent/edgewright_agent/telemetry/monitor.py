@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from edgewright_agent.engines.protocol import EngineMemory
+from edgewright_agent.engines import EngineMemory
 from edgewright_agent.runtime.failures import log_failure
 from edgewright_agent.telemetry.collectors import memory
 from edgewright_agent.telemetry.collectors.registry import GAUGES, discover_rails, read_gauges

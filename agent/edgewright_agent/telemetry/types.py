@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from edgewright_agent.engines.protocol import EngineMemory
+from edgewright_agent.engines import EngineMemory
 
 
 @dataclass(frozen=True)

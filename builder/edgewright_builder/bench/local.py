@@ -24,7 +24,6 @@ from edgewright_agent.benchmark.load import BenchmarkPlan, BenchmarkProgress
 from edgewright_agent.benchmark.proto import result_to_proto
 from edgewright_agent.deployment.admission import Admission
 from edgewright_agent.engines import Engine, EngineLimits, Finish, GenerationRequest, Token, start_engine
-from edgewright_agent.engines.batching import slots, together
 from edgewright_agent.telemetry import Telemetry
 from edgewright_builder.artifact.artifact import MANIFEST_NAME
 from edgewright_builder.bench.board import OnProgress
@@ -92,7 +91,7 @@ async def run_locally(model: Candidate, plan: BenchmarkPlan, repeats: int, on_pr
             runtime_dir=Path(runtime), ready_timeout_seconds=READY_TIMEOUT_SECONDS,
         )  # fmt: skip
         telemetry.start()
-        telemetry.set_engine_memory_source(engine.memory_bytes)
+        telemetry.set_engine_memory_source(engine.memory)
         try:
             runs = [
                 await _one(model, engine, telemetry, replace(plan, seed=plan.seed + number), on_progress)
@@ -107,7 +106,7 @@ async def run_locally(model: Candidate, plan: BenchmarkPlan, repeats: int, on_pr
 async def _one(
     model: Candidate, engine: Engine, telemetry: Telemetry, plan: BenchmarkPlan, on_progress: OnProgress
 ) -> BenchmarkResult:
-    gate = Admission(slots(engine, model.manifest.limits.concurrency))
+    gate = Admission(engine.slots(model.manifest.limits.concurrency))
 
     async def generate(request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
         async with gate.admit(patient=True), aclosing(engine.generate(request)) as events:
@@ -119,7 +118,7 @@ async def _one(
         plan, generate, telemetry,
         context_tokens=model.manifest.limits.context_tokens,
         weights_bytes=sum(file.stat().st_size for file in folder.iterdir()),
-        requests_together=await together(engine, model.manifest.limits.concurrency, plan.request_tokens),
+        requests_together=await engine.requests_together(model.manifest.limits.concurrency, plan.request_tokens),
     )  # fmt: skip
     async with aclosing(events):
         async for event in events:

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -13,8 +11,7 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.benchmark.benchmark import BenchmarkResult, phase_energy, run_benchmark
 from edgewright_agent.benchmark.load import BenchmarkPlan, BenchmarkProgress
 from edgewright_agent.benchmark.proto import benchmark_to_proto
-from edgewright_agent.engines.batching import together
-from edgewright_agent.engines.protocol import Engine, EngineMemory, Finish, GenerationRequest, Reply, Token
+from edgewright_agent.engines import EngineMemory, Finish, GenerationRequest, Token
 from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.telemetry.types import EnergyWindow, RequestSummary
 from edgewright_profiles import load_profile
@@ -272,38 +269,6 @@ async def test_a_plan_beyond_the_context_is_refused_with_both_numbers(telemetry:
     with pytest.raises(InputError, match=r"4000 input and 97 output tokens exceed .* 4096") as refused:
         await benchmark(BenchmarkPlan(1, 4000, 97), SlowTokens(), telemetry)
     assert refused.value.reason == Reason.REASON_CONTEXT_EXCEEDED
-
-
-@pytest.mark.parametrize(
-    ("kind", "concurrency", "body", "expected"),
-    [
-        ("fake", 1, b'{"requests": 8}', 1),  # it is given one at a time
-        ("onnxruntime-genai", 1, b'{"requests": 8}', 8),
-        ("onnxruntime-genai", 1, b'{"requests": 1}', 1),
-        ("onnxruntime-genai", 16, b'{"requests": 4}', 4),
-        ("onnxruntime-genai", 8, b'{"error": "not found"}', None),
-        ("onnxruntime-genai", 8, b"", None),
-        ("onnxruntime-genai", 8, b"[1]", None),
-        ("vllm", 8, b"", 8),
-    ],
-)
-async def test_how_many_requests_are_computed_together_is_what_the_engine_says(
-    kind: str, concurrency: int, body: bytes, expected: int | None
-) -> None:
-    async def pieces() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    class Said(SlowTokens):
-        def __init__(self) -> None:
-            super().__init__()
-            self.kind = kind
-
-        @asynccontextmanager
-        async def relay(self, method: str, route: str) -> AsyncIterator[Reply]:
-            assert (method, route) == ("GET", "/v1/together/2048")
-            yield Reply(200, {}, pieces())
-
-    assert await together(cast("Engine", Said()), concurrency, 2048) == expected
 
 
 @pytest.mark.parametrize("others", [0, 3])

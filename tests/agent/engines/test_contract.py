@@ -355,7 +355,7 @@ async def test_the_openai_package_works_against_it(client: openai.AsyncOpenAI, r
 
 
 async def test_memory_is_measured_and_never_above_its_peak(engine: Engine) -> None:
-    memory = engine.memory_bytes()
+    memory = engine.memory()
     assert 10 << 20 < memory.now_bytes <= memory.peak_bytes
     assert memory.measure in ("pss, peak rss", "pss, peaks added", "rss")
 

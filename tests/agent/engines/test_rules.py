@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgewright_agent.engine_worker.backend import InvalidRequestError, Sampling
-from edgewright_agent.engine_worker.batching.stopping import StopScanner
+from edgewright_agent.engine_worker.backend import InvalidRequestError, SamplingSettings
+from edgewright_agent.engine_worker.batching.generation import StopScanner
 from edgewright_agent.engine_worker.model.grammar import GrammarMaker
 from edgewright_agent.engine_worker.model.sampling import draw
 from edgewright_agent.engines import DeathCause
@@ -25,19 +25,19 @@ logits_arrays = st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=40).
 )
 
 
-def frequencies(sampling: Sampling, draws: int = 4000) -> NDArray[np.float64]:
+def frequencies(sampling: SamplingSettings, draws: int = 4000) -> NDArray[np.float64]:
     rng = np.random.default_rng(0)
     tokens = [draw(LOGITS, sampling, rng) for _ in range(draws)]
     return np.bincount(tokens, minlength=4) / draws
 
 
 def test_tokens_are_drawn_by_their_probability() -> None:
-    assert frequencies(Sampling(1.0)) == pytest.approx([0.05, 0.5, 0.15, 0.3], abs=0.03)
+    assert frequencies(SamplingSettings(1.0)) == pytest.approx([0.05, 0.5, 0.15, 0.3], abs=0.03)
 
 
 def test_temperature_sharpens() -> None:
     squared = np.array([0.05, 0.5, 0.15, 0.3]) ** 2
-    assert frequencies(Sampling(0.5)) == pytest.approx(squared / squared.sum(), abs=0.03)
+    assert frequencies(SamplingSettings(0.5)) == pytest.approx(squared / squared.sum(), abs=0.03)
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ def test_temperature_sharpens() -> None:
     [(0.4, [0, 1, 0, 0]), (0.6, [0, 0.625, 0, 0.375]), (0.9, [0, 10 / 19, 3 / 19, 6 / 19])],
 )
 def test_the_nucleus_is_the_smallest_set_that_reaches_top_p(top_p: float, expected: list[float]) -> None:
-    assert frequencies(Sampling(1.0, top_p)) == pytest.approx(expected, abs=0.03)
+    assert frequencies(SamplingSettings(1.0, top_p)) == pytest.approx(expected, abs=0.03)
 
 
 @given(logits_arrays, st.floats(0.01, 1), st.floats(1e-6, 10), st.integers(0, 2**64 - 1))
 def test_a_drawn_token_lies_in_the_nucleus(
     logits: NDArray[np.float32], top_p: float, temperature: float, seed: int
 ) -> None:
-    token = draw(logits, Sampling(temperature, top_p), np.random.default_rng(seed))
+    token = draw(logits, SamplingSettings(temperature, top_p), np.random.default_rng(seed))
     weights = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
     more_likely = weights[weights > weights[token]].sum() / weights.sum()
     assert more_likely < top_p + 1e-9
@@ -60,7 +60,7 @@ def test_a_drawn_token_lies_in_the_nucleus(
 
 @given(logits_arrays, st.integers(0, 2**32))
 def test_greedy_takes_the_first_maximum(logits: NDArray[np.float32], seed: int) -> None:
-    assert draw(logits, Sampling(0.0), np.random.default_rng(seed)) == int(logits.argmax())
+    assert draw(logits, SamplingSettings(0.0), np.random.default_rng(seed)) == int(logits.argmax())
 
 
 texts = st.text(alphabet="ab.", max_size=30)

@@ -98,13 +98,13 @@ async def test_another_salt_is_another_model(tmp_path: Path) -> None:
 
 async def test_memory_counts_what_the_engine_allocates(tmp_path: Path) -> None:
     async with fake_release(tmp_path / "small").running() as engine:
-        small = engine.memory_bytes()
+        small = engine.memory()
     async with fake_release(tmp_path / "large", allocate_mib=64).running() as engine:
-        large = engine.memory_bytes()
+        large = engine.memory()
         assert large.now_bytes - small.now_bytes == pytest.approx(64 << 20, rel=0.1)
         assert large.peak_bytes >= large.now_bytes
-    assert engine.memory_bytes().now_bytes == 0
-    assert engine.memory_bytes().peak_bytes >= large.peak_bytes
+    assert engine.memory().now_bytes == 0
+    assert engine.memory().peak_bytes >= large.peak_bytes
 
 
 async def test_an_engine_dies_with_the_agent(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from edgewright.v1 import (
     telemetry_pb2,
     telemetry_pb2_grpc,
 )
-from edgewright_agent.engines.protocol import EngineMemory
+from edgewright_agent.engines import EngineMemory
 from edgewright_agent.observation import ObservationSettings
 from edgewright_agent.openai_api.settings import OpenAISettings
 from edgewright_agent.server import RunningAgent, run_agent

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright.v1 import telemetry_pb2
-from edgewright_agent.engines.protocol import EngineMemory
+from edgewright_agent.engines import EngineMemory
 from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.telemetry.proto import energy_window_to_proto, snapshot_to_proto
 from edgewright_agent.telemetry.serving import distribution

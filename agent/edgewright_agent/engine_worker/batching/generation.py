@@ -7,46 +7,77 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from edgewright_agent.engine_worker.backend import Backend, InvalidRequestError, Text, TokenScores
-from edgewright_agent.engine_worker.batching.jobs import Drawn, Job, Scoring
+from edgewright_agent.engine_worker.batching.jobs import GeneratedToken, Job, Scoring
 from edgewright_agent.engine_worker.batching.model_thread import ModelThread
-from edgewright_agent.engine_worker.batching.stopping import StopScanner
 from edgewright_agent.engine_worker.http.bodies import ScoreItemBody
 from edgewright_agent.engine_worker.model.logprobs import TokenLogprobs
 
 
 @dataclass(frozen=True)
 class Step:
-    """One generated token and the text it makes certain; the last one says why it is the last."""
+    """One generated token and the text that it completes; the last step says why it is the last."""
 
     token: int
     text: str
     finish_reason: str | None
     logprobs: TokenLogprobs | None  # None also for the token that ends a text, which is no part of it
-    at_seconds: float  # on the monotonic clock
+    at_seconds: float  # when the token was computed, on the monotonic clock
+
+
+class StopScanner:
+    """Passes text on until a stop string appears in it; holds back what may still become one.
+
+    The stop string itself is not passed on.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+
+    def feed(self, text: str) -> tuple[str, bool]:
+        """Returns the text that can no longer be part of a stop string, and whether one was found."""
+        self._held += text
+        ends = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if ends:  # the first to be complete, so that the cut does not depend on how the text was split
+            return self._held[: min(ends)[1]], True
+        keep = max((self._overlap(stop) for stop in self._stops), default=0)
+        certain = self._held[: len(self._held) - keep]
+        self._held = self._held[len(certain) :]
+        return certain, False
+
+    def flush(self) -> str:
+        """Returns what was held back, once no more text comes."""
+        held, self._held = self._held, ""
+        return held
+
+    def _overlap(self, stop: str) -> int:
+        longest = min(len(stop) - 1, len(self._held))
+        return next((n for n in range(longest, 0, -1) if self._held.endswith(stop[:n])), 0)
 
 
 async def steps(
     model: ModelThread, job: Job, text: Text, stops: Sequence[str], eos_ids: frozenset[int]
 ) -> AsyncGenerator[list[Step], None]:
-    """The texts of a generation's tokens as they come together, until it ends or a stop string does.
+    """Yields the steps of a generation, those together that come together, until it ends or a stop string appears.
 
     `eos_ids` are no text.
     """
     decode, scanner = text.decoder(), StopScanner(stops)
 
-    def step_of(drawn: Drawn) -> Step:
-        ended = drawn.token in eos_ids
-        certain, stopped = scanner.feed("" if ended else decode(drawn.token))
-        reason = "stop" if stopped else drawn.finish_reason
+    def step_of(generated: GeneratedToken) -> Step:
+        ended = generated.token in eos_ids
+        certain, stopped = scanner.feed("" if ended else decode(generated.token))
+        reason = "stop" if stopped else generated.finish_reason
         if reason is not None and not stopped:
             certain += scanner.flush()
-        return Step(drawn.token, certain, reason, None if ended else drawn.logprobs, drawn.at_seconds)
+        logprobs = None if ended else generated.logprobs
+        return Step(generated.token, certain, reason, logprobs, generated.at_seconds)
 
     async with aclosing(model.results(job)) as results:
-        async for several in results:
+        async for tokens in results:
             made: list[Step] = []
-            for drawn in several:
-                made.append(step_of(drawn))
+            for token in tokens:
+                made.append(step_of(token))
                 if made[-1].finish_reason is not None:
                     break
             yield made
@@ -57,7 +88,7 @@ async def steps(
 async def scores(
     model: ModelThread, backend: Backend, items: Sequence[ScoreItemBody]
 ) -> list[list[TokenScores]]:
-    """Scores of every continuation; raises InvalidRequestError before the model runs."""
+    """Returns the scores of every continuation; raises InvalidRequestError before the model runs."""
     split = [[split_tokens(backend.text, item.context, c) for c in item.continuations] for item in items]
     for pairs in split:
         for context, continuation in pairs:
@@ -68,7 +99,7 @@ async def scores(
 async def _score_item(
     model: ModelThread, backend: Backend, pairs: list[tuple[list[int], list[int]]]
 ) -> list[TokenScores]:
-    """Continuations of one context share its prefill: almost always all of them."""
+    """Reads each context once for all its continuations. Almost always the pairs of an item share one."""
     by_context: dict[tuple[int, ...], list[int]] = {}
     for index, (context, _) in enumerate(pairs):
         by_context.setdefault(tuple(context), []).append(index)
@@ -77,14 +108,14 @@ async def _score_item(
         continuations = [pairs[index][1] for index in indices]
         longest = max(len(continuation) for continuation in continuations)
         job = Job(context_tokens, longest, backend.adapter, Scoring(continuations).work)
-        async with aclosing(model.results(job)) as found:
-            scored = [score async for several in found for score in several]
+        async with aclosing(model.results(job)) as arrivals:
+            scored = [score async for scores in arrivals for score in scores]
         result |= zip(indices, scored, strict=True)
     return [result[index] for index in range(len(pairs))]
 
 
 def split_tokens(text: Text, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Tokens of context and continuation, split as lm-evaluation-harness 0.4.13 does (`_encode_pair`).
+    """Returns the tokens of context and continuation, split as lm-evaluation-harness 0.4.13 does (`_encode_pair`).
 
     Trailing blanks of the context belong to the continuation. The continuation's tokens are those of the
     whole after as many as the context alone has. An empty context is the tokenizer's prefix token.
@@ -101,7 +132,7 @@ def split_tokens(text: Text, context: str, continuation: str) -> tuple[list[int]
 
 
 def check_context(prompt_tokens: int, more_tokens: int, context_tokens: int) -> None:
-    """Raise InvalidRequestError (`context_length_exceeded`) if the sequence would not fit."""
+    """Raises InvalidRequestError (`context_length_exceeded`) if the sequence does not fit the context."""
     if prompt_tokens + more_tokens > context_tokens:
         raise InvalidRequestError(
             f"The prompt has {prompt_tokens} tokens and {more_tokens} more are asked for, together "

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from edgewright_agent.engine_worker.backend import Logits, Sampling, TokenScores
-from edgewright_agent.engine_worker.batching.pool import Row
+from edgewright_agent.engine_worker.backend import Logits, SamplingSettings, TokenScores
+from edgewright_agent.engine_worker.batching.pool import CacheRow
 from edgewright_agent.engine_worker.model.grammar import Grammar
 from edgewright_agent.engine_worker.model.logprobs import TokenLogprobs, token_logprobs
 from edgewright_agent.engine_worker.model.sampling import draw
@@ -31,7 +31,7 @@ class Feed:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GeneratedToken:
     """A generated token."""
 
     token: int
@@ -74,7 +74,7 @@ class Job:
     arrivals: Arrivals = field(default_factory=Arrivals)  # results, for the reader
     cancelled: bool = False  # set by the reader
     cached_tokens: int = 0  # of the prompt, that need not be read
-    row: Row | None = None
+    row: CacheRow | None = None
     out: list[Any] = field(default_factory=list)  # results of this turn
     has_results: bool = False  # of earlier turns
 
@@ -84,13 +84,13 @@ class Generation:
     """What text to generate after the prompt."""
 
     max_tokens: int
-    sampling: Sampling
+    sampling: SamplingSettings
     stop_ids: frozenset[int]
     top_logprobs: int | None = None  # alternatives to report beside each token's own; None: report nothing
     grammar: Grammar | None = None
 
     def work(self, job: Job) -> Work:
-        """One Drawn per token, until `max_tokens` or a token that ends the text."""
+        """One GeneratedToken per token, until `max_tokens` or a token that ends the text."""
         rng = np.random.default_rng(self.sampling.seed)
         row = yield from _read(job.prompt, job.cached_tokens)
         for count in range(1, self.max_tokens + 1):
@@ -98,7 +98,7 @@ class Generation:
             token = draw(allowed, self.sampling, rng)
             reason = self._finish_reason(token, count)
             told = None if self.top_logprobs is None else token_logprobs(row, token, self.top_logprobs)
-            job.out.append(Drawn(token, reason, told, time.monotonic()))
+            job.out.append(GeneratedToken(token, reason, told, time.monotonic()))
             if reason is not None:
                 return
             row = (yield Feed(len(job.prompt) + count - 1, (token,), decoding=True))[0]

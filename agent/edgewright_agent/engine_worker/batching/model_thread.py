@@ -15,12 +15,11 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from edgewright_agent.engine_worker.backend import Backend, InvalidRequestError
-from edgewright_agent.engine_worker.batching.event_stream import Outlet
+from edgewright_agent.engine_worker.batching.event_stream import EventStream
 from edgewright_agent.engine_worker.batching.jobs import Job
 from edgewright_agent.engine_worker.batching.pool import width_tokens
 from edgewright_agent.engine_worker.batching.scheduler import Scheduler
 
-ROWS_MAX = 8  # sequences at the same time, unless more whole contexts fit
 WAITING_MAX = 16
 # How long the event loop may keep the model waiting for the interpreter. Python's 5 ms are half a small model's step.
 SWITCH_SECONDS = 0.0002
@@ -30,12 +29,12 @@ logger = logging.getLogger(__name__)
 class ModelThread:
     """Runs jobs. Its methods belong to the event loop's thread."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, sequences_max: int) -> None:
         self._backend = backend
-        self._rows_max = max(ROWS_MAX, backend.pool_tokens // backend.context_tokens)
-        self._scheduler = Scheduler(backend, self._rows_max)
+        self._sequences_max = sequences_max
+        self._scheduler = Scheduler(backend, sequences_max)
         self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._outlet: Outlet[tuple[Job, Sequence[Any]]] = Outlet(_put)
+        self._stream: EventStream[tuple[Job, Sequence[Any]]] = EventStream(_put)
         self._open = False
         self._here = 0
         sys.setswitchinterval(SWITCH_SECONDS)
@@ -44,11 +43,11 @@ class ModelThread:
     def together(self, sequence_tokens: int) -> int:
         """How many sequences of that length go on at the same time; the others wait for the end of one."""
         width = width_tokens(sequence_tokens, self._backend.context_tokens)
-        return min(self._rows_max, self._backend.pool_tokens // width)
+        return min(self._sequences_max, self._backend.pool_tokens // width)
 
     def check_room(self) -> None:
         """Raise InvalidRequestError (429) if as many requests as may are served or wait."""
-        if self._here >= self._rows_max + WAITING_MAX:
+        if self._here >= self._sequences_max + WAITING_MAX:
             raise InvalidRequestError(
                 f"{self._here} requests are served or wait, and no more may; ask again later.",
                 "overloaded",
@@ -58,7 +57,7 @@ class ModelThread:
     async def results(self, job: Job) -> AsyncGenerator[Sequence[Any], None]:
         """Puts the job at the end of the queue; its results as they come together. Closing it cancels the job."""
         if not self._open:
-            self._outlet.open(asyncio.get_running_loop())
+            self._stream.open(asyncio.get_running_loop())
             self._open = True
         self._here += 1
         self._inbox.put(job)
@@ -100,7 +99,7 @@ class ModelThread:
             results.append(error)
         elif job.row is None:
             results.append(None)
-        self._outlet.put((job, results), urgent=is_first or error is not None or job.row is None)
+        self._stream.put((job, results), urgent=is_first or error is not None or job.row is None)
 
 
 def _put(sent: tuple[Job, Sequence[Any]]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from edgewright_agent.engine_worker.backend import Place
+from edgewright_agent.engine_worker.backend import CachePlace
 
 SHARES = 8  # of a lane: the smallest place is an eighth of the context
 # Reading a single token and reading it among others differ in the last bit, so the end of a prompt is always read as
@@ -18,10 +18,10 @@ SLICE_TOKENS_MIN = 2
 
 
 @dataclass(eq=False)
-class Row:
+class CacheRow:
     """A sequence's place. `tokens` are those at its beginning that another prompt may use again."""
 
-    place: Place
+    place: CachePlace
     adapter: Hashable
     tokens: list[int] = field(default_factory=list)
     active: bool = True
@@ -33,7 +33,7 @@ class Row:
             self.tokens += tokens
 
 
-Copy = Callable[[Place, Place, int], None]
+Copy = Callable[[CachePlace, CachePlace, int], None]
 
 
 class Pool:
@@ -44,9 +44,9 @@ class Pool:
         self._share = share_tokens(context_tokens)
         self._shares = pool_tokens // self._share
         self._copy = copy
-        self._rows: list[Row] = []
+        self._rows: list[CacheRow] = []
 
-    def take(self, sequence_tokens: int, prompt: Sequence[int], adapter: Hashable) -> Row | None:
+    def take(self, sequence_tokens: int, prompt: Sequence[int], adapter: Hashable) -> CacheRow | None:
         """A row for a sequence that begins with `prompt`; its `tokens` are there already. None if there is no room."""
         width = width_tokens(sequence_tokens, self._context_tokens)
         donor, shared = self._longest_match(prompt[: max(0, len(prompt) - SLICE_TOKENS_MIN)], adapter)
@@ -59,25 +59,25 @@ class Pool:
         if donor is not None and donor.place != place:
             self._copy(donor.place, place, shared)
         self._rows = [row for row in self._rows if not _overlap(row.place, place)]
-        row = Row(place, adapter, list(prompt[:shared]))
+        row = CacheRow(place, adapter, list(prompt[:shared]))
         self._rows.append(row)
         return row
 
-    def release(self, row: Row) -> None:
+    def release(self, row: CacheRow) -> None:
         """The sequence has ended; its prompt stays as long as nobody needs the place."""
         self._rows.remove(row)
         row.active = False
         if row.tokens:
             self._rows.append(row)
 
-    def _longest_match(self, prompt: Sequence[int], adapter: Hashable) -> tuple[Row | None, int]:
+    def _longest_match(self, prompt: Sequence[int], adapter: Hashable) -> tuple[CacheRow | None, int]:
         best, shared = None, SLICE_TOKENS_MIN - 1
         for row in self._rows:
             if row.adapter == adapter and (length := _common(row.tokens, prompt)) > shared:
                 best, shared = row, length
         return best, shared if best is not None else 0
 
-    def move_beside(self, row: Row, others: Sequence[Row], written_tokens: int) -> bool:
+    def move_beside(self, row: CacheRow, others: Sequence[CacheRow], written_tokens: int) -> bool:
         """Puts an active row beside neighbours of its width; False where other active rows are in the way."""
         ends = (others[0].place, others[-1].place)
         free = self._without_active(row.place.width_tokens)
@@ -89,22 +89,22 @@ class Pool:
         row.place = place
         return True
 
-    def _choose(self, width: int, donor: Row | None, shared: int) -> Place | None:
+    def _choose(self, width: int, donor: CacheRow | None, shared: int) -> CachePlace | None:
         """Where prompts are lost least: the prompt's own place if it only goes on, an empty one, the longest unused."""
         free = list(self._without_active(width))
         if donor is not None and donor.place in free and shared == len(donor.tokens):
             return donor.place
         return min(free, key=lambda place: (self._last_use(place), place.start_tokens), default=None)
 
-    def _last_use(self, place: Place) -> int:
+    def _last_use(self, place: CachePlace) -> int:
         """When what is there was used: -1 where nothing is, else the higher the later."""
         numbers = (number for number, row in enumerate(self._rows) if _overlap(row.place, place))
         return max(numbers, default=-1)
 
-    def _without_active(self, width: int) -> Iterator[Place]:
+    def _without_active(self, width: int) -> Iterator[CachePlace]:
         taken = [row.place for row in self._rows if row.active]
         for start in range(0, self._shares * self._share - width + 1, width):
-            place = Place(start, width)
+            place = CachePlace(start, width)
             if not any(_overlap(place, other) for other in taken):
                 yield place
 
@@ -127,11 +127,11 @@ def pool_tokens(context_tokens: int, lanes: int) -> int:
     return share_tokens(context_tokens) * SHARES * lanes
 
 
-def _overlap(one: Place, other: Place) -> bool:
+def _overlap(one: CachePlace, other: CachePlace) -> bool:
     return one.start_tokens < other.end_tokens and other.start_tokens < one.end_tokens
 
 
-def _touches(place: Place, others: Sequence[Place]) -> bool:
+def _touches(place: CachePlace, others: Sequence[CachePlace]) -> bool:
     """Whether it is a direct neighbour of one of them."""
     return any(place.end_tokens == one.start_tokens or one.end_tokens == place.start_tokens for one in others)
 

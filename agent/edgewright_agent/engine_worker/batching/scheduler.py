@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from edgewright_agent.engine_worker.backend import Backend, Logits
 from edgewright_agent.engine_worker.batching.jobs import Feed, Job, Work
-from edgewright_agent.engine_worker.batching.pool import SLICE_TOKENS_MIN, Pool, Row
+from edgewright_agent.engine_worker.batching.pool import SLICE_TOKENS_MIN, CacheRow, Pool
 
 # Of a prompt, read between two steps of others. Larger is faster for the prompt and slower for the others.
 SLICE_TOKENS_BETWEEN_STEPS = 32
@@ -25,7 +25,7 @@ class _Begun:
     """A job with a row."""
 
     job: Job
-    row: Row
+    row: CacheRow
     work: Work
     feed: Feed
 
@@ -38,10 +38,10 @@ class _Begun:
 class Scheduler:
     """Jobs waiting and jobs begun. To be used from one thread."""
 
-    def __init__(self, backend: Backend, rows_max: int) -> None:
+    def __init__(self, backend: Backend, sequences_max: int) -> None:
         self._backend = backend
         self._pool = Pool(backend.pool_tokens, backend.context_tokens, backend.copy)
-        self._rows_max = rows_max
+        self._sequences_max = sequences_max
         self._waiting: deque[Job] = deque()
         self._begun: list[_Begun] = []  # in the order they began
         self._turns = 0
@@ -87,7 +87,7 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Gives rows to those who wait, in order: nobody overtakes one that needs more room."""
-        while self._waiting and len(self._begun) < self._rows_max:
+        while self._waiting and len(self._begun) < self._sequences_max:
             job = self._waiting[0]
             row = self._pool.take(len(job.prompt) + job.more_tokens, job.prompt, job.adapter)
             if row is None:
@@ -192,6 +192,6 @@ class Scheduler:
         begun.job.row = None
 
 
-def _adjacent(one: Row, other: Row) -> bool:
+def _adjacent(one: CacheRow, other: CacheRow) -> bool:
     same = one.place.width_tokens == other.place.width_tokens and one.adapter == other.adapter
     return same and one.place.end_tokens == other.place.start_tokens

@@ -14,10 +14,10 @@ from edgewright_agent.engine_worker.backend import Text
 from edgewright_agent.engine_worker.batching.generation import Step
 from edgewright_agent.engine_worker.batching.jobs import Job
 from edgewright_agent.engine_worker.http.bodies import SamplingBody
-from edgewright_agent.engine_worker.http.connection import Event
-from edgewright_agent.engine_worker.model.logprobs_shapes import (
+from edgewright_agent.engine_worker.http.connection import ServerSentEvent
+from edgewright_agent.engine_worker.model.logprobs import (
     LogprobsShape,
-    Offsets,
+    TextOffsets,
     chat_logprobs,
     completion_logprobs,
 )
@@ -73,37 +73,37 @@ class Answer:
         async with aclosing(generated):
             steps = [step async for several in generated for step in several]
         text = self.shape.whole_text("".join(step.text for step in steps))
-        choice = self._choice(text, steps, steps[-1].finish_reason, Offsets(self.text))
+        choice = self._choice(text, steps, steps[-1].finish_reason, TextOffsets(self.text))
         head = self._head(self.shape.whole_object)
         return head | {"choices": [choice], "usage": self._usage(len(steps))}
 
     async def events(
         self, generated: AsyncGenerator[Sequence[Step], None]
-    ) -> AsyncGenerator[list[Event], None]:
+    ) -> AsyncGenerator[list[ServerSentEvent], None]:
         """The answer as one event per token, those together that come together."""
         head = _encode(self._head(self.shape.chunk_object))[:-1] + ',"choices":['
-        count, offsets = 0, Offsets(self.text)
+        count, offsets = 0, TextOffsets(self.text)
         async with aclosing(generated):
             if self.shape.opening is not None:
                 opening = self._choice(self.shape.opening, (), None, offsets)
-                yield [Event(f"{head}{_encode(opening)}]}}")]
+                yield [ServerSentEvent(f"{head}{_encode(opening)}]}}")]
             async for steps in generated:
                 events = []
                 for step in steps:
                     text = self.shape.chunk_text(step.text)
                     choice = self._choice(text, (step,), step.finish_reason, offsets)
-                    events.append(Event(f"{head}{_encode(choice)}]}}", step.at_seconds))
+                    events.append(ServerSentEvent(f"{head}{_encode(choice)}]}}", step.at_seconds))
                 count += len(steps)
                 yield events
             if self.body.include_usage:
-                yield [Event(f'{head}],"usage":{_encode(self._usage(count))}}}')]
+                yield [ServerSentEvent(f'{head}],"usage":{_encode(self._usage(count))}}}')]
 
     def _head(self, kind: str) -> dict[str, Any]:
         name = f"{self.shape.id_prefix}-{uuid.uuid4().hex}"
         return {"id": name, "object": kind, "created": int(time.time()), "model": self.model}
 
     def _choice(
-        self, text: dict[str, Any], steps: Sequence[Step], finish_reason: str | None, offsets: Offsets
+        self, text: dict[str, Any], steps: Sequence[Step], finish_reason: str | None, offsets: TextOffsets
     ) -> dict[str, Any]:
         told = [(step.token, step.logprobs) for step in steps if step.logprobs is not None]
         logprobs = self.shape.logprobs(told, self.text, offsets) if told else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -27,8 +27,8 @@ from edgewright_agent.engine_worker.http.bodies import (
     parse_body,
 )
 from edgewright_agent.engine_worker.http.connection import (
-    ClientGoneError,
-    EventStream,
+    ClientDisconnectedError,
+    EventStreamResponse,
     cancelled_when_gone,
     on_client_gone,
     on_failure,
@@ -38,9 +38,18 @@ from edgewright_agent.engine_worker.http.connection import (
 from edgewright_agent.engine_worker.model.grammar import Grammar, GrammarMaker
 
 
-def make_app(backend: Backend, model: str, spare_bytes: int | None = None) -> Starlette:
-    """The application that serves `backend` under the name `model`; `spare_bytes`: see `GrammarMaker`."""
-    routes = Routes(backend, model, spare_bytes)
+@dataclass(frozen=True)
+class ServingSettings:
+    """What the application is told when it starts."""
+
+    model: str  # its name in the API
+    sequences_max: int  # that share the KV cache at the same time
+    spare_bytes: int | None = None  # memory beyond the predicted peak; None: no limit
+
+
+def make_app(backend: Backend, settings: ServingSettings) -> Starlette:
+    """Returns the application that serves `backend`."""
+    routes = Routes(backend, settings)
     return Starlette(
         routes=[
             Route("/health", routes.health),
@@ -53,7 +62,7 @@ def make_app(backend: Backend, model: str, spare_bytes: int | None = None) -> St
         ],
         exception_handlers={
             InvalidRequestError: on_invalid_request,
-            ClientGoneError: on_client_gone,
+            ClientDisconnectedError: on_client_gone,
             Exception: on_failure,
         },
     )
@@ -62,12 +71,12 @@ def make_app(backend: Backend, model: str, spare_bytes: int | None = None) -> St
 class Routes:
     """One method per route."""
 
-    def __init__(self, backend: Backend, model: str, spare_bytes: int | None) -> None:
+    def __init__(self, backend: Backend, settings: ServingSettings) -> None:
         self._backend = backend
-        self._model = model
-        self._names = {model}  # all it ever had: a request may have been sent just before a switch
-        self._model_thread = ModelThread(backend)
-        self._grammars = GrammarMaker(backend.text, backend.vocab_size, backend.eos_ids, spare_bytes)
+        self._model = settings.model
+        self._names = {settings.model}  # all it ever had: a request may have been sent just before a switch
+        self._model_thread = ModelThread(backend, settings.sequences_max)
+        self._grammars = GrammarMaker(backend.text, backend.vocab_size, backend.eos_ids, settings.spare_bytes)
         self._created = int(time.time())
 
     async def health(self, _: Request) -> Response:
@@ -144,7 +153,7 @@ class Routes:
         eos_ids = frozenset() if body.ignore_eos else self._backend.eos_ids
         generated = steps(self._model_thread, job, self._backend.text, body.stop, eos_ids)
         if body.stream:
-            return EventStream(answer.events(generated))
+            return EventStreamResponse(answer.events(generated))
         async with cancelled_when_gone(request.receive):
             return JSONResponse(await answer.whole(generated))
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from edgewright_agent.engine_worker.backend import InvalidRequestError, Sampling
+from edgewright_agent.engine_worker.backend import InvalidRequestError, SamplingSettings
 from edgewright_agent.engine_worker.http.unsupported import NoneOfThem, NotHere, UnsupportedFields
 from edgewright_agent.engine_worker.model.grammar import ANY_OBJECT
 
@@ -87,9 +87,9 @@ class SamplingBody(_Body, UnsupportedFields):
     response_format: ResponseFormat | None = None
 
     @property
-    def sampling(self) -> Sampling:
+    def sampling(self) -> SamplingSettings:
         """OpenAI's defaults: temperature 1, top-p 1, a new seed each time."""
-        return Sampling(
+        return SamplingSettings(
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
             seed=None if self.seed is None else self.seed % SEEDS,

@@ -20,7 +20,7 @@ BODY_BYTES_MAX = 8 * 1024 * 1024
 logger = logging.getLogger(__name__)
 
 
-class ClientGoneError(Exception):
+class ClientDisconnectedError(Exception):
     """Nobody waits for the answer any more."""
 
 
@@ -43,7 +43,7 @@ async def read_body(request: Request) -> bytes:
 
 @asynccontextmanager
 async def cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
-    """Cancel what runs inside when the client closes its connection, and raise ClientGoneError then.
+    """Cancel what runs inside when the client closes its connection, and raise ClientDisconnectedError then.
 
     To be entered after the body was read: the next message is the disconnection.
     """
@@ -56,13 +56,13 @@ async def cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
     except asyncio.CancelledError:
         if not gone.done():
             raise
-        raise ClientGoneError from None
+        raise ClientDisconnectedError from None
     finally:
         gone.cancel()
 
 
 @dataclass(frozen=True)
-class Event:
+class ServerSentEvent:
     """A server-sent event. What made it may say when, in a comment before the data that clients pass over."""
 
     data: str
@@ -74,10 +74,10 @@ class Event:
         return f"{comment}data: {self.data}\n\n"
 
 
-class EventStream(Response):
+class EventStreamResponse(Response):
     """Server-sent events; their generator is closed as soon as the client is gone."""
 
-    def __init__(self, events: AsyncGenerator[Sequence[Event], None]) -> None:
+    def __init__(self, events: AsyncGenerator[Sequence[ServerSentEvent], None]) -> None:
         super().__init__()
         self._events = events
 
@@ -89,15 +89,17 @@ class EventStream(Response):
             async with cancelled_when_gone(receive), aclosing(self._events) as events:
                 async for several in events:
                     await send(_body(*several))
-            await send(_body(Event("[DONE]"), last=True))
-        except ClientGoneError:
+            await send(_body(ServerSentEvent("[DONE]"), last=True))
+        except ClientDisconnectedError:
             logger.debug("the client is gone")
         except Exception as error:  # the status line is sent, so the stream has to say it
             logger.exception("generation failed")
-            await send(_body(Event(json.dumps(error_body(str(error), "engine_failed", 500))), last=True))
+            await send(
+                _body(ServerSentEvent(json.dumps(error_body(str(error), "engine_failed", 500))), last=True)
+            )
 
 
-def _body(*events: Event, last: bool = False) -> dict[str, Any]:
+def _body(*events: ServerSentEvent, last: bool = False) -> dict[str, Any]:
     return {"type": "http.response.body", "body": "".join(map(str, events)).encode(), "more_body": not last}
 
 

@@ -13,13 +13,13 @@ from edgewright_agent.engine_worker.backend import InvalidRequestError
 
 
 @dataclass(frozen=True, eq=False)
-class Adapter:
+class LoadedAdapter:
     """Values for optional inputs of the graph. Each load is another adapter: what one computed is not the other's."""
 
     tensors: Mapping[str, Any]
 
 
-def load_adapter(file: Path, optional_inputs: Mapping[str, Any]) -> Adapter:
+def load_adapter(file: Path, optional_inputs: Mapping[str, Any]) -> LoadedAdapter:
     """The adapter in `file` (.onnx_adapter); raises InvalidRequestError if it is none of this graph."""
     try:
         tensors = onnxruntime.AdapterFormat.read_adapter(str(file)).get_parameters()
@@ -28,7 +28,7 @@ def load_adapter(file: Path, optional_inputs: Mapping[str, Any]) -> Adapter:
         reason = " ".join(str(error).split())[:300].rstrip(".")
         message = f"{file.name} is no adapter of this model: {reason}."
         raise InvalidRequestError(message, "adapter_mismatch") from error
-    return Adapter(tensors)
+    return LoadedAdapter(tensors)
 
 
 def _check(tensors: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from edgewright_agent.engine_worker.backend import Logits, Place
+from edgewright_agent.engine_worker.backend import CachePlace, Logits
 
 BINDINGS_KEPT = 8
 FOLDING_IS_BOUNDED = (1, 31)  # or earlier: between 1.23 and this one none was tried
@@ -26,7 +26,7 @@ FOLDING_IS_BOUNDED = (1, 31)  # or earlier: between 1.23 and this one none was t
 LEAN_SESSION = {
     # A tied embedding is a Reshape of the head's tensor, which folding would make a second tensor in memory.
     "optimization.constant_folding_max_output_size_in_bytes": str(1024 * 1024),
-    # The arena keeps what the longest request so far needed; malloc gives large blocks back (see launch.py).
+    # The arena keeps what the longest request so far needed; malloc gives large blocks back (`LEAN_MALLOC`).
     "enable_cpu_mem_arena": False,
     # Memory patterns stay on: masks as wide as the row repeat their shapes, so that a step takes one block instead of a
     # thousand. Without them a 135M model's step takes a sixth longer, and a 2048-token context 10 MiB less.
@@ -96,7 +96,7 @@ class Graph:
         return {value.name: value for value in self._session.get_overridable_initializers()}
 
     def run(
-        self, places: Sequence[Place], pasts: Sequence[int], tokens: NDArray[np.int64], adapter: Any
+        self, places: Sequence[CachePlace], pasts: Sequence[int], tokens: NDArray[np.int64], adapter: Any
     ) -> Logits:
         """Puts tokens (rows, n) after the first `pasts` of each place; logits (rows, n, vocabulary).
 
@@ -132,18 +132,18 @@ class Graph:
         self._session.run_with_iobinding(bound.binding)
         return logits
 
-    def copy(self, source: Place, target: Place, tokens: int) -> None:
+    def copy(self, source: CachePlace, target: CachePlace, tokens: int) -> None:
         """The first `tokens` of one row to another, which may overlap it."""
         for cache in self._caches.values():
             self._rows(cache, target)[:, :tokens] = self._rows(cache, source)[:, :tokens].copy()
 
-    def _rows(self, cache: NDArray[Any], place: Place) -> NDArray[Any]:
+    def _rows(self, cache: NDArray[Any], place: CachePlace) -> NDArray[Any]:
         """(heads, width, head size) of one row."""
         per_token = self._heads * self._head_size
         part = cache[place.start_tokens * per_token : place.end_tokens * per_token]
         return part.reshape(self._heads, place.width_tokens, self._head_size)
 
-    def _bind(self, places: Sequence[Place], adapter: Any) -> _Bound:
+    def _bind(self, places: Sequence[CachePlace], adapter: Any) -> _Bound:
         key = (places[0], len(places), adapter)
         bound = self._bound.pop(key, None) or self._new_binding(places, adapter)
         self._bound[key] = bound
@@ -151,7 +151,7 @@ class Graph:
             self._bound.popitem(last=False)
         return bound
 
-    def _new_binding(self, places: Sequence[Place], adapter: Any) -> _Bound:
+    def _new_binding(self, places: Sequence[CachePlace], adapter: Any) -> _Bound:
         binding, first = self._session.io_binding(), places[0]
         shape = (len(places), self._heads, first.width_tokens, self._head_size)
         for (past, present), cache in self._caches.items():

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgewright_agent.engine_worker.backend import Logits, Place
+from edgewright_agent.engine_worker.backend import CachePlace, Logits
 from edgewright_agent.engine_worker.batching.pool import SHARES, pool_tokens
-from edgewright_agent.engine_worker.model.adapters import Adapter, load_adapter
+from edgewright_agent.engine_worker.model.adapters import LoadedAdapter, load_adapter
 from edgewright_agent.engine_worker.model.graph import Graph
 from edgewright_agent.engine_worker.model.tokenizer import ModelText
 from edgewright_agent.engine_worker.model.weights import (
@@ -45,7 +45,7 @@ class OnnxBackend:
         self.eos_ids = frozenset(eos if isinstance(eos, list) else [eos])
         self.vocab_size = int(settings["vocab_size"])
         self.slice_tokens = max(3, LOGITS_BYTES_MAX // (4 * self.vocab_size))
-        self.adapter: Adapter | None = None
+        self.adapter: LoadedAdapter | None = None
         self._graph = Graph(engine_folder, settings, threads, self.pool_tokens, SHARES * concurrency)
         self._steps = 0
         self._weights = find_mapped_weights(engine_folder / WEIGHTS_FILE)
@@ -57,7 +57,9 @@ class OnnxBackend:
         """From the next request on; those under way keep theirs."""
         self.adapter = None if file is None else load_adapter(file, self._graph.optional_inputs)
 
-    def read(self, place: Place, past: int, tokens: Sequence[int], adapter: Adapter | None) -> Logits:
+    def read(
+        self, place: CachePlace, past: int, tokens: Sequence[int], adapter: LoadedAdapter | None
+    ) -> Logits:
         """See `Backend`."""
         logits = self._graph.run([place], [past], np.array([tokens], np.int64), adapter)
         self._weights.release()
@@ -65,7 +67,11 @@ class OnnxBackend:
         return rows
 
     def step(
-        self, places: Sequence[Place], pasts: Sequence[int], tokens: Sequence[int], adapter: Adapter | None
+        self,
+        places: Sequence[CachePlace],
+        pasts: Sequence[int],
+        tokens: Sequence[int],
+        adapter: LoadedAdapter | None,
     ) -> Logits:
         """See `Backend`."""
         logits = self._graph.run(places, pasts, np.array(tokens, np.int64)[:, None], adapter)
@@ -75,6 +81,6 @@ class OnnxBackend:
         rows: Logits = logits[:, 0]
         return rows
 
-    def copy(self, source: Place, target: Place, tokens: int) -> None:
+    def copy(self, source: CachePlace, target: CachePlace, tokens: int) -> None:
         """See `Backend`."""
         self._graph.copy(source, target, tokens)

@@ -15,7 +15,14 @@ from edgewright.errors import BusyError, EdgewrightError, InputError, OutsideErr
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines.http.events import content, events
 from edgewright_agent.engines.http.exchange import exchange, nonsense
-from edgewright_agent.engines.protocol import Finish, GenerationRequest, Reply, Score, ScoreItem, Token
+from edgewright_agent.engines.protocol import (
+    ContinuationScore,
+    Finish,
+    GenerationRequest,
+    Reply,
+    ScoreItem,
+    Token,
+)
 from edgewright_agent.runtime.threads import within
 
 ADAPTER_ROUTE = "/v1/adapter"
@@ -45,6 +52,16 @@ class EngineClient:
                 return reply.status == HTTPStatus.OK
         except OutsideError:
             return False
+
+    async def requests_together(self, slots: int, request_tokens: int) -> int | None:
+        """Asks how many sequences of that length the KV cache has room for; None if the answer is no number."""
+        async with self.relay("GET", f"/v1/together/{request_tokens}", b"") as reply:
+            body = await reply.read()
+        try:
+            requests = json.loads(body)["requests"]
+        except (ValueError, KeyError, TypeError):
+            return None
+        return min(slots, requests) if isinstance(requests, int) else None
 
     def relay(self, method: str, route: str, body: bytes) -> AbstractAsyncContextManager[Reply]:
         """See `Engine`."""
@@ -82,10 +99,10 @@ class EngineClient:
             answer: dict[str, Any] = json.loads(await reply.read())
         return answer
 
-    async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
+    async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
         """One Score per continuation."""
         answer = await self.post("/v1/score", {"items": [asdict(item) for item in items]})
-        return [[Score(**score) for score in item] for item in answer["items"]]
+        return [[ContinuationScore(**score) for score in item] for item in answer["items"]]
 
     async def use_adapter(self, adapter: Path | None, model: str) -> None:
         """Switches the engine's adapter; later requests name `model`."""

@@ -13,14 +13,14 @@ from edgewright_agent.engines.http.exchange import nonsense
 DONE = b"data: [DONE]"
 
 
-class Event(NamedTuple):
+class EngineEvent(NamedTuple):
     """What came, less the blank line that ends it, and when the engine made it."""
 
     raw: bytes
     at_seconds: float | None = None  # on the monotonic clock; None: the engine does not say
 
 
-async def events(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[list[Event], None]:
+async def events(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[list[EngineEvent], None]:
     """Events as they come, those together that come together."""
     pending = b""
     async with aclosing(pieces):
@@ -30,16 +30,16 @@ async def events(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[list[Eve
                 yield [_event(raw) for raw in whole]
 
 
-def _event(raw: bytes) -> Event:
+def _event(raw: bytes) -> EngineEvent:
     """Takes off the comment by which our worker says when it made a token (`engine_worker/connection.py`)."""
     if raw.startswith(b": "):
         comment, _, rest = raw.partition(b"\n")
         with suppress(ValueError):  # another comment stays where it is
-            return Event(rest, float(comment[2:]))
-    return Event(raw)
+            return EngineEvent(rest, float(comment[2:]))
+    return EngineEvent(raw)
 
 
-def content(event: Event) -> dict[str, Any] | None:
+def content(event: EngineEvent) -> dict[str, Any] | None:
     """The JSON object in an event; None for the end of the stream and for comments. Raises OutsideError."""
     if not event.raw.startswith(b"data: ") or event.raw == DONE:
         return None

@@ -1,12 +1,12 @@
-"""Why an engine's process ended: rules without I/O."""
+"""Why an engine's process ended: the facts and the rules, without I/O."""
 
 from __future__ import annotations
 
 import re
 import signal
 from collections.abc import Sequence
-
-from edgewright_agent.engines.protocol import Death, DeathCause
+from dataclasses import dataclass
+from enum import Enum
 
 # How an allocation fails: libstdc++, Python, ONNX Runtime, torch, CUDA, Tegra's own spellings, and what vLLM says where
 # it finds too little memory before it allocates.
@@ -23,6 +23,39 @@ _CONSEQUENCE = re.compile(
     r"|died unexpectedly|UserWarning"
 )
 _VLLM_PREFIX = re.compile(r"^\(\w+[^)]*\) [A-Z]+ [\d-]+ [\d:]+ \[[^]]*\] ")
+
+
+class DeathCause(Enum):
+    """Why an engine's process ended."""
+
+    STOPPED = "stopped"  # by `stop`
+    EXITED = "exited"  # by itself, with an exit code
+    KILLED = "killed"  # by a signal
+    OUT_OF_MEMORY = "out of memory"  # of the process, its limit, or the board
+    OVER_BUDGET = "over its memory budget"  # ended by the agent
+
+
+@dataclass(frozen=True)
+class Death:
+    """How an engine's process ended."""
+
+    cause: DeathCause
+    exit_code: int | None  # None if a signal ended it
+    signal: int | None
+    last_lines: tuple[str, ...]  # of what it printed
+    over_budget: str = ""  # with OVER_BUDGET: peak and budget
+    lost: str = ""  # one of its processes, without which the agent ended the others
+    said: str = ""  # the line that tells why, where it is not the last
+
+    @property
+    def sentence(self) -> str:
+        """The death in a few words, for errors and logs."""
+        if self.over_budget:
+            return f"{self.cause.value}: {self.over_budget}"
+        how = f"signal {self.signal}" if self.signal is not None else f"exit code {self.exit_code}"
+        how = f"its process {self.lost} ended" if self.lost else how
+        told = (self.said or "".join(self.last_lines[-1:])).rstrip(".")
+        return f"{self.cause.value} ({how}){'; it said: ' if told else ''}{told}"
 
 
 def classify(

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from edgewright_agent.engines.protocol import EngineMemory
+
+@dataclass(frozen=True)
+class EngineMemory:
+    """Memory of the engine's process tree."""
+
+    now_bytes: int
+    peak_bytes: int  # since the start of the process, or since it has restarted its high-water mark
+    measure: str  # how: "pss" shares pages fairly between processes, "rss" counts them in each; of now, of the peak
 
 
 class TreeMemory:

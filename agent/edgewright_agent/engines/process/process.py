@@ -13,11 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from edgewright.tether import tethered
 from edgewright_agent.engines.process.budget import kernel_limit_bytes, until_over
 from edgewright_agent.engines.process.cgroup import EngineCgroup, make_engine_cgroup, why_not
-from edgewright_agent.engines.process.death import classify
+from edgewright_agent.engines.process.death import Death, classify
 from edgewright_agent.engines.process.kills import Among, KillCounter, Kills
-from edgewright_agent.engines.process.memory import TreeMemory
+from edgewright_agent.engines.process.memory import EngineMemory, TreeMemory
 from edgewright_agent.engines.process.process_group import descendants, first_to_end, has_ended
-from edgewright_agent.engines.protocol import Death, EngineMemory
 from edgewright_agent.runtime.threads import within
 
 LINES_KEPT = 200  # vLLM's processes print a traceback each before they end

@@ -13,11 +13,11 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines.http.client import EngineClient, completion
 from edgewright_agent.engines.http.exchange import nonsense
 from edgewright_agent.engines.protocol import (
+    ContinuationScore,
     EngineLimits,
     Finish,
     GenerationRequest,
     Reply,
-    Score,
     ScoreItem,
     Token,
 )
@@ -38,6 +38,10 @@ class VllmClient:
         self._context_tokens = limits.context_tokens
         self._slots = limits.concurrency + WAITING_MAX
         self._bos, self._eos = special_tokens(tokenizer)
+
+    async def requests_together(self, slots: int, request_tokens: int) -> int | None:
+        """Returns `slots`: vLLM is told at its start how many requests to batch."""
+        return slots
 
     async def healthy(self) -> bool:
         """Whether the engine answers 200: 503 if one of its processes has ended."""
@@ -75,7 +79,7 @@ class VllmClient:
             raise context_exceeded(prompt_tokens, 1, self._context_tokens)
         return self._context_tokens - prompt_tokens
 
-    async def score(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
+    async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
         """One Score per continuation, from the log-probabilities of a prompt's own tokens."""
         with self._slot():
             split = [await self._split_all(item) for item in items]
@@ -103,7 +107,7 @@ class VllmClient:
         finally:
             self._slots += 1
 
-    async def _scores(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Score]:
+    async def _scores(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[ContinuationScore]:
         """Of one item, whose sequences vLLM batches."""
         prompts = [context + continuation for context, continuation in pairs]
         body = {
@@ -180,11 +184,11 @@ def context_exceeded(prompt_tokens: int, more_tokens: int, context_tokens: int) 
     )
 
 
-def _score(entries: Sequence[dict[str, Any]], tokens: Sequence[int]) -> Score:
+def _score(entries: Sequence[dict[str, Any]], tokens: Sequence[int]) -> ContinuationScore:
     """From vLLM's entry of each position: log-probability and rank of the token there."""
     found = [entry[str(token)] for entry, token in zip(entries, tokens, strict=True)]
     total = sum(float(each["logprob"]) for each in found)
-    return Score(total, len(tokens), all(each["rank"] == 1 for each in found))
+    return ContinuationScore(total, len(tokens), all(each["rank"] == 1 for each in found))
 
 
 def _signed(seed: int | None) -> int | None:

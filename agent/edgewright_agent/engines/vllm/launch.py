@@ -17,9 +17,8 @@ import psutil
 from edgewright.errors import InputError, RefusedError
 from edgewright.manifest import Manifest
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engines.launching import Launch
 from edgewright_agent.engines.process.cpus import choose_cpus, default_threads
-from edgewright_agent.engines.protocol import EngineInfo, EngineLimits
+from edgewright_agent.engines.protocol import EngineInfo, EngineLimits, Launch
 from edgewright_agent.engines.vllm.build import (
     COMMAND_VARIABLE,
     VllmBuild,
@@ -28,6 +27,7 @@ from edgewright_agent.engines.vllm.build import (
     vllm_command,
 )
 from edgewright_agent.engines.vllm.client import VllmClient
+from edgewright_agent.engines.vllm.log import KernelLog
 
 KIND = "vllm"
 # A prompt is read in slices of this many tokens: activations, and the logits of a prompt that is scored, grow with it.
@@ -67,6 +67,7 @@ def launch(
         command=_command(build, tree, manifest, limits, socket),
         environment=_environment(build, cpus, socket.parent),
         http=VllmClient(socket, manifest.name, tree / "tokenizer", limits),
+        log=KernelLog(),
         cpus=None if limits.threads is None else frozenset(cpus),
         several_processes=True,
     )

@@ -5,24 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewright_agent.engine_worker.backend import Backend, Place, Sampling
+from edgewright_agent.engine_worker.backend import Backend, CachePlace, SamplingSettings
 from edgewright_agent.engine_worker.batching.jobs import Job
-from edgewright_agent.engine_worker.batching.model_thread import ROWS_MAX, ModelThread
-from edgewright_agent.engine_worker.batching.pool import Pool, Row, pool_tokens
+from edgewright_agent.engine_worker.batching.model_thread import ModelThread
+from edgewright_agent.engine_worker.batching.pool import CacheRow, Pool, pool_tokens
 from edgewright_agent.engine_worker.batching.scheduler import SLICE_TOKENS_BETWEEN_STEPS
 from edgewright_agent.engine_worker.fake import FakeBackend, fake_tokens
 from edgewright_agent.engine_worker.model import onnx
-from edgewright_agent.engines import Engine
-from edgewright_agent.engines import onnx as onnx_engine
-from edgewright_agent.engines.batching import slots
-from edgewright_agent.engines.vllm import launch as vllm
+from edgewright_agent.engines.worker import SEQUENCES_MAX
 from tests.support.engine_releases import CONTEXT_TOKENS, Release
 from tests.support.worker_runs import generate, generation, run, scheduler, score, scoring, tokens, turns
 
@@ -51,12 +47,14 @@ def test_eight_requests_together_draw_what_each_draws_alone(fresh: Callable[[], 
     backend = fresh()
     prompts = [list(range(50 + n, 53 + 2 * n)) for n in range(8)]
     jobs = [
-        generation(backend, prompt, 8 + n % 3, Sampling(temperature=n % 2, seed=n))
+        generation(backend, prompt, 8 + n % 3, SamplingSettings(temperature=n % 2, seed=n))
         for n, prompt in enumerate(prompts)
     ]
     run(backend, *jobs)
     for n, (job, prompt) in enumerate(zip(jobs, prompts, strict=True)):
-        assert tokens(job) == generate(fresh(), prompt, 8 + n % 3, Sampling(temperature=n % 2, seed=n))
+        assert tokens(job) == generate(
+            fresh(), prompt, 8 + n % 3, SamplingSettings(temperature=n % 2, seed=n)
+        )
 
 
 def test_requests_that_end_early_leave_no_gaps_and_change_nothing(fresh: Callable[[], Backend]) -> None:
@@ -74,7 +72,7 @@ def batch_sizes(backend: FakeBackend) -> list[int]:
     sizes: list[int] = []
     step = backend.step
 
-    def noted(places: Sequence[Place], *rest: Any) -> Any:
+    def noted(places: Sequence[CachePlace], *rest: Any) -> Any:
         sizes.append(len(places))
         return step(places, *rest)
 
@@ -108,7 +106,7 @@ def test_as_many_requests_share_a_step_as_the_worker_says(
     tmp_path: Path, concurrency: int, request_tokens: int
 ) -> None:
     backend = fake(tmp_path, concurrency)
-    said = ModelThread(backend).together(request_tokens)
+    said = ModelThread(backend, max(SEQUENCES_MAX, concurrency)).together(request_tokens)
     sizes = batch_sizes(backend)
     run(backend, *(generation(backend, [65 + n, 66], request_tokens - 2) for n in range(10)))
     assert max(sizes) == said
@@ -268,12 +266,12 @@ def test_no_place_is_used_twice_and_what_is_reused_is_there(
     context = 67  # does not divide by eight
     memory: list[Any] = [None] * pool_tokens(context, lanes)
 
-    def copy(source: Place, target: Place, count: int) -> None:
+    def copy(source: CachePlace, target: CachePlace, count: int) -> None:
         memory[target.start_tokens : target.start_tokens + count] = memory[
             source.start_tokens : source.start_tokens + count
         ]
 
-    pool, active = Pool(len(memory), context, copy), list[Row]()
+    pool, active = Pool(len(memory), context, copy), list[CacheRow]()
     for prompt, more, stays in requests:
         row = pool.take(len(prompt) + more, prompt, None)
         if row is None:
@@ -295,7 +293,7 @@ def test_no_place_is_used_twice_and_what_is_reused_is_there(
             pool.release(active.pop())
 
 
-def _shares_a_token(one: Place, other: Place) -> bool:
+def _shares_a_token(one: CachePlace, other: CachePlace) -> bool:
     return bool(
         set(range(one.start_tokens, one.end_tokens)) & set(range(other.start_tokens, other.end_tokens))
     )
@@ -303,13 +301,3 @@ def _shares_a_token(one: Place, other: Place) -> bool:
 
 def _greedy(prompt: Sequence[int], count: int) -> list[int]:
     return [token for token, _ in zip(fake_tokens(prompt), range(count), strict=False)]
-
-
-@pytest.mark.parametrize(("kind", "concurrency", "expected"), [
-    (onnx_engine.KIND, 1, ROWS_MAX), (onnx_engine.KIND, 12, 12), (vllm.KIND, 1, 1), (vllm.KIND, 4, 4),
-])  # fmt: skip
-def test_the_gate_lets_as_many_requests_to_an_engine_as_it_works_on(
-    kind: str, concurrency: int, expected: int
-) -> None:
-    engine = cast("Engine", SimpleNamespace(kind=kind))
-    assert slots(engine, concurrency) == expected

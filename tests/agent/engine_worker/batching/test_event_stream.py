@@ -10,7 +10,7 @@ import time
 import pytest
 
 from edgewright_agent.engine_worker.batching import event_stream as module
-from edgewright_agent.engine_worker.batching.event_stream import SPACING_SECONDS, Outlet
+from edgewright_agent.engine_worker.batching.event_stream import SPACING_SECONDS, EventStream
 
 
 class Reader:
@@ -19,7 +19,7 @@ class Reader:
     def __init__(self) -> None:
         self.items: list[int] = []
         self.wakes: list[float] = []
-        self.outlet: Outlet[int] = Outlet(self._take)
+        self.outlet: EventStream[int] = EventStream(self._take)
         self.outlet.open(asyncio.get_running_loop())
 
     def _take(self, item: int) -> None:

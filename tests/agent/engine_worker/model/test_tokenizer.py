@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 
 from edgewright_agent.engine_worker.fake import EOS, FakeText
-from edgewright_agent.engine_worker.model.logprobs_shapes import Offsets
+from edgewright_agent.engine_worker.model.logprobs import TextOffsets
 from edgewright_agent.engine_worker.model.tokenizer import ModelText
 
 PIECES = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁a", "▁b", "over"]
@@ -54,6 +54,6 @@ def test_no_sequence_of_tokens_fails(text: ModelText, pieces: list[str]) -> None
 
 
 def test_tokens_begin_where_they_do_in_the_text_also_inside_a_character_and_after_a_special_token() -> None:
-    offsets = Offsets(FakeText())
+    offsets = TextOffsets(FakeText())
     tokens = [*"aé".encode(), EOS, *"😀b".encode()]
     assert [offsets.next(token) for token in tokens] == [0, 1, 1, 2, 2, 2, 2, 2, 3]

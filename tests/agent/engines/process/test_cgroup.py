@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from edgewright_agent.engines import DeathCause
 from edgewright_agent.engines.process import cgroup
 from edgewright_agent.engines.process.cgroup import enforcement, find_parent, make_engine_cgroup
 from edgewright_agent.engines.process.death import classify
 from edgewright_agent.engines.process.process import EngineProcess
-from edgewright_agent.engines.protocol import DeathCause
 
 MIB = 2**20
 TAKES_300_MIB = "import sys, time; data = bytearray(300 * 2**20); print(len(data), flush=True)"
