@@ -1,4 +1,4 @@
-"""The exporter's child process: what it writes depends on the checkpoint and the releases installed, on nothing else."""
+"""What the exporter's child process writes depends on the checkpoint and the installed releases alone."""
 
 from __future__ import annotations
 
