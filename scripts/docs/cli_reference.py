@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def _section(program: str, words: tuple[str, ...], command: Any) -> str:
     lines.append(f"```text\n{usage}{' [OPTIONS]' if options else ''}\n```\n")
     if arguments or options:
         lines += ["| argument or option | meaning |", "|---|---|"]
-        lines += [_row(f"`{_metavar(argument)}`", argument) for argument in arguments]
+        lines += [_row(f"`{_escaped(_metavar(argument))}`", argument) for argument in arguments]
         lines += [_row(_spelling(option), option) for option in options]
         lines.append("")
     return "\n".join(lines)
@@ -71,7 +72,7 @@ def _usage(argument: Any) -> str:
 
 
 def _metavar(argument: Any) -> str:
-    return str(argument.metavar or argument.name.upper())
+    return str(argument.metavar or argument.name.upper()).strip("[]")
 
 
 def _spelling(option: Any) -> str:
@@ -81,7 +82,7 @@ def _spelling(option: Any) -> str:
 
 def _kind(option: Any) -> str:
     names = {int: "number", float: "number", Path: "path"}
-    kind = option.metavar or names.get(option.type_descriptor.annotation, "text")
+    kind = _escaped(option.metavar or "") or names.get(option.type_descriptor.annotation, "text")
     return f"*{kind}*" + (", repeatable" if option.multiple else "")
 
 
@@ -90,12 +91,25 @@ def _row(spelling: str, parameter: Any) -> str:
     if parameter.param_type_name == "option" and parameter.required:
         notes.append("Required.")
     default = parameter.default
-    if parameter.show_default and isinstance(default, str | int | float) and not isinstance(default, bool):
-        notes.append(f"Default: `{default}`.")
+    choices = _choices(parameter)
+    if choices:
+        notes.append(f"One of {', '.join(f'`{choice}`' for choice in choices)}.")
+    default = default.value if isinstance(default, Enum) else default
+    if parameter.show_default and default and isinstance(default, str | int | float) and default is not True:
+        notes.append(f"Default: `{default:g}`." if isinstance(default, float) else f"Default: `{default}`.")
     if getattr(parameter, "envvar", None):
         notes.append(f"Environment: `{parameter.envvar}`.")
     text = " ".join(note for note in notes if note).replace("|", "\\|")
     return f"| {spelling} | {text} |"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _choices(parameter: Any) -> list[str]:
+    kind = parameter.type_descriptor.annotation
+    return [choice.value for choice in kind] if isinstance(kind, type) and issubclass(kind, Enum) else []
 
 
 def _paragraphs(text: str | None) -> str:

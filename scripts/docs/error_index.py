@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCES = ("sdk", "agent", "builder", "device_profiles")
-EXIT_CODES = {"InputError": 2, "RefusedError": 1, "BusyError": 1, "OutsideError": 3}
+KINDS = {"InputError": 2, "RefusedError": 1, "BusyError": 1, "OutsideError": 3, "LinkError": 3}
 GAP = "…"  # what the code fills in
 
 INTRODUCTION = """# Errors
@@ -52,7 +52,7 @@ def page() -> str:
 def error_sentences() -> list[ErrorSentence]:
     """Every sentence given to an error of Edgewright's own, wherever one is made."""
     return [
-        ErrorSentence(text, EXIT_CODES[kind], _room(path))
+        ErrorSentence(text, KINDS[kind], _room(path))
         for path in _sources()
         for kind, text in _raised(ast.parse(path.read_text(encoding="utf-8")))
     ]
@@ -76,16 +76,34 @@ def _sources() -> Iterator[Path]:
 
 
 def _raised(tree: ast.AST) -> Iterator[tuple[str, str]]:
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id in EXIT_CODES
-            and node.args
-        ):
-            text = _text(node.args[0])
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _raised_in(function)
+
+
+def _raised_in(function: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yields the kinds and sentences of errors made in a function, also where a sentence got a name first."""
+    named: dict[str, str] = {}
+    for node in _in_order(function):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            named[node.targets[0].id] = _text(node.value) or ""
+        elif isinstance(node, ast.Call) and (kind := _kind(node.func)) and node.args:
+            given = node.args[0]
+            text = named.get(given.id) if isinstance(given, ast.Name) else _text(given)
             if text is not None and text.strip(GAP + " ."):
-                yield node.func.id, " ".join(text.split())
+                yield kind, " ".join(text.split())
+
+
+def _in_order(node: ast.AST) -> Iterator[ast.AST]:
+    """Yields every node below, in the order of the source, without functions inside."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield child
+            yield from _in_order(child)
+
+
+def _kind(function: ast.AST) -> str | None:
+    return function.id if isinstance(function, ast.Name) and function.id in KINDS else None
 
 
 def _text(node: ast.AST) -> str | None:

@@ -32,15 +32,17 @@ class _Section(BaseModel):
 class Adapter(_Section):
     """What is trained, and how. There is no search: the defaults are the pipeline's own starting point."""
 
-    rank: Annotated[int, Field(ge=1, le=256)] = 8
-    modules: Annotated[tuple[Projection, ...], Field(min_length=1)] | None = None  # None: all the base takes
+    rank: Annotated[int, Field(ge=1, le=256)] = 8  # r; at most what the base was built for
+    # projections to train; none: all the base takes
+    modules: Annotated[tuple[Projection, ...], Field(min_length=1)] | None = None
     scale: Annotated[float, Field(gt=0, le=100)] = 2.0  # a: ΔW = a·BA
-    epochs: Annotated[int, Field(ge=1, le=100)] = 1
-    optimizer: Optimizer = "adam"
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
-    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
-    temperature: Annotated[float, Field(gt=0, le=100)] = 1.0
-    alpha: Annotated[float, Field(ge=0, le=1)] | None = None  # None: 1 with a knowledge teacher, else 0
+    epochs: Annotated[int, Field(ge=1, le=100)] = 1  # passes over the data
+    optimizer: Optimizer = "adam"  # adam or muon
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4  # η
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0  # w_d
+    temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # T, of the distillation
+    # α, the share of the KL in the loss; none: 1 with a knowledge teacher, else 0
+    alpha: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class AdapterTeachers(_Section):
@@ -53,12 +55,13 @@ class AdapterTeachers(_Section):
 class AdapterRecipe(_Section):
     """The whole file."""
 
-    name: ReleaseName
-    version: ReleaseVersion = "1"
-    release_counter: Annotated[int, Field(ge=1)] | None = None  # None: the base's, so that it is no downgrade
-    task: str
-    seed: int = 0
-    base: Path  # the base's run, or the artifact in it
+    name: ReleaseName  # the release's name
+    version: ReleaseVersion = "1"  # the release's version, for people
+    # none: the base's, so that it is no downgrade
+    release_counter: Annotated[int, Field(ge=1)] | None = None
+    task: str  # a name for people
+    seed: int = 0  # of data and training
+    base: Path  # the folder of the base's run, or the artifact in it
     adapter: Adapter = Adapter()
     teachers: AdapterTeachers = AdapterTeachers()
     data: Data = Data()

@@ -30,23 +30,24 @@ class Student(_Section):
     """S1: what is distilled into, quantized and shipped."""
 
     model: str  # hub id, folder, GGUF file, or pypi:NAME==VERSION
-    depth: Literal["auto", "full"] | Annotated[int, Field(ge=1)] = "auto"  # auto: the plan's, from the budget
+    # layers to keep; auto: the plan's, from the budget
+    depth: Literal["auto", "full"] | Annotated[int, Field(ge=1)] = "auto"
     drop_layers: tuple[int, ...] | None = None  # an explicit list instead of block influence
 
 
 class DataTeacher(_Section):
     """T1: writes the data. Either a local model or any OpenAI-compatible endpoint."""
 
-    model: str
+    model: str  # hub id, folder, GGUF file, pypi:NAME==VERSION, or the name an endpoint serves
     endpoint: str | None = None  # e.g. http://localhost:8000/v1; then `model` is the served name
     api_key_env: str | None = None  # environment variable that holds the key
-    batch_size: Annotated[int, Field(ge=1)] = 48
+    batch_size: Annotated[int, Field(ge=1)] = 48  # requests at once
 
 
 class KnowledgeTeacher(_Section):
     """T2: its next-token distribution is what the student learns. Must share the student's vocabulary."""
 
-    model: str
+    model: str  # hub id, folder, GGUF file, or pypi:NAME==VERSION
 
 
 class Teachers(_Section):
@@ -59,14 +60,15 @@ class Teachers(_Section):
 class Data(_Section):
     """Self-Instruct with a rubric, or a file of your own."""
 
-    file: Path | None = None  # Alpaca JSONL: instruction, input, output
-    pairs: Annotated[int, Field(ge=2)] = 600
-    preset: str | None = None  # task preset; default: the recipe's task
+    file: Path | None = None  # your own pairs: Alpaca JSONL with instruction, input, output
+    pairs: Annotated[int, Field(ge=2)] = 600  # question and answer pairs to write
+    preset: str | None = None  # task preset with its key phrases; default: the recipe's task
     prompts: Path | None = None  # folder whose files replace the shipped prompts
-    temperature: Annotated[float, Field(gt=0, le=2)] = 0.7
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    critic: Literal["rubric", "relevance"] = "rubric"  # relevance: for a local T1 too small to judge
-    minimum_score: Annotated[float, Field(ge=1, le=5)] = 3.0  # of the rubric
+    temperature: Annotated[float, Field(gt=0, le=2)] = 0.7  # of the data teacher
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95  # of the data teacher
+    # what filters the pairs; relevance: for a local T1 too small to judge
+    critic: Literal["rubric", "relevance"] = "rubric"
+    minimum_score: Annotated[float, Field(ge=1, le=5)] = 3.0  # the rubric's score that a pair must reach
     minimum_relevance: float = 0.2  # nats per token that the question adds to the answer's likelihood
 
 
@@ -107,10 +109,10 @@ class SearchSpace(_Section):
     lora_rank: Range = Bounds(low=8, high=64)  # r, in steps of 8
     weight_decay: Range = Bounds(low=0.0, high=2.0)  # w_d
     learning_rate: Range = Bounds(low=1e-5, high=1e-3)  # η, log scale
-    temperature: Range = Bounds(low=0.5, high=8.0)  # T
-    alpha: Range = Bounds(low=0.0, high=1.0)  # α
-    optimizer: tuple[Optimizer, ...] = Field(default=OPTIMIZERS, min_length=1)
-    group_size: tuple[Literal[32, 64, 128], ...] = ()  # empty: the plan's
+    temperature: Range = Bounds(low=0.5, high=8.0)  # T, of the distillation
+    alpha: Range = Bounds(low=0.0, high=1.0)  # α, the share of the KL in the loss; the rest is cross-entropy
+    optimizer: tuple[Optimizer, ...] = Field(default=OPTIMIZERS, min_length=1)  # optimizers to try
+    group_size: tuple[Literal[32, 64, 128], ...] = ()  # 4-bit group sizes to try; empty: the plan's
 
     @model_validator(mode="after")
     def _possible(self) -> SearchSpace:
@@ -126,8 +128,9 @@ class SearchSpace(_Section):
 class Search(_Section):
     """Bayesian search with a Gaussian process."""
 
-    trials: Annotated[int, Field(ge=1)] = 16
+    trials: Annotated[int, Field(ge=1)] = 16  # how many settings are tried
     startup_trials: Annotated[int, Field(ge=1)] = 5  # random; Optuna's 10 of 16 would leave 6 to learn from
+    # what a trial is judged by: the KL of what ships, or equation (5)
     objective: Literal["quantized_kl", "paper"] = "quantized_kl"
     train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the training split, in each trial
     space: SearchSpace = SearchSpace()
@@ -136,19 +139,20 @@ class Search(_Section):
 class Finetune(_Section):
     """One epoch of LoRA distillation."""
 
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of the pairs held out
     sequence_tokens: Annotated[int, Field(ge=16)] = 512  # longer samples are cut
     batch_tokens: Annotated[int, Field(ge=16)] = 1024  # padded tokens of one optimizer step
-    loss_on: Literal["response", "sequence"] = "response"
+    loss_on: Literal["response", "sequence"] = "response"  # tokens the loss is taken on: the answer, or all
+    # share of the steps in which the learning rate rises
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
 
 class Quantize(_Section):
     """GPTQ W4A16. `auto` is the plan's choice."""
 
-    group_size: Literal["auto", 32, 64, 128] = "auto"
-    embedding_bits: Literal["auto", 4, 8] = "auto"
-    calibration_sequences: Annotated[int, Field(ge=8)] = 128
+    group_size: Literal["auto", 32, 64, 128] = "auto"  # weights that share a scale; auto: the plan's
+    embedding_bits: Literal["auto", 4, 8] = "auto"  # auto: the plan's
+    calibration_sequences: Annotated[int, Field(ge=8)] = 128  # sequences that GPTQ calibrates on
     delta_from: Path | None = None  # an earlier run, or its GPTQ checkpoint, that boards already have
     dead_band: Annotated[float, Field(ge=0, le=8)] = 0.25  # steps beyond rounding in which its codes are kept
 
@@ -157,20 +161,21 @@ class Slots(_Section):
     """Which LoRA adapters the exported model takes; each is then a small release of its own."""
 
     rank: Annotated[int, Field(ge=1, le=256)] = 8  # the highest
+    # projections that take adapters
     modules: Annotated[tuple[Projection, ...], Field(min_length=1)] = PROJECTIONS
 
 
 class Serving(_Section):
     """What the board must be able to do; the memory prediction holds for this."""
 
-    context_tokens: Annotated[int, Field(ge=64)] = 2048
+    context_tokens: Annotated[int, Field(ge=64)] = 2048  # prompt and answer together
     concurrency: Annotated[int, Field(ge=1, le=64)] = 1  # requests at once; each gets a KV cache of its own
     # Both load the same GPTQ checkpoint. vLLM's is the checkpoint itself; evaluating it needs a vLLM on this host too.
     engine: Literal["onnxruntime-genai", "vllm"] = "onnxruntime-genai"
     adapters: Slots | None = None  # None: the model takes none, and is a little faster for it
     # A board on which one request alone is slower does not keep the release. TTFT: of the golden prompt's length.
     ttft_seconds_max: Annotated[float, Field(gt=0)] | None = None
-    tpot_seconds_max: Annotated[float, Field(gt=0)] | None = None
+    tpot_seconds_max: Annotated[float, Field(gt=0)] | None = None  # the same for each token after the first
 
     @model_validator(mode="after")
     def _engine_takes_adapters(self) -> Serving:
@@ -184,7 +189,7 @@ class Serving(_Section):
 class Evaluate(_Section):
     """Zero-shot log-likelihood accuracy."""
 
-    tasks: tuple[str, ...] = ()  # default: the recipe's task
+    tasks: tuple[str, ...] = ()  # the paper's eight by name, or .jsonl files; default: the recipe's task
     benchmarks: Path | None = None  # folder of TASK/eval.jsonl; default: the hub
     limit: Annotated[int, Field(ge=1)] | None = None  # first rows only
     quiz: Literal["plain", "chat"] = "plain"  # .jsonl files: as ARC asks, or in the model's chat template
@@ -193,11 +198,12 @@ class Evaluate(_Section):
 class Recipe(_Section):
     """The whole file."""
 
-    name: ReleaseName
-    version: ReleaseVersion = "1"
+    name: ReleaseName  # the release's name
+    version: ReleaseVersion = "1"  # the release's version, for people
+    # boards refuse a release whose counter is below what they have seen
     release_counter: Annotated[int, Field(ge=1)] = 1
-    task: str
-    seed: int = 0
+    task: str  # a task preset, or a name for your own data
+    seed: int = 0  # of data, search and training
     student: Student
     teachers: Teachers
     data: Data = Data()
