@@ -81,7 +81,11 @@ def _build(checkpoint: Path, precision: str, options: list[str], out: Path, work
         "-i", str(checkpoint), "-o", str(out), "-p", precision, "-e", "cpu", "-c", str(work / "cache"),
         "--extra_options", *options,
     ]  # fmt: skip
-    environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # The builder writes the commit of whatever git repository its environment lies in into the graph as its own
+    # version; without a repository it writes the commit it was released from. Equal builds must give equal digests.
+    environment = os.environ | {
+        "ORT_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "GIT_DIR": os.devnull,
+    }  # fmt: skip
     with (work / "export.log").open("w", encoding="utf-8") as log:
         done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
     if done.returncode != 0 or not (out / "model.onnx").exists():
