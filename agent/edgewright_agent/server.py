@@ -230,7 +230,7 @@ async def _serve_openai(
     if settings is None:
         return None
     # Imported here, so that an agent without this server does not hold uvicorn in memory.
-    from edgewright_agent.openai_api.listener import serve_openai
+    from edgewright_agent.openai_api.server import serve_openai
 
     return await stack.enter_async_context(serve_openai(settings, inference))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -110,7 +111,28 @@ def test_ctrl_c_stops_the_agent_cleanly_and_systemd_is_told(
         assert systemd.recv(100) == b"STOPPING=1"
 
 
-async def test_the_openai_door_is_open_where_it_was_asked_for(tmp_path: Path, trusted: Path) -> None:
+async def test_silent_connections_to_the_openai_api_leave_file_handles_for_everybody_else(
+    tmp_path: Path, trusted: Path
+) -> None:
+    path = tmp_path / "openai.sock"
+    options = (*insecure(trusted), "--openai", f"unix:{path}")
+    with serving(tmp_path / "store", *options, handles=64) as agent, contextlib.ExitStack() as silent:
+        for _ in range(200):
+            client = silent.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(str(path))
+        async with grpc.aio.insecure_channel(agent.address) as channel:
+            artifact = make_artifact({**TREE, "engine/fake.json": b"{}"})
+            await activate(channel, await push(channel, artifact))
+            assert len(await generated(channel)) == 8
+        transport = httpx.AsyncHTTPTransport(uds=str(path))
+        async with httpx.AsyncClient(transport=transport, base_url="http://board/v1") as http:
+            answer = await http.post(
+                "/completions", json={"prompt": "hello", "max_tokens": 3, "ignore_eos": True}
+            )
+            assert answer.json()["usage"]["completion_tokens"] == 3
+
+
+async def test_the_openai_api_is_served_where_it_was_asked_for(tmp_path: Path, trusted: Path) -> None:
     path = tmp_path / "openai.sock"
     with serving(tmp_path / "store", *insecure(trusted), "--openai", f"unix:{path}") as agent:
         async with grpc.aio.insecure_channel(agent.address) as channel:
@@ -120,7 +142,9 @@ async def test_the_openai_door_is_open_where_it_was_asked_for(tmp_path: Path, tr
         async with httpx.AsyncClient(transport=transport, base_url="http://board/v1") as http:
             models = await http.get("/models")
             assert [model["id"] for model in models.json()["data"]] == ["tiny"]
-            answer = await http.post("/completions", json={"prompt": "hello", "max_tokens": 3})
+            answer = await http.post(
+                "/completions", json={"prompt": "hello", "max_tokens": 3, "ignore_eos": True}
+            )
             assert answer.json()["usage"]["completion_tokens"] == 3
         agent.process.send_signal(signal.SIGTERM)
         _, errors = agent.process.communicate(timeout=20)

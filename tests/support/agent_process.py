@@ -23,9 +23,19 @@ class AgentProcess:
 
 
 @contextlib.contextmanager
-def serving(store: Path, *options: str) -> Iterator[AgentProcess]:
-    """An agent that has said it serves; killed at the end if it still runs."""
-    command = [*COMMAND, "serve", "--profile", "raspberry-pi-5-8gb", "--store", str(store), *options]
+def serving(store: Path, *options: str, handles: int | None = None) -> Iterator[AgentProcess]:
+    """An agent that has said it serves, with so many file handles; killed at the end if it still runs."""
+    limited = () if handles is None else ("sh", "-c", f'ulimit -n {handles}; exec "$@"', "sh")
+    command = [
+        *limited,
+        *COMMAND,
+        "serve",
+        "--profile",
+        "raspberry-pi-5-8gb",
+        "--store",
+        str(store),
+        *options,
+    ]
     environment = {**os.environ, "EDGEWRIGHT_FAKE_ENGINE": "1"}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

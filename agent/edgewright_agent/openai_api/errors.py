@@ -48,6 +48,16 @@ class ApiError(Exception):
         error = {"message": str(self), "type": kind, "param": None, "code": self.code}
         return json.dumps({"error": error}).encode()
 
+    @property
+    def response(self) -> bytes:
+        """The whole HTTP response, for where no ASGI application has been asked yet."""
+        fields = {"content-type": "application/json", "content-length": len(self.body), **self.headers}
+        lines = [
+            f"HTTP/1.1 {self.status.value} {self.status.phrase}",
+            *(f"{k}: {v}" for k, v in fields.items()),
+        ]
+        return "\r\n".join([*lines, "", ""]).encode() + self.body
+
 
 def to_api_error(error: EdgewrightError) -> ApiError:
     """Returns the answer that stands for one of our own errors."""

@@ -1,104 +1,159 @@
-"""Opens the server's socket in the agent's event loop, and closes it once answers under way have ended."""
+"""Accepts connections on the server's sockets, within the limits, and hands each one to the HTTP protocol."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
-
-from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
+from typing import Any
 
 from edgewright.address import Address
 from edgewright.errors import InputError
-from edgewright_agent.inference import Inference
-from edgewright_agent.openai_api.app import OpenAIApp
+from edgewright_agent.openai_api.connections import Connection, Connections, peer_of
+from edgewright_agent.openai_api.errors import ApiError
 from edgewright_agent.openai_api.protocol import BoundedProtocol
-from edgewright_agent.openai_api.settings import OpenAISettings
+from edgewright_agent.openai_api.unix_socket import bound_unix_socket
 
 HANDSHAKE_SECONDS = 10.0
-GRACE_SECONDS = 2.0
-SOCKET_MODE = 0o660  # its owner and its group
+BACKLOG = 128  # connections that the kernel holds until they are accepted
+PAUSE_SECONDS = 0.5  # before the next try where the board is out of file handles or memory
+ABSENT_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+logger = logging.getLogger(__name__)
+
+MakeProtocol = Callable[
+    [Callable[[], None]], BoundedProtocol
+]  # from what is called when the connection is lost
 
 
-@contextlib.asynccontextmanager
-async def serve_openai(settings: OpenAISettings, inference: Inference) -> AsyncIterator[str]:
-    """Serves until the context ends; yields the base URL. Raises InputError: address in use, or not this machine's."""
-    # Below that level uvicorn logs every bad request: anybody could fill the log.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    config = Config(
-        OpenAIApp(inference, settings), ws="none", lifespan="off", log_config=None, access_log=False
-    )
-    config.load()
-    state = ServerState()
+class Listener:
+    """Accepts on several sockets until `close`."""
 
-    def connection() -> asyncio.Protocol:
-        return BoundedProtocol(config, state, {})
+    def __init__(
+        self, connections: Connections, protocol: MakeProtocol, tls: ssl.SSLContext | None, full: ApiError
+    ) -> None:
+        """`full` is what a client is answered when there is no room for its connection."""
+        self._connections = connections
+        self._protocol = protocol
+        self._tls = tls
+        self._full = full
+        self._opening: set[asyncio.Task[None]] = set()  # connections whose handshake is under way
 
-    server = await _listen(settings, connection)
-    try:
-        yield _url(settings, server)
-    finally:
-        server.close()
-        await _finish(state)
-        if isinstance(settings.listen, Path):
-            settings.listen.unlink(missing_ok=True)
+    @contextlib.asynccontextmanager
+    async def accepting(self, sockets: Sequence[socket.socket]) -> AsyncIterator[None]:
+        """Accepts connections until the context ends; those that are open stay open."""
+        tasks = [asyncio.create_task(self._accept(listening)) for listening in sockets]
+        try:
+            yield
+        finally:
+            for task in (*tasks, *self._opening):
+                task.cancel()
+            await asyncio.gather(*tasks, *self._opening, return_exceptions=True)
 
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, address = await loop.sock_accept(listening)
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    logger.warning("No connection can be accepted: %s.", error.strerror)
+                    await asyncio.sleep(PAUSE_SECONDS)
+                continue
+            self._open(accepted, address)
 
-async def _listen(settings: OpenAISettings, connection: Callable[[], asyncio.Protocol]) -> asyncio.Server:
-    loop, listen = asyncio.get_running_loop(), settings.listen
-    try:
-        if isinstance(listen, Path):
-            server = await loop.create_unix_server(connection, str(listen))
-            listen.chmod(SOCKET_MODE)
-            return server
-        if not settings.is_encrypted:
-            return await loop.create_server(connection, listen.host, listen.port)
-        return await loop.create_server(
-            connection, listen.host, listen.port, ssl=_tls(settings), ssl_handshake_timeout=HANDSHAKE_SECONDS
+    def _open(self, accepted: socket.socket, address: Any) -> None:
+        """Starts the protocol on a new connection, if there is room for it."""
+        protocol = self._protocol(lambda: self._connections.remove(connection))
+        connection = Connection(
+            peer_of(address), lambda: protocol.is_idle, lambda: self._close(protocol, task)
         )
-    except OSError as error:
-        message = f"{listen} can't be listened on: {_reason(error)}. Choose another --openai."
-        raise InputError(message) from None
+        if not self._connections.admit(connection):
+            self._refuse(accepted)
+            return
+        task = asyncio.create_task(self._start(accepted, protocol))
+        self._opening.add(task)
+
+        def started(_: asyncio.Task[None]) -> None:
+            self._opening.discard(task)
+            if not protocol.is_connected:
+                accepted.close()
+                self._connections.remove(connection)
+
+        task.add_done_callback(started)
+
+    async def _start(self, accepted: socket.socket, protocol: BoundedProtocol) -> None:
+        handshake_seconds = None if self._tls is None else HANDSHAKE_SECONDS
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: protocol, accepted, ssl=self._tls, ssl_handshake_timeout=handshake_seconds
+            )
+        except OSError:  # a handshake that failed or took too long
+            logger.debug("A connection ended in its handshake.", exc_info=True)
+
+    def _close(self, protocol: BoundedProtocol, opening: asyncio.Task[None]) -> None:
+        if protocol.is_connected:
+            protocol.transport.abort()
+        else:
+            opening.cancel()
+
+    def _refuse(self, accepted: socket.socket) -> None:
+        """Says why and closes at once: waiting for the client would cost the handle that is not there."""
+        with accepted, contextlib.suppress(OSError):
+            if self._tls is None:
+                accepted.send(self._full.response)
 
 
-def _reason(error: OSError) -> str | None:
-    """Returns the system's message; asyncio replaces it by its own, except for a host name that does not resolve."""
+@contextlib.contextmanager
+def listening_sockets(listen: Address | Path) -> Iterator[list[socket.socket]]:
+    """Yields sockets that listen at an address or a path. Raises InputError: in use, not this machine's."""
+    with contextlib.ExitStack() as stack:
+        try:
+            if isinstance(listen, Path):
+                sockets = [stack.enter_context(bound_unix_socket(listen))]
+            else:
+                sockets = _bound_tcp_sockets(listen, stack)
+            for bound in sockets:
+                bound.listen(BACKLOG)
+                bound.setblocking(False)
+        except OSError as error:
+            message = f"{listen} can't be listened on: {_reason(error)}. Choose another --openai."
+            raise InputError(message) from None
+        yield sockets
+
+
+def _bound_tcp_sockets(listen: Address, stack: contextlib.ExitStack) -> list[socket.socket]:
+    """One socket for each address of the host, all on one port."""
+    places = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    port, sockets = listen.port, []
+    for family, kind, protocol, _, address in dict.fromkeys(places):
+        try:
+            bound = stack.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind((address[0], port, *address[2:]))
+        except OSError as error:
+            # `localhost` names ::1 too, which a machine may lack.
+            if error.errno in ABSENT_FAMILY and len(places) > 1:
+                continue
+            raise
+        port = bound.getsockname()[1]
+        sockets.append(bound)
+    if not sockets:
+        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    return sockets
+
+
+def _reason(error: OSError) -> str:
+    """Returns the system's message; a name that does not resolve has one of its own."""
     if error.errno is None or isinstance(error, socket.gaierror):
-        return error.strerror
+        return error.strerror or str(error)
     return os.strerror(error.errno)
-
-
-def _tls(settings: OpenAISettings) -> ssl.SSLContext:
-    assert settings.tls is not None, "see OpenAISettings"
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(settings.tls.certificate, settings.tls.key)
-    return context
-
-
-def _url(settings: OpenAISettings, server: asyncio.Server) -> str:
-    if isinstance(settings.listen, Path):
-        return f"unix:{settings.listen}"
-    port = server.sockets[0].getsockname()[1]
-    scheme = "https" if settings.is_encrypted else "http"
-    return f"{scheme}://{Address(settings.listen.host, port)}/v1"
-
-
-async def _finish(state: ServerState) -> None:
-    """Waits for answers under way; cuts them off after the grace period."""
-    connections = cast("set[HttpToolsProtocol]", state.connections)
-    for connection in list(connections):
-        connection.shutdown()
-    if state.tasks:
-        await asyncio.wait(state.tasks, timeout=GRACE_SECONDS)
-    for connection in list(connections):
-        connection.transport.abort()
-    if state.tasks:
-        await asyncio.wait(state.tasks)

@@ -1,0 +1,104 @@
+"""Bodies that are wrong, too long or too slow: each gets its error, and the next request is served."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from edgewright_agent.openai_api import body as bodies
+from edgewright_agent.openai_api import protocol
+from tests.support.openai_servers import Board
+from tests.support.raw_http import (
+    PATIENCE_SECONDS,
+    connection,
+    flood,
+    head,
+    post,
+    talk,
+    trickle,
+)
+from tests.support.scripted_engine import Script
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"prompt": "\xff\xfe"}',
+        b"prompt",
+        b"",
+        b"[1]",
+        b"null",
+        b"[" * 200_000,
+        b'{"seed": ' + b"9" * 5000 + b"}",
+    ],
+    ids=["not UTF-8", "no JSON", "empty", "a list", "null", "deep", "a huge number"],
+)
+async def test_a_body_that_is_no_request_is_refused(running: Board, body: bytes) -> None:
+    answer = await talk(running, post(body))
+    assert answer.status == 400
+    assert answer.error["code"] == "invalid_json"
+    assert answer.error["type"] == "invalid_request_error"
+
+
+async def test_a_body_announced_as_giant_is_refused_before_a_byte_of_it_is_read(running: Board) -> None:
+    for expect in ((), ("expect: 100-continue",)):
+        async with connection(running) as client:
+            await client.write(head(f"content-length: {10**12}", *expect))
+            answer = await client.read_answer()
+            assert answer.status == 413
+            assert str(10**12) in answer.error["message"]
+            assert str(bodies.BODY_BYTES_MAX) in answer.error["message"]
+            assert await client.read_rest() == b""  # closed
+
+
+async def test_a_body_that_never_ends_is_refused_once_it_is_too_long(running: Board) -> None:
+    async with connection(running) as client:
+        await client.write(head("transfer-encoding: chunked"))
+        answer, sent = await flood(client, b"10000\r\n" + b"x" * 65536 + b"\r\n")
+    assert answer.status == 413
+    assert sent <= bodies.BODY_BYTES_MAX + 2**21
+
+
+async def test_all_bodies_together_are_bounded(running: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "BODIES_BYTES_MAX", 100_000)
+    async with connection(running) as client:
+        await client.write(head("content-length: 90001") + b"x" * 90_000)
+        while (await talk(running, post({"prompt": "x" * 20_000}))).status != 429:
+            await asyncio.sleep(0.01)
+        answer = await talk(running, post({"prompt": "x" * 20_000}))
+        assert answer.headers["retry-after"] == "1"
+
+
+async def test_chunks_with_endless_trailers_are_not_kept(running: Board) -> None:
+    async with connection(running) as client:
+        await client.write(head("transfer-encoding: chunked") + b"2\r\n{}\r\n0\r\n")
+        answer, sent = await flood(client, b"x: " + b"y" * 65536 + b"\r\n")
+    assert answer.status == 413
+    assert sent <= protocol.MESSAGE_BYTES_MAX + 2**21
+
+
+async def test_a_body_that_trickles_in_runs_out_of_time(
+    running: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "BODY_SECONDS", PATIENCE_SECONDS)
+    async with connection(running) as client:
+        await client.write(head("content-length: 5000"))
+        trickling = asyncio.create_task(trickle(client, b" " * 5000))
+        answer = await client.read_answer()
+        assert (answer.status, answer.error["code"]) == (408, "timeout")
+        assert await client.read_rest() == b""
+        await trickling
+
+
+async def test_a_request_that_breaks_off_half_way_asks_nothing_of_the_engine(
+    running: Board, served_script: Script
+) -> None:
+    before = running.agent.telemetry.serving().requests
+    async with connection(running) as client:
+        await client.write(head("content-length: 5000") + b'{"prompt": ')
+        client.half_close()
+        assert await client.read_rest() == b""
+    assert running.agent.telemetry.serving().requests == before
