@@ -1,7 +1,7 @@
 """Who may call: clients with the API key, or, where none is set, programs of this machine but no foreign web pages.
 
 A web page can send requests to the loopback address, from its own scripts or under a host name that it makes point
-there (DNS rebinding). Browsers say in `Origin` and `Host` which page that is.
+there (DNS rebinding). Browsers say in `Origin`, `Host` and `Sec-Fetch-Site` which page that is.
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ def check_key(scope: Scope, key: str | None) -> None:
 def check_origin(scope: Scope) -> None:
     """Raises ApiError (403) if the request names another host than this machine, or a page of another host sent it."""
     host, origin = header(scope, b"host"), header(scope, b"origin")
+    site = header(scope, b"sec-fetch-site")
     if host is not None and not _is_loopback(f"//{host.decode('latin-1')}"):
         raise _forbidden(f"was sent to {host.decode('latin-1')[:100]!r}")
     if origin is not None and not _is_loopback(origin.decode("latin-1")):
         raise _forbidden(f"comes from a page of {origin.decode('latin-1')[:100]!r}")
+    if origin is None and site == b"cross-site":
+        raise _forbidden("comes from a page of another site")
 
 
 def _is_loopback(url: str) -> bool:

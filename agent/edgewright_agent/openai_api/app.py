@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +17,8 @@ from edgewright_agent.openai_api.completions import parse_completion
 from edgewright_agent.openai_api.errors import ApiError, to_api_error
 from edgewright_agent.openai_api.relay import end_with_error, relay_model, relay_stream, relay_whole
 from edgewright_agent.openai_api.settings import OpenAISettings
+
+logger = logging.getLogger(__name__)
 
 # The engine has private routes too: what is not listed here is not served.
 MODELS = "/v1/models"
@@ -41,8 +44,8 @@ class OpenAIApp:
             await self._answer(scope, receive, send)
         except ClientGoneError:
             return
-        except (ApiError, EdgewrightError) as error:
-            answer = error if isinstance(error, ApiError) else to_api_error(error)
+        except Exception as error:
+            answer = _error_of(error)
             headers = {"content-type": "application/json", **answer.headers}
             await send_whole(send, answer.status, headers, answer.body)
 
@@ -70,10 +73,20 @@ class OpenAIApp:
                     await relay_stream(reply, window, send, wants_usage=request.wants_usage)
                 else:
                     await relay_whole(reply, window, send)
-        except EdgewrightError as error:
+        except Exception as error:
             if not streaming:
                 raise
-            await end_with_error(send, error)
+            await end_with_error(send, _error_of(error))
+
+
+def _error_of(error: Exception) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, EdgewrightError):
+        return to_api_error(error)
+    logger.error("A request failed for an unknown reason.", exc_info=error)
+    message = "The agent failed on this request; its log says why."
+    return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", message)
 
 
 def _checked_route(scope: Scope) -> str:

@@ -16,6 +16,7 @@ _STATUS_AND_CODE = {
     Reason.REASON_ENGINE_FAILED: (HTTPStatus.SERVICE_UNAVAILABLE, "engine_failed"),
     Reason.REASON_CONTEXT_EXCEEDED: (HTTPStatus.BAD_REQUEST, "context_length_exceeded"),
 }
+MESSAGE_CHARS_MAX = 500  # of an engine's text
 RETRY_SECONDS = 1  # how soon an engine that is being restarted may answer
 
 
@@ -41,12 +42,7 @@ class ApiError(Exception):
     @property
     def body(self) -> bytes:
         """The error in OpenAI's shape."""
-        if self.status == HTTPStatus.TOO_MANY_REQUESTS:
-            kind = "requests"
-        else:
-            kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        error = {"message": str(self), "type": kind, "param": None, "code": self.code}
-        return json.dumps({"error": error}).encode()
+        return _error_body(self.status, str(self), self.code)
 
     @property
     def response(self) -> bytes:
@@ -57,6 +53,26 @@ class ApiError(Exception):
             *(f"{k}: {v}" for k, v in fields.items()),
         ]
         return "\r\n".join([*lines, "", ""]).encode() + self.body
+
+
+def engine_error(status: int, body: bytes) -> bytes:
+    """Returns the body of an engine's error as OpenAI's clients know it: unchanged if it is so already.
+
+    Servers below the engine's own code answer in plain text or in other JSON, for instance when a request crashes.
+    """
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        answer = None
+    fields = answer if isinstance(answer, dict) else {}
+    error = fields.get("error")
+    if isinstance(error, dict) and isinstance(error.get("message"), str):
+        return body
+    told = error or fields.get("message") or fields.get("detail") or body.decode(errors="replace")
+    text = told if isinstance(told, str) else json.dumps(told)
+    message = f"The engine answered {status}: {text.strip()[:MESSAGE_CHARS_MAX] or 'nothing more'}."
+    code = "engine_failed" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_value"
+    return _error_body(status, message, code)
 
 
 def to_api_error(error: EdgewrightError) -> ApiError:
@@ -72,3 +88,12 @@ def to_api_error(error: EdgewrightError) -> ApiError:
         seconds = error.retry_seconds if isinstance(error, BusyError) else RETRY_SECONDS
         headers["retry-after"] = str(seconds)
     return ApiError(status, code, str(error), headers=headers)
+
+
+def _error_body(status: int, message: str, code: str) -> bytes:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        kind = "requests"
+    else:
+        kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    error = {"message": message, "type": kind, "param": None, "code": code}
+    return json.dumps({"error": error}).encode()

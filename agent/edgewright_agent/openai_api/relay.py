@@ -8,11 +8,10 @@ from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
 
-from edgewright.errors import EdgewrightError
 from edgewright_agent.engines import Reply
 from edgewright_agent.engines.http.events import content, events
 from edgewright_agent.openai_api.asgi import Send, send_start, send_whole
-from edgewright_agent.openai_api.errors import ApiError, to_api_error
+from edgewright_agent.openai_api.errors import ApiError, engine_error
 from edgewright_agent.telemetry import RequestWindow
 
 _RELAYED_HEADERS = ("content-type", "retry-after")
@@ -28,6 +27,8 @@ async def relay_whole(reply: Reply, window: RequestWindow | None, send: Send) ->
     if window is not None:
         _measure(reply.status, body, window)
     headers = {name: reply.headers[name] for name in _RELAYED_HEADERS if name in reply.headers}
+    if reply.status >= HTTPStatus.BAD_REQUEST:
+        headers["content-type"], body = "application/json", engine_error(reply.status, body)
     await send_whole(send, reply.status, headers, body)
 
 
@@ -83,9 +84,9 @@ async def relay_stream(reply: Reply, window: RequestWindow, send: Send, *, wants
     await send({"type": "http.response.body", "body": b""})
 
 
-async def end_with_error(send: Send, error: EdgewrightError) -> None:
+async def end_with_error(send: Send, error: ApiError) -> None:
     """Ends a stream with an error event: its status line is sent, so the stream itself has to say what went wrong."""
-    await _send_events(send, [b"data: " + to_api_error(error).body])
+    await _send_events(send, [b"data: " + error.body])
     await send({"type": "http.response.body", "body": b""})
 
 

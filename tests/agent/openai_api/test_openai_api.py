@@ -66,9 +66,9 @@ async def test_one_model_can_be_asked_for_by_name(fake: Board) -> None:
     [
         {"host": "evil.example:80"},
         {"host": "127.0.0.1.evil.example"},
-        {"host": "["},
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},  # browsers send no Origin with a picture or a script
     ],
 )
 async def test_without_a_key_web_pages_of_other_hosts_are_refused(
@@ -80,7 +80,15 @@ async def test_without_a_key_web_pages_of_other_hosts_are_refused(
 
 
 @pytest.mark.parametrize(
-    "headers", [{"host": "localhost:8080"}, {"host": "[::1]"}, {"origin": "http://localhost:3000"}]
+    "headers",
+    [
+        {"host": "localhost:8080"},
+        {"host": "[::1]"},
+        {"origin": "http://localhost:3000"},
+        {"origin": "http://localhost:3000", "sec-fetch-site": "cross-site"},  # localhost asks 127.0.0.1
+        {"sec-fetch-site": "none"},
+        {"sec-fetch-site": "same-site"},
+    ],
 )
 async def test_without_a_key_every_name_of_this_machine_is_answered(
     fake: Board, headers: dict[str, str]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from edgewright_agent.engines import Reply
 from edgewright_agent.openai_api.completions import parse_completion
-from edgewright_agent.openai_api.relay import relay_model, relay_stream
+from edgewright_agent.openai_api.relay import relay_model, relay_stream, relay_whole
 from edgewright_agent.telemetry.serving import RequestWindow, ServingStats
 from edgewright_agent.telemetry.types import EndedRequest
 
@@ -122,6 +123,59 @@ async def test_an_engine_that_can_not_list_its_models_is_not_taken_for_one_witho
     await relay_model(Reply(503, {"content-type": "application/json"}, refusal()), "tiny", send)
     assert sent[0]["status"] == 503
     assert b"it is loading" in sent[1]["body"]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "data", "message"),
+    [
+        (500, "text/plain", b"Internal Server Error", "The engine answered 500: Internal Server Error."),
+        (400, "application/json", b'{"detail": "there is no such field"}', "there is no such field"),
+        (422, "application/json", b'{"detail": [{"msg": "wrong"}]}', "wrong"),
+        (404, "application/json", b'{"object": "error", "message": "no such model"}', "no such model"),
+        (400, "application/json", b'{"error": "too long"}', "too long"),
+        (500, "application/json", b'{"error": {"message": null}}', "The engine answered 500"),
+        (502, "text/html", b"<html>\xff" + b"x" * 10_000, "The engine answered 502: <html>"),
+        (503, "text/plain", b"", "The engine answered 503: nothing more."),
+        (500, "application/json", b"[" * 100_000, "The engine answered 500"),
+    ],
+)
+async def test_an_engines_error_in_another_shape_becomes_openais(
+    status: int, kind: str, data: bytes, message: str
+) -> None:
+    answer = await relayed_error(status, {"content-type": kind, "retry-after": "7"}, data)
+    assert answer.headers[b"content-type"] == b"application/json"
+    assert answer.headers[b"retry-after"] == b"7"
+    error = json.loads(answer.body)["error"]
+    assert message in error["message"]
+    assert len(error["message"]) < 600
+    assert error["type"] == ("server_error" if status >= 500 else "invalid_request_error")
+    assert error["code"]
+
+
+async def test_an_engines_error_in_openais_shape_passes_byte_for_byte() -> None:
+    data = b'{ "error": {"message": "no", "param": "top_k", "code": "mine"} }'
+    assert (await relayed_error(400, {"content-type": "application/json"}, data)).body == data
+
+
+@dataclass
+class Sent:
+    """What a client was sent."""
+
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    body: bytes = b""
+
+    async def __call__(self, message: dict[str, Any]) -> None:
+        self.headers |= dict(message.get("headers", ()))
+        self.body += message.get("body", b"")
+
+
+async def relayed_error(status: int, headers: dict[str, str], data: bytes) -> Sent:
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield data
+
+    sent = Sent()
+    await relay_whole(Reply(status, headers, pieces()), None, sent)
+    return sent
 
 
 @pytest.mark.parametrize("options", [None, {}, {"include_usage": False, "other": 1}])

@@ -165,6 +165,7 @@ async def test_a_target_that_arrives_at_once_is_bounded(running: Board) -> None:
         b"GET /v1/models HTTP/1.1\r\nhost: evil@localhost\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\nhost: local\xffhost\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\nhost: localhost/x\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nhost: [\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\nhost:localhost\r\n evil.example\r\n\r\n",
         b"GET http://evil.example/v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n",
         b"GET http://localhost/v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n",
