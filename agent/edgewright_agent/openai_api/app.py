@@ -44,7 +44,7 @@ class OpenAIApp:
             await self._answer(scope, receive, send)
         except ClientGoneError:
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever fails, the client gets an error that it can read
             answer = _error_of(error)
             headers = {"content-type": "application/json", **answer.headers}
             await send_whole(send, answer.status, headers, answer.body)
