@@ -29,6 +29,7 @@ from edgewright.v1.deployment_pb2_grpc import (
 from edgewright.v1.inference_pb2_grpc import InferenceServiceServicer, add_InferenceServiceServicer_to_server
 from edgewright.v1.telemetry_pb2_grpc import TelemetryServiceServicer, add_TelemetryServiceServicer_to_server
 
+LINK_BREAKS = telemetry.RunBenchmarkResponse()  # in the place of an event of a benchmark
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
@@ -59,6 +60,8 @@ class Board:
     engine: str = "fake"
     releases: list[deployment.Release] = field(default_factory=list)  # besides those staged
     deleted: list[bytes] = field(default_factory=list)
+    phase: deployment.Phase.ValueType = deployment.PHASE_IDLE  # what GetDevice says
+    engine_starting: bool = False  # the active release does not answer yet
 
 
 @asynccontextmanager
@@ -134,7 +137,7 @@ class _Deployment(DeploymentServiceServicer):
         return deployment.GetDeviceResponse(
             agent_version="0.1.0", profile_id="this-host", hostname="board-7", machine="aarch64", cpu_cores=6,
             memory_total_bytes=8 << 30, memory_available_bytes=6 << 30, budget_bytes=5 << 30,
-            store_free_bytes=1 << 36, engines=[engine], phase=deployment.PHASE_IDLE,
+            store_free_bytes=1 << 36, engines=[engine], phase=self._board.phase,
             active_release=self._board.active, release_counter_floor=1,
         )  # fmt: skip
 
@@ -347,7 +350,12 @@ class _Telemetry(TelemetryServiceServicer):
         self, request: telemetry.GetSnapshotRequest, context: Context
     ) -> telemetry.GetSnapshotResponse:
         await begin(self._board, context, "GetSnapshot")
-        return telemetry.GetSnapshotResponse(snapshot=self._board.snapshots[0])
+        snapshot = telemetry.Snapshot()
+        if self._board.snapshots:
+            snapshot.CopyFrom(self._board.snapshots[0])
+        if not self._board.engine_starting:
+            snapshot.active_release = snapshot.active_release or self._board.active
+        return telemetry.GetSnapshotResponse(snapshot=snapshot)
 
     async def WatchTelemetry(
         self, request: telemetry.WatchTelemetryRequest, context: Context
@@ -364,4 +372,6 @@ class _Telemetry(TelemetryServiceServicer):
         self._board.benchmark_requests.append(request)
         repeats = self._board.benchmark_repeats
         for event in repeats.pop(0) if repeats else self._board.benchmark:
+            if event is LINK_BREAKS:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
             yield event

@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from rich.console import Console
 
-from edgewright.errors import InputError, RefusedError
+from edgewright.errors import EdgewrightError, InputError, RefusedError
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.verdict import Verdict
@@ -25,13 +25,25 @@ def connect(host: str, credentials: Path | None, insecure: bool) -> DeviceClient
     """A client for the options given; call it inside the event loop. Raises InputError if they don't fit."""
     address = parse_address(host)
     if insecure:
-        return DeviceClient(address, None)
+        return DeviceClient(address, None, on_wait=_Waiting())
     if credentials is None:
         here = ", or --insecure as the agent is on this machine" if address.is_loopback else ""
         raise InputError(
             f"{address} needs credentials: give --credentials DIR or EDGEWRIGHT_CREDENTIALS{here}."
         )
-    return DeviceClient(address, credentials)
+    return DeviceClient(address, credentials, on_wait=_Waiting())
+
+
+class _Waiting:
+    """Says on stderr, once for each reason, why a command waits for its board."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, error: EdgewrightError) -> None:
+        if str(error) not in self._said:
+            self._said.add(str(error))
+            typer.echo(f"edgewright: waiting: {error}", err=True)
 
 
 def run(coroutine: Coroutine[Any, Any, T], *, when_stopped: str = "Stopped.") -> T:

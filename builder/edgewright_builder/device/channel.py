@@ -10,10 +10,11 @@ from edgewright.address import Address
 from edgewright.errors import InputError
 
 OPTIONS = [
-    # A peer that vanished without a reset is noticed after 40 s.
+    # A peer that vanished without a reset is noticed after 90 s. Sooner, a board or a host whose cores are all busy
+    # would be taken for a broken link: the same time holds for data that the other side does not read.
     ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),  # a minute by default, and it counts where a call is under way
+    ("grpc.keepalive_timeout_ms", 60_000),
+    ("grpc.http2.ping_timeout_ms", 60_000),
     # By default the core waits up to 2 minutes before it dials again; a board restarts its agent in seconds.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -23,14 +22,18 @@ from edgewright.v1.inference_pb2_grpc import InferenceServiceStub
 from edgewright.v1.telemetry_pb2_grpc import TelemetryServiceStub
 from edgewright.v1.trust_pb2_grpc import TrustServiceStub
 from edgewright_builder.device.channel import open_channel
-from edgewright_builder.device.failures import LinkError, error_for, error_of, lost_its_status
-from edgewright_builder.device.patience import jittered_seconds
+from edgewright_builder.device.failures import error_for, error_of, lost_its_status
+from edgewright_builder.device.retries import SOON_SECONDS, OnWait, Retries
 from edgewright_builder.device.stream import MakeParts, send_stream
 
 DEADLINE_SECONDS = 30.0
 # Staging re-hashes every byte of the release on the board: 4 GB from an SD card take minutes.
 STAGE_DEADLINE_SECONDS = 900.0
-RETRIES = 4
+UNDER_CHANGE = (
+    deployment.PHASE_ACTIVATING,
+    deployment.PHASE_PROBATION,
+    deployment.PHASE_ROLLING_BACK,
+)
 
 Response = TypeVar("Response", bound=Message)
 ResponseItem = TypeVar("ResponseItem", bound=Message, covariant=True)
@@ -46,11 +49,21 @@ class Stream(Protocol[ResponseItem]):
 class DeviceClient:
     """An open channel to one agent; an async context manager. Calls raise the errors of `failures`.
 
-    Calls that only ask, or that succeed when repeated, are tried again when the link fails.
+    Calls that only ask, or that succeed when repeated, are tried again when the link fails. Calls that need the engine
+    wait for up to `soon_seconds` while the board starts it or is over capacity; `on_wait` hears why.
     """
 
-    def __init__(self, address: Address, credentials: Path | None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        credentials: Path | None,
+        *,
+        soon_seconds: float = SOON_SECONDS,
+        on_wait: OnWait = lambda error: None,
+    ) -> None:
         self.address = address
+        self._soon_seconds = soon_seconds
+        self._on_wait = on_wait
         self._secure = credentials is not None
         self._reached = False
         self._channel = open_channel(address, credentials)
@@ -96,7 +109,7 @@ class DeviceClient:
     def fetch_blobs(self, manifest: bytes, signature: bytes) -> AsyncIterator[deployment.FetchBlobsResponse]:
         """Has the board fetch what it lacks from the mirrors the manifest names; the last answer is final."""
         request = deployment.FetchBlobsRequest(manifest=manifest, signature=signature)
-        return self._stream(self._deployment.FetchBlobs(request))
+        return self._stream(lambda: self._deployment.FetchBlobs(request))
 
     async def get_trust(self) -> trust.GetTrustResponse:
         """Whose releases the board runs, and which of its own it would not take any more."""
@@ -131,7 +144,7 @@ class DeviceClient:
     def watch_deployment(self, *, follow: bool = False) -> AsyncIterator[deployment.WatchDeploymentResponse]:
         """The phase, and each change of it, until the board is at rest."""
         request = deployment.WatchDeploymentRequest(follow=follow)
-        return self._stream(self._deployment.WatchDeployment(request))
+        return self._stream(lambda: self._deployment.WatchDeployment(request))
 
     async def roll_back(self) -> bytes:
         """Begins to go back to the previous release, and returns which that is."""
@@ -157,23 +170,27 @@ class DeviceClient:
     def scrub_store(self, bytes_per_second_max: int = 0) -> AsyncIterator[deployment.ScrubStoreResponse]:
         """Has the board read and verify all it stores; the last answer is final."""
         request = deployment.ScrubStoreRequest(bytes_per_second_max=bytes_per_second_max)
-        return self._stream(self._deployment.ScrubStore(request))
+        return self._patient_stream(lambda: self._deployment.ScrubStore(request), busy=True)
 
     async def delete_release(self, release: bytes) -> int:
         """Forgets a release; returns the bytes that became free."""
         request = deployment.DeleteReleaseRequest(release=release)
         return (await self._once(self._deployment.DeleteRelease, request)).freed_bytes
 
-    def generate(self, request: inference.GenerateRequest) -> AsyncIterator[inference.GenerateResponse]:
-        """Text as it is generated, then the completion. Closing the iterator frees the engine."""
-        return self._stream(self._inference.Generate(request))
+    def generate(
+        self, request: inference.GenerateRequest, *, patient: bool = True
+    ) -> AsyncIterator[inference.GenerateResponse]:
+        """Yields text as it is generated, then the completion. Closing the iterator frees the engine."""
+        stream = self._patient_stream if patient else self._stream
+        return stream(lambda: self._inference.Generate(request))
 
     async def score(
         self, items: Sequence[inference.ScoreItem], *, deadline_seconds: float
     ) -> list[inference.ScoreItemResult]:
         """Log-likelihoods of continuations under the model that serves."""
         request = inference.ScoreRequest(items=items)
-        return list((await self._repeatable(self._inference.Score, request, deadline_seconds)).items)
+        retries = self._retries(soon_seconds=self._soon_seconds)
+        return list((await self._repeatable(self._inference.Score, request, deadline_seconds, retries)).items)
 
     async def get_snapshot(self) -> telemetry.Snapshot:
         """Everything measured, as of now."""
@@ -185,33 +202,34 @@ class DeviceClient:
     ) -> AsyncGenerator[tuple[int, telemetry.Snapshot], None]:
         """What the board recorded after that sequence number while nobody listened, oldest first."""
         request = telemetry.WatchTelemetryRequest(after_sequence=after_sequence, recorded_only=True)
-        async for response in self._stream(self._telemetry.WatchTelemetry(request)):
+        async for response in self._stream(lambda: self._telemetry.WatchTelemetry(request)):
             yield response.sequence, response.snapshot
 
     async def watch_telemetry(self, interval_seconds: float) -> AsyncIterator[telemetry.Snapshot]:
         """A snapshot every `interval_seconds`, for ever."""
         request = telemetry.WatchTelemetryRequest(interval_seconds=interval_seconds)
-        async for response in self._stream(self._telemetry.WatchTelemetry(request)):
+        async for response in self._stream(lambda: self._telemetry.WatchTelemetry(request)):
             yield response.snapshot
 
     def run_benchmark(
         self, request: telemetry.RunBenchmarkRequest
     ) -> AsyncIterator[telemetry.RunBenchmarkResponse]:
-        """Progress of a benchmark on the board, then its result."""
-        return self._stream(self._telemetry.RunBenchmark(request))
+        """Yields the progress of a benchmark on the board, then its result; where the link breaks it is run anew."""
+        return self._patient_stream(lambda: self._telemetry.RunBenchmark(request), busy=True, begin_anew=True)
 
     async def _repeatable(
         self,
         method: Callable[..., Awaitable[Response]],
         request: Message,
         deadline_seconds: float = DEADLINE_SECONDS,
+        retries: Retries | None = None,
     ) -> Response:
-        for attempt in range(RETRIES):
+        retries = retries or self._retries()
+        while True:
             try:
                 return await self._once(method, request, deadline_seconds)
-            except LinkError:
-                await asyncio.sleep(jittered_seconds(attempt, base_seconds=0.2, cap_seconds=2.0))
-        return await self._once(method, request, deadline_seconds)
+            except EdgewrightError as error:
+                await retries.wait(error)
 
     async def _once(
         self,
@@ -226,7 +244,8 @@ class DeviceClient:
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from None
 
-    async def _stream(self, call: Stream[Any]) -> AsyncIterator[Any]:
+    async def _stream(self, begin: Callable[[], Stream[Any]]) -> AsyncGenerator[Any, None]:
+        call = begin()
         try:
             async for response in call:
                 self._reached = True
@@ -235,6 +254,32 @@ class DeviceClient:
             raise self._error(error) from None
         finally:
             call.cancel()
+
+    async def _patient_stream(
+        self, begin: Callable[[], Stream[Any]], *, busy: bool = False, begin_anew: bool = False
+    ) -> AsyncIterator[Any]:
+        """The same, asked again until the board begins; with `begin_anew` also where the link breaks later."""
+        retries = self._retries(soon_seconds=self._soon_seconds, busy=busy)
+        while True:
+            has_begun = False
+            try:
+                async with contextlib.aclosing(self._stream(begin)) as responses:
+                    async for response in responses:
+                        has_begun = True
+                        retries.began()
+                        yield response
+                return
+            except EdgewrightError as error:
+                if has_begun and not begin_anew:
+                    raise
+                await retries.wait(error)
+
+    def _retries(self, *, soon_seconds: float = 0.0, busy: bool = False) -> Retries:
+        return Retries(soon_seconds, busy=busy, on_wait=self._on_wait, is_changing=self._is_changing)
+
+    async def _is_changing(self) -> bool:
+        """Whether the board serves nothing because it changes releases."""
+        return (await self.get_device()).phase in UNDER_CHANGE
 
     async def _error_of_stream(self, call: grpc.aio.AioRpcError, sha256: bytes) -> EdgewrightError:
         """The board's own refusal, also where the library lost it (https://github.com/grpc/grpc/issues/36066)."""

@@ -21,8 +21,9 @@ INPUT_REASONS = {
     Reason.REASON_TRUST_INVALID,
 }
 BUSY_REASONS = {Reason.REASON_BUSY, Reason.REASON_OVERLOADED}
-OUTSIDE_REASONS = {Reason.REASON_ENGINE_FAILED, Reason.REASON_STORE_CORRUPT, Reason.REASON_DISK_SPACE}
-
+OUTSIDE_REASONS = {
+    Reason.REASON_ENGINE_STARTING, Reason.REASON_ENGINE_FAILED, Reason.REASON_STORE_CORRUPT, Reason.REASON_DISK_SPACE,
+}  # fmt: skip
 
 _LOST = "Internal error from Core"
 
@@ -44,7 +45,7 @@ def error_of(call: grpc.aio.AioRpcError, address: Address, *, secure: bool, reac
 
     `secure`: the channel has TLS. `reached`: an earlier call got through, so address and credentials are right.
     """
-    reason = _reason(call)
+    reason, retry_seconds = _reason(call)
     details = call.details() or call.code().name
     if reason is None:
         if call.code() is grpc.StatusCode.UNAVAILABLE:
@@ -52,15 +53,15 @@ def error_of(call: grpc.aio.AioRpcError, address: Address, *, secure: bool, reac
         return _without_reason(call.code(), details, address)
     if reason == Reason.REASON_UNSPECIFIED:
         return _CLASSES.get(call.code(), RefusedError)(details)
-    return error_for(reason, details)
+    return error_for(reason, details, retry_seconds)
 
 
-def error_for(reason: Reason.ValueType, details: str) -> EdgewrightError:
-    """The error an agent raised, from its reason and its sentence."""
+def error_for(reason: Reason.ValueType, details: str, retry_seconds: int = 1) -> EdgewrightError:
+    """Returns the error an agent raised, from its reason, its sentence and when it may be asked again."""
     if reason in INPUT_REASONS:
         return InputError(details, reason)
     if reason in BUSY_REASONS:
-        return BusyError(details, reason)
+        return BusyError(details, reason, retry_seconds=retry_seconds)
     return (OutsideError if reason in OUTSIDE_REASONS else RefusedError)(details, reason)
 
 
@@ -69,17 +70,21 @@ def lost_its_status(call: grpc.aio.AioRpcError) -> bool:
     return call.code() is grpc.StatusCode.INTERNAL and _LOST in (call.details() or "")
 
 
-def _reason(call: grpc.aio.AioRpcError) -> Reason.ValueType | None:
+def _reason(call: grpc.aio.AioRpcError) -> tuple[Reason.ValueType | None, int]:
+    """Returns the agent's Reason, None where it gave none, and the seconds after which it may be asked again."""
     try:
         status = rpc_status.from_call(call)
     except ValueError:
-        return None  # details that contradict the status are nobody's we know
+        return None, 1  # details that contradict the status are nobody's we know
+    reason, retry_seconds = None, 1
     for detail in status.details if status else ():
-        info = error_details_pb2.ErrorInfo()
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
         if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
             name = f"REASON_{info.reason}"
-            return Reason.Value(name) if name in list(Reason.keys()) else Reason.REASON_UNSPECIFIED
-    return None
+            reason = Reason.Value(name) if name in list(Reason.keys()) else Reason.REASON_UNSPECIFIED
+        elif detail.Unpack(retry):
+            retry_seconds = max(1, retry.retry_delay.seconds)
+    return reason, retry_seconds
 
 
 def _without_reason(code: grpc.StatusCode, details: str, address: Address) -> EdgewrightError:
@@ -99,7 +104,9 @@ def _without_reason(code: grpc.StatusCode, details: str, address: Address) -> Ed
 
 
 def _broken_off(address: Address) -> LinkError:
-    return LinkError(f"The link to {address} broke off; check that the agent is still running.")
+    return LinkError(
+        f"The link to {address} broke off; check the network, the board's load, and that the agent is still running."
+    )
 
 
 def _unreachable(details: str, address: Address, *, secure: bool) -> EdgewrightError:

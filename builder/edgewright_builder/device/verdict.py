@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +13,10 @@ from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.failures import LinkError
 from edgewright_builder.device.patience import Patience
 
-AT_REST = (Phase.PHASE_IDLE, Phase.PHASE_STAGED, Phase.PHASE_SAFE)
+ANSWER_SECONDS = 600.0  # vLLM compiles for minutes before it answers
+ANSWER_POLL_SECONDS = 0.5
+SERVING = (Phase.PHASE_IDLE, Phase.PHASE_STAGED)
+AT_REST = (*SERVING, Phase.PHASE_SAFE)
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,26 @@ class Verdict:
 async def watch_verdict(
     client: DeviceClient, release: bytes, patience: Patience, note: Callable[[str], None]
 ) -> Verdict:
-    """Follows a transition to `release` until the board is at rest, across dropped links and restarts."""
-    last: WatchDeploymentResponse | None = None
+    """Follows a transition to `release` until the board is at rest and answers, across dropped links and restarts.
+
+    Raises OutsideError where the release is active and its engine does not answer within `ANSWER_SECONDS`.
+    """
     probes: Sequence[ProbeResult] = ()  # of the candidate: a roll-back's own reports hold none
     patience.moved()
+    while True:
+        last, seen = await _watch_until_rest(client, release, patience, note)
+        probes = seen or probes
+        verdict = verdict_of(last, release, probes)
+        if not verdict.committed or await _answers(client, release, patience, note):
+            return verdict
+
+
+async def _watch_until_rest(
+    client: DeviceClient, release: bytes, patience: Patience, note: Callable[[str], None]
+) -> tuple[WatchDeploymentResponse, Sequence[ProbeResult]]:
+    """Returns the board's last report, and the last probes of the candidate."""
+    last: WatchDeploymentResponse | None = None
+    probes: Sequence[ProbeResult] = ()
     while True:
         try:
             async for event in client.watch_deployment():
@@ -57,10 +78,40 @@ async def watch_verdict(
                 if event.awaiting_confirmation and event.candidate_release == release:
                     await client.confirm(release)  # that this call arrives is what was to be shown
             if last is not None and last.phase in AT_REST:
-                return verdict_of(last, release, probes)
+                return last, probes
             raise LinkError(f"{client.address} ended its report before it was at rest; see the agent's log.")
         except LinkError as error:
             await patience.wait(error)
+
+
+async def _answers(
+    client: DeviceClient, release: bytes, patience: Patience, note: Callable[[str], None]
+) -> bool:
+    """Waits until the release answers requests; False as soon as it is no longer the active one.
+
+    An agent that was just started is at rest with an active release long before its engine is ready.
+    """
+    since, was_told = time.monotonic(), False
+    while True:
+        try:
+            if (await client.get_snapshot()).active_release == release:
+                return True
+            device = await client.get_device()
+            if device.active_release != release or device.phase not in SERVING:
+                return False
+            patience.moved()
+        except LinkError as error:
+            await patience.wait(error)
+            continue
+        if time.monotonic() - since > ANSWER_SECONDS:
+            raise OutsideError(
+                f"Release {release.hex()[:12]} is active on {client.address}, and its engine has not answered for "
+                f"{ANSWER_SECONDS:.0f} s; see `edgewright status {client.address}` and the agent's log."
+            )
+        if not was_told:
+            note("the engine is being started")
+            was_told = True
+        await asyncio.sleep(ANSWER_POLL_SECONDS)
 
 
 def verdict_of(last: WatchDeploymentResponse, release: bytes, probes: Sequence[ProbeResult]) -> Verdict:

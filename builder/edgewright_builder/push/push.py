@@ -114,6 +114,7 @@ async def _remember(deltas: Deltas, listener: Listener) -> None:
 async def _activate(
     client: DeviceClient, release: bytes, patience: Patience, *, force: bool, confirm_within_seconds: float
 ) -> None:
+    """Asks for the activation; returns too where the change under way is this very one."""
     asked_before = False
     while True:
         try:
@@ -122,7 +123,7 @@ async def _activate(
                     release, force=force, confirm_within_seconds=confirm_within_seconds
                 )
             except BusyError:
-                if asked_before and await _was_heard(client, release, force=force):
+                if await _is_under_way(client, release, asked_before=asked_before, force=force):
                     return None
                 raise
         except LinkError as error:
@@ -130,9 +131,11 @@ async def _activate(
             await patience.wait(error)
 
 
-async def _was_heard(client: DeviceClient, release: bytes, *, force: bool) -> bool:
-    """Whether the change that keeps the board busy is the one we asked for, and not somebody else's."""
-    # Denied: it failed just now and is being rolled back. With force it may have been denied long before.
-    states = {ReleaseState.RELEASE_STATE_CANDIDATE, ReleaseState.RELEASE_STATE_ACTIVE}
-    states |= set() if force else {ReleaseState.RELEASE_STATE_DENIED}
+async def _is_under_way(client: DeviceClient, release: bytes, *, asked_before: bool, force: bool) -> bool:
+    """Whether the change that keeps the board busy is to this release, and not somebody else's."""
+    states = {ReleaseState.RELEASE_STATE_CANDIDATE}
+    if asked_before:  # it may have ended meanwhile
+        states.add(ReleaseState.RELEASE_STATE_ACTIVE)
+        # Denied: it failed just now and is being rolled back. With force it may have been denied long before.
+        states |= set() if force else {ReleaseState.RELEASE_STATE_DENIED}
     return any(each.release == release and each.state in states for each in await client.list_releases())
