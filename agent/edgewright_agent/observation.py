@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from edgewright.address import Address
 from edgewright.errors import EdgewrightError, InputError
 from edgewright.v1 import telemetry_pb2
 from edgewright_agent.deployment.deployer import Deployer
-from edgewright_agent.services.messages import sha256_to
 from edgewright_agent.store import Store
 from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.telemetry.exporters.changes import Changes
 from edgewright_agent.telemetry.exporters.recorder import HISTORY_BYTES, RECORD_SECONDS, Recorder
 from edgewright_agent.telemetry.proto import snapshot_to_proto
 from edgewright_agent.telemetry.types import Deployment, Stored
-
-AS_ASKED = "as asked"  # how the deployer ends the message of a roll-back that the host wants
 
 
 @dataclass(frozen=True)
@@ -34,9 +31,10 @@ class ObservationSettings:
 
 @dataclass(frozen=True)
 class Observation:
-    """The record, and where the metrics are."""
+    """The record, the snapshot of now, and where the metrics are."""
 
     recorder: Recorder
+    snapshot: Callable[[], telemetry_pb2.Snapshot]
     metrics: Address | None
 
 
@@ -45,9 +43,13 @@ async def observe(
     settings: ObservationSettings, store: Store, telemetry: Telemetry, deployer: Deployer
 ) -> AsyncIterator[Observation]:
     """Records and exports until the context ends. Raises InputError: metrics port in use."""
+
+    def snapshot() -> telemetry_pb2.Snapshot:
+        return snapshot_to_proto(telemetry.snapshot(), _deployment(deployer).release)
+
     recorder = Recorder(
         store.layout.telemetry,
-        lambda: snapshot_message(telemetry, deployer),
+        snapshot,
         bytes_max=settings.history_bytes,
         interval_seconds=settings.record_seconds,
     )
@@ -55,7 +57,8 @@ async def observe(
         recording = asyncio.create_task(recorder.run())
         stack.callback(recording.cancel)
         _otlp(settings.otlp, stack, telemetry)
-        yield Observation(recorder, await _metrics(settings.metrics, stack, store, telemetry, deployer))
+        metrics = await _metrics(settings.metrics, stack, store, telemetry, deployer)
+        yield Observation(recorder, snapshot, metrics)
 
 
 async def _metrics(
@@ -87,7 +90,7 @@ async def _metrics(
 
 async def _follow(deployer: Deployer, changes: Changes) -> None:
     async for status in deployer.watch(follow=True):
-        changes.now(status.state.phase.value, asked=status.state.message.endswith(AS_ASKED))
+        changes.now(status.state.phase.value, host_asked=status.state.host_asked)
 
 
 def _stored(store: Store) -> Stored:
@@ -102,11 +105,6 @@ def _otlp(url: str | None, stack: contextlib.AsyncExitStack, telemetry: Telemetr
     except ImportError as error:
         raise InputError(f"--otlp needs `pip install edgewright[otlp]`: {error}.") from None
     stack.callback(export(url, telemetry.snapshot, telemetry.subscribe))
-
-
-def snapshot_message(telemetry: Telemetry, deployer: Deployer) -> telemetry_pb2.Snapshot:
-    """Everything measured, as of now, and the release that serves meanwhile."""
-    return snapshot_to_proto(telemetry.snapshot(), sha256_to(_deployment(deployer).release))
 
 
 def _deployment(deployer: Deployer) -> Deployment:

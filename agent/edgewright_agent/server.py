@@ -37,6 +37,7 @@ from edgewright_agent.engines import Engine, EngineInfo, EngineLimits
 from edgewright_agent.inference import Inference
 from edgewright_agent.observation import Observation, ObservationSettings, observe
 from edgewright_agent.openai_api.settings import OpenAISettings
+from edgewright_agent.runtime.budget import memory_budget_bytes
 from edgewright_agent.runtime.tls import TlsFiles, server_credentials
 from edgewright_agent.services.deployment import DeploymentService
 from edgewright_agent.services.guard import Guard, refuse_revoked, require_deadline, require_role
@@ -95,6 +96,11 @@ class AgentSettings:
     scrub: PatrolSettings = field(default_factory=PatrolSettings)
     openai: OpenAISettings | None = None  # None: no OpenAI-compatible server
 
+    @property
+    def memory_budget_bytes(self) -> int:
+        """What a release may take at its peak."""
+        return memory_budget_bytes(self.profile, self.budget_bytes)
+
 
 @dataclass(frozen=True)
 class RunningAgent:
@@ -121,7 +127,7 @@ async def run_agent(
     """
     credentials = _credentials(settings)
     require_bindable(settings.listen)
-    budget_bytes = settings.budget_bytes or settings.profile.budget_bytes()
+    budget_bytes = settings.memory_budget_bytes
     async with contextlib.AsyncExitStack() as stack:
         store = Store(settings.store, space=settings.space)
         stack.callback(store.close)
@@ -213,7 +219,7 @@ def _add_services(
     )
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(InferenceService(inference), server)
     telemetry_pb2_grpc.add_TelemetryServiceServicer_to_server(
-        TelemetryService(telemetry, deployer, inference, observation.recorder), server
+        TelemetryService(telemetry, deployer, inference, observation.recorder, observation.snapshot), server
     )
     trust_pb2_grpc.add_TrustServiceServicer_to_server(TrustService(board.trust, store, deployer), server)
 
@@ -242,7 +248,7 @@ def _engine_starter(settings: AgentSettings, runtime_dir: Path) -> StartEngine:
             context_tokens=manifest.limits.context_tokens,
             concurrency=manifest.limits.concurrency,
             threads=settings.threads,
-            memory_bytes=settings.budget_bytes or settings.profile.budget_bytes(),
+            memory_bytes=settings.memory_budget_bytes,
         )
         return await engines.start_engine(
             manifest.engine.kind,

@@ -114,12 +114,21 @@ class PerformancePrediction(_Frozen):
 
 
 class MemoryPrediction(_Frozen):
-    """h(m̂) of the plan: the engine's predicted peak, and what it rests on."""
+    """h(m̂) of the plan: the engine's predicted peak in bytes, and what the prediction rests on.
+
+    `budget_bytes` is the budget the artifact was built for. No board enforces it: a board compares the prediction,
+    and later the measured peak, with its own budget.
+    """
 
     budget_bytes: Annotated[int, Field(gt=0)]
     predicted_peak_bytes: Annotated[int, Field(gt=0)]
-    error_bytes: Annotated[int, Field(ge=0)]  # half-width of the interval
+    error_bytes: Annotated[int, Field(ge=0)]  # half-width of the prediction's interval
     calibrated_on: str
+
+    @property
+    def bound_bytes(self) -> int:
+        """The upper end of the prediction's interval: predicted peak plus error."""
+        return self.predicted_peak_bytes + self.error_bytes
 
 
 class GoldenPrompt(_Frozen):

@@ -143,12 +143,15 @@ def warm_swap_fits(
     budget_bytes: int,
     available_bytes: int,
 ) -> bool:
-    """Whether two engines fit: in what is free now, allowing both to grow to their peaks, and in the budget."""
-    peak_bytes = candidate.predicted_peak_bytes + candidate.error_bytes
-    serving_peak_bytes = max(serving_now_bytes, serving.predicted_peak_bytes)
-    growth_bytes = peak_bytes + serving_peak_bytes - serving_now_bytes
+    """Whether two engines fit beside each other: in the budget, and in the memory that is free now.
+
+    Both count with the upper end of their predictions. A swap that turns out too tight would kill the engine that
+    answers requests; a swap that is refused is cold, and only costs time.
+    """
+    serving_bound_bytes = max(serving_now_bytes, serving.bound_bytes)
+    growth_bytes = candidate.bound_bytes + serving_bound_bytes - serving_now_bytes
     in_memory = growth_bytes + WARM_RESERVE_BYTES <= available_bytes
-    return in_memory and peak_bytes + serving_peak_bytes <= budget_bytes
+    return in_memory and candidate.bound_bytes + serving_bound_bytes <= budget_bytes
 
 
 async def _in_time(switching: Awaitable[None]) -> None:

@@ -61,12 +61,18 @@ def activate(
 
 
 def roll_back(state: State) -> State:
-    """Back to the previous release. Raises BusyError, RefusedError (`NO_PREVIOUS_RELEASE`)."""
+    """Goes back to the previous release, as the host asked. Raises BusyError, RefusedError (`NO_PREVIOUS_RELEASE`)."""
     _require_rest(state)
     if state.previous is None:
         message = "There is no previous release to roll back to. Activate a staged release instead."
         raise RefusedError(message, Reason.REASON_NO_PREVIOUS_RELEASE)
-    return _go_back(state, state.previous, f"rolling back to {state.previous[:12]} as asked")
+    message = f"rolling back to {state.previous[:12]} as asked"
+    return replace(_go_back(state, state.previous, message), host_asked=True)
+
+
+def go_back(state: State, digest: str, why: str) -> State:
+    """The board goes back to this release by itself, from rest."""
+    return _go_back(state, digest, f"{why}; going back to {_short(digest)}")
 
 
 def starting(state: State) -> State:
@@ -184,7 +190,8 @@ def without_lost(state: State, staged: set[str]) -> State:
         state = replace(state, active=None, message=f"release {_short(state.active)} is lost")
     if not state.at_rest and state.candidate not in staged:
         state = rotted(state, f"release {_short(state.candidate)} is lost")
-    return roll_back(state) if lost and state.at_rest and _previous(state) is not None else state
+    back = _previous(state)
+    return go_back(state, back, state.message) if lost and state.at_rest and back is not None else state
 
 
 def way_back(state: State) -> str | None:
@@ -215,7 +222,9 @@ def check_counter(state: State, counter: int) -> None:
 
 def _go_back(state: State, release: str, message: str) -> State:
     changes = {"candidate": release, "attempts": 0, "staged": None, "outcome": Outcome.NONE}
-    return _change(state, Phase.ROLLING_BACK, message, confirm_within_seconds=0.0, **changes)
+    return _change(
+        state, Phase.ROLLING_BACK, message, confirm_within_seconds=0.0, host_asked=False, **changes
+    )
 
 
 def _without_candidate(state: State, why: str) -> State:
@@ -255,6 +264,7 @@ def _change(state: State, phase: Phase, message: str, **changes: Any) -> State:
 def _rest(state: State, outcome: Outcome, message: str, **changes: Any) -> State:
     counters = {"attempts": 0, "starts": 0, "transitions": 0}
     trial = {"candidate": None, "given_up": (), "confirm_within_seconds": 0.0, "awaiting_confirmation": False}
+    trial["host_asked"] = False
     rest = {**counters, **trial, "outcome": outcome, "message": message}
     return replace(state, phase=Phase.IDLE, **{**rest, **changes})
 

@@ -13,6 +13,7 @@ import psutil
 
 from edgewright.errors import EdgewrightError
 from edgewright.manifest import GoldenPrompt, Manifest
+from edgewright.sizes import format_bytes
 from edgewright_agent.benchmark.prompts import shuffles, words_for
 from edgewright_agent.engines import Engine, GenerationRequest, Token
 from edgewright_agent.engines.process.death import out_of_memory_line
@@ -86,7 +87,8 @@ def memory_probes(engine: Engine, trial: Trial) -> tuple[Probe, ...]:
 def _peak_memory(engine: Engine, budget_bytes: int) -> Probe:
     """The engine's process tree has stayed within the budget since its start."""
     memory = engine.memory()
-    detail = f"peak {memory.peak_bytes} bytes ({memory.measure}), budget {budget_bytes} bytes"
+    peak, budget = format_bytes(memory.peak_bytes), format_bytes(budget_bytes)
+    detail = f"peak {peak} ({memory.measure}), budget {budget}"
     return Probe("peak_memory", memory.peak_bytes <= budget_bytes, detail)
 
 

@@ -9,6 +9,7 @@ import psutil
 
 from edgewright.errors import EdgewrightError, RefusedError
 from edgewright.manifest import Manifest, manifest_digest, parse_manifest
+from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment import lifecycle
 from edgewright_agent.deployment.state import State
@@ -82,11 +83,17 @@ def _check_engine(engines: Iterable[EngineInfo], manifest: Manifest) -> None:
 
 
 def _check_memory(board: Board, manifest: Manifest) -> None:
+    """Refuses what the prediction itself puts above the budget.
+
+    The error bar is left out on purpose: what lies within it is tried, and the measured peak decides (the probe
+    `peak_memory`). Refusing it here would refuse releases that boards have measured and serve.
+    """
     predicted_bytes = manifest.memory.predicted_peak_bytes
     if predicted_bytes > board.budget_bytes:
         message = (
-            f"The artifact is predicted to take {predicted_bytes} bytes at its peak; this board's budget is "
-            f"{board.budget_bytes} bytes. Build it with a smaller budget."
+            f"The artifact is predicted to take {format_bytes(predicted_bytes)} at its peak, "
+            f"{format_bytes(predicted_bytes - board.budget_bytes)} more than this board's budget of "
+            f"{format_bytes(board.budget_bytes)}. Build the artifact with a smaller budget."
         )
         raise RefusedError(message, Reason.REASON_MEMORY_BUDGET)
 

@@ -45,6 +45,7 @@ class State:
     denied: tuple[str, ...] = ()  # failed here; oldest first
     counter_floor: int = 0  # the lowest release counter that is accepted; never falls
     outcome: Outcome = Outcome.NONE
+    host_asked: bool = False  # for the roll-back under way; else the board goes back by itself
     message: str = ""  # what happened, for people
 
     @property

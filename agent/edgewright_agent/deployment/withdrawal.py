@@ -80,7 +80,7 @@ def without_stopped(state: State, staged: Set[str], stopped: Set[str]) -> State:
         return replace(left, message=f"{why}; serving {left.active[:12]}")
     back = lifecycle.way_back(left)
     if back is not None:
-        return replace(lifecycle.roll_back(left), message=f"{why}; going back to {back[:12]}")
+        return lifecycle.go_back(left, back, why)
     return replace(left, message=f"{why}; nothing is served")
 
 

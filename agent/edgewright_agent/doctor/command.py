@@ -10,6 +10,7 @@ import typer
 
 from edgewright.address import parse_address
 from edgewright.errors import InputError
+from edgewright.sizes import parse_bytes
 from edgewright_agent.runtime.tls import TlsFiles
 from edgewright_profiles import DeviceProfile, load_profile
 
@@ -29,6 +30,9 @@ def doctor(
     store: Annotated[
         Path, typer.Option(readable=False, help="Folder of the store, or where it is to be.")
     ] = STORE,
+    budget: Annotated[
+        str | None, typer.Option(help="Memory a release may take, as of `serve`. (default: the profile's)")
+    ] = None,
     listen: Annotated[str, typer.Option(help="HOST:PORT the agent is to listen on.")] = "0.0.0.0:7443",
     tls_cert: Annotated[
         Path | None,
@@ -68,6 +72,7 @@ def doctor(
     subject = Subject(
         root=root,
         profile=_profile(profile, root),
+        budget_bytes=None if budget is None else parse_bytes(budget),
         store=store,
         tls=_tls(tls_cert, tls_key, tls_ca),
         trust=tuple(trust or _present("release.pub")),

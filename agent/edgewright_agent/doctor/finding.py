@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from edgewright.address import Address
+from edgewright_agent.runtime.budget import memory_budget_bytes
 from edgewright_agent.runtime.tls import TlsFiles
 from edgewright_profiles import DeviceProfile
 
@@ -36,12 +37,18 @@ class Subject:
 
     root: Path = Path("/")  # of /proc, /sys and /etc
     profile: DeviceProfile | None = None
+    budget_bytes: int | None = None  # None: the profile's
     store: Path | None = None
     tls: TlsFiles | None = None
     trust: tuple[Path, ...] = ()
     listen: Address | None = None
     start_engines: bool = True
     clock: Callable[[], float] = time.time
+
+    @property
+    def memory_budget_bytes(self) -> int | None:
+        """What a release may take at its peak; None without a profile."""
+        return None if self.profile is None else memory_budget_bytes(self.profile, self.budget_bytes)
 
 
 Check = Callable[[Subject], "Finding | None"]

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import re
 
+from edgewright.sizes import format_bytes
 from edgewright_agent.doctor.finding import Finding, Subject, ok, warning
 from edgewright_agent.telemetry.collectors import memory
 from edgewright_agent.telemetry.collectors.sysfs import NoDataError, read_text
 
 
 def memory_is_available(subject: Subject) -> Finding | None:
-    """Other programs leave the profile's budget."""
-    if subject.profile is None:
+    """Other programs leave the budget of the board."""
+    budget_bytes = subject.memory_budget_bytes
+    if budget_bytes is None:
         return None
     try:
-        found = memory.read(subject.root)
+        memory_now = memory.read(subject.root)
     except NoDataError:
         return None
-    budget = subject.profile.budget_bytes()
-    if found.available_bytes < budget:
+    available, budget = format_bytes(memory_now.available_bytes), format_bytes(budget_bytes)
+    if memory_now.available_bytes < budget_bytes:
         return warning(
-            f"{found.available_bytes / 2**20:.0f} MiB are available; the profile's budget is "
-            f"{budget / 2**20:.0f}: a model that fits the profile may not fit now.",
-            "Stop what else takes memory (`ps --sort -rss -eo rss,comm | head`), or start the agent with --budget.",
+            f"{available} are available, less than the budget of {budget}: a model within the budget may not fit now.",
+            "Stop what else takes memory (`ps --sort -rss -eo rss,comm | head`), or start the agent with a smaller "
+            "--budget.",
         )
-    return ok(f"{found.available_bytes / 2**20:.0f} MiB are available for a budget of {budget / 2**20:.0f}.")
+    return ok(f"{available} are available for a budget of {budget}.")
 
 
 def no_desktop_runs(subject: Subject) -> Finding | None:

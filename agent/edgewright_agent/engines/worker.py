@@ -21,7 +21,7 @@ LEAN_MALLOC = {
 
 def spare_bytes(manifest: Manifest, budget_bytes: int) -> int:
     """Returns what the budget leaves beyond the upper end of the predicted peak."""
-    return max(0, budget_bytes - manifest.memory.predicted_peak_bytes - manifest.memory.error_bytes)
+    return max(0, budget_bytes - manifest.memory.bound_bytes)
 
 
 def worker_launch(

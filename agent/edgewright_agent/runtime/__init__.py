@@ -1,1 +1,1 @@
-"""The agent's own process: threads, systemd, the allocator, TLS, unexpected failures."""
+"""The agent's own process: threads, systemd, the allocator, TLS, the memory budget, unexpected failures."""

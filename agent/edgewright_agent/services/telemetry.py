@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -20,7 +20,6 @@ from edgewright_agent.benchmark.proto import benchmark_to_proto
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.engines import Finish, GenerationRequest, Token
 from edgewright_agent.inference import Inference
-from edgewright_agent.observation import snapshot_message
 from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.telemetry.exporters.recorder import Recorder
 
@@ -34,19 +33,25 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
     """See `telemetry.proto` for what each call promises."""
 
     def __init__(
-        self, telemetry: Telemetry, deployer: Deployer, inference: Inference, recorder: Recorder
+        self,
+        telemetry: Telemetry,
+        deployer: Deployer,
+        inference: Inference,
+        recorder: Recorder,
+        snapshot: Callable[[], telemetry_pb2.Snapshot],
     ) -> None:
         self._telemetry = telemetry
         self._deployer = deployer
         self._inference = inference
         self._recorder = recorder
+        self._snapshot = snapshot
         self._benchmarking = asyncio.Lock()
 
     async def GetSnapshot(  # noqa: N802
         self, request: telemetry_pb2.GetSnapshotRequest, context: Context
     ) -> telemetry_pb2.GetSnapshotResponse:
         """Everything measured, as of now."""
-        return telemetry_pb2.GetSnapshotResponse(snapshot=await self._snapshot())
+        return telemetry_pb2.GetSnapshotResponse(snapshot=await asyncio.to_thread(self._snapshot))
 
     async def WatchTelemetry(  # noqa: N802
         self, request: telemetry_pb2.WatchTelemetryRequest, context: Context
@@ -62,7 +67,7 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
                 for sequence, snapshot in some:
                     yield telemetry_pb2.WatchTelemetryResponse(snapshot=snapshot, sequence=sequence)
         while not request.recorded_only:
-            yield telemetry_pb2.WatchTelemetryResponse(snapshot=await self._snapshot())
+            yield telemetry_pb2.WatchTelemetryResponse(snapshot=await asyncio.to_thread(self._snapshot))
             await asyncio.sleep(interval_seconds)
 
     async def RunBenchmark(  # noqa: N802
@@ -98,9 +103,6 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
         async with contextlib.aclosing(self._inference.generate(request, patient=True)) as events:
             async for event in events:
                 yield event if isinstance(event, Token) else event.finish
-
-    async def _snapshot(self) -> telemetry_pb2.Snapshot:
-        return await asyncio.to_thread(snapshot_message, self._telemetry, self._deployer)
 
 
 def _plan_from(request: telemetry_pb2.RunBenchmarkRequest) -> BenchmarkPlan:

@@ -60,13 +60,13 @@ class Meter:
             return None
         return (last.joules - first.joules) / (last.seconds - first.seconds)
 
-    def between(self, start: float, end: float) -> float | None:
-        """Joules from `start` to `end`, both by interpolation; None outside the history or across a gap.
+    def joules_between(self, start_seconds: float, end_seconds: float) -> float | None:
+        """Joules between two moments, both by interpolation; None outside the history or across a gap.
 
-        `end` may lie up to a second after the last sample: power is then taken to have stayed as it was.
+        The end may lie up to a second after the last sample: power is then taken to have stayed as it was.
         """
         history = self._history
-        first, last = _at(history, start), _at(history, end)
+        first, last = _at(history, start_seconds), _at(history, end_seconds)
         if first is None or last is None or first.gaps != last.gaps:
             return None
         return max(0.0, last.joules - first.joules)

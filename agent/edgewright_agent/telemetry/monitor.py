@@ -55,9 +55,9 @@ class Telemetry:
         budget_bytes: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`root` holds `/sys`, `/proc`, `/etc` and `/var`; the budget is the profile's unless given."""
+        """`root` holds `/sys`, `/proc`, `/etc` and `/var`. `budget_bytes` is reported as it is; None: there is none."""
         self._profile, self._root, self._clock = profile, root, clock
-        self._budget_bytes = profile.budget_bytes() if budget_bytes is None else budget_bytes
+        self._budget_bytes = budget_bytes
         whole = profile.whole_module_rails
         self._power = PowerMeter((), whole.value if whole is not None else (), clock)
         self._energy_sources: tuple[Sensor, ...] = ()  # what the search for each said
@@ -144,9 +144,11 @@ class Telemetry:
             self._power.sample()
             return self._power.mark()
 
-    def energy_between(self, admitted: float, first_token: float, last_token: float) -> EnergyWindow | None:
-        """Energy of a request's window on the rail `energy` gives; None without sensors, or across a gap."""
-        return self._power.window(admitted, first_token, last_token)
+    def energy_between(
+        self, admitted_seconds: float, first_token_seconds: float, last_token_seconds: float
+    ) -> EnergyWindow | None:
+        """Returns a request's energy on the rail that `energy` gives; None without sensors, or across a gap."""
+        return self._power.window(admitted_seconds, first_token_seconds, last_token_seconds)
 
     def throttle_events(self) -> int | None:
         """How often the board has slowed itself down since boot, for whatever cause; None where it does not count."""

@@ -23,6 +23,7 @@ class _Metered:
     rail: Rail
     meter: Meter
     whole_module: bool
+    parts: tuple[str, ...] = ()  # of a sum: the names of the rails it adds up
 
 
 class PowerMeter:
@@ -65,7 +66,7 @@ class PowerMeter:
                 metered.meter.add_watts(self._clock(), value)
                 watts[metered.rail.name] = value
         if self._sum is not None:
-            parts = [watts.get(name) for name in self._sum.rail.name.split("+")]
+            parts = [watts.get(name) for name in self._sum.parts]
             known = [part for part in parts if part is not None]
             total = sum(known) if len(known) == len(parts) else None
             self._sum.meter.add_watts(self._clock(), total)
@@ -94,16 +95,18 @@ class PowerMeter:
             return None
         return EnergyMark(best.meter.last_seconds, self._energy(best))
 
-    def window(self, admitted: float, first_token: float, last_token: float) -> EnergyWindow | None:
-        """Energy of a request on the best rail; None without sensors, or where they had a gap."""
+    def window(
+        self, admitted_seconds: float, first_token_seconds: float, last_token_seconds: float
+    ) -> EnergyWindow | None:
+        """Returns a request's energy on the best rail; None without sensors, or where they had a gap."""
         best = self._best
         if best is None:
             return None
-        prefill = best.meter.between(admitted, first_token)
-        decode = best.meter.between(first_token, last_token)
-        if prefill is None or decode is None:
+        prefill_joules = best.meter.joules_between(admitted_seconds, first_token_seconds)
+        decode_joules = best.meter.joules_between(first_token_seconds, last_token_seconds)
+        if prefill_joules is None or decode_joules is None:
             return None
-        return EnergyWindow(best.rail.name, prefill, decode)
+        return EnergyWindow(best.rail.name, prefill_joules, decode_joules)
 
     def _all(self) -> tuple[_Metered, ...]:
         return self._rails if self._sum is None else (self._sum, *self._rails)
@@ -149,7 +152,7 @@ def _sum_of(rails: Sequence[Rail], names: tuple[str, ...]) -> _Metered | None:
     if not all(name in parts for name in names):
         return None
     source = parts[names[0]].source
-    return _Metered(Rail("+".join(names), source, _silence), Meter(), whole_module=True)
+    return _Metered(Rail("+".join(names), source, _silence), Meter(), whole_module=True, parts=names)
 
 
 def _best(rails: Sequence[_Metered]) -> _Metered | None:

@@ -13,13 +13,13 @@ from edgewright_agent.telemetry.types import (
 )
 
 
-def snapshot_to_proto(snapshot: Snapshot, active_release: bytes = b"") -> telemetry_pb2.Snapshot:
-    """`active_release` is the SHA-256 of its manifest; empty if none."""
+def snapshot_to_proto(snapshot: Snapshot, release: str | None = None) -> telemetry_pb2.Snapshot:
+    """The snapshot as a message; `release`: the digest of the release that serves, in hex, None if none does."""
     message = telemetry_pb2.Snapshot(
         unix_seconds=snapshot.unix_seconds,
         monotonic_seconds=snapshot.monotonic_seconds,
         profile_id=snapshot.profile_id,
-        active_release=active_release,
+        active_release=bytes.fromhex(release or ""),
         serving=serving_to_proto(snapshot.serving),
         energy=[rail_to_proto(rail) for rail in snapshot.energy],
         temperatures=[
@@ -68,7 +68,7 @@ def memory_to_proto(memory: Memory) -> telemetry_pb2.Memory:
         total_bytes=memory.total_bytes,
         available_bytes=memory.available_bytes,
         swap_used_bytes=memory.swap_used_bytes,
-        budget_bytes=memory.budget_bytes,
+        budget_bytes=memory.budget_bytes or 0,
         agent_bytes=memory.agent_bytes,
         used_peak_bytes=memory.used_peak_bytes,
         engine_bytes=engine.now_bytes if engine else None,

@@ -63,9 +63,9 @@ class ServingStats:
         self._lock = threading.Lock()
         self._requests = self._failed = self._rejected = self._in_flight = 0
         self._prompt_tokens = self._generated_tokens = 0
-        self._ttft: deque[float] = deque(maxlen=values_max)
-        self._tpot: deque[float] = deque(maxlen=values_max)
-        self._itl: deque[float] = deque(maxlen=values_max)
+        self._ttft_seconds: deque[float] = deque(maxlen=values_max)
+        self._tpot_seconds: deque[float] = deque(maxlen=values_max)
+        self._itl_seconds: deque[float] = deque(maxlen=values_max)
 
     def admit(self) -> None:
         """A request begins."""
@@ -91,17 +91,17 @@ class ServingStats:
         with self._lock:
             self._generated_tokens += 1
             if since_last_seconds is not None:
-                self._itl.append(since_last_seconds)
+                self._itl_seconds.append(since_last_seconds)
 
-    def end(self, prompt_tokens: int, ttft: float | None, tpot: float | None) -> None:
+    def end(self, prompt_tokens: int, ttft_seconds: float | None, tpot_seconds: float | None) -> None:
         """The request ended well."""
         with self._lock:
             self._in_flight -= 1
             self._prompt_tokens += prompt_tokens
-            if ttft is not None:
-                self._ttft.append(ttft)
-            if tpot is not None:
-                self._tpot.append(tpot)
+            if ttft_seconds is not None:
+                self._ttft_seconds.append(ttft_seconds)
+            if tpot_seconds is not None:
+                self._tpot_seconds.append(tpot_seconds)
 
     @property
     def in_flight(self) -> int:
@@ -112,7 +112,7 @@ class ServingStats:
     def serving(self) -> Serving:
         """The state now."""
         with self._lock:
-            ttft, tpot, itl = list(self._ttft), list(self._tpot), list(self._itl)
+            ttft, tpot, itl = list(self._ttft_seconds), list(self._tpot_seconds), list(self._itl_seconds)
             counters = Serving(
                 requests=self._requests,
                 requests_failed=self._failed,
@@ -150,19 +150,19 @@ class RequestWindow:
         self.served_by = served_by
         self._operation = operation
         self._open = True
-        self._admitted = clock()
-        self._first: float | None = None
-        self._last: float | None = None
+        self._admitted_seconds = clock()
+        self._first_seconds: float | None = None
+        self._last_seconds: float | None = None
         self._tokens = 0
         stats.admit()
 
     def token(self, at_seconds: float | None = None) -> None:
         """A token came out of the engine: then, or now."""
         now = self._clock() if at_seconds is None else at_seconds
-        self._stats.token(None if self._last is None else now - self._last)
-        if self._first is None:
-            self._first = now
-        self._last = now
+        self._stats.token(None if self._last_seconds is None else now - self._last_seconds)
+        if self._first_seconds is None:
+            self._first_seconds = now
+        self._last_seconds = now
         self._tokens += 1
 
     def end(
@@ -211,7 +211,7 @@ class RequestWindow:
                 self.served_by,
                 self._operation,
                 finish_reason,
-                self._clock() - self._admitted,
+                self._clock() - self._admitted_seconds,
                 prompt_tokens,
                 generated_tokens,
                 summary.time_to_first_token_seconds,
@@ -220,11 +220,12 @@ class RequestWindow:
         )
 
     def _summary(self, generated: int) -> RequestSummary:
-        if self._first is None or self._last is None:
+        if self._first_seconds is None or self._last_seconds is None:
             return RequestSummary(None, None, None)
-        tpot = (self._last - self._first) / (generated - 1) if generated > 1 else None
+        decode_seconds = self._last_seconds - self._first_seconds
+        tpot_seconds = decode_seconds / (generated - 1) if generated > 1 else None
         return RequestSummary(
-            time_to_first_token_seconds=self._first - self._admitted,
-            time_per_output_token_seconds=tpot,
-            energy=self._energy(self._admitted, self._first, self._last),
+            time_to_first_token_seconds=self._first_seconds - self._admitted_seconds,
+            time_per_output_token_seconds=tpot_seconds,
+            energy=self._energy(self._admitted_seconds, self._first_seconds, self._last_seconds),
         )

@@ -80,7 +80,7 @@ class Memory:
     total_bytes: int
     available_bytes: int
     swap_used_bytes: int
-    budget_bytes: int
+    budget_bytes: int | None  # a release's at its peak; None: telemetry without an agent
     agent_bytes: int
     used_peak_bytes: int  # most of total - available seen
     engine: EngineMemory | None = None

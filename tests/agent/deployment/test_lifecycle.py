@@ -148,6 +148,23 @@ def test_rolling_back_swaps_active_and_previous() -> None:
     assert error.value.reason == Reason.REASON_NO_PREVIOUS_RELEASE
 
 
+def test_a_roll_back_that_a_host_asked_for_is_told_from_one_of_the_board_by_itself() -> None:
+    both = activated(activated(State(), A), B)
+    asked = lifecycle.roll_back(both)
+    assert asked.host_asked
+    assert not lifecycle.started(lifecycle.attempt(asked)).host_asked  # at rest nobody asks for anything
+    failed = failed_for_good(lifecycle.activate(both, C, COUNTERS[C]))
+    lost = lifecycle.without_lost(both, {A})
+    assert [(state.phase, state.host_asked) for state in (failed, lost)] == [(Phase.ROLLING_BACK, False)] * 2
+    assert "lost" in lost.message
+
+
+def test_the_state_of_an_older_agent_lacks_what_came_later_and_is_read() -> None:
+    saved = lifecycle.roll_back(activated(activated(State(), A), B)).to_json()
+    del saved["host_asked"]
+    assert State.from_json(saved).phase is Phase.ROLLING_BACK
+
+
 def test_a_roll_back_as_asked_that_fails_returns_to_the_active_release() -> None:
     state = failed_for_good(lifecycle.roll_back(activated(activated(State(), A), B)))
     assert (state.phase, state.candidate) == (Phase.ROLLING_BACK, B)

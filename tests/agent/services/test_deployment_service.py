@@ -224,6 +224,18 @@ async def test_an_artifact_over_the_budget_is_refused(channel: grpc.aio.Channel)
     }
     error = await refusal(channel, make_artifact(memory=memory))
     assert reason_of(error) == "MEMORY_BUDGET"
+    assert "predicted to take 1024.00 GiB" in str(error.details())
+
+
+async def test_an_artifact_over_the_budget_by_less_than_the_predictions_error_is_measured_not_refused(
+    channel: grpc.aio.Channel, stub: Any
+) -> None:
+    board = await stub.GetDevice(deployment_pb2.GetDeviceRequest(), timeout=TIMEOUT_SECONDS)
+    memory = {
+        "budget_bytes": board.budget_bytes, "predicted_peak_bytes": board.budget_bytes, "error_bytes": 2**20,
+        "calibrated_on": "tests",
+    }  # fmt: skip
+    assert await push(channel, make_artifact(memory=memory))
 
 
 async def test_an_engine_that_is_not_here_is_refused(channel: grpc.aio.Channel) -> None:

@@ -76,7 +76,7 @@ def test_random_power_with_gaps_is_the_sum_of_its_trapezoids_without_them(
     assert meter.joules == pytest.approx(counted, abs=1e-9)
     assert meter.gaps == sum(end - start > GAP_SECONDS for (start, _), (end, _) in pairs)
     for (start, _), (end, _) in pairs:
-        inside = meter.between(start, end)
+        inside = meter.joules_between(start, end)
         assert (inside is None) == (end - start > GAP_SECONDS)
 
 
@@ -137,8 +137,8 @@ def test_a_counter_that_was_reset_leaves_a_gap_and_is_no_wrap(after: float, wrap
         meter.add_counter(tenth / 10, joules)
     assert meter.joules == pytest.approx(5.0)
     assert (meter.gaps, meter.samples) == (1, 4)
-    assert meter.between(0.0, 0.3) is None
-    assert meter.between(0.2, 0.3) == pytest.approx(2.0)
+    assert meter.joules_between(0.0, 0.3) is None
+    assert meter.joules_between(0.2, 0.3) == pytest.approx(2.0)
 
 
 def test_watts_is_the_mean_of_the_last_second() -> None:
@@ -164,8 +164,8 @@ def test_the_parts_of_a_window_add_up(one: float, two: float, three: float) -> N
     for tenth in range(101):
         meter.add_watts(tenth / 10, 3.0 + tenth % 7)
     first, middle, last = sorted((one, two, three))
-    prefill, decode = meter.between(first, middle), meter.between(middle, last)
-    whole = meter.between(first, last)
+    prefill, decode = meter.joules_between(first, middle), meter.joules_between(middle, last)
+    whole = meter.joules_between(first, last)
     assert prefill is not None
     assert decode is not None
     assert whole == pytest.approx(prefill + decode, abs=1e-9)
@@ -175,18 +175,18 @@ def test_a_window_may_end_just_after_the_last_sample() -> None:
     meter = Meter()
     for tenth in range(11):
         meter.add_watts(tenth / 10, 20.0)
-    assert meter.between(0.25, 1.05) == pytest.approx(16.0)
-    assert meter.between(0.25, 2.5) is None
+    assert meter.joules_between(0.25, 1.05) == pytest.approx(16.0)
+    assert meter.joules_between(0.25, 2.5) is None
 
 
 def test_a_window_with_a_gap_or_before_the_first_sample_has_no_energy() -> None:
     meter = Meter()
     for time in (1.0, 1.5, 4.0, 4.5):
         meter.add_watts(time, 1.0)
-    assert meter.between(0.5, 1.5) is None
-    assert meter.between(1.2, 4.2) is None
-    assert meter.between(2.0, 4.2) is None
-    assert meter.between(4.0, 4.5) == pytest.approx(0.5)
+    assert meter.joules_between(0.5, 1.5) is None
+    assert meter.joules_between(1.2, 4.2) is None
+    assert meter.joules_between(2.0, 4.2) is None
+    assert meter.joules_between(4.0, 4.5) == pytest.approx(0.5)
 
 
 def test_history_is_bounded_and_joules_are_not() -> None:
@@ -196,8 +196,8 @@ def test_history_is_bounded_and_joules_are_not() -> None:
         meter.add_watts(float(second), 1.0)
     assert meter.joules == pytest.approx(seconds)
     assert len(meter._history) <= 2 * HISTORY_SECONDS + 2
-    assert meter.between(seconds - 10.0, seconds) == pytest.approx(10.0)
-    assert meter.between(0.0, 10.0) is None
+    assert meter.joules_between(seconds - 10.0, seconds) == pytest.approx(10.0)
+    assert meter.joules_between(0.0, 10.0) is None
 
 
 def rail(name: str, watts: float | None, source: str = "ina3221") -> Rail:

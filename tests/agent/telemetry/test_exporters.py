@@ -62,7 +62,8 @@ def scrape(address: Address | None) -> str:
 
 
 def on_board(board: str, profile: str, root: Path) -> Telemetry:
-    telemetry = Telemetry(load_profile(profile), write_board(board, root))
+    budget_bytes = load_profile(profile).budget_bytes()
+    telemetry = Telemetry(load_profile(profile), write_board(board, root), budget_bytes=budget_bytes)
     telemetry.sample()
     return telemetry
 
@@ -171,7 +172,7 @@ def test_the_names_are_those_that_dashboards_are_written_against(tmp_path: Path)
     telemetry.set_engine_memory_source(lambda: EngineMemory(5, 9, "pss"))
     changes = Changes()
     for phase in ("idle", "activating", "rolling_back"):
-        changes.now(phase, asked=False)
+        changes.now(phase, host_asked=False)
     serving = Deployment("idle", "ab" * 32, "tiny", "1.0", 1)
     stored = Stored({"stored": 1}, {"full": 1}, 0)
     sources = Sources(telemetry.snapshot, lambda: serving, telemetry.subscribe, changes, lambda: stored)

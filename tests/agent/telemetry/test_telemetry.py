@@ -40,7 +40,8 @@ def clock() -> Clock:
 
 
 def on_board(board: str, profile: str, root: Path, clock: Clock) -> Telemetry:
-    return Telemetry(load_profile(profile), write_board(board, root), clock=clock)
+    budget_bytes = load_profile(profile).budget_bytes()
+    return Telemetry(load_profile(profile), write_board(board, root), budget_bytes=budget_bytes, clock=clock)
 
 
 def run(telemetry: Telemetry, clock: Clock, seconds: float) -> None:
@@ -229,9 +230,9 @@ def test_peak_use_of_the_board_outlives_the_use(orin_nano: Telemetry, tmp_path: 
 
 def test_engine_memory_comes_from_its_owner(orin_nano: Telemetry) -> None:
     orin_nano.set_engine_memory_source(lambda: EngineMemory(5, 9, "pss"))
-    message = snapshot_to_proto(orin_nano.snapshot(), active_release=b"r")
+    message = snapshot_to_proto(orin_nano.snapshot(), release="5a")
     assert (message.memory.engine_bytes, message.memory.engine_peak_bytes) == (5, 9)
-    assert (message.memory.engine_measure, message.active_release) == ("pss", b"r")
+    assert (message.memory.engine_measure, message.active_release) == ("pss", b"\x5a")
     orin_nano.set_engine_memory_source(None)
     assert not snapshot_to_proto(orin_nano.snapshot()).memory.HasField("engine_bytes")
 

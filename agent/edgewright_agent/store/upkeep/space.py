@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgewright.errors import OutsideError
+from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.store.blobs.blob import Blob
 from edgewright_agent.store.layout import Layout
@@ -42,8 +43,8 @@ def require_room(blob: Blob, available_bytes: int) -> None:
     """Raises OutsideError (`DISK_SPACE`) if the blob does not fit."""
     if blob.size_bytes > available_bytes:
         message = (
-            f"The store is full: blob {blob.sha256[:12]} needs {blob.size_bytes} bytes, "
-            f"{available_bytes} are free within quota and reserve. "
+            f"The store is full: blob {blob.sha256[:12]} needs {format_bytes(blob.size_bytes)}, "
+            f"{format_bytes(available_bytes)} are free within quota and reserve. "
             "Delete a release (`edgewright releases HOST --delete DIGEST`)."
         )
         raise OutsideError(message, Reason.REASON_DISK_SPACE)

@@ -17,14 +17,14 @@ class Changes:
         self._transitions: Counter[tuple[str, str]] = Counter()
         self._rollbacks: Counter[str] = Counter()
 
-    def now(self, phase: str, *, asked: bool) -> None:
-        """The board is in this phase; `asked`: because the host wants to go back."""
+    def now(self, phase: str, *, host_asked: bool) -> None:
+        """Notes that the board is in this phase; `host_asked`: a host asked for the roll-back."""
         before, self._phase = self._phase, phase
         if before is None or before == phase:
             return
         self._transitions[before, phase] += 1
         if phase == ROLLING_BACK:
-            self._rollbacks["asked" if asked else REASONS.get(before, "kept_dying")] += 1
+            self._rollbacks["asked" if host_asked else REASONS.get(before, "kept_dying")] += 1
 
     @property
     def transitions(self) -> dict[tuple[str, str], int]:

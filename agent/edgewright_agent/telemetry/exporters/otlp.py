@@ -122,4 +122,5 @@ def _engine_peak(snapshot: Snapshot) -> Rows:
 
 
 def _budget(snapshot: Snapshot) -> Rows:
-    return [Observation(snapshot.memory.budget_bytes)] if snapshot.memory else []
+    memory = snapshot.memory
+    return [] if memory is None or memory.budget_bytes is None else [Observation(memory.budget_bytes)]
