@@ -27,7 +27,7 @@ from edgewright_agent.runtime.startup_pages import release_startup_pages
 from edgewright_agent.runtime.tls import TlsFiles
 from edgewright_agent.server import AgentSettings, run_agent
 from edgewright_agent.store import Space
-from edgewright_agent.store.upkeep.background_scrub import PatrolSettings
+from edgewright_agent.store.upkeep.background_scrub import BackgroundScrubSettings
 from edgewright_profiles import load_profile
 
 app = typer.Typer(
@@ -137,7 +137,7 @@ def serve(
             metrics=parse_address(metrics) if metrics else None,
             otlp=otlp,
         ),
-        scrub=PatrolSettings(interval_seconds=scrub_days * 24 * 3600),
+        scrub=BackgroundScrubSettings(interval_seconds=scrub_days * 24 * 3600),
         openai=_openai_settings(openai, openai_key, tls),
     )
     tune_allocator()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edgewright.errors import BusyError, InputError
 from edgewright_agent.deployment.deployer import Deployer
-from edgewright_agent.deployment.engine_room import Serving
+from edgewright_agent.deployment.engine_manager import ServingRelease
 from edgewright_agent.engines import ContinuationScore, Finish, GenerationRequest, Reply, ScoreItem, Token
 from edgewright_agent.telemetry import Operation, RequestSummary, RequestWindow, ServedBy, Telemetry
 
@@ -71,7 +71,7 @@ class Inference:
     @contextlib.asynccontextmanager
     async def _admitted(
         self, operation: Operation, *, patient: bool = False
-    ) -> AsyncGenerator[tuple[Serving, RequestWindow], None]:
+    ) -> AsyncGenerator[tuple[ServingRelease, RequestWindow], None]:
         serving = self._deployer.serving()  # a request that nobody could serve is not counted
         window = self._telemetry.request(_served_by(serving), operation)
         try:
@@ -91,7 +91,7 @@ class Inference:
             window.end()  # nothing more if it ended above; else its client left
 
     @contextlib.asynccontextmanager
-    async def _slot(self, *, patient: bool = False) -> AsyncGenerator[Serving, None]:
+    async def _slot(self, *, patient: bool = False) -> AsyncGenerator[ServingRelease, None]:
         """A slot of what serves once it is free: while one waits, another release may take over."""
         while True:
             serving = self._deployer.serving()
@@ -101,6 +101,6 @@ class Inference:
                     return
 
 
-def _served_by(serving: Serving) -> ServedBy:
+def _served_by(serving: ServingRelease) -> ServedBy:
     release = serving.release
     return ServedBy(release.digest, release.manifest.name, serving.engine.kind)

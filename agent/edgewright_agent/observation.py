@@ -16,7 +16,7 @@ from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.telemetry.exporters.changes import Changes
 from edgewright_agent.telemetry.exporters.recorder import HISTORY_BYTES, RECORD_SECONDS, Recorder
 from edgewright_agent.telemetry.proto import snapshot_to_proto
-from edgewright_agent.telemetry.types import Deployment, Stored
+from edgewright_agent.telemetry.types import Deployment, StoreUsage
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ async def _follow(deployer: Deployer, changes: Changes) -> None:
         changes.now(status.state.phase.value, host_asked=status.state.host_asked)
 
 
-def _stored(store: Store) -> Stored:
-    return Stored(store.bytes_by_state(), store.traffic.bytes_by_way, store.traffic.corrupt)
+def _stored(store: Store) -> StoreUsage:
+    return StoreUsage(store.bytes_by_state(), store.traffic.bytes_by_way, store.traffic.corrupt)
 
 
 def _otlp(url: str | None, stack: contextlib.AsyncExitStack, telemetry: Telemetry) -> None:

@@ -29,10 +29,10 @@ from edgewright.v1 import (
 from edgewright_agent import engines
 from edgewright_agent.deployment.background_scrub import background_scrub
 from edgewright_agent.deployment.deployer import Deployer
-from edgewright_agent.deployment.engine_room import OnServing, Serving, StartEngine
-from edgewright_agent.deployment.probation import Senses
-from edgewright_agent.deployment.staging import Board
-from edgewright_agent.deployment.withdrawal import stopped_releases
+from edgewright_agent.deployment.engine_manager import OnServing, ServingRelease, StartEngine
+from edgewright_agent.deployment.probation import BoardSensors
+from edgewright_agent.deployment.revocation import stopped_releases
+from edgewright_agent.deployment.staging import AdmissionPolicy
 from edgewright_agent.engines import Engine, EngineInfo, EngineLimits
 from edgewright_agent.inference import Inference
 from edgewright_agent.observation import Observation, ObservationSettings, observe
@@ -45,7 +45,7 @@ from edgewright_agent.services.inference import InferenceService
 from edgewright_agent.services.telemetry import TelemetryService
 from edgewright_agent.services.trust import TrustService
 from edgewright_agent.store import Space, StagedRelease, Store
-from edgewright_agent.store.upkeep.background_scrub import PatrolSettings
+from edgewright_agent.store.upkeep.background_scrub import BackgroundScrubSettings
 from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.trust import Trust
 from edgewright_profiles import DeviceProfile
@@ -93,7 +93,7 @@ class AgentSettings:
     probation_seconds: float = 5.0
     restart_seconds: float = 1.0
     observation: ObservationSettings = field(default_factory=ObservationSettings)
-    scrub: PatrolSettings = field(default_factory=PatrolSettings)
+    scrub: BackgroundScrubSettings = field(default_factory=BackgroundScrubSettings)
     openai: OpenAISettings | None = None  # None: no OpenAI-compatible server
 
     @property
@@ -132,7 +132,7 @@ async def run_agent(
         store = Store(settings.store, space=settings.space)
         stack.callback(store.close)
         trust = Trust(_base_trust(settings), store.layout.trust)
-        board = Board(settings.profile.id, budget_bytes, trust, available_engines)
+        policy = AdmissionPolicy(settings.profile.id, budget_bytes, trust, available_engines)
         runtime_dir = stack.enter_context(_runtime_dir())
         telemetry = Telemetry(settings.profile, budget_bytes=budget_bytes)
         telemetry.start()
@@ -145,14 +145,14 @@ async def run_agent(
             probation_seconds=settings.probation_seconds,
             restart_seconds=settings.restart_seconds,
             on_serving=_on_serving(health_service, telemetry),
-            senses=Senses(energy=telemetry.energy_between),
+            senses=BoardSensors(energy=telemetry.energy_between),
         )
         server = _server(settings, trust, health_service)
         observation = await stack.enter_async_context(
             observe(settings.observation, store, telemetry, deployer)
         )
         inference = Inference(deployer, telemetry)
-        _add_services(server, board, store, deployer, telemetry, observation, inference)
+        _add_services(server, policy, store, deployer, telemetry, observation, inference)
         address = _bind(server, settings.listen, credentials)
         await _announce(health_service)
         stack.push_async_callback(deployer.stop)
@@ -207,7 +207,7 @@ def _server(
 
 def _add_services(
     server: grpc.aio.Server,
-    board: Board,
+    policy: AdmissionPolicy,
     store: Store,
     deployer: Deployer,
     telemetry: Telemetry,
@@ -215,13 +215,13 @@ def _add_services(
     inference: Inference,
 ) -> None:
     deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
-        DeploymentService(board, store, deployer), server
+        DeploymentService(policy, store, deployer), server
     )
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(InferenceService(inference), server)
     telemetry_pb2_grpc.add_TelemetryServiceServicer_to_server(
         TelemetryService(telemetry, deployer, inference, observation.recorder, observation.snapshot), server
     )
-    trust_pb2_grpc.add_TrustServiceServicer_to_server(TrustService(board.trust, store, deployer), server)
+    trust_pb2_grpc.add_TrustServiceServicer_to_server(TrustService(policy.trust, store, deployer), server)
 
 
 def _bind(server: grpc.aio.Server, listen: Address, credentials: grpc.ServerCredentials | None) -> Address:
@@ -264,7 +264,7 @@ def _engine_starter(settings: AgentSettings, runtime_dir: Path) -> StartEngine:
 
 
 def _on_serving(health_service: health.aio.HealthServicer, telemetry: Telemetry) -> OnServing:
-    async def tell(serving: Serving | None) -> None:
+    async def tell(serving: ServingRelease | None) -> None:
         if serving is None:
             telemetry.set_engine_memory_source(None)
             await health_service.set(INFERENCE_HEALTH, health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -15,8 +15,8 @@ from pathlib import Path
 from edgewright.errors import EdgewrightError, OutsideError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment.deployer import Deployer
-from edgewright_agent.deployment.engine_room import Serving
-from edgewright_agent.deployment.probation import Senses
+from edgewright_agent.deployment.engine_manager import ServingRelease
+from edgewright_agent.deployment.probation import BoardSensors
 from edgewright_agent.deployment.state import Phase, State
 from edgewright_agent.engines import DeathCause
 from edgewright_agent.runtime.threads import run_in_thread
@@ -108,7 +108,7 @@ class Board:
             probation_seconds=0.01,
             restart_seconds=0.0005,
             on_serving=_nobody_listens,
-            senses=Senses(available_bytes=lambda: self._available_bytes),
+            senses=BoardSensors(available_bytes=lambda: self._available_bytes),
         )
         self._watching = asyncio.create_task(self._watch())
         await self.deployer.start()
@@ -243,7 +243,7 @@ class Board:
         self.fs.numbers = dead.fs.numbers
 
 
-async def _nobody_listens(serving: Serving | None) -> None:
+async def _nobody_listens(serving: ServingRelease | None) -> None:
     """Nothing follows what is served."""
 
 

@@ -11,7 +11,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
-from edgewright_agent.benchmark.load import BenchmarkPlan, BenchmarkProgress, Generate, Load, Measured, Tally
+from edgewright_agent.benchmark.load import (
+    BenchmarkPlan,
+    BenchmarkProgress,
+    Generate,
+    Load,
+    LoadMeasurement,
+    LoadTally,
+)
 from edgewright_agent.engines.protocol import Finish
 from edgewright_agent.telemetry.energy import GAP_SECONDS
 from edgewright_agent.telemetry.monitor import Telemetry
@@ -55,7 +62,7 @@ class BenchmarkResult:
     """What it measured."""
 
     plan: BenchmarkPlan
-    load: Measured
+    load: LoadMeasurement
     engine_peak_bytes: int | None
     energy: BenchmarkEnergy | None
     weights_bytes: int
@@ -165,7 +172,7 @@ def _gaps(before: EnergyMark | None, after: EnergyMark | None, now_seconds: floa
 async def _phases(load: Load, plan: BenchmarkPlan, baseline_watts: float | None) -> PhaseEnergy | None:
     if plan.callers == 1:
         return phase_energy(load.tally.served, baseline_watts)
-    alone = Tally()
+    alone = LoadTally()
     await load.serve(min(ALONE_PROMPTS, plan.prompts), 1, alone)
     return phase_energy(alone.served, baseline_watts)
 

@@ -77,7 +77,7 @@ class BenchmarkProgress:
 
 
 @dataclass(frozen=True)
-class Measured:
+class LoadMeasurement:
     """What a load gave. `input_tokens` and `output_tokens` are means over the prompts, as served."""
 
     prompts_failed: int
@@ -94,7 +94,7 @@ class Measured:
 
 
 @dataclass
-class Tally:
+class LoadTally:
     """What the prompts of one load have given so far."""
 
     stats: ServingStats = field(default_factory=lambda: ServingStats(VALUES_MAX))
@@ -123,7 +123,7 @@ class Load:
         self._prompt: Callable[[int], str] | None = None
         self._used = 0
         self._seconds = 0.0
-        self.tally = Tally()
+        self.tally = LoadTally()
 
     @property
     def prompts_sent(self) -> int:
@@ -138,7 +138,7 @@ class Load:
 
         words = await words_for(self._plan.input_tokens, count, self._plan.seed)
         self._prompt = shuffles(words, self._plan.seed)
-        await self.serve(self._plan.warmup_prompts, self._plan.callers, Tally())
+        await self.serve(self._plan.warmup_prompts, self._plan.callers, LoadTally())
 
     async def run(self) -> AsyncGenerator[BenchmarkProgress, None]:
         """Serves the plan's prompts, with progress after each. Closing it cancels those under way."""
@@ -158,7 +158,7 @@ class Load:
         self._seconds = self._clock() - start
 
     async def serve(
-        self, count: int, callers: int, tally: Tally, on_done: Callable[[], None] = lambda: None
+        self, count: int, callers: int, tally: LoadTally, on_done: Callable[[], None] = lambda: None
     ) -> None:
         """`count` prompts that were not used before, `callers` at a time, each caller taking the next."""
         numbers = iter(range(self._used, self._used + count))
@@ -177,7 +177,7 @@ class Load:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def measured(self) -> Measured:
+    def measured(self) -> LoadMeasurement:
         """What `run` gave. Raises the engine's error if no prompt was served."""
         tally, served = self.tally, len(self.tally.served)
         if not served:
@@ -185,7 +185,7 @@ class Load:
         serving = tally.stats.serving()
         read = sum(finish.prompt_tokens for finish, _ in tally.served)
         generated = tally.generated_tokens
-        return Measured(
+        return LoadMeasurement(
             prompts_failed=tally.failed,
             input_tokens=round(read / served),
             output_tokens=round(generated / served),
@@ -199,7 +199,7 @@ class Load:
             end_to_end_seconds=distribution(tally.end_to_end),
         )
 
-    async def _one(self, number: int, tally: Tally) -> None:
+    async def _one(self, number: int, tally: LoadTally) -> None:
         assert self._prompt is not None, "prepare comes first"
         prompt, start = self._prompt(number), self._clock()
         window = RequestWindow(tally.stats, self._energy, self._clock)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgewright.v1 import telemetry_pb2
 from edgewright_agent.benchmark.benchmark import BenchmarkEnergy, BenchmarkResult
-from edgewright_agent.benchmark.load import BenchmarkPlan, BenchmarkProgress, Measured
+from edgewright_agent.benchmark.load import BenchmarkPlan, BenchmarkProgress, LoadMeasurement
 from edgewright_agent.telemetry.proto import distribution_to_proto
 
 
@@ -32,7 +32,7 @@ def result_to_proto(result: BenchmarkResult) -> telemetry_pb2.BenchmarkResult:
     return message
 
 
-def load_to_proto(plan: BenchmarkPlan, load: Measured) -> telemetry_pb2.BenchmarkResult:
+def load_to_proto(plan: BenchmarkPlan, load: LoadMeasurement) -> telemetry_pb2.BenchmarkResult:
     """The part of a benchmark's result that anyone who asks can measure."""
     return telemetry_pb2.BenchmarkResult(
         prompts=plan.prompts,

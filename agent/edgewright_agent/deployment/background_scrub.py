@@ -1,4 +1,4 @@
-"""The store's patrol while an agent runs: in an idle thread of its own, and what follows when it finds rot."""
+"""The store's scrub while an agent runs: in an idle thread of its own, and what follows when it finds rot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psutil
 from edgewright.errors import EdgewrightError
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.store import Store
-from edgewright_agent.store.upkeep.background_scrub import Patrol, PatrolSettings
+from edgewright_agent.store.upkeep.background_scrub import BackgroundScrub, BackgroundScrubSettings
 from edgewright_agent.telemetry import Telemetry
 
 _LOWEST = 19
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @contextlib.asynccontextmanager
 async def background_scrub(
-    settings: PatrolSettings, store: Store, deployer: Deployer, telemetry: Telemetry
+    settings: BackgroundScrubSettings, store: Store, deployer: Deployer, telemetry: Telemetry
 ) -> AsyncIterator[None]:
     """Patrols until the context ends. A release found damaged gives way at once, not at its next start."""
     if not settings.interval_seconds:
@@ -41,8 +41,10 @@ async def background_scrub(
     def found(damaged: frozenset[str]) -> None:
         loop.call_soon_threadsafe(begin, damaged)
 
-    patrol = Patrol(store, settings, is_busy=lambda: _is_busy(store, deployer, telemetry), found=found)
-    thread = threading.Thread(target=_run_idle, args=(patrol, stop), name="scrub", daemon=True)
+    scrub = BackgroundScrub(
+        store, settings, is_busy=lambda: _is_busy(store, deployer, telemetry), found=found
+    )
+    thread = threading.Thread(target=_run_idle, args=(scrub, stop), name="scrub", daemon=True)
     thread.start()
     try:
         yield
@@ -58,7 +60,7 @@ def _is_busy(store: Store, deployer: Deployer, telemetry: Telemetry) -> bool:
     return store.is_busy or not deployer.state.at_rest or telemetry.requests_in_flight > 0
 
 
-def _run_idle(patrol: Patrol, stop: threading.Event) -> None:
+def _run_idle(scrub: BackgroundScrub, stop: threading.Event) -> None:
     """Behind every other thread, for the processor and for the disk."""
     thread = threading.get_native_id()
     with contextlib.suppress(
@@ -66,7 +68,7 @@ def _run_idle(patrol: Patrol, stop: threading.Event) -> None:
     ):  # a kernel that does not let it: the pace is slow all the same
         os.setpriority(os.PRIO_PROCESS, thread, _LOWEST)
         psutil.Process(thread).ionice(psutil.IOPRIO_CLASS_IDLE)
-    patrol.run(stop)
+    scrub.run(stop)
 
 
 async def _give_way(deployer: Deployer, damaged: frozenset[str]) -> None:

@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator, Set
 from edgewright.errors import OutsideError, RefusedError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment import lifecycle
-from edgewright_agent.deployment.activation import Activation, Terms
-from edgewright_agent.deployment.engine_room import EngineRoom, OnServing, Serving, StartEngine
-from edgewright_agent.deployment.probation import Senses
-from edgewright_agent.deployment.progress import Progress, Rule, Status
+from edgewright_agent.deployment.activation import Activation, ActivationSettings
+from edgewright_agent.deployment.engine_manager import EngineManager, OnServing, ServingRelease, StartEngine
+from edgewright_agent.deployment.probation import BoardSensors
+from edgewright_agent.deployment.revocation import without_stopped
 from edgewright_agent.deployment.state import State
+from edgewright_agent.deployment.state_writer import DeploymentStatus, Rule, StateWriter
 from edgewright_agent.deployment.supervision import Supervisor
-from edgewright_agent.deployment.withdrawal import without_stopped
 from edgewright_agent.runtime.threads import run_in_thread, to_the_end
 from edgewright_agent.store import Store
 from edgewright_agent.store.bases import servable
@@ -39,16 +39,16 @@ class Deployer:
         probation_seconds: float = 0.0,
         restart_seconds: float = 1.0,
         on_serving: OnServing,
-        senses: Senses = Senses(),
+        senses: BoardSensors = BoardSensors(),
     ) -> None:
         self._store = store
-        self._progress = Progress(store.state)
-        self._room = EngineRoom(store, start_engine, on_serving)
-        terms = Terms(budget_bytes, probation_seconds, restart_seconds, senses)
-        self._activation = Activation(store, self._room, self._progress, terms)
-        self._supervisor = Supervisor(store, self._room, self._progress, restart_seconds)
+        self._progress = StateWriter(store.state)
+        self._engines = EngineManager(store, start_engine, on_serving)
+        terms = ActivationSettings(budget_bytes, probation_seconds, restart_seconds, senses)
+        self._activation = Activation(store, self._engines, self._progress, terms)
+        self._supervisor = Supervisor(store, self._engines, self._progress, restart_seconds)
         self._changing = asyncio.Lock()
-        self._withdrawing: Set[str] = frozenset()
+        self._stopping: Set[str] = frozenset()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -56,15 +56,15 @@ class Deployer:
         """Where the board is."""
         return self._progress.state
 
-    def serving(self) -> Serving:
+    def serving(self) -> ServingRelease:
         """What answers requests.
 
         Raises RefusedError (`NO_ACTIVE_RELEASE`), OutsideError (`ENGINE_STARTING`).
         """
-        serving = self._room.serving  # read once: exporters ask from threads of their own
+        serving = self._engines.serving  # read once: exporters ask from threads of their own
         if serving is not None:
             return serving
-        if self.state.serves is not None and self.state.serves not in self._withdrawing:
+        if self.state.serves is not None and self.state.serves not in self._stopping:
             message = f"The engine of release {self.state.serves[:12]} is being restarted. Try again soon."
             raise OutsideError(message, Reason.REASON_ENGINE_STARTING)
         message = "No release is being served. Activate one, or wait for the change under way."
@@ -72,7 +72,7 @@ class Deployer:
 
     def kernels(self) -> tuple[str, ...]:
         """What the serving engine says it multiplies with; empty if nothing serves or it does not say."""
-        return () if self._room.serving is None else tuple(self._room.serving.engine.kernels())
+        return () if self._engines.serving is None else tuple(self._engines.serving.engine.kernels())
 
     async def start(self, stopped: Set[str] = frozenset()) -> None:
         """Finishes what a stopped agent left under way, then serves the active release, unless in `stopped`."""
@@ -88,9 +88,9 @@ class Deployer:
         """Stops the engine. A change under way goes on at the next start."""
         async with self._changing:
             await self._halt()
-            if self._room.serving is not None:  # it did not end by itself
+            if self._engines.serving is not None:  # it did not end by itself
                 await self._progress.try_to_apply(lifecycle.steady)
-            await self._room.stop()
+            await self._engines.stop()
 
     async def staged(self, digest: str) -> None:
         """A release has come and waits to be activated."""
@@ -131,25 +131,25 @@ class Deployer:
             state = await to_the_end(self._change(lifecycle.roll_back))
             return str(state.candidate)
 
-    async def withdraw(self, stopped: Set[str]) -> None:
+    async def stop_revoked(self, stopped: Set[str]) -> None:
         """Stops serving and trying these releases now; goes back to the previous one if that may serve."""
         async with self._changing:
             if not self.state.in_use & stopped:
                 return
-            self._withdrawing = stopped
+            self._stopping = stopped
             try:
-                await to_the_end(self._withdraw(stopped))
+                await to_the_end(self._stop_revoked(stopped))
             finally:
-                self._withdrawing = frozenset()
+                self._stopping = frozenset()
 
-    async def _withdraw(self, stopped: Set[str]) -> None:
+    async def _stop_revoked(self, stopped: Set[str]) -> None:
         whole = servable(self._store.releases())
-        serving = self._room.serving
+        serving = self._engines.serving
         self._cancel()  # from now on nothing else is started
         if serving is not None and serving.release.digest in stopped:
-            await self._room.stop()  # at once: what is under way may read for minutes before it lets go
+            await self._engines.stop()  # at once: what is under way may read for minutes before it lets go
         await self._halt()
-        await self._room.stop()  # and what was begun; then only write, for the disk may take no writes
+        await self._engines.stop()  # and what was begun; then only write, for the disk may take no writes
         await self._progress.apply_or_tell(lambda state: without_stopped(state, whole, stopped))
         self._run()
 
@@ -160,7 +160,7 @@ class Deployer:
             if serves is None or not self.state.at_rest or not {serves.digest, serves.base} & damaged:
                 return
             await self._halt()
-            await self._room.stop()
+            await self._engines.stop()
             self._run()
 
     async def delete(self, digest: str) -> int:
@@ -176,7 +176,7 @@ class Deployer:
         await self._progress.apply(lambda state: lifecycle.forgotten(state, digest))
         return freed_bytes
 
-    def watch(self, *, follow: bool) -> AsyncIterator[Status]:
+    def watch(self, *, follow: bool) -> AsyncIterator[DeploymentStatus]:
         """The status now, then each change; ends at rest unless `follow`."""
         return self._progress.watch(follow=follow)
 

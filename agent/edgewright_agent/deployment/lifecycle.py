@@ -8,7 +8,8 @@
     IDLE, STAGED --the active release keeps dying--> ROLLING_BACK, or SAFE if there is no previous one
 
 Whoever drives this writes each state to disk before acting on it: an attempt is counted before the engine
-starts, so a board that dies while starting it does not try for ever.
+starts, so a board that dies while starting it does not try for ever. A release is named by its digest here, the
+SHA-256 of its manifest in hex.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from edgewright.errors import BusyError, RefusedError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.deployment.state import Outcome, Phase, State
+from edgewright_agent.deployment.state import ChangeOutcome, Phase, State
 
 ATTEMPTS_MAX = 3
 TRANSITIONS_MAX = 32  # of one change; Mender's loop breaker stops at 28
@@ -26,36 +27,36 @@ STARTS_MAX = 10  # of the active release's engine in a row, none of which ran fo
 DENIED_MAX = 64
 
 
-def staged(state: State, release: str) -> State:
+def staged(state: State, digest: str) -> State:
     """The release lies on the disk, whole. Changes nothing while the board is busy or safe."""
-    if state.phase not in (Phase.IDLE, Phase.STAGED) or release == state.active:
+    if state.phase not in (Phase.IDLE, Phase.STAGED) or digest == state.active:
         return state
-    return replace(state, phase=Phase.STAGED, staged=release)
+    return replace(state, phase=Phase.STAGED, staged=digest)
 
 
 def activate(
-    state: State, release: str, counter: int, *, force: bool = False, confirm_within_seconds: float = 0.0
+    state: State, digest: str, counter: int, *, force: bool = False, confirm_within_seconds: float = 0.0
 ) -> State:
-    """The candidate is `release` with this release counter.
+    """The release `digest`, with this release counter, becomes the candidate.
 
     Raises BusyError, RefusedError (`RELEASE_DENIED`; `DOWNGRADE`).
     """
     _require_rest(state)
-    if release in state.denied and not force:
-        message = f"Release {release[:12]} failed on this board before. Activate it with force to try again."
+    if digest in state.denied and not force:
+        message = f"Release {digest[:12]} failed on this board before. Activate it with force to try again."
         raise RefusedError(message, Reason.REASON_RELEASE_DENIED)
     check_counter(state, counter)
-    denied = tuple(other for other in state.denied if other != release)
-    message = f"activating {release[:12]}"
+    denied = tuple(other for other in state.denied if other != digest)
+    message = f"activating {digest[:12]}"
     return _change(
         state,
         Phase.ACTIVATING,
         message,
-        candidate=release,
+        candidate=digest,
         denied=denied,
         staged=None,
         attempts=0,
-        outcome=Outcome.NONE,
+        outcome=ChangeOutcome.NONE,
         confirm_within_seconds=confirm_within_seconds,
     )
 
@@ -113,7 +114,7 @@ def started(state: State) -> State:
     assert state.phase is Phase.ROLLING_BACK, state.phase
     message = f"rolled back to {_short(state.candidate)}"
     previous = state.previous if state.candidate == state.active else state.active
-    return _rest(state, Outcome.ROLLED_BACK, message, active=state.candidate, previous=previous)
+    return _rest(state, ChangeOutcome.ROLLED_BACK, message, active=state.candidate, previous=previous)
 
 
 def awaiting(state: State) -> State:
@@ -130,12 +131,12 @@ def committed(state: State, counter: int, active_counter: int) -> State:
     """
     message = f"{_short(state.candidate)} is active"
     if state.candidate == state.active:
-        return _rest(state, Outcome.COMMITTED, message)
+        return _rest(state, ChangeOutcome.COMMITTED, message)
     floor = max(state.counter_floor, min(counter, active_counter))
     before = state.active or state.previous
     previous = None if before == state.candidate else before  # on a safe board it may be that one
     changes = {"active": state.candidate, "previous": previous, "counter_floor": floor}
-    return _rest(state, Outcome.COMMITTED, message, **changes)
+    return _rest(state, ChangeOutcome.COMMITTED, message, **changes)
 
 
 def failed(state: State, why: str) -> State:
@@ -175,7 +176,7 @@ def recovered(state: State) -> State:
 def lost() -> State:
     """The state can't be read any more: which release was active is for an operator to say."""
     message = "the board's state can't be read; activate a release"
-    return State(phase=Phase.SAFE, outcome=Outcome.FAILED, message=message)
+    return State(phase=Phase.SAFE, outcome=ChangeOutcome.FAILED, message=message)
 
 
 def without_lost(state: State, staged: set[str]) -> State:
@@ -204,10 +205,10 @@ def way_back(state: State) -> str | None:
     return _previous(state)
 
 
-def forgotten(state: State, release: str) -> State:
+def forgotten(state: State, digest: str) -> State:
     """The release was deleted: pushed anew, it may be tried again."""
-    state = _without_staged(state) if release == state.staged else state
-    return replace(state, denied=tuple(other for other in state.denied if other != release))
+    state = _without_staged(state) if digest == state.staged else state
+    return replace(state, denied=tuple(other for other in state.denied if other != digest))
 
 
 def check_counter(state: State, counter: int) -> None:
@@ -220,8 +221,8 @@ def check_counter(state: State, counter: int) -> None:
         raise RefusedError(message, Reason.REASON_DOWNGRADE)
 
 
-def _go_back(state: State, release: str, message: str) -> State:
-    changes = {"candidate": release, "attempts": 0, "staged": None, "outcome": Outcome.NONE}
+def _go_back(state: State, digest: str, message: str) -> State:
+    changes = {"candidate": digest, "attempts": 0, "staged": None, "outcome": ChangeOutcome.NONE}
     return _change(
         state, Phase.ROLLING_BACK, message, confirm_within_seconds=0.0, host_asked=False, **changes
     )
@@ -232,7 +233,7 @@ def _without_candidate(state: State, why: str) -> State:
     state = replace(state, given_up=(*state.given_up, *_candidate(state)))
     back = way_back(state)
     if back is None:
-        return _safe(state, why) if rolling_back else _rest(state, Outcome.FAILED, why)
+        return _safe(state, why) if rolling_back else _rest(state, ChangeOutcome.FAILED, why)
     message = f"{why}; going back to {_short(back)}" if rolling_back else why
     return _change(
         state, Phase.ROLLING_BACK, message, candidate=back, attempts=0, awaiting_confirmation=False
@@ -261,7 +262,7 @@ def _change(state: State, phase: Phase, message: str, **changes: Any) -> State:
     return replace(state, phase=phase, message=message, transitions=state.transitions + 1, **changes)
 
 
-def _rest(state: State, outcome: Outcome, message: str, **changes: Any) -> State:
+def _rest(state: State, outcome: ChangeOutcome, message: str, **changes: Any) -> State:
     counters = {"attempts": 0, "starts": 0, "transitions": 0}
     trial = {"candidate": None, "given_up": (), "confirm_within_seconds": 0.0, "awaiting_confirmation": False}
     trial["host_asked"] = False
@@ -272,7 +273,7 @@ def _rest(state: State, outcome: Outcome, message: str, **changes: Any) -> State
 def _safe(state: State, why: str) -> State:
     message = f"nothing could be started: {why}"
     previous = state.active or state.previous  # an operator may try it again with RollBack
-    safe = _rest(state, Outcome.FAILED, message, active=None, previous=previous)
+    safe = _rest(state, ChangeOutcome.FAILED, message, active=None, previous=previous)
     return replace(safe, phase=Phase.SAFE)
 
 
@@ -282,5 +283,5 @@ def _require_rest(state: State) -> None:
         raise BusyError(f"The board is {phase} ({_short(state.candidate)}). Try again when it is at rest.")
 
 
-def _short(release: str | None) -> str:
-    return "nothing" if release is None else release[:12]
+def _short(digest: str | None) -> str:
+    return "nothing" if digest is None else digest[:12]

@@ -28,7 +28,7 @@ SLOW_KERNELS = ("ExllamaLinearKernel", "ConchLinearKernel", "TritonW4A16LinearKe
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeResult:
     """What one probe found."""
 
     name: str
@@ -38,7 +38,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Senses:
+class BoardSensors:
     """What probes and swaps ask the board."""
 
     available_bytes: Callable[[], int] = lambda: int(psutil.virtual_memory().available)
@@ -47,11 +47,11 @@ class Senses:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialConditions:
     """The board on which a candidate is tried out."""
 
     budget_bytes: int
-    senses: Senses = field(default_factory=Senses)
+    senses: BoardSensors = field(default_factory=BoardSensors)
     kills_before: int = 0  # for memory, where the candidate is tried in an engine that was here before
 
 
@@ -66,7 +66,7 @@ class _Run:
     energy: EnergyWindow | None
 
 
-async def run_probes(engine: Engine, manifest: Manifest, trial: Trial) -> tuple[Probe, ...]:
+async def run_probes(engine: Engine, manifest: Manifest, trial: TrialConditions) -> tuple[ProbeResult, ...]:
     """All probes in order; those after a failed required one are left out."""
     probes = [await _ready(engine)]
     if probes[-1].passed and manifest.golden is not None:
@@ -79,20 +79,20 @@ async def run_probes(engine: Engine, manifest: Manifest, trial: Trial) -> tuple[
     return tuple(probes)
 
 
-def memory_probes(engine: Engine, trial: Trial) -> tuple[Probe, ...]:
+def memory_probes(engine: Engine, trial: TrialConditions) -> tuple[ProbeResult, ...]:
     """What must hold at the end of the probation too."""
     return (_peak_memory(engine, trial.budget_bytes), _no_out_of_memory(engine, trial))
 
 
-def _peak_memory(engine: Engine, budget_bytes: int) -> Probe:
+def _peak_memory(engine: Engine, budget_bytes: int) -> ProbeResult:
     """The engine's process tree has stayed within the budget since its start."""
     memory = engine.memory()
     peak, budget = format_bytes(memory.peak_bytes), format_bytes(budget_bytes)
     detail = f"peak {peak} ({memory.measure}), budget {budget}"
-    return Probe("peak_memory", memory.peak_bytes <= budget_bytes, detail)
+    return ProbeResult("peak_memory", memory.peak_bytes <= budget_bytes, detail)
 
 
-def _no_out_of_memory(engine: Engine, trial: Trial) -> Probe:
+def _no_out_of_memory(engine: Engine, trial: TrialConditions) -> ProbeResult:
     """No allocation failed in the engine, and the kernel killed none of its processes, as near as it can be told."""
     found = engine.out_of_memory_kills()
     kills, counted = found.count - trial.kills_before, f"counted among {found.among.value}"
@@ -103,74 +103,74 @@ def _no_out_of_memory(engine: Engine, trial: Trial) -> Probe:
         detail = f"the engine said: {line}"
     else:
         detail = f"nothing ran out of memory (kills are {counted})"
-    return Probe("no_out_of_memory", kills <= 0 and line is None, detail)
+    return ProbeResult("no_out_of_memory", kills <= 0 and line is None, detail)
 
 
-async def _ready(engine: Engine) -> Probe:
+async def _ready(engine: Engine) -> ProbeResult:
     ready = await engine.healthy()
-    return Probe("ready", ready, "the engine answers" if ready else "the engine does not answer")
+    return ProbeResult("ready", ready, "the engine answers" if ready else "the engine does not answer")
 
 
-async def _golden_prompt(engine: Engine, golden: GoldenPrompt) -> Probe:
+async def _golden_prompt(engine: Engine, golden: GoldenPrompt) -> ProbeResult:
     """The host's greedy tokens come out here too: the bytes, the tokenizer and the kernels are right."""
     try:
         tokens = (await _generate(engine, _request(golden))).tokens
     except EdgewrightError as error:
-        return Probe("golden_prompt", False, str(error))
+        return ProbeResult("golden_prompt", False, str(error))
     same = sum(
         1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(tokens, golden.tokens, strict=False))
     )
     if same == len(golden.tokens):
-        return Probe("golden_prompt", True, f"{same} greedy tokens as on the host")
+        return ProbeResult("golden_prompt", True, f"{same} greedy tokens as on the host")
     if golden.is_near_tie(same):
         lead = f"a near tie (lead {golden.leads[same]:.2f} nats) went another way"
-        return Probe("golden_prompt", True, f"{same} greedy tokens as on the host, then {lead}")
+        return ProbeResult("golden_prompt", True, f"{same} greedy tokens as on the host, then {lead}")
     came = f"differ at {same}" if same < len(tokens) else f"{same} of {len(golden.tokens)} came"
-    return Probe("golden_prompt", False, f"expected the host's greedy tokens: {came}")
+    return ProbeResult("golden_prompt", False, f"expected the host's greedy tokens: {came}")
 
 
-async def _performance(engine: Engine, manifest: Manifest, senses: Senses) -> list[Probe]:
+async def _performance(engine: Engine, manifest: Manifest, senses: BoardSensors) -> list[ProbeResult]:
     """Speed and energy of a run of its own: the golden prompt has warmed the engine up."""
     try:
         request = UNTOLD if manifest.golden is None else await _unread(engine, manifest.golden)
         run = await _generate(engine, request, senses)
     except EdgewrightError as error:
-        return [Probe("latency", False, str(error))]
+        return [ProbeResult("latency", False, str(error))]
     return [_latency(run, manifest), *_rate(run, manifest), *_energy(run, manifest)]
 
 
-def _latency(run: _Run, manifest: Manifest) -> Probe:
+def _latency(run: _Run, manifest: Manifest) -> ProbeResult:
     limits = (
         ("TTFT", run.ttft_seconds, manifest.limits.ttft_seconds_max),
         ("TPOT", run.tpot_seconds, manifest.limits.tpot_seconds_max),
     )
     told = ", ".join(f"{name} {seconds:.3f} s{_limit(most)}" for name, seconds, most in limits)
-    return Probe("latency", all(most is None or seconds <= most for _, seconds, most in limits), told)
+    return ProbeResult("latency", all(most is None or seconds <= most for _, seconds, most in limits), told)
 
 
-def _kernels(engine: Engine) -> list[Probe]:
+def _kernels(engine: Engine) -> list[ProbeResult]:
     """What an engine that chooses its kernels by the board has chosen."""
     kernels = engine.kernels()
     slow = [kernel for kernel in kernels if kernel.startswith(SLOW_KERNELS)]
-    return [Probe("kernels", not slow, ", ".join(kernels), required=False)] if kernels else []
+    return [ProbeResult("kernels", not slow, ", ".join(kernels), required=False)] if kernels else []
 
 
 def _limit(most: float | None) -> str:
     return "" if most is None else f" (limit {most:g} s)"
 
 
-def _rate(run: _Run, manifest: Manifest) -> list[Probe]:
+def _rate(run: _Run, manifest: Manifest) -> list[ProbeResult]:
     predicted = manifest.performance.tokens_per_second if manifest.performance is not None else None
     if not run.tpot_seconds:
         return []  # one token has no rate
     rate = 1 / run.tpot_seconds
     if predicted is None:
-        return [Probe("rate", True, f"{rate:.1f} tokens/s, no prediction", required=False)]
+        return [ProbeResult("rate", True, f"{rate:.1f} tokens/s, no prediction", required=False)]
     detail = f"{rate:.1f} tokens/s, predicted {predicted:.1f} or more"
-    return [Probe("rate", rate >= SLOW_RATIO * predicted, detail, required=False)]
+    return [ProbeResult("rate", rate >= SLOW_RATIO * predicted, detail, required=False)]
 
 
-def _energy(run: _Run, manifest: Manifest) -> list[Probe]:
+def _energy(run: _Run, manifest: Manifest) -> list[ProbeResult]:
     """Of decoding; nothing on a board without a sensor, or where it had a gap: never a made-up number."""
     if run.energy is None or len(run.tokens) < 2:
         return []
@@ -178,9 +178,9 @@ def _energy(run: _Run, manifest: Manifest) -> list[Probe]:
     joules = run.energy.decode_joules / (len(run.tokens) - 1)  # the first token belongs to reading the prompt
     told = f"{joules:.3f} J/token, {run.energy.prefill_joules:.3f} J before the first"
     if predicted is None:
-        return [Probe("energy", True, f"{told}, no prediction", required=False)]
+        return [ProbeResult("energy", True, f"{told}, no prediction", required=False)]
     passed = joules <= COSTLY_RATIO * predicted
-    return [Probe("energy", passed, f"{told}, predicted {predicted:.3f} or less", required=False)]
+    return [ProbeResult("energy", passed, f"{told}, predicted {predicted:.3f} or less", required=False)]
 
 
 def _request(golden: GoldenPrompt) -> GenerationRequest:
@@ -198,7 +198,9 @@ async def _unread(engine: Engine, golden: GoldenPrompt) -> GenerationRequest:
     return GenerationRequest(prompt=shuffles(words, seed)(0), max_tokens=len(golden.tokens), ignore_eos=True)
 
 
-async def _generate(engine: Engine, request: GenerationRequest, senses: Senses = Senses()) -> _Run:
+async def _generate(
+    engine: Engine, request: GenerationRequest, senses: BoardSensors = BoardSensors()
+) -> _Run:
     tokens: list[int] = []
     prompt_tokens = 0
     first = last = began = time.monotonic()

@@ -20,7 +20,7 @@ from edgewright_agent.trust import Trust
 
 
 @dataclass(frozen=True)
-class Board:
+class AdmissionPolicy:
     """What an artifact has to suit."""
 
     profile_id: str
@@ -30,7 +30,7 @@ class Board:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AdmissionVerdict:
     """The numbers, whatever the answer; `refusal` is the answer if it is no."""
 
     digest: str
@@ -40,35 +40,37 @@ class Verdict:
     refusal: EdgewrightError | None = None
 
 
-def judge(board: Board, store: Store, state: State, manifest_bytes: bytes, envelope: bytes) -> Verdict:
+def judge_admission(
+    policy: AdmissionPolicy, store: Store, state: State, manifest_bytes: bytes, envelope: bytes
+) -> AdmissionVerdict:
     """The verdict on a manifest and its signature.
 
     Raises InputError (`MANIFEST_INVALID`, `SIGNATURE_INVALID`), RefusedError (`KEY_UNTRUSTED`, `REVOKED`,
     `TRUST_EXPIRED`): before those hold, nothing in the manifest means anything.
     """
-    board.trust.check_release(manifest_bytes, envelope)
+    policy.trust.check_release(manifest_bytes, envelope)
     manifest = parse_manifest(manifest_bytes)
-    store.vouch(manifest)
+    store.learn_chunkings(manifest)
     digest = manifest_digest(manifest_bytes)
     available_bytes = int(psutil.virtual_memory().available)
     missing = tuple(store.absent_blobs(manifest))
     try:
-        _check_device(board, manifest)
-        _check_engine(board.engines(), manifest)
+        _check_device(policy, manifest)
+        _check_engine(policy.engines(), manifest)
         lifecycle.check_counter(state, manifest.release_counter)
         check_base(manifest, store.releases())
-        _check_memory(board, manifest)
+        _check_memory(policy, manifest)
         _check_blobs(missing)
     except RefusedError as refusal:
-        return Verdict(digest, manifest, available_bytes, missing, refusal)
-    return Verdict(digest, manifest, available_bytes)
+        return AdmissionVerdict(digest, manifest, available_bytes, missing, refusal)
+    return AdmissionVerdict(digest, manifest, available_bytes)
 
 
-def _check_device(board: Board, manifest: Manifest) -> None:
-    if board.profile_id not in manifest.device_profiles:
+def _check_device(policy: AdmissionPolicy, manifest: Manifest) -> None:
+    if policy.profile_id not in manifest.device_profiles:
         made_for = ", ".join(manifest.device_profiles)
         message = (
-            f"The artifact was made for {made_for}; this board is {board.profile_id}. Build it for this one."
+            f"The artifact was made for {made_for}; this board is {policy.profile_id}. Build it for this one."
         )
         raise RefusedError(message, Reason.REASON_DEVICE_MISMATCH)
 
@@ -82,18 +84,18 @@ def _check_engine(engines: Iterable[EngineInfo], manifest: Manifest) -> None:
         raise RefusedError(message, Reason.REASON_ENGINE_UNAVAILABLE)
 
 
-def _check_memory(board: Board, manifest: Manifest) -> None:
+def _check_memory(policy: AdmissionPolicy, manifest: Manifest) -> None:
     """Refuses what the prediction itself puts above the budget.
 
     The error bar is left out on purpose: what lies within it is tried, and the measured peak decides (the probe
     `peak_memory`). Refusing it here would refuse releases that boards have measured and serve.
     """
     predicted_bytes = manifest.memory.predicted_peak_bytes
-    if predicted_bytes > board.budget_bytes:
+    if predicted_bytes > policy.budget_bytes:
         message = (
             f"The artifact is predicted to take {format_bytes(predicted_bytes)} at its peak, "
-            f"{format_bytes(predicted_bytes - board.budget_bytes)} more than this board's budget of "
-            f"{format_bytes(board.budget_bytes)}. Build the artifact with a smaller budget."
+            f"{format_bytes(predicted_bytes - policy.budget_bytes)} more than this board's budget of "
+            f"{format_bytes(policy.budget_bytes)}. Build the artifact with a smaller budget."
         )
         raise RefusedError(message, Reason.REASON_MEMORY_BUDGET)
 

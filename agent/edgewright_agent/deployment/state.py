@@ -18,7 +18,7 @@ class Phase(Enum):
     STAGED = "staged"
 
 
-class Outcome(Enum):
+class ChangeOutcome(Enum):
     """How the last change ended."""
 
     NONE = "none"
@@ -44,7 +44,7 @@ class State:
     awaiting_confirmation: bool = False  # the candidate passed its probes and that time runs
     denied: tuple[str, ...] = ()  # failed here; oldest first
     counter_floor: int = 0  # the lowest release counter that is accepted; never falls
-    outcome: Outcome = Outcome.NONE
+    outcome: ChangeOutcome = ChangeOutcome.NONE
     host_asked: bool = False  # for the roll-back under way; else the board goes back by itself
     message: str = ""  # what happened, for people
 
@@ -71,6 +71,6 @@ class State:
     def from_json(cls, value: dict[str, Any]) -> State:
         """The inverse of `to_json`; what a newer or older agent wrote besides is left out."""
         known = {field.name: value[field.name] for field in fields(cls) if field.name in value}
-        phase, outcome = Phase(value["phase"]), Outcome(value["outcome"])
+        phase, outcome = Phase(value["phase"]), ChangeOutcome(value["outcome"])
         lists = {"denied": tuple(value["denied"]), "given_up": tuple(value.get("given_up", ()))}
         return cls(**{**known, "phase": phase, "outcome": outcome, **lists})

@@ -6,8 +6,8 @@ import asyncio
 import logging
 
 from edgewright_agent.deployment import lifecycle
-from edgewright_agent.deployment.engine_room import EngineRoom
-from edgewright_agent.deployment.progress import Progress
+from edgewright_agent.deployment.engine_manager import EngineManager
+from edgewright_agent.deployment.state_writer import StateWriter
 from edgewright_agent.engines import Engine
 from edgewright_agent.runtime.failures import is_rot, log_failure
 from edgewright_agent.runtime.threads import within
@@ -22,9 +22,11 @@ _log = logging.getLogger(__name__)
 class Supervisor:
     """Looks after one release at a time, while the board is at rest."""
 
-    def __init__(self, store: Store, room: EngineRoom, progress: Progress, restart_seconds: float) -> None:
+    def __init__(
+        self, store: Store, engines: EngineManager, progress: StateWriter, restart_seconds: float
+    ) -> None:
         self._store = store
-        self._room = room
+        self._engines = engines
         self._progress = progress
         self._restart_seconds = restart_seconds
 
@@ -33,19 +35,19 @@ class Supervisor:
         pause_seconds = self._restart_seconds
         while True:
             try:
-                if self._room.serving is None:
+                if self._engines.serving is None:
                     await self._progress.try_to_apply(lifecycle.starting)
                     if self._progress.state.serves != digest:
                         return
-                    await self._room.serve(self._store.release(digest))
-                if await self._until_death(self._room.running_engine):
+                    await self._engines.serve(self._store.release(digest))
+                if await self._until_death(self._engines.running_engine):
                     pause_seconds = self._restart_seconds
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
                 log_failure(_log, f"release {digest}", error)
                 if is_rot(error):
                     await self._give_up(digest)
                     return
-            await self._room.stop()
+            await self._engines.stop()
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, RESTART_SECONDS_MAX)
 

@@ -29,7 +29,7 @@ AARCH64_WHEEL_CAPABILITIES = {
 
 
 @dataclass(frozen=True)
-class Trial:
+class KernelRun:
     """How a child that ran a kernel ended."""
 
     returncode: int | None  # None: it took too long
@@ -63,7 +63,7 @@ def onnx_runs_a_kernel(subject: Subject) -> Finding | None:
         )
     if not subject.start_engines:
         return None
-    return judge("ONNX Runtime", run_trial([onnx.interpreter(), str(TRIALS / "onnx_kernel.py")]))
+    return judge("ONNX Runtime", run_kernel([onnx.interpreter(), str(TRIALS / "onnx_kernel.py")]))
 
 
 def vllm_runs_a_kernel(subject: Subject) -> Finding | None:
@@ -76,10 +76,10 @@ def vllm_runs_a_kernel(subject: Subject) -> Finding | None:
         return warning(
             f"{command} has no interpreter beside it.", "Name the command in its own venv's bin folder."
         )
-    return judge("vLLM's torch", run_trial([str(python), str(TRIALS / "torch_kernel.py")]))
+    return judge("vLLM's torch", run_kernel([str(python), str(TRIALS / "torch_kernel.py")]))
 
 
-def run_trial(command: list[str]) -> Trial:
+def run_kernel(command: list[str]) -> KernelRun:
     """Runs a trial in its own process."""
     environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
     try:
@@ -87,13 +87,13 @@ def run_trial(command: list[str]) -> Trial:
             command, capture_output=True, text=True, timeout=KERNEL_SECONDS, check=False, env=environment
         )
     except subprocess.TimeoutExpired:
-        return Trial(None, "")
+        return KernelRun(None, "")
     except OSError as error:
-        return Trial(127, error.strerror or str(error))
-    return Trial(done.returncode, (done.stdout if done.returncode == 0 else done.stderr).strip())
+        return KernelRun(127, error.strerror or str(error))
+    return KernelRun(done.returncode, (done.stdout if done.returncode == 0 else done.stderr).strip())
 
 
-def judge(engine: str, trial: Trial) -> Finding:
+def judge(engine: str, trial: KernelRun) -> Finding:
     """What the end of a trial means."""
     last = trial.output.splitlines()[-1].rstrip(". ") if trial.output else "it said nothing"
     if trial.returncode == 0:

@@ -14,7 +14,7 @@ from edgewright_agent.runtime.tls import TlsFiles
 from edgewright_profiles import DeviceProfile
 
 
-class Result(Enum):
+class Severity(Enum):
     """How bad it is."""
 
     OK = "ok"
@@ -26,7 +26,7 @@ class Result(Enum):
 class Finding:
     """One sentence, and what to do unless it is ok."""
 
-    result: Result
+    result: Severity
     sentence: str
     remedy: str = ""
 
@@ -56,14 +56,14 @@ Check = Callable[[Subject], "Finding | None"]
 
 def ok(sentence: str) -> Finding:
     """All is well."""
-    return Finding(Result.OK, sentence)
+    return Finding(Severity.OK, sentence)
 
 
 def warning(sentence: str, remedy: str) -> Finding:
     """It works, but worse or not for long."""
-    return Finding(Result.WARNING, sentence, remedy)
+    return Finding(Severity.WARNING, sentence, remedy)
 
 
 def problem(sentence: str, remedy: str) -> Finding:
     """It does not work."""
-    return Finding(Result.PROBLEM, sentence, remedy)
+    return Finding(Severity.PROBLEM, sentence, remedy)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from edgewright_agent.engines import EngineInfo, available_engines
 from edgewright_agent.engines.process.cgroup import Enforcement, enforcement
-from edgewright_agent.telemetry import Sensor
+from edgewright_agent.telemetry import SensorStatus
 from edgewright_agent.telemetry.collectors.registry import discover_rails, read_gauges
 from edgewright_agent.telemetry.collectors.sysfs import read_text
 from edgewright_agent.telemetry.types import BoardMemory
@@ -32,7 +32,7 @@ FAULTY_L4T = {
 
 
 @dataclass(frozen=True)
-class Probe:
+class BoardFacts:
     """The board as it is now. Empty or None: it could not be found out."""
 
     board_model: str
@@ -45,7 +45,7 @@ class Probe:
     cpu_cores: int
     python: str
     memory: BoardMemory | None
-    sensors: tuple[Sensor, ...]
+    sensors: tuple[SensorStatus, ...]
     engines: tuple[EngineInfo, ...]
     memory_limit: Enforcement  # whether an engine that takes more than the budget can be stopped
     profile_id: str
@@ -57,7 +57,9 @@ class Probe:
         return asdict(self)
 
 
-def probe(root: Path = Path("/"), engines: Callable[[], Sequence[EngineInfo]] = available_engines) -> Probe:
+def probe(
+    root: Path = Path("/"), engines: Callable[[], Sequence[EngineInfo]] = available_engines
+) -> BoardFacts:
     """Looks at the board below `root`. Kernel, machine, Python and engines are the running system's."""
     values, gauge_sensors = read_gauges(root)
     _, energy_sensors = discover_rails(root)
@@ -67,7 +69,7 @@ def probe(root: Path = Path("/"), engines: Callable[[], Sequence[EngineInfo]] = 
     l4t = parse_l4t(read_text(root / "etc/nv_tegra_release") or "")
     cpu = _cpu(root)
     profile, reason = guess_profile(model, compatible, cpu, memory.total_bytes if memory else None)
-    return Probe(
+    return BoardFacts(
         board_model=model,
         device_tree_compatible=compatible,
         machine=platform.machine(),
@@ -112,7 +114,7 @@ def guess_profile(
     return min(candidates, key=distance)
 
 
-def render(found: Probe) -> RenderableType:
+def render(found: BoardFacts) -> RenderableType:
     """The probe for people."""
     parts: list[RenderableType] = [_board_table(found), _sensor_table(found), _engine_table(found)]
     parts += [Text(f"Warning: {warning}", style="yellow") for warning in found.warnings]
@@ -151,7 +153,7 @@ def _cpu(root: Path) -> str:
     return next(names, "")
 
 
-def _board_table(found: Probe) -> Table:
+def _board_table(found: BoardFacts) -> Table:
     table = Table(title="Board", show_header=False, title_justify="left")
     memory = found.memory
     rows = {
@@ -174,14 +176,14 @@ def _board_table(found: Probe) -> Table:
     return table
 
 
-def _sensor_table(found: Probe) -> Table:
+def _sensor_table(found: BoardFacts) -> Table:
     table = Table("Sensor", "", "", title="Sensors", title_justify="left")
     for sensor in found.sensors:
         table.add_row(escape(sensor.name), _mark(sensor.available), escape(sensor.detail))
     return table
 
 
-def _engine_table(found: Probe) -> Table:
+def _engine_table(found: BoardFacts) -> Table:
     table = Table("Engine", "", "Version", "", title="Engines", title_justify="left")
     for engine in found.engines:
         table.add_row(engine.kind, _mark(engine.available), escape(engine.version), escape(engine.detail))

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from edgewright_agent.doctor.finding import Finding, Result
+from edgewright_agent.doctor.finding import Finding, Severity
 
-COLORS = {Result.OK: "green", Result.WARNING: "yellow", Result.PROBLEM: "red"}
+COLORS = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.PROBLEM: "red"}
 
 
-def lines(findings: Mapping[str, Finding]) -> Iterator[tuple[Result | None, str]]:
+def lines(findings: Mapping[str, Finding]) -> Iterator[tuple[Severity | None, str]]:
     """One line per finding, its remedy below it, and the sum; with the result that colours it."""
     width = max((len(name) for name in findings), default=0)
     for name, found in findings.items():
@@ -20,11 +20,11 @@ def lines(findings: Mapping[str, Finding]) -> Iterator[tuple[Result | None, str]
         if found.remedy:
             yield None, f"{'':{8 + width}}  → {found.remedy}"
     counts = Counter(found.result for found in findings.values())
-    yield None, ", ".join(_counted(counts[result], result) for result in Result)
+    yield None, ", ".join(_counted(counts[result], result) for result in Severity)
 
 
-def _counted(count: int, result: Result) -> str:
-    return f"{count} {result.value}{'' if result is Result.OK or count == 1 else 's'}"
+def _counted(count: int, result: Severity) -> str:
+    return f"{count} {result.value}{'' if result is Severity.OK or count == 1 else 's'}"
 
 
 def to_json(findings: Mapping[str, Finding]) -> dict[str, Any]:
@@ -37,4 +37,4 @@ def to_json(findings: Mapping[str, Finding]) -> dict[str, Any]:
 
 def healthy(findings: Mapping[str, Finding]) -> bool:
     """Whether there is no problem; warnings are allowed."""
-    return all(found.result is not Result.PROBLEM for found in findings.values())
+    return all(found.result is not Severity.PROBLEM for found in findings.values())

@@ -3,7 +3,7 @@
 `http` gets a stretch of one blob within bounds, `fetch` brings what is missing into the store.
 """
 
-from edgewright_agent.mirror.fetch import Progress, fetch_missing
-from edgewright_agent.mirror.http import Limits, MirrorError
+from edgewright_agent.mirror.fetch import FetchProgress, fetch_missing
+from edgewright_agent.mirror.http import MirrorError, MirrorLimits
 
-__all__ = ["Limits", "MirrorError", "Progress", "fetch_missing"]
+__all__ = ["FetchProgress", "MirrorError", "MirrorLimits", "fetch_missing"]

@@ -17,11 +17,11 @@ from edgewright.errors import BusyError, EdgewrightError
 from edgewright.manifest import Manifest, Mirror
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.mirror.http import (
+    BlobRange,
     BrokenOffError,
-    Limits,
     MirrorError,
-    Stretch,
-    get_stretch,
+    MirrorLimits,
+    get_range,
     open_client,
 )
 from edgewright_agent.runtime.threads import run_in_thread
@@ -32,7 +32,7 @@ PROGRESS_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
-class Progress:
+class FetchProgress:
     """How far a fetch is."""
 
     fetched_bytes: int  # by this fetch
@@ -41,14 +41,14 @@ class Progress:
 
 
 async def fetch_missing(
-    store: Store, manifest: Manifest, limits: Limits = Limits()
-) -> AsyncGenerator[Progress, None]:
+    store: Store, manifest: Manifest, limits: MirrorLimits = MirrorLimits()
+) -> AsyncGenerator[FetchProgress, None]:
     """Fetches what it can and says how far it is; the last progress is final.
 
     A mirror that lacks a blob, or serves it badly, is no error: the next one is tried, and what none has
     stays missing. Raises OutsideError (`DISK_SPACE`).
     """
-    queue: asyncio.Queue[Progress | None] = asyncio.Queue()
+    queue: asyncio.Queue[FetchProgress | None] = asyncio.Queue()
     task = asyncio.create_task(_Fetch(store, manifest, limits, queue.put).run())
     task.add_done_callback(lambda _: queue.put_nowait(None))
     try:
@@ -67,8 +67,8 @@ class _Fetch:
         self,
         store: Store,
         manifest: Manifest,
-        limits: Limits,
-        tell: Callable[[Progress], Awaitable[None]],
+        limits: MirrorLimits,
+        tell: Callable[[FetchProgress], Awaitable[None]],
     ) -> None:
         self._store = store
         self._mirrors = manifest.mirrors
@@ -88,7 +88,7 @@ class _Fetch:
                 if blob.sha256 in wanted:
                     await self._fetch_from_any(client, blob)
         left = await run_in_thread(self._store.missing, self._blobs)
-        await self._tell(Progress(self._fetched_bytes, sum(each.missing_bytes for each in left)))
+        await self._tell(FetchProgress(self._fetched_bytes, sum(each.missing_bytes for each in left)))
 
     async def _fetch_from_any(self, client: httpx.AsyncClient, blob: Blob) -> None:
         for mirror in self._mirrors:
@@ -96,7 +96,7 @@ class _Fetch:
                 await self._fetch_blob(client, mirror, blob)
                 return
             except (MirrorError, BusyError) as error:
-                await self._tell(Progress(self._fetched_bytes, self._missing_bytes, str(error)))
+                await self._tell(FetchProgress(self._fetched_bytes, self._missing_bytes, str(error)))
 
     async def _fetch_blob(self, client: httpx.AsyncClient, mirror: Mirror, blob: Blob) -> None:
         begun: list[Upload] = []  # filled in the thread, so that a cancelled fetch lets go of it too
@@ -129,13 +129,13 @@ class _Fetch:
         first = blob.offsets[span.first]
         end = first + blob.bytes_of(from_ranges([span]))
         url = mirror.blob_url(blob.sha256)
-        async with get_stretch(client, url, first, end, blob.size_bytes, self._limits) as stretch:
+        async with get_range(client, url, first, end, blob.size_bytes, self._limits) as stretch:
             whole = stretch.first != first  # the server knows no ranges: all chunks will come by
             chunks = range(len(blob.chunks)) if whole else range(span.first, span.first + span.count)
             await self._take(upload, url, stretch, chunks, absent)
 
     async def _take(
-        self, upload: Upload, url: str, stretch: Stretch, chunks: range, absent: set[int]
+        self, upload: Upload, url: str, stretch: BlobRange, chunks: range, absent: set[int]
     ) -> None:
         """Writes the chunks that come and are absent; reads not a byte beyond the last."""
         indices, buffer = iter(chunks), bytearray()
@@ -169,7 +169,7 @@ class _Fetch:
         self._missing_bytes = max(0, self._missing_bytes - len(data))
         if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
             self._told_at = time.monotonic()
-            await self._tell(Progress(self._fetched_bytes, self._missing_bytes))
+            await self._tell(FetchProgress(self._fetched_bytes, self._missing_bytes))
 
 
 def _begin(store: Store, blob: Blob, begun: list[Upload]) -> None:

@@ -34,7 +34,7 @@ class BrokenOffError(MirrorError):
 
 
 @dataclass(frozen=True)
-class Limits:
+class MirrorLimits:
     """How much patience a mirror gets."""
 
     connect_seconds: float = 10.0
@@ -46,14 +46,14 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class BlobRange:
     """A body that begins at byte `first` of the blob."""
 
     first: int
     pieces: AsyncIterator[bytes]
 
 
-def open_client(limits: Limits) -> httpx.AsyncClient:
+def open_client(limits: MirrorLimits) -> httpx.AsyncClient:
     """A client for mirrors. Proxies and certificates are the environment's (HTTPS_PROXY, SSL_CERT_FILE)."""
     return httpx.AsyncClient(
         timeout=httpx.Timeout(limits.silence_seconds, connect=limits.connect_seconds),
@@ -62,9 +62,9 @@ def open_client(limits: Limits) -> httpx.AsyncClient:
 
 
 @contextlib.asynccontextmanager
-async def get_stretch(
-    client: httpx.AsyncClient, url: str, first: int, end: int, blob_bytes: int, limits: Limits
-) -> AsyncIterator[Stretch]:
+async def get_range(
+    client: httpx.AsyncClient, url: str, first: int, end: int, blob_bytes: int, limits: MirrorLimits
+) -> AsyncIterator[BlobRange]:
     """Bytes `first` to `end` (exclusive) of the blob at `url`, which has `blob_bytes`.
 
     A server that knows no ranges answers with the whole blob: then the stretch begins at 0. Raises
@@ -79,12 +79,12 @@ async def get_stretch(
                 headers["Authorization"] = f"Bearer {await _anonymous_token(client, response, limits)}"
                 response = await _send(client, client.build_request("GET", url, headers=headers), limits)
             begin = _check(response, first, end, blob_bytes)
-            yield Stretch(begin, _paced(response, limits))
+            yield BlobRange(begin, _paced(response, limits))
         finally:
             await response.aclose()
 
 
-async def _send(client: httpx.AsyncClient, request: httpx.Request, limits: Limits) -> httpx.Response:
+async def _send(client: httpx.AsyncClient, request: httpx.Request, limits: MirrorLimits) -> httpx.Response:
     """Follows redirects by hand: httpx would read their bodies to the end, and one may have none."""
     for _ in range(limits.redirects_max + 1):
         response = await _in_time(client.send(request, stream=True), request.url, limits)
@@ -97,7 +97,7 @@ async def _send(client: httpx.AsyncClient, request: httpx.Request, limits: Limit
     raise MirrorError(f"{request.url} is the end of more than {limits.redirects_max} redirects.")
 
 
-async def _in_time(work: Awaitable[_Result], url: httpx.URL, limits: Limits) -> _Result:
+async def _in_time(work: Awaitable[_Result], url: httpx.URL, limits: MirrorLimits) -> _Result:
     """For what is small: a head, a token. httpx's limit of silence begins anew with each byte, this one doesn't."""
     seconds = limits.connect_seconds + limits.silence_seconds
     try:
@@ -132,7 +132,7 @@ def _check(response: httpx.Response, first: int, end: int, blob_bytes: int) -> i
     return begin
 
 
-async def _paced(response: httpx.Response, limits: Limits) -> AsyncIterator[bytes]:
+async def _paced(response: httpx.Response, limits: MirrorLimits) -> AsyncIterator[bytes]:
     """The body piece by piece, for as long as they come fast enough; what the caller does with one takes no time."""
     seconds, received, began = 0.0, 0, time.monotonic()
     async for piece in response.aiter_raw():  # as it comes: httpx would keep a part of a piece to itself
@@ -149,7 +149,7 @@ async def _paced(response: httpx.Response, limits: Limits) -> AsyncIterator[byte
         began = time.monotonic()
 
 
-async def _anonymous_token(client: httpx.AsyncClient, refused: httpx.Response, limits: Limits) -> str:
+async def _anonymous_token(client: httpx.AsyncClient, refused: httpx.Response, limits: MirrorLimits) -> str:
     """A token for anybody, as public OCI registries want it.
 
     https://distribution.github.io/distribution/spec/auth/token/

@@ -20,13 +20,13 @@ from edgewright.errors import RefusedError
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment.deployer import Deployer
-from edgewright_agent.deployment.staging import Board, Verdict, judge
-from edgewright_agent.deployment.withdrawal import check_activation, check_roll_back
+from edgewright_agent.deployment.revocation import check_activation, check_roll_back
+from edgewright_agent.deployment.staging import AdmissionPolicy, AdmissionVerdict, judge_admission
 from edgewright_agent.runtime.threads import run_in_thread
 from edgewright_agent.services import messages
 from edgewright_agent.services.status import abort
 from edgewright_agent.services.uploads.parts import WriteRequest
-from edgewright_agent.services.uploads.receiving import ACCEPTED_KEY, Receiver
+from edgewright_agent.services.uploads.receiving import ACCEPTED_KEY, BlobReceiver
 from edgewright_agent.store import Store, WriteStatus
 from edgewright_agent.store.upkeep.scrub import Scrubbed, scrub
 
@@ -37,10 +37,10 @@ _MISSING_MAX = 100
 class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     """See `deployment.proto` for what each call promises."""
 
-    def __init__(self, board: Board, store: Store, deployer: Deployer) -> None:
-        self._board = board
+    def __init__(self, policy: AdmissionPolicy, store: Store, deployer: Deployer) -> None:
+        self._policy = policy
         self._store = store
-        self._receiver = Receiver(store)
+        self._receiver = BlobReceiver(store)
         self._deployer = deployer
 
     async def GetDevice(  # noqa: N802
@@ -48,17 +48,17 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     ) -> deployment_pb2.GetDeviceResponse:
         """What this board is, has, can run and is doing."""
         state, memory = self._deployer.state, psutil.virtual_memory()
-        engines = await asyncio.to_thread(self._board.engines)
+        engines = await asyncio.to_thread(self._policy.engines)
         return deployment_pb2.GetDeviceResponse(
             agent_version=__version__,
-            profile_id=self._board.profile_id,
+            profile_id=self._policy.profile_id,
             hostname=socket.gethostname(),
             machine=platform.machine(),
             board_model=_board_model(),
             cpu_cores=psutil.cpu_count() or 0,
             memory_total_bytes=memory.total,
             memory_available_bytes=memory.available,
-            budget_bytes=self._board.budget_bytes,
+            budget_bytes=self._policy.budget_bytes,
             store_free_bytes=await asyncio.to_thread(self._store.free_bytes),
             engines=[messages.engine_to(engine) for engine in engines],
             phase=messages.phase_to(state.phase),
@@ -94,7 +94,12 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     ) -> AsyncIterator[deployment_pb2.FetchBlobsResponse]:
         """Fetches from the manifest's mirrors; no address is called that nobody trusted has signed."""
         verdict = await asyncio.to_thread(
-            judge, self._board, self._store, self._deployer.state, request.manifest, request.signature
+            judge_admission,
+            self._policy,
+            self._store,
+            self._deployer.state,
+            request.manifest,
+            request.signature,
         )
         if verdict.refusal is not None and verdict.refusal.reason != Reason.REASON_BLOB_MISSING:
             raise verdict.refusal
@@ -132,7 +137,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         """The verdict, and the release if it is yes."""
         manifest, signature = request.manifest, request.signature
         verdict = await asyncio.to_thread(
-            judge, self._board, self._store, self._deployer.state, manifest, signature
+            judge_admission, self._policy, self._store, self._deployer.state, manifest, signature
         )
         memory = self._memory(verdict)
         if verdict.refusal is not None:
@@ -156,7 +161,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         staged = self._store.releases()
         wanted = staged.get(messages.sha256_from(request.release))
         if wanted is not None:
-            await asyncio.to_thread(check_activation, self._board.trust, wanted, staged)
+            await asyncio.to_thread(check_activation, self._policy.trust, wanted, staged)
         await self._deployer.activate(
             messages.sha256_from(request.release),
             force=request.force,
@@ -185,7 +190,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         staged = self._store.releases()
         previous = staged.get(self._deployer.state.previous or "")
         if previous is not None:
-            await asyncio.to_thread(check_roll_back, self._board.trust, previous, staged)
+            await asyncio.to_thread(check_roll_back, self._policy.trust, previous, staged)
         release = await self._deployer.roll_back()
         return deployment_pb2.RollBackResponse(release=messages.sha256_to(release))
 
@@ -226,12 +231,12 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
             stop.set()
             await run_in_thread(_close, turn, steps)
 
-    def _memory(self, verdict: Verdict) -> deployment_pb2.MemoryVerdict:
+    def _memory(self, verdict: AdmissionVerdict) -> deployment_pb2.MemoryVerdict:
         prediction = verdict.manifest.memory
         return deployment_pb2.MemoryVerdict(
             predicted_peak_bytes=prediction.predicted_peak_bytes,
             prediction_error_bytes=prediction.error_bytes,
-            budget_bytes=self._board.budget_bytes,
+            budget_bytes=self._policy.budget_bytes,
             memory_available_bytes=verdict.memory_available_bytes,
         )
 

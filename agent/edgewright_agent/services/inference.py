@@ -13,7 +13,7 @@ from edgewright.v1 import inference_pb2, inference_pb2_grpc
 from edgewright_agent.engines import ContinuationScore, Token
 from edgewright_agent.inference import Completed, Inference
 from edgewright_agent.services import messages
-from edgewright_agent.services.bundles import bundled
+from edgewright_agent.services.coalescing import coalesced
 from edgewright_agent.telemetry.proto import energy_window_to_proto
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -34,7 +34,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     ) -> AsyncIterator[inference_pb2.GenerateResponse]:
         """Tokens as they come."""
         generation = messages.generation_from(request)
-        async with contextlib.aclosing(bundled(self._inference.generate(generation))) as bundles:
+        async with contextlib.aclosing(coalesced(self._inference.generate(generation))) as bundles:
             async for bundle in bundles:
                 yield _response_of(bundle)
 

@@ -10,8 +10,8 @@ from edgewright.chunk_delta import Delta, Stretch, check_delta
 from edgewright.errors import EdgewrightError, InputError
 from edgewright.manifest import CHUNK_BYTES_MAX
 from edgewright.v1 import common_pb2, deployment_pb2, inference_pb2
-from edgewright_agent.deployment.progress import Status
-from edgewright_agent.deployment.state import Outcome, Phase, State
+from edgewright_agent.deployment.state import ChangeOutcome, Phase, State
+from edgewright_agent.deployment.state_writer import DeploymentStatus
 from edgewright_agent.engines import EngineInfo, GenerationRequest, ScoreItem
 from edgewright_agent.store import Blob, ChunkRange, Garbage, Missing, StagedRelease
 from edgewright_agent.store.upkeep.scrub import Scrubbed
@@ -32,10 +32,10 @@ _PHASES = {
     Phase.STAGED: deployment_pb2.PHASE_STAGED,
 }
 _OUTCOMES = {
-    Outcome.NONE: deployment_pb2.OUTCOME_UNSPECIFIED,
-    Outcome.COMMITTED: deployment_pb2.OUTCOME_COMMITTED,
-    Outcome.ROLLED_BACK: deployment_pb2.OUTCOME_ROLLED_BACK,
-    Outcome.FAILED: deployment_pb2.OUTCOME_FAILED,
+    ChangeOutcome.NONE: deployment_pb2.OUTCOME_UNSPECIFIED,
+    ChangeOutcome.COMMITTED: deployment_pb2.OUTCOME_COMMITTED,
+    ChangeOutcome.ROLLED_BACK: deployment_pb2.OUTCOME_ROLLED_BACK,
+    ChangeOutcome.FAILED: deployment_pb2.OUTCOME_FAILED,
 }
 
 
@@ -115,7 +115,7 @@ def phase_to(phase: Phase) -> deployment_pb2.Phase.ValueType:
     return _PHASES[phase]
 
 
-def status_to(status: Status) -> deployment_pb2.WatchDeploymentResponse:
+def status_to(status: DeploymentStatus) -> deployment_pb2.WatchDeploymentResponse:
     """One step of a change."""
     state = status.state
     probes = [

@@ -15,7 +15,7 @@ from edgewright.v1.common_pb2 import Reason
 ROLE_PREFIX = "edgewright:role:"  # of a URI name in the client's certificate
 
 
-class Role(Enum):
+class CallerRole(Enum):
     """Who a certificate makes its holder. A deployer may do all that an observer may."""
 
     OBSERVER = "observer"
@@ -25,35 +25,35 @@ class Role(Enum):
 _DEPLOYMENT, _INFERENCE = "/edgewright.v1.DeploymentService/", "/edgewright.v1.InferenceService/"
 _TELEMETRY, _TRUST = "/edgewright.v1.TelemetryService/", "/edgewright.v1.TrustService/"
 
-NEEDED: dict[str, Role] = {
-    f"{_DEPLOYMENT}GetDevice": Role.OBSERVER,
-    f"{_DEPLOYMENT}ListReleases": Role.OBSERVER,
-    f"{_DEPLOYMENT}QueryWriteStatus": Role.OBSERVER,
-    f"{_DEPLOYMENT}WatchDeployment": Role.OBSERVER,
-    f"{_DEPLOYMENT}FindMissingBlobs": Role.DEPLOYER,  # it keeps blobs from being collected
-    f"{_DEPLOYMENT}WriteBlob": Role.DEPLOYER,
-    f"{_DEPLOYMENT}FetchBlobs": Role.DEPLOYER,
-    f"{_DEPLOYMENT}StageRelease": Role.DEPLOYER,
-    f"{_DEPLOYMENT}ActivateRelease": Role.DEPLOYER,
-    f"{_DEPLOYMENT}ConfirmRelease": Role.DEPLOYER,
-    f"{_DEPLOYMENT}RollBack": Role.DEPLOYER,
-    f"{_DEPLOYMENT}DeleteRelease": Role.DEPLOYER,
-    f"{_DEPLOYMENT}CollectGarbage": Role.DEPLOYER,
-    f"{_DEPLOYMENT}ScrubStore": Role.DEPLOYER,
-    f"{_INFERENCE}Generate": Role.DEPLOYER,
-    f"{_INFERENCE}Score": Role.DEPLOYER,
-    f"{_TELEMETRY}GetSnapshot": Role.OBSERVER,
-    f"{_TELEMETRY}WatchTelemetry": Role.OBSERVER,
-    f"{_TELEMETRY}RunBenchmark": Role.DEPLOYER,
-    f"{_TRUST}GetTrust": Role.OBSERVER,
-    f"{_TRUST}UpdateTrust": Role.DEPLOYER,  # the root's signatures decide; the role only keeps others out
+NEEDED: dict[str, CallerRole] = {
+    f"{_DEPLOYMENT}GetDevice": CallerRole.OBSERVER,
+    f"{_DEPLOYMENT}ListReleases": CallerRole.OBSERVER,
+    f"{_DEPLOYMENT}QueryWriteStatus": CallerRole.OBSERVER,
+    f"{_DEPLOYMENT}WatchDeployment": CallerRole.OBSERVER,
+    f"{_DEPLOYMENT}FindMissingBlobs": CallerRole.DEPLOYER,  # it keeps blobs from being collected
+    f"{_DEPLOYMENT}WriteBlob": CallerRole.DEPLOYER,
+    f"{_DEPLOYMENT}FetchBlobs": CallerRole.DEPLOYER,
+    f"{_DEPLOYMENT}StageRelease": CallerRole.DEPLOYER,
+    f"{_DEPLOYMENT}ActivateRelease": CallerRole.DEPLOYER,
+    f"{_DEPLOYMENT}ConfirmRelease": CallerRole.DEPLOYER,
+    f"{_DEPLOYMENT}RollBack": CallerRole.DEPLOYER,
+    f"{_DEPLOYMENT}DeleteRelease": CallerRole.DEPLOYER,
+    f"{_DEPLOYMENT}CollectGarbage": CallerRole.DEPLOYER,
+    f"{_DEPLOYMENT}ScrubStore": CallerRole.DEPLOYER,
+    f"{_INFERENCE}Generate": CallerRole.DEPLOYER,
+    f"{_INFERENCE}Score": CallerRole.DEPLOYER,
+    f"{_TELEMETRY}GetSnapshot": CallerRole.OBSERVER,
+    f"{_TELEMETRY}WatchTelemetry": CallerRole.OBSERVER,
+    f"{_TELEMETRY}RunBenchmark": CallerRole.DEPLOYER,
+    f"{_TRUST}GetTrust": CallerRole.OBSERVER,
+    f"{_TRUST}UpdateTrust": CallerRole.DEPLOYER,  # the root's signatures decide; the role only keeps others out
 }
 
 
 def check_role(method: str, auth_context: Mapping[str, Iterable[bytes]]) -> None:
     """Raises RefusedError (`PERMISSION`) unless the certificate's role may make this call."""
     held, needed = roles_of(auth_context), NEEDED.get(method)
-    if needed is not None and (Role.DEPLOYER.value in held or needed.value in held):
+    if needed is not None and (CallerRole.DEPLOYER.value in held or needed.value in held):
         return
     verb = method.rpartition("/")[2]
     has = ", ".join(sorted(held)) or "none"

@@ -9,10 +9,10 @@ import grpc.aio
 
 from edgewright.dsse import key_id
 from edgewright.trust.document import Revocation, RevokedKind, SignerSet, TrustDocument
-from edgewright.trust.rules import Withdrawal
+from edgewright.trust.rules import RevokedRelease
 from edgewright.v1 import trust_pb2, trust_pb2_grpc
 from edgewright_agent.deployment.deployer import Deployer
-from edgewright_agent.deployment.withdrawal import withdrawn_releases
+from edgewright_agent.deployment.revocation import revoked_releases
 from edgewright_agent.runtime.threads import run_in_thread, to_the_end
 from edgewright_agent.store import Store
 from edgewright_agent.trust import Trust
@@ -38,7 +38,7 @@ class TrustService(trust_pb2_grpc.TrustServiceServicer):
         self, request: trust_pb2.GetTrustRequest, context: Context
     ) -> trust_pb2.GetTrustResponse:
         """The document in force."""
-        withdrawn = await run_in_thread(withdrawn_releases, self._trust, self._store.releases())
+        withdrawn = await run_in_thread(revoked_releases, self._trust, self._store.releases())
         response = trust_pb2.GetTrustResponse(problem=self._trust.problem)
         if self._trust.document is not None:
             _fill(response, self._trust.document)
@@ -58,14 +58,16 @@ class TrustService(trust_pb2_grpc.TrustServiceServicer):
         try:
             document = await run_in_thread(self._trust.update, documents)
         finally:  # what is in force is obeyed, also where it had come before or an error came after it
-            withdrawn = await run_in_thread(withdrawn_releases, self._trust, self._store.releases())
-            await self._deployer.withdraw({digest for digest, found in withdrawn.items() if found.stop})
+            withdrawn = await run_in_thread(revoked_releases, self._trust, self._store.releases())
+            await self._deployer.stop_revoked({digest for digest, found in withdrawn.items() if found.stop})
         response = trust_pb2.UpdateTrustResponse(version=document.version)
         response.withdrawn.extend(_withdrawn_to(withdrawn.values(), active))
         return response
 
 
-def _withdrawn_to(withdrawn: Iterable[Withdrawal], active: str | None) -> list[trust_pb2.WithdrawnRelease]:
+def _withdrawn_to(
+    withdrawn: Iterable[RevokedRelease], active: str | None
+) -> list[trust_pb2.WithdrawnRelease]:
     return [
         trust_pb2.WithdrawnRelease(
             release=bytes.fromhex(each.digest),

@@ -117,10 +117,10 @@ def read_release(folder: Path) -> StagedRelease | None:
     except OSError as error:
         raise_unless_gone(error, folder)
         return None
-    vouched = checksums == _checksum_line(MANIFEST, data) + _checksum_line(SIGNATURE, signature)
+    records_match = checksums == _checksum_line(MANIFEST, data) + _checksum_line(SIGNATURE, signature)
     whole = sizes_bytes == [file.size_bytes for file in manifest.files]
     is_named = manifest_digest(data) == folder.name
-    return StagedRelease(folder.name, manifest, folder) if vouched and whole and is_named else None
+    return StagedRelease(folder.name, manifest, folder) if records_match and whole and is_named else None
 
 
 def heal_release(

@@ -16,10 +16,10 @@ from edgewright.manifest import Manifest, manifest_digest
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.store.bases import check_base, check_unneeded
 from edgewright_agent.store.blobs.blob import Blob, Missing, WriteStatus, to_ranges
-from edgewright_agent.store.blobs.index import Shelf, corrupt
+from edgewright_agent.store.blobs.index import BlobIndex, corrupt_blob
 from edgewright_agent.store.blobs.upload import Upload
 from edgewright_agent.store.blobs.upload_record import read_meta
-from edgewright_agent.store.blobs.verified import Vouched
+from edgewright_agent.store.blobs.verified import SignedChunkings
 from edgewright_agent.store.layout import Layout
 from edgewright_agent.store.lock import take_lock
 from edgewright_agent.store.releases import (
@@ -74,15 +74,15 @@ class Store:
             self.close()
             raise
         self._releases = {release.digest: release for release in found.releases}
-        self._shelf = Shelf(self.fs, self.layout, found.blob_bytes, clock)
+        self._blobs = BlobIndex(self.fs, self.layout, found.blob_bytes, clock)
         for sha256 in found.blob_bytes.keys() - self._needed():
-            self._shelf.ask(sha256)  # so that a restart does not cost what was on its way
+            self._blobs.ask(sha256)  # so that a restart does not cost what was on its way
         self._writing: dict[str, int] = {}  # bytes promised to each upload that has a writer
         self._scrub_mutex = threading.Lock()
-        self._vouched = Vouched()
+        self._signed_chunkings = SignedChunkings()
         self.traffic = Traffic()
         for release in found.releases:
-            self._shelf.chunks.add_all(Blob.of_file(file) for file in release.manifest.files)
+            self._blobs.chunks.add_all(Blob.of_file(file) for file in release.manifest.files)
         self.state = StateFile(self.fs, self.layout.state)
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class Store:
     def missing(self, blobs: Iterable[Blob]) -> list[Missing]:
         """Of these blobs, in their order, those that are not here, and the chunks no other blob holds."""
         with self._mutex:
-            return [self._missing(blob) for blob in blobs if not self._shelf.ask(blob.sha256)]
+            return [self._missing(blob) for blob in blobs if not self._blobs.ask(blob.sha256)]
 
     def begin_upload(self, blob: Blob) -> Upload | None:
         """The writer of this blob, with its disk space claimed and every chunk that is here filled in.
@@ -103,19 +103,19 @@ class Store:
         Raises BusyError if the blob has a writer, OutsideError (`DISK_SPACE`).
         """
         with self._mutex:
-            if self._shelf.ask(blob.sha256):
+            if self._blobs.ask(blob.sha256):
                 return None
             if blob.sha256 in self._writing:
                 raise BusyError(f"Another upload of blob {blob.sha256[:12]} is under way. Try again later.")
             self._make_room(blob)
             self._writing[blob.sha256] = blob.size_bytes
         try:
-            upload = Upload(self.fs, self.layout, blob, vouched=self._vouched.covers(blob))
+            upload = Upload(self.fs, self.layout, blob, chunks_are_signed=self._signed_chunkings.covers(blob))
         except BaseException:
             self._end_writing(blob)
             raise
         try:
-            self.traffic.came("dedup", self._shelf.chunks.fill(upload))
+            self.traffic.came("dedup", self._blobs.chunks.fill(upload))
         except BaseException:
             self.end_upload(upload)
             raise
@@ -136,8 +136,8 @@ class Store:
     def write_status(self, sha256: str) -> WriteStatus:
         """What of this blob is durable. Raises RefusedError (`UPLOAD_UNKNOWN`)."""
         with self._mutex:
-            if sha256 in self._shelf.sizes:
-                return WriteStatus(True, self._shelf.sizes[sha256], ())
+            if sha256 in self._blobs.sizes:
+                return WriteStatus(True, self._blobs.sizes[sha256], ())
         meta = read_meta(self.layout.partial_meta(sha256))
         if meta is None:
             message = f"There is neither a blob nor an upload of {sha256[:12]}. Send it with WriteBlob."
@@ -159,15 +159,15 @@ class Store:
         message = f"No release {digest[:12]} is staged here. Push its artifact first."
         raise RefusedError(message, Reason.REASON_RELEASE_UNKNOWN)
 
-    def vouch(self, manifest: Manifest) -> None:
+    def learn_chunkings(self, manifest: Manifest) -> None:
         """Learns from a manifest with a trusted signature which chunks make which blob."""
         with self._mutex:
-            self._vouched.add(manifest)
+            self._signed_chunkings.add(manifest)
 
     def absent_blobs(self, manifest: Manifest) -> list[str]:
         """SHA-256 of the manifest's files that are not here; the others are kept for an hour."""
         with self._mutex:
-            return [sha256 for sha256 in _blobs_of(manifest) if not self._shelf.ask(sha256)]
+            return [sha256 for sha256 in _blobs_of(manifest) if not self._blobs.ask(sha256)]
 
     def stage(self, manifest: Manifest, manifest_bytes: bytes, signature: bytes) -> StagedRelease:
         """Verifies every blob that was not published just now, and builds the release from them.
@@ -180,7 +180,7 @@ class Store:
         if staged is not None and read_release(staged.folder) is not None:
             return staged
         for sha256 in _blobs_of(manifest):
-            if not self._shelf.is_fresh(sha256):
+            if not self._blobs.is_fresh(sha256):
                 self.verify_blob(sha256)
         with self._mutex:
             staged = self._releases.get(manifest_digest(manifest_bytes))
@@ -190,9 +190,9 @@ class Store:
             check_base(manifest, self._releases)  # it was there when the caller looked
             release = build_release(self.fs, self.layout, manifest, manifest_bytes, signature)
             self._releases[release.digest] = release
-            self._shelf.chunks.add_all(Blob.of_file(file) for file in manifest.files)
+            self._blobs.chunks.add_all(Blob.of_file(file) for file in manifest.files)
             for sha256 in _blobs_of(manifest):
-                self._shelf.settle(sha256)
+                self._blobs.settle(sha256)
             return release
 
     def resign(self, digest: str, signature: bytes) -> None:
@@ -207,7 +207,7 @@ class Store:
             self.verify_blob(sha256)
 
     def verify_release(self, release: StagedRelease) -> None:
-        """Reads all that an engine is about to load and all that vouches for it. Raises as `stage`."""
+        """Reads all that an engine is about to load, and the records that name it. Raises as `stage`."""
         self.verify(release.manifest)
         with self._mutex:
             heal_release(self.fs, self.layout, release.manifest, release.folder)
@@ -217,18 +217,18 @@ class Store:
 
     def verify_blob(self, sha256: str, pace: Pace | None = None) -> None:
         """Reads one blob and compares its digest, as the disk holds it if there is a `pace`. Raises as `stage`."""
-        actual = self._shelf.digest_of(sha256, pace)
+        actual = self._blobs.digest_of(sha256, pace)
         if actual == sha256:
             return
         with self._mutex:
-            if self._shelf.put_in_quarantine(sha256):
+            if self._blobs.put_in_quarantine(sha256):
                 self.traffic.found_corrupt()
-        raise corrupt(sha256, actual)
+        raise corrupt_blob(sha256, actual)
 
     def was_lost(self, sha256: str) -> bool:
         """Whether a release lacks this blob."""
         with self._mutex:
-            return sha256 not in self._shelf.sizes and (
+            return sha256 not in self._blobs.sizes and (
                 sha256 in self._needed() or any(self.layout.quarantine.glob(f"{sha256}.*"))
             )
 
@@ -249,12 +249,12 @@ class Store:
     def blob_bytes(self) -> dict[str, int]:
         """Size of each stored blob by its SHA-256."""
         with self._mutex:
-            return dict(self._shelf.sizes)
+            return dict(self._blobs.sizes)
 
     def free_bytes(self) -> int:
         """What the store may still take."""
         with self._mutex:
-            return free_bytes(self._space, self.layout, sum(self._shelf.sizes.values()), self._writing)
+            return free_bytes(self._space, self.layout, sum(self._blobs.sizes.values()), self._writing)
 
     def quarantined_files(self) -> int:
         """How many blobs and releases were found corrupt and are still here."""
@@ -276,10 +276,10 @@ class Store:
         """
         with self._mutex:
             garbage = find_garbage(
-                self.layout, self._shelf, needed=self._needed(), writing=self._writing, quarantine=quarantine
+                self.layout, self._blobs, needed=self._needed(), writing=self._writing, quarantine=quarantine
             )
             if not dry_run:
-                remove_garbage(self.fs, self.layout, self._shelf, garbage, quarantine=quarantine)
+                remove_garbage(self.fs, self.layout, self._blobs, garbage, quarantine=quarantine)
             return garbage
 
     @property
@@ -299,7 +299,7 @@ class Store:
 
     def _take_in(self, blob: Blob) -> None:
         with self._mutex:
-            self._shelf.put(blob)
+            self._blobs.put(blob)
             for release in self._releases.values():
                 heal_release(self.fs, self.layout, release.manifest, release.folder, blob.sha256)
 
@@ -308,7 +308,7 @@ class Store:
             self._writing.pop(blob.sha256, None)
 
     def _missing(self, blob: Blob) -> Missing:
-        here = self._shelf.chunks.found(blob)
+        here = self._blobs.chunks.found(blob)
         meta = read_meta(self.layout.partial_meta(blob.sha256))
         if meta is not None and meta.chunking == blob.chunking:
             here |= {index for span in meta.durable for index in range(span.first, span.first + span.count)}

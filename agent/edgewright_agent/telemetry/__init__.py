@@ -7,25 +7,25 @@ from edgewright_agent.telemetry.serving import RequestWindow
 from edgewright_agent.telemetry.types import (
     EnergyRail,
     EnergyWindow,
-    Memory,
+    MemoryUsage,
     Operation,
     RequestSummary,
-    Sensor,
+    SensorStatus,
     ServedBy,
-    Serving,
+    ServingSummary,
     Snapshot,
 )
 
 __all__ = [
     "EnergyRail",
     "EnergyWindow",
-    "Memory",
+    "MemoryUsage",
     "Operation",
     "RequestSummary",
     "RequestWindow",
-    "Sensor",
+    "SensorStatus",
     "ServedBy",
-    "Serving",
+    "ServingSummary",
     "Snapshot",
     "Telemetry",
 ]

@@ -25,11 +25,11 @@ from edgewright_agent.telemetry.types import (
     EnergyMark,
     EnergyRail,
     EnergyWindow,
-    Memory,
+    MemoryUsage,
     Operation,
-    Sensor,
+    SensorStatus,
     ServedBy,
-    Serving,
+    ServingSummary,
     Snapshot,
     Throttling,
 )
@@ -60,11 +60,11 @@ class Telemetry:
         self._budget_bytes = budget_bytes
         whole = profile.whole_module_rails
         self._power = PowerMeter((), whole.value if whole is not None else (), clock)
-        self._energy_sources: tuple[Sensor, ...] = ()  # what the search for each said
+        self._energy_sources: tuple[SensorStatus, ...] = ()  # what the search for each said
         self._serving = ServingStats()
         self._engine_memory: Callable[[], EngineMemory] | None = None
         self._gauges: dict[str, Any] = {}
-        self._gauge_sensors: tuple[Sensor, ...] = ()
+        self._gauge_sensors: tuple[SensorStatus, ...] = ()
         self._answering: frozenset[str] = frozenset()  # sensors, at the last sample of everything
         self._failing = False
         self._listeners: list[OnEnded] = []
@@ -130,7 +130,7 @@ class Telemetry:
         """Admitted and not over."""
         return self._serving.in_flight
 
-    def serving(self) -> Serving:
+    def serving(self) -> ServingSummary:
         """The active release's requests."""
         return self._serving.serving()
 
@@ -180,11 +180,11 @@ class Telemetry:
             throttling=gauges.get("throttling", ()),
         )
 
-    def _memory(self, gauges: Mapping[str, Any]) -> Memory | None:
+    def _memory(self, gauges: Mapping[str, Any]) -> MemoryUsage | None:
         board: BoardMemory | None = gauges.get("memory")
         if board is None:
             return None
-        return Memory(
+        return MemoryUsage(
             total_bytes=board.total_bytes,
             available_bytes=board.available_bytes,
             swap_used_bytes=board.swap_used_bytes,
@@ -211,10 +211,10 @@ class Telemetry:
         with self._sampling:
             self._power.take_up(rails)
 
-    def _sensors(self) -> tuple[Sensor, ...]:
+    def _sensors(self) -> tuple[SensorStatus, ...]:
         return (*self._power.sensors(self._energy_sources), *self._gauge_sensors)
 
-    def _say_what_fell_silent(self, sensors: tuple[Sensor, ...]) -> None:
+    def _say_what_fell_silent(self, sensors: tuple[SensorStatus, ...]) -> None:
         for sensor in sensors:
             if sensor.name in self._answering and not sensor.available:
                 _log.warning("the sensor %s no longer answers: %s", sensor.name, sensor.detail)
@@ -241,4 +241,4 @@ class Telemetry:
                 log_failure(_log, "the board can't be measured", error)
             self._failing = True
             why = f"the last sample failed: {error}"
-            self._gauges, self._gauge_sensors = {}, tuple(Sensor(name, False, why) for name in GAUGES)
+            self._gauges, self._gauge_sensors = {}, tuple(SensorStatus(name, False, why) for name in GAUGES)

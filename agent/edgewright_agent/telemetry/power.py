@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from edgewright_agent.telemetry.collectors.rails import Rail
 from edgewright_agent.telemetry.energy import GAP_SECONDS, Meter
-from edgewright_agent.telemetry.types import EnergyMark, EnergyRail, EnergyWindow, Sensor
+from edgewright_agent.telemetry.types import EnergyMark, EnergyRail, EnergyWindow, SensorStatus
 
 # Where no rail is the whole module: the platform, then CPU packages, then GPUs, then whatever there is.
 BEST_OF_PARTS: tuple[Callable[[Rail], bool], ...] = (
@@ -79,7 +79,7 @@ class PowerMeter:
         """Those of `rails` that have answered within the last second: of the others nothing is known now."""
         return tuple(self._energy(each) for each in self._all() if self._answers(each))
 
-    def sensors(self, found: Iterable[Sensor]) -> tuple[Sensor, ...]:
+    def sensors(self, found: Iterable[SensorStatus]) -> tuple[SensorStatus, ...]:
         """What the search for each source said, and of those found, which rails do not answer."""
         return tuple(self._heard(sensor) for sensor in found)
 
@@ -115,7 +115,7 @@ class PowerMeter:
         last = metered.meter.last_seconds
         return last is not None and self._clock() - last <= GAP_SECONDS
 
-    def _heard(self, sensor: Sensor) -> Sensor:
+    def _heard(self, sensor: SensorStatus) -> SensorStatus:
         silent = [
             each.rail.name
             for each in self._rails
@@ -123,7 +123,7 @@ class PowerMeter:
         ]
         if not sensor.available or not silent:
             return sensor
-        return Sensor(sensor.name, False, f"no answer from {', '.join(silent)}")
+        return SensorStatus(sensor.name, False, f"no answer from {', '.join(silent)}")
 
     def _energy(self, metered: _Metered) -> EnergyRail:
         meter = metered.meter

@@ -7,8 +7,8 @@ from edgewright_agent.telemetry.types import (
     Distribution,
     EnergyRail,
     EnergyWindow,
-    Memory,
-    Serving,
+    MemoryUsage,
+    ServingSummary,
     Snapshot,
 )
 
@@ -46,7 +46,7 @@ def distribution_to_proto(distribution: Distribution) -> telemetry_pb2.Distribut
     return telemetry_pb2.Distribution(**vars(distribution))
 
 
-def serving_to_proto(serving: Serving) -> telemetry_pb2.Serving:
+def serving_to_proto(serving: ServingSummary) -> telemetry_pb2.Serving:
     """Field for field."""
     return telemetry_pb2.Serving(
         requests=serving.requests,
@@ -61,7 +61,7 @@ def serving_to_proto(serving: Serving) -> telemetry_pb2.Serving:
     )
 
 
-def memory_to_proto(memory: Memory) -> telemetry_pb2.Memory:
+def memory_to_proto(memory: MemoryUsage) -> telemetry_pb2.Memory:
     """Without an engine its three fields are absent; so is what the kernel does not tell."""
     engine, blocks, pressure = memory.engine, memory.free_blocks, memory.pressure
     return telemetry_pb2.Memory(

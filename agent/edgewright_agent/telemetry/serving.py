@@ -24,7 +24,7 @@ from edgewright_agent.telemetry.types import (
     Rejection,
     RequestSummary,
     ServedBy,
-    Serving,
+    ServingSummary,
 )
 
 VALUES_MAX = 1000
@@ -109,11 +109,11 @@ class ServingStats:
         with self._lock:
             return self._in_flight
 
-    def serving(self) -> Serving:
+    def serving(self) -> ServingSummary:
         """The state now."""
         with self._lock:
             ttft, tpot, itl = list(self._ttft_seconds), list(self._tpot_seconds), list(self._itl_seconds)
-            counters = Serving(
+            counters = ServingSummary(
                 requests=self._requests,
                 requests_failed=self._failed,
                 requests_rejected=self._rejected,
@@ -121,7 +121,7 @@ class ServingStats:
                 prompt_tokens=self._prompt_tokens,
                 generated_tokens=self._generated_tokens,
             )
-        return Serving(
+        return ServingSummary(
             **{
                 **vars(counters),
                 "time_to_first_token_seconds": distribution(ttft),

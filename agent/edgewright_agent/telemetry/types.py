@@ -10,7 +10,7 @@ from edgewright_agent.engines import EngineMemory
 
 
 @dataclass(frozen=True)
-class Sensor:
+class SensorStatus:
     """Whether all that a collector has found answers now; `detail` says why not, where not."""
 
     name: str
@@ -31,7 +31,7 @@ class Distribution:
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServingSummary:
     """Requests since the active release was started."""
 
     requests: int = 0  # accepted, ended or not
@@ -74,7 +74,7 @@ class FreeBlocks:
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryUsage:
     """The board's memory, the budget, and who takes how much."""
 
     total_bytes: int
@@ -171,7 +171,7 @@ class Deployment:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoreUsage:
     """The store, for exporters: bytes by state and, since the agent's start, bytes by the way they came."""
 
     bytes_by_state: Mapping[str, int]
@@ -210,12 +210,12 @@ class Snapshot:
     unix_seconds: float
     monotonic_seconds: float
     profile_id: str
-    serving: Serving
-    memory: Memory | None  # None: /proc/meminfo can't be read
+    serving: ServingSummary
+    memory: MemoryUsage | None  # None: /proc/meminfo can't be read
     energy: tuple[EnergyRail, ...] = ()
     temperatures: tuple[Temperature, ...] = ()
     power_mode: str | None = None
-    sensors: tuple[Sensor, ...] = ()
+    sensors: tuple[SensorStatus, ...] = ()
     gpu_load_ratio: float | None = None
     clocks: tuple[Clock, ...] = ()
     throttling: tuple[Throttling, ...] = ()

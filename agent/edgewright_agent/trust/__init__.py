@@ -1,5 +1,5 @@
 """Whose releases this board runs: its own copy of the trust document, and the time it is judged by."""
 
-from edgewright_agent.trust.held import Trust
+from edgewright_agent.trust.board_trust import Trust
 
 __all__ = ["Trust"]

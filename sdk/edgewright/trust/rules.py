@@ -29,7 +29,7 @@ ENVELOPE_BYTES_MAX = TRUST_BYTES_MAX * 4 // 3 + 64 * 1024
 
 
 @dataclass(frozen=True)
-class Withdrawal:
+class RevokedRelease:
     """A release that was signed well once and no longer counts."""
 
     digest: str
@@ -91,9 +91,9 @@ def check_release(document: TrustDocument, manifest: bytes, envelope: bytes) -> 
     Raises InputError (`SIGNATURE_INVALID`), RefusedError (`REVOKED`, `KEY_UNTRUSTED`).
     """
     digest = manifest_digest(manifest)
-    withdrawal = withdrawn(document, digest, manifest, envelope)
-    if withdrawal is not None:
-        message = f"Release {digest[:12]} can't be used: {withdrawal.reason}. Push one that is still trusted."
+    revoked = revocation_of(document, digest, manifest, envelope)
+    if revoked is not None:
+        message = f"Release {digest[:12]} can't be used: {revoked.reason}. Push one that is still trusted."
         raise RefusedError(message, Reason.REASON_REVOKED)
     verify_envelope(manifest, envelope, document.release_keys(), document.release.threshold)
 
@@ -108,14 +108,18 @@ def check_fresh(document: TrustDocument, now: datetime) -> None:
         raise RefusedError(message, Reason.REASON_TRUST_EXPIRED)
 
 
-def withdrawn(document: TrustDocument, digest: str, manifest: bytes, envelope: bytes) -> Withdrawal | None:
+def revocation_of(
+    document: TrustDocument, digest: str, manifest: bytes, envelope: bytes
+) -> RevokedRelease | None:
     """Why a release no longer counts; None if it was not revoked. Raises InputError (`SIGNATURE_INVALID`).
 
     A release is withdrawn with its keys only if too few signatures of good keys are left.
     """
     by_digest = document.revocations("release").get(digest)
     if by_digest is not None:
-        return Withdrawal(digest, by_digest.stop, _because(f"release {digest[:12]} was revoked", by_digest))
+        return RevokedRelease(
+            digest, by_digest.stop, _because(f"release {digest[:12]} was revoked", by_digest)
+        )
     opened = envelope_over(manifest, envelope)
     revoked = document.revocations("key")
     lost = [revoked[keyid] for keyid in opened.signatures if keyid in revoked]
@@ -123,7 +127,7 @@ def withdrawn(document: TrustDocument, digest: str, manifest: bytes, envelope: b
     if not lost or len(good) >= document.release.threshold:
         return None
     reason = _because(f"its key {lost[0].sha256[:12]} was revoked", lost[0])
-    return Withdrawal(digest, any(each.stop for each in lost), reason)
+    return RevokedRelease(digest, any(each.stop for each in lost), reason)
 
 
 def check_certificate(document: TrustDocument, sha256: str) -> None:

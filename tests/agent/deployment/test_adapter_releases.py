@@ -15,7 +15,7 @@ import pytest
 
 from edgewright.errors import OutsideError, RefusedError
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
-from edgewright_agent.deployment import engine_room
+from edgewright_agent.deployment import engine_manager
 from edgewright_agent.engine_worker.fake import fake_tokens
 from edgewright_agent.engines.http.client import EngineClient
 from edgewright_agent.engines.process.kills import Among, Kills
@@ -245,7 +245,7 @@ async def test_an_engine_that_dies_at_the_switch_is_started_anew_with_the_adapte
 async def test_an_engine_that_hangs_at_the_switch_is_started_anew_with_the_adapter(
     channel: grpc.aio.Channel, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_room, "SWITCH_SECONDS_MAX", 0.05)
+    monkeypatch.setattr(engine_manager, "SWITCH_SECONDS_MAX", 0.05)
     base = base_release(golden=None)
     await activate(channel, await push(channel, base))
     adapter = await push(channel, adapter_of(base, golden=None))

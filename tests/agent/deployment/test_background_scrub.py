@@ -14,8 +14,8 @@ import pytest
 from edgewright.durable import FileSystem, Pace
 from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_agent.store import Space, Store
-from edgewright_agent.store.upkeep import background_scrub as patrol_module
-from edgewright_agent.store.upkeep.background_scrub import Patrol, PatrolSettings
+from edgewright_agent.store.upkeep import background_scrub as scrub_module
+from edgewright_agent.store.upkeep.background_scrub import BackgroundScrub, BackgroundScrubSettings
 from tests.agent.conftest import settings_for
 from tests.agent.store.test_uploads import flip_a_bit
 from tests.support.artifacts import TestArtifact, make_artifact, put_blob, stage
@@ -40,7 +40,7 @@ class CountingReads(FileSystem):
 
 
 class Rounds:
-    """A patrol in a thread, over a store of six blobs."""
+    """A scrub in a thread, over a store of six blobs."""
 
     def __init__(self, root: Path, *, interval_seconds: float = 1e-6, bytes_per_second: int = FAST) -> None:
         self.fs = CountingReads()
@@ -49,9 +49,9 @@ class Rounds:
         self.busy = False
         self.found: list[frozenset[str]] = []
         self.stopped = threading.Event()
-        settings = PatrolSettings(interval_seconds, bytes_per_second)
-        self.patrol = Patrol(self.store, settings, is_busy=lambda: self.busy, found=self.found.append)
-        self._thread = threading.Thread(target=self.patrol.run, args=(self.stopped,))
+        settings = BackgroundScrubSettings(interval_seconds, bytes_per_second)
+        self.scrub = BackgroundScrub(self.store, settings, is_busy=lambda: self.busy, found=self.found.append)
+        self._thread = threading.Thread(target=self.scrub.run, args=(self.stopped,))
 
     def start(self) -> None:
         self._thread.start()
@@ -93,7 +93,7 @@ def test_rot_is_put_in_quarantine_and_told_with_the_releases_it_damages(tmp_path
 
 
 def test_after_a_restart_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patrol_module, "RECORD_SECONDS", 0.0)
+    monkeypatch.setattr(scrub_module, "RECORD_SECONDS", 0.0)
     first = Rounds(tmp_path)
     first.fs.when_begun[3] = first.stopped.set
     first.start()
@@ -108,7 +108,7 @@ def test_after_a_restart_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: py
 
 
 def test_it_waits_while_the_board_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patrol_module, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(scrub_module, "BUSY_SECONDS", 0.01)
     rounds = Rounds(tmp_path)
     rounds.busy = True
     rounds.start()
@@ -144,7 +144,7 @@ def scrub_threads() -> list[threading.Thread]:
 
 async def test_an_interval_of_0_is_no_scrub_at_all(tmp_path: Path) -> None:
     for interval_seconds, threads in ((0.0, 0), (3600.0, 1)):
-        settings = settings_for(tmp_path / "store", scrub=PatrolSettings(interval_seconds))
+        settings = settings_for(tmp_path / "store", scrub=BackgroundScrubSettings(interval_seconds))
         async with run_agent(settings, available_engines=only_fake, start_engine=Script().start):
             assert len(scrub_threads()) == threads
     assert scrub_threads() == []
@@ -172,7 +172,7 @@ async def serves(agent: RunningAgent, digest: str) -> None:
 async def test_a_bit_that_flips_under_a_running_agent_is_found_and_an_active_release_gives_way(
     tmp_path: Path, rotten: TestArtifact
 ) -> None:
-    settings = settings_for(tmp_path / "store", scrub=PatrolSettings(1e-3, FAST))
+    settings = settings_for(tmp_path / "store", scrub=BackgroundScrubSettings(1e-3, FAST))
     async with run_agent(settings, available_engines=only_fake, start_engine=Script().start) as agent:
         await serve_both(agent)
         flip_a_bit(agent.store.layout.blob(rotten.blobs[0].sha256), 7000)

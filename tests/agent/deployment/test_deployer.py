@@ -12,10 +12,10 @@ import pytest
 
 from edgewright.durable import FileSystem
 from edgewright_agent.deployment.deployer import Deployer
-from edgewright_agent.deployment.engine_room import Serving
+from edgewright_agent.deployment.engine_manager import ServingRelease
 from edgewright_agent.deployment.lifecycle import ATTEMPTS_MAX
-from edgewright_agent.deployment.progress import Status
-from edgewright_agent.deployment.state import Outcome, Phase, State
+from edgewright_agent.deployment.state import ChangeOutcome, Phase, State
+from edgewright_agent.deployment.state_writer import DeploymentStatus
 from edgewright_agent.store import Space, StagedRelease, StateFile, Store
 from tests.support.artifacts import make_artifact, stage
 from tests.support.scripted_engine import TOKENS, Script
@@ -24,7 +24,7 @@ GOOD = make_artifact(version="1.0", golden={"prompt": "p", "tokens": list(TOKENS
 NEXT = make_artifact(version="2.0", golden={"prompt": "p", "tokens": list(TOKENS)})
 
 
-async def nobody_listens(serving: Serving | None) -> None:
+async def nobody_listens(serving: ServingRelease | None) -> None:
     """Nothing follows what is served."""
 
 
@@ -45,11 +45,11 @@ async def deploying(root: Path, script: Script, **options: Any) -> AsyncIterator
         store.close()
 
 
-async def at_rest(deployer: Deployer) -> list[Status]:
+async def at_rest(deployer: Deployer) -> list[DeploymentStatus]:
     return [status async for status in deployer.watch(follow=False)]
 
 
-async def activated(deployer: Deployer, digest: str) -> list[Status]:
+async def activated(deployer: Deployer, digest: str) -> list[DeploymentStatus]:
     await deployer.activate(digest)
     return await at_rest(deployer)
 
@@ -77,7 +77,7 @@ async def test_a_release_with_other_tokens_rolls_back_and_is_denied(tmp_path: Pa
         steps = await activated(deployer, NEXT.digest)
         failed = [probe for step in steps for probe in step.probes if not probe.passed]
         assert {probe.name for probe in failed} == {"golden_prompt"}
-        assert deployer.state.outcome is Outcome.ROLLED_BACK
+        assert deployer.state.outcome is ChangeOutcome.ROLLED_BACK
         assert deployer.state.active == deployer.serving().release.digest == GOOD.digest
         assert NEXT.digest in deployer.state.denied
 
@@ -85,14 +85,14 @@ async def test_a_release_with_other_tokens_rolls_back_and_is_denied(tmp_path: Pa
 @pytest.mark.parametrize(
     ("tokens", "leads", "outcome"),
     [
-        ((5, 9, 9), (4.0, 0.2, 4.0), Outcome.COMMITTED),  # behind a near tie anything may come
-        ((5, 6, 9), (4.0, 4.0, 0.2), Outcome.COMMITTED),
-        ((9, 6, 7), (4.0, 0.2, 0.2), Outcome.ROLLED_BACK),  # the first one was certain
-        ((5, 6, 9), (4.0, 0.2, 4.0), Outcome.ROLLED_BACK),  # the tie went as on the host
+        ((5, 9, 9), (4.0, 0.2, 4.0), ChangeOutcome.COMMITTED),  # behind a near tie anything may come
+        ((5, 6, 9), (4.0, 4.0, 0.2), ChangeOutcome.COMMITTED),
+        ((9, 6, 7), (4.0, 0.2, 0.2), ChangeOutcome.ROLLED_BACK),  # the first one was certain
+        ((5, 6, 9), (4.0, 0.2, 4.0), ChangeOutcome.ROLLED_BACK),  # the tie went as on the host
     ],
 )
 async def test_a_board_that_decides_a_near_tie_otherwise_keeps_the_release(
-    tmp_path: Path, tokens: tuple[int, ...], leads: tuple[float, ...], outcome: Outcome
+    tmp_path: Path, tokens: tuple[int, ...], leads: tuple[float, ...], outcome: ChangeOutcome
 ) -> None:
     script = Script()
     golden = {"prompt": "p", "tokens": list(TOKENS), "leads": list(leads)}
@@ -111,7 +111,7 @@ async def test_a_release_over_the_budget_rolls_back(tmp_path: Path) -> None:
         await activated(deployer, GOOD.digest)
         script.peak_bytes = 10_001
         await activated(deployer, NEXT.digest)
-        assert deployer.state.outcome is Outcome.ROLLED_BACK
+        assert deployer.state.outcome is ChangeOutcome.ROLLED_BACK
         assert deployer.state.active == GOOD.digest
 
 
@@ -128,7 +128,7 @@ async def test_a_first_release_that_fails_leaves_the_board_as_it_was(tmp_path: P
     async with deploying(tmp_path, Script(refuse={GOOD.digest})) as deployer:
         await activated(deployer, GOOD.digest)
         state = deployer.state
-        assert (state.phase, state.outcome, state.active) == (Phase.IDLE, Outcome.FAILED, None)
+        assert (state.phase, state.outcome, state.active) == (Phase.IDLE, ChangeOutcome.FAILED, None)
 
 
 async def test_when_nothing_starts_the_board_is_safe_and_stays_so(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ async def test_an_engine_that_dies_during_probation_rolls_back(tmp_path: Path) -
         for _ in range(ATTEMPTS_MAX):
             await kill_on_probation(deployer, script)
         await at_rest(deployer)
-        assert deployer.state.outcome is Outcome.FAILED
+        assert deployer.state.outcome is ChangeOutcome.FAILED
         assert "during probation" in deployer.state.message
 
 
@@ -173,7 +173,7 @@ async def test_a_release_that_rotted_since_it_was_staged_is_not_started(tmp_path
         path.chmod(0o644)
         path.write_bytes(path.read_bytes()[:-1] + b"!")
         await activated(deployer, GOOD.digest)
-        assert deployer.state.outcome is Outcome.FAILED
+        assert deployer.state.outcome is ChangeOutcome.FAILED
         assert script.engines == []
 
 
@@ -230,7 +230,7 @@ async def test_a_board_that_lost_its_state_waits_for_an_operator(tmp_path: Path)
         assert deployer.state.phase is Phase.SAFE
         assert script.engines == []
         await activated(deployer, GOOD.digest)
-        assert deployer.state.outcome is Outcome.COMMITTED
+        assert deployer.state.outcome is ChangeOutcome.COMMITTED
 
 
 async def test_each_attempt_is_on_disk_before_its_engine_starts(tmp_path: Path) -> None:

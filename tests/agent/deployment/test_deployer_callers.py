@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgewright.errors import RefusedError
-from edgewright_agent.deployment.state import Outcome
+from edgewright_agent.deployment.state import ChangeOutcome
 from edgewright_agent.store import StagedRelease
 from tests.agent.deployment.test_deployer import GOOD, NEXT, activated, at_rest, deploying
 from tests.support.scripted_engine import Script
@@ -81,7 +81,7 @@ async def test_a_roll_back_whose_caller_left_is_carried_out(
         disk = SlowDisk(monkeypatch, deployer._store.state, "write")
         await disk.leave_during(deployer.roll_back())
         await at_rest(deployer)
-        assert deployer.state.outcome is Outcome.ROLLED_BACK
+        assert deployer.state.outcome is ChangeOutcome.ROLLED_BACK
         assert deployer.serving().release.digest == GOOD.digest
 
 
@@ -107,7 +107,7 @@ async def test_a_withdrawal_whose_caller_left_stops_the_release(
         await activated(deployer, GOOD.digest)
         await activated(deployer, NEXT.digest)
         disk = SlowDisk(monkeypatch, deployer._store.state, "write")
-        await disk.leave_during(deployer.withdraw({NEXT.digest}))
+        await disk.leave_during(deployer.stop_revoked({NEXT.digest}))
         await at_rest(deployer)
         assert deployer.serving().release.digest == GOOD.digest
         assert [engine.release.digest for engine in script.running] == [GOOD.digest]
@@ -130,12 +130,12 @@ async def test_a_revoked_release_stops_at_once_while_a_candidate_is_still_being_
         disk = SlowDisk(monkeypatch, deployer._store, "verify_release")
         await deployer.activate(NEXT.digest)
         await asyncio.to_thread(disk.reached.wait, 20)
-        withdrawing = asyncio.create_task(deployer.withdraw({GOOD.digest}))
+        stopping = asyncio.create_task(deployer.stop_revoked({GOOD.digest}))
         await until(lambda: script.running == [])
         with pytest.raises(RefusedError, match="No release is being served"):
             deployer.serving()
         disk.released.set()
-        await withdrawing
+        await stopping
         await at_rest(deployer)
         assert deployer.serving().release.digest == NEXT.digest
         assert [engine.release.digest for engine in script.engines] == [GOOD.digest, NEXT.digest]
@@ -149,12 +149,12 @@ async def test_a_revoked_candidate_that_is_still_being_read_leaves_what_serves_a
         disk = SlowDisk(monkeypatch, deployer._store, "verify_release")
         await deployer.activate(NEXT.digest)
         await asyncio.to_thread(disk.reached.wait, 20)
-        withdrawing = asyncio.create_task(deployer.withdraw({NEXT.digest}))
+        stopping = asyncio.create_task(deployer.stop_revoked({NEXT.digest}))
         for _ in range(100):
             await asyncio.sleep(0)
         assert deployer.serving().release.digest == GOOD.digest
         disk.released.set()
-        await withdrawing
+        await stopping
         assert deployer.state.active == GOOD.digest
         assert deployer.state.candidate is None
 
@@ -170,12 +170,12 @@ async def test_callers_do_not_hear_that_a_revoked_release_is_being_restarted(tmp
     script = Script(before=slow_to_end)
     async with deploying(tmp_path, script) as deployer:
         await activated(deployer, GOOD.digest)
-        withdrawing = asyncio.create_task(deployer.withdraw({GOOD.digest}))
+        revoking = asyncio.create_task(deployer.stop_revoked({GOOD.digest}))
         await asyncio.wait_for(stopping.wait(), 10)
         with pytest.raises(RefusedError, match="No release is being served"):
             deployer.serving()
         ended.set()
-        await withdrawing
+        await revoking
 
 
 async def test_a_board_stops_in_order_while_a_change_is_being_written(

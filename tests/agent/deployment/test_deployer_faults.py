@@ -15,8 +15,8 @@ from edgewright.durable import FileSystem
 from edgewright.errors import EdgewrightError, OutsideError
 from edgewright_agent.deployment import supervision
 from edgewright_agent.deployment.deployer import Deployer
-from edgewright_agent.deployment.probation import Senses
-from edgewright_agent.deployment.state import Outcome, Phase, State
+from edgewright_agent.deployment.probation import BoardSensors
+from edgewright_agent.deployment.state import ChangeOutcome, Phase, State
 from edgewright_agent.engines.process.kills import Among, Kills
 from edgewright_agent.store import Space, StateFile, Store
 from tests.agent.deployment.test_deployer import GOOD, NEXT, activated, at_rest, deploying
@@ -58,7 +58,7 @@ async def test_a_candidate_that_rotted_on_the_disk_is_not_denied_and_needs_no_fo
         assert deployer.serving().engine is engine  # what serves is not stopped for what can't be read
         assert any("Push it again" in step.state.message for step in steps)
         assert max(step.state.attempts for step in steps) == 1
-        assert deployer.state.outcome is Outcome.ROLLED_BACK
+        assert deployer.state.outcome is ChangeOutcome.ROLLED_BACK
         assert deployer.serving().release.digest == GOOD.digest
         assert deployer.state.denied == ()
         stage(deployer._store, OTHER)
@@ -76,7 +76,7 @@ async def test_where_the_active_release_rotted_a_failed_candidate_gives_way_to_t
         await activated(deployer, OTHER.digest)
         rot(tmp_path, OTHER.digest)
         await activated(deployer, NEXT.digest)
-        assert deployer.state.outcome is Outcome.ROLLED_BACK
+        assert deployer.state.outcome is ChangeOutcome.ROLLED_BACK
         assert deployer.serving().release.digest == deployer.state.active == GOOD.digest
 
 
@@ -86,7 +86,7 @@ async def test_a_candidate_nobody_confirms_in_time_rolls_back_and_may_come_again
         await deployer.activate(NEXT.digest, confirm_within_seconds=0.05)
         steps = await at_rest(deployer)
         assert any(step.state.awaiting_confirmation for step in steps)
-        assert deployer.state.outcome is Outcome.ROLLED_BACK
+        assert deployer.state.outcome is ChangeOutcome.ROLLED_BACK
         assert deployer.serving().release.digest == GOOD.digest
         assert NEXT.digest not in deployer.state.denied
 
@@ -98,7 +98,7 @@ async def test_a_confirmed_candidate_stays(tmp_path: Path) -> None:
             await asyncio.sleep(0.005)
         await deployer.confirm(GOOD.digest)
         await at_rest(deployer)
-        assert deployer.state.outcome is Outcome.COMMITTED
+        assert deployer.state.outcome is ChangeOutcome.COMMITTED
 
 
 async def test_an_engine_that_ran_out_of_memory_while_it_answers_rolls_back(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ async def test_a_full_disk_stops_a_change_not_the_serving_and_the_change_goes_on
     tmp_path: Path,
 ) -> None:
     disk = DiskWithoutRoom()
-    async with deploying(tmp_path, Script(), senses=Senses(available_bytes=lambda: 0)) as deployer:
+    async with deploying(tmp_path, Script(), senses=BoardSensors(available_bytes=lambda: 0)) as deployer:
         await activated(deployer, GOOD.digest)
         deployer._store.state._fs = disk
         await deployer.activate(NEXT.digest)
@@ -230,7 +230,7 @@ async def test_a_revoked_release_stops_although_the_disk_takes_no_writes(tmp_pat
         await activated(deployer, GOOD.digest)
         deployer._store.state._fs = disk
         disk.is_full = True
-        await deployer.withdraw({GOOD.digest})
+        await deployer.stop_revoked({GOOD.digest})
         assert script.running == []
         assert not serves(deployer, GOOD.digest)
         disk.is_full = False

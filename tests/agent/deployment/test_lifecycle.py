@@ -13,8 +13,8 @@ from edgewright.errors import BusyError, RefusedError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment import lifecycle
 from edgewright_agent.deployment.lifecycle import ATTEMPTS_MAX
-from edgewright_agent.deployment.state import Outcome, Phase, State
-from edgewright_agent.deployment.withdrawal import without_stopped
+from edgewright_agent.deployment.revocation import without_stopped
+from edgewright_agent.deployment.state import ChangeOutcome, Phase, State
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 COUNTERS = {A: 1, B: 2, C: 3}
@@ -44,7 +44,7 @@ def failed_for_good(state: State) -> State:
 def test_a_release_that_passes_becomes_active_and_the_old_one_previous() -> None:
     state = activated(activated(State(), A), B)
     assert (state.phase, state.active, state.previous) == (Phase.IDLE, B, A)
-    assert state.outcome is Outcome.COMMITTED
+    assert state.outcome is ChangeOutcome.COMMITTED
     assert state.counter_floor == COUNTERS[A]
 
 
@@ -58,12 +58,12 @@ def test_each_attempt_is_counted_and_the_last_failure_rolls_back() -> None:
     assert (state.phase, state.candidate) == (Phase.ROLLING_BACK, A)
     state = lifecycle.started(lifecycle.attempt(state))
     assert (state.phase, state.active, state.previous) == (Phase.IDLE, A, None)
-    assert state.outcome is Outcome.ROLLED_BACK
+    assert state.outcome is ChangeOutcome.ROLLED_BACK
 
 
 def test_a_failed_release_is_denied_until_it_is_forced() -> None:
     state = failed_for_good(lifecycle.activate(State(), A, COUNTERS[A]))
-    assert (state.phase, state.outcome, state.active) == (Phase.IDLE, Outcome.FAILED, None)
+    assert (state.phase, state.outcome, state.active) == (Phase.IDLE, ChangeOutcome.FAILED, None)
     with pytest.raises(RefusedError) as error:
         lifecycle.activate(state, A, COUNTERS[A])
     assert error.value.reason == Reason.REASON_RELEASE_DENIED
@@ -75,13 +75,13 @@ def test_a_release_that_rotted_on_the_disk_ends_its_change_at_once_and_is_not_de
     state = lifecycle.rotted(state, "a blob is corrupt")
     assert (state.phase, state.candidate, state.message) == (Phase.ROLLING_BACK, A, "a blob is corrupt")
     state = lifecycle.started(lifecycle.attempt(state))
-    assert (state.active, state.outcome, state.denied) == (A, Outcome.ROLLED_BACK, ())
+    assert (state.active, state.outcome, state.denied) == (A, ChangeOutcome.ROLLED_BACK, ())
     assert lifecycle.activate(state, B, COUNTERS[B]).candidate == B
 
 
 def test_a_first_release_that_rotted_fails_with_the_reason_and_is_not_denied() -> None:
     state = lifecycle.rotted(lifecycle.attempt(lifecycle.activate(State(), A, COUNTERS[A])), "corrupt")
-    assert (state.phase, state.outcome, state.message) == (Phase.IDLE, Outcome.FAILED, "corrupt")
+    assert (state.phase, state.outcome, state.message) == (Phase.IDLE, ChangeOutcome.FAILED, "corrupt")
     assert state.denied == ()
 
 
@@ -142,7 +142,7 @@ def test_the_previous_release_activated_on_a_safe_board_is_not_its_own_previous_
 def test_rolling_back_swaps_active_and_previous() -> None:
     state = lifecycle.roll_back(activated(activated(State(), A), B))
     state = lifecycle.started(lifecycle.attempt(state))
-    assert (state.active, state.previous, state.outcome) == (A, B, Outcome.ROLLED_BACK)
+    assert (state.active, state.previous, state.outcome) == (A, B, ChangeOutcome.ROLLED_BACK)
     with pytest.raises(RefusedError) as error:
         lifecycle.roll_back(State())
     assert error.value.reason == Reason.REASON_NO_PREVIOUS_RELEASE

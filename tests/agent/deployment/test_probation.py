@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgewright_agent.deployment.probation import Probe, Senses, Trial, run_probes
+from edgewright_agent.deployment.probation import BoardSensors, ProbeResult, TrialConditions, run_probes
 from edgewright_agent.engine_worker.fake import fake_tokens
 from edgewright_agent.telemetry.types import EnergyWindow
 from tests.support.artifacts import make_artifact
@@ -19,19 +19,21 @@ PROMPT = "What does a board do while it is on probation?"  # the fake engine's t
 TOKENS = list(itertools.islice(fake_tokens(PROMPT.encode()), 8))
 PROMPT_TOKEN_SECONDS = 0.01
 READING_SECONDS = len(PROMPT) * PROMPT_TOKEN_SECONDS
-ONE_WATT = Senses(energy=lambda admitted, first, last: EnergyWindow("board", first - admitted, last - first))
+ONE_WATT = BoardSensors(
+    energy=lambda admitted, first, last: EnergyWindow("board", first - admitted, last - first)
+)
 
 
 async def probed(
-    folder: Path, limits: Mapping[str, float], senses: Senses = Senses(), **options: Any
-) -> dict[str, Probe]:
+    folder: Path, limits: Mapping[str, float], senses: BoardSensors = BoardSensors(), **options: Any
+) -> dict[str, ProbeResult]:
     """The probes of a board that reads slowly."""
     artifact = make_artifact(
         limits={"context_tokens": 256, **limits}, golden={"prompt": PROMPT, "tokens": TOKENS}, **options
     )
     release = fake_release(folder, prompt_token_seconds=PROMPT_TOKEN_SECONDS)
     async with release.running() as engine:
-        probes = await run_probes(engine, artifact.manifest, Trial(2**40, senses))
+        probes = await run_probes(engine, artifact.manifest, TrialConditions(2**40, senses))
     return {probe.name: probe for probe in probes}
 
 
@@ -61,5 +63,5 @@ async def test_energy_per_token_is_that_of_decoding_and_held_against_its_predict
 
 
 async def test_across_a_gap_of_the_sensor_there_is_no_energy(tmp_path: Path) -> None:
-    gap = Senses(energy=lambda admitted, first, last: None)
+    gap = BoardSensors(energy=lambda admitted, first, last: None)
     assert "energy" not in await probed(tmp_path, {}, gap)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgewright.manifest import MemoryPrediction
-from edgewright_agent.deployment.engine_room import WARM_RESERVE_BYTES, warm_swap_fits
+from edgewright_agent.deployment.engine_manager import WARM_RESERVE_BYTES, warm_swap_fits
 
 MIB = 2**20
 

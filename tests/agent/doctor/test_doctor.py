@@ -28,8 +28,8 @@ from edgewright_agent.cli import app
 from edgewright_agent.doctor import checks
 from edgewright_agent.doctor import engines as engine_checks
 from edgewright_agent.doctor.checks import examine
-from edgewright_agent.doctor.engines import TRIALS, Trial, judge, run_trial
-from edgewright_agent.doctor.finding import Finding, Result, Subject
+from edgewright_agent.doctor.engines import TRIALS, KernelRun, judge, run_kernel
+from edgewright_agent.doctor.finding import Finding, Severity, Subject
 from edgewright_agent.doctor.report import lines
 from edgewright_agent.runtime.tls import TlsFiles
 from edgewright_agent.store.layout import Layout
@@ -54,7 +54,7 @@ def subject(root: Path, profile: str = "jetson-agx-orin-64gb", **fields: object)
 def found(name: str, what: Subject) -> Finding:
     finding = checks.CHECKS[name](what)
     assert finding is not None
-    assert bool(finding.remedy) == (finding.result is not Result.OK)
+    assert bool(finding.remedy) == (finding.result is not Severity.OK)
     return finding
 
 
@@ -104,7 +104,7 @@ def test_a_sound_board_has_no_problem(tmp_path: Path) -> None:
     write(root, UNIFIED, "cpuset cpu io memory pids")
     write(root, "proc/swaps", "Filename Type Size Used Priority\n/swap.img file 16777212 0 -2")
     findings = examine(subject(root))
-    assert {name for name, each in findings.items() if each.result is Result.PROBLEM} == set()
+    assert {name for name, each in findings.items() if each.result is Severity.PROBLEM} == set()
     for name in (
         "profile",
         "memory size",
@@ -114,7 +114,7 @@ def test_a_sound_board_has_no_problem(tmp_path: Path) -> None:
         "swap",
         "memory cgroup",
     ):
-        assert findings[name].result is Result.OK, findings[name]
+        assert findings[name].result is Severity.OK, findings[name]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_what_a_recorded_board_suffers_from(
     tmp_path: Path, board: str, profile: str, check: str, result: str, says: str, remedy: str
 ) -> None:
     finding = found(check, subject(write_board(board, tmp_path), profile))
-    assert finding.result is Result(result)
+    assert finding.result is Severity(result)
     assert re.search(says, finding.sentence), finding.sentence
     assert remedy in finding.remedy
 
@@ -160,7 +160,7 @@ def test_one_fault_one_warning(tmp_path: Path, check: str, path: str, content: s
     write(root, "proc/cgroups", CGROUPS)
     write(root, path, content)
     finding = found(check, subject(root))
-    assert finding.result is Result.WARNING
+    assert finding.result is Severity.WARNING
     assert re.search(says, finding.sentence), finding.sentence
 
 
@@ -170,7 +170,7 @@ def test_a_power_mode_is_not_called_the_highest_where_nobody_knows(tmp_path: Pat
     write(tmp_path, "etc/nvpmodel.conf", modes)
     finding = found("power mode", Subject(root=tmp_path))
     assert finding == Finding(
-        Result.OK, "The power mode is 7W; which of 15W, 7W is the highest is not known."
+        Severity.OK, "The power mode is 7W; which of 15W, 7W is the highest is not known."
     )
 
 
@@ -181,7 +181,7 @@ def test_a_desktop_is_told_to_go(tmp_path: Path) -> None:
     assert "set-default multi-user.target" in found("desktop", subject(tmp_path)).remedy
     target.unlink()
     target.symlink_to("/lib/systemd/system/multi-user.target")
-    assert found("desktop", subject(tmp_path)).result is Result.OK
+    assert found("desktop", subject(tmp_path)).result is Severity.OK
 
 
 # Clock, certificates, files
@@ -191,8 +191,8 @@ def test_a_clock_that_was_never_set_is_a_problem(tmp_path: Path, keys: Path) -> 
     what = subject(tmp_path, tls=tls(keys), clock=lambda: 86400.0)
     assert "says 1970-01-02" in found("clock", what).sentence
     assert "timedatectl" in found("clock", what).remedy
-    assert found("certificates", what).result is Result.PROBLEM
-    assert found("clock", subject(tmp_path, clock=lambda: NOW)).result is Result.OK
+    assert found("certificates", what).result is Severity.PROBLEM
+    assert found("clock", subject(tmp_path, clock=lambda: NOW)).result is Severity.OK
 
 
 @pytest.mark.parametrize(
@@ -208,24 +208,24 @@ def test_certificates_are_looked_at_with_the_boards_clock(
     tmp_path: Path, keys: Path, days: int, result: str, says: str
 ) -> None:
     what = subject(tmp_path, tls=tls(keys), clock=lambda: NOW + days * 86400)
-    assert found("certificates", what).result is Result(result)
+    assert found("certificates", what).result is Severity(result)
     assert says in found("certificates", what).sentence
 
 
 def test_an_expiring_trust_document_is_warned_of(tmp_path: Path, keys: Path) -> None:
-    assert found("trust", subject(tmp_path, trust=(keys / "release.pub",))).result is Result.OK
+    assert found("trust", subject(tmp_path, trust=(keys / "release.pub",))).result is Severity.OK
     create_credentials(tmp_path / "own")
     document = trust_chain.renew(tmp_path / "own", [], 60)
     assert load_trust([document]) is not None
     for days, result in ((1, "ok"), (40, "warning"), (61, "problem")):
         what = subject(tmp_path, trust=(document,), clock=lambda days=days: NOW + days * 86400)
-        assert found("trust", what).result is Result(result)
-    assert found("trust", subject(tmp_path, trust=(tmp_path / "none.pub",))).result is Result.PROBLEM
+        assert found("trust", what).result is Severity(result)
+    assert found("trust", subject(tmp_path, trust=(tmp_path / "none.pub",))).result is Severity.PROBLEM
 
 
 def test_files_that_do_not_belong_together_or_to_the_board_are_named(tmp_path: Path, keys: Path) -> None:
     good = subject(tmp_path, tls=tls(keys))
-    assert found("tls files", good).result is Result.OK
+    assert found("tls files", good).result is Severity.OK
     wrong = subject(tmp_path, tls=replace(tls(keys), key=keys / "deployer.key"))
     assert "is not the key of the certificate" in found("tls files", wrong).sentence
     assert "ca.key, release.key, root.key, deployer.key" in found("secrets", good).sentence
@@ -251,8 +251,8 @@ def test_a_key_that_others_can_read_is_warned_of(tmp_path: Path, keys: Path) -> 
     what = subject(tmp_path, tls=replace(tls(keys), key=key))
     assert "mode 0644" in found("key mode", what).sentence
     key.chmod(0o600)
-    assert found("key mode", what).result is Result.OK
-    assert found("secrets", what).result is Result.OK
+    assert found("key mode", what).result is Severity.OK
+    assert found("secrets", what).result is Severity.OK
 
 
 # What is root's, as the systemd unit has it
@@ -278,14 +278,14 @@ def test_what_only_root_may_read_is_looked_at_as_root(
     with somebody_else():
         findings = examine(what)
     for name in ("certificates", "trust", "tls files"):
-        assert findings[name].result is Result.WARNING
+        assert findings[name].result is Severity.WARNING
         assert findings[name].sentence.startswith(f"This user may not read {open_folder}/etc/edgewright/")
         assert "`sudo edgewright-agent doctor …`" in findings[name].remedy
-    assert not any(each.result is Result.PROBLEM for each in findings.values())
+    assert not any(each.result is Severity.PROBLEM for each in findings.values())
     assert not any("could not be checked" in each.sentence for each in findings.values())
     findings = examine(what)
     for name in ("certificates", "trust", "tls files", "key mode", "secrets"):
-        assert findings[name].result is Result.OK
+        assert findings[name].result is Severity.OK
 
 
 @as_root
@@ -317,9 +317,9 @@ def test_a_systemd_that_knows_no_credentials_is_told_where_they_are(
     write(tmp_path, f"lib/systemd/libsystemd-shared-{version}.so", "")
     write(tmp_path, "etc/edgewright/agent.env", environment)
     finding = found("systemd", subject(tmp_path))
-    assert finding.result is Result(result)
+    assert finding.result is Severity(result)
     assert f"systemd {version}" in finding.sentence
-    assert finding.result is Result.OK or "CREDENTIALS_DIRECTORY=/etc/edgewright" in finding.remedy
+    assert finding.result is Severity.OK or "CREDENTIALS_DIRECTORY=/etc/edgewright" in finding.remedy
 
 
 # Trust
@@ -350,23 +350,23 @@ def test_the_store_s_trust_document_counts_and_is_not_touched(tmp_path: Path) ->
     ):
         now = (ISSUED + timedelta(days=days)).timestamp()
         finding = found("trust", replace(what, clock=partial(float, now)))
-        assert (finding.result, says in finding.sentence) == (Result(result), True), finding
+        assert (finding.result, says in finding.sentence) == (Severity(result), True), finding
     assert contents(folder) == before
 
 
 def test_a_damaged_trust_document_in_the_store_is_a_problem(tmp_path: Path) -> None:
     what = held(tmp_path)
-    assert found("trust", what).result is Result.OK
+    assert found("trust", what).result is Severity.OK
     (tmp_path / "store" / "trust" / "00000001.json").write_bytes(b"{}")
     finding = found("trust", what)
-    assert finding.result is Result.PROBLEM
+    assert finding.result is Severity.PROBLEM
     assert "00000001.json is damaged" in finding.sentence
 
 
 def test_a_key_of_the_command_line_that_the_store_s_document_revokes_is_named(tmp_path: Path) -> None:
     what = held(tmp_path, release=signers(RELEASE_KEY, NEW_RELEASE), revoked=[revocation()])
     finding = found("trust", what)
-    assert finding.result is Result.WARNING
+    assert finding.result is Severity.WARNING
     assert f"--trust names the key {key_id(RELEASE_KEY.public_key())[:12]}" in finding.sentence
     assert f"need 1 of the keys {key_id(NEW_RELEASE.public_key())[:12]}." in finding.sentence
 
@@ -377,13 +377,13 @@ def test_a_key_of_the_command_line_that_the_store_s_document_revokes_is_named(tm
 def test_a_store_on_a_disk_that_forgets_is_a_problem(tmp_path: Path) -> None:
     write(tmp_path, "proc/mounts", f"/dev/sda1 / ext4 rw 0 0\ntmpfs {tmp_path.resolve()} tmpfs rw 0 0")
     finding = found("file system", subject(tmp_path, store=tmp_path / "store"))
-    assert finding.result is Result.PROBLEM
+    assert finding.result is Severity.PROBLEM
     assert "gone at the next boot" in finding.sentence
 
 
 def test_a_store_that_is_to_be_is_looked_for_where_it_will_be(tmp_path: Path) -> None:
     what = subject(tmp_path, store=tmp_path / "not" / "yet" / "there")
-    assert found("store", what).result is Result.OK
+    assert found("store", what).result is Severity.OK
     assert "is not there yet and can be made" in found("store", what).sentence
     assert checks.CHECKS["disk speed"](what) is None  # not tried in what may be anybody's folder
     assert not (tmp_path / "not").exists()
@@ -395,7 +395,7 @@ def test_a_store_that_can_not_be_made_is_asked_for_and_no_folder_above_it(open_f
     store = open_folder / "edgewright" / "store"
     with somebody_else():
         finding = found("store", subject(open_folder, store=store))
-    assert finding.result is Result.PROBLEM
+    assert finding.result is Severity.PROBLEM
     assert f"{store} is not there yet, and this user can't make it" in finding.sentence
     assert f"`sudo install -d -o USER -m 700 {store}`" in finding.remedy
     assert "chown" not in finding.remedy
@@ -407,12 +407,12 @@ def test_root_asks_whether_the_store_s_user_may_write_it(open_folder: Path) -> N
     store.mkdir(mode=0o700)
     os.chown(store, NOBODY, NOBODY)
     finding = found("store", subject(open_folder, store=store))
-    assert finding == Finding(Result.OK, f"{store} can be written by its user, {NOBODY}, and fsync works.")
+    assert finding == Finding(Severity.OK, f"{store} can be written by its user, {NOBODY}, and fsync works.")
     assert found("disk speed", subject(open_folder, store=store)).sentence.startswith("The disk writes")
     assert list(store.iterdir()) == []
     store.chmod(0o500)
     finding = found("store", subject(open_folder, store=store))
-    assert (finding.result, "mode is 0500" in finding.sentence) == (Result.PROBLEM, True)
+    assert (finding.result, "mode is 0500" in finding.sentence) == (Severity.PROBLEM, True)
     assert finding.remedy == f"`sudo chmod 700 {store}`"
 
 
@@ -432,16 +432,16 @@ def test_a_disk_without_space_or_inodes_is_a_problem(
     found_there = SimpleNamespace(f_bavail=free_bytes // 4096, f_frsize=4096, f_favail=inodes)
     monkeypatch.setattr("edgewright_agent.doctor.disk.os.statvfs", lambda _: found_there)
     finding = found("disk space", subject(tmp_path, store=tmp_path))
-    assert (finding.result, says in finding.sentence) == (Result(result), True)
+    assert (finding.result, says in finding.sentence) == (Severity(result), True)
 
 
 def test_what_was_found_corrupt_is_a_problem(tmp_path: Path) -> None:
     what = subject(tmp_path, store=tmp_path)
-    assert found("quarantine", what).result is Result.OK
+    assert found("quarantine", what).result is Severity.OK
     (tmp_path / "quarantine").mkdir()
     (tmp_path / "quarantine" / ("ab" * 32 + ".1")).write_bytes(b"rot")
     finding = found("quarantine", what)
-    assert finding.result is Result.PROBLEM
+    assert finding.result is Severity.PROBLEM
     assert "1 stored file" in finding.sentence
     assert "replace it" in finding.remedy
 
@@ -461,7 +461,7 @@ def test_a_slow_disk_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: tuple[float, float]
 ) -> None:
     monkeypatch.setattr("edgewright_agent.doctor.disk._measure", lambda _: measured)
-    assert found("disk speed", subject(tmp_path, store=tmp_path)).result is Result.WARNING
+    assert found("disk speed", subject(tmp_path, store=tmp_path)).result is Severity.WARNING
 
 
 # Engines
@@ -470,7 +470,7 @@ def test_a_slow_disk_is_warned_of(
 def test_onnxruntime_runs_a_kernel_here(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="the engine is an extra")
     finding = found("onnxruntime-genai", subject(tmp_path, start_engines=True))
-    assert finding.result is Result.OK, finding
+    assert finding.result is Severity.OK, finding
     assert "4-bit product" in finding.sentence
 
 
@@ -481,8 +481,8 @@ def test_an_engine_that_is_installed_and_can_not_be_imported_is_a_problem(
         "raise ImportError('libcudart.so.12: cannot open shared object')"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    finding = judge("ONNX Runtime", run_trial([sys.executable, str(TRIALS / "onnx_kernel.py")]))
-    assert finding.result is Result.PROBLEM
+    finding = judge("ONNX Runtime", run_kernel([sys.executable, str(TRIALS / "onnx_kernel.py")]))
+    assert finding.result is Severity.PROBLEM
     assert "libcudart.so.12" in finding.sentence
 
 
@@ -499,14 +499,14 @@ def test_an_engine_that_is_installed_and_can_not_be_imported_is_a_problem(
     ],
 )
 def test_how_a_kernel_fails_is_said_in_words(program: str, says: str) -> None:
-    finding = judge("An engine", run_trial([sys.executable, "-c", program]))
-    assert finding.result is Result.PROBLEM
+    finding = judge("An engine", run_kernel([sys.executable, "-c", program]))
+    assert finding.result is Severity.PROBLEM
     assert says in finding.sentence
 
 
 def test_an_engine_that_hangs_is_a_problem() -> None:
-    assert "did not finish" in judge("An engine", Trial(None, "")).sentence
-    assert judge("An engine", run_trial(["/nowhere/python"])).result is Result.PROBLEM
+    assert "did not finish" in judge("An engine", KernelRun(None, "")).sentence
+    assert judge("An engine", run_kernel(["/nowhere/python"])).result is Severity.PROBLEM
 
 
 @pytest.mark.parametrize(
@@ -522,7 +522,7 @@ def test_a_cuda_wheel_without_code_for_this_gpu_is_a_problem(
 ) -> None:
     monkeypatch.setattr(engine_checks, "_installed", lambda name: "1.31.1" if name == wheel else None)
     finding = found("CUDA wheels", subject(tmp_path, profile))
-    assert finding.result is Result(result)
+    assert finding.result is Severity(result)
 
 
 # The rest
@@ -534,7 +534,7 @@ def test_a_port_in_use_is_said(tmp_path: Path) -> None:
         taken.listen()
         address = Address("127.0.0.1", taken.getsockname()[1])
         assert "is in use" in found("port", subject(tmp_path, listen=address)).sentence
-    assert found("port", subject(tmp_path, listen=Address("192.0.2.1", 7443))).result is Result.PROBLEM
+    assert found("port", subject(tmp_path, listen=Address("192.0.2.1", 7443))).result is Severity.PROBLEM
 
 
 def test_a_check_that_breaks_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -582,8 +582,8 @@ def test_the_command_prints_words_or_json_and_exits_by_what_it_found(tmp_path: P
 
 def test_the_report_is_one_line_a_finding_and_one_a_remedy() -> None:
     findings = {
-        "clock": Finding(Result.OK, "It is now."),
-        "disk": Finding(Result.PROBLEM, "Full.", "Empty it."),
+        "clock": Finding(Severity.OK, "It is now."),
+        "disk": Finding(Severity.PROBLEM, "Full.", "Empty it."),
     }
     assert [line for _, line in lines(findings)] == [
         "ok      clock  It is now.",

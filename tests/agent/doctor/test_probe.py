@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edgewright_agent.doctor.probe import Probe, guess_profile, parse_l4t, probe, render
+from edgewright_agent.doctor.probe import BoardFacts, guess_profile, parse_l4t, probe, render
 from edgewright_agent.engines import EngineInfo
-from edgewright_agent.telemetry import Sensor
+from edgewright_agent.telemetry import SensorStatus
 from tests.fixtures.boards import write, write_board
 
 ENGINES = (
@@ -19,7 +19,7 @@ ENGINES = (
 )
 
 
-def probed(board: str, root: Path) -> Probe:
+def probed(board: str, root: Path) -> BoardFacts:
     return probe(write_board(board, root), engines=lambda: ENGINES)
 
 
@@ -89,7 +89,7 @@ def test_what_stands_in_brackets_is_printed_as_it_is(tmp_path: Path) -> None:
     root = write_board("orin-nano", tmp_path)
     write(root, "proc/device-tree/model", "A board [red]")
     found = probe(root, engines=lambda: [missing])
-    sensor = Sensor("nvml", False, "pip install 'edgewright[nvml]'")
+    sensor = SensorStatus("nvml", False, "pip install 'edgewright[nvml]'")
     out = io.StringIO()
     Console(file=out, width=200).print(render(replace(found, sensors=(sensor,))))
     for piece in ("edgewright[onnx]", "edgewright[nvml]", "A board [red]"):

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from edgewright.errors import OutsideError
 from edgewright.manifest import Manifest, Mirror
-from edgewright_agent.mirror import Limits, Progress, fetch_missing
+from edgewright_agent.mirror import FetchProgress, MirrorLimits, fetch_missing
 from edgewright_agent.store import Space, Store, Upload
 from tests.support.artifacts import make_artifact, put_blob
 from tests.support.mirror_server import (
@@ -31,7 +31,7 @@ from tests.support.mirror_server import (
 )
 
 WEIGHTS = bytes(range(256)) * 200  # 50 chunks of 1 KiB
-LIMITS = Limits(
+LIMITS = MirrorLimits(
     connect_seconds=5, silence_seconds=0.5, window_seconds=0.2, bytes_per_second_min=100_000, attempts_max=2
 )
 
@@ -57,7 +57,7 @@ def manifest(*mirrors: MirrorServer, layout: str = "oci-layout", **tree: bytes) 
     return make_artifact(tree or {"model.bin": WEIGHTS}, chunk_bytes=1024, mirrors=named).manifest
 
 
-async def fetch(store: Store, wanted: Manifest, limits: Limits = LIMITS) -> list[Progress]:
+async def fetch(store: Store, wanted: Manifest, limits: MirrorLimits = LIMITS) -> list[FetchProgress]:
     return [step async for step in fetch_missing(store, wanted, limits)]
 
 
@@ -75,7 +75,7 @@ async def test_a_blob_comes_from_a_mirror_by_its_digest(
     assert (steps[-1].fetched_bytes, steps[-1].missing_bytes) == (len(WEIGHTS), 0)
     separator = "/" if layout == "oci-layout" else ":"
     assert server.requests[0].path.endswith(f"/blobs/sha256{separator}{wanted.files[0].sha256}")
-    assert await fetch(store, wanted) == [Progress(0, 0)]
+    assert await fetch(store, wanted) == [FetchProgress(0, 0)]
     assert len(server.requests) == 1  # what is here is not asked for
 
 
@@ -262,7 +262,7 @@ async def test_a_slow_disk_is_not_blamed_on_the_mirror(
     server.add(data)
     named = [{"layout": "oci-layout", "url": server.address}]
     wanted = make_artifact({"model.bin": data}, chunk_bytes=16 * 1024, mirrors=named).manifest
-    limits = Limits(window_seconds=1.0, bytes_per_second_min=1_000_000)
+    limits = MirrorLimits(window_seconds=1.0, bytes_per_second_min=1_000_000)
     steps = await fetch(store, wanted, limits)
     assert has(store, wanted)
     assert [step.note for step in steps if step.note] == []
@@ -305,7 +305,7 @@ async def test_memory_does_not_grow_with_the_size_of_a_blob(store: Store, server
             mirrors=[{"layout": "oci-layout", "url": server.address}],
         ).manifest
         tracemalloc.start()
-        await fetch(store, wanted, Limits())
+        await fetch(store, wanted, MirrorLimits())
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert has(store, wanted)

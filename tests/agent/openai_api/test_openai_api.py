@@ -18,7 +18,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from edgewright.address import Address
 from edgewright_agent.openai_api.settings import OpenAISettings
 from edgewright_agent.runtime.tls import TlsFiles
-from edgewright_agent.telemetry.types import EndedRequest, Serving
+from edgewright_agent.telemetry.types import EndedRequest, ServingSummary
 from edgewright_builder.keys.credentials import create_credentials
 from tests.support.artifacts import TREE
 from tests.support.openai_servers import Board, board, serve, until
@@ -38,11 +38,11 @@ async def fake(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Board]
             yield running
 
 
-def served(running: Board) -> Serving:
+def served(running: Board) -> ServingSummary:
     return running.agent.telemetry.serving()
 
 
-async def idle(running: Board) -> Serving:
+async def idle(running: Board) -> ServingSummary:
     """What was served, once nothing is under way."""
     while served(running).requests_in_flight:
         await asyncio.sleep(0.005)

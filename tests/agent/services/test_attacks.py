@@ -143,7 +143,7 @@ async def test_slow_retrieval_a_chunk_that_trickles_in_is_given_up(
             yield request
 
     with pytest.raises(Exception, match="the link is too slow"):
-        await receiving.Receiver(agent.store).receive(trickle())
+        await receiving.BlobReceiver(agent.store).receive(trickle())
     upload = agent.store.begin_upload(blob)  # and somebody else may send it
     assert upload is not None
     agent.store.end_upload(upload)

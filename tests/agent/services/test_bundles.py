@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewright_agent.services.bundles import bundled
+from edgewright_agent.services.coalescing import coalesced
 
 
 async def numbers(pauses: list[float]) -> AsyncGenerator[int, None]:
@@ -22,7 +22,7 @@ async def numbers(pauses: list[float]) -> AsyncGenerator[int, None]:
 @given(st.lists(st.sampled_from([0.0, 0.0, 0.001]), max_size=20))
 def test_nothing_is_lost_or_reordered_and_no_bundle_is_empty(pauses: list[float]) -> None:
     async def collect() -> list[list[int]]:
-        return [bundle async for bundle in bundled(numbers(pauses))]
+        return [bundle async for bundle in coalesced(numbers(pauses))]
 
     bundles = asyncio.run(collect())
     assert [number for bundle in bundles for number in bundle] == list(range(len(pauses)))
@@ -36,7 +36,7 @@ async def test_what_is_here_travels_together_and_what_comes_later_alone() -> Non
         await asyncio.sleep(0.05)
         yield 2
 
-    assert [bundle async for bundle in bundled(two_then_one())] == [[0, 1], [2]]
+    assert [bundle async for bundle in coalesced(two_then_one())] == [[0, 1], [2]]
 
 
 async def test_an_error_comes_after_what_came_before_it() -> None:
@@ -46,7 +46,7 @@ async def test_an_error_comes_after_what_came_before_it() -> None:
         yield 2
         raise ValueError("gone")
 
-    bundles, got = bundled(failing()), list[int]()
+    bundles, got = coalesced(failing()), list[int]()
     while len(got) < 2:
         got += await anext(bundles)
     assert got == [1, 2]
@@ -65,7 +65,7 @@ async def test_leaving_closes_the_items_at_once() -> None:
         finally:
             closed.set()
 
-    bundles = bundled(endless())
+    bundles = coalesced(endless())
     await anext(bundles)
     await bundles.aclose()
     assert closed.is_set()

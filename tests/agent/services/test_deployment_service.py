@@ -21,7 +21,7 @@ from edgewright.durable import FileSystem, Pace
 from edgewright.errors import OutsideError
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
 from edgewright_agent.server import RunningAgent
-from edgewright_agent.services.uploads.receiving import Receiver
+from edgewright_agent.services.uploads.receiving import BlobReceiver
 from edgewright_agent.store import Space, Store
 from tests.support.artifacts import (
     RELEASE_KEY,
@@ -113,7 +113,7 @@ async def test_a_client_that_leaves_at_once_leaves_the_blob_free(tmp_path: Path)
         yield write_requests(make_blob(MIXED, 1000), MIXED, [])[0]
 
     store = Store(tmp_path, space=Space(reserve_bytes=0), fs=SlowDisk())
-    receiving = asyncio.create_task(Receiver(store).receive(requests()))
+    receiving = asyncio.create_task(BlobReceiver(store).receive(requests()))
     await asyncio.sleep(0.05)
     receiving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -130,7 +130,7 @@ async def test_a_silent_client_is_given_up_and_the_blob_is_free_again(running_ag
         await asyncio.Event().wait()
 
     with pytest.raises(OutsideError, match="Nothing came"):
-        await Receiver(running_agent.store, stall_seconds=0.01).receive(silent())
+        await BlobReceiver(running_agent.store, stall_seconds=0.01).receive(silent())
     upload = running_agent.store.begin_upload(make_blob(MIXED, 1000))
     assert upload is not None
     running_agent.store.end_upload(upload)

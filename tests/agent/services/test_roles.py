@@ -15,7 +15,7 @@ from edgewright.v1 import deployment_pb2, inference_pb2, telemetry_pb2, trust_pb
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent import server
 from edgewright_agent.services.guard import require_role
-from edgewright_agent.services.roles import NEEDED, Role, certificate_sha256
+from edgewright_agent.services.roles import NEEDED, CallerRole, certificate_sha256
 from edgewright_builder.keys.credentials import create_credentials
 
 MODULES = (deployment_pb2, inference_pb2, telemetry_pb2, trust_pb2)
@@ -67,7 +67,7 @@ def test_the_roles_of_each_call(call: str) -> None:
     name = call.rpartition("/")[2]
     assert may(call, "edgewright:role:deployer")
     assert may(call, "edgewright:role:observer") == (name in OBSERVER)
-    assert (NEEDED[call] is Role.OBSERVER) == (name in OBSERVER)
+    assert (NEEDED[call] is CallerRole.OBSERVER) == (name in OBSERVER)
     for names in ((), ("board.lan",), ("edgewright:role:admin",), ("role:deployer",), ("edgewright:role:",)):
         assert not may(call, *names)
 

@@ -18,11 +18,11 @@ from edgewright.durable import FileSystem
 from edgewright.errors import OutsideError
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc, trust_pb2, trust_pb2_grpc
 from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.deployment.revocation import without_stopped
 from edgewright_agent.deployment.state import Phase, State
-from edgewright_agent.deployment.withdrawal import without_stopped
 from edgewright_agent.runtime.tls import TlsFiles
 from edgewright_agent.server import RunningAgent, run_agent
-from edgewright_agent.trust import clock, held
+from edgewright_agent.trust import board_trust, clock
 from edgewright_agent.trust.clock import MonotoneClock
 from edgewright_builder.keys import trust as trust_chain
 from edgewright_builder.keys.credentials import create_credentials
@@ -187,7 +187,7 @@ async def test_a_stop_is_carried_out_on_a_disk_without_room_and_sent_again_once_
     async with board(tmp_path / "store") as channel:
         await activate(channel, await push(channel, make_artifact()))
         with monkeypatch.context() as patch:
-            patch.setattr(held, "write_durably", full)
+            patch.setattr(board_trust, "write_durably", full)
             patch.setattr(clock, "write_durably", full)
             patch.setattr(clock, "REMEMBER_SECONDS", 0.0)  # each time it is asked it would be written
             assert (await trust_of(channel)).problem == ""

@@ -14,7 +14,7 @@ import pytest
 from edgewright.errors import EdgewrightError
 from edgewright_agent.deployment import lifecycle
 from edgewright_agent.deployment.deployer import Deployer
-from edgewright_agent.deployment.engine_room import Serving
+from edgewright_agent.deployment.engine_manager import ServingRelease
 from edgewright_agent.deployment.state import State
 from edgewright_agent.store import Space, Store
 from edgewright_agent.store.blobs import direct_io as direct
@@ -37,7 +37,7 @@ VARIANTS = (
 )
 
 
-async def nobody_listens(serving: Serving | None) -> None:
+async def nobody_listens(serving: ServingRelease | None) -> None:
     """Nothing follows what is served."""
 
 

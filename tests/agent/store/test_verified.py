@@ -55,7 +55,7 @@ def test_signed_chunks_make_the_blob_the_signer_said_and_what_is_loaded_is_hashe
 ) -> None:
     store = Store(tmp_path, space=Space(reserve_bytes=0))
     manifest, blob = lying()
-    store.vouch(manifest)
+    store.learn_chunkings(manifest)
     send(store, blob)
     assert store.missing([blob]) == []
     with pytest.raises(OutsideError) as error:
@@ -72,7 +72,7 @@ def test_without_a_signature_the_whole_blob_is_hashed(tmp_path: Path) -> None:
 
 def test_a_signature_vouches_for_its_own_cut_alone(tmp_path: Path) -> None:
     store = Store(tmp_path, space=Space(reserve_bytes=0))
-    store.vouch(lying()[0])
+    store.learn_chunkings(lying()[0])
     other_cut = Blob(LIE, len(DATA), make_blob(DATA, 2048).chunks)
     with pytest.raises(InputError) as error:
         send(store, other_cut)

@@ -29,7 +29,7 @@ from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.telemetry.exporters.changes import Changes
 from edgewright_agent.telemetry.exporters.otlp import instrument
 from edgewright_agent.telemetry.exporters.prometheus import Sources, serve_metrics
-from edgewright_agent.telemetry.types import Deployment, Stored
+from edgewright_agent.telemetry.types import Deployment, StoreUsage
 from edgewright_profiles import load_profile
 from tests.agent.conftest import settings_for
 from tests.fixtures.boards import write_board
@@ -174,7 +174,7 @@ def test_the_names_are_those_that_dashboards_are_written_against(tmp_path: Path)
     for phase in ("idle", "activating", "rolling_back"):
         changes.now(phase, host_asked=False)
     serving = Deployment("idle", "ab" * 32, "tiny", "1.0", 1)
-    stored = Stored({"stored": 1}, {"full": 1}, 0)
+    stored = StoreUsage({"stored": 1}, {"full": 1}, 0)
     sources = Sources(telemetry.snapshot, lambda: serving, telemetry.subscribe, changes, lambda: stored)
     address, stop = serve_metrics(LOOPBACK, sources)
     try:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from edgewright_agent.telemetry import EnergyRail, Telemetry
 from edgewright_agent.telemetry.exporters.otlp import instrument
 from edgewright_agent.telemetry.exporters.prometheus import BoardCollector, Sources
-from edgewright_agent.telemetry.types import Deployment, Sensor
+from edgewright_agent.telemetry.types import Deployment, SensorStatus
 from edgewright_profiles import load_profile
 from tests.agent.telemetry.test_telemetry import Clock, on_board, run
 from tests.fixtures.boards import write, write_board
@@ -32,7 +32,7 @@ def rails(telemetry: Telemetry) -> dict[str, EnergyRail]:
     return {rail.name: rail for rail in telemetry.snapshot().energy}
 
 
-def sensor(telemetry: Telemetry, name: str) -> Sensor:
+def sensor(telemetry: Telemetry, name: str) -> SensorStatus:
     return next(sensor for sensor in telemetry.snapshot().sensors if sensor.name == name)
 
 
@@ -111,7 +111,7 @@ def test_a_chip_that_comes_after_the_agent_is_found_and_speaks_for_the_board(
     best = telemetry.energy()
     assert best is not None
     assert (best.name, best.whole_module, best.gaps) == ("VDD_IN", True, 0)
-    assert sensor(telemetry, "ina3221") == Sensor("ina3221", True, "VDD_IN, VDD_CPU_GPU_CV, VDD_SOC")
+    assert sensor(telemetry, "ina3221") == SensorStatus("ina3221", True, "VDD_IN, VDD_CPU_GPU_CV, VDD_SOC")
 
 
 def test_the_sum_that_is_the_module_begins_when_its_last_part_is_found(tmp_path: Path, clock: Clock) -> None:
@@ -139,7 +139,7 @@ def test_a_rail_that_never_answers_has_no_joules_anywhere_and_its_sensor_says_wh
     run(telemetry, clock, 3.0)
     assert set(rails(telemetry)) == {"VDD_CPU_GPU_CV", "VDD_SOC"}
     assert exported_rails(telemetry) == {"VDD_CPU_GPU_CV", "VDD_SOC"}
-    assert sensor(telemetry, "ina3221") == Sensor("ina3221", False, "no answer from VDD_IN")
+    assert sensor(telemetry, "ina3221") == SensorStatus("ina3221", False, "no answer from VDD_IN")
     text = scraped(telemetry)
     assert 'rail="VDD_SOC"' in text
     assert 'rail="VDD_IN"' not in text

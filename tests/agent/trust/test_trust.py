@@ -22,7 +22,7 @@ from edgewright.durable import FileSystem
 from edgewright.errors import EdgewrightError, InputError, OutsideError, RefusedError
 from edgewright.trust.document import TRUST_PAYLOAD_TYPE, TrustDocument, pinned
 from edgewright.trust.keys import load_trust
-from edgewright.trust.rules import follow, read_signed, successor, withdrawn
+from edgewright.trust.rules import follow, read_signed, revocation_of, successor
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.trust import Trust
 from edgewright_agent.trust.clock import MonotoneClock
@@ -200,9 +200,9 @@ def test_a_second_good_signature_outweighs_a_revoked_one() -> None:
     envelope = json.loads(artifact.envelope) | {"signatures": sorted(rows, key=lambda row: row["keyid"])}
     data = (json.dumps(envelope, indent=2, sort_keys=True) + "\n").encode()
     trust = document(release=BOTH, revoked=[revocation()])
-    assert withdrawn(trust, artifact.digest, artifact.manifest_bytes, data) is None
+    assert revocation_of(trust, artifact.digest, artifact.manifest_bytes, data) is None
     Trust(trust).check_release(artifact.manifest_bytes, data)
-    assert withdrawn(trust, artifact.digest, artifact.manifest_bytes, artifact.envelope) is not None
+    assert revocation_of(trust, artifact.digest, artifact.manifest_bytes, artifact.envelope) is not None
 
 
 def test_a_threshold_of_two_release_keys_takes_two() -> None:

@@ -11,7 +11,7 @@ _PART, _CHUNK, _OFFSET, _DATA = 0x12, 0x08, 0x10, 0x1A  # tags: field number · 
 _VARINT_BYTES_MAX = 5  # of a uint32
 
 
-class Part(NamedTuple):
+class ReceivedPart(NamedTuple):
     """BlobPart."""
 
     chunk: int
@@ -19,7 +19,7 @@ class Part(NamedTuple):
     data: bytes | memoryview
 
 
-WriteRequest = Part | WriteBlobRequest  # a part, or the message that holds whatever else
+WriteRequest = ReceivedPart | WriteBlobRequest  # a part, or the message that holds whatever else
 
 
 def parse_write_request(message: bytes) -> WriteRequest:
@@ -34,16 +34,16 @@ def parse_write_request(message: bytes) -> WriteRequest:
         return WriteBlobRequest.FromString(message)
 
 
-def part_of(request: WriteRequest) -> Part:
+def part_of(request: WriteRequest) -> ReceivedPart:
     """The part; raises InputError for another message."""
-    if isinstance(request, Part):
+    if isinstance(request, ReceivedPart):
         return request
     if request.WhichOneof("content") != "part":
         raise InputError("After the blob come parts and deltas; another message came.")
-    return Part(request.part.chunk, request.part.offset_bytes, request.part.data)
+    return ReceivedPart(request.part.chunk, request.part.offset_bytes, request.part.data)
 
 
-def _parse_part(message: bytes) -> Part:
+def _parse_part(message: bytes) -> ReceivedPart:
     """Raises ValueError or IndexError for anything but one plain part."""
     numbers = {_CHUNK: 0, _OFFSET: 0}
     size_bytes, position = _varint(message, 1)
@@ -56,7 +56,7 @@ def _parse_part(message: bytes) -> Part:
     size_bytes, position = _varint(message, position + 1)
     if position + size_bytes != len(message):
         raise ValueError("the data is not the last field")
-    return Part(numbers[_CHUNK], numbers[_OFFSET], memoryview(message)[position:])
+    return ReceivedPart(numbers[_CHUNK], numbers[_OFFSET], memoryview(message)[position:])
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:

@@ -14,9 +14,9 @@ from edgewright.errors import BusyError, EdgewrightError, InputError, OutsideErr
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.runtime.threads import run_in_thread
 from edgewright_agent.services.messages import blob_from, delta_from
-from edgewright_agent.services.uploads.gathering import CHUNKS_IN_HAND, Gathering, Unfinished
-from edgewright_agent.services.uploads.incoming import Incoming
-from edgewright_agent.services.uploads.parts import Part, WriteRequest, part_of
+from edgewright_agent.services.uploads.assembly import CHUNKS_IN_HAND, ChunkAssembler, Unfinished
+from edgewright_agent.services.uploads.parts import ReceivedPart, WriteRequest, part_of
+from edgewright_agent.services.uploads.request_reader import RequestReader
 from edgewright_agent.store import Blob, Store, Upload, apply_delta
 
 STALL_SECONDS = 30.0
@@ -27,7 +27,7 @@ REFUSALS_KEPT = 64
 ACCEPTED_KEY = "edgewright-accepted"  # initial metadata: parts are welcome, from there on
 
 Requests = AsyncIterator[WriteRequest]
-WriteIncoming = Incoming[WriteRequest]
+WriteReader = RequestReader[WriteRequest]
 Accepted = Callable[[str], Awaitable[None]]  # is told "", or "CHUNK OFFSET" to go on from
 Value = TypeVar("Value")
 
@@ -36,7 +36,7 @@ async def _nobody_waits(go_on: str) -> None:
     pass
 
 
-class Receiver:
+class BlobReceiver:
     """Takes in blobs, a few at once, and remembers why it refused one. Belongs to one event loop."""
 
     def __init__(self, store: Store, *, stall_seconds: float = STALL_SECONDS) -> None:
@@ -54,17 +54,17 @@ class Receiver:
         Raises as `Store.begin_upload`, `Upload.write_chunk`, `Upload.publish`; InputError for parts out of
         order; OutsideError if the stream stalls; BusyError.
         """
-        async with Incoming(requests, self._stall_seconds) as incoming:
+        async with RequestReader(requests, self._stall_seconds) as reader:
             blob: Blob | None = None
             try:
-                blob = await _first(incoming)
+                blob = await _first(reader)
                 self._refusals.pop(blob.sha256, None)
                 with self._one_of_few():
-                    return await self._receive(blob, incoming, accepted)
+                    return await self._receive(blob, reader, accepted)
             except EdgewrightError as error:
                 if blob is not None and error.reason != Reason.REASON_UNSPECIFIED:  # a stall is no refusal
                     _keep(self._refusals, blob.sha256, error, REFUSALS_KEPT)
-                await incoming.drain()
+                await reader.drain()
                 raise
 
     def last_refusal(self, sha256: str) -> EdgewrightError | None:
@@ -81,21 +81,21 @@ class Receiver:
         finally:
             self._under_way -= 1
 
-    async def _receive(self, blob: Blob, incoming: WriteIncoming, accepted: Accepted) -> int:
+    async def _receive(self, blob: Blob, reader: WriteReader, accepted: Accepted) -> int:
         begun: list[Upload] = []  # filled in the thread, so that a call cancelled meanwhile lets go of it too
         complete = False
         try:
             await run_in_thread(_begin, self._store, blob, begun)
             if not begun:
                 return 0
-            gathering = Gathering(blob, self._unfinished.pop(blob.sha256, None))
-            await accepted(gathering.go_on)
+            assembler = ChunkAssembler(blob, self._unfinished.pop(blob.sha256, None))
+            await accepted(assembler.go_on)
             try:
-                await _receive_chunks(self._store, begun[0], incoming, gathering)
+                await _receive_chunks(self._store, begun[0], reader, assembler)
             finally:
-                _keep(self._unfinished, blob.sha256, gathering.unfinished(), UNFINISHED_KEPT)
+                _keep(self._unfinished, blob.sha256, assembler.unfinished(), UNFINISHED_KEPT)
             complete = True
-            return gathering.received_bytes
+            return assembler.received_bytes
         finally:
             for upload in begun:
                 await run_in_thread(self._store.end_upload, upload, complete=complete)
@@ -109,9 +109,9 @@ def _keep(kept: dict[str, Value], sha256: str, value: Value | None, most: int) -
         kept.pop(next(iter(kept)))
 
 
-async def _first(incoming: WriteIncoming) -> Blob:
-    first = await incoming.next()
-    if first is None or isinstance(first, Part) or first.WhichOneof("content") != "blob":
+async def _first(reader: WriteReader) -> Blob:
+    first = await reader.next()
+    if first is None or isinstance(first, ReceivedPart) or first.WhichOneof("content") != "blob":
         raise InputError("The first message of WriteBlob must name the blob.")
     return blob_from(first.blob)
 
@@ -123,21 +123,21 @@ def _begin(store: Store, blob: Blob, begun: list[Upload]) -> None:
 
 
 async def _receive_chunks(
-    store: Store, upload: Upload, incoming: WriteIncoming, gathering: Gathering
+    store: Store, upload: Upload, reader: WriteReader, assembler: ChunkAssembler
 ) -> None:
     writer = _Writer(store, upload)
     began = time.monotonic()
     try:
-        while (request := await incoming.next()) is not None:
-            if not isinstance(request, Part) and request.WhichOneof("content") == "delta":
-                gathering.announce(delta_from(request.delta, upload.blob))
+        while (request := await reader.next()) is not None:
+            if not isinstance(request, ReceivedPart) and request.WhichOneof("content") == "delta":
+                assembler.announce(delta_from(request.delta, upload.blob))
                 continue
-            if gathering.add(part_of(request)):
-                await writer.put(*gathering.take())
+            if assembler.add(part_of(request)):
+                await writer.put(*assembler.take())
                 began = time.monotonic()
             elif time.monotonic() - began > CHUNK_SECONDS:
                 raise OutsideError(f"No whole chunk came for {CHUNK_SECONDS:g} s; the link is too slow.")
-        gathering.end()
+        assembler.end()
         await writer.finish()
     finally:
         await writer.let_go()

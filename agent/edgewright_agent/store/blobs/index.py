@@ -10,11 +10,11 @@ from edgewright.errors import OutsideError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.store.blobs.blob import Blob
 from edgewright_agent.store.blobs.chunks import ChunkIndex
-from edgewright_agent.store.blobs.verified import Fresh
+from edgewright_agent.store.blobs.verified import RecentlyVerified
 from edgewright_agent.store.layout import Layout
 
 
-class Shelf:
+class BlobIndex:
     """What is stored under a digest. Its caller locks, but for `digest_of`, which reads for long."""
 
     def __init__(
@@ -26,7 +26,7 @@ class Shelf:
         self._layout = layout
         self._clock = clock
         self._asked: dict[str, float] = {}
-        self._fresh = Fresh(clock)
+        self._fresh = RecentlyVerified(clock)
 
     def ask(self, sha256: str) -> bool:
         """Whether the blob is here; if so, it was asked about now."""
@@ -88,7 +88,7 @@ class Shelf:
         return self.sizes.pop(sha256, None) is not None
 
 
-def corrupt(sha256: str, actual: str) -> OutsideError:
+def corrupt_blob(sha256: str, actual: str) -> OutsideError:
     """What is said of a blob in quarantine (`STORE_CORRUPT`)."""
     message = f"Stored blob {sha256[:12]} is now {actual[:24]}; it was put in quarantine. Push it again."
     return OutsideError(message, Reason.REASON_STORE_CORRUPT)

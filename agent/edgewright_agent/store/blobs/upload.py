@@ -23,14 +23,16 @@ FLUSH_SECONDS = 5.0
 class Upload:
     """The single writer of one blob. Different chunks may be written at once, and `flush` run beside that."""
 
-    def __init__(self, fs: FileSystem, layout: Layout, blob: Blob, *, vouched: bool = False) -> None:
-        """`vouched`: a trusted signature says that these chunks make this blob (see `vouching`)."""
+    def __init__(
+        self, fs: FileSystem, layout: Layout, blob: Blob, *, chunks_are_signed: bool = False
+    ) -> None:
+        """`chunks_are_signed`: a trusted signature says that these chunks make this blob (see `SignedChunkings`)."""
         self.blob = blob
         self._fs = fs
         self._data = layout.partial_data(blob.sha256)
         self._meta = layout.partial_meta(blob.sha256)
         self._target = layout.blob(blob.sha256)
-        self._whole = None if vouched else WholeDigest(blob)
+        self._whole = None if chunks_are_signed else WholeDigest(blob)
         self._mutex = threading.Lock()  # over the sets below
         self._flushing = threading.Lock()  # one flush at a time
         self._durable: set[int] = set()
@@ -112,7 +114,7 @@ class Upload:
             self._discard()
 
     def publish(self) -> None:
-        """Verifies the whole blob, unless its chunks are vouched for, and gives it its name in the store.
+        """Verifies the whole blob, unless its list of chunks is signed, and gives it its name in the store.
 
         Raises InputError: chunks are missing, or (`DIGEST_MISMATCH`) their sum is not the blob.
         """

@@ -14,7 +14,7 @@ VOUCHED_MAX = 100_000  # blobs
 FRESH_SECONDS = 3600.0
 
 
-class Vouched:
+class SignedChunkings:
     """Which chunks make which blob, by manifests whose signature was verified.
 
     Such a manifest names the digest of each file and of its chunks, so a blob whose every chunk was verified
@@ -48,7 +48,7 @@ class _Seen:
     seconds: float
 
 
-class Fresh:
+class RecentlyVerified:
     """Files that this process has just verified and written: reading them back would read the page cache."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

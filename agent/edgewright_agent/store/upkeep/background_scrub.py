@@ -24,20 +24,20 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PatrolSettings:
+class BackgroundScrubSettings:
     """How often and how fast."""
 
     interval_seconds: float = INTERVAL_SECONDS  # 0: never
     bytes_per_second: int = BYTES_PER_SECOND
 
 
-class Patrol:
+class BackgroundScrub:
     """Verifies one blob after another, in the order of their digests, and remembers on disk how far it came."""
 
     def __init__(
         self,
         store: Store,
-        settings: PatrolSettings,
+        settings: BackgroundScrubSettings,
         *,
         is_busy: Callable[[], bool],
         found: Callable[[frozenset[str]], None],

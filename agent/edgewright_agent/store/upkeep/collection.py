@@ -7,22 +7,22 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from edgewright.durable import FileSystem, disk_errors, remove_tree
-from edgewright_agent.store.blobs.index import Shelf
+from edgewright_agent.store.blobs.index import BlobIndex
 from edgewright_agent.store.layout import Layout
 from edgewright_agent.store.upkeep.garbage import Garbage, choose_garbage
 from edgewright_agent.store.upkeep.space import partials, quarantine_bytes, quarantine_freed_bytes
 
 
 def find_garbage(
-    layout: Layout, shelf: Shelf, *, needed: Collection[str], writing: Collection[str], quarantine: bool
+    layout: Layout, blobs: BlobIndex, *, needed: Collection[str], writing: Collection[str], quarantine: bool
 ) -> Garbage:
     """What may go now. `needed`: blobs of releases; `writing`: uploads that have a writer."""
     uploads, now = partials(layout), time.time()
     garbage = choose_garbage(
-        shelf.sizes,
+        blobs.sizes,
         {sha256: found.st_size for sha256, found in uploads.items()},
         needed=needed,
-        idle_seconds=shelf.idle_seconds(),
+        idle_seconds=blobs.idle_seconds(),
         upload_idle_seconds={
             sha256: now - found.st_mtime for sha256, found in uploads.items() if sha256 not in writing
         },
@@ -35,12 +35,12 @@ def find_garbage(
 
 
 def remove_garbage(
-    fs: FileSystem, layout: Layout, shelf: Shelf, garbage: Garbage, *, quarantine: bool
+    fs: FileSystem, layout: Layout, blobs: BlobIndex, garbage: Garbage, *, quarantine: bool
 ) -> None:
     """Takes it away, and what is in quarantine if asked. Raises OutsideError."""
     with disk_errors(layout.root):
         for sha256 in garbage.blobs:
-            shelf.remove(sha256)
+            blobs.remove(sha256)
         for sha256 in garbage.uploads:
             fs.unlink(layout.partial_meta(sha256))
             fs.unlink(layout.partial_data(sha256))

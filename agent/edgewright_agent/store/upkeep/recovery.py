@@ -25,14 +25,14 @@ _BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Found:
+class RecoveredStore:
     """All that is whole."""
 
     blob_bytes: dict[str, int]  # size of each blob by its SHA-256
     releases: tuple[StagedRelease, ...]
 
 
-def recover(fs: FileSystem, layout: Layout) -> Found:
+def recover(fs: FileSystem, layout: Layout) -> RecoveredStore:
     """Brings the store to a state it could have been in without the crash. Running it again changes nothing.
 
     Raises as `check_version`.
@@ -46,7 +46,7 @@ def recover(fs: FileSystem, layout: Layout) -> Found:
         _clear_partials(fs, layout, set(blob_bytes))
         releases = tuple(_releases(fs, layout))
         _make_names_durable(fs, layout)
-        return Found(blob_bytes, releases)
+        return RecoveredStore(blob_bytes, releases)
 
 
 def _clear_temporary(fs: FileSystem, layout: Layout) -> None:

@@ -27,7 +27,7 @@ from edgewright_agent.telemetry.collectors import (
 )
 from edgewright_agent.telemetry.collectors.rails import Rail
 from edgewright_agent.telemetry.collectors.sysfs import NoDataError, distinct
-from edgewright_agent.telemetry.types import Sensor
+from edgewright_agent.telemetry.types import SensorStatus
 
 ENERGY_SOURCES: dict[str, Callable[[Path], tuple[Rail, ...]]] = {
     "ina3221": ina3221.discover,
@@ -48,7 +48,7 @@ GAUGES: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def discover_rails(root: Path) -> tuple[tuple[Rail, ...], tuple[Sensor, ...]]:
+def discover_rails(root: Path) -> tuple[tuple[Rail, ...], tuple[SensorStatus, ...]]:
     """All rails of all energy sources, each with a name of its own, and what each source said."""
     rails: list[Rail] = []
     absent: dict[str, str] = {}
@@ -60,7 +60,7 @@ def discover_rails(root: Path) -> tuple[tuple[Rail, ...], tuple[Sensor, ...]]:
     names = distinct(rail.name for rail in rails)
     named = tuple(replace(rail, name=name) for rail, name in zip(rails, names, strict=True))
     return named, tuple(
-        Sensor(
+        SensorStatus(
             source,
             source not in absent,
             absent.get(source) or ", ".join(rail.name for rail in named if rail.source == source),
@@ -69,14 +69,14 @@ def discover_rails(root: Path) -> tuple[tuple[Rail, ...], tuple[Sensor, ...]]:
     )
 
 
-def read_gauges(root: Path) -> tuple[dict[str, Any], tuple[Sensor, ...]]:
+def read_gauges(root: Path) -> tuple[dict[str, Any], tuple[SensorStatus, ...]]:
     """Values of the gauges that have one, and what each gauge said."""
     values: dict[str, Any] = {}
-    sensors: list[Sensor] = []
+    sensors: list[SensorStatus] = []
     for name, read in GAUGES.items():
         try:
             values[name] = read(root)
-            sensors.append(Sensor(name, True))
+            sensors.append(SensorStatus(name, True))
         except (NoDataError, OSError) as absent:
-            sensors.append(Sensor(name, False, str(absent)))
+            sensors.append(SensorStatus(name, False, str(absent)))
     return values, tuple(sensors)

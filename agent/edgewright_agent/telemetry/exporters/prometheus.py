@@ -15,7 +15,14 @@ from prometheus_client.registry import Collector
 from edgewright.address import Address
 from edgewright.errors import InputError
 from edgewright_agent.telemetry.exporters.changes import Changes
-from edgewright_agent.telemetry.types import REJECTIONS, Deployment, EndedRequest, Memory, Snapshot, Stored
+from edgewright_agent.telemetry.types import (
+    REJECTIONS,
+    Deployment,
+    EndedRequest,
+    MemoryUsage,
+    Snapshot,
+    StoreUsage,
+)
 
 # OpenTelemetry's buckets for generative AI servers, with room for a board: slower first tokens, faster next ones.
 FIRST_TOKEN_SECONDS = (
@@ -33,7 +40,7 @@ class Sources:
     deployment: Callable[[], Deployment]
     subscribe: Callable[[Callable[[EndedRequest], None]], None]
     changes: Changes = field(default_factory=Changes)
-    stored: Callable[[], Stored] | None = None
+    stored: Callable[[], StoreUsage] | None = None
 
 
 class Requests:
@@ -148,7 +155,7 @@ def _energy(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _labelled(gaps, [(labels, rail.gaps) for labels, rail in rails])
 
 
-def _memory(memory: Memory) -> Iterator[Metric]:
+def _memory(memory: MemoryUsage) -> Iterator[Metric]:
     known = {
         "memory_total_bytes": memory.total_bytes,
         "memory_available_bytes": memory.available_bytes,
@@ -205,7 +212,7 @@ def _changes(changes: Changes) -> Iterator[Metric]:
     yield from _labelled(rollbacks, [((reason,), count) for reason, count in changes.rollbacks.items()])
 
 
-def _stored(stored: Stored) -> Iterator[Metric]:
+def _stored(stored: StoreUsage) -> Iterator[Metric]:
     uploads = CounterMetricFamily("edgewright_upload_bytes", "Came in since start.", labels=("kind",))
     yield from _labelled(uploads, [((way,), size) for way, size in stored.bytes_by_way.items()])
     sizes = GaugeMetricFamily("edgewright_store_bytes", "Of the store.", labels=("state",))

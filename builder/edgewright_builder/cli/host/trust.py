@@ -14,7 +14,7 @@ from edgewright.dsse import key_id
 from edgewright.errors import EdgewrightError, RefusedError
 from edgewright.trust.document import SignerSet, TrustDocument
 from edgewright.v1.trust_pb2 import WithdrawnRelease
-from edgewright_agent.trust.held import DOCUMENTS_MAX
+from edgewright_agent.trust.board_trust import DOCUMENTS_MAX
 from edgewright_builder.cli.connection import connect, console
 from edgewright_builder.keys import trust as trust_chain
 from edgewright_builder.show import display

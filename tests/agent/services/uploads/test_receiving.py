@@ -20,7 +20,7 @@ from edgewright.errors import InputError, OutsideError
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.server import RunningAgent
-from edgewright_agent.services.uploads.receiving import Receiver
+from edgewright_agent.services.uploads.receiving import BlobReceiver
 from edgewright_agent.store import Space, Store
 from edgewright_agent.store.blobs import upload as upload_module
 from tests.support.artifacts import TIMEOUT_SECONDS, blob_message, make_blob, write_requests
@@ -54,7 +54,7 @@ async def stream(
         raise asyncio.CancelledError
 
 
-async def begin_and_break(receiver: Receiver, parts: int) -> None:
+async def begin_and_break(receiver: BlobReceiver, parts: int) -> None:
     """Sends the blob's first parts, of 100 bytes each, and loses the link."""
     requests = write_requests(BLOB, DATA, list(range(10)), part_bytes=100)[: 1 + parts]
     with pytest.raises(asyncio.CancelledError):
@@ -67,7 +67,7 @@ def part(chunk: int, offset_bytes: int, data: bytes) -> deployment_pb2.WriteBlob
 
 
 async def test_a_broken_stream_goes_on_inside_its_chunk(store: Store) -> None:
-    receiver, told = Receiver(store), Told()
+    receiver, told = BlobReceiver(store), Told()
     await begin_and_break(receiver, 23)
     rest = [part(2, 300, DATA[2300:3000]), *write_requests(BLOB, DATA, list(range(3, 10)))[1:]]
     received = await receiver.receive(stream([*write_requests(BLOB, DATA, []), *rest]), told)
@@ -77,14 +77,14 @@ async def test_a_broken_stream_goes_on_inside_its_chunk(store: Store) -> None:
 
 
 async def test_a_client_need_not_go_on_inside_a_chunk(store: Store) -> None:
-    receiver = Receiver(store)
+    receiver = BlobReceiver(store)
     await begin_and_break(receiver, 23)
     await receiver.receive(stream(write_requests(BLOB, DATA, list(range(2, 10)))))
     assert store.write_status(BLOB.sha256).complete
 
 
 async def test_the_beginning_of_a_chunk_survives_a_stream_that_brings_nothing(store: Store) -> None:
-    receiver, told = Receiver(store), Told()
+    receiver, told = BlobReceiver(store), Told()
     await begin_and_break(receiver, 23)
     with pytest.raises(InputError, match="8 chunks are missing"):
         await receiver.receive(stream(write_requests(BLOB, DATA, [])), told)
@@ -94,7 +94,7 @@ async def test_the_beginning_of_a_chunk_survives_a_stream_that_brings_nothing(st
 
 
 async def test_the_beginning_of_a_chunk_means_nothing_under_another_cut(store: Store) -> None:
-    receiver, told = Receiver(store), Told()
+    receiver, told = BlobReceiver(store), Told()
     await begin_and_break(receiver, 23)
     other = make_blob(DATA, 2000)
     await receiver.receive(stream(write_requests(other, DATA, list(range(5)))), told)
@@ -102,7 +102,7 @@ async def test_the_beginning_of_a_chunk_means_nothing_under_another_cut(store: S
 
 
 async def test_a_wrong_beginning_is_refused_with_its_chunk_and_then_forgotten(store: Store) -> None:
-    receiver, told = Receiver(store), Told()
+    receiver, told = BlobReceiver(store), Told()
     wrong = [*write_requests(BLOB, DATA, []), part(0, 0, b"wrong" * 20)]
     with pytest.raises(asyncio.CancelledError):
         await receiver.receive(stream(wrong, breaks=True))
@@ -120,7 +120,7 @@ async def test_a_slow_disk_is_not_taken_for_a_silent_client(tmp_path: Path) -> N
             super().write(file, data, offset)
 
     store = Store(tmp_path, space=Space(reserve_bytes=0), fs=SlowDisk())
-    received = await Receiver(store, stall_seconds=0.04).receive(
+    received = await BlobReceiver(store, stall_seconds=0.04).receive(
         stream(write_requests(BLOB, DATA, list(range(10))))
     )
     assert received == len(DATA)
@@ -147,7 +147,7 @@ async def test_chunks_arrive_while_others_are_synced_and_only_synced_ones_are_du
     fs = HeldSync()
     store = Store(tmp_path, space=Space(reserve_bytes=0), fs=fs)
     receiving = asyncio.create_task(
-        Receiver(store).receive(stream(write_requests(BLOB, DATA, list(range(10)))))
+        BlobReceiver(store).receive(stream(write_requests(BLOB, DATA, list(range(10)))))
     )
     data = store.layout.partial_data(BLOB.sha256)
     while not data.exists() or data.read_bytes()[5000:6000] != DATA[5000:6000]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgewright.errors import InputError
 from edgewright.v1.deployment_pb2 import Blob, BlobPart, ChunkDelta, WriteBlobRequest
-from edgewright_agent.services.uploads.parts import Part, parse_write_request, part_of
+from edgewright_agent.services.uploads.parts import ReceivedPart, parse_write_request, part_of
 
 UINT32 = st.integers(0, 2**32 - 1)
 
@@ -23,7 +23,7 @@ def same(message: bytes) -> None:
             parse_write_request(message)
         return
     found = parse_write_request(message)
-    if isinstance(found, Part):
+    if isinstance(found, ReceivedPart):
         part = expected.part
         assert expected.WhichOneof("content") == "part"
         assert (found.chunk, found.offset_bytes, bytes(found.data)) == (
@@ -70,6 +70,6 @@ def test_what_is_no_part_is_the_library_s_message(message: Blob | ChunkDelta) ->
 def test_data_are_not_copied() -> None:
     message = WriteBlobRequest(part=BlobPart(chunk=1, offset_bytes=2, data=b"x" * 100)).SerializeToString()
     found = parse_write_request(message)
-    assert isinstance(found, Part)
+    assert isinstance(found, ReceivedPart)
     assert isinstance(found.data, memoryview)
     assert found.data.obj is message

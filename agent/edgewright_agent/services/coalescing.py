@@ -10,7 +10,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-async def bundled(items: AsyncGenerator[Item, None]) -> AsyncGenerator[list[Item], None]:
+async def coalesced(items: AsyncGenerator[Item, None]) -> AsyncGenerator[list[Item], None]:
     """All that has come since the last bundle, as soon as something has.
 
     What `items` raises is raised after all that came before it. `aclose()` closes `items` at once, too.

@@ -18,7 +18,7 @@ DRAIN_IDLE_SECONDS = 0.2
 Request = TypeVar("Request")
 
 
-class Incoming(Generic[Request]):
+class RequestReader(Generic[Request]):
     """Awaits each message for `stall_seconds` at most; an async context manager.
 
     One timer for the whole stream: a task or a timeout per message costs more than the message.
@@ -33,7 +33,7 @@ class Incoming(Generic[Request]):
         self._stalled = False
         self._timer = self._loop.call_later(stall_seconds, self._look)
 
-    async def __aenter__(self) -> Incoming[Request]:
+    async def __aenter__(self) -> RequestReader[Request]:
         return self
 
     async def __aexit__(

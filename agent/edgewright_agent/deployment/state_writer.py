@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from edgewright_agent.deployment import lifecycle
-from edgewright_agent.deployment.probation import Probe
+from edgewright_agent.deployment.probation import ProbeResult
 from edgewright_agent.deployment.state import State
 from edgewright_agent.runtime.failures import log_failure
 from edgewright_agent.runtime.threads import run_in_thread, to_the_end
@@ -20,21 +20,21 @@ Rule = Callable[[State], State]  # of `lifecycle`
 
 
 @dataclass(frozen=True)
-class Status:
+class DeploymentStatus:
     """One step of a change, as watchers see it."""
 
     state: State
-    probes: tuple[Probe, ...] = ()
+    probes: tuple[ProbeResult, ...] = ()
 
 
-class Progress:
+class StateWriter:
     """The only writer of the state. Belongs to one event loop."""
 
     def __init__(self, file: StateFile) -> None:
         self._file = file
-        self._status = Status(_saved_state(file))
+        self._status = DeploymentStatus(_saved_state(file))
         self._writing = asyncio.Lock()
-        self._watchers: set[asyncio.Queue[Status]] = set()
+        self._watchers: set[asyncio.Queue[DeploymentStatus]] = set()
 
     @property
     def state(self) -> State:
@@ -42,11 +42,11 @@ class Progress:
         return self._status.state
 
     @property
-    def probes(self) -> tuple[Probe, ...]:
+    def probes(self) -> tuple[ProbeResult, ...]:
         """What was found last."""
         return self._status.probes
 
-    async def apply(self, rule: Rule, probes: tuple[Probe, ...] = ()) -> State:
+    async def apply(self, rule: Rule, probes: tuple[ProbeResult, ...] = ()) -> State:
         """Saves what the rule makes of the state, one change after another. Raises as the rule, OutsideError."""
         async with self._writing:
             state = rule(self.state)
@@ -54,7 +54,7 @@ class Progress:
                 await to_the_end(self._save(state, probes))
             return state
 
-    async def _save(self, state: State, probes: tuple[Probe, ...]) -> None:
+    async def _save(self, state: State, probes: tuple[ProbeResult, ...]) -> None:
         await run_in_thread(self._file.write, state.to_json())
         _log.info("%s: %s", state.phase.value, state.message)
         self.tell(state, probes)
@@ -73,15 +73,15 @@ class Progress:
         if not await self.try_to_apply(rule):
             self.tell(rule(self.state))
 
-    def tell(self, state: State, probes: tuple[Probe, ...] = ()) -> None:
+    def tell(self, state: State, probes: tuple[ProbeResult, ...] = ()) -> None:
         """From now on this is the state, also where the disk does not know it yet."""
-        self._status = Status(state, probes)
+        self._status = DeploymentStatus(state, probes)
         for queue in self._watchers:
             queue.put_nowait(self._status)
 
-    async def watch(self, *, follow: bool) -> AsyncIterator[Status]:
+    async def watch(self, *, follow: bool) -> AsyncIterator[DeploymentStatus]:
         """The status now, then each change; ends at rest unless `follow`."""
-        queue: asyncio.Queue[Status] = asyncio.Queue()
+        queue: asyncio.Queue[DeploymentStatus] = asyncio.Queue()
         queue.put_nowait(self._status)
         self._watchers.add(queue)
         try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgewright.chunk_delta import Delta
 from edgewright.errors import InputError
-from edgewright_agent.services.uploads.parts import Part
+from edgewright_agent.services.uploads.parts import ReceivedPart
 from edgewright_agent.store import Blob, ChunkBuffer
 
 PART_BYTES_MAX = 1024 * 1024
@@ -22,7 +22,7 @@ class Unfinished:
     data: bytes
 
 
-class Gathering:
+class ChunkAssembler:
     """Puts the parts of one chunk, or of its delta, together; each chunk may come once."""
 
     def __init__(self, blob: Blob, unfinished: Unfinished | None = None) -> None:
@@ -60,7 +60,7 @@ class Gathering:
             raise InputError(f"A delta came inside chunk {self._chunk}; it belongs before the first part.")
         self._begin(delta.chunk, delta)
 
-    def add(self, part: Part) -> bool:
+    def add(self, part: ReceivedPart) -> bool:
         """Takes in a part; whether the chunk is complete. Raises InputError for one out of order or bounds."""
         chunk, offset_bytes, data = part
         if not 0 < len(data) <= PART_BYTES_MAX:

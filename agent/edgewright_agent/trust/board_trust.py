@@ -14,7 +14,7 @@ from edgewright.durable import TEMPORARY_PREFIX, FileSystem, disk_errors, write_
 from edgewright.errors import EdgewrightError, InputError, OutsideError, RefusedError
 from edgewright.trust import rules
 from edgewright.trust.document import TrustDocument
-from edgewright.trust.rules import Withdrawal
+from edgewright.trust.rules import RevokedRelease
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.trust.clock import MonotoneClock
 
@@ -97,10 +97,10 @@ class Trust:
         """May this be staged and activated? Raises as `rules.check_release`, and `TRUST_EXPIRED`."""
         rules.check_release(self._usable(), manifest, envelope)
 
-    def withdrawn(self, digest: str, manifest: bytes, envelope: bytes) -> Withdrawal | None:
+    def revocation_of(self, digest: str, manifest: bytes, envelope: bytes) -> RevokedRelease | None:
         """As `rules.withdrawn`, over the document in force."""
         document = self.document
-        return None if document is None else rules.withdrawn(document, digest, manifest, envelope)
+        return None if document is None else rules.revocation_of(document, digest, manifest, envelope)
 
     def check_certificate(self, sha256: str) -> None:
         """Raises RefusedError (`REVOKED`)."""

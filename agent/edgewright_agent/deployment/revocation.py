@@ -6,10 +6,10 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 
 from edgewright.errors import EdgewrightError, OutsideError, RefusedError
-from edgewright.trust.rules import Withdrawal
+from edgewright.trust.rules import RevokedRelease
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment import lifecycle
-from edgewright_agent.deployment.state import Outcome, Phase, State
+from edgewright_agent.deployment.state import ChangeOutcome, Phase, State
 from edgewright_agent.store import StagedRelease
 from edgewright_agent.store.releases import read_signed
 from edgewright_agent.trust import Trust
@@ -39,7 +39,7 @@ def check_roll_back(trust: Trust, release: StagedRelease, staged: Releases) -> N
             raise RefusedError(message, Reason.REASON_REVOKED)
 
 
-def withdrawn_releases(trust: Trust, staged: Releases) -> dict[str, Withdrawal]:
+def revoked_releases(trust: Trust, staged: Releases) -> dict[str, RevokedRelease]:
     """The staged releases that were revoked, and with a base the adapters that need it."""
     own = {digest: found for digest, each in staged.items() if (found := _withdrawal(trust, each))}
     needing = {
@@ -52,7 +52,7 @@ def withdrawn_releases(trust: Trust, staged: Releases) -> dict[str, Withdrawal]:
 
 def stopped_releases(trust: Trust, staged: Releases) -> set[str]:
     """The staged releases that must not answer another request."""
-    return {digest for digest, found in withdrawn_releases(trust, staged).items() if found.stop}
+    return {digest for digest, found in revoked_releases(trust, staged).items() if found.stop}
 
 
 def without_stopped(state: State, staged: Set[str], stopped: Set[str]) -> State:
@@ -70,7 +70,7 @@ def without_stopped(state: State, staged: Set[str], stopped: Set[str]) -> State:
         return left  # its trial goes on; what it would go back to has changed
     if not left.at_rest:
         left = replace(
-            left, phase=Phase.IDLE, outcome=Outcome.FAILED, candidate=None, given_up=(), attempts=0,
+            left, phase=Phase.IDLE, outcome=ChangeOutcome.FAILED, candidate=None, given_up=(), attempts=0,
             transitions=0, confirm_within_seconds=0.0, awaiting_confirmation=False,
         )  # fmt: skip
     if gone == {state.previous}:
@@ -93,9 +93,9 @@ def _with_base(release: StagedRelease, staged: Releases) -> list[StagedRelease]:
     return [release] if base is None or base not in staged else [release, staged[base]]
 
 
-def _withdrawal(trust: Trust, release: StagedRelease) -> Withdrawal | None:
+def _withdrawal(trust: Trust, release: StagedRelease) -> RevokedRelease | None:
     try:
-        return trust.withdrawn(release.digest, *_signed(release))
+        return trust.revocation_of(release.digest, *_signed(release))
     except EdgewrightError:
         return None  # a damaged signature is no revocation; activating it is refused for what it is
 

@@ -22,7 +22,7 @@ StartEngine = Callable[[StagedRelease], Awaitable[Engine]]
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServingRelease:
     """A release and the engine that serves it."""
 
     release: StagedRelease
@@ -30,10 +30,10 @@ class Serving:
     admission: Admission
 
 
-OnServing = Callable[["Serving | None"], Awaitable[None]]
+OnServing = Callable[["ServingRelease | None"], Awaitable[None]]
 
 
-class EngineRoom:
+class EngineManager:
     """Owner of every engine process; each is held until it is certainly gone."""
 
     def __init__(self, store: Store, start_engine: StartEngine, on_serving: OnServing) -> None:
@@ -42,7 +42,7 @@ class EngineRoom:
         self._on_serving = on_serving
         self._running: list[Engine] = []
         self._loaded: dict[Engine, str] = {}  # the release whose model it holds; left out: unsure, it must go
-        self.serving: Serving | None = None
+        self.serving: ServingRelease | None = None
 
     def serves(self, release: StagedRelease) -> bool:
         """Whether requests are answered by this very release."""
@@ -70,7 +70,7 @@ class EngineRoom:
         now_bytes = self.serving.engine.memory().now_bytes
         return warm_swap_fits(candidate.manifest.memory, predicted, now_bytes, budget_bytes, available_bytes)
 
-    async def bring_up(self, release: StagedRelease, *, beside: bool) -> Serving:
+    async def bring_up(self, release: StagedRelease, *, beside: bool) -> ServingRelease:
         """An engine with this release that nobody is sent to yet; `beside` the serving one or instead of it.
 
         If the serving engine holds the model, it changes its adapter and goes on serving. What is about to be
@@ -95,7 +95,7 @@ class EngineRoom:
         """Brings the release up, instead of what serves, and sends requests to it. Raises as `bring_up`."""
         await self.show(await self.bring_up(release, beside=False))
 
-    async def show(self, serving: Serving) -> None:
+    async def show(self, serving: ServingRelease) -> None:
         """From now on requests go to `serving`; the engine before it finishes what it has begun and ends."""
         before, self.serving = self.serving, serving
         await self._on_serving(serving)
@@ -117,7 +117,7 @@ class EngineRoom:
             await self._on_serving(None)
         await self._stop_others(None)
 
-    async def _switch(self, release: StagedRelease) -> Serving:
+    async def _switch(self, release: StagedRelease) -> ServingRelease:
         assert self.serving is not None, "see holds_model_of"
         engine = self.serving.engine
         del self._loaded[engine]  # cancelled or failed half-way, the engine has to go
@@ -163,5 +163,5 @@ async def _in_time(switching: Awaitable[None]) -> None:
         raise OutsideError(message, Reason.REASON_ENGINE_FAILED) from None
 
 
-def _serving(release: StagedRelease, engine: Engine) -> Serving:
-    return Serving(release, engine, Admission(engine.slots(release.manifest.limits.concurrency)))
+def _serving(release: StagedRelease, engine: Engine) -> ServingRelease:
+    return ServingRelease(release, engine, Admission(engine.slots(release.manifest.limits.concurrency)))
