@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from edgewright.manifest import MemoryPrediction
 from edgewright_agent.engine_worker.backend import InvalidRequestError, SamplingSettings
 from edgewright_agent.engine_worker.batching.generation import StopScanner
 from edgewright_agent.engine_worker.model.grammar import GrammarMaker
@@ -173,13 +174,15 @@ class _NoText:
 
 def test_json_output_that_the_budget_has_no_room_for_is_refused_and_nothing_is_loaded() -> None:
     maker = GrammarMaker(_NoText(), 128_256, frozenset({0}), spare_bytes=20 * 2**20)  # type: ignore[arg-type]
-    with pytest.raises(
-        InvalidRequestError, match=r"66103808 bytes more .* leaves 20971520 of the board's budget"
-    ):
+    with pytest.raises(InvalidRequestError, match=r"63.0 MiB more .* leaves 20.0 MiB of the board's budget"):
         maker.make({"type": "object"})
 
 
 def test_what_the_budget_leaves_is_counted_from_the_predictions_upper_end() -> None:
-    manifest = SimpleNamespace(memory=SimpleNamespace(predicted_peak_bytes=100, error_bytes=10))
+    manifest = SimpleNamespace(
+        memory=MemoryPrediction(
+            budget_bytes=1, predicted_peak_bytes=100, error_bytes=10, calibrated_on="tests"
+        )
+    )
     assert spare_bytes(manifest, 150) == 40  # type: ignore[arg-type]
     assert spare_bytes(manifest, 105) == 0  # type: ignore[arg-type]
