@@ -146,7 +146,7 @@ def test_what_a_recorded_board_suffers_from(
             "memory",
             "proc/meminfo",
             "MemTotal: 65000000 kB\nMemAvailable: 8000000 kB",
-            "7812 MiB are available",
+            "7.63 GiB are available",
         ),
         ("swap", "proc/swaps", "Filename Type Size\n/dev/zram0 partition 635248 0 5", "zram swap .* 620 MiB"),
         ("swap", "proc/swaps", "Filename Type Size\n/dev/mmcblk0p2 partition 635248 0 5", "SD card"),
