@@ -25,6 +25,7 @@ class DocsWorld:
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         self.folder = folder
+        self.agent_options: tuple[str, ...] = ()
         self._stack = stack
         self._agents: dict[str, str] = {}  # address by the name in the documentation
         run(["keys", "create", "keys", "--host", HOST])
@@ -45,26 +46,15 @@ class DocsWorld:
     def address(self, name: str) -> str:
         """The address of the agent that is `name` here; it is started at the first call."""
         if name not in self._agents:
-            keys = self.folder / "keys"
-            options = [
-                "--tls-cert",
-                "agent.pem",
-                "--tls-key",
-                "agent.key",
-                "--tls-ca",
-                "ca.pem",
-                "--trust",
-                "release.pub",
-            ]
-            options = [str(keys / word) if "." in word else word for word in options]
-            agent = serving(
-                self.folder / f"store-{len(self._agents)}",
-                "--listen",
-                "127.0.0.1:0",
-                "--probation",
-                "0.1",
-                *options,
-            )
+            files = {
+                "tls-cert": "agent.pem",
+                "tls-key": "agent.key",
+                "tls-ca": "ca.pem",
+                "trust": "release.pub",
+            }
+            options = [f"--{option}={self.folder / 'keys' / file}" for option, file in files.items()]
+            options += ["--listen=127.0.0.1:0", "--probation=0.1", *self.agent_options]
+            agent = serving(self.folder / f"store-{len(self._agents)}", *options)
             self._agents[name] = self._stack.enter_context(agent).address
         return self._agents[name]
 

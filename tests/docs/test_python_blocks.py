@@ -1,0 +1,50 @@
+"""The Python that the documentation shows runs, against an agent with a fake engine."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.docs_world import HOST, DocsWorld, docs_world
+from tests.support.markdown import Block, blocks
+
+SHOWN = [block for block in blocks("python") if block.page.startswith(("README", "docs"))]
+OPENAI = [block for block in SHOWN if "from openai" in block.text]
+OPENAI_PORT = 8080  # as the pages have it
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # a page's client is not closed
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DocsWorld]:
+    monkeypatch.setenv("EDGEWRIGHT_CACHE", str(tmp_path / "cache"))
+    with docs_world(tmp_path) as world:
+        yield world
+
+
+@pytest.mark.parametrize("block", SHOWN, ids=str)
+def test_every_block_is_python(block: Block) -> None:
+    compile(block.text, str(block), "exec")
+
+
+@pytest.mark.parametrize("block", OPENAI, ids=str)
+def test_openais_client_is_answered_as_shown(
+    block: Block, world: DocsWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    world.agent_options = ("--openai", f"127.0.0.1:{port}")
+    world.address(HOST)
+    world.serve_the_artifact()
+    exec(block.text.replace(f":{OPENAI_PORT}/", f":{port}/"), {})
+    assert capsys.readouterr().out.strip()
+
+
+def test_openais_client_is_shown() -> None:
+    assert OPENAI
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
