@@ -75,7 +75,7 @@ def push(
     as_json: AsJson = False,
     save: Save = None,
 ) -> None:
-    """Send an artifact to a board, or to a fleet in waves, and wait for the boards' verdicts. Resumes."""
+    """Send an artifact to a board, or to a fleet in waves, and wait for the verdicts. Run it again to go on."""
     found = list(hosts or [])
     if bool(found) == (fleet is not None):
         raise InputError("Name the boards to push to, either as HOST:PORT or with --fleet FLEET.yaml.")

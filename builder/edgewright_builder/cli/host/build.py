@@ -42,7 +42,7 @@ Tasks = Annotated[
     str | None,
     typer.Option(help="Names with commas between, or paths of .jsonl files; overrides the recipe's."),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="First N rows of each task.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use the first N rows of each task.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on in a run folder that exists.")]
 
 
@@ -68,7 +68,7 @@ def build(
     limit: Limit = None,
     resume: Resume = False,
 ) -> None:
-    """Make a signed artifact: a model, or where the recipe names a `base` an adapter of one that boards have."""
+    """Build a signed artifact: a model, or an adapter where the recipe names a `base`."""
     settings = _with_evaluation(load_any_recipe(recipe), benchmarks, tasks, limit)
     profile = load_profile(device)
     budget_bytes = parse_bytes(budget) if budget else None

@@ -68,9 +68,9 @@ def certificate(
         list[str] | None,
         typer.Option(help="A name or address the agent is reached at; may be repeated.", show_default=False),
     ] = None,
-    role: Annotated[Role, typer.Option(help="Whose it is: a board's agent, or a client's.")] = Role.AGENT,
+    role: Annotated[Role, typer.Option(help="Who it is for: a board's agent, or a client.")] = Role.AGENT,
 ) -> None:
-    """Make one more certificate, or one in place of another that ends: of a board, or of a client."""
+    """Make one more certificate, for a board or a client; also in place of one that ends."""
     written = issue_certificate(folder, role.value, host or [])
     key, pem = written.files
     typer.echo(f"{pem} and {key.name} written, signed by {folder}/ca.key.")
@@ -109,7 +109,7 @@ def trust(
     insecure: Insecure = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show whom boards trust, change it, or tell boards. A change writes the next trust-N.json."""
+    """Show whom boards trust, change it, or tell boards about it. A change writes the next trust-N.json."""
     if not hosts:
         refuse_without(ctx, "HOST:PORT", "insecure")
     signing = root_key or []
@@ -175,7 +175,7 @@ def sign(
     artifact: Annotated[Path, typer.Argument(help="RUN/artifact.", show_default=False)],
     folder: Folder,
 ) -> None:
-    """Sign an artifact with the folder's release key too, after a rotation or where several keys must sign."""
+    """Add the release key's signature to an artifact, after a rotation or where several keys must sign."""
     signed = resign_artifact(artifact, load_signing_key(folder / "release.key"))
     typer.echo(f"{signed.digest[:12]} is signed by {folder}/release.key; its digest is the same.")
 
