@@ -30,7 +30,7 @@ OF_A_BOARD = ("credentials", "insecure", "host_prompts")
 OF_A_RUN = ("prompts", "input_tokens", "output_tokens", "concurrency", "warmup", "repeats")
 
 
-class Stage(str, Enum):
+class BenchStage(str, Enum):
     """Which of a run's models."""
 
     finetuned = "finetuned"
@@ -55,7 +55,7 @@ Local = Annotated[
     ),
 ]
 StageOption = Annotated[
-    Stage, typer.Option(help="With --local: before quantization (float32), or what ships.")
+    BenchStage, typer.Option(help="With --local: before quantization (float32), or what ships.")
 ]
 Prompts = Annotated[int, typer.Option(min=1, max=10_000, help="How many prompts.")]
 InputTokens = Annotated[int, typer.Option("--input", min=1, help="Tokens in each prompt.")]
@@ -90,7 +90,7 @@ def bench(
     credentials: Credentials = None,
     insecure: Insecure = False,
     local: Local = None,
-    stage: StageOption = Stage.finetuned,
+    stage: StageOption = BenchStage.finetuned,
     prompts: Prompts = 30,
     input_tokens: InputTokens = 128,
     output_tokens: OutputTokens = 64,
@@ -174,7 +174,7 @@ async def _board(
     return replace(found, host=seen, link_seconds=link)
 
 
-def _locally(folder: Path, stage: Stage, plan: BenchmarkPlan, repeats: int, reporter: Reporter) -> Bench:
+def _locally(folder: Path, stage: BenchStage, plan: BenchmarkPlan, repeats: int, reporter: Reporter) -> Bench:
     """Measures, and leaves the result where --compare RUN and the report find it."""
     from edgewright_builder.bench.local import candidate, result_file, run_locally
 

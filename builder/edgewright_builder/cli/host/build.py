@@ -20,7 +20,7 @@ from edgewright.durable import FileSystem, write_durably
 from edgewright.errors import InputError, RefusedError
 from edgewright.sizes import format_bytes, parse_bytes
 from edgewright_builder.cli.options import Credentials
-from edgewright_builder.keys.files import load_signing_key
+from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.recipe.adapter import AdapterRecipe, load_any_recipe
 from edgewright_builder.recipe.model import Recipe
 from edgewright_profiles import DeviceProfile, load_profile
