@@ -33,10 +33,10 @@ from edgewright_builder.quantization.earlier import earlier_model
 from edgewright_builder.recipe.model import Recipe, load_recipe
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.run import Run, digest_of_products
-from edgewright_builder.scoring.scoring import TaskResult
 from edgewright_builder.stages.evaluate import EvaluatedModel, evaluate
-from edgewright_builder.stages.quantize import quantize
+from edgewright_builder.stages.quantize import Quantization, draw, quantize
 from edgewright_builder.tasks.loading import Task, load_task
+from edgewright_builder.tasks.results import TaskResult
 from edgewright_builder.train.samples import Sample, make_sample, split
 
 EXCLUDED = {"files", "golden", "accuracy"}
@@ -54,8 +54,8 @@ class Variant:
 def variants_of(old: Path, new: Path, recipe: Recipe, bands: Sequence[float], run: Run) -> list[Variant]:
     """NEW_RUN's own export, then one for each dead band; made once and kept in the work folder."""
     variants = [Variant("fresh GPTQ", new / "export", None)]
-    calibration = calibration_of(new, recipe)
-    seed, sequences = recipe.seed, recipe.quantize.calibration_sequences
+    samples = [sample.tokens for sample in calibration_of(new, recipe)]
+    calibration = draw(samples, recipe.quantize.calibration_sequences, recipe.seed)
     group_size = json.loads((new / "plan.json").read_text())["group_size"]
     embedding_bits = json.loads((new / "export" / "stage.json").read_text())["summary"]["embedding_bits"]
     model = new / "finetune" / "model"
@@ -64,8 +64,8 @@ def variants_of(old: Path, new: Path, recipe: Recipe, bands: Sequence[float], ru
         inputs = {"model": digest_of_products(model, ("",)), "earlier": earlier.digest, "band": band}
 
         def work(folder: Path, earlier: Any = earlier) -> dict[str, Any]:
-            step = run.reporter.step
-            done = quantize(model, calibration, sequences, group_size, seed, folder, step, earlier)
+            job = Quantization(model, group_size, calibration, earlier)
+            done = quantize(job, folder, run.reporter.step)
             return done | export_onnx(folder / "model", embedding_bits, folder)
 
         stage = run.stage(f"band-{band:g}", inputs, work, products=("engine", "tokenizer"))

@@ -17,14 +17,16 @@ from typing import Any
 import torch
 
 from edgewright_builder.export.lora_slots import add_slots, write_adapter
+from edgewright_builder.recipe.hyperparameters import Hyperparameters
+from edgewright_builder.recipe.model import PROJECTIONS
 from edgewright_builder.stages.finetune_adapter import adapter_factors
-from edgewright_builder.train.lora import LINEAR_NAMES, Hyperparameters, add_lora, merge_lora
+from edgewright_builder.train.lora import add_lora, merge_lora
 from tests.support.tiny_model import make_model, make_tokenizer
 
 PROMPT = tuple(range(20, 60))
 CONTINUATION = tuple(range(100, 120))
 GREEDY_TOKENS = 12
-ADAPTERS = {"first": (4, LINEAR_NAMES), "second": (2, ("q_proj", "down_proj"))}
+ADAPTERS = {"first": (4, PROJECTIONS), "second": (2, ("q_proj", "down_proj"))}
 
 
 def main(folder: Path) -> None:
@@ -43,7 +45,7 @@ def main(folder: Path) -> None:
     sys.argv[1:] = ["-i", str(checkpoint), "-o", str(engine), "-p", "fp32", "-e", "cpu"]
     sys.argv += ["--extra_options", "fuse_qkv=false"]
     runpy.run_module("onnxruntime_genai.models.builder", run_name="__main__")
-    add_slots(engine / "model.onnx", LINEAR_NAMES)
+    add_slots(engine / "model.onnx", PROJECTIONS)
 
 
 def random_adapter(model: Any, rank: int, modules: tuple[str, ...]) -> Any:

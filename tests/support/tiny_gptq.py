@@ -13,19 +13,19 @@ from pathlib import Path
 
 from edgewright_builder.export.onnx import export_onnx
 from edgewright_builder.export.vllm import export_vllm
-from edgewright_builder.stages.quantize import quantize
-from edgewright_builder.train.samples import Sample
+from edgewright_builder.stages.quantize import Quantization, draw, quantize
 
 VOCABULARY = 267  # see `tiny_model`
 
 
 def main(checkpoint: Path, folder: Path) -> None:
     """Write everything below `folder`."""
-    draw = random.Random(0)
-    samples = [Sample(tuple(draw.randrange(3, VOCABULARY) for _ in range(64)), 0) for _ in range(16)]
+    source = random.Random(0)
+    sequences = [[source.randrange(3, VOCABULARY) for _ in range(64)] for _ in range(16)]
     for name in ("quantized", "onnx", "vllm"):
         (folder / name).mkdir()
-    quantize(checkpoint, samples, 16, 32, 0, folder / "quantized", lambda *_: None)
+    job = Quantization(checkpoint, group_size=32, calibration=draw(sequences, 16, seed=0))
+    quantize(job, folder / "quantized", lambda *_: None)
     export_onnx(folder / "quantized/model", 8, folder / "onnx")
     export_vllm(folder / "quantized/model", folder / "vllm")
 

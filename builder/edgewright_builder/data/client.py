@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 Chat = list[dict[str, str]]  # [{"role": "system" | "user" | "assistant", "content": text}, ...]
-OnProgress = Callable[[int, int, str], None]  # done, total, text
 
 
 @dataclass(frozen=True)
-class Sampling:
+class TeacherSampling:
     """How T1 samples. The defaults are the paper's (arXiv 2601.09865, section 3.1)."""
 
     temperature: float = 0.7
@@ -39,7 +38,7 @@ class Client(Protocol):
         chats: Sequence[Chat],
         *,
         max_tokens: int,
-        sampling: Sampling,
+        sampling: TeacherSampling,
         seed: int,
         stop: Sequence[str] = (),
     ) -> list[Completion]:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from edgewright.errors import InputError, OutsideError
-from edgewright_builder.data.client import Chat, Completion, Sampling, cut_at_stop
+from edgewright_builder.data.client import Chat, Completion, TeacherSampling, cut_at_stop
 from edgewright_builder.data.parsing import parse_score
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
@@ -46,7 +46,7 @@ class EndpointClient:
         chats: Sequence[Chat],
         *,
         max_tokens: int,
-        sampling: Sampling,
+        sampling: TeacherSampling,
         seed: int,
         stop: Sequence[str] = (),
     ) -> list[Completion]:
@@ -64,7 +64,7 @@ class EndpointClient:
 
     def rate(self, chats: Sequence[Chat], *, seed: int) -> list[float | None]:
         """The score each greedy answer names; None where it names none."""
-        greedy = Sampling(temperature=0.0, top_p=1.0)
+        greedy = TeacherSampling(temperature=0.0, top_p=1.0)
         completions = self.generate(chats, max_tokens=RATING_TOKENS, sampling=greedy, seed=seed)
         return [parse_score(completion.text) for completion in completions]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Journal:
+class AnswerJournal:
     """Results by key, one JSON line each, durable when `put` returns. A line cut by a crash is dropped at opening.
 
     Keys are digests of all that determined the result, so a result is never used for another question.

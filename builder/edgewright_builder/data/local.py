@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from edgewright.errors import InputError
-from edgewright_builder.data.client import Chat, Completion, Sampling, cut_at_stop
+from edgewright_builder.data.client import Chat, Completion, TeacherSampling, cut_at_stop
 from edgewright_builder.scoring.local import LocalScorer
 
 SCORES = ("1", "2", "3", "4", "5")
@@ -48,7 +48,7 @@ class LocalClient:
         chats: Sequence[Chat],
         *,
         max_tokens: int,
-        sampling: Sampling,
+        sampling: TeacherSampling,
         seed: int,
         stop: Sequence[str] = (),
     ) -> list[Completion]:
@@ -184,7 +184,9 @@ class _Batch:
         self.rows = [self.rows[i] for i in keep]
 
 
-def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator, shortlist: int = 256) -> Tensor:
+def sample(
+    logits: Tensor, sampling: TeacherSampling, generator: torch.Generator, shortlist: int = 256
+) -> Tensor:
     """Nucleus sampling (Holtzman et al., arXiv 1904.09751), one token per row of `logits` (rows, vocabulary).
 
     Sorting a whole vocabulary for each token costs more than the model does at this size, so the nucleus is looked

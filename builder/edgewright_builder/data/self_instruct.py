@@ -11,10 +11,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from edgewright_builder.data.client import Chat, Client, Completion, OnProgress, Sampling
-from edgewright_builder.data.journal import Journal, digest
+from edgewright_builder.data.client import Chat, Client, Completion, TeacherSampling
+from edgewright_builder.data.journal import AnswerJournal, digest
 from edgewright_builder.data.parsing import (
     parse_answer,
     parse_question,
@@ -26,24 +26,27 @@ from edgewright_builder.data.presets import Preset
 from edgewright_builder.data.prompts import Prompts
 from edgewright_builder.data.similarity import Contamination, SeenTexts
 
+if TYPE_CHECKING:
+    from edgewright_builder.run.progress import OnProgress
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class GenerationSettings:
     """How much data, and what is good enough."""
 
     pairs: int = 600  # arXiv 2601.09865, section 3.1
     seed: int = 0
     batch_size: int = 32
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: TeacherSampling = field(default_factory=TeacherSampling)
     # "rubric": T1 reads the pair with a rubric and scores it from 1 to 5. "relevance": how much the question raises the
     # answer's log-likelihood, for a local T1 too small to judge. On 64 questions of ARC-Easy's training split
     # SmolLM2-135M's rubric scores told right from shuffled answers no better than a coin (AUC 0.47 to 0.55 by wording),
     # its relevance did (AUC 0.91; right from wrong choices 0.61).
     critic: Literal["rubric", "relevance"] = "rubric"
     minimum_score: float = 3.0  # of 5
-    minimum_relevance: float = 0.5  # nats per token
+    minimum_relevance: float = 0.2  # nats per token
     duplicate_threshold: float = 0.5  # Jaccard similarity of word 2-grams
     minimum_question_words: int = 4
     minimum_answer_words: int = 3
@@ -61,6 +64,16 @@ class Pair:
     question: str
     answer: str
     score: float
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What T1 is to write: the subject, the prompts, how much and how good, and what it must not repeat."""
+
+    preset: Preset
+    prompts: Prompts
+    settings: GenerationSettings
+    contamination: Contamination
 
 
 # What may become of a question, in the order of the checks. Their counts add up to `generated`.
@@ -84,23 +97,16 @@ class SelfInstruct:
     """One generation: what is asked of T1, and what was kept. `run` does it all."""
 
     def __init__(
-        self,
-        client: Client,
-        preset: Preset,
-        prompts: Prompts,
-        settings: DataSettings,
-        journal: Journal,
-        contamination: Contamination,
-        on_progress: OnProgress,
+        self, client: Client, assignment: Assignment, journal: AnswerJournal, on_progress: OnProgress
     ) -> None:
         self._client = client
-        self._preset = preset
-        self._prompts = prompts
-        self._settings = settings
+        self._preset = assignment.preset
+        self._prompts = assignment.prompts
+        self._settings = assignment.settings
+        self._contamination = assignment.contamination
         self._journal = journal
-        self._contamination = contamination
         self._on_progress = on_progress
-        self._seen = SeenTexts(settings.duplicate_threshold)
+        self._seen = SeenTexts(self._settings.duplicate_threshold)
         self._tokens = 0
         self._seconds = 0.0
         self.pairs: list[Pair] = []

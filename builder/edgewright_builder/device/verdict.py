@@ -20,7 +20,7 @@ AT_REST = (*SERVING, Phase.PHASE_SAFE)
 
 
 @dataclass(frozen=True)
-class ProbeVerdict:
+class Probe:
     """One check of the probation. A failed required one rolls back."""
 
     name: str
@@ -30,13 +30,13 @@ class ProbeVerdict:
 
 
 @dataclass(frozen=True)
-class DeploymentVerdict:
+class Verdict:
     """How a transition ended."""
 
     outcome: str  # committed, rolled_back, failed
     active_release: str  # in hex; empty if none
     message: str
-    probes: tuple[ProbeVerdict, ...]
+    probes: tuple[Probe, ...]
 
     @property
     def committed(self) -> bool:
@@ -46,7 +46,7 @@ class DeploymentVerdict:
 
 async def watch_verdict(
     client: DeviceClient, release: bytes, patience: Patience, note: Callable[[str], None]
-) -> DeploymentVerdict:
+) -> Verdict:
     """Follows a transition to `release` until the board is at rest and answers, across dropped links and restarts.
 
     Raises OutsideError where the release is active and its engine does not answer within `ANSWER_SECONDS`.
@@ -114,9 +114,7 @@ async def _answers(
         await asyncio.sleep(ANSWER_POLL_SECONDS)
 
 
-def verdict_of(
-    last: WatchDeploymentResponse, release: bytes, probes: Sequence[ProbeResult]
-) -> DeploymentVerdict:
+def verdict_of(last: WatchDeploymentResponse, release: bytes, probes: Sequence[ProbeResult]) -> Verdict:
     """The verdict in the last report of a board at rest; raises OutsideError if it tells of no transition."""
     if last.active_release == release and last.phase != Phase.PHASE_SAFE:
         outcome = Outcome.OUTCOME_COMMITTED
@@ -126,9 +124,9 @@ def verdict_of(
         raise OutsideError(
             "The board is at rest without the release, and reports no failure; activate it again."
         )
-    return DeploymentVerdict(
+    return Verdict(
         Outcome.Name(outcome).removeprefix("OUTCOME_").lower(),
         last.active_release.hex(),
         last.message,
-        tuple(ProbeVerdict(probe.name, probe.required, probe.passed, probe.detail) for probe in probes),
+        tuple(Probe(probe.name, probe.required, probe.passed, probe.detail) for probe in probes),
     )

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from edgewright.errors import BusyError, InputError
-from edgewright_builder.fleet.waves import FAILURES, SUCCESSES, DeviceOutcome
+from edgewright_builder.fleet.waves import FAILURES, SUCCESSES, Outcome
 
 
 @dataclass(frozen=True)
-class DeviceResult:
+class Result:
     """How one device ended."""
 
     device: str  # its name
-    outcome: DeviceOutcome
+    outcome: Outcome
     message: str
     release: str  # that the device serves now, in hex; empty if none or unknown
     sent_bytes: int
@@ -38,10 +38,10 @@ class DeviceResult:
         return self.outcome in SUCCESSES + FAILURES
 
 
-class RolloutJournal:
+class Journal:
     """Results of one release on one fleet, kept in an append-only file."""
 
-    def __init__(self, path: Path, results: dict[str, DeviceResult]) -> None:
+    def __init__(self, path: Path, results: dict[str, Result]) -> None:
         self._path = path
         self.results = results  # the last of each device
 
@@ -54,7 +54,7 @@ class RolloutJournal:
         *,
         retry_failed: bool = False,
         activate: bool = True,
-    ) -> RolloutJournal:
+    ) -> Journal:
         """Begins a journal, or goes on with one of the same release.
 
         Its failures are forgotten if they are to be retried; what was only staged, if it is to be activated. A
@@ -74,7 +74,7 @@ class RolloutJournal:
                 "name another with --journal."
             )
         results = {result.device: result for result in map(_result, events)}
-        unsettled = (*(FAILURES if retry_failed else ()), *((DeviceOutcome.STAGED,) if activate else ()))
+        unsettled = (*(FAILURES if retry_failed else ()), *((Outcome.STAGED,) if activate else ()))
         journal = cls(path, results)
         journal.forget([name for name, result in results.items() if result.outcome in unsettled])
         return journal
@@ -84,7 +84,7 @@ class RolloutJournal:
         for name in devices:
             del self.results[name]
 
-    def record(self, result: DeviceResult) -> None:
+    def record(self, result: Result) -> None:
         """Keeps a result, durably."""
         self.results[result.device] = result
         self._append({**vars(result), "outcome": result.outcome.value, "time": time.time()})
@@ -172,10 +172,10 @@ def _unwritable(path: Path, error: OSError) -> InputError:
     return InputError(f"The journal {path} can't be written ({error.strerror}).")
 
 
-def _result(event: Mapping[str, Any]) -> DeviceResult:
-    return DeviceResult(
+def _result(event: Mapping[str, Any]) -> Result:
+    return Result(
         device=str(event["device"]),
-        outcome=DeviceOutcome(event["outcome"]),
+        outcome=Outcome(event["outcome"]),
         message=str(event["message"]),
         release=str(event["release"]),
         sent_bytes=int(event["sent_bytes"]),

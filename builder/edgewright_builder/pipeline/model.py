@@ -2,61 +2,125 @@
 
     data → student → teacher → search → finetune → quantize → export → evaluate → package
 
-What each stage depends on is said in `teaching`, `shaping` and `finishing`; what it does is a function in `stages/`.
+Each stage is one file in `stages/`: what it depends on, what it leaves, and its work.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from edgewright import __version__
 from edgewright.durable import write_json
-from edgewright_builder.artifact.fields import manifest_fields
-from edgewright_builder.finishing import run_evaluate, run_package
-from edgewright_builder.fit.plan import BuildPlan, plan_to_json, with_group_size
-from edgewright_builder.recipe.lineage import portable
+from edgewright_builder.artifact.fields import artifact_files, draft_manifest, manifest_fields
+from edgewright_builder.fit.plan import BuildPlan, plan_to_json
+from edgewright_builder.local_engine.engine import LocalEngine, local_engine
 from edgewright_builder.run.build import Build
-from edgewright_builder.run.run import Stage
-from edgewright_builder.shaping import (
-    choice_of,
-    run_export,
-    run_finetune,
-    run_quantize,
-    run_search,
-    run_student,
-)
-from edgewright_builder.teaching import run_data, run_teacher
+from edgewright_builder.run.run import FinishedStage
+from edgewright_builder.stages.data import run_data
+from edgewright_builder.stages.evaluate import EvaluatedModel, open_checkpoint, run_evaluate
+from edgewright_builder.stages.export import run_export
+from edgewright_builder.stages.finetune import run_finetune
+from edgewright_builder.stages.package import Contents, run_package
+from edgewright_builder.stages.quantize import run_quantize
+from edgewright_builder.stages.search import read_best, run_search
+from edgewright_builder.stages.student import run_student
+from edgewright_builder.stages.teacher import run_teacher
 
 
-def build(job: Build) -> Stage:
+def build_model(build: Build) -> FinishedStage:
     """Runs every stage that is not done; returns the last. `preflight` comes first. Raises EdgewrightError."""
+    job = build.distillation
     data = run_data(job)
-    student = run_student(job, data)
-    _write_plan(job, job.plan, student)
+    student = run_student(build, data)
     teacher = run_teacher(job, data)
-    best = run_search(job, data, student, teacher)
-    plan = with_group_size(job.plan, job.architecture, choice_of(best).group_size, job.calibration)
-    _write_plan(job, plan, student)
-    finetuned = run_finetune(job, data, student, teacher, best)
-    quantized = run_quantize(job, data, finetuned, best)
-    exported = run_export(job, quantized)
-    lineage = {
+    search = run_search(build, data, student, teacher)
+    plan = build.plan_with(read_best(search).group_size)
+    _write_plan(build, plan, student)
+    finetuned = run_finetune(build, data, student, teacher, search)
+    quantized = run_quantize(build, data, finetuned, search)
+    exported = run_export(build, quantized)
+    lineage = _lineage(build, data, search, quantized)
+    fields = manifest_fields(
+        build.recipe, plan, build.speed_of(plan), build.architecture, build.profile.id, lineage
+    )
+    evaluated = _evaluate(build, student, finetuned, exported, fields)
+    return run_package(job, _contents(build, exported, fields), data, evaluated, build.signing_key)
+
+
+def _write_plan(build: Build, plan: BuildPlan, student: FinishedStage) -> None:
+    device = {"id": build.profile.id, "name": build.profile.name}
+    value = plan_to_json(plan, build.architecture, build.recipe.student.model, device)
+    write_json(build.run.folder / "plan.json", value | {"dropped_layers": student.summary["dropped_layers"]})
+
+
+def _lineage(
+    build: Build, data: FinishedStage, search: FinishedStage, quantized: FinishedStage
+) -> dict[str, Any]:
+    """Returns what the artifact says of its origin."""
+    return {
         "edgewright": __version__,
-        "base_sha256": job.base_digest,
-        "knowledge_teacher_sha256": job.knowledge_teacher_digest,
+        "base_sha256": build.distillation.student_digest,
+        "knowledge_teacher_sha256": build.distillation.teacher_digest,
         "data_sha256": data.output_digest,
         "data_pairs": data.summary["pairs"],
-        "recipe": portable(job.recipe),
-        "hyperparameters": asdict(choice_of(best).hyperparameters),
+        "recipe": build.recipe.portable(),
+        "hyperparameters": asdict(read_best(search).hyperparameters),
         "quantization": {"method": "gptq", "symmetric": True, **quantized.summary},
     }
-    speed = job.speed_of(plan)
-    fields = manifest_fields(job.recipe, plan, speed, job.architecture, job.profile.id, lineage)
-    evaluated = run_evaluate(job, student, finetuned, exported, fields)
-    return run_package(job, data, exported, evaluated, fields)
 
 
-def _write_plan(job: Build, plan: BuildPlan, student: Stage) -> None:
-    device = {"id": job.profile.id, "name": job.profile.name}
-    value = plan_to_json(plan, job.architecture, job.recipe.student.model, device)
-    write_json(job.run.folder / "plan.json", value | {"dropped_layers": student.summary["dropped_layers"]})
+def _evaluate(
+    build: Build,
+    student: FinishedStage,
+    finetuned: FinishedStage,
+    exported: FinishedStage,
+    fields: Mapping[str, Any],
+) -> FinishedStage:
+    """Evaluates teacher, student and fine-tuned model as checkpoints, and the export in the engine that serves it."""
+    job = build.distillation
+    checkpoints = {
+        "teacher": (job.teacher, job.teacher_digest),
+        "student": (student.folder / "model", student.output_digest),
+        "finetuned": (finetuned.folder / "model", finetuned.output_digest),
+    }
+    models = [
+        EvaluatedModel(name, digest, partial(open_checkpoint, folder))
+        for name, (folder, digest) in checkpoints.items()
+    ]
+    serving = partial(_open_export, exported.folder, fields)
+    models.append(EvaluatedModel("exported", exported.output_digest, serving))
+    inputs: dict[str, Any] = {
+        "models": {name: digest for name, (_, digest) in checkpoints.items()},
+        "exported": exported.output_digest,
+        "serving": build.recipe.serving.model_dump(),
+    }
+    if build.recipe.evaluate.quiz != "plain":
+        inputs["quiz"] = build.recipe.evaluate.quiz
+    return run_evaluate(job, models, inputs)
+
+
+@contextmanager
+def _open_export(export: Path, fields: Mapping[str, Any]) -> Iterator[LocalEngine]:
+    with local_engine(export, draft_manifest(export, fields)) as engine:
+        yield engine
+
+
+def _contents(build: Build, exported: FinishedStage, fields: Mapping[str, Any]) -> Contents:
+    bf16_bytes = build.architecture.with_layers(build.plan.configuration.layers).bf16_bytes
+
+    def sizes(artifact: Path) -> dict[str, float]:
+        size_bytes = sum(file.stat().st_size for file in artifact.rglob("*") if file.is_file())
+        return {"size_bytes": size_bytes, "times_smaller_than_bf16": bf16_bytes / size_bytes}
+
+    return Contents(
+        inputs={"export": exported.output_digest},
+        files=artifact_files(exported.folder),
+        fields=fields,
+        open_engine=partial(_open_export, exported.folder, fields),
+        sizes=sizes,
+    )

@@ -7,31 +7,33 @@ import importlib.util
 from edgewright.errors import InputError, RefusedError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines import available_engines
+from edgewright_builder.data.own_data import select_rows
 from edgewright_builder.data.presets import load_preset
 from edgewright_builder.data.prompts import load_prompts
 from edgewright_builder.models import read_config, require_same_vocabulary, resolve_model
 from edgewright_builder.quantization.earlier import require_same_shape
-from edgewright_builder.recipe.model import Evaluate
+from edgewright_builder.recipe.model import EvaluateSettings
 from edgewright_builder.run.build import Build
+from edgewright_builder.run.distillation import Distillation
 from edgewright_builder.run.run import read_stage
-from edgewright_builder.shaping import earlier_of
+from edgewright_builder.stages.data import contamination_of
+from edgewright_builder.stages.quantize import earlier_of
 from edgewright_builder.tasks.definitions import DEFINITIONS
 from edgewright_builder.tasks.loading import load_task
-from edgewright_builder.teaching import data_settings
 
 
-def preflight(job: Build) -> None:
-    """Raises the error that `build` would come to later, and leaves the run's folder as it is.
+def preflight(build: Build) -> None:
+    """Raises the error that `build_model` would come to later, and leaves the run's folder as it is.
 
     Cheapest first; only the vocabularies import transformers. Models are fetched, as the build needs them in any case.
     """
-    _check_layers(job)
-    check_engine(job.recipe.serving.engine)
-    _check_latency(job)
-    _check_earlier(job)
-    check_tasks(job.recipe.evaluate, job.recipe.task)
-    check_data(job)
-    require_same_vocabulary(job.base, job.knowledge_teacher)
+    _check_layers(build)
+    check_engine(build.recipe.serving.engine)
+    _check_latency(build)
+    _check_earlier(build)
+    check_tasks(build.recipe.evaluate, build.recipe.task)
+    check_data(build.distillation)
+    require_same_vocabulary(build.distillation.student, build.distillation.teacher)
 
 
 def check_engine(kind: str) -> None:
@@ -44,8 +46,9 @@ def check_engine(kind: str) -> None:
         )
 
 
-def _check_layers(job: Build) -> None:
-    depth, dropped, layers = job.recipe.student.depth, job.recipe.student.drop_layers, job.architecture.layers
+def _check_layers(build: Build) -> None:
+    student, layers = build.recipe.student, build.architecture.layers
+    depth, dropped = student.depth, student.drop_layers
     if dropped is None:
         if isinstance(depth, int) and depth < min(2, layers):
             raise InputError(f"`student.depth` is {depth}; the first and the last layer stay: at least 2.")
@@ -58,28 +61,30 @@ def _check_layers(job: Build) -> None:
         raise InputError(f"`student.drop_layers` names all {layers} layers; at least 1 must stay.")
 
 
-def _check_latency(job: Build) -> None:
+def _check_latency(build: Build) -> None:
     """Raises InputError for a limit that the board is measured to miss: it would roll back what took hours to make."""
-    limit, speed = job.recipe.serving.tpot_seconds_max, job.speed_of(job.plan)
+    limit, speed = build.recipe.serving.tpot_seconds_max, build.speed_of(build.plan)
     if limit is not None and speed.measurements and limit < speed.tpot_seconds_min:
         raise InputError(
             f"`serving.tpot_seconds_max` is {limit:g} s; this plan is predicted to take {speed.tpot_seconds_min:.2g} s "
-            f"or more on {job.profile.id}, from {speed.rests_on}. Raise the limit, or lower `student.depth`."
+            f"or more on {build.profile.id}, from {speed.rests_on}. Raise the limit, or lower `student.depth`."
         )
 
 
-def _check_earlier(job: Build) -> None:
-    """The earlier model of `quantize.delta_from` must have the shape that the plan gives this one."""
-    earlier = earlier_of(job.recipe)
-    if earlier is not None:
-        m, dropped = job.plan.configuration, job.recipe.student.drop_layers
-        if dropped is None and (earlier.dropped_layers or m.layers == job.architecture.layers):
+def _check_earlier(build: Build) -> None:
+    """The earlier model of `quantize.delta_from` must have the shape that every plan gives this one."""
+    earlier = earlier_of(build.recipe)
+    if earlier is None:
+        return
+    for plan in build.plans:
+        m, dropped = plan.configuration, build.recipe.student.drop_layers
+        if dropped is None and (earlier.dropped_layers or m.layers == build.architecture.layers):
             dropped = ()  # left to the data, which would drop others
-        config = read_config(job.base) | {"num_hidden_layers": m.layers}
+        config = read_config(build.distillation.student) | {"num_hidden_layers": m.layers}
         require_same_shape(config, m.group_size, dropped, earlier)
 
 
-def check_tasks(evaluate: Evaluate, task: str) -> None:
+def check_tasks(evaluate: EvaluateSettings, task: str) -> None:
     """Raises InputError where a task's rows can't be had."""
     for name in evaluate.tasks or (task,):
         if name not in DEFINITIONS or evaluate.benchmarks is not None:
@@ -91,13 +96,11 @@ def check_tasks(evaluate: Evaluate, task: str) -> None:
             )
 
 
-def check_data(job: Build) -> None:
+def check_data(job: Distillation) -> None:
     """Raises InputError where the data, or the model that is to write it, can't be had."""
     recipe, data, teacher = job.recipe, job.recipe.data, job.recipe.teachers.data
     if data.file is not None:
-        from edgewright_builder.stages.data import select_rows
-
-        select_rows(data.file, data_settings(recipe), recipe.evaluate.benchmarks)
+        select_rows(data.file, contamination_of(recipe.evaluate.benchmarks))
         return
     load_preset(data.preset or recipe.task)
     load_prompts(data.prompts)

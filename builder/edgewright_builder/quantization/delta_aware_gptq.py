@@ -36,7 +36,7 @@ class Checkpoint:
         return unpack(*(self.tensor(f"{layer}.{part}") for part in ("qweight", "scales", "qzeros")))
 
 
-class Tally:
+class CodeChanges:
     """How much moved."""
 
     def __init__(self) -> None:
@@ -60,12 +60,12 @@ class Tally:
         }
 
 
-def install(quantized: Checkpoint, unquantized: Checkpoint | None, dead_band: float) -> Tally:
+def install(quantized: Checkpoint, unquantized: Checkpoint | None, dead_band: float) -> CodeChanges:
     """Makes GPTQModel keep the codes of `quantized` from now on.
 
     A layer whose weights are those of `unquantized`, which `quantized` was made of, keeps them all.
     """
-    tally = Tally()
+    tally = CodeChanges()
 
     class DeltaAware(GPTQ):  # type: ignore[misc]
         def quantize(self, blocksize: int = 128) -> tuple[Any, ...]:

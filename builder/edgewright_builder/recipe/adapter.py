@@ -5,32 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from edgewright_builder.recipe.file import absolute, parse, read_yaml
-from edgewright_builder.recipe.lineage import model_name
+from edgewright_builder.recipe.file import Section, parse, read_yaml
+from edgewright_builder.recipe.hyperparameters import Hyperparameters, Optimizer
 from edgewright_builder.recipe.model import (
-    Data,
+    NO_DATA,
+    DataSettings,
     DataTeacher,
-    Evaluate,
-    Finetune,
+    EvaluateSettings,
+    FinetuneSettings,
     KnowledgeTeacher,
-    Optimizer,
     Projection,
     Recipe,
     ReleaseName,
     ReleaseVersion,
+    data_from,
     evaluate_from,
     load_recipe,
+    portable_files,
+    portable_teachers,
 )
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Adapter(_Section):
-    """What is trained, and how. There is no search: the defaults are the pipeline's own starting point."""
+class AdapterSettings(Section):
+    """What is trained, and how. There is no search: the defaults are the first trial of a model's search."""
 
     rank: Annotated[int, Field(ge=1, le=256)] = 8  # r; at most what the base was built for
     # projections to train; none: all the base takes
@@ -45,14 +44,14 @@ class Adapter(_Section):
     alpha: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class AdapterTeachers(_Section):
+class AdapterTeachers(Section):
     """Both may be left out: the data can be one's own, and cross-entropy learns from the data alone."""
 
     data: DataTeacher | None = None
     knowledge: KnowledgeTeacher | None = None  # None: the base as it was before it was quantized
 
 
-class AdapterRecipe(_Section):
+class AdapterRecipe(Section):
     """The whole file."""
 
     name: ReleaseName  # the release's name
@@ -62,53 +61,60 @@ class AdapterRecipe(_Section):
     task: str  # a name for people
     seed: int = 0  # of data and training
     base: Path  # the folder of the base's run, or the artifact in it
-    adapter: Adapter = Adapter()
+    adapter: AdapterSettings = AdapterSettings()
     teachers: AdapterTeachers = AdapterTeachers()
-    data: Data = Data()
-    finetune: Finetune = Finetune()
-    evaluate: Evaluate = Evaluate()
+    data: DataSettings = DataSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
 
     @model_validator(mode="after")
     def _data_has_a_source(self) -> AdapterRecipe:
         if self.data.file is None and self.teachers.data is None:
-            raise ValueError("give `teachers.data` (a model that writes the data) or `data.file` (your own)")
+            raise ValueError(NO_DATA)
         return self
 
     @property
     def alpha(self) -> float:
-        """How much of the loss is the KL; the rest is cross-entropy."""
+        """The share of the KL divergence in the loss; the rest is cross-entropy."""
         if self.adapter.alpha is not None:
             return self.adapter.alpha
         return 0.0 if self.teachers.knowledge is None else 1.0
 
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """How the adapter is trained."""
+        settings = self.adapter
+        return Hyperparameters(
+            optimizer=settings.optimizer,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            lora_rank=settings.rank,
+            lora_scale=settings.scale,
+            temperature=settings.temperature,
+            alpha=self.alpha,
+        )
+
     def portable(self) -> dict[str, Any]:
-        """The recipe's values as an artifact carries them: paths cut to names, without endpoints and keys."""
+        """Returns the values as an artifact carries them: paths cut to names, without endpoints and keys."""
         values = self.model_dump(mode="json")
         values["base"] = self.base.name
-        if self.teachers.knowledge is not None:
-            values["teachers"]["knowledge"]["model"] = model_name(self.teachers.knowledge.model)
-        if self.teachers.data is not None:
-            values["teachers"]["data"] = {"model": model_name(self.teachers.data.model)}
-        values["data"]["file"] = None if self.data.file is None else self.data.file.name
-        values["data"]["prompts"] = None if self.data.prompts is None else self.data.prompts.name
+        values["teachers"] = portable_teachers(self.teachers.data, self.teachers.knowledge)
+        values["data"] |= portable_files(self.data)
         values["evaluate"] = {"tasks": [Path(task).name for task in self.evaluate.tasks]}
         return values
 
 
 def load_any_recipe(path: Path) -> Recipe | AdapterRecipe:
-    """The recipe in `path`: an adapter's if it names a `base`. Raises InputError as `load_recipe`."""
+    """Returns the recipe in `path`: an adapter's if it names a `base`. Raises InputError as `load_recipe` does."""
     return load_adapter_recipe(path) if "base" in read_yaml(path) else load_recipe(path)
 
 
 def load_adapter_recipe(path: Path) -> AdapterRecipe:
-    """The adapter's recipe in `path`, its relative paths taken from its own folder. Raises as `load_recipe`."""
+    """Returns the adapter's recipe in `path`, its relative paths taken from its folder. Raises as `load_recipe`."""
     recipe, folder = parse(AdapterRecipe, path), path.resolve().parent
-    data = recipe.data.model_copy(
-        update={"file": absolute(recipe.data.file, folder), "prompts": absolute(recipe.data.prompts, folder)}
-    )
     update = {
         "base": folder / recipe.base.expanduser(),
-        "data": data,
+        "data": data_from(recipe.data, folder),
         "evaluate": evaluate_from(recipe.evaluate, folder),
     }
     return recipe.model_copy(update=update)

@@ -1,7 +1,6 @@
-"""The recipe: one YAML file that says what to make. Every field has a default but the models and the task.
+"""The recipe of a model: one YAML file that says what to make. Only the models and the task have no default.
 
-Defaults are the paper's (Sander, Jalaian, Dasari, arXiv 2601.09865, section 3 and Table 1) unless a comment says
-why not.
+Defaults are the paper's (Sander, Jalaian, Dasari, arXiv 2601.09865, section 3) unless a comment says why not.
 """
 
 from __future__ import annotations
@@ -9,25 +8,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits
-from edgewright_builder.recipe.file import absolute, parse
+from edgewright_builder.recipe.file import Section, absolute, model_name, parse
+from edgewright_builder.recipe.hyperparameters import SearchSpace
 
-Optimizer = Literal["adam", "muon"]
-OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "muon")
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ReleaseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 ReleaseVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,49}$")]
 PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
+NO_DATA = "give `teachers.data` (a model that writes the data) or `data.file` (your own)"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Student(_Section):
-    """S1: what is distilled into, quantized and shipped."""
+class Student(Section):
+    """S1: the model that is distilled into, quantized and shipped."""
 
     model: str  # hub id, folder, GGUF file, or pypi:NAME==VERSION
     # layers to keep; auto: the plan's, from the budget
@@ -35,8 +30,8 @@ class Student(_Section):
     drop_layers: tuple[int, ...] | None = None  # an explicit list instead of block influence
 
 
-class DataTeacher(_Section):
-    """T1: writes the data. Either a local model or any OpenAI-compatible endpoint."""
+class DataTeacher(Section):
+    """T1: the model that writes the data, either a local one or any OpenAI-compatible endpoint."""
 
     model: str  # hub id, folder, GGUF file, pypi:NAME==VERSION, or the name an endpoint serves
     endpoint: str | None = None  # e.g. http://localhost:8000/v1; then `model` is the served name
@@ -44,21 +39,21 @@ class DataTeacher(_Section):
     batch_size: Annotated[int, Field(ge=1)] = 48  # requests at once
 
 
-class KnowledgeTeacher(_Section):
-    """T2: its next-token distribution is what the student learns. Must share the student's vocabulary."""
+class KnowledgeTeacher(Section):
+    """T2: the student learns its next-token distribution. The two must share their vocabulary."""
 
     model: str  # hub id, folder, GGUF file, or pypi:NAME==VERSION
 
 
-class Teachers(_Section):
-    """The two teachers; the knowledge teacher defaults to the undistilled, unpruned student."""
+class Teachers(Section):
+    """The two teachers."""
 
     data: DataTeacher | None = None
     knowledge: KnowledgeTeacher
 
 
-class Data(_Section):
-    """Self-Instruct with a rubric, or a file of your own."""
+class DataSettings(Section):
+    """Self-Instruct with a critic, or a file of your own."""
 
     file: Path | None = None  # your own pairs: Alpaca JSONL with instruction, input, output
     pairs: Annotated[int, Field(ge=2)] = 600  # question and answer pairs to write
@@ -72,60 +67,7 @@ class Data(_Section):
     minimum_relevance: float = 0.2  # nats per token that the question adds to the answer's likelihood
 
 
-class Bounds(_Section):
-    """A closed range."""
-
-    low: float
-    high: float
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Bounds:
-        if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}")
-        return self
-
-
-def _pair(value: Any) -> Any:
-    return {"low": value[0], "high": value[1]} if isinstance(value, list) and len(value) == 2 else value
-
-
-Range = Annotated[Bounds, BeforeValidator(_pair)]
-
-
-SPACE_LIMITS = {
-    "lora_scale": (1e-3, 100.0),
-    "lora_rank": (1.0, 4096.0),
-    "weight_decay": (0.0, 10.0),
-    "learning_rate": (1e-9, 1e2),
-    "temperature": (1e-2, 100.0),
-    "alpha": (0.0, 1.0),
-}
-
-
-class SearchSpace(_Section):
-    """Table 1 of the paper, and the optimizer as one more dimension."""
-
-    lora_scale: Range = Bounds(low=0.5, high=2.0)  # a: ΔW = a·BA
-    lora_rank: Range = Bounds(low=8, high=64)  # r, in steps of 8
-    weight_decay: Range = Bounds(low=0.0, high=2.0)  # w_d
-    learning_rate: Range = Bounds(low=1e-5, high=1e-3)  # η, log scale
-    temperature: Range = Bounds(low=0.5, high=8.0)  # T, of the distillation
-    alpha: Range = Bounds(low=0.0, high=1.0)  # α, the share of the KL in the loss; the rest is cross-entropy
-    optimizer: tuple[Optimizer, ...] = Field(default=OPTIMIZERS, min_length=1)  # optimizers to try
-    group_size: tuple[Literal[32, 64, 128], ...] = ()  # 4-bit group sizes to try; empty: the plan's
-
-    @model_validator(mode="after")
-    def _possible(self) -> SearchSpace:
-        for key, (lowest, highest) in SPACE_LIMITS.items():
-            bounds: Bounds = getattr(self, key)
-            if not lowest <= bounds.low <= bounds.high <= highest:
-                raise ValueError(
-                    f"{key} must lie within [{lowest}, {highest}], not [{bounds.low}, {bounds.high}]"
-                )
-        return self
-
-
-class Search(_Section):
+class SearchSettings(Section):
     """Bayesian search with a Gaussian process."""
 
     trials: Annotated[int, Field(ge=1)] = 16  # how many settings are tried
@@ -136,7 +78,7 @@ class Search(_Section):
     space: SearchSpace = SearchSpace()
 
 
-class Finetune(_Section):
+class FinetuneSettings(Section):
     """One epoch of LoRA distillation."""
 
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of the pairs held out
@@ -147,7 +89,7 @@ class Finetune(_Section):
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
 
-class Quantize(_Section):
+class QuantizeSettings(Section):
     """GPTQ W4A16. `auto` is the plan's choice."""
 
     group_size: Literal["auto", 32, 64, 128] = "auto"  # weights that share a scale; auto: the plan's
@@ -157,15 +99,15 @@ class Quantize(_Section):
     dead_band: Annotated[float, Field(ge=0, le=8)] = 0.25  # steps beyond rounding in which its codes are kept
 
 
-class Slots(_Section):
-    """Which LoRA adapters the exported model takes; each is then a small release of its own."""
+class Slots(Section):
+    """Which LoRA adapters the exported model takes; each adapter is then a small release of its own."""
 
     rank: Annotated[int, Field(ge=1, le=256)] = 8  # the highest
     # projections that take adapters
     modules: Annotated[tuple[Projection, ...], Field(min_length=1)] = PROJECTIONS
 
 
-class Serving(_Section):
+class ServingSettings(Section):
     """What the board must be able to do; the memory prediction holds for this."""
 
     context_tokens: Annotated[int, Field(ge=64)] = 2048  # prompt and answer together
@@ -178,7 +120,7 @@ class Serving(_Section):
     tpot_seconds_max: Annotated[float, Field(gt=0)] | None = None  # the same for each token after the first
 
     @model_validator(mode="after")
-    def _engine_takes_adapters(self) -> Serving:
+    def _engine_takes_adapters(self) -> ServingSettings:
         if self.adapters is not None and not engine_traits(self.engine).takes_adapters:
             raise ValueError(
                 f"`adapters` need `engine: {DEFAULT_ENGINE}`; {self.engine} is started without any"
@@ -186,7 +128,7 @@ class Serving(_Section):
         return self
 
 
-class Evaluate(_Section):
+class EvaluateSettings(Section):
     """Zero-shot log-likelihood accuracy."""
 
     tasks: tuple[str, ...] = ()  # the paper's eight by name, or .jsonl files; default: the recipe's task
@@ -195,7 +137,7 @@ class Evaluate(_Section):
     quiz: Literal["plain", "chat"] = "plain"  # .jsonl files: as ARC asks, or in the model's chat template
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """The whole file."""
 
     name: ReleaseName  # the release's name
@@ -206,39 +148,80 @@ class Recipe(_Section):
     seed: int = 0  # of data, search and training
     student: Student
     teachers: Teachers
-    data: Data = Data()
-    search: Search = Search()
-    finetune: Finetune = Finetune()
-    quantize: Quantize = Quantize()
-    serving: Serving = Serving()
-    evaluate: Evaluate = Evaluate()
+    data: DataSettings = DataSettings()
+    search: SearchSettings = SearchSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    quantize: QuantizeSettings = QuantizeSettings()
+    serving: ServingSettings = ServingSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
 
     @model_validator(mode="after")
     def _data_has_a_source(self) -> Recipe:
         if self.data.file is None and self.teachers.data is None:
-            raise ValueError("give `teachers.data` (a model that writes the data) or `data.file` (your own)")
+            raise ValueError(NO_DATA)
         return self
+
+    @model_validator(mode="after")
+    def _one_says_the_group_size(self) -> Recipe:
+        fixed, choices = self.quantize.group_size, self.search.space.group_size
+        if fixed != "auto" and choices and set(choices) != {fixed}:
+            raise ValueError(
+                f"`quantize.group_size` is {fixed} and `search.space.group_size` is {list(choices)}: give one of them"
+            )
+        return self
+
+    def portable(self) -> dict[str, Any]:
+        """Returns the values as an artifact carries them: paths cut to names, without endpoints and keys."""
+        values = self.model_dump(mode="json")
+        values["student"]["model"] = model_name(self.student.model)
+        values["teachers"] = portable_teachers(self.teachers.data, self.teachers.knowledge)
+        values["data"] |= portable_files(self.data)
+        earlier = self.quantize.delta_from
+        values["quantize"]["delta_from"] = None if earlier is None else earlier.name
+        values["evaluate"]["benchmarks"] = None
+        values["evaluate"]["tasks"] = [Path(task).name for task in self.evaluate.tasks]
+        return values
+
+
+def portable_teachers(data: DataTeacher | None, knowledge: KnowledgeTeacher | None) -> dict[str, Any]:
+    """Returns the section `teachers` as an artifact carries it: of each teacher its model's name."""
+    return {
+        "data": None if data is None else {"model": model_name(data.model)},
+        "knowledge": None if knowledge is None else {"model": model_name(knowledge.model)},
+    }
+
+
+def portable_files(data: DataSettings) -> dict[str, Any]:
+    """Returns the paths of the section `data` as an artifact carries them: their names."""
+    return {
+        "file": None if data.file is None else data.file.name,
+        "prompts": None if data.prompts is None else data.prompts.name,
+    }
 
 
 def load_recipe(path: Path) -> Recipe:
-    """The recipe in `path`, its relative paths taken from the recipe's own folder.
+    """Returns the recipe in `path`, its relative paths taken from the recipe's own folder.
 
-    Raises InputError naming the first wrong key, its value and what was expected.
+    Raises InputError that names the first wrong key, its value and what was expected.
     """
     recipe, folder = parse(Recipe, path), path.resolve().parent
-    return _with_paths_from(recipe, folder)
-
-
-def _with_paths_from(recipe: Recipe, folder: Path) -> Recipe:
-    data = recipe.data.model_copy(
-        update={"file": absolute(recipe.data.file, folder), "prompts": absolute(recipe.data.prompts, folder)}
-    )
     quantize = recipe.quantize.model_copy(update={"delta_from": absolute(recipe.quantize.delta_from, folder)})
-    evaluate = evaluate_from(recipe.evaluate, folder)
-    return recipe.model_copy(update={"data": data, "quantize": quantize, "evaluate": evaluate})
+    update = {
+        "data": data_from(recipe.data, folder),
+        "quantize": quantize,
+        "evaluate": evaluate_from(recipe.evaluate, folder),
+    }
+    return recipe.model_copy(update=update)
 
 
-def evaluate_from(evaluate: Evaluate, folder: Path) -> Evaluate:
-    """The section with its paths taken from the recipe's folder."""
+def data_from(data: DataSettings, folder: Path) -> DataSettings:
+    """Returns the section with its paths taken from the recipe's folder."""
+    return data.model_copy(
+        update={"file": absolute(data.file, folder), "prompts": absolute(data.prompts, folder)}
+    )
+
+
+def evaluate_from(evaluate: EvaluateSettings, folder: Path) -> EvaluateSettings:
+    """Returns the section with its paths taken from the recipe's folder."""
     tasks = tuple(str(folder / task) if task.endswith(".jsonl") else task for task in evaluate.tasks)
     return evaluate.model_copy(update={"benchmarks": absolute(evaluate.benchmarks, folder), "tasks": tasks})

@@ -35,7 +35,7 @@ from edgewright.manifest import Manifest, manifest_digest, parse_manifest
 from edgewright.v1.telemetry_pb2 import BenchmarkResult, Snapshot
 from edgewright_builder.bench.results import Bench, bench_from_json
 from edgewright_builder.run.run import STAGES
-from edgewright_builder.tasks.accuracy import Accuracy, accuracy
+from edgewright_builder.tasks.accuracy import AccuracyEstimate, accuracy
 
 T = TypeVar("T")
 
@@ -151,7 +151,7 @@ class TaskScore:
     right: tuple[bool, ...]
 
     @property
-    def share(self) -> Accuracy:
+    def share(self) -> AccuracyEstimate:
         """The accuracy with its standard error."""
         return accuracy(self.right)
 

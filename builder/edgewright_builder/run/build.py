@@ -1,21 +1,22 @@
-"""What one build is to make, and what follows from that before anything is made: models, facts, the plan."""
+"""One build of a model: what it is to make, and what follows from that before anything is made."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edgewright_builder.fit.architecture import Architecture, architecture_from_config
+from edgewright.errors import RefusedError
+from edgewright.v1.common_pb2 import Reason
+from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.calibrate import calibration_for, measured_decodes
 from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.memory import Calibration
-from edgewright_builder.fit.plan import BuildPlan, Wishes, make_plan
+from edgewright_builder.fit.plan import BuildPlan, Wishes, make_plan, with_group_size
 from edgewright_builder.fit.speed import Speed, predict_speed
-from edgewright_builder.models import model_digest, read_config, resolve_model
 from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.run.distillation import Distillation
 from edgewright_builder.run.run import Run
 from edgewright_profiles import DeviceProfile
 
@@ -31,29 +32,15 @@ class Build:
     signing_key: Ed25519PrivateKey
 
     @cached_property
-    def base(self) -> Path:
-        """The student before pruning."""
-        return resolve_model(self.recipe.student.model)
+    def distillation(self) -> Distillation:
+        """The student before pruning, T2, and the recipe that brings them together."""
+        recipe = self.recipe
+        return Distillation(recipe, self.run, recipe.student.model, recipe.teachers.knowledge.model)
 
-    @cached_property
-    def knowledge_teacher(self) -> Path:
-        """T2."""
-        return resolve_model(self.recipe.teachers.knowledge.model)
-
-    @cached_property
-    def base_digest(self) -> str:
-        """Of the student before pruning; once, as it reads all weights."""
-        return model_digest(self.base)
-
-    @cached_property
-    def knowledge_teacher_digest(self) -> str:
-        """Of T2; once, as it reads all weights."""
-        return model_digest(self.knowledge_teacher)
-
-    @cached_property
+    @property
     def architecture(self) -> Architecture:
-        """Facts of the student before pruning."""
-        return architecture_from_config(read_config(self.base))
+        """The facts of the student before pruning."""
+        return self.distillation.architecture
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -62,23 +49,43 @@ class Build:
 
     @cached_property
     def plan(self) -> BuildPlan:
-        """The configuration to make."""
-        return make_plan(
-            self.architecture,
-            wishes_of(self.recipe, self.architecture),
-            self.budget_bytes,
-            self.calibration,
-        )
+        """The plan before the search: what decides depth, context and embedding. Raises InputError if nothing fits."""
+        wishes = wishes_of(self.recipe, self.architecture)
+        return make_plan(self.architecture, wishes, self.budget_bytes, self.calibration)
+
+    @cached_property
+    def plans(self) -> tuple[BuildPlan, ...]:
+        """The plan at each group size that the search may choose: h(m̂) meets the budget, before anything is trained.
+
+        The plan's own group size, unless the recipe leaves the choice to the search. Raises RefusedError if none fits.
+        """
+        largest = self.architecture.largest_group_size()
+        sizes: list[int] = [size for size in self.recipe.search.space.group_size if size <= largest]
+        if not sizes:
+            return (self.plan,)
+        plans = [with_group_size(self.plan, self.architecture, size, self.calibration) for size in sizes]
+        fitting = tuple(plan for plan in plans if plan.bound.fits)
+        if not fitting:
+            raise RefusedError(
+                f"No group size of {sizes} keeps h(m̂) within the budget. Raise the budget or leave "
+                "`search.space.group_size` out.",
+                Reason.REASON_MEMORY_BUDGET,
+            )
+        return fitting
+
+    def plan_with(self, group_size: int) -> BuildPlan:
+        """Returns the plan at the group size that the search chose."""
+        return next(plan for plan in self.plans if plan.configuration.group_size == group_size)
 
     def speed_of(self, plan: BuildPlan) -> Speed:
-        """How fast one request alone should decode on the board, and what it should take."""
+        """Returns how fast one request alone should decode on the board, and what it should take."""
         measured = measured_decodes(plan.engine, self.profile.id)
         processor = engine_traits(plan.engine).processor
         return predict_speed(plan.memory, plan.configuration.concurrency, self.profile, processor, measured)
 
 
 def wishes_of(recipe: Recipe, architecture: Architecture) -> Wishes:
-    """What the recipe fixes of the plan."""
+    """Returns what the recipe fixes of the plan."""
     student, quantize = recipe.student, recipe.quantize
     layers: int | None = None if student.depth == "auto" else architecture.layers
     if isinstance(student.depth, int):

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+OnProgress = Callable[[int, int, str], None]  # done, total, what a reader wants beside it
+
 LINE_INTERVAL_SECONDS = 10.0  # between plain lines, so that a log stays readable
 
 
 @dataclass
 class Reporter:
-    """Where a stage says how far it is. `console` decides between bar and lines."""
+    """Shows how far a stage is. `console` decides between a bar and lines."""
 
     console: Console
     stage: str = ""
@@ -24,11 +26,11 @@ class Reporter:
     _last_line: float = field(default=0.0)
 
     def note(self, text: str) -> None:
-        """One line that stays."""
+        """Prints one line that stays."""
         self.console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
 
     def step(self, done: int, total: int, text: str = "") -> None:
-        """`done` of `total`; `text` is what a reader wants beside it (tokens/s, loss)."""
+        """Shows `done` of `total`, and beside it `text` (tokens/s, loss)."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=total, text=text)
             return

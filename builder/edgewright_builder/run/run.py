@@ -24,7 +24,7 @@ STAGES = ("data", "student", "teacher", "search", "finetune", "quantize", "expor
 
 
 @dataclass(frozen=True)
-class Stage:
+class FinishedStage:
     """What a finished stage left: its folder, a digest of its products, and numbers for people."""
 
     name: str
@@ -49,8 +49,8 @@ class Run:
         *,
         products: Sequence[str],
         resumable: bool = False,
-    ) -> Stage:
-        """Runs `work(folder)` unless it is done for these inputs, and records its summary.
+    ) -> FinishedStage:
+        """Runs `work(folder)` unless it is done for these inputs, and records the summary that it returns.
 
         `products` are the files and folders that later stages read; their digest is what those stages depend on.
         `resumable` stages find their folder as a killed attempt with the same inputs left it; others an empty one.
@@ -59,7 +59,7 @@ class Run:
         fingerprint = digest_of(inputs)
         if (done := read_stage(folder)) is not None and done["fingerprint"] == fingerprint:
             self.reporter.note(f"{name}: done before, kept")
-            return Stage(name, folder, done["output_digest"], done["seconds"], done["summary"])
+            return FinishedStage(name, folder, done["output_digest"], done["seconds"], done["summary"])
         _prepare(folder, fingerprint, resumable)
         self.reporter.console.print(f"[bold]{name}[/bold]")
         started = time.monotonic()
@@ -76,11 +76,11 @@ class Run:
         }
         write_json(folder / "stage.json", record)
         self.reporter.note(f"{name}: {seconds:.0f} s  {_brief(summary)}")
-        return Stage(name, folder, record["output_digest"], seconds, summary)
+        return FinishedStage(name, folder, record["output_digest"], seconds, summary)
 
 
 def read_stage(folder: Path) -> dict[str, Any] | None:
-    """The stage's record, or None if it is not done."""
+    """Returns the stage's record, or None if the stage is not done. Raises InputError for a damaged one."""
     path = folder / "stage.json"
     if not path.exists():
         return None
@@ -102,7 +102,7 @@ def _prepare(folder: Path, fingerprint: str, resumable: bool) -> None:
 
 
 def digest_of_products(folder: Path, products: Sequence[str]) -> str:
-    """SHA-256 over the paths and contents of the products, folders taken whole."""
+    """Returns the SHA-256 over the paths and contents of the products, folders taken whole."""
     files: set[Path] = set()
     for product in products:
         path = folder / product
@@ -111,7 +111,7 @@ def digest_of_products(folder: Path, products: Sequence[str]) -> str:
 
 
 def last_line(log: Path) -> str:
-    """What a child process said last, as a rule why it failed."""
+    """Returns the last line of a child process's log, which as a rule says why the process failed."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "it is empty")
 

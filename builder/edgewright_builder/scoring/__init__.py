@@ -1,1 +1,1 @@
-"""Log-likelihoods of given texts under a local model."""
+"""Log-likelihoods of given texts under a model on this machine."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from edgewright.errors import InputError
-from edgewright_builder.scoring.scoring import ScoreItem
+from edgewright_builder.scoring.scorer import ScoreItem
 from edgewright_builder.scoring.tokens import encode_pair
 
 HEAD_ROWS = 256  # positions per matmul with the head: 256 × 128k words × 4 bytes = 131 MB
@@ -23,7 +23,7 @@ TOLERANCE = 1e-2  # of a log-probability: far above rounding, far below what a w
 
 
 @dataclass(frozen=True)
-class Row:
+class TokenRow:
     """The tokens of one item; the model reads the context and each continuation without its last token."""
 
     context: list[int]
@@ -51,7 +51,7 @@ class LocalScorer:
         self.model.eval()
         vocabulary = int(self.model.config.vocab_size)
         probe = [token % vocabulary for token in (5, 17, 29, 41, 53)]
-        row = Row(probe[:2], [probe[2:4], probe[2:]])
+        row = TokenRow(probe[:2], [probe[2:4], probe[2:]])
         error = self._score_rows([row])[0][1] - plain_log_likelihood(self.model, probe[:2], probe[2:])
         if abs(error) > TOLERANCE:
             name = type(self.model).__name__
@@ -69,7 +69,7 @@ class LocalScorer:
                 results[i] = values
         return results
 
-    def _row(self, context: str, continuations: Sequence[str]) -> Row:
+    def _row(self, context: str, continuations: Sequence[str]) -> TokenRow:
         bos = self.tokenizer.bos_token_id
         prefix = self.tokenizer.eos_token_id if bos is None else bos
         pairs = [encode_pair(self.tokenizer.encode, context, text, prefix) for text in continuations]
@@ -78,10 +78,10 @@ class LocalScorer:
                 raise InputError(f"the continuation {text!r} has no token of its own after {context[-40:]!r}")
         longest = max(len(tokens) for _, tokens in pairs)
         room = int(self.model.config.max_position_embeddings) + 1 - longest
-        return Row(pairs[0][0][-room:], [tokens for _, tokens in pairs])
+        return TokenRow(pairs[0][0][-room:], [tokens for _, tokens in pairs])
 
     @torch.inference_mode()
-    def _score_rows(self, rows: list[Row]) -> list[list[float]]:
+    def _score_rows(self, rows: list[TokenRow]) -> list[list[float]]:
         device = self.model.device
         width = max(row.length for row in rows)
         ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -122,7 +122,7 @@ class LocalScorer:
         return values
 
 
-def lay_out(row: Row, ids: Tensor, positions: Tensor, visible: Tensor) -> None:
+def lay_out(row: TokenRow, ids: Tensor, positions: Tensor, visible: Tensor) -> None:
     """Fills one row's `ids` (width,), `positions` (width,) and `visible` (width, width), all in place."""
     end = len(row.context)
     ids[:end] = torch.tensor(row.context)
@@ -138,7 +138,7 @@ def lay_out(row: Row, ids: Tensor, positions: Tensor, visible: Tensor) -> None:
         start += n
 
 
-def predicted(row: Row) -> Iterator[list[tuple[int, int]]]:
+def predicted(row: TokenRow) -> Iterator[list[tuple[int, int]]]:
     """Per continuation, (place in the row whose output predicts it, token) of each of its tokens."""
     last = len(row.context) - 1
     start = last + 1

@@ -1,1 +1,1 @@
-"""The pipeline, one file per stage, in the order of `pipeline.py`: each a function from typed inputs to a folder."""
+"""The stages of a build, one file each: what a stage depends on, what it leaves, and its work."""

@@ -1,4 +1,4 @@
-"""Stage 8: several models on several tasks, row by row, so that models can be compared in pairs.
+"""The stage `evaluate`: several models on several tasks, row by row, so that models can be compared in pairs.
 
 The folder then holds `<model>/<task>.json` for each pair and `results.json` over all. A finished pair is not run again
 unless the model, the rows or the task changed.
@@ -7,17 +7,23 @@ unless the model, the rows or the task changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgewright.durable import FileSystem, write_durably
-from edgewright_builder.data.client import OnProgress
-from edgewright_builder.scoring.scoring import Outcome, Scorer, TaskResult, run_task
 from edgewright_builder.tasks.accuracy import paired_difference
-from edgewright_builder.tasks.loading import Task
+from edgewright_builder.tasks.definitions import QUIZ, chat_quiz
+from edgewright_builder.tasks.loading import Task, load_task, task_identity
+from edgewright_builder.tasks.results import ScoredQuestion, TaskResult, run_task
+
+if TYPE_CHECKING:
+    from edgewright_builder.run.distillation import Distillation
+    from edgewright_builder.run.progress import OnProgress
+    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,69 @@ class EvaluatedModel:
     name: str
     identity: str
     open: Callable[[], AbstractContextManager[Scorer]]
+
+
+def run_evaluate(
+    job: Distillation, models: Sequence[EvaluatedModel], inputs: Mapping[str, Any]
+) -> FinishedStage:
+    """Runs the stage, or keeps what it left. Product: `results.json`. Resumable: a finished pair is kept.
+
+    `inputs` are what decides the results besides the tasks' rows: the models, and how they are asked.
+    """
+    settings = job.recipe.evaluate
+    names = settings.tasks or (job.recipe.task,)
+    rows = {
+        "tasks": [task_identity(name, settings.benchmarks) for name in names],
+        "limit": settings.limit,
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        tasks = _tasks(job, names)
+        results = evaluate(models, tasks, folder, on_progress=job.run.reporter.step).results
+        return {
+            f"{task.name} {model.name}": round(results[model.name, task.name].accuracy().value, 4)
+            for task in tasks
+            for model in models
+        }
+
+    return job.run.stage("evaluate", {**rows, **inputs}, work, products=("results.json",), resumable=True)
+
+
+def _tasks(job: Distillation, names: Sequence[str]) -> list[Task]:
+    """Returns the tasks of these names, as the recipe's settings ask them."""
+    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.train.samples import chat_texts
+
+    settings, quiz = job.recipe.evaluate, QUIZ
+    if settings.quiz == "chat":
+        tokenizer = load_tokenizer(job.student)
+        quiz = chat_quiz(lambda question: chat_texts(tokenizer, {"instruction": question, "output": ""})[0])
+    return [load_task(name, settings.benchmarks, settings.limit, quiz) for name in names]
+
+
+@contextmanager
+def open_checkpoint(folder: Path) -> Iterator[Scorer]:
+    """Yields the model in `folder`, loaded into this process."""
+    from edgewright_builder.models import load_model, load_tokenizer
+    from edgewright_builder.scoring.local import LocalScorer
+
+    yield LocalScorer(load_model(folder), load_tokenizer(folder))
+
+
+def accuracies(evaluated: FinishedStage) -> list[dict[str, Any]]:
+    """Returns the manifest's accuracy rows, each by its task's own metric."""
+    tasks = json.loads((evaluated.folder / "results.json").read_text(encoding="utf-8"))["tasks"]
+    return [
+        {
+            "task": name,
+            "model": model,
+            "accuracy": values[task["metric"]]["value"],
+            "standard_error": values[task["metric"]]["standard_error"],
+            "rows": task["rows"],
+        }
+        for name, task in tasks.items()
+        for model, values in task["models"].items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -48,11 +117,11 @@ def evaluate(
     for model in models:
         missing = []
         for task in tasks:
-            found = _read(_path(folder, model, task), _fingerprint(model, task))
-            if found is None:
+            stored = _read(_path(folder, model, task), _fingerprint(model, task))
+            if stored is None:
                 missing.append(task)
             else:
-                results[model.name, task.name] = found
+                results[model.name, task.name] = stored
         if missing:
             with model.open() as scorer:
                 for task in missing:
@@ -97,7 +166,7 @@ def _summary(
 
 
 def _model_summary(baseline: TaskResult, result: TaskResult) -> dict[str, Any]:
-    """Both accuracies with their errors, and the paired difference to the baseline by the task's own metric."""
+    """Returns both accuracies with their errors, and the paired difference to the baseline by the task's own metric."""
     value, error = paired_difference(baseline.correct(), result.correct())
     return {
         **{metric: asdict(result.accuracy(metric)) for metric in ("acc", "acc_norm")},
@@ -114,14 +183,14 @@ def _path(folder: Path, model: EvaluatedModel, task: Task) -> Path:
 
 
 def _read(path: Path, fingerprint: str) -> TaskResult | None:
-    """The stored result, None if there is none of this fingerprint."""
+    """Returns the stored result, None if there is none of this fingerprint."""
     if not path.exists():
         return None
     value = json.loads(path.read_bytes())
     if value["fingerprint"] != fingerprint:
         return None
     outcomes = tuple(
-        Outcome(row["id"], tuple(row["log_likelihoods"]), row["acc"], row["acc_norm"])
+        ScoredQuestion(row["id"], tuple(row["log_likelihoods"]), row["acc"], row["acc_norm"])
         for row in value["outcomes"]
     )
     return TaskResult(value["task"], value["metric"], outcomes)

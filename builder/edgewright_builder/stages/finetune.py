@@ -1,42 +1,60 @@
-"""Stage 5, finetune: the search's best choice, trained on all of the training split and merged into the student."""
+"""The stage `finetune`: a LoRA with the search's best settings, trained on all data and merged into the student."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgewright.durable import write_json
-from edgewright_builder.models import load_model, load_tokenizer
-from edgewright_builder.quantization.rounding import temporarily_quantized
-from edgewright_builder.recipe.model import Finetune
-from edgewright_builder.stages.search import Choice
-from edgewright_builder.train.distill import DistillationData, TrainStep, train_epoch, validation_divergence
-from edgewright_builder.train.lora import add_lora, linear_layers, merge_lora
+from edgewright_builder.stages.search import read_best
+from edgewright_builder.stages.teacher import training_of
+
+if TYPE_CHECKING:
+    from edgewright_builder.recipe.hyperparameters import TrialSettings
+    from edgewright_builder.run.build import Build
+    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.train.distill import Training, TrainStep
 
 
-def finetune(
-    student: Path,
-    data: DistillationData,
-    choice: Choice,
-    settings: Finetune,
-    seed: int,
-    folder: Path,
-    on_progress: Callable[[int, int, str], None],
-) -> dict[str, Any]:
-    """Writes `model` (merged), `adapter` (the LoRA alone) and `curves.json`."""
+def run_finetune(
+    build: Build, data: FinishedStage, student: FinishedStage, teacher: FinishedStage, search: FinishedStage
+) -> FinishedStage:
+    """Runs the stage, or keeps what it left. Product: `model`, a checkpoint."""
+    recipe, best = build.recipe, read_best(search)
+    inputs = {
+        "student": student.output_digest,
+        "teacher": teacher.output_digest,
+        "choice": asdict(best),
+        "finetune": recipe.finetune.model_dump(),
+        "seed": recipe.seed,
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        training = training_of(build.distillation, data, teacher)
+        return finetune(student.folder / "model", training, best, folder)
+
+    return build.run.stage("finetune", inputs, work, products=("model",))
+
+
+def finetune(student: Path, training: Training, best: TrialSettings, folder: Path) -> dict[str, Any]:
+    """Writes `model` (merged), `adapter` (the LoRA alone) and `curves.json`. Returns the KL to the teacher."""
+    from edgewright_builder.models import load_model, load_tokenizer
+    from edgewright_builder.quantization.rounding import temporarily_quantized
+    from edgewright_builder.train.distill import recorder, train_epoch, validation_divergence
+    from edgewright_builder.train.lora import add_lora, linear_layers, merge_lora
+
+    data, batch_tokens = training.data, training.settings.batch_tokens
     model = load_model(student)
-    before = validation_divergence(model, data, settings.batch_tokens)
-    adapted = add_lora(model, choice.hyperparameters, seed)
+    before = validation_divergence(model, data, batch_tokens)
+    adapted = add_lora(model, best.hyperparameters, training.seed)
     steps: list[TrainStep] = []
-    train_epoch(adapted, data, choice.hyperparameters, settings, seed, _record(steps, on_progress))
+    train_epoch(adapted, training, best.hyperparameters, recorder(steps, training.on_progress))
     adapted.save_pretrained(folder / "adapter")  # type: ignore[operator]
     merged = merge_lora(adapted)
-    after = validation_divergence(merged, data, settings.batch_tokens)
-    with temporarily_quantized(linear_layers(merged), bits=4, group_size=choice.group_size):
-        rounded = validation_divergence(merged, data, settings.batch_tokens)
+    after = validation_divergence(merged, data, batch_tokens)
+    with temporarily_quantized(linear_layers(merged), bits=4, group_size=best.group_size):
+        rounded = validation_divergence(merged, data, batch_tokens)
     merged.save_pretrained(folder / "model")  # type: ignore[operator]
     load_tokenizer(student).save_pretrained(folder / "model")
     curves = {
@@ -49,7 +67,7 @@ def finetune(
         "validation_kl_rounded": rounded.mean,
         "validation_kl_rounded_standard_error": rounded.standard_error,
         "validation_tokens": after.tokens,
-        "hyperparameters": asdict(choice.hyperparameters),
+        "hyperparameters": asdict(best.hyperparameters),
     }
     write_json(folder / "curves.json", curves)
     return {
@@ -58,16 +76,3 @@ def finetune(
         "kl_rounded": rounded.mean,
         "tokens": steps[-1].tokens,
     }
-
-
-def _record(
-    steps: list[TrainStep], on_progress: Callable[[int, int, str], None]
-) -> Callable[[TrainStep], None]:
-    started = time.monotonic()
-
-    def on_step(step: TrainStep) -> None:
-        steps.append(step)
-        rate = step.tokens / (time.monotonic() - started)
-        on_progress(step.step, step.steps, f"steps, loss {step.loss:.3f}, {rate:.0f} tok/s")
-
-    return on_step

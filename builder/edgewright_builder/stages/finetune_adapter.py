@@ -1,63 +1,85 @@
-"""Stage 3 of an adapter's build: a LoRA trained on the 4-bit base, which stays as it is.
+"""The stage `finetune` of an adapter's build: a LoRA trained on the 4-bit base, which stays as it is.
 
 So the adapter also learns what 4 bits lost, and what was trained is what serves: nothing is merged or rounded after.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from edgewright.durable import write_json
-from edgewright_builder.export.lora_slots import AdapterSlot, Factors, write_adapter
-from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
-from edgewright_builder.recipe.model import Finetune
-from edgewright_builder.train.distill import (
-    DistillationData,
-    TrainStep,
-    train_epoch,
-    validation_divergence,
-    validation_loss,
-)
-from edgewright_builder.train.lora import Hyperparameters, add_lora, lora_factors
+from edgewright_builder.stages.teacher import training_of
 
-ADAPTER_NAME = "model.onnx_adapter"
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from edgewright_builder.export.lora_slots import AdapterSlot, Factors
+    from edgewright_builder.recipe.adapter import AdapterRecipe
+    from edgewright_builder.recipe.hyperparameters import Hyperparameters
+    from edgewright_builder.run.distillation import Distillation
+    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.train.distill import Training, TrainStep
+
+ADAPTER_PATH = "adapter/model.onnx_adapter"  # in the stage's folder and in the artifact
+
+
+def run_finetune_adapter(
+    job: Distillation,
+    recipe: AdapterRecipe,
+    modules: Sequence[str],
+    data: FinishedStage,
+    teacher: FinishedStage,
+) -> FinishedStage:
+    """Runs the stage, or keeps what it left. Product: `adapter`, the folder that ships."""
+    inputs = {
+        "checkpoint": job.student_digest,
+        "teacher": teacher.output_digest,
+        "adapter": recipe.adapter.model_dump() | {"alpha": recipe.alpha, "modules": modules},
+        "finetune": recipe.finetune.model_dump(),
+        "seed": recipe.seed,
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        training, epochs = training_of(job, data, teacher), recipe.adapter.epochs
+        return finetune_adapter(job.student, training, recipe.hyperparameters, modules, epochs, folder)
+
+    return job.run.stage("finetune", inputs, work, products=("adapter",))
 
 
 def finetune_adapter(
     checkpoint: Path,
-    data: DistillationData,
+    training: Training,
     hyperparameters: Hyperparameters,
     modules: Sequence[str],
     epochs: int,
-    settings: Finetune,
-    seed: int,
     folder: Path,
-    on_progress: Callable[[int, int, str], None],
 ) -> dict[str, Any]:
     """Writes `adapter/model.onnx_adapter` (what ships), `peft` (the same for PEFT) and `curves.json`.
 
     Each epoch is shuffled anew and has its own warmup and decay.
     """
+    from edgewright_builder.export.lora_slots import write_adapter
+    from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
+    from edgewright_builder.train.distill import recorder, train_epoch
+    from edgewright_builder.train.lora import add_lora
+
     model = load_dequantized(checkpoint)
-    before = _judge(model, data, hyperparameters, settings)
-    adapted = add_lora(model, hyperparameters, seed, modules)
+    after = [before := _judge(model, training, hyperparameters)]
+    adapted = add_lora(model, hyperparameters, training.seed, modules)
     steps: list[TrainStep] = []
-    after = [before]
     for epoch in range(epochs):
-        on_step = _record(steps, epoch, epochs, on_progress)
-        train_epoch(adapted, data, hyperparameters, settings, seed + epoch, on_step)
-        after.append(_judge(model, data, hyperparameters, settings))
+        on_step = recorder(steps, training.on_progress, epoch, epochs)
+        train_epoch(adapted, replace(training, seed=training.seed + epoch), hyperparameters, on_step)
+        after.append(_judge(model, training, hyperparameters))
     adapted.save_pretrained(folder / "peft")  # type: ignore[operator]
-    (folder / "adapter").mkdir()
-    write_adapter(adapter_factors(adapted), folder / "adapter" / ADAPTER_NAME)
+    shipped = folder / ADAPTER_PATH
+    shipped.parent.mkdir()
+    write_adapter(adapter_factors(adapted), shipped)
     curves = {
         "train": [asdict(step) for step in steps],
         "validation": after,
@@ -69,12 +91,15 @@ def finetune_adapter(
         "validation_loss_after": after[-1]["loss"],
         "kl_before": before["kl"],
         "kl_after": after[-1]["kl"],
-        "adapter_bytes": (folder / "adapter" / ADAPTER_NAME).stat().st_size,
+        "adapter_bytes": shipped.stat().st_size,
     }
 
 
 def adapter_factors(adapted: nn.Module) -> dict[AdapterSlot, Factors]:
-    """The trained factors by their places in the exported graph."""
+    """Returns the trained factors by their places in the exported graph."""
+    from edgewright_builder.export.lora_slots import AdapterSlot, Factors
+    from edgewright_builder.train.lora import lora_factors
+
     return {
         AdapterSlot(layer, module): Factors(_array(a.T), _array(b.T))
         for (layer, module), (a, b) in lora_factors(adapted).items()
@@ -86,24 +111,11 @@ def _array(tensor: Tensor) -> NDArray[np.float32]:
     return array
 
 
-def _judge(
-    model: nn.Module, data: DistillationData, hyperparameters: Hyperparameters, settings: Finetune
-) -> dict[str, float]:
-    """On the validation split: the loss that is trained, and the KL to the knowledge teacher at T = 1."""
-    loss = validation_loss(model, data, hyperparameters, settings.batch_tokens)
-    kl = validation_divergence(model, data, settings.batch_tokens)
+def _judge(model: nn.Module, training: Training, hyperparameters: Hyperparameters) -> dict[str, float]:
+    """Returns the validation split's loss as it is trained, and its KL to the knowledge teacher at temperature 1."""
+    from edgewright_builder.train.distill import validation_divergence, validation_loss
+
+    data, batch_tokens = training.data, training.settings.batch_tokens
+    loss = validation_loss(model, data, hyperparameters, batch_tokens)
+    kl = validation_divergence(model, data, batch_tokens)
     return {"loss": loss, "kl": kl.mean, "kl_standard_error": kl.standard_error}
-
-
-def _record(
-    steps: list[TrainStep], epoch: int, epochs: int, on_progress: Callable[[int, int, str], None]
-) -> Callable[[TrainStep], None]:
-    started = time.monotonic()
-
-    def on_step(step: TrainStep) -> None:
-        steps.append(step)
-        rate = step.tokens / (time.monotonic() - started)
-        text = f"steps, epoch {epoch + 1} of {epochs}, loss {step.loss:.3f}, {rate:.0f} tok/s"
-        on_progress(epoch * step.steps + step.step, epochs * step.steps, text)
-
-    return on_step

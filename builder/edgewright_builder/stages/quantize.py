@@ -1,8 +1,4 @@
-"""Stage 6, quantize: GPTQ to 4 bits (GPTQModel), calibrated on the generated data.
-
-GPTQModel reads its settings from the environment when it is imported and logs to the terminal, so it runs in a child
-process: `python -m edgewright_builder.stages.quantize JOB.json`.
-"""
+"""The stage `quantize`: GPTQ to 4 bits (GPTQModel), calibrated on the data, in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,56 +9,105 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from edgewright.durable import write_json
 from edgewright.errors import OutsideError
 from edgewright.tether import tethered
 from edgewright_builder.models import read_config
-from edgewright_builder.quantization.earlier import Earlier, require_same_shape
+from edgewright_builder.quantization.earlier import Earlier, earlier_model, require_same_shape
+from edgewright_builder.quantization.gptq_process import GptqJob, earlier_job
 from edgewright_builder.run.run import last_line
-from edgewright_builder.train.samples import Sample
+from edgewright_builder.stages.search import read_best
+from edgewright_builder.stages.teacher import samples_of
 
-WEIGHT_BITS = 4
+if TYPE_CHECKING:
+    from edgewright_builder.recipe.model import Recipe
+    from edgewright_builder.run.build import Build
+    from edgewright_builder.run.progress import OnProgress
+    from edgewright_builder.run.run import FinishedStage
+
 PROGRESS_PATTERN = re.compile(r"layer (\d+) of (\d+) reached")
 
 
-def quantize(
-    model: Path,
-    samples: Sequence[Sample],
-    sequences: int,
-    group_size: int,
-    seed: int,
-    folder: Path,
-    on_progress: Callable[[int, int, str], None],
-    earlier: Earlier | None = None,
-) -> dict[str, Any]:
-    """Writes `folder/model`: a GPTQ checkpoint (v1, symmetric, no act-order) of `model`.
-
-    Calibrates on `sequences` samples drawn by `seed`, all of them where there are fewer. Against an `earlier` model
-    the scales are its own, and so are the codes within the dead band. Raises InputError if the two differ in shape.
-    """
-    if earlier is not None:
-        require_same_shape(read_config(model), group_size, None, earlier)
-    drawn = random.Random(seed).sample(list(samples), min(sequences, len(samples)))  # noqa: S311 - not for secrets
-    calibration = [list(sample.tokens) for sample in drawn]
-    job = {
-        "model": str(model.resolve()),
-        "out": str((folder / "model").resolve()),
+def run_quantize(
+    build: Build, data: FinishedStage, finetuned: FinishedStage, search: FinishedStage
+) -> FinishedStage:
+    """Runs the stage, or keeps what it left. Product: `model`, a GPTQ checkpoint."""
+    recipe, group_size = build.recipe, read_best(search).group_size
+    inputs = {
+        "model": finetuned.output_digest,
+        "data": data.output_digest,
+        "sequences": recipe.quantize.calibration_sequences,
         "group_size": group_size,
-        "calibration": calibration,
-        "earlier": None if earlier is None else _earlier_job(earlier),
+        "seed": recipe.seed,
     }
+    earlier = earlier_of(recipe)
+    if earlier is not None:
+        inputs["earlier"] = [earlier.digest, earlier.dead_band]
+
+    def work(folder: Path) -> dict[str, Any]:
+        from edgewright_builder.train.samples import split
+
+        samples = samples_of(build.distillation, data)
+        train, _ = split(samples, recipe.finetune.validation_fraction, recipe.seed)
+        sequences = draw(
+            [samples[index].tokens for index in train], recipe.quantize.calibration_sequences, recipe.seed
+        )
+        job = Quantization(finetuned.folder / "model", group_size, sequences, earlier)
+        return quantize(job, folder, build.run.reporter.step)
+
+    return build.run.stage("quantize", inputs, work, products=("model",))
+
+
+def earlier_of(recipe: Recipe) -> Earlier | None:
+    """Returns the model whose codes are kept where they can be; None unless the recipe names one."""
+    settings = recipe.quantize
+    return None if settings.delta_from is None else earlier_model(settings.delta_from, settings.dead_band)
+
+
+def draw(sequences: Sequence[Sequence[int]], count: int, seed: int) -> list[list[int]]:
+    """Returns `count` token sequences drawn by `seed`, all of them where there are fewer."""
+    drawn = random.Random(seed).sample(list(sequences), min(count, len(sequences)))  # noqa: S311 - not for secrets
+    return [list(tokens) for tokens in drawn]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What is quantized, in which groups, on which token sequences, and against which earlier model."""
+
+    model: Path
+    group_size: int
+    calibration: list[list[int]]
+    earlier: Earlier | None = None
+
+
+def quantize(quantization: Quantization, folder: Path, on_progress: OnProgress) -> dict[str, Any]:
+    """Writes `folder/model`: a GPTQ checkpoint (v1, symmetric, no act-order).
+
+    Against an earlier model the scales are its own, and so are the codes within the dead band. Raises InputError if
+    the two differ in shape, OutsideError if GPTQModel fails.
+    """
+    model, earlier, calibration = quantization.model, quantization.earlier, quantization.calibration
+    if earlier is not None:
+        require_same_shape(read_config(model), quantization.group_size, None, earlier)
+    job = GptqJob(
+        model=str(model.resolve()),
+        out=str((folder / "model").resolve()),
+        group_size=quantization.group_size,
+        calibration=calibration,
+        earlier=None if earlier is None else earlier_job(earlier),
+    )
     work = folder / "work"
     work.mkdir(exist_ok=True)
-    write_json(work / "job.json", job)
-    _run_child(work, on_progress)
+    job.write(work / "job.json")
+    _run_process(work, on_progress)
     done = json.loads((work / "losses.json").read_text(encoding="utf-8"))
     losses = done["losses"]
     return {
-        "group_size": group_size,
+        "group_size": quantization.group_size,
         "calibration_sequences": len(calibration),
         "calibration_tokens": sum(map(len, calibration)),
         "mean_layer_loss": math.fsum(losses) / len(losses),  # in whatever order the workers finished
@@ -70,27 +115,13 @@ def quantize(
     }
 
 
-def _earlier_job(earlier: Earlier) -> dict[str, Any]:
-    unquantized = earlier.unquantized
-    return {
-        "quantized": str(earlier.quantized.resolve()),
-        "unquantized": None if unquantized is None else str(unquantized.resolve()),
-        "dead_band": earlier.dead_band,
-    }
-
-
-def _run_child(work: Path, on_progress: Callable[[int, int, str], None]) -> None:
+def _run_process(work: Path, on_progress: OnProgress) -> None:
     environment = os.environ | {
         "GPTQMODEL_CPU_WORKERS": str(max(2, os.cpu_count() or 2)),
         "TOKENIZERS_PARALLELISM": "false",
     }
-    command = [
-        *tethered(),
-        sys.executable,
-        "-m",
-        "edgewright_builder.stages.quantize",
-        str((work / "job.json").resolve()),
-    ]
+    module = "edgewright_builder.quantization.gptq_process"
+    command = [*tethered(), sys.executable, "-m", module, str((work / "job.json").resolve())]
     with (
         (work / "gptq.log").open("w", encoding="utf-8") as log,
         subprocess.Popen(
@@ -110,70 +141,9 @@ def _run_child(work: Path, on_progress: Callable[[int, int, str], None]) -> None
         )
 
 
-def _follow(lines: IO[str], log: IO[str], on_progress: Callable[[int, int, str], None]) -> None:
+def _follow(lines: IO[str], log: IO[str], on_progress: OnProgress) -> None:
     for line in lines:
         if match := PROGRESS_PATTERN.search(line):  # GPTQModel's own bars share the line
             on_progress(int(match[1]), int(match[2]), "layers")
         else:
             log.write(line)
-
-
-def _work(job: dict[str, Any]) -> dict[str, Any]:
-    """In the child: quantizes and saves; returns the loss GPTQ reports for each linear layer, and what moved."""
-    import torch
-    from gptqmodel import GPTQModel, QuantizeConfig
-
-    tally = None if job["earlier"] is None else _keep_codes(job["earlier"])
-    config = QuantizeConfig(
-        bits=WEIGHT_BITS, group_size=job["group_size"], sym=True, desc_act=False, offload_to_disk=False,
-        act_group_aware=job["earlier"] is None,  # reorders columns, as only fresh scales allow
-    )  # fmt: skip
-    cuda = torch.cuda.is_available()
-    dtype = torch.bfloat16 if cuda else torch.float32
-    model = GPTQModel.load(job["model"], config, device="cuda:0" if cuda else "cpu", dtype=dtype)
-    _report_layers(model)
-    calibration = [
-        {"input_ids": tokens, "attention_mask": [1] * len(tokens)} for tokens in job["calibration"]
-    ]
-    log = model.quantize(calibration, batch_size=8)
-    model.save(job["out"])
-    (Path(job["out"]) / "quant_log.csv").unlink(missing_ok=True)  # holds times, would change the digest
-    losses = [float(row["loss"]) for row in next(iter(log.values())) if _is_number(row["loss"])]
-    return {"losses": losses, "delta": {} if tally is None else tally.summary(job["earlier"]["dead_band"])}
-
-
-def _keep_codes(job: dict[str, Any]) -> Any:
-    from edgewright_builder.quantization.delta_aware_gptq import Checkpoint, install
-
-    unquantized = None if job["unquantized"] is None else Checkpoint(Path(job["unquantized"]))
-    return install(Checkpoint(Path(job["quantized"])), unquantized, job["dead_band"])
-
-
-def _report_layers(model: Any) -> None:
-    """Says on standard output when the calibration's forward passes reach each layer."""
-    layers = model.model.get_decoder().layers
-    seen: set[int] = set()
-
-    def hook(index: int) -> Callable[..., None]:
-        def on_forward(*_: Any) -> None:
-            if index not in seen:
-                seen.add(index)
-                print(f"layer {index + 1} of {len(layers)} reached", flush=True)  # noqa: T201 - the parent reads it
-
-        return on_forward
-
-    for index, layer in enumerate(layers):
-        layer.register_forward_pre_hook(hook(index))
-
-
-def _is_number(text: Any) -> bool:
-    try:
-        float(text)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-if __name__ == "__main__":
-    job_path = Path(sys.argv[1])
-    write_json(job_path.with_name("losses.json"), _work(json.loads(job_path.read_text(encoding="utf-8"))))

@@ -1,20 +1,39 @@
-"""Stage 2, student: the base model at the plan's depth, the least influential layers left out."""
+"""The stage `student`: the base model at the plan's depth, the least influential layers left out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from edgewright.durable import write_json
 from edgewright.errors import InputError
-from edgewright_builder.models import load_model, load_tokenizer
-from edgewright_builder.train.samples import Sample
+from edgewright_builder.stages.teacher import samples_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgewright_builder.run.build import Build
+    from edgewright_builder.run.progress import OnProgress
+    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.train.samples import Sample
 
 INFLUENCE_TOKENS = 4096  # of the generated data; the ranking is stable long before
+
+
+def run_student(build: Build, data: FinishedStage) -> FinishedStage:
+    """Runs the stage, or keeps what it left. Product: `model`, a checkpoint. The data matters only for pruning."""
+    job = build.distillation
+    layers, drop_layers = build.plan.configuration.layers, build.recipe.student.drop_layers
+    inputs = {"base": job.student_digest, "layers": layers, "drop_layers": drop_layers}
+    if layers < job.architecture.layers and drop_layers is None:
+        inputs["data"] = data.output_digest
+
+    def work(folder: Path) -> dict[str, Any]:
+        step = build.run.reporter.step
+        return make_student(job.student, samples_of(job, data), layers, drop_layers, folder, step)
+
+    return build.run.stage("student", inputs, work, products=("model",))
 
 
 def make_student(
@@ -23,9 +42,11 @@ def make_student(
     layers: int,
     drop_layers: Sequence[int] | None,
     folder: Path,
-    on_progress: Callable[[int, int, str], None],
+    on_progress: OnProgress,
 ) -> dict[str, Any]:
-    """Writes `folder/model`: `base` with `layers` layers left. Returns which layers went and their influence."""
+    """Writes `folder/model`: `base` with `layers` layers left. Returns their number and which were dropped."""
+    from edgewright_builder.models import load_model, load_tokenizer
+
     model = load_model(base)
     total = len(decoder_layers(model))
     influence: list[float] = []
@@ -40,19 +61,18 @@ def make_student(
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The model's blocks."""
+    """Returns the model's blocks."""
     layers: nn.ModuleList = model.get_decoder().layers  # type: ignore[operator]
     return layers
 
 
-@torch.inference_mode()
-def block_influence(
-    model: nn.Module, samples: Sequence[Sample], on_progress: Callable[[int, int, str], None]
-) -> list[float]:
-    """Per layer, 1 − E[cos(x_in, x_out)] over tokens: how much the layer turns its input.
+def block_influence(model: nn.Module, samples: Sequence[Sample], on_progress: OnProgress) -> list[float]:
+    """Returns per layer 1 − E[cos(x_in, x_out)] over tokens: how much the layer turns its input.
 
     Men et al. 2024, ShortGPT, arXiv 2403.03853, equation (1).
     """
+    import torch
+
     layers = decoder_layers(model)
     sums, tokens = [0.0] * len(layers), 0
 
@@ -66,12 +86,13 @@ def block_influence(
     handles = [layer.register_forward_hook(measure(index)) for index, layer in enumerate(layers)]
     device = next(model.parameters()).device
     try:
-        for sample in samples:
-            if tokens >= INFLUENCE_TOKENS:
-                break
-            model.get_decoder()(input_ids=torch.tensor([sample.tokens], device=device), use_cache=False)  # type: ignore[operator]
-            tokens += len(sample.tokens)
-            on_progress(min(tokens, INFLUENCE_TOKENS), INFLUENCE_TOKENS, "tokens, block influence")
+        with torch.inference_mode():
+            for sample in samples:
+                if tokens >= INFLUENCE_TOKENS:
+                    break
+                model.get_decoder()(input_ids=torch.tensor([sample.tokens], device=device), use_cache=False)  # type: ignore[operator]
+                tokens += len(sample.tokens)
+                on_progress(min(tokens, INFLUENCE_TOKENS), INFLUENCE_TOKENS, "tokens, block influence")
     finally:
         for handle in handles:
             handle.remove()
@@ -79,17 +100,19 @@ def block_influence(
 
 
 def least_influential(influence: Sequence[float], count: int) -> list[int]:
-    """The `count` layers of least influence, in order; the first and the last layer always stay."""
+    """Returns the `count` layers of least influence, in order; the first and the last layer always stay."""
     inner = range(1, len(influence) - 1)
     return sorted(sorted(inner, key=lambda index: influence[index])[:count])
 
 
 def remove_layers(model: nn.Module, dropped: Sequence[int]) -> None:
-    """Takes the layers out of the model and of its configuration."""
+    """Takes the layers out of the model and of its configuration. Raises InputError for one that it lacks."""
+    from torch import nn
+
     layers = decoder_layers(model)
     if wrong := [index for index in dropped if not 0 <= index < len(layers)]:
         raise InputError(
-            f"student.drop_layers names layer {wrong[0]}; the model has layers 0 to {len(layers) - 1}."
+            f"`student.drop_layers` names layer {wrong[0]}; the model has layers 0 to {len(layers) - 1}."
         )
     kept = [index for index in range(len(layers)) if index not in set(dropped)]
     config: Any = model.config

@@ -1,4 +1,4 @@
-"""Stage 3, teacher: T2 is run once; its final hidden states stay on disk.
+"""The stage `teacher`: T2 is run once; its final hidden states stay on disk.
 
 Exact logits at any temperature are one matmul with T2's output head away, in about 1/50 of the space of full logits.
 """
@@ -9,20 +9,78 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from edgewright.durable import write_json
 from edgewright.errors import InputError, OutsideError
-from edgewright_builder.models import load_model
-from edgewright_builder.train.distill import counted_hidden, output_head
-from edgewright_builder.train.samples import Sample, collate, make_batches
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgewright_builder.run.distillation import Distillation
+    from edgewright_builder.run.progress import OnProgress
+    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.train.distill import Training
+    from edgewright_builder.train.samples import Sample
+
+
+def run_teacher(job: Distillation, data: FinishedStage) -> FinishedStage:
+    """Runs the stage, or keeps what it left. Products: `hidden.bin`, `head.safetensors`. Resumable."""
+    finetune = job.recipe.finetune
+    inputs = {
+        "teacher": job.teacher_digest,
+        "data": data.output_digest,
+        "tokenizer": job.student_digest,
+        "samples": [finetune.loss_on, finetune.sequence_tokens, finetune.batch_tokens],
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        samples, step = samples_of(job, data), job.run.reporter.step
+        return cache_teacher(job.teacher, samples, finetune.batch_tokens, _pad_token(job), folder, step)
+
+    return job.run.stage("teacher", inputs, work, products=("hidden.bin", "head.safetensors"), resumable=True)
+
+
+def samples_of(job: Distillation, data: FinishedStage) -> list[Sample]:
+    """Returns the data as token sequences in the student's chat template. Raises InputError for fewer than 2."""
+    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.train.samples import make_sample
+
+    tokenizer, finetune = load_tokenizer(job.student), job.recipe.finetune
+    lines = (data.folder / "data.jsonl").read_text(encoding="utf-8").split("\n")
+    pairs = [json.loads(line) for line in lines if line]
+    samples = (make_sample(tokenizer, pair, finetune.loss_on, finetune.sequence_tokens) for pair in pairs)
+    usable = [sample for sample in samples if sample is not None]
+    if len(usable) < 2:
+        raise InputError(
+            f"{len(usable)} of {len(pairs)} pairs keep an answer within `finetune.sequence_tokens` = "
+            f"{finetune.sequence_tokens}; at least 2 are needed, one to train on and one to validate."
+        )
+    return usable
+
+
+def training_of(job: Distillation, data: FinishedStage, teacher: FinishedStage) -> Training:
+    """Returns what every training of this build shares: samples, their split, and the teacher's hidden states."""
+    from edgewright_builder.train.distill import DistillationData, Training
+    from edgewright_builder.train.samples import split
+
+    finetune, seed = job.recipe.finetune, job.recipe.seed
+    samples = samples_of(job, data)
+    train, validation = split(samples, finetune.validation_fraction, seed)
+    hidden, head = read_teacher(teacher.folder, samples)
+    shared = min(len(head), job.architecture.vocab_size)  # families pad their heads to different heights
+    material = DistillationData(samples, train, validation, hidden, head[:shared], _pad_token(job))
+    return Training(material, finetune, seed, job.run.reporter.step)
+
+
+def _pad_token(job: Distillation) -> int:
+    from edgewright_builder.models import load_tokenizer
+
+    tokenizer = load_tokenizer(job.student)
+    token = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return int(token or 0)
 
 
 def cache_teacher(
@@ -31,72 +89,100 @@ def cache_teacher(
     batch_tokens: int,
     pad_token: int,
     folder: Path,
-    on_progress: Callable[[int, int, str], None],
+    on_progress: OnProgress,
 ) -> dict[str, Any]:
     """Writes `hidden.bin`, `index.json` and `head.safetensors`; goes on where a killed attempt stopped.
 
     `hidden.bin` holds, batch after batch and sample after sample, the (counted tokens, hidden) states in T2's dtype.
     """
+    from safetensors.torch import save_file
+
+    from edgewright_builder.models import load_model
+    from edgewright_builder.train.distill import output_head
+    from edgewright_builder.train.samples import make_batches
+
     model = load_model(teacher)
     head = output_head(model)
     batches = make_batches(samples, range(len(samples)), batch_tokens, seed=None)
-    order = [index for batch in batches for index in batch]
-    row_bytes = head.shape[1] * head.element_size()
     save_file({"head": head.contiguous().clone()}, folder / "head.safetensors")
-    index = {"dtype": str(head.dtype).removeprefix("torch."), "hidden_size": head.shape[1], "order": order}
+    index = {
+        "dtype": str(head.dtype).removeprefix("torch."),
+        "hidden_size": head.shape[1],
+        "order": [index for batch in batches for index in batch],
+    }
     write_json(folder / "index.json", index)
-    _append_batches(model, samples, batches, pad_token, row_bytes, folder / "hidden.bin", on_progress)
-    tokens = sum(sample.counted_tokens for sample in samples)
-    return {"samples": len(samples), "tokens": tokens, "cache_bytes": tokens * row_bytes}
+    cache = _Cache(folder / "hidden.bin", samples, batches, pad_token, head.shape[1] * head.element_size())
+    cache.complete(model, on_progress)
+    return {"samples": len(samples), "tokens": cache.tokens, "cache_bytes": cache.tokens * cache.row_bytes}
 
 
-@torch.inference_mode()
-def _append_batches(
-    model: torch.nn.Module,
-    samples: Sequence[Sample],
-    batches: Sequence[Sequence[int]],
-    pad_token: int,
-    row_bytes: int,
-    path: Path,
-    on_progress: Callable[[int, int, str], None],
-) -> None:
-    total = sum(sample.counted_tokens for sample in samples)
-    done, started = 0, time.monotonic()
-    present_bytes = path.stat().st_size if path.exists() else 0
-    device = next(model.parameters()).device
-    with path.open("r+b" if path.exists() else "w+b") as file:
-        for indices in batches:
-            tokens = sum(samples[index].counted_tokens for index in indices)
-            if (done + tokens) * row_bytes <= present_bytes:  # whole in the killed attempt
+@dataclass(frozen=True)
+class _Cache:
+    """The file of hidden states: its samples in batches, each whole and durable before the next."""
+
+    path: Path
+    samples: Sequence[Sample]
+    batches: Sequence[Sequence[int]]
+    pad_token: int
+    row_bytes: int  # of one token's state
+
+    @property
+    def tokens(self) -> int:
+        """Counted tokens of all samples."""
+        return sum(sample.counted_tokens for sample in self.samples)
+
+    def complete(self, model: nn.Module, on_progress: OnProgress) -> None:
+        """Appends the batches that a killed attempt did not write whole."""
+        done, started, total = 0, time.monotonic(), self.tokens
+        present_bytes = self.path.stat().st_size if self.path.exists() else 0
+        with self.path.open("r+b" if self.path.exists() else "w+b") as file:
+            for indices in self.batches:
+                tokens = sum(self.samples[index].counted_tokens for index in indices)
+                if (done + tokens) * self.row_bytes <= present_bytes:  # whole in the killed attempt
+                    done += tokens
+                    continue
+                file.seek(done * self.row_bytes)
+                file.write(self._states(model, indices))
+                file.flush()
+                os.fsync(file.fileno())
                 done += tokens
-                continue
-            file.seek(done * row_bytes)
-            hidden = counted_hidden(model, collate(samples, indices, pad_token, device))
-            file.write(hidden.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-            done += tokens
-            on_progress(done, total, f"tokens, {done / (time.monotonic() - started):.0f} tok/s")
-        file.truncate(total * row_bytes)
+                on_progress(done, total, f"tokens, {done / (time.monotonic() - started):.0f} tok/s")
+            file.truncate(total * self.row_bytes)
+
+    def _states(self, model: nn.Module, indices: Sequence[int]) -> bytes:
+        import torch
+
+        from edgewright_builder.train.distill import counted_hidden
+        from edgewright_builder.train.samples import collate
+
+        device = next(model.parameters()).device
+        with torch.inference_mode():
+            hidden = counted_hidden(model, collate(self.samples, indices, self.pad_token, device))
+            return hidden.cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def read_teacher(folder: Path, samples: Sequence[Sample]) -> tuple[Callable[[int], Tensor], Tensor]:
-    """(sample index → its (counted tokens, hidden) states, the output head), mapped from disk.
+    """Returns (sample index → its (counted tokens, hidden) states, the output head), mapped from disk.
 
-    Raises OutsideError where the cache does not hold these samples.
+    Raises InputError or OutsideError where the cache does not hold these samples.
     """
+    import torch
+    from safetensors.torch import load_file
+
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    dtype, hidden_size = DTYPES[index["dtype"]], index["hidden_size"]
+    dtype, hidden_size = getattr(torch, index["dtype"]), index["hidden_size"]
     tokens = sum(sample.counted_tokens for sample in samples)
     if sorted(index["order"]) != list(range(len(samples))):
         raise InputError(
-            f"{folder} caches {len(index['order'])} samples, {len(samples)} are asked for; delete it."
+            f"{folder} caches {len(index['order'])} samples, {len(samples)} are needed; delete {folder} and run "
+            "again with --resume."
         )
     path = folder / "hidden.bin"
     expected_bytes = tokens * hidden_size * dtype.itemsize
     if path.stat().st_size != expected_bytes:
         raise OutsideError(
-            f"{path} has {path.stat().st_size} bytes instead of {expected_bytes}; delete {folder}."
+            f"{path} has {path.stat().st_size} bytes instead of {expected_bytes}; delete {folder} and run again "
+            "with --resume."
         )
     rows = torch.from_file(str(path), shared=False, size=tokens * hidden_size, dtype=dtype).view(
         tokens, hidden_size

@@ -1,1 +1,1 @@
-"""Multiple-choice tasks by log-likelihood: definitions, loading, scoring, accuracy."""
+"""Multiple-choice tasks by log-likelihood: definitions, rows, results, accuracy."""

@@ -11,7 +11,7 @@ Metric = Literal["acc", "acc_norm"]
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class AccuracyEstimate:
     """Share of correct rows and the standard error of that share, as lm-evaluation-harness computes both."""
 
     value: float
@@ -26,10 +26,10 @@ def choose(log_likelihoods: Sequence[float], lengths: Sequence[int] | None = Non
     return max(range(len(log_likelihoods)), key=lambda i: log_likelihoods[i] / max(lengths[i], 1))
 
 
-def accuracy(correct: Sequence[bool]) -> Accuracy:
+def accuracy(correct: Sequence[bool]) -> AccuracyEstimate:
     """Mean and its standard error s / √n, with the sample's standard deviation s over n − 1 (0 for one row)."""
     value, standard_error = _mean([float(right) for right in correct])
-    return Accuracy(value, standard_error, len(correct))
+    return AccuracyEstimate(value, standard_error, len(correct))
 
 
 def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> tuple[float, float]:

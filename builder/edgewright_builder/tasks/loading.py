@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from edgewright.digests import file_sha256
 from edgewright.errors import InputError
 from edgewright_builder.data.alpaca import read_jsonl
 from edgewright_builder.tasks.accuracy import Metric
@@ -52,6 +53,12 @@ def load_task(
         questions = tuple(islice(harness_questions(definition.harness_name), limit))
         return Task(name, definition.metric, questions, "lm-evaluation-harness")
     return _from_file(benchmarks / name / "eval.jsonl", name, definition, limit)
+
+
+def task_identity(name: str, benchmarks: Path | None) -> list[str]:
+    """Returns what decides a task's rows: its name with its file's digest, or with "hub" where they come from there."""
+    file = Path(name) if name.endswith(".jsonl") else benchmarks / name / "eval.jsonl" if benchmarks else None
+    return [Path(name).name, file_sha256(file) if file is not None and file.is_file() else "hub"]
 
 
 def evaluation_texts(benchmarks: Path) -> list[str]:

@@ -1,20 +1,24 @@
-"""One epoch of distillation into a LoRA, and what it is judged by."""
+"""One epoch of distillation into a LoRA, and what its result is judged by."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from edgewright.errors import InputError
-from edgewright_builder.recipe.model import Finetune
-from edgewright_builder.train.lora import Hyperparameters
+from edgewright_builder.recipe.hyperparameters import Hyperparameters
+from edgewright_builder.recipe.model import FinetuneSettings
 from edgewright_builder.train.losses import distillation_loss, kl_per_token
 from edgewright_builder.train.optimizers import drop_vanishing_gradients, learning_rate_factor, make_optimizer
 from edgewright_builder.train.samples import Batch, Sample, collate, make_batches
+
+if TYPE_CHECKING:
+    from edgewright_builder.run.progress import OnProgress
 
 GRADIENT_NORM_MAX = 1.0
 
@@ -36,8 +40,18 @@ class DistillationData:
 
 
 @dataclass(frozen=True)
+class Training:
+    """What every training of a build shares: its data, the recipe's settings and seed, and where progress is shown."""
+
+    data: DistillationData
+    settings: FinetuneSettings
+    seed: int
+    on_progress: OnProgress
+
+
+@dataclass(frozen=True)
 class Divergence:
-    """KL(teacher ‖ student) at T = 1 on held-out samples, nats per token."""
+    """KL(teacher ‖ student) at temperature 1 on held-out samples, in nats per token."""
 
     mean: float
     standard_error: float  # tokens of one sample are not independent: taken over samples
@@ -55,7 +69,7 @@ class TrainStep:
 
 
 def output_head(model: nn.Module) -> Tensor:
-    """(vocabulary, hidden): the matrix that turns final hidden states into logits.
+    """Returns the matrix (vocabulary, hidden) that turns final hidden states into logits.
 
     Raises InputError for models whose logits are more than that product.
     """
@@ -63,14 +77,15 @@ def output_head(model: nn.Module) -> Tensor:
     for key in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
         if getattr(config, key, None) not in (None, 1.0):
             raise InputError(
-                f"{config.model_type} models change their logits by {key}, which is not supported."
+                f"{config.model_type} models change their logits by {key}, which distillation does not support; "
+                "choose a model of another family."
             )
     head: Tensor = model.get_output_embeddings().weight.detach()  # type: ignore[operator]
     return head
 
 
 def counted_hidden(model: nn.Module, batch: Batch) -> Tensor:
-    """(counted tokens, hidden): final hidden states where the next token counts, in row order."""
+    """Returns (counted tokens, hidden): final hidden states where the next token counts, in row order."""
     decoder = model.get_decoder()  # type: ignore[operator]
     output = decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
     hidden: Tensor = output.last_hidden_state
@@ -79,27 +94,26 @@ def counted_hidden(model: nn.Module, batch: Batch) -> Tensor:
 
 def train_epoch(
     adapted: nn.Module,
-    data: DistillationData,
+    training: Training,
     hyperparameters: Hyperparameters,
-    finetune: Finetune,
-    seed: int,
     on_step: Callable[[TrainStep], None],
 ) -> None:
     """Trains the LoRA of `adapted` in place: one pass over `data.train`, equation (5) on counted tokens.
 
     Raises DivergedError when the loss is no longer finite.
     """
+    data, settings = training.data, training.settings
     model: nn.Module = adapted.base_model.model  # type: ignore[assignment, union-attr]
     head, device = output_head(model)[: len(data.teacher_head)], next(model.parameters()).device
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(
         hyperparameters.optimizer, parameters, hyperparameters.learning_rate, hyperparameters.weight_decay
     )
-    batches = make_batches(data.samples, data.train, finetune.batch_tokens, seed)
+    batches = make_batches(data.samples, data.train, settings.batch_tokens, training.seed)
     tokens = 0
     adapted.train()
     for step, indices in enumerate(batches):
-        factor = learning_rate_factor(step, len(batches), finetune.warmup_fraction)
+        factor = learning_rate_factor(step, len(batches), settings.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = hyperparameters.learning_rate * factor
         batch = collate(data.samples, indices, data.pad_token, device)
@@ -119,9 +133,25 @@ def train_epoch(
     adapted.eval()
 
 
+def recorder(
+    steps: list[TrainStep], on_progress: OnProgress, epoch: int = 0, epochs: int = 1
+) -> Callable[[TrainStep], None]:
+    """Returns a listener that appends each step to `steps` and shows its loss and speed."""
+    started = time.monotonic()
+    where = f"epoch {epoch + 1} of {epochs}, " if epochs > 1 else ""
+
+    def on_step(step: TrainStep) -> None:
+        steps.append(step)
+        rate = step.tokens / (time.monotonic() - started)
+        text = f"steps, {where}loss {step.loss:.3f}, {rate:.0f} tok/s"
+        on_progress(epoch * step.steps + step.step, epochs * step.steps, text)
+
+    return on_step
+
+
 @torch.inference_mode()
 def validation_divergence(model: nn.Module, data: DistillationData, batch_tokens: int) -> Divergence:
-    """KL(teacher ‖ model) at T = 1 on the validation samples."""
+    """Returns KL(teacher ‖ model) at temperature 1 on the validation samples."""
     head, device = output_head(model)[: len(data.teacher_head)], next(model.parameters()).device
     sums, counts = [], []
     for indices in make_batches(data.samples, data.validation, batch_tokens, seed=None):
@@ -139,7 +169,7 @@ def validation_divergence(model: nn.Module, data: DistillationData, batch_tokens
 def validation_loss(
     model: nn.Module, data: DistillationData, hyperparameters: Hyperparameters, batch_tokens: int
 ) -> float:
-    """Equation (5) on the validation samples: the paper's objective, incomparable between different α and T."""
+    """Returns equation (5) on the validation samples: the paper's objective, incomparable between different α and τ."""
     head, device = output_head(model)[: len(data.teacher_head)], next(model.parameters()).device
     total, tokens = 0.0, 0
     for indices in make_batches(data.samples, data.validation, batch_tokens, seed=None):
@@ -152,7 +182,7 @@ def validation_loss(
 def _batch_loss(
     model: nn.Module, head: Tensor, data: DistillationData, batch: Batch, hyperparameters: Hyperparameters
 ) -> Tensor:
-    """Equation (5), averaged over the counted tokens of one batch."""
+    """Returns equation (5), averaged over the counted tokens of one batch."""
     return distillation_loss(
         counted_hidden(model, batch),
         head,
@@ -169,7 +199,10 @@ def _teacher_hidden(data: DistillationData, indices: Sequence[int], device: torc
 
 
 def _ratio_standard_error(sums: Sequence[float], counts: Sequence[int], mean: float) -> float:
-    """Standard error of Σsums/Σcounts with samples as the independent unit (Cochran, Sampling Techniques, 6.3)."""
+    """Returns the standard error of Σsums/Σcounts with samples as the independent unit.
+
+    Cochran, Sampling Techniques, section 6.3.
+    """
     n = len(sums)
     if n < 2:
         return 0.0

@@ -1,14 +1,15 @@
 """Distillation losses (arXiv 2601.09865, equations 1–5), computed in chunks of tokens.
 
-With student logits s, teacher logits t, temperature T and labels y:
+With student logits s, teacher logits t, temperature τ and labels y, the student's distribution is
+p = softmax(s/τ), the teacher's is q = softmax(t/τ), and
 
-    L_CE = −log softmax(s)[y]                                     (1)
-    L_KL = T² · Σ_i p_T(i) · log(p_T(i) / p_S(i)),  p = softmax(·/T)   (2–4)
-    L    = α · L_KL + (1 − α) · L_CE                              (5)
+    L_CE = −log softmax(s)[y]                          (1)
+    L_KL = τ² · Σ_i q(i) · log(q(i) / p(i))            (2–4)
+    L    = α · L_KL + (1 − α) · L_CE                   (5)
 
-averaged over the tokens. Logits are hidden states times an output head; `distillation_loss` never holds a
-tokens × vocabulary tensor longer than one chunk, because it computes the gradient to the hidden states in the same
-pass: ∂L/∂s = α·T·(p_S − p_T) + (1 − α)·(softmax(s) − onehot(y)).
+averaged over the tokens. Logits are hidden states times an output head. `distillation_loss` computes the gradient to
+the hidden states in the same pass, ∂L/∂s = α·τ·(p − q) + (1 − α)·(softmax(s) − onehot(y)), so no tokens × vocabulary
+tensor is longer than one chunk. In the code p is always the student's distribution and q always the teacher's.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ CHUNK_TOKENS = 256
 
 
 def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Equation (4) per token, in nats: zero where the logits are equal.
+    """Returns equation (4) per token, (tokens,), in nats: zero where the logits are equal.
 
-    student_logits, teacher_logits: (tokens, vocabulary). Returns (tokens,).
+    student_logits, teacher_logits: (tokens, vocabulary).
     """
-    log_p_student = functional.log_softmax(student_logits.float() / temperature, dim=-1)
-    log_p_teacher = functional.log_softmax(teacher_logits.float() / temperature, dim=-1)
-    divergence = (log_p_teacher.exp() * (log_p_teacher - log_p_student)).sum(dim=-1)
+    log_p = functional.log_softmax(student_logits.float() / temperature, dim=-1)
+    log_q = functional.log_softmax(teacher_logits.float() / temperature, dim=-1)
+    divergence = (log_q.exp() * (log_q - log_p)).sum(dim=-1)
     return temperature**2 * divergence
 
 
@@ -85,7 +86,7 @@ def distillation_loss(
     alpha: float,
     temperature: float,
 ) -> Tensor:
-    """Equation (5), averaged over tokens; a scalar differentiable in `student_hidden` only.
+    """Returns equation (5) averaged over tokens, a scalar that is differentiable in `student_hidden` only.
 
     student_hidden: (tokens, hidden); student_head: (vocabulary, hidden); teacher_hidden: (tokens, teacher_hidden);
     teacher_head: (vocabulary, teacher_hidden); labels: (tokens,) token ids; alpha in [0, 1]; temperature > 0.
@@ -100,7 +101,7 @@ def distillation_loss(
 def kl_per_token(
     student_hidden: Tensor, student_head: Tensor, teacher_hidden: Tensor, teacher_head: Tensor
 ) -> Tensor:
-    """KL(teacher ‖ student) at T = 1 of each token, in nats: comparable between all trials. Returns (tokens,)."""
+    """Returns KL(q ‖ p) at τ = 1 of each token, (tokens,), in nats: comparable between all trials."""
     chunks = []
     for start in range(0, student_hidden.shape[0], CHUNK_TOKENS):
         rows = slice(start, start + CHUNK_TOKENS)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
-from edgewright_builder.recipe.model import Optimizer as OptimizerName
+from edgewright_builder.recipe.hyperparameters import Optimizer as OptimizerName
 
 # A gradient this small is rounding noise; orthogonalization would blow it up to a full-size step. LoRA starts
 # there: B = 0 makes the gradient of A zero.
@@ -18,7 +18,7 @@ GRADIENT_NORM_MIN = 1e-12
 def make_optimizer(
     name: OptimizerName, parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float
 ) -> Optimizer:
-    """AdamW, or torch's Muon scaled to AdamW's step size, so that both share one learning-rate range.
+    """Returns AdamW, or torch's Muon scaled to AdamW's step size, so that both share one learning-rate range.
 
     Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; `match_rms_adamw` is 0.2·√max(rows, columns)
     (Liu et al., arXiv 2502.16982). Every parameter must be a matrix, which LoRA's factors are.
@@ -36,7 +36,7 @@ def drop_vanishing_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def learning_rate_factor(step: int, steps: int, warmup_fraction: float) -> float:
-    """Linear warmup, then a cosine to a tenth: the factor of step `step` (from 0) of `steps`, in (0, 1]."""
+    """Returns the factor, in (0, 1], of step `step` (from 0) of `steps`: linear warmup, then a cosine to a tenth."""
     warmup_steps = max(1, math.ceil(warmup_fraction * steps))
     if step < warmup_steps:
         return (step + 1) / warmup_steps

@@ -1,4 +1,4 @@
-"""From question-answer pairs to token sequences and batches."""
+"""Turns question-answer pairs into token sequences and batches."""
 
 from __future__ import annotations
 

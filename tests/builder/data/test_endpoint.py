@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgewright.errors import InputError, OutsideError
-from edgewright_builder.data.client import Sampling
+from edgewright_builder.data.client import TeacherSampling
 from edgewright_builder.data.endpoint import EndpointClient
 
 
@@ -87,7 +87,7 @@ def chats(*texts: str) -> list[list[dict[str, str]]]:
 
 def test_answers_come_in_the_order_of_the_chats_with_the_sampling_asked_for(server: FakeServer) -> None:
     texts = [f"prompt {i}" for i in range(20)]
-    answers = client(server).generate(chats(*texts), max_tokens=9, sampling=Sampling(), seed=5)
+    answers = client(server).generate(chats(*texts), max_tokens=9, sampling=TeacherSampling(), seed=5)
     assert [answer.text for answer in answers] == [text.upper() for text in texts]
     assert {(body["temperature"], body["top_p"], body["max_tokens"]) for body in server.bodies} == {
         (0.7, 0.95, 9)
@@ -97,14 +97,16 @@ def test_answers_come_in_the_order_of_the_chats_with_the_sampling_asked_for(serv
 
 
 def test_no_more_requests_than_allowed_run_at_once(server: FakeServer) -> None:
-    client(server, concurrency=3).generate(chats(*"abcdefghij"), max_tokens=9, sampling=Sampling(), seed=0)
+    client(server, concurrency=3).generate(
+        chats(*"abcdefghij"), max_tokens=9, sampling=TeacherSampling(), seed=0
+    )
     assert server.most_running <= 3
 
 
 @pytest.mark.parametrize("fault", [429, 500, 503, 0])
 def test_faults_that_may_pass_are_tried_again(fault: int, server: FakeServer) -> None:
     server.faults = [fault, fault]
-    (answer,) = client(server).generate(chats("hello"), max_tokens=9, sampling=Sampling(), seed=0)
+    (answer,) = client(server).generate(chats("hello"), max_tokens=9, sampling=TeacherSampling(), seed=0)
     assert answer.text == "HELLO"
     assert len(server.bodies) == 3
 
@@ -114,27 +116,29 @@ def test_a_server_that_stays_down_is_an_outside_error_that_says_how_to_go_on(ser
     with pytest.raises(
         OutsideError, match=r"failed 3 times, the last time with HTTP 503.*run again to resume"
     ):
-        client(server, attempts=3).generate(chats("hello"), max_tokens=9, sampling=Sampling(), seed=0)
+        client(server, attempts=3).generate(chats("hello"), max_tokens=9, sampling=TeacherSampling(), seed=0)
 
 
 def test_a_refused_request_is_not_repeated(server: FakeServer) -> None:
     server.faults = [401]
     with pytest.raises(InputError, match="refused model 'teacher': HTTP 401"):
-        client(server).generate(chats("hello"), max_tokens=9, sampling=Sampling(), seed=0)
+        client(server).generate(chats("hello"), max_tokens=9, sampling=TeacherSampling(), seed=0)
     assert len(server.bodies) == 1
 
 
 def test_the_key_comes_from_the_environment(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEACHER_KEY", "k1")
     client(server, api_key_variable="TEACHER_KEY").generate(
-        chats("a"), max_tokens=1, sampling=Sampling(), seed=0
+        chats("a"), max_tokens=1, sampling=TeacherSampling(), seed=0
     )
     assert server.keys == ["Bearer k1"]
 
 
 def test_text_after_a_stop_string_is_cut_even_if_the_server_does_not(server: FakeServer) -> None:
     server.reply = "one line\nanother"
-    (answer,) = client(server).generate(chats("a"), max_tokens=9, sampling=Sampling(), seed=0, stop=("\n",))
+    (answer,) = client(server).generate(
+        chats("a"), max_tokens=9, sampling=TeacherSampling(), seed=0, stop=("\n",)
+    )
     assert answer.text == "one line"
     assert server.bodies[0]["stop"] == ["\n"]
 

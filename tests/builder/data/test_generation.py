@@ -16,12 +16,12 @@ import pytest
 
 from edgewright.errors import InputError, OutsideError
 from edgewright_builder.data.alpaca import read_alpaca
-from edgewright_builder.data.client import Chat, Completion, Sampling
-from edgewright_builder.data.journal import Journal
+from edgewright_builder.data.client import Chat, Completion, TeacherSampling
+from edgewright_builder.data.journal import AnswerJournal
 from edgewright_builder.data.presets import TASKS, load_preset
 from edgewright_builder.data.prompts import load_prompts
-from edgewright_builder.data.self_instruct import ATTRITION, DataSettings, round_size
-from edgewright_builder.stages.data import DataResult, generate_data, import_data
+from edgewright_builder.data.self_instruct import ATTRITION, Assignment, GenerationSettings, round_size
+from edgewright_builder.stages.data import DataResult, contamination_of, generate_data, import_data
 
 WORDS = (
     "wind rain ice lava moss frog iron salt moon star",
@@ -44,7 +44,7 @@ class ScriptedTeacher:
         chats: Sequence[Chat],
         *,
         max_tokens: int,
-        sampling: Sampling,
+        sampling: TeacherSampling,
         seed: int,
         stop: Sequence[str] = (),
     ) -> list[Completion]:
@@ -80,15 +80,21 @@ class ScriptedTeacher:
         return "cut off" if seed % 17 == 0 else f"Because {picked[0]} meets {picked[1]} there. And"
 
 
-def generate(folder: Path, client: ScriptedTeacher | None = None, **settings: object) -> DataResult:
-    return generate_data(
-        client or ScriptedTeacher(),
+def assignment(benchmarks: Path | None = None, **settings: object) -> Assignment:
+    return Assignment(
         load_preset("arc_easy"),
         load_prompts(),
-        DataSettings(**{"pairs": 60, "batch_size": 8, **settings}),  # type: ignore[arg-type]
-        folder,
-        on_progress=lambda done, total, text: None,
+        GenerationSettings(**{"pairs": 60, "batch_size": 8, **settings}),  # type: ignore[arg-type]
+        contamination_of(benchmarks),
     )
+
+
+def silent(done: int, total: int, text: str) -> None:
+    """No progress shown."""
+
+
+def generate(folder: Path, client: ScriptedTeacher | None = None, **settings: object) -> DataResult:
+    return generate_data(client or ScriptedTeacher(), assignment(**settings), folder, silent)  # type: ignore[arg-type]
 
 
 def test_every_generated_question_is_kept_or_counted_once(tmp_path: Path) -> None:
@@ -154,15 +160,7 @@ def test_questions_of_the_evaluation_files_are_dropped(tmp_path: Path) -> None:
     benchmarks.mkdir(parents=True)
     rows = [{"question": row.instruction, "choices": ["a", "b"], "answer": 0} for row in clean[:5]]
     (benchmarks / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = generate_data(
-        ScriptedTeacher(),
-        load_preset("arc_easy"),
-        load_prompts(),
-        DataSettings(pairs=60, batch_size=8),
-        tmp_path / "b",
-        benchmarks=benchmarks.parent,
-        on_progress=lambda done, total, text: None,
-    )
+    result = generate_data(ScriptedTeacher(), assignment(benchmarks.parent), tmp_path / "b", silent)
     assert result.attrition["contaminated"] >= 5
     assert not {row["question"] for row in rows} & {row.instruction for row in read_alpaca(result.path)}
 
@@ -210,14 +208,14 @@ def journal_lines(folder: Path) -> int:
 
 def test_a_line_cut_by_a_crash_is_dropped_and_written_again(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    journal = Journal(path)
+    journal = AnswerJournal(path)
     journal.put("a", [1])
     journal.put("b", [2])
     path.write_bytes(path.read_bytes()[:-3])
-    resumed = Journal(path)
+    resumed = AnswerJournal(path)
     assert (resumed.get("a"), resumed.get("b")) == ([1], None)
     resumed.put("b", [2])
-    assert Journal(path).get("b") == [2]
+    assert AnswerJournal(path).get("b") == [2]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -289,7 +287,7 @@ def test_a_file_of_ones_own_is_cleaned_and_counted(tmp_path: Path) -> None:
     ]
     source = tmp_path / "mine.jsonl"
     source.write_text("\n\n".join(json.dumps(row) for row in rows))
-    result = import_data(source, DataSettings(), tmp_path / "out")
+    result = import_data(source, contamination_of(None), tmp_path / "out")
     assert result.attrition == {
         "generated": 4,
         "output_too_short": 1,
@@ -314,7 +312,7 @@ def test_a_bad_row_is_named_by_its_line(line: str, words: str, tmp_path: Path) -
     source = tmp_path / "mine.jsonl"
     source.write_text('{"instruction": "a", "output": "b"}\n' + line + "\n")
     with pytest.raises(InputError) as raised:
-        import_data(source, DataSettings(), tmp_path / "out")
+        import_data(source, contamination_of(None), tmp_path / "out")
     assert words in str(raised.value)
     assert not (tmp_path / "out").exists()
 
@@ -322,6 +320,6 @@ def test_a_bad_row_is_named_by_its_line(line: str, words: str, tmp_path: Path) -
 def test_an_empty_or_missing_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(InputError, match="the file is empty"):
-        import_data(tmp_path / "empty.jsonl", DataSettings(), tmp_path / "out")
+        import_data(tmp_path / "empty.jsonl", contamination_of(None), tmp_path / "out")
     with pytest.raises(InputError, match="cannot be read"):
-        import_data(tmp_path / "no.jsonl", DataSettings(), tmp_path / "out")
+        import_data(tmp_path / "no.jsonl", contamination_of(None), tmp_path / "out")

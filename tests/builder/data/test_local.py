@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright.errors import InputError
-from edgewright_builder.data.client import Chat, Sampling
+from edgewright_builder.data.client import Chat, TeacherSampling
 from edgewright_builder.data.local import LocalClient, common_prefix_length, sample
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
-GREEDY = Sampling(temperature=0.0)
+GREEDY = TeacherSampling(temperature=0.0)
 
 
 def client() -> LocalClient:
@@ -53,7 +53,8 @@ def test_a_batch_gives_what_transformers_generates_for_each_prompt_alone() -> No
 def test_equal_seeds_give_equal_text_and_others_do_not() -> None:
     def texts(seed: int) -> list[str]:
         return [
-            c.text for c in client().generate(chats(*TEXTS), max_tokens=16, sampling=Sampling(), seed=seed)
+            c.text
+            for c in client().generate(chats(*TEXTS), max_tokens=16, sampling=TeacherSampling(), seed=seed)
         ]
 
     assert texts(1) == texts(1) != texts(2)
@@ -106,7 +107,7 @@ def test_only_tokens_of_the_nucleus_are_sampled_however_short_the_shortlist(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(6, 40, generator=generator) * 2
-    tokens = sample(logits, Sampling(temperature=1.0, top_p=top_p), generator, shortlist)
+    tokens = sample(logits, TeacherSampling(temperature=1.0, top_p=top_p), generator, shortlist)
     ordered, index = torch.softmax(logits, -1).sort(dim=-1, descending=True)
     for row, token in enumerate(tokens.tolist()):
         rank = index[row].tolist().index(token)
@@ -115,7 +116,7 @@ def test_only_tokens_of_the_nucleus_are_sampled_however_short_the_shortlist(
 
 def test_samples_follow_the_probabilities() -> None:
     logits = torch.log(torch.tensor([0.6, 0.3, 0.1])).repeat(4000, 1)
-    tokens = sample(logits, Sampling(temperature=1.0, top_p=1.0), torch.Generator().manual_seed(0))
+    tokens = sample(logits, TeacherSampling(temperature=1.0, top_p=1.0), torch.Generator().manual_seed(0))
     shares = torch.bincount(tokens, minlength=3) / 4000
     assert shares.tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
 

@@ -22,13 +22,13 @@ from edgewright_builder.pipeline.adapter_base import find_base, require_slots
 from edgewright_builder.push.push import push
 from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
 from edgewright_builder.recipe.adapter import AdapterRecipe, load_any_recipe
-from edgewright_builder.recipe.model import Finetune, Recipe
+from edgewright_builder.recipe.hyperparameters import Hyperparameters
+from edgewright_builder.recipe.model import PROJECTIONS, FinetuneSettings, Recipe
 from edgewright_builder.run.run import digest_of_products
 from edgewright_builder.show.describe import plan_line
 from edgewright_builder.stages.finetune_adapter import finetune_adapter
 from edgewright_builder.stages.teacher import cache_teacher, read_teacher
-from edgewright_builder.train.distill import DistillationData
-from edgewright_builder.train.lora import LINEAR_NAMES, Hyperparameters
+from edgewright_builder.train.distill import DistillationData, Training
 from edgewright_builder.train.samples import make_sample, split
 from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import Board, simulated_device
@@ -70,7 +70,7 @@ def quantized(tmp_path: Path) -> tuple[Path, Path]:
     ours: dict[str, Tensor] = {}
     state = load_file(plain / "model.safetensors")
     for name in list(state):
-        if name.split(".")[-2] in LINEAR_NAMES:
+        if name.split(".")[-2] in PROJECTIONS:
             tensors, state[name] = packed(state[name])
             ours |= {name.replace("weight", part): tensor for part, tensor in tensors.items()}
         else:
@@ -139,10 +139,8 @@ def test_training_an_adapter_lowers_the_loss_and_leaves_the_base_alone(
     hyperparameters = Hyperparameters("adam", 2e-2, 0.0, 4, 2.0, 1.0, alpha)
     out = tmp_path / "out"
     out.mkdir()
-    summary = finetune_adapter(
-        quantized[0], data, hyperparameters, ("q_proj", "up_proj"), 4, Finetune(batch_tokens=128), 0, out,
-        lambda *_: None,
-    )  # fmt: skip
+    training = Training(data, FinetuneSettings(batch_tokens=128), 0, lambda *_: None)
+    summary = finetune_adapter(quantized[0], training, hyperparameters, ("q_proj", "up_proj"), 4, out)
     assert summary["validation_loss_after"] < 0.9 * summary["validation_loss_before"]
     assert digest_of_products(quantized[0], ("",)) == before
     assert (out / "adapter" / "model.onnx_adapter").stat().st_size == summary["adapter_bytes"]

@@ -11,17 +11,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edgewright_builder.quantization.earlier import earlier_model
-from edgewright_builder.stages.quantize import quantize
-from edgewright_builder.train.samples import Sample
+from edgewright_builder.stages.quantize import Quantization, draw, quantize
 from tests.support.tiny_build import write_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 GROUP = 64
 
 
-def samples(seed: int) -> list[Sample]:
+def sequences(seed: int) -> list[list[int]]:
     numbers = random.Random(seed)
-    return [Sample(tuple(numbers.choices(range(250), k=48)), 0) for _ in range(16)]
+    return [numbers.choices(range(250), k=48) for _ in range(16)]
 
 
 def quantized(
@@ -29,7 +28,8 @@ def quantized(
 ) -> dict:  # type: ignore[type-arg]
     folder.mkdir(parents=True)
     earlier = None if run is None else earlier_model(run, band)
-    return quantize(model, samples(seed), 16, GROUP, 0, folder, lambda *_: None, earlier)
+    job = Quantization(model, GROUP, draw(sequences(seed), 16, seed=0), earlier)
+    return quantize(job, folder, lambda *_: None)
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:

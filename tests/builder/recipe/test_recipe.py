@@ -50,6 +50,10 @@ def test_every_example_is_a_valid_recipe(path: Path) -> None:
         ({"search": {"trials": "many"}}, "`search.trials` is 'many'"),
         ({"search": {"space": {"alpha": [1, 0]}}}, "low 1.0 is above high 0.0"),
         ({"quantize": {"group_size": 48}}, "`quantize.group_size"),
+        (
+            {"quantize": {"group_size": 64}, "search": {"space": {"group_size": [32, 64]}}},
+            "`quantize.group_size` is 64 and `search.space.group_size` is [32, 64]: give one of them",
+        ),
         ({"task": None}, "`task` is None"),
         ({"teachers": {"knowledge": {"model": "e/f"}}}, "give `teachers.data`"),
     ],

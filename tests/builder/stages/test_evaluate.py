@@ -11,9 +11,10 @@ import pytest
 
 from edgewright.errors import OutsideError
 from edgewright_builder.scoring.local import LocalScorer
-from edgewright_builder.scoring.scoring import ScoreItem, run_task
+from edgewright_builder.scoring.scorer import ScoreItem
 from edgewright_builder.stages.evaluate import EvaluatedModel, evaluate
 from edgewright_builder.tasks.loading import Task, load_task
+from edgewright_builder.tasks.results import run_task
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 QUIZ = Path(__file__).parents[3] / "examples" / "science_quiz.jsonl"

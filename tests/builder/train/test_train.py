@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright.errors import InputError, RefusedError
-from edgewright_builder.fit.bound import PeakBound
 from edgewright_builder.quantization.rounding import fake_quantize, temporarily_quantized
-from edgewright_builder.recipe.model import Finetune, Search, SearchSpace
-from edgewright_builder.stages.search import Feasibility, search
+from edgewright_builder.recipe.hyperparameters import Hyperparameters, SearchSpace
+from edgewright_builder.recipe.model import FinetuneSettings, SearchSettings
+from edgewright_builder.stages.search import search
 from edgewright_builder.stages.student import block_influence, least_influential, remove_layers
 from edgewright_builder.stages.teacher import cache_teacher, read_teacher
-from edgewright_builder.train.distill import DistillationData, train_epoch, validation_divergence
-from edgewright_builder.train.lora import Hyperparameters, add_lora, linear_layers, merge_lora
+from edgewright_builder.train.distill import DistillationData, Training, train_epoch, validation_divergence
+from edgewright_builder.train.lora import add_lora, linear_layers, merge_lora
 from edgewright_builder.train.samples import Sample, collate, make_batches, make_sample, split
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 BATCH_TOKENS = 128
-FINETUNE = Finetune(batch_tokens=BATCH_TOKENS)
+FINETUNE = FinetuneSettings(batch_tokens=BATCH_TOKENS)
 ADAM = Hyperparameters("adam", 5e-3, 0.0, 8, 2.0, 1.0, 1.0)
 
 
@@ -57,6 +58,14 @@ def data(models: tuple[Path, Path], tmp_path: Path) -> DistillationData:
     hidden, head = read_teacher(cache, samples())
     train, validation = split(samples(), 0.25, seed=0)
     return DistillationData(samples(), train, validation, hidden, head, pad_token=0)
+
+
+def training(
+    data: DistillationData,
+    settings: FinetuneSettings = FINETUNE,
+    on_progress: Callable[..., None] = lambda *_: None,
+) -> Training:
+    return Training(data, settings, 0, on_progress)
 
 
 def load(folder: Path) -> Any:
@@ -157,7 +166,7 @@ def test_training_brings_the_student_closer_and_merging_changes_nothing(
     before = validation_divergence(model, data, BATCH_TOKENS)
     adapted: Any = add_lora(model, ADAM, seed=0)
     for _ in range(4):
-        train_epoch(adapted, data, ADAM, FINETUNE, 0, lambda _: None)
+        train_epoch(adapted, training(data), ADAM, lambda _: None)
     trained = validation_divergence(adapted.base_model.model, data, BATCH_TOKENS)
     merged = validation_divergence(merge_lora(adapted), data, BATCH_TOKENS)
     assert trained.mean < 0.9 * before.mean
@@ -171,7 +180,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(
     wild = replace(ADAM, learning_rate=1e30)
     adapted = add_lora(load(models[0]), wild, seed=0)
     with pytest.raises(InputError, match="lower the learning rate, which is 1"):
-        train_epoch(adapted, data, wild, FINETUNE, 0, lambda _: None)
+        train_epoch(adapted, training(data), wild, lambda _: None)
 
 
 def test_a_layer_that_changes_nothing_has_no_influence() -> None:
@@ -207,7 +216,7 @@ class KilledError(Exception):
 def run_search(student: Path, data: DistillationData, folder: Path, die_at: int | None = None) -> Any:
     folder.mkdir(exist_ok=True)
     space = SearchSpace.model_validate({"lora_rank": [8, 16], "learning_rate": [1e-4, 1e-2]})
-    settings = Search(trials=4, startup_trials=2, space=space)
+    settings = SearchSettings(trials=4, startup_trials=2, space=space)
     steps = 0
 
     def on_progress(*_: object) -> None:
@@ -216,48 +225,20 @@ def run_search(student: Path, data: DistillationData, folder: Path, die_at: int 
         if steps == die_at:
             raise KilledError
 
-    return search(
-        student, data, settings, FINETUNE, [Feasibility(32, PeakBound(1, 0, 2))], 0, folder, on_progress
-    )
+    return search(student, training(data, on_progress=on_progress), settings, [32], folder)
 
 
 def test_a_search_whose_every_trial_diverges_says_so_and_records_them(
     models: tuple[Path, Path], data: DistillationData, tmp_path: Path
 ) -> None:
-    settings = Search(
+    settings = SearchSettings(
         trials=2, space=SearchSpace.model_validate({"learning_rate": [10.0, 100.0], "lora_scale": [90, 100]})
     )
     wild = FINETUNE.model_copy(update={"batch_tokens": 32, "warmup_fraction": 0.0})
     with pytest.raises(RefusedError, match="Every trial diverged"):
-        search(
-            models[0],
-            data,
-            settings,
-            wild,
-            [Feasibility(32, PeakBound(1, 0, 2))],
-            0,
-            tmp_path,
-            lambda *_: None,
-        )
+        search(models[0], training(data, wild), settings, [32], tmp_path)
     trials = json.loads((tmp_path / "trials.json").read_text(encoding="utf-8"))
     assert [(trial["state"], trial["value"]) for trial in trials] == [("diverged", None)] * 2
-
-
-def test_a_group_size_over_budget_is_never_tried(
-    models: tuple[Path, Path], data: DistillationData, tmp_path: Path
-) -> None:
-    with pytest.raises(RefusedError, match="within the budget"):
-        search(
-            models[0],
-            data,
-            Search(),
-            FINETUNE,
-            [Feasibility(32, PeakBound(3, 0, 2))],
-            0,
-            tmp_path,
-            lambda *_: None,
-        )
-    assert not (tmp_path / "study.db").exists()
 
 
 @pytest.mark.parametrize("die_at", [1, 4, 6, 8])

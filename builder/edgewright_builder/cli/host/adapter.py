@@ -10,7 +10,7 @@ from rich.console import Console
 
 from edgewright.sizes import format_bytes
 from edgewright_builder.pipeline.adapter import AdapterBuild
-from edgewright_builder.run.run import Stage
+from edgewright_builder.run.run import FinishedStage
 
 
 def opening_line(job: AdapterBuild) -> str:
@@ -22,7 +22,7 @@ def opening_line(job: AdapterBuild) -> str:
     )
 
 
-def print_result(console: Console, package: Stage, run: Path) -> None:
+def print_result(console: Console, package: FinishedStage, run: Path) -> None:
     """What was made, and what it changes."""
     summary = package.summary
     console.print(

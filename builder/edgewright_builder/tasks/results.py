@@ -1,30 +1,24 @@
-"""Log-likelihoods of continuations, and what they say about a task."""
+"""Runs a task on a scorer, and holds what came of it row by row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from edgewright_builder.data.client import OnProgress
-from edgewright_builder.tasks.accuracy import Accuracy, Metric, accuracy, choose
+from edgewright_builder.scoring.scorer import ScoreItem, Scorer
+from edgewright_builder.tasks.accuracy import AccuracyEstimate, Metric, accuracy, choose
 from edgewright_builder.tasks.definitions import Choice, Question
 from edgewright_builder.tasks.loading import Task
 
-ScoreItem = tuple[str, Sequence[str]]  # a context and its continuations
-
-
-class Scorer(Protocol):
-    """A model that scores text: on this machine (`local.py`) or on a board."""
-
-    def score(self, items: Sequence[ScoreItem]) -> list[list[float]]:
-        """log p(continuation | context), natural, summed over tokens, per item and continuation."""
+if TYPE_CHECKING:
+    from edgewright_builder.run.progress import OnProgress
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One row: log-likelihoods per choice, and whether the right choice won, plain and per byte."""
+class ScoredQuestion:
+    """One row: the log-likelihood of each choice, and whether the right choice won, plain and per byte."""
 
     id: str
     log_likelihoods: tuple[float, ...]
@@ -34,18 +28,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """A model on a task, row by row so that two models can be compared in pairs."""
+    """A model on a task, row by row, so that two models can be compared in pairs."""
 
     task: str
     metric: Metric
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ScoredQuestion, ...]
 
     def correct(self, metric: Metric | None = None) -> list[bool]:
-        """Per row, whether it counts as right under the metric (the task's own by default)."""
+        """Returns per row whether it counts as right under the metric (the task's own by default)."""
         return [getattr(outcome, metric or self.metric) for outcome in self.outcomes]
 
-    def accuracy(self, metric: Metric | None = None) -> Accuracy:
-        """The share of right rows, with its standard error."""
+    def accuracy(self, metric: Metric | None = None) -> AccuracyEstimate:
+        """Returns the share of right rows, with its standard error."""
         return accuracy(self.correct(metric))
 
 
@@ -53,28 +47,28 @@ def run_task(
     scorer: Scorer, task: Task, *, on_progress: OnProgress, questions_per_call: int = 64
 ) -> TaskResult:
     """Scores all questions of a task, `questions_per_call` at a time."""
-    outcomes: list[Outcome] = []
+    outcomes: list[ScoredQuestion] = []
     total = len(task.questions)
     for start in range(0, total, questions_per_call):
         chunk = task.questions[start : start + questions_per_call]
         groups = [_by_context(question.choices) for question in chunk]
         scores = iter(scorer.score([item for items in groups for item in items]))
         for question, items in zip(chunk, groups, strict=True):
-            outcomes.append(_outcome(question, [value for _ in items for value in next(scores)]))
+            outcomes.append(_scored(question, [value for _ in items for value in next(scores)]))
         right = sum(getattr(outcome, task.metric) for outcome in outcomes)
         on_progress(len(outcomes), total, f"{task.name} {right / len(outcomes):.3f}")
     return TaskResult(task.name, task.metric, tuple(outcomes))
 
 
 def _by_context(choices: Sequence[Choice]) -> list[ScoreItem]:
-    """Neighbouring choices of one context become one item, so that a scorer reads the context once."""
+    """Joins neighbouring choices of one context into one item, so that a scorer reads the context once."""
     by_context: Callable[[Choice], str] = lambda choice: choice.context  # noqa: E731
     return [(context, [c.continuation for c in group]) for context, group in groupby(choices, by_context)]
 
 
-def _outcome(question: Question, log_likelihoods: list[float]) -> Outcome:
+def _scored(question: Question, log_likelihoods: list[float]) -> ScoredQuestion:
     lengths = [choice.length_bytes for choice in question.choices]
-    return Outcome(
+    return ScoredQuestion(
         question.id,
         tuple(log_likelihoods),
         acc=choose(log_likelihoods) == question.answer,

@@ -1,0 +1,108 @@
+"""The process that quantizes: `python -m edgewright_builder.quantization.gptq_process JOB.json`.
+
+GPTQModel reads its settings from the environment when it is imported and logs to the terminal, so it has a process of
+its own. That process writes `losses.json` beside the job and says on standard output how far it is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgewright.durable import write_json
+
+if TYPE_CHECKING:
+    from edgewright_builder.quantization.delta_aware_gptq import CodeChanges
+    from edgewright_builder.quantization.earlier import Earlier
+
+WEIGHT_BITS = 4
+
+
+@dataclass(frozen=True)
+class GptqJob:
+    """What the process is to do, as `job.json` holds it."""
+
+    model: str  # folder of the checkpoint to quantize
+    out: str  # folder for the quantized one
+    group_size: int
+    calibration: list[list[int]]  # token sequences
+    earlier: dict[str, Any] | None  # folders of the earlier model, and its dead band
+
+    def write(self, path: Path) -> None:
+        """Writes the job durably."""
+        write_json(path, asdict(self))
+
+
+def earlier_job(earlier: Earlier) -> dict[str, Any]:
+    """Returns the earlier model as `job.json` holds it."""
+    unquantized = earlier.unquantized
+    return {
+        "quantized": str(earlier.quantized.resolve()),
+        "unquantized": None if unquantized is None else str(unquantized.resolve()),
+        "dead_band": earlier.dead_band,
+    }
+
+
+def run_gptq(job: GptqJob) -> dict[str, Any]:
+    """Quantizes and saves. Returns the loss that GPTQ reports for each linear layer, and what moved."""
+    import torch
+    from gptqmodel import GPTQModel, QuantizeConfig
+
+    changes = None if job.earlier is None else _keep_codes(job.earlier)
+    config = QuantizeConfig(
+        bits=WEIGHT_BITS, group_size=job.group_size, sym=True, desc_act=False, offload_to_disk=False,
+        act_group_aware=job.earlier is None,  # reorders columns, as only fresh scales allow
+    )  # fmt: skip
+    cuda = torch.cuda.is_available()
+    dtype = torch.bfloat16 if cuda else torch.float32
+    model = GPTQModel.load(job.model, config, device="cuda:0" if cuda else "cpu", dtype=dtype)
+    _report_layers(model)
+    calibration = [{"input_ids": tokens, "attention_mask": [1] * len(tokens)} for tokens in job.calibration]
+    log = model.quantize(calibration, batch_size=8)
+    model.save(job.out)
+    (Path(job.out) / "quant_log.csv").unlink(missing_ok=True)  # holds times, would change the digest
+    losses = [float(row["loss"]) for row in next(iter(log.values())) if _is_number(row["loss"])]
+    delta = {} if changes is None or job.earlier is None else changes.summary(job.earlier["dead_band"])
+    return {"losses": losses, "delta": delta}
+
+
+def _keep_codes(earlier: dict[str, Any]) -> CodeChanges:
+    from edgewright_builder.quantization.delta_aware_gptq import Checkpoint, install
+
+    unquantized = None if earlier["unquantized"] is None else Checkpoint(Path(earlier["unquantized"]))
+    return install(Checkpoint(Path(earlier["quantized"])), unquantized, earlier["dead_band"])
+
+
+def _report_layers(model: Any) -> None:
+    """Prints a line when the calibration's forward passes reach each layer."""
+    layers = model.model.get_decoder().layers
+    seen: set[int] = set()
+
+    def hook(index: int) -> Callable[..., None]:
+        def on_forward(*_: Any) -> None:
+            if index not in seen:
+                seen.add(index)
+                print(f"layer {index + 1} of {len(layers)} reached", flush=True)  # noqa: T201 - the parent reads it
+
+        return on_forward
+
+    for index, layer in enumerate(layers):
+        layer.register_forward_pre_hook(hook(index))
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        float(text)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    job_path = Path(sys.argv[1])
+    job_read = GptqJob(**json.loads(job_path.read_text(encoding="utf-8")))
+    write_json(job_path.with_name("losses.json"), run_gptq(job_read))

@@ -1,0 +1,51 @@
+"""What the builds of models and of adapters share: a student, its teacher, and the recipe that brings them together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from edgewright_builder.fit.architecture import Architecture, architecture_from_config
+from edgewright_builder.models import model_digest, read_config, resolve_model
+from edgewright_builder.recipe.adapter import AdapterRecipe
+from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.run.run import Run
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A recipe's sections `data`, `finetune` and `evaluate` with the two models they are about.
+
+    Models are fetched when they are first asked for; a digest reads all weights, once.
+    """
+
+    recipe: Recipe | AdapterRecipe
+    run: Run
+    student_source: str
+    teacher_source: str
+
+    @cached_property
+    def student(self) -> Path:
+        """The student before anything is changed. Its tokenizer writes the samples."""
+        return resolve_model(self.student_source)
+
+    @cached_property
+    def teacher(self) -> Path:
+        """T2, the knowledge teacher."""
+        return resolve_model(self.teacher_source)
+
+    @cached_property
+    def student_digest(self) -> str:
+        """The digest of the student's files."""
+        return model_digest(self.student)
+
+    @cached_property
+    def teacher_digest(self) -> str:
+        """The digest of T2's files."""
+        return model_digest(self.teacher)
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The facts of the student's `config.json`."""
+        return architecture_from_config(read_config(self.student))
