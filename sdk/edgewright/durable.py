@@ -95,7 +95,7 @@ class FileSystem:
         path.unlink(missing_ok=True)
 
     def set_read_only(self, file: int) -> None:
-        """Mode 0444."""
+        """Sets mode 0444."""
         os.fchmod(file, 0o444)
 
     def remove_folder(self, path: Path) -> None:

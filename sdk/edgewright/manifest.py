@@ -106,7 +106,7 @@ class Limits(_Frozen):
 
 
 class PerformancePrediction(_Frozen):
-    """Of one request that decodes alone; a board that misses it says so, and keeps the release."""
+    """What one request that decodes alone should reach. A board that misses it says so and keeps the release."""
 
     tokens_per_second: Annotated[float, Field(gt=0)] | None = None  # at least
     joules_per_token: Annotated[float, Field(gt=0)] | None = None  # at most

@@ -44,7 +44,7 @@ class BenchmarkPlan:
 
     @property
     def request_tokens(self) -> int:
-        """Of one prompt and its answer."""
+        """Tokens of one prompt and its answer."""
         return self.input_tokens + self.output_tokens
 
     def check(self, context_tokens: int) -> None:
@@ -105,7 +105,7 @@ class LoadTally:
 
     @property
     def generated_tokens(self) -> int:
-        """Of all prompts served."""
+        """Tokens generated over all prompts served."""
         return sum(finish.generated_tokens for finish, _ in self.served)
 
 

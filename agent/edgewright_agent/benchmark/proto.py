@@ -52,6 +52,6 @@ def load_to_proto(plan: BenchmarkPlan, load: LoadMeasurement) -> telemetry_pb2.B
 
 
 def benchmark_energy_to_proto(energy: BenchmarkEnergy) -> telemetry_pb2.BenchmarkEnergy:
-    """Field for field."""
+    """Translates field for field."""
     phases = telemetry_pb2.PhaseEnergy(**vars(energy.phases)) if energy.phases else None
     return telemetry_pb2.BenchmarkEnergy(**{**vars(energy), "phases": phases})

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ActivationSettings:
-    """On which a candidate is tried."""
+    """The terms on which a candidate is tried."""
 
     budget_bytes: int
     probation_seconds: float = 0.0

@@ -58,7 +58,7 @@ class EngineManager:
 
     @property
     def running_engine(self) -> Engine:
-        """Of the release that serves."""
+        """The engine of the release that serves."""
         assert self.serving is not None, "asked only while a release serves"
         return self.serving.engine
 
@@ -96,7 +96,7 @@ class EngineManager:
         await self.show(await self.bring_up(release, beside=False))
 
     async def show(self, serving: ServingRelease) -> None:
-        """From now on requests go to `serving`; the engine before it finishes what it has begun and ends."""
+        """Sends requests to `serving` from now on. The engine before it finishes what it has begun and ends."""
         before, self.serving = self.serving, serving
         await self._on_serving(serving)
         if before is not None and before.engine is not serving.engine:

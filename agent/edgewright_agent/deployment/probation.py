@@ -171,7 +171,7 @@ def _rate(run: _Run, manifest: Manifest) -> list[ProbeResult]:
 
 
 def _energy(run: _Run, manifest: Manifest) -> list[ProbeResult]:
-    """Of decoding; nothing on a board without a sensor, or where it had a gap: never a made-up number."""
+    """Judges the energy of decoding. Returns nothing on a board without a sensor, or where the sensor had a gap."""
     if run.energy is None or len(run.tokens) < 2:
         return []
     predicted = manifest.performance.joules_per_token if manifest.performance is not None else None
@@ -188,7 +188,7 @@ def _request(golden: GoldenPrompt) -> GenerationRequest:
 
 
 async def _unread(engine: Engine, golden: GoldenPrompt) -> GenerationRequest:
-    """As long as the golden prompt, which the engine has kept: of this one it has to read every token."""
+    """Returns a prompt as long as the golden one. The engine has kept that one; of this one it reads every token."""
 
     async def count(text: str) -> int:
         return (await _generate(engine, GenerationRequest(prompt=text, max_tokens=1))).prompt_tokens

@@ -18,7 +18,7 @@ Releases = Mapping[str, StagedRelease]  # by digest
 
 
 def check_activation(trust: Trust, release: StagedRelease, staged: Releases) -> None:
-    """Is this staged release, and the base it may need, still trusted?
+    """Raises unless this staged release, and the base it may need, are still trusted.
 
     Raises RefusedError (`REVOKED`, `KEY_UNTRUSTED`, `TRUST_EXPIRED`), InputError (`SIGNATURE_INVALID`: its
     signature was damaged on the disk), OutsideError.
@@ -28,7 +28,7 @@ def check_activation(trust: Trust, release: StagedRelease, staged: Releases) -> 
 
 
 def check_roll_back(trust: Trust, release: StagedRelease, staged: Releases) -> None:
-    """May an operator go back to this release? Only a revocation says no: not an expiry, not a dropped key.
+    """Raises unless an operator may go back to this release. An expiry or a dropped key does not forbid it.
 
     Raises RefusedError (`REVOKED`).
     """

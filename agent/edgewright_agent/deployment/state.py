@@ -64,7 +64,7 @@ class State:
         return {release for release in (self.active, self.previous, self.candidate) if release is not None}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values."""
         return {**asdict(self), "phase": self.phase.value, "outcome": self.outcome.value}
 
     @classmethod

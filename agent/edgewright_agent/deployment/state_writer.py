@@ -74,7 +74,7 @@ class StateWriter:
             self.tell(rule(self.state))
 
     def tell(self, state: State, probes: tuple[ProbeResult, ...] = ()) -> None:
-        """From now on this is the state, also where the disk does not know it yet."""
+        """Makes this the state from now on, even if the disk does not know it yet."""
         self._status = DeploymentStatus(state, probes)
         for queue in self._watchers:
             queue.put_nowait(self._status)

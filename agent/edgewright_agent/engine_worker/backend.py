@@ -33,7 +33,7 @@ class SamplingSettings:
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Of one continuation, as `edgewright_agent.engines.ContinuationScore`."""
+    """The score of one continuation, as `edgewright_agent.engines.ContinuationScore`."""
 
     log_likelihood: float
     tokens: int

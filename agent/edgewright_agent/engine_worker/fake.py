@@ -51,13 +51,13 @@ class _Held:
 
 
 class FakeText:
-    """UTF-8."""
+    """A tokenizer whose tokens are UTF-8 bytes."""
 
     prefix_id = EOS
     special_ids = frozenset({EOS})
 
     def encode(self, text: str, *, special: bool) -> list[int]:
-        """Bytes of `text`."""
+        """Returns the bytes of `text`."""
         return list(text.encode())
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
@@ -149,7 +149,7 @@ class FakeBackend:
         return np.array(rows, np.float32)
 
     def copy(self, source: CachePlace, target: CachePlace, tokens: int) -> None:
-        """As a real cache would."""
+        """Copies as a real cache would."""
         held = self._held[source]
         self._held[target] = _Held(held.tokens[:tokens], min(tokens, held.prompt_tokens))
 

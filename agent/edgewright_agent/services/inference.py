@@ -41,7 +41,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def Score(  # noqa: N802
         self, request: inference_pb2.ScoreRequest, context: Context
     ) -> inference_pb2.ScoreResponse:
-        """Log-likelihoods."""
+        """Returns log-likelihoods."""
         results = await self._inference.score(messages.items_from(request))
         return inference_pb2.ScoreResponse(
             items=[

@@ -87,7 +87,7 @@ def delta_from(message: deployment_pb2.ChunkDelta, blob: Blob) -> Delta:
 
 
 def missing_to(missing: Missing) -> deployment_pb2.MissingBlob:
-    """Field for field."""
+    """Translates field for field."""
     return deployment_pb2.MissingBlob(
         sha256=sha256_to(missing.sha256),
         chunks=ranges_to(missing.chunks),
@@ -96,7 +96,7 @@ def missing_to(missing: Missing) -> deployment_pb2.MissingBlob:
 
 
 def ranges_to(ranges: Iterable[ChunkRange]) -> list[deployment_pb2.ChunkRange]:
-    """Field for field."""
+    """Translates field for field."""
     return [deployment_pb2.ChunkRange(first=span.first, count=span.count) for span in ranges]
 
 
@@ -106,7 +106,7 @@ def refusal_to(error: EdgewrightError | None) -> deployment_pb2.Refusal | None:
 
 
 def engine_to(engine: EngineInfo) -> deployment_pb2.EngineInfo:
-    """Field for field."""
+    """Translates field for field."""
     return deployment_pb2.EngineInfo(**vars(engine))
 
 

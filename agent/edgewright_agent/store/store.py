@@ -92,7 +92,7 @@ class Store:
     # Blobs
 
     def missing(self, blobs: Iterable[Blob]) -> list[Missing]:
-        """Of these blobs, in their order, those that are not here, and the chunks no other blob holds."""
+        """Returns those of these blobs that are not here, in their order, and the chunks that no other blob holds."""
         with self._mutex:
             return [self._missing(blob) for blob in blobs if not self._blobs.ask(blob.sha256)]
 

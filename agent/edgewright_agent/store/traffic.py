@@ -29,7 +29,7 @@ class Traffic:
 
     @property
     def bytes_by_way(self) -> dict[str, int]:
-        """Of every way; zero for those not taken yet."""
+        """Bytes by every way; zero for those not taken yet."""
         with self._lock:
             return {way: self._bytes[way] for way in ("full", "delta", "dedup")}
 

@@ -42,12 +42,12 @@ def snapshot_to_proto(snapshot: Snapshot, release: str | None = None) -> telemet
 
 
 def distribution_to_proto(distribution: Distribution) -> telemetry_pb2.Distribution:
-    """Field for field."""
+    """Translates field for field."""
     return telemetry_pb2.Distribution(**vars(distribution))
 
 
 def serving_to_proto(serving: ServingSummary) -> telemetry_pb2.Serving:
-    """Field for field."""
+    """Translates field for field."""
     return telemetry_pb2.Serving(
         requests=serving.requests,
         requests_failed=serving.requests_failed,
@@ -62,7 +62,7 @@ def serving_to_proto(serving: ServingSummary) -> telemetry_pb2.Serving:
 
 
 def memory_to_proto(memory: MemoryUsage) -> telemetry_pb2.Memory:
-    """Without an engine its three fields are absent; so is what the kernel does not tell."""
+    """Translates the figures. Without an engine its three fields are absent; so is what the kernel does not tell."""
     engine, blocks, pressure = memory.engine, memory.free_blocks, memory.pressure
     return telemetry_pb2.Memory(
         total_bytes=memory.total_bytes,
@@ -82,10 +82,10 @@ def memory_to_proto(memory: MemoryUsage) -> telemetry_pb2.Memory:
 
 
 def rail_to_proto(rail: EnergyRail) -> telemetry_pb2.EnergyRail:
-    """Field for field."""
+    """Translates field for field."""
     return telemetry_pb2.EnergyRail(**vars(rail))
 
 
 def energy_window_to_proto(window: EnergyWindow) -> inference_pb2.EnergyWindow:
-    """Field for field."""
+    """Translates field for field."""
     return inference_pb2.EnergyWindow(**vars(window))

@@ -20,7 +20,7 @@ class SensorStatus:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Of the last 1,000 values at most. Percentiles interpolate linearly between order statistics."""
+    """The distribution of the last 1,000 values at most. Percentiles interpolate linearly between order statistics."""
 
     count: int = 0
     mean: float = 0.0

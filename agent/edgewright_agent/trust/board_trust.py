@@ -94,11 +94,11 @@ class Trust:
             return document
 
     def check_release(self, manifest: bytes, envelope: bytes) -> None:
-        """May this be staged and activated? Raises as `rules.check_release`, and `TRUST_EXPIRED`."""
+        """Raises unless this may be staged and activated: as `rules.check_release`, and `TRUST_EXPIRED`."""
         rules.check_release(self._usable(), manifest, envelope)
 
     def revocation_of(self, digest: str, manifest: bytes, envelope: bytes) -> RevokedRelease | None:
-        """As `rules.withdrawn`, over the document in force."""
+        """Judges as `rules.withdrawn`, over the document in force."""
         document = self.document
         return None if document is None else rules.revocation_of(document, digest, manifest, envelope)
 
@@ -120,7 +120,7 @@ class Trust:
             return self._document
 
     def _take_up(self, document: TrustDocument, envelope: bytes) -> None:
-        """In force first: a revocation is obeyed also where it can't be kept."""
+        """Puts the document in force before it is written: a revocation is obeyed even where it can't be kept."""
         if document.version < self._floor:
             message = (
                 f"Trust document {document.version} came; this board had {self._floor} before it was "

@@ -70,5 +70,5 @@ def _read(path: Path | None) -> float:
 
 
 def _line(seconds: int) -> bytes:
-    """With a checksum: a flipped bit must not set the clock ahead."""
+    """Returns the line with a checksum: a flipped bit must not set the clock ahead."""
     return b"%d %08x\n" % (seconds, zlib.crc32(b"%d" % seconds))

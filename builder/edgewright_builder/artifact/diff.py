@@ -37,7 +37,7 @@ class Score:
 
     @property
     def difference(self) -> float:
-        """New less old."""
+        """The new value less the old one."""
         return self.new - self.old
 
 
@@ -74,7 +74,7 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All of it."""
+    """Everything that differs."""
 
     old: str
     new: str

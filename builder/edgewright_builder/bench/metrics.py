@@ -35,7 +35,7 @@ def show_latency(seconds: float) -> str:
 
 
 def show_rate(per_second: float) -> str:
-    """Tokens a second."""
+    """Returns tokens a second as text."""
     return f"{per_second:.1f} tok/s"
 
 

@@ -40,7 +40,7 @@ class BenchSubject:
 
 @dataclass(frozen=True)
 class Bench:
-    """At least one run; the host's view if it was asked for."""
+    """The results of at least one run, and the host's view if it was asked for."""
 
     subject: BenchSubject
     runs: tuple[BenchmarkResult, ...]

@@ -47,7 +47,7 @@ async def measured_point(client: DeviceClient, *, fill: bool) -> BoardPoint:
 
 
 async def use_whole_context(client: DeviceClient, m: Configuration) -> None:
-    """As many requests at once as the release serves and one alone, each as long as it may be."""
+    """Sends as many requests at once as the release serves and one alone, each as long as it may be."""
     answer = min(ANSWER_TOKENS_MAX, max(1, m.context_tokens // 4))
     request = telemetry.RunBenchmarkRequest(
         prompts=m.concurrency + 1, input_tokens=m.context_tokens - answer, output_tokens=answer,
@@ -82,7 +82,7 @@ async def time_decoding(client: DeviceClient, engine: str, point: MeasuredPoint)
 
 
 def _decode_joules(result: telemetry.BenchmarkResult) -> float | None:
-    """Of the whole board, idle power included; None where no sensor covers it, or it had a gap."""
+    """Returns the whole board's joules, idle power included; None where no sensor covers it, or it had a gap."""
     if not result.energy.whole_module or not result.energy.HasField("phases"):
         return None
     return result.energy.phases.decode_joules_per_output_token or None

@@ -30,14 +30,14 @@ class Draft:
 
 
 def draft_here() -> Draft:
-    """Of this machine, complete: memory and bandwidth are measured."""
+    """Drafts this machine's profile, complete: memory and bandwidth are measured."""
     found, here = probe(), load_profile("this-host")
     document = here.model_dump(mode="json", exclude_none=True) | {"id": "my-board", "name": "My board"}
     return Draft(document, load_profile(found.profile_id), found.profile_reason, ("gpu", "jetpacks"))
 
 
 def draft_of(device: GetDeviceResponse, snapshot: Snapshot) -> Draft:
-    """Of the board an agent runs on; bandwidth and what is soldered on can't be asked for."""
+    """Drafts the profile of the board an agent runs on. Bandwidth and what is soldered on can't be asked for."""
     source = f"the agent on {device.hostname or 'the board'}, asked by `edgewright profiles detect`"
 
     def measured(value: Any) -> dict[str, Any]:

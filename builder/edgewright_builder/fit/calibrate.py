@@ -57,7 +57,7 @@ class BoardCalibration:
     points: tuple[MeasuredPoint, ...]
 
     def with_point(self, point: MeasuredPoint) -> BoardCalibration:
-        """With this point, which replaces an earlier one of the same release and context, but for a speed of it."""
+        """Adds this point. It replaces an earlier one of the same release and context, but for a speed of it."""
         others = tuple(each for each in self.points if _key(each) != _key(point))
         earlier = next((each.decode for each in self.points if _key(each) == _key(point)), None)
         return replace(self, points=(*others, replace(point, decode=point.decode or earlier)))

@@ -25,7 +25,7 @@ CONTEXT_MIN_TOKENS = 256  # less is no use to anyone
 
 @dataclass(frozen=True)
 class Change:
-    """One way out."""
+    """One change that would make it fit."""
 
     title: str
     cost: str
@@ -149,5 +149,5 @@ def _points(points: float) -> str:
 
 
 def _round_down(tokens: int) -> int:
-    """To a length people write: a multiple of 256."""
+    """Rounds down to a length people write: a multiple of 256."""
     return tokens // 256 * 256

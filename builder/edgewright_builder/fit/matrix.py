@@ -33,7 +33,7 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """As the matrix shows it (see `LEGEND`)."""
+        """The text that the matrix shows (see `LEGEND`)."""
         if not self.served:
             return "×"
         if self.context_tokens:

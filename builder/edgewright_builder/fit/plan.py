@@ -199,7 +199,7 @@ def _concurrencies(wishes: Wishes) -> list[int]:
 
 
 def _preference(plan: BuildPlan) -> tuple[float, int, int, int]:
-    """Least first."""
+    """Returns the key to sort by: the least is preferred."""
     m = plan.configuration
     return (plan.expected_accuracy_loss, -m.context_tokens, -m.concurrency, plan.memory.peak_bytes)
 

@@ -40,7 +40,7 @@ class PublishedPoint:
 
     @property
     def architecture(self) -> Architecture:
-        """Of the model."""
+        """The architecture of the model."""
         builtin = find_builtin(self.model)
         assert builtin is not None, self.model
         return architecture_from_config(builtin.config)
@@ -57,7 +57,7 @@ def load_published(engine: str) -> tuple[PublishedPoint, ...]:
 
 
 def edge_llm_terms(point: PublishedPoint) -> tuple[float, float]:
-    """For `fit_two_constants`."""
+    """Returns the terms for `fit_two_constants`."""
     model = point.architecture
     linear = model.linear_parameters * (4 + 16 / 128) / 8
     embeddings = 2 * model.embedding_parameters * 2
@@ -67,7 +67,7 @@ def edge_llm_terms(point: PublishedPoint) -> tuple[float, float]:
 
 
 def executorch_terms(point: PublishedPoint) -> tuple[float, float]:
-    """For `fit_two_constants`."""
+    """Returns the terms for `fit_two_constants`."""
     assert point.file_mib is not None, point
     kv_cache = point.architecture.kv_elements(EXECUTORCH_CACHE_TOKENS) * 4
     return point.file_mib + kv_cache / MIB, float(point.architecture.hidden_size)

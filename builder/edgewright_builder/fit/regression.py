@@ -37,12 +37,12 @@ def load_measurements(engine: str) -> tuple[Measurement, ...]:
 
 
 def measurements_from_json(document: dict[str, Any]) -> tuple[Measurement, ...]:
-    """What `measurements_to_json` wrote."""
+    """Reads what `measurements_to_json` wrote."""
     return tuple(_measurement(point) for point in document["points"])
 
 
 def measurements_to_json(points: Sequence[Measurement]) -> dict[str, Any]:
-    """What `load_measurements` reads."""
+    """Returns what `load_measurements` reads."""
     return {"points": [asdict(point) for point in points]}
 
 

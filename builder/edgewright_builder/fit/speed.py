@@ -102,7 +102,7 @@ def _from_published(least: int, most: int, profile: DeviceProfile, processor: Li
 def _from_measured(
     least: int, most: int, profile: DeviceProfile, measured: Sequence[MeasuredDecode]
 ) -> Speed:
-    """Of the latest measurement's power mode alone."""
+    """Predicts from measurements in the latest one's power mode alone."""
     mode = measured[-1].power_mode
     points = [point for point in measured if point.power_mode == mode]
     nearest = min(points, key=lambda point: abs(math.log(point.bytes_per_token / most)))

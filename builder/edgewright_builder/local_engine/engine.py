@@ -86,6 +86,6 @@ def local_engine(
 
 
 def _lead(alternatives: Mapping[str, float]) -> float:
-    """Of the most likely token over the next one, in nats; 0 where two of the same spelling hide it."""
+    """Returns the most likely token's lead over the next one, in nats; 0 where two of the same spelling hide it."""
     best = sorted(alternatives.values(), reverse=True)
     return best[0] - best[1] if len(best) > 1 else 0.0

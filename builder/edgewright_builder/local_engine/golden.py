@@ -30,12 +30,12 @@ class GreedyEngine(Protocol):
     """What completes a prompt: the engine that will serve."""
 
     def greedy(self, prompt: str, max_tokens: int) -> Greedy:
-        """At most `max_tokens`."""
+        """Generates at most `max_tokens`."""
         ...
 
 
 def golden_prompt(engine: GreedyEngine, prompts: Sequence[str]) -> dict[str, Any]:
-    """Of these prompts the one that says most about a board, as the manifest holds it."""
+    """Returns the prompt that says most about a board, as the manifest holds it."""
     found = {prompt: engine.greedy(prompt, GOLDEN_TOKENS) for prompt in prompts[:PROMPTS]}
     prompt = max(found, key=lambda each: found[each].certain_tokens)
     return {"prompt": prompt, "tokens": list(found[prompt].tokens), "leads": list(found[prompt].leads)}

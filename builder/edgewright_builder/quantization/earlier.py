@@ -32,7 +32,7 @@ class Earlier:
 
     @property
     def digest(self) -> str:
-        """Of the contents that decide the result."""
+        """The digest of the contents that decide the result."""
         unquantized = "" if self.unquantized is None else digest_of_products(self.unquantized, ("",))
         return f"{digest_of_products(self.quantized, ('',))} {unquantized}"
 

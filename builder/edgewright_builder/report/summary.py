@@ -65,7 +65,7 @@ class Difference:
 
 
 def verdict(inputs: RunInputs) -> Headline:
-    """Does it fit, by measurement if there is one, else by prediction."""
+    """Returns whether it fits, by measurement if there is one, else by prediction."""
     plan, peak = inputs.plan, inputs.measured_peak_bytes
     if plan is None:
         return Headline("plain", "No plan yet: the build has not chosen a configuration.")

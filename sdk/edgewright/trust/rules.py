@@ -86,7 +86,7 @@ def follow(current: TrustDocument, documents: Iterable[bytes]) -> tuple[TrustDoc
 
 
 def check_release(document: TrustDocument, manifest: bytes, envelope: bytes) -> None:
-    """May this manifest be staged and activated?
+    """Raises unless this manifest may be staged and activated.
 
     Raises InputError (`SIGNATURE_INVALID`), RefusedError (`REVOKED`, `KEY_UNTRUSTED`).
     """

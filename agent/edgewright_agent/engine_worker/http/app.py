@@ -111,7 +111,7 @@ class Routes:
         return await self._answer(request, CHAT, body, text.encode(prompt, special=False), max_tokens)
 
     async def score(self, request: Request) -> Response:
-        """Log-likelihoods of continuations."""
+        """Answers with the log-likelihoods of continuations."""
         body = parse_body(ScoreBody, await read_body(request))
         self._model_thread.check_room()
         async with cancelled_when_gone(request.receive):

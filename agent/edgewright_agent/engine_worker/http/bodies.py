@@ -135,7 +135,7 @@ class ChatMessage(_Body):
 
     @property
     def template_role(self) -> str:
-        """As chat templates know it: OpenAI's `developer` is their `system`."""
+        """The role as chat templates know it: OpenAI's `developer` is their `system`."""
         return "system" if self.role == "developer" else self.role
 
     @property

@@ -69,7 +69,7 @@ class ServerSentEvent:
     at_seconds: float | None = None  # on the monotonic clock
 
     def __str__(self) -> str:
-        """As it travels."""
+        """Returns the event as it travels."""
         comment = "" if self.at_seconds is None else f": {self.at_seconds:.6f}\n"
         return f"{comment}data: {self.data}\n\n"
 

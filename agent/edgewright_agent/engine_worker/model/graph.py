@@ -92,7 +92,7 @@ class Graph:
 
     @property
     def optional_inputs(self) -> dict[str, Any]:
-        """By name, what the graph takes beside tokens and cache: the places of adapters."""
+        """What the graph takes beside tokens and cache, by name: the places of adapters."""
         return {value.name: value for value in self._session.get_overridable_initializers()}
 
     def run(
@@ -112,7 +112,7 @@ class Graph:
         return self._run(bound, pasts, tokens, logits)
 
     def _step(self, bound: _Bound, pasts: Sequence[int], tokens: NDArray[np.int64]) -> Logits:
-        """As `run` for one token per row; its logits are overwritten by the next step."""
+        """Does what `run` does, for one token per row. The next step overwrites its logits."""
         logits = self._step_logits[: len(tokens)]
         if bound.step is None:
             bound.step = np.empty_like(tokens)

@@ -54,7 +54,7 @@ class OnnxBackend:
         restart_high_water_mark()
 
     def use_adapter(self, file: Path | None) -> None:
-        """From the next request on; those under way keep theirs."""
+        """Uses the adapter from the next request on. Requests under way keep theirs."""
         self.adapter = None if file is None else load_adapter(file, self._graph.optional_inputs)
 
     def read(

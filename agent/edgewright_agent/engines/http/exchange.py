@@ -76,7 +76,7 @@ class _Exchange(asyncio.Protocol):
 
     @property
     def status(self) -> int:
-        """Of the response."""
+        """The status of the response."""
         return int(self._parser.get_status_code())
 
     async def head(self) -> None:
@@ -113,12 +113,12 @@ class _Exchange(asyncio.Protocol):
             self._arrival.set_result(None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Of asyncio."""
+        """Overrides asyncio's callback."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Of asyncio."""
+        """Overrides asyncio's callback."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -127,26 +127,26 @@ class _Exchange(asyncio.Protocol):
         self._arrived()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Of asyncio."""
+        """Overrides asyncio's callback."""
         if not self._complete:
             self._error = self._error or broken_off(str(exc or "before the end of its answer"))
         self._arrived()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Of httptools."""
+        """Overrides httptools' callback."""
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """Of httptools."""
+        """Overrides httptools' callback."""
         self._head_is_here = True
 
     def on_body(self, body: bytes) -> None:
-        """Of httptools."""
+        """Overrides httptools' callback."""
         self._pieces.append(body)
         before, self._buffered_bytes = self._buffered_bytes, self._buffered_bytes + len(body)
         if before <= BUFFERED_BYTES_MAX < self._buffered_bytes:
             self.transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        """Of httptools."""
+        """Overrides httptools' callback."""
         self._complete = True

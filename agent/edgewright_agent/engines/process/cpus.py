@@ -17,7 +17,7 @@ def default_threads() -> int:
 
 
 def choose_cpus(count: int, sysfs: Path = SYSFS) -> tuple[int, ...]:
-    """At most that many processors this process may run on; no two of one core before every core has one."""
+    """Returns at most that many processors this process may run on; no two of one core before every core has one."""
     taken: set[str] = set()
     firsts: list[int] = []
     seconds: list[int] = []
@@ -29,7 +29,7 @@ def choose_cpus(count: int, sysfs: Path = SYSFS) -> tuple[int, ...]:
 
 
 def _siblings(file: Path) -> str:
-    """As the kernel names them; empty where it does not say."""
+    """Returns the siblings as the kernel names them; empty where it does not say."""
     try:
         return file.read_text(encoding="ascii").strip()
     except OSError:

@@ -44,7 +44,7 @@ class KillCounter:
         self._before = self._now()
 
     def read(self) -> Kills:
-        """Since then; 0 where nothing on this board says."""
+        """Returns the kills since then; 0 where nothing on this board says."""
         return Kills(max(0, self._now() - self._before), self._among)
 
     def _now(self) -> int:

@@ -50,7 +50,7 @@ def _tell(ended: asyncio.Future[str], name: str) -> None:
 
 
 def _name(process: psutil.Process) -> str:
-    """As the process calls itself; vLLM's say what they are."""
+    """Returns the name that the process gives itself; vLLM's say what they are."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.name()
     return str(process.pid)

@@ -108,7 +108,7 @@ class VllmClient:
             self._slots += 1
 
     async def _scores(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[ContinuationScore]:
-        """Of one item, whose sequences vLLM batches."""
+        """Returns the scores of one item, whose sequences vLLM batches."""
         prompts = [context + continuation for context, continuation in pairs]
         body = {
             "model": self._model,
@@ -128,7 +128,7 @@ class VllmClient:
             raise nonsense(f"scores without {error}") from error
 
     async def _split(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """As the worker's `split_tokens`, which says why."""
+        """Splits as the worker's `split_tokens`, which says why."""
         if not context.rstrip():
             tokens = await self._tokens(context + continuation, special=False)
             prefix = (await self._tokens(self._bos or self._eos, special=False))[0]
@@ -185,7 +185,7 @@ def context_exceeded(prompt_tokens: int, more_tokens: int, context_tokens: int) 
 
 
 def _score(entries: Sequence[dict[str, Any]], tokens: Sequence[int]) -> ContinuationScore:
-    """From vLLM's entry of each position: log-probability and rank of the token there."""
+    """Returns the score by vLLM's entry of each position, which has the token's log-probability and rank."""
     found = [entry[str(token)] for entry, token in zip(entries, tokens, strict=True)]
     total = sum(float(each["logprob"]) for each in found)
     return ContinuationScore(total, len(tokens), all(each["rank"] == 1 for each in found))

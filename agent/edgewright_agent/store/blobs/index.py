@@ -36,7 +36,7 @@ class BlobIndex:
         return True
 
     def idle_seconds(self) -> dict[str, float]:
-        """Since each blob was asked about; one left out never was."""
+        """Returns the seconds since each blob was asked about; one left out never was."""
         now = self._clock()
         return {sha256: now - asked for sha256, asked in self._asked.items()}
 

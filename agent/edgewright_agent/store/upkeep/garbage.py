@@ -21,7 +21,7 @@ class Garbage:
 
     @property
     def freed_bytes(self) -> int:
-        """Of all that goes."""
+        """Bytes of all that goes."""
         return sum(self.blobs.values()) + sum(self.uploads.values()) + self.quarantine_freed_bytes
 
 

@@ -92,7 +92,7 @@ class BoardCollector(Collector):
         self._sources = sources
 
     def collect(self) -> Iterator[Metric]:
-        """All families."""
+        """Yields all metric families."""
         snapshot = self._sources.snapshot()
         yield _gauge(
             "requests_in_flight", "Requests admitted and not over.", snapshot.serving.requests_in_flight

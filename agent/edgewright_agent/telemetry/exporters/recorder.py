@@ -35,7 +35,7 @@ class Recorder:
 
     @property
     def last_sequence(self) -> int:
-        """Of the newest snapshot recorded; 0 if there is none."""
+        """The number of the newest snapshot recorded; 0 if there is none."""
         return self._ring.last_sequence
 
     async def run(self) -> None:

@@ -42,7 +42,7 @@ class Ring:
 
     @property
     def last_sequence(self) -> int:
-        """Of the newest entry; 0 if there has been none."""
+        """The number of the newest entry; 0 if there has been none."""
         return self._last
 
     def append(self, payload: bytes) -> int:

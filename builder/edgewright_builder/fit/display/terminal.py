@@ -127,7 +127,7 @@ def breakdown(memory: PeakMemory) -> list[tuple[str, int, str]]:
 
 
 def _in_file(memory: PeakMemory, tensor: TensorClass) -> int:
-    """Of an untied embedding, which is looked up in the file: in memory only where it is used."""
+    """Returns the bytes of an untied embedding that stay in the file: only what is looked up is in memory."""
     return memory.mapped_bytes if tensor.name == "embedding" else 0
 
 
