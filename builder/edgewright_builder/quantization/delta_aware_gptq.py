@@ -37,7 +37,7 @@ class Checkpoint:
 
 
 class CodeChanges:
-    """How much moved."""
+    """How many codes moved."""
 
     def __init__(self) -> None:
         self.codes = 0

@@ -24,7 +24,7 @@ PROBE_COLUMNS = ("probe", "kind", "result", "detail")
 
 
 def plan_line(plan: Plan) -> str:
-    """What will travel."""
+    """Says what will travel."""
     if not plan.missing_bytes:
         return f"  nothing to send: the board has all {format_bytes(plan.artifact_bytes)} of it"
     if plan.is_adapter:
