@@ -47,6 +47,7 @@ COLUMNS = (
 # What Linux 6.18 mapped for one embedding in the mean, in folios of up to 2 MiB: 85 tokens brought 17 of 30 MiB of
 # SmolLM2-135M's table, 13 of 17 at 4 bits. Older kernels map 64 KiB.
 FILE_PAGE_BYTES = 320 * 1024
+HEAD_DIM_MULTIPLE = 16  # which GroupQueryAttention takes
 ERROR_MARGIN = 1.25  # what is shipped as the error, over the worst seen in leaving a model out
 
 
@@ -95,7 +96,7 @@ def refit(points: Sequence[Measurement]) -> Calibration:
     machine = f"{platform.machine()} with {len(os.sched_getaffinity(0))} cores"
     blank = Calibration(
         ENGINE, engine_version(ENGINE), machine, 0, 0, 1.0, 1.0, LOGITS_BYTES_MAX, 0.0,
-        block_sums=1.0, file_page_bytes=FILE_PAGE_BYTES,
+        block_sums=1.0, file_page_bytes=FILE_PAGE_BYTES, head_dim_multiple=HEAD_DIM_MULTIPLE,
     )  # fmt: skip
     fitted = fit_calibration(blank, points)
     worst = max(abs(error) for found in leave_one_model_out(blank, points).values() for error in found)

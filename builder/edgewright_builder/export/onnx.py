@@ -1,7 +1,4 @@
-"""Exports a checkpoint as an ONNX Runtime GenAI model, head and embedding one quantized tensor.
-
-ONNX Runtime GenAI's model builder runs in a child process: it logs to the terminal and holds the model twice.
-"""
+"""Exports a checkpoint as an ONNX Runtime GenAI model, head and embedding one quantized tensor."""
 
 from __future__ import annotations
 
@@ -10,18 +7,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from edgewright.durable import write_json
 from edgewright.errors import OutsideError
 from edgewright.tether import tethered
 from edgewright_builder.export.files import copy_tokenizer, size_of
 from edgewright_builder.export.lora_slots import PACKABLE, add_slots
+from edgewright_builder.export.model_builder import Job
 from edgewright_builder.models import read_config
 from edgewright_builder.run.run import last_line
 
 # Computing in int8 (accuracy level 4) is what makes 4-bit weights fast on CPUs.
-INT8_COMPUTE = "int4_accuracy_level=4"
+INT8_COMPUTE = "accuracy_level=4"
 
 
 def export_onnx(
@@ -31,11 +31,12 @@ def export_onnx(
     *,
     block_size: int | None = None,
     adapter_modules: Sequence[str] = (),
+    context_tokens: int | None = None,
 ) -> dict[str, Any]:
     """Writes `folder/engine` (model.onnx, model.onnx.data, genai_config.json) and `folder/tokenizer`.
 
     A checkpoint that is not quantized is rounded to nearest in blocks of `block_size`. The graph takes LoRA adapters
-    of `adapter_modules`.
+    of `adapter_modules`. It serves sequences of `context_tokens`, the model's maximum where that is None.
     """
     work = folder / "work"
     work.mkdir(exist_ok=True)
@@ -44,15 +45,14 @@ def export_onnx(
     if embedding_bits == 8:
         options.append("matmul_mixed_precision=last_matmul:int8")
     if block_size is not None:
-        options.append(f"int4_block_size={block_size}")
+        options.append(f"block_size={block_size}")
     if set(adapter_modules) & set(PACKABLE):
         options.append("fuse_qkv=false")
-    _build(checkpoint, "int4", options, work / "onnx", work)
-    _join_dangling_inputs(work / "onnx" / "model.onnx")
+    out = _build(checkpoint, "int4", options, work, context_tokens)
     if adapter_modules:
-        add_slots(work / "onnx" / "model.onnx", adapter_modules)
-    _arrange(work / "onnx", checkpoint, folder)
-    shutil.rmtree(work / "onnx")
+        add_slots(out / "model.onnx", adapter_modules)
+    _arrange(out, checkpoint, folder)
+    shutil.rmtree(out)
     return {"embedding_bits": embedding_bits, "tied": tied, "size_bytes": size_of(folder)}
 
 
@@ -61,8 +61,7 @@ def export_unquantized(checkpoint: Path, folder: Path) -> None:
     work = folder / "work"
     work.mkdir()
     tied = bool(read_config(checkpoint).get("tie_word_embeddings"))
-    _build(checkpoint, "fp32", [f"shared_embeddings={str(tied).lower()}"], work / "onnx", work)
-    _arrange(work / "onnx", checkpoint, folder)
+    _arrange(_build(checkpoint, "fp32", [f"shared_embeddings={str(tied).lower()}"], work), checkpoint, folder)
     shutil.rmtree(work)
 
 
@@ -75,49 +74,33 @@ def _arrange(onnx: Path, checkpoint: Path, folder: Path) -> None:
     copy_tokenizer(checkpoint, tokenizer)
 
 
-def _build(checkpoint: Path, precision: str, options: list[str], out: Path, work: Path) -> None:
+def _build(
+    checkpoint: Path,
+    precision: Literal["int4", "fp32"],
+    options: list[str],
+    work: Path,
+    context_tokens: int | None = None,
+) -> Path:
+    """Runs the exporter in a child process. Returns the folder it wrote to."""
+    out, log_file = work / "onnx", work / "export.log"
+    job = Job(str(checkpoint), str(out), str(work / "cache"), precision, tuple(options), context_tokens)
+    write_json(work / "export.json", asdict(job))
     command = [
-        *tethered(), sys.executable, "-m", "onnxruntime_genai.models.builder",
-        "-i", str(checkpoint), "-o", str(out), "-p", precision, "-e", "cpu", "-c", str(work / "cache"),
-        "--extra_options", *options,
-    ]  # fmt: skip
+        *tethered(),
+        sys.executable,
+        "-m",
+        "edgewright_builder.export.model_builder",
+        str(work / "export.json"),
+    ]
     # The builder writes the commit of whatever git repository its environment lies in into the graph as its own
     # version; without a repository it writes the commit it was released from. Equal builds must give equal digests.
     environment = os.environ | {
         "ORT_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "GIT_DIR": os.devnull,
     }  # fmt: skip
-    with (work / "export.log").open("w", encoding="utf-8") as log:
+    with log_file.open("w", encoding="utf-8") as log:
         done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
     if done.returncode != 0 or not (out / "model.onnx").exists():
-        path = work / "export.log"
         raise OutsideError(
-            f"The ONNX export failed with exit code {done.returncode}; its log {path} ends: {last_line(path)}"
+            f"The ONNX export failed with exit code {done.returncode}; its log {log_file} ends: {last_line(log_file)}"
         )
-
-
-def _join_dangling_inputs(path: Path) -> None:
-    """Points the shared embedding at the head's tensors.
-
-    onnxruntime-genai 0.18 names the embedding's inputs `lm_head.MatMul.weight_Q8G32` and `…weight_scale`, the tensors
-    `…weight_Q8` and `…weight_scales`: the graph does not load until they agree.
-    """
-    import onnx
-
-    model = onnx.load(str(path), load_external_data=False)
-    tensors = {tensor.name for tensor in model.graph.initializer}
-    known = tensors | {value.name for value in model.graph.input} | {""}
-    known |= {name for node in model.graph.node for name in node.output}
-    for node in model.graph.node:
-        for position, name in enumerate(node.input):
-            if name not in known:
-                node.input[position] = _its_tensor(name, tensors)
-    onnx.save(model, str(path))
-
-
-def _its_tensor(name: str, tensors: set[str]) -> str:
-    matching = [tensor for tensor in tensors if tensor.startswith(name) or name.startswith(tensor)]
-    if len(matching) != 1:
-        raise OutsideError(
-            f"The exported graph reads {name!r}, which it does not hold; onnxruntime-genai's builder has changed."
-        )
-    return matching[0]
+    return out

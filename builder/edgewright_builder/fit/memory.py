@@ -22,7 +22,7 @@ measurements of the running engine, with the error those left (`calibration`, `r
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
 from edgewright.errors import InputError
@@ -68,6 +68,7 @@ class Calibration:
     block_sums: float = 0.0  # for each scale, floats of its size that repacking adds
     file_page_bytes: int = 0  # of the file that one embedding looked up may bring in
     sliding_window_cache: bool = False  # whether a windowed layer caches its window only
+    head_dim_multiple: int = 1  # heads are cached with zeros up to a multiple of so many elements
     of_this_board: bool = False  # measured on the very board the prediction is for, by `edgewright calibrate`
 
     def __str__(self) -> str:
@@ -203,9 +204,15 @@ def looked_up_bytes(table_bytes: int, tokens: int, page_bytes: int) -> int:
 
 
 def _kv_elements(model: Architecture, m: Configuration, calibration: Calibration) -> int:
+    cached = replace(model, head_dim=padded_head_dim(model.head_dim, calibration.head_dim_multiple))
     if calibration.sliding_window_cache:
-        return model.kv_elements(m.context_tokens)
-    return 2 * model.layers * model.kv_heads * model.head_dim * m.context_tokens
+        return cached.kv_elements(m.context_tokens)
+    return 2 * cached.layers * cached.kv_heads * cached.head_dim * m.context_tokens
+
+
+def padded_head_dim(head_dim: int, multiple: int) -> int:
+    """Returns the elements of a head in the cache: the next multiple of what the engine takes."""
+    return -(-head_dim // multiple) * multiple
 
 
 def stored_tensors(model: Architecture, m: Configuration) -> tuple[TensorClass, ...]:
