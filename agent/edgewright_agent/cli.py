@@ -23,6 +23,7 @@ from edgewright_agent.observation import ObservationSettings
 from edgewright_agent.openai_api.settings import OpenAISettings, parse_openai
 from edgewright_agent.runtime import systemd
 from edgewright_agent.runtime.allocator import tune_allocator
+from edgewright_agent.runtime.handles import raise_handle_limit
 from edgewright_agent.runtime.startup_pages import release_startup_pages
 from edgewright_agent.runtime.tls import TlsFiles
 from edgewright_agent.server import AgentSettings, run_agent
@@ -140,6 +141,7 @@ def serve(
         scrub=BackgroundScrubSettings(interval_seconds=scrub_days * 24 * 3600),
         openai=_openai_settings(openai, openai_key, tls),
     )
+    raise_handle_limit()
     tune_allocator()
     asyncio.run(_serve(settings))
 

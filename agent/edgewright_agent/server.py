@@ -38,7 +38,10 @@ from edgewright_agent.inference import Inference
 from edgewright_agent.observation import Observation, ObservationSettings, observe
 from edgewright_agent.openai_api.settings import OpenAISettings
 from edgewright_agent.runtime.budget import memory_budget_bytes
+from edgewright_agent.runtime.handles import grpc_connections_max
 from edgewright_agent.runtime.tls import TlsFiles, server_credentials
+from edgewright_agent.services.call_limits import DEPLOYER_CALLS_MAX
+from edgewright_agent.services.connections import ConnectionGuard, connection_options
 from edgewright_agent.services.deployment import DeploymentService
 from edgewright_agent.services.guard import Guard, refuse_revoked, require_deadline, require_role
 from edgewright_agent.services.inference import InferenceService
@@ -73,6 +76,10 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     # Clients ping every 30 s; the default would answer GOAWAY too_many_pings.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 2),
+    (
+        "grpc.max_concurrent_streams",
+        DEPLOYER_CALLS_MAX,
+    ),  # of one connection; the next one waits at the client
 )
 
 
@@ -147,7 +154,11 @@ async def run_agent(
             on_serving=_on_serving(health_service, telemetry),
             senses=BoardSensors(energy=telemetry.energy_between),
         )
-        server = _server(settings, trust, health_service)
+        connections_max, guard = grpc_connections_max(), _guard(settings, trust)
+        server = grpc.aio.server(
+            interceptors=[guard], options=(*_OPTIONS, *connection_options(connections_max))
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
         observation = await stack.enter_async_context(
             observe(settings.observation, store, telemetry, deployer)
         )
@@ -161,7 +172,9 @@ async def run_agent(
         await deployer.start(
             stopped
         )  # first: a call must find the saved change taken up, not begin one beside it
+        guard.connections = ConnectionGuard(address.port, connections_max, trust.is_revoked_certificate)
         await server.start()
+        await stack.enter_async_context(guard.connections.watching())
         await stack.enter_async_context(background_scrub(settings.scrub, store, deployer, telemetry))
         openai = await _serve_openai(settings.openai, stack, inference)
         yield RunningAgent(address, store, deployer, telemetry, observation, openai)
@@ -195,14 +208,9 @@ def _credentials(settings: AgentSettings) -> grpc.ServerCredentials | None:
     return None
 
 
-def _server(
-    settings: AgentSettings, trust: Trust, health_service: health.aio.HealthServicer
-) -> grpc.aio.Server:
+def _guard(settings: AgentSettings, trust: Trust) -> Guard:
     who = () if settings.tls is None else (refuse_revoked(trust), require_role)
-    checks = (require_deadline, *who)
-    server = grpc.aio.server(interceptors=[Guard(*checks)], options=_OPTIONS)
-    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
-    return server
+    return Guard(require_deadline, *who)
 
 
 def _add_services(

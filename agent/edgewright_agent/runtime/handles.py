@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import resource
-from dataclasses import dataclass
 
-# The agent's own, with an engine being started, eight uploads, a scrub and every sensor open: 40 were counted.
-OWN_HANDLES = 48
 GRPC_CONNECTIONS_MAX = 128
-OPENAI_CONNECTIONS_MAX = 128
 METRICS_CONNECTIONS_MAX = 8
 
 
-@dataclass(frozen=True)
-class ConnectionLimits:
-    """The most connections each server may have at once."""
-
-    grpc: int
-    openai: int
-    metrics: int
-
-
-def raise_handle_limit() -> int:
-    """Raises this process's limit as far as the system lets it; returns it. Engines inherit it."""
+def raise_handle_limit() -> None:
+    """Raises this process's limit of open files as far as the system lets it. Engines inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with contextlib.suppress(OSError, ValueError):  # kept as it is: the limits below follow it
+        with contextlib.suppress(OSError, ValueError):  # the limits below follow what there is
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-    return soft
 
 
-def connection_limits(handles: int | None = None) -> ConnectionLimits:
-    """How many connections leave the agent its own handles, where the process may have `handles`; None: as it is."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if handles is None else handles
-    spare = max(0, limit - OWN_HANDLES) if limit != resource.RLIM_INFINITY else 2**16
-    metrics = min(METRICS_CONNECTIONS_MAX, max(2, spare // 8))
-    each = max(4, (spare - metrics) // 2)
-    return ConnectionLimits(min(GRPC_CONNECTIONS_MAX, each), min(OPENAI_CONNECTIONS_MAX, each), metrics)
+def grpc_connections_max() -> int:
+    """Returns how many connections to the gRPC server leave enough handles for the engine, the store and the sensors.
+
+    A fifth of what the process may have; the OpenAI-compatible server takes a quarter, the metrics a sixteenth.
+    """
+    return max(4, min(GRPC_CONNECTIONS_MAX, _handles() // 5))
+
+
+def metrics_connections_max() -> int:
+    """Returns how many connections the server of metrics may have."""
+    return max(2, min(METRICS_CONNECTIONS_MAX, _handles() // 16))
+
+
+def _handles() -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**20 if limit == resource.RLIM_INFINITY else limit

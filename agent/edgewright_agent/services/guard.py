@@ -1,8 +1,9 @@
-"""What every call passes: who may make it, must it have a deadline, and how its errors travel."""
+"""What every call passes: who may make it, how many at once, must it have a deadline, and how its errors travel."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -11,7 +12,10 @@ from google.protobuf.message import DecodeError
 
 from edgewright.errors import EdgewrightError, InputError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.services.roles import certificate_sha256, check_role
+from edgewright_agent.services.call_limits import CallLimits
+from edgewright_agent.services.callers import Context, certificate_of
+from edgewright_agent.services.connections import ConnectionGuard
+from edgewright_agent.services.roles import check_role
 from edgewright_agent.services.status import abort
 from edgewright_agent.services.uploads.parts import parse_write_request
 from edgewright_agent.trust import Trust
@@ -22,7 +26,6 @@ PARSERS: dict[str, Callable[[bytes], Any]] = {
     "/edgewright.v1.DeploymentService/WriteBlob": parse_write_request
 }
 
-Context = grpc.aio.ServicerContext[Any, Any]
 Check = Callable[[str, bool, Context], None]  # method, is it unary, context
 
 
@@ -36,16 +39,16 @@ def require_deadline(method: str, unary: bool, context: Context) -> None:
 def require_role(method: str, unary: bool, context: Context) -> None:
     """The caller's certificate must have the role that `roles` asks for this call."""
     if method.startswith(OUR_CALLS):  # health and reflection: any certificate of our authority
-        check_role(method, context.auth_context())
+        check_role(method, certificate_of(context.auth_context()))
 
 
 def refuse_revoked(trust: Trust) -> Check:
     """A check that refuses every call of a certificate that the trust document revokes."""
 
     def check(method: str, unary: bool, context: Context) -> None:
-        sha256 = certificate_sha256(context.auth_context())
-        if sha256 is not None:
-            trust.check_certificate(sha256)
+        certificate = certificate_of(context.auth_context())
+        if certificate is not None:
+            trust.check_certificate(certificate.sha256)
 
     return check
 
@@ -63,10 +66,12 @@ def _parser(method: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any
 
 
 class Guard(grpc.aio.ServerInterceptor):
-    """Runs the checks before each call and turns our errors into statuses."""
+    """Runs the checks before each call, counts it while it is open, and turns our errors into statuses."""
 
     def __init__(self, *checks: Check) -> None:
         self._checks = checks
+        self._limits = CallLimits()
+        self.connections: ConnectionGuard | None = None  # known once the server has a port
 
     async def intercept_service(
         self,
@@ -100,8 +105,8 @@ class Guard(grpc.aio.ServerInterceptor):
     def _single(self, method: str, unary: bool, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> Any:
             try:
-                self._check(method, unary, context)
-                return await behaviour(request, context)
+                with self._admitted(method, unary, context):
+                    return await behaviour(request, context)
             except EdgewrightError as error:
                 await abort(context, error)
 
@@ -110,14 +115,20 @@ class Guard(grpc.aio.ServerInterceptor):
     def _stream(self, method: str, unary: bool, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
-                self._check(method, unary, context)
-                async for response in behaviour(request, context):
-                    yield response
+                with self._admitted(method, unary, context):
+                    async for response in behaviour(request, context):
+                        yield response
             except EdgewrightError as error:
                 await abort(context, error)
 
         return call
 
-    def _check(self, method: str, unary: bool, context: Context) -> None:
+    @contextlib.contextmanager
+    def _admitted(self, method: str, unary: bool, context: Context) -> Iterator[None]:
         for check in self._checks:
             check(method, unary, context)
+        certificate = certificate_of(context.auth_context())
+        if self.connections is not None:
+            self.connections.called(context.peer(), certificate)
+        with self._limits.hold(certificate):
+            yield

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
 from enum import Enum
-
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from edgewright.errors import RefusedError
 from edgewright.v1.common_pb2 import Reason
-
-ROLE_PREFIX = "edgewright:role:"  # of a URI name in the client's certificate
+from edgewright_agent.services.callers import ClientCertificate
 
 
 class CallerRole(Enum):
@@ -50,9 +44,10 @@ NEEDED: dict[str, CallerRole] = {
 }
 
 
-def check_role(method: str, auth_context: Mapping[str, Iterable[bytes]]) -> None:
+def check_role(method: str, certificate: ClientCertificate | None) -> None:
     """Raises RefusedError (`PERMISSION`) unless the certificate's role may make this call."""
-    held, needed = roles_of(auth_context), NEEDED.get(method)
+    held = frozenset[str]() if certificate is None else certificate.roles
+    needed = NEEDED.get(method)
     if needed is not None and (CallerRole.DEPLOYER.value in held or needed.value in held):
         return
     verb = method.rpartition("/")[2]
@@ -61,21 +56,7 @@ def check_role(method: str, auth_context: Mapping[str, Iterable[bytes]]) -> None
         message = f"{verb} has no role in this agent, so nobody may call it; the certificate's role is {has}."
     else:
         message = (
-            f"{verb} needs the role {needed.value}; the certificate's role is {has}. "
-            f"Use the {needed.value}'s certificate."
+            f"{verb} needs the role {needed.value}; the certificate's role is {has}. Use the {needed.value}'s "
+            "certificate; a role is a URI name in a certificate for clients."
         )
     raise RefusedError(message, Reason.REASON_PERMISSION)
-
-
-def roles_of(auth_context: Mapping[str, Iterable[bytes]]) -> set[str]:
-    """The roles named in a verified client certificate."""
-    names = (name.decode(errors="replace") for name in auth_context.get("x509_subject_alternative_name", ()))
-    return {name.removeprefix(ROLE_PREFIX) for name in names if name.startswith(ROLE_PREFIX)}
-
-
-def certificate_sha256(auth_context: Mapping[str, Iterable[bytes]]) -> str | None:
-    """SHA-256 of the client's certificate in DER, hex; None if the call came without one."""
-    for pem in auth_context.get("x509_pem_cert", ()):
-        der = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
-        return hashlib.sha256(der).hexdigest()
-    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -27,6 +28,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 INTERVAL_SECONDS = (0.1, 60.0)
 CHANGED = "The release or its engine changed during the benchmark, which measured both. Run it again."
 ENTRIES_AT_ONCE = 64
+SHARED_SECONDS = INTERVAL_SECONDS[0] / 2  # so old may a watcher's snapshot be
 
 
 class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
@@ -46,6 +48,8 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
         self._recorder = recorder
         self._snapshot = snapshot
         self._benchmarking = asyncio.Lock()
+        self._sharing = asyncio.Lock()
+        self._shared: tuple[float, telemetry_pb2.Snapshot] | None = None  # when it was taken, and it
 
     async def GetSnapshot(  # noqa: N802
         self, request: telemetry_pb2.GetSnapshotRequest, context: Context
@@ -67,7 +71,7 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
                 for sequence, snapshot in some:
                     yield telemetry_pb2.WatchTelemetryResponse(snapshot=snapshot, sequence=sequence)
         while not request.recorded_only:
-            yield telemetry_pb2.WatchTelemetryResponse(snapshot=await asyncio.to_thread(self._snapshot))
+            yield telemetry_pb2.WatchTelemetryResponse(snapshot=await self._shared_snapshot())
             await asyncio.sleep(interval_seconds)
 
     async def RunBenchmark(  # noqa: N802
@@ -98,6 +102,14 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
                     if self._deployer.serving() is not serving:
                         raise OutsideError(CHANGED, Reason.REASON_ENGINE_FAILED)
                     yield benchmark_to_proto(event)
+
+    async def _shared_snapshot(self) -> telemetry_pb2.Snapshot:
+        """Takes one snapshot for all who watch at this moment: a hundred watchers cost little more than one."""
+        async with self._sharing:
+            if self._shared is None or time.monotonic() - self._shared[0] > SHARED_SECONDS:
+                snapshot = await asyncio.to_thread(self._snapshot)
+                self._shared = time.monotonic(), snapshot
+            return self._shared[1]
 
     async def _generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
         async with contextlib.aclosing(self._inference.generate(request, patient=True)) as events:

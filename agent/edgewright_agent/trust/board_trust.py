@@ -108,6 +108,11 @@ class Trust:
         if document is not None:
             rules.check_certificate(document, sha256)
 
+    def is_revoked_certificate(self, sha256: str) -> bool:
+        """Whether the document in force revokes this client certificate."""
+        document = self.document
+        return document is not None and sha256 in document.revocations("certificate")
+
     def _usable(self) -> TrustDocument:
         with self._mutex:
             if self._damage:

@@ -5,15 +5,22 @@ A sensor that does not answer has no metric, and `edgewright_sensor_available{se
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from edgewright.address import Address
 from edgewright.errors import InputError
+from edgewright_agent.runtime.handles import metrics_connections_max
 from edgewright_agent.telemetry.exporters.changes import Changes
 from edgewright_agent.telemetry.types import (
     REJECTIONS,
@@ -30,6 +37,8 @@ FIRST_TOKEN_SECONDS = (
 )  # fmt: skip
 OUTPUT_TOKEN_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 DURATION_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+
+SCRAPE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -117,11 +126,13 @@ def serve_metrics(address: Address, sources: Sources) -> tuple[Address, Callable
     sources.subscribe(Requests(registry).observe)
     registry.register(BoardCollector(sources))
     try:
-        server, thread = start_http_server(address.port, address.host, registry)
+        server = make_server(address.host, address.port, make_wsgi_app(registry), _Server, _Handler)
     except OSError as error:
         raise InputError(
             f"Metrics can't be served on {address} ({error.strerror}); choose another."
         ) from None
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
 
     def stop() -> None:
         server.shutdown()
@@ -129,6 +140,43 @@ def serve_metrics(address: Address, sources: Sources) -> tuple[Address, Callable
         thread.join()
 
     return Address(address.host, server.server_port), stop
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
+        """Logs nothing: anybody could fill the log."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each connection, and few of them: the oldest waits for its answer, a new one is closed."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        self._places = threading.BoundedSemaphore(metrics_connections_max())
+        self.address_family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
+        super().__init__(address, handler)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether there is a place for one more connection."""
+        return self._places.acquire(blocking=False)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answers one connection, ends it if that takes too long, and gives its place back."""
+        deadline = threading.Timer(SCRAPE_SECONDS, _end, (request,))
+        deadline.daemon = True
+        deadline.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            deadline.cancel()
+            self._places.release()
+
+
+def _end(connection: socket.socket) -> None:
+    """Ends a connection that may have been closed."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:
