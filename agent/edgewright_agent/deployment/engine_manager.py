@@ -10,6 +10,7 @@ from edgewright.errors import OutsideError
 from edgewright.manifest import MemoryPrediction
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment.admission import Admission
+from edgewright_agent.deployment.contents import check_contents
 from edgewright_agent.engines import Engine
 from edgewright_agent.runtime.threads import run_in_thread, within
 from edgewright_agent.store import StagedRelease, Store
@@ -42,6 +43,7 @@ class EngineManager:
         self._on_serving = on_serving
         self._running: list[Engine] = []
         self._loaded: dict[Engine, str] = {}  # the release whose model it holds; left out: unsure, it must go
+        self._checked: set[str] = set()  # releases whose contents may be given to an engine
         self.serving: ServingRelease | None = None
 
     def serves(self, release: StagedRelease) -> bool:
@@ -79,17 +81,24 @@ class EngineManager:
         """
         if self.serving is not None and self.serves(release):
             return self.serving
-        await run_in_thread(self._store.verify_release, release)
+        await run_in_thread(self._verify, release)
         if self.holds_model_of(release):
             return await self._switch(release)
         if release.base != release.digest:
-            await run_in_thread(self._store.verify_release, self._store.release(release.base))
+            await run_in_thread(self._verify, self._store.release(release.base))
         if not beside:
             await self.stop()
         engine = await self._start_engine(release)
         self._running.append(engine)
         self._loaded[engine] = release.base
         return _serving(release, engine)
+
+    def _verify(self, release: StagedRelease) -> None:
+        """Also the contents, once: an agent before this one may have staged what this one would refuse."""
+        self._store.verify_release(release)
+        if release.digest not in self._checked:
+            check_contents(release.manifest, lambda file: release.tree / file.path)
+            self._checked.add(release.digest)
 
     async def serve(self, release: StagedRelease) -> None:
         """Brings the release up, instead of what serves, and sends requests to it. Raises as `bring_up`."""

@@ -12,6 +12,7 @@ from edgewright.manifest import Manifest, manifest_digest, parse_manifest
 from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment import lifecycle
+from edgewright_agent.deployment.contents import check_contents
 from edgewright_agent.deployment.state import State
 from edgewright_agent.engines import EngineInfo
 from edgewright_agent.store import Store
@@ -61,6 +62,7 @@ def judge_admission(
         check_base(manifest, store.releases())
         _check_memory(policy, manifest)
         _check_blobs(missing)
+        check_contents(manifest, store.verified_blob)
     except RefusedError as refusal:
         return AdmissionVerdict(digest, manifest, available_bytes, missing, refusal)
     return AdmissionVerdict(digest, manifest, available_bytes)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import stat
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +26,8 @@ from edgewright_agent.store.layout import Layout
 
 MANIFEST, SIGNATURE, CHECKSUMS = "manifest.json", "manifest.sig", "SHA256SUMS"
 LATER_SIGNATURE = "manifest.sig.later"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -135,9 +141,35 @@ def heal_release(
         if sha256 in (None, file.sha256) and blob.is_file() and not _is_link_of(path, blob):
             temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
             with disk_errors(path):
+                _create_folders(fs, path.parent)
                 fs.unlink(temporary)
                 fs.link(blob, temporary)
                 publish(fs, temporary, path)
+
+
+def clear_unlisted(fs: FileSystem, layout: Layout, manifest: Manifest, folder: Path) -> None:
+    """Moves to quarantine what lies among the release's files and is none of them: an engine might open it.
+
+    That is a file the manifest does not list, and a link or a device in the place of one. Raises OutsideError.
+    """
+    tree = folder / "tree"
+    files = {tree / file.path for file in manifest.files}
+    folders = {parent for path in files for parent in path.parents}
+
+    def is_listed(path: Path) -> bool:
+        mode = path.lstat().st_mode
+        return (path in files and stat.S_ISREG(mode)) or (path in folders and stat.S_ISDIR(mode))
+
+    def check(paths: Iterable[Path]) -> None:
+        for path in paths:
+            if not is_listed(path):
+                _log.warning("%s is no file of its release; it goes to quarantine", path)
+                publish(fs, path, layout.quarantine / f"unlisted-{path.name}.{time.time_ns()}")
+
+    with disk_errors(tree):
+        check([tree] if os.path.lexists(tree) else [])
+        for parent, subfolders, others in os.walk(tree):
+            check(Path(parent) / name for name in (*subfolders, *others))
 
 
 def remove_release(fs: FileSystem, layout: Layout, digest: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from edgewright.durable import FileSystem, Pace, disk_errors
 from edgewright.errors import BusyError, OutsideError, RefusedError
 from edgewright.folders import refuse_file
-from edgewright.manifest import Manifest, manifest_digest
+from edgewright.manifest import File, Manifest, manifest_digest
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.store.bases import check_base, check_unneeded
 from edgewright_agent.store.blobs.blob import Blob, Missing, WriteStatus, to_ranges
@@ -25,6 +25,7 @@ from edgewright_agent.store.lock import take_lock
 from edgewright_agent.store.releases import (
     StagedRelease,
     build_release,
+    clear_unlisted,
     heal_release,
     read_release,
     remove_release,
@@ -210,6 +211,7 @@ class Store:
         """Reads all that an engine is about to load, and the records that name it. Raises as `stage`."""
         self.verify(release.manifest)
         with self._mutex:
+            clear_unlisted(self.fs, self.layout, release.manifest, release.folder)
             heal_release(self.fs, self.layout, release.manifest, release.folder)
         if read_release(release.folder) is None:
             message = f"The files of release {release.digest[:12]} are corrupt. Push its artifact again."
@@ -224,6 +226,12 @@ class Store:
             if self._blobs.put_in_quarantine(sha256):
                 self.traffic.found_corrupt()
         raise corrupt_blob(sha256, actual)
+
+    def verified_blob(self, file: File) -> Path:
+        """Returns where the bytes of a manifest's file lie, read and compared with its digest. Raises as `stage`."""
+        if not self._blobs.is_fresh(file.sha256):
+            self.verify_blob(file.sha256)
+        return self.layout.blob(file.sha256)
 
     def was_lost(self, sha256: str) -> bool:
         """Whether a release lacks this blob."""

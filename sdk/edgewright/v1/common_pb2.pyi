@@ -88,6 +88,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """no release on trial waits for ConfirmRelease"""
     REASON_ENGINE_STARTING: _Reason.ValueType  # 35
     """the release that should answer is being started; see RetryInfo"""
+    REASON_CONTENT_REFUSED: _Reason.ValueType  # 36
+    """its files lead an engine to code, or to files that the manifest does not list"""
     REASON_DELTA_BASE_MISSING: _Reason.ValueType  # 40
     """the delta's base is not on this board"""
 
@@ -161,6 +163,8 @@ REASON_NOT_AWAITING_CONFIRMATION: Reason.ValueType  # 32
 """no release on trial waits for ConfirmRelease"""
 REASON_ENGINE_STARTING: Reason.ValueType  # 35
 """the release that should answer is being started; see RetryInfo"""
+REASON_CONTENT_REFUSED: Reason.ValueType  # 36
+"""its files lead an engine to code, or to files that the manifest does not list"""
 REASON_DELTA_BASE_MISSING: Reason.ValueType  # 40
 """the delta's base is not on this board"""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

@@ -188,7 +188,8 @@ class DeploymentServiceServicer(object):
         * PERMISSION_DENIED `KEY_UNTRUSTED`.
         * FAILED_PRECONDITION `DEVICE_MISMATCH`, `DOWNGRADE`, `MEMORY_BUDGET`,
         `BLOB_MISSING`, `RELEASE_DENIED`, `ENGINE_UNAVAILABLE`; of an adapter
-        release `BASE_MISSING`, `ADAPTER_MISMATCH`.
+        release `BASE_MISSING`, `ADAPTER_MISMATCH`. `CONTENT_REFUSED`: a file names
+        code, or a file that the manifest does not list.
         * DATA_LOSS `STORE_CORRUPT`: a stored blob no longer matches its digest.
         * RESOURCE_EXHAUSTED `DISK_SPACE`.
         """

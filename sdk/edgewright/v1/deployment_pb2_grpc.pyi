@@ -100,7 +100,8 @@ class DeploymentServiceStub:
     * PERMISSION_DENIED `KEY_UNTRUSTED`.
     * FAILED_PRECONDITION `DEVICE_MISMATCH`, `DOWNGRADE`, `MEMORY_BUDGET`,
       `BLOB_MISSING`, `RELEASE_DENIED`, `ENGINE_UNAVAILABLE`; of an adapter
-      release `BASE_MISSING`, `ADAPTER_MISMATCH`.
+      release `BASE_MISSING`, `ADAPTER_MISMATCH`. `CONTENT_REFUSED`: a file names
+      code, or a file that the manifest does not list.
     * DATA_LOSS `STORE_CORRUPT`: a stored blob no longer matches its digest.
     * RESOURCE_EXHAUSTED `DISK_SPACE`.
     """
@@ -214,7 +215,8 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     * PERMISSION_DENIED `KEY_UNTRUSTED`.
     * FAILED_PRECONDITION `DEVICE_MISMATCH`, `DOWNGRADE`, `MEMORY_BUDGET`,
       `BLOB_MISSING`, `RELEASE_DENIED`, `ENGINE_UNAVAILABLE`; of an adapter
-      release `BASE_MISSING`, `ADAPTER_MISMATCH`.
+      release `BASE_MISSING`, `ADAPTER_MISMATCH`. `CONTENT_REFUSED`: a file names
+      code, or a file that the manifest does not list.
     * DATA_LOSS `STORE_CORRUPT`: a stored blob no longer matches its digest.
     * RESOURCE_EXHAUSTED `DISK_SPACE`.
     """
@@ -361,7 +363,8 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         * PERMISSION_DENIED `KEY_UNTRUSTED`.
         * FAILED_PRECONDITION `DEVICE_MISMATCH`, `DOWNGRADE`, `MEMORY_BUDGET`,
           `BLOB_MISSING`, `RELEASE_DENIED`, `ENGINE_UNAVAILABLE`; of an adapter
-          release `BASE_MISSING`, `ADAPTER_MISMATCH`.
+          release `BASE_MISSING`, `ADAPTER_MISMATCH`. `CONTENT_REFUSED`: a file names
+          code, or a file that the manifest does not list.
         * DATA_LOSS `STORE_CORRUPT`: a stored blob no longer matches its digest.
         * RESOURCE_EXHAUSTED `DISK_SPACE`.
         """
