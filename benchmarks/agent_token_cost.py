@@ -36,7 +36,7 @@ from edgewright_builder.artifact.artifact import write_artifact
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.keys.credentials import create_credentials
-from edgewright_builder.keys.files import load_signing_key
+from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.push.push import push
 
 EVENT = b"data: " + b"x" * 220 + b"\n"  # as long as one of the engine's

@@ -38,8 +38,9 @@ from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.parts import PART_BYTES
 from edgewright_builder.keys.credentials import create_credentials
-from edgewright_builder.keys.files import load_signing_key
-from edgewright_builder.push.push import Listener, PushResult, push_verified
+from edgewright_builder.keys.key_files import load_signing_key
+from edgewright_builder.push.push import PushResult, push_verified
+from edgewright_builder.push.transfer import TransferListener
 
 HERE = Path(__file__).parent
 MODEL = "engine/model.bin"
@@ -260,7 +261,7 @@ async def killed(bench: Bench, size_bytes: int) -> None:
     """What is sent twice when the agent is killed half-way."""
     artifact = bench.artifact(size_bytes)
     half = asyncio.Event()
-    listener = Listener(sent=lambda sent: half.set() if sent.bytes >= size_bytes // 2 else None)
+    listener = TransferListener(sent=lambda sent: half.set() if sent.bytes >= size_bytes // 2 else None)
     agent, address = bench.start_agent("store-killed")
     try:
         async with DeviceClient(address, bench.credentials) as client:

@@ -58,7 +58,7 @@ Trust = Annotated[
 StoreQuota = Annotated[
     str | None, typer.Option(help="Most the store may take, e.g. 8GiB. (default: the disk)")
 ]
-StoreReserve = Annotated[str, typer.Option(help="Disk space never touched.")]
+StoreReserve = Annotated[str, typer.Option(help="Disk space that is left to others.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Engine threads. (default: one per core)")]
 Probation = Annotated[float, typer.Option(min=0, help="Seconds a new release is on trial.")]
 ReadyTimeout = Annotated[float, typer.Option(min=1, help="Seconds an engine may take to load.")]

@@ -41,3 +41,10 @@ def test_the_wire_page_has_every_call_message_and_reason() -> None:
 def test_the_page_of_boards_has_every_profile() -> None:
     page = board_tables.page()
     assert all(f"`{name}`" in page for name in list_profiles() if name != "this-host")
+
+
+def test_every_option_and_argument_says_what_it_is_for() -> None:
+    for program, group in cli_reference.programs().items():
+        for words, command in cli_reference.leaves(group):
+            silent = [parameter.opts[0] for parameter in command.params if not parameter.help]
+            assert not silent, f"{program} {' '.join(words)} says nothing of {silent}"

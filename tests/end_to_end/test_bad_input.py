@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.keys.files import load_signing_key
+from edgewright_builder.keys.key_files import load_signing_key
 from tests.support.built_artifacts import make_artifact
 from tests.support.tiny_build import command, edgewright, environment
 

@@ -11,7 +11,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from edgewright_builder.cli.main import app
-from edgewright_builder.keys.files import load_signing_key
+from edgewright_builder.keys.key_files import load_signing_key
 from tests.support.agent_process import serving
 from tests.support.built_artifacts import make_artifact
 from tests.support.markdown import ROOT

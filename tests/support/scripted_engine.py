@@ -99,6 +99,9 @@ class ScriptedEngine:
     async def healthy(self) -> bool:
         return not self._death.done()
 
+    async def heartbeat(self) -> None:
+        await self._script.before("beat", self.release)
+
     async def stop(self) -> None:
         if not self._death.done():
             await self._script.before("stop", self.release)

@@ -54,10 +54,10 @@ def doctor(
     root: Annotated[Path, typer.Option(help="Read /proc, /sys and /etc below this folder.")] = Path("/"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what is wrong with this board and what to do. Exit code 1 if anything is.
+    """Say what is wrong with this board and what to do. Exit code 1: something is.
 
-    Run it with the agent's options, as the agent's user or, for what is root's, as root; without options it looks where
-    the systemd unit does.
+    Give it the agent's options; without them it looks where the systemd unit does. Run it as the agent's user, or as
+    root where files are root's.
     """
     # What may not be read is a finding, not a wrong option. The imports: as in `cli.probe`.
     from rich.console import Console

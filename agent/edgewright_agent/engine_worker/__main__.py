@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
+import signal
 from pathlib import Path
 
 import uvicorn
@@ -31,6 +33,7 @@ def main() -> None:
     parser.add_argument("--socket", type=Path, required=True)
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    faulthandler.register(signal.SIGUSR2, all_threads=True)  # the agent asks where it hangs before it ends it
     backend = _load(options)
     if options.adapter is not None:
         backend.use_adapter(options.adapter)

@@ -36,6 +36,7 @@ class FakeBehaviour:
     crash_after_tokens: int | None = None  # since the start of the process
     crash_signal: int = 9
     fail_after_tokens: int | None = None  # an error of the engine, which goes on living
+    hang_after_tokens: int | None = None  # since the start of the process
     token_seconds: float = 0.0  # generated
     prompt_token_seconds: float = 0.0  # read
     allocate_mib: int = 0
@@ -156,6 +157,8 @@ class FakeBackend:
     def _misbehave_on_token(self) -> None:
         if self._generated == self.behaviour.crash_after_tokens:
             os.kill(os.getpid(), self.behaviour.crash_signal)
+        if self._generated == self.behaviour.hang_after_tokens:
+            time.sleep(FOREVER_SECONDS)
         if self._generated == self.behaviour.fail_after_tokens:
             raise RuntimeError("the fake engine was told to fail")
         self._generated += 1

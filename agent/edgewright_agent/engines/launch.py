@@ -58,10 +58,7 @@ async def start_engine(
     )
     engine = ServedEngine(kind, process, launch, socket)
     await engine.become_ready(ready_timeout_seconds)
-    if launch.several_processes:
-        process.hold_together()
-    if limits.memory_bytes is not None:
-        process.hold_to(limits.memory_bytes)
+    engine.watch(limits.memory_bytes)
     return engine
 
 

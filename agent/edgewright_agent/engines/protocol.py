@@ -6,6 +6,7 @@ it is started (`Launch`), how it is spoken to (`EngineHttp`) and whether it can 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Literal, Protocol
 from edgewright_agent.engines.process.death import Death
 from edgewright_agent.engines.process.kills import Kills
 from edgewright_agent.engines.process.memory import EngineMemory
+from edgewright_agent.engines.watch import HEARTBEAT_SECONDS
 
 FinishReason = Literal["stop", "length"]
 
@@ -161,7 +163,15 @@ class Engine(Protocol):
         ...
 
     async def healthy(self) -> bool:
-        """Whether the process answers."""
+        """Whether the process answers. It may answer and yet no longer compute: see `heartbeat`."""
+        ...
+
+    async def heartbeat(self) -> None:
+        """Returns once the model has computed something after this call, for a request or for nobody.
+
+        Raises OutsideError (`ENGINE_FAILED`) if it does not in time. Whoever starts the engine need not ask: an engine
+        that hangs is ended, and its death is HUNG.
+        """
         ...
 
     async def stop(self) -> None:
@@ -209,7 +219,11 @@ class EngineHttp(Protocol):
         ...
 
     async def healthy(self) -> bool:
-        """Whether the engine answers and can generate."""
+        """Whether the engine answers."""
+        ...
+
+    async def heartbeat(self) -> None:
+        """Returns once the model has computed something after this call."""
         ...
 
     def relay(self, method: str, route: str, body: bytes) -> AbstractAsyncContextManager[Reply]:
@@ -241,3 +255,7 @@ class Launch:
     slots_min: int = 1  # requests to send at once, also where the plan allows fewer whole contexts
     cpus: frozenset[int] | None = None  # that the process and its children may run on; None: as the agent
     several_processes: bool = False  # which end together
+    heartbeat_seconds: float = (
+        HEARTBEAT_SECONDS  # after which an engine that does not answer a heartbeat hangs
+    )
+    traceback_signal: signal.Signals | None = None  # upon which it prints where its threads are, and goes on

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from edgewright.errors import OutsideError
@@ -24,6 +24,7 @@ from edgewright_agent.engines.protocol import (
     ScoreItem,
     Token,
 )
+from edgewright_agent.engines.watch import check, until_hung
 from edgewright_agent.runtime.threads import within
 
 READY_POLL_SECONDS = 0.05
@@ -37,9 +38,8 @@ class ServedEngine:
     def __init__(self, kind: str, process: EngineProcess, launch: Launch, socket: Path) -> None:
         self.kind = kind
         self._process = process
-        self._client = launch.http
-        self._log = launch.log
-        self._slots_min = launch.slots_min
+        self._http = launch.http
+        self._launch = launch
         self.socket = socket  # where the OpenAI-compatible HTTP answers
 
     @property
@@ -49,22 +49,22 @@ class ServedEngine:
 
     def slots(self, concurrency: int) -> int:
         """See `Engine`."""
-        return max(self._slots_min, concurrency)
+        return max(self._launch.slots_min, concurrency)
 
     async def requests_together(self, concurrency: int, request_tokens: int) -> int | None:
         """See `Engine`."""
         slots = self.slots(concurrency)
-        return 1 if slots == 1 else await self._client.requests_together(slots, request_tokens)
+        return 1 if slots == 1 else await self._http.requests_together(slots, request_tokens)
 
     async def become_ready(self, timeout_seconds: float) -> None:
-        """Return once the engine answers. Otherwise stop it and raise OutsideError (`ENGINE_FAILED`)."""
+        """Returns once the engine answers. Otherwise stops it and raises OutsideError (`ENGINE_FAILED`)."""
         try:
             await within(timeout_seconds, self._poll_health(timeout_seconds))
         except asyncio.TimeoutError:
             lines = (await self._stop()).last_lines
-            said = f" Its last words: {lines[-1]}" if lines else ""
+            last_line = f" Its last words: {lines[-1]}" if lines else ""
             raise OutsideError(
-                f"The engine was not ready after {timeout_seconds:g} s; allow more time or a smaller model.{said}",
+                f"The engine was not ready after {timeout_seconds:g} s; allow more time or a smaller model.{last_line}",
                 Reason.REASON_ENGINE_FAILED,
             ) from None
         except BaseException:
@@ -74,7 +74,7 @@ class ServedEngine:
     async def _poll_health(self, timeout_seconds: float) -> None:
         """Looks at the clock too: a cancellation can get lost in what it waits for, and a board must not hang."""
         deadline_seconds = time.monotonic() + timeout_seconds
-        while not await self._client.healthy():
+        while not await self._http.healthy():
             if time.monotonic() > deadline_seconds:
                 raise asyncio.TimeoutError
             if (death := self._process.death) is not None:
@@ -83,41 +83,64 @@ class ServedEngine:
                 )
             await asyncio.sleep(READY_POLL_SECONDS)
 
+    def watch(self, budget_bytes: int | None) -> None:
+        """Ends the engine from now on when it hangs, passes the budget, or loses one of its processes."""
+        hung = until_hung(self._http.heartbeat, self._launch.heartbeat_seconds)
+        self._process.end_when_hung(hung, self._launch.traceback_signal)
+        if self._launch.several_processes:
+            self._process.end_with_its_processes()
+        if budget_bytes is not None:
+            self._process.end_when_over(budget_bytes)
+
+    async def heartbeat(self) -> None:
+        """See `Engine`."""
+        seconds = self._launch.heartbeat_seconds
+        try:
+            await check(self._http.heartbeat, seconds)
+        except asyncio.TimeoutError:
+            message = f"The engine computed nothing for {seconds:g} s: it hangs."
+            raise OutsideError(message, Reason.REASON_ENGINE_FAILED) from None
+        except OutsideError as error:
+            raise await self._explained(error) from error
+
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
         """See `Engine`."""
-        async with aclosing(self._client.generate(request)) as events:
-            try:
-                async for event in events:
-                    yield event
-            except OutsideError as error:
-                raise await self._explained(error) from error
+        with self._request_under_way():
+            async with aclosing(self._http.generate(request)) as events:
+                try:
+                    async for event in events:
+                        yield event
+                except OutsideError as error:
+                    raise await self._explained(error) from error
 
     @asynccontextmanager
     async def relay(self, method: str, route: str, body: bytes = b"") -> AsyncIterator[Reply]:
         """See `Engine`."""
-        try:
-            async with self._client.relay(method, route, body) as reply:
-                yield reply
-        except OutsideError as error:
-            raise await self._explained(error) from error
+        with self._request_under_way():
+            try:
+                async with self._http.relay(method, route, body) as reply:
+                    yield reply
+            except OutsideError as error:
+                raise await self._explained(error) from error
 
     async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
         """See `Engine`."""
-        try:
-            return await self._client.score(items)
-        except OutsideError as error:
-            raise await self._explained(error) from error
+        with self._request_under_way():
+            try:
+                return await self._http.score(items)
+            except OutsideError as error:
+                raise await self._explained(error) from error
 
     async def use_adapter(self, adapter: Path | None, model: str) -> None:
         """See `Engine`."""
         try:
-            await self._client.use_adapter(adapter, model)
+            await self._http.use_adapter(adapter, model)
         except OutsideError as error:
             raise await self._explained(error) from error
 
     async def healthy(self) -> bool:
         """See `Engine`."""
-        return self._process.death is None and await self._client.healthy()
+        return self._process.death is None and await self._http.healthy()
 
     async def stop(self) -> None:
         """See `Engine`."""
@@ -141,7 +164,15 @@ class ServedEngine:
 
     def kernels(self) -> Sequence[str]:
         """See `Engine`."""
-        return () if self._log is None else tuple(self._log.kernels)
+        return () if self._launch.log is None else tuple(self._launch.log.kernels)
+
+    @contextmanager
+    def _request_under_way(self) -> Iterator[None]:
+        self._process.requests_under_way += 1
+        try:
+            yield
+        finally:
+            self._process.requests_under_way -= 1
 
     async def _stop(self) -> Death:
         death = await self._process.stop()
@@ -149,7 +180,7 @@ class ServedEngine:
         return death
 
     async def _explained(self, error: OutsideError) -> OutsideError:
-        """`error`, or the engine's death if that is what broke the connection."""
+        """Returns `error`, or the engine's death if that is what broke the connection."""
         for seconds in (DEATH_SECONDS, DYING_SECONDS):
             try:
                 death = await within(seconds, self.wait())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 from edgewright.manifest import Manifest
@@ -53,4 +54,5 @@ def worker_launch(
     words = [str(word) for option in options.items() for word in option]
     command = [interpreter, "-m", "edgewright_agent.engine_worker", kind, *words]
     environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"} | LEAN_MALLOC
-    return Launch(command, environment, EngineClient(socket, manifest.name), slots_min=slots_min)
+    http = EngineClient(socket, manifest.name)
+    return Launch(command, environment, http, slots_min=slots_min, traceback_signal=signal.SIGUSR2)

@@ -19,7 +19,7 @@ from edgewright.chunk_delta import STRETCHES_MAX, WINDOW_BYTES_MAX, Stretch, xor
 from edgewright.manifest import File
 from edgewright_agent.store import Blob
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.artifact.tensors import Place, tensor_places
+from edgewright_builder.artifact.tensors import TensorPlace, tensor_places
 
 LEVEL = 6
 WINDOW_LOG = WINDOW_BYTES_MAX.bit_length() - 1
@@ -110,7 +110,7 @@ class Frames:
     def __init__(self, maker: DeltaMaker) -> None:
         self.maker = maker
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this
-        self._places: dict[ChunkKey, tuple[Frame, Place] | None] = {}
+        self._places: dict[ChunkKey, tuple[Frame, TensorPlace] | None] = {}
         self._lock = threading.Lock()
 
     def make(self, file: File, indices: Iterable[int]) -> None:
@@ -139,26 +139,26 @@ class Frames:
         """Lets go of the file."""
         self._file.close()
 
-    def _keep(self, frame: Frame | None) -> tuple[Frame, Place] | None:
+    def _keep(self, frame: Frame | None) -> tuple[Frame, TensorPlace] | None:
         if frame is None:
             return None
         offset_bytes = self._file.seek(0, 2)
         self._file.write(frame.data)
-        return replace(frame, data=b""), Place(offset_bytes, len(frame.data))
+        return replace(frame, data=b""), TensorPlace(offset_bytes, len(frame.data))
 
 
 def tensors_of(
-    artifact: Artifact, places_in: Callable[[Path], dict[str, Place]] = tensor_places
-) -> dict[str, tuple[File, Place]]:
+    artifact: Artifact, places_in: Callable[[Path], dict[str, TensorPlace]] = tensor_places
+) -> dict[str, tuple[File, TensorPlace]]:
     """An artifact's tensors by name; the first file wins where two have the name."""
-    found: dict[str, tuple[File, Place]] = {}
+    found: dict[str, tuple[File, TensorPlace]] = {}
     for file in artifact.manifest.files:
         for name, place in places_in(artifact.path(file)).items():
             found.setdefault(name, (file, place))
     return found
 
 
-def _places_if_readable(path: Path) -> dict[str, Place]:
+def _places_if_readable(path: Path) -> dict[str, TensorPlace]:
     try:
         return tensor_places(path)
     except ModuleNotFoundError:

@@ -11,13 +11,13 @@ from edgewright.chunk_delta import xor
 from edgewright.manifest import Accuracy, File, Manifest
 from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.artifact.delta import DeltaMaker, tensors_of
-from edgewright_builder.artifact.tensors import Place
+from edgewright_builder.artifact.tensors import TensorPlace
 
 _PIECE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Field:
+class FieldChange:
     """A field of the manifest by its dotted path, with both values; None where there is none."""
 
     name: str
@@ -26,7 +26,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Score:
+class AccuracyChange:
     """A model's accuracy on a task in both artifacts. The rows may differ, so the errors are those of two samples."""
 
     task: str
@@ -52,7 +52,7 @@ class FileChange:
 
 
 @dataclass(frozen=True)
-class Tensors:
+class TensorChanges:
     """The new artifact's tensors against the old one's of the same name."""
 
     same: int
@@ -64,7 +64,7 @@ class Tensors:
 
 
 @dataclass(frozen=True)
-class Transfer:
+class TransferBytes:
     """What a push sends to a board that has the old artifact."""
 
     artifact_bytes: int
@@ -78,11 +78,11 @@ class Comparison:
 
     old: str
     new: str
-    fields: tuple[Field, ...]
-    accuracy: tuple[Score, ...]
+    fields: tuple[FieldChange, ...]
+    accuracy: tuple[AccuracyChange, ...]
     files: tuple[FileChange, ...]
-    tensors: Tensors
-    transfer: Transfer
+    tensors: TensorChanges
+    transfer: TransferBytes
 
 
 def compare(old: Artifact, new: Artifact) -> Comparison:
@@ -98,23 +98,23 @@ def compare(old: Artifact, new: Artifact) -> Comparison:
     )
 
 
-def changed_fields(old: Manifest, new: Manifest) -> Iterator[Field]:
+def changed_fields(old: Manifest, new: Manifest) -> Iterator[FieldChange]:
     """Fields that differ, by their dotted path. Files and accuracy have reports of their own."""
     before, after = (
         dict(_leaves(m.model_dump(mode="json", exclude={"files", "accuracy"}))) for m in (old, new)
     )
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
-            yield Field(name, before.get(name), after.get(name))
+            yield FieldChange(name, before.get(name), after.get(name))
 
 
-def changed_accuracy(old: Manifest, new: Manifest) -> Iterator[Score]:
+def changed_accuracy(old: Manifest, new: Manifest) -> Iterator[AccuracyChange]:
     """Accuracies that both artifacts report, in the new one's order."""
     before: dict[tuple[str, str], Accuracy] = {(row.task, row.model): row for row in old.accuracy}
     for row in new.accuracy:
         if (was := before.get((row.task, row.model))) is not None:
             error = math.hypot(was.standard_error, row.standard_error)
-            yield Score(row.task, row.model, was.accuracy, row.accuracy, error)
+            yield AccuracyChange(row.task, row.model, was.accuracy, row.accuracy, error)
 
 
 def changed_files(old: Manifest, new: Manifest) -> Iterator[FileChange]:
@@ -128,7 +128,7 @@ def changed_files(old: Manifest, new: Manifest) -> Iterator[FileChange]:
             yield FileChange(path, _size(was), _size(now), missing)
 
 
-def compare_tensors(old: Artifact, new: Artifact) -> Tensors:
+def compare_tensors(old: Artifact, new: Artifact) -> TensorChanges:
     """Tensor by tensor, by name."""
     before, after = tensors_of(old), tensors_of(new)
     same = changed = added = changed_bytes = differing_bytes = 0
@@ -142,10 +142,10 @@ def compare_tensors(old: Artifact, new: Artifact) -> Tensors:
         changed_bytes += place.size_bytes if differing else 0
         differing_bytes += differing
     removed = len(before.keys() - after.keys())
-    return Tensors(same, changed, added, removed, changed_bytes, differing_bytes)
+    return TensorChanges(same, changed, added, removed, changed_bytes, differing_bytes)
 
 
-def transfer_of(old: Artifact, new: Artifact) -> Transfer:
+def transfer_of(old: Artifact, new: Artifact) -> TransferBytes:
     """What a push would send, without and with a delta."""
     have, maker = _chunks_of(old.manifest), DeltaMaker(new, old)
     plain_bytes = delta_bytes = 0
@@ -155,7 +155,7 @@ def transfer_of(old: Artifact, new: Artifact) -> Transfer:
                 frame = maker.frame(file, index)
                 plain_bytes += chunk.size_bytes
                 delta_bytes += chunk.size_bytes if frame is None else len(frame.data)
-    return Transfer(new.manifest.size_bytes, plain_bytes, delta_bytes)
+    return TransferBytes(new.manifest.size_bytes, plain_bytes, delta_bytes)
 
 
 def _size(file: File | None) -> int | None:
@@ -175,7 +175,7 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _differing_bytes(
-    old: Artifact, old_file: File, old_place: Place, new: Artifact, file: File, place: Place
+    old: Artifact, old_file: File, old_place: TensorPlace, new: Artifact, file: File, place: TensorPlace
 ) -> int:
     differing = 0
     with old.path(old_file).open("rb") as before, new.path(file).open("rb") as after:

@@ -10,14 +10,14 @@ from edgewright.errors import InputError
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorPlace:
     """A tensor's bytes in its file."""
 
     offset_bytes: int
     size_bytes: int
 
 
-def tensor_places(path: Path) -> dict[str, Place]:
+def tensor_places(path: Path) -> dict[str, TensorPlace]:
     """The tensors of a file by name, empty for files of other formats.
 
     Raises InputError if the file says it is of a known format and is not.
@@ -28,7 +28,7 @@ def tensor_places(path: Path) -> dict[str, Place]:
     return {} if graph is None else _of_external_data(graph, path)
 
 
-def _of_safetensors(path: Path) -> dict[str, Place]:
+def _of_safetensors(path: Path) -> dict[str, TensorPlace]:
     # 8 bytes: header length, little endian; header: JSON; data_offsets count from the end of the header.
     # https://github.com/huggingface/safetensors#format
     with path.open("rb") as file:
@@ -46,8 +46,8 @@ def _of_safetensors(path: Path) -> dict[str, Place]:
             raise InputError(f"{path} has no valid safetensors header ({error}).") from None
 
 
-def _place(origin: int, begin: int, end: int) -> Place:
-    return Place(origin + int(begin), int(end) - int(begin))
+def _place(origin: int, begin: int, end: int) -> TensorPlace:
+    return TensorPlace(origin + int(begin), int(end) - int(begin))
 
 
 def _onnx_graph_of(path: Path) -> Path | None:
@@ -59,7 +59,7 @@ def _onnx_graph_of(path: Path) -> Path | None:
     return None
 
 
-def _of_external_data(graph: Path, path: Path) -> dict[str, Place]:
+def _of_external_data(graph: Path, path: Path) -> dict[str, TensorPlace]:
     import onnx  # slow, and only the host has it
     from google.protobuf.message import DecodeError
 
@@ -74,6 +74,8 @@ def _of_external_data(graph: Path, path: Path) -> dict[str, Place]:
     here = {name: entry for name, entry in entries.items() if entry.get("location") == path.name}
     rest_bytes = path.stat().st_size
     return {
-        name: Place(offset := int(entry.get("offset", 0)), int(entry.get("length", rest_bytes - offset)))
+        name: TensorPlace(
+            offset := int(entry.get("offset", 0)), int(entry.get("length", rest_bytes - offset))
+        )
         for name, entry in here.items()
     }

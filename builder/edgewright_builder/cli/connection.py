@@ -16,7 +16,7 @@ from rich.console import Console
 from edgewright.errors import EdgewrightError, InputError, RefusedError
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.verdict import Verdict
+from edgewright_builder.device.verdict import DeploymentVerdict
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ def emit(document: dict[str, Any], *, as_json: bool, save: Path | None = None) -
             raise InputError(f"{save} can't be written ({error.strerror}).") from error
 
 
-def require_commit(host: str, verdict: Verdict) -> None:
+def require_commit(host: str, verdict: DeploymentVerdict) -> None:
     """Raises RefusedError if the board did not keep what it was asked to serve."""
     if verdict.committed:
         return

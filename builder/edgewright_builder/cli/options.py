@@ -25,4 +25,6 @@ Budget = Annotated[
     str | None,
     typer.Option(help="Memory it may take, e.g. 3.5GiB. (default: the profile's)", show_default=False),
 ]
-Engine = Annotated[str | None, typer.Option(help="(default: onnxruntime-genai)", show_default=False)]
+Engine = Annotated[
+    str | None, typer.Option(help="Engine that is to serve. (default: onnxruntime-genai)", show_default=False)
+]

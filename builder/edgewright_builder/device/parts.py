@@ -28,7 +28,7 @@ class Resumption:
     offset_bytes: int
 
 
-class Part(NamedTuple):
+class PartMessage(NamedTuple):
     """A message and the bytes of the blob it carries."""
 
     message: bytes  # an encoded WriteBlobRequest
@@ -47,7 +47,7 @@ def blob_of(file: File) -> Blob:
 
 async def parts_of(
     path: Path, file: File, chunks: Sequence[int], resumption: Resumption | None
-) -> AsyncIterator[Part]:
+) -> AsyncIterator[PartMessage]:
     """The parts of these chunks of a file, each read when it is sent. Raises OSError.
 
     In the loop's own thread: a part that another thread has read comes from another core's cache, which costs more
@@ -68,12 +68,12 @@ async def parts_of(
 
 def _parts_of_chunk(
     source: int, file: File, chunk: int, place_bytes: int, begin_bytes: int
-) -> Iterator[Part]:
+) -> Iterator[PartMessage]:
     size_bytes = file.chunks[chunk].size_bytes
     for offset_bytes in range(begin_bytes, size_bytes, PART_BYTES):
         data_bytes = min(PART_BYTES, size_bytes - offset_bytes)
         head = _head(chunk, offset_bytes, data_bytes)
-        yield Part(_read_behind(head, source, place_bytes + offset_bytes, data_bytes), data_bytes)
+        yield PartMessage(_read_behind(head, source, place_bytes + offset_bytes, data_bytes), data_bytes)
 
 
 def encode_part(chunk: int, offset_bytes: int, data: bytes | memoryview) -> bytes:

@@ -11,12 +11,12 @@ import grpc
 import grpc.aio
 
 from edgewright.v1.deployment_pb2 import Blob, WriteBlobRequest, WriteBlobResponse
-from edgewright_builder.device.parts import Part, Resumption
+from edgewright_builder.device.parts import PartMessage, Resumption
 
 METHOD = "/edgewright.v1.DeploymentService/WriteBlob"
 ACCEPTED_KEY = "edgewright-accepted"  # initial metadata of the agent: "", or "CHUNK OFFSET" to go on from
 
-MakeParts = Callable[[Resumption | None], AsyncGenerator[Part, None]]
+MakeParts = Callable[[Resumption | None], AsyncGenerator[PartMessage, None]]
 
 
 async def send_stream(channel: grpc.aio.Channel, blob: Blob, parts: MakeParts) -> int:
@@ -43,7 +43,7 @@ async def _feed(call: Any, blob: Blob, parts: MakeParts) -> None:
         await call.done_writing()
 
 
-async def _write_all(call: Any, parts: AsyncGenerator[Part, None]) -> None:
+async def _write_all(call: Any, parts: AsyncGenerator[PartMessage, None]) -> None:
     try:
         async for part in parts:
             await call.write(part.message)

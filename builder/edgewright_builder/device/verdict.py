@@ -20,7 +20,7 @@ AT_REST = (*SERVING, Phase.PHASE_SAFE)
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeVerdict:
     """One check of the probation. A failed required one rolls back."""
 
     name: str
@@ -30,13 +30,13 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DeploymentVerdict:
     """How a transition ended."""
 
     outcome: str  # committed, rolled_back, failed
     active_release: str  # in hex; empty if none
     message: str
-    probes: tuple[Probe, ...]
+    probes: tuple[ProbeVerdict, ...]
 
     @property
     def committed(self) -> bool:
@@ -46,7 +46,7 @@ class Verdict:
 
 async def watch_verdict(
     client: DeviceClient, release: bytes, patience: Patience, note: Callable[[str], None]
-) -> Verdict:
+) -> DeploymentVerdict:
     """Follows a transition to `release` until the board is at rest and answers, across dropped links and restarts.
 
     Raises OutsideError where the release is active and its engine does not answer within `ANSWER_SECONDS`.
@@ -114,7 +114,9 @@ async def _answers(
         await asyncio.sleep(ANSWER_POLL_SECONDS)
 
 
-def verdict_of(last: WatchDeploymentResponse, release: bytes, probes: Sequence[ProbeResult]) -> Verdict:
+def verdict_of(
+    last: WatchDeploymentResponse, release: bytes, probes: Sequence[ProbeResult]
+) -> DeploymentVerdict:
     """The verdict in the last report of a board at rest; raises OutsideError if it tells of no transition."""
     if last.active_release == release and last.phase != Phase.PHASE_SAFE:
         outcome = Outcome.OUTCOME_COMMITTED
@@ -124,9 +126,9 @@ def verdict_of(last: WatchDeploymentResponse, release: bytes, probes: Sequence[P
         raise OutsideError(
             "The board is at rest without the release, and reports no failure; activate it again."
         )
-    return Verdict(
+    return DeploymentVerdict(
         Outcome.Name(outcome).removeprefix("OUTCOME_").lower(),
         last.active_release.hex(),
         last.message,
-        tuple(Probe(probe.name, probe.required, probe.passed, probe.detail) for probe in probes),
+        tuple(ProbeVerdict(probe.name, probe.required, probe.passed, probe.detail) for probe in probes),
     )

@@ -18,7 +18,7 @@ DEVICES_MAX = 10_000
 Label = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^=,!\s]+$")]
 
 
-class Device(BaseModel):
+class FleetDevice(BaseModel):
     """One board of the fleet."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,10 +41,10 @@ class Inventory(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Label
-    devices: tuple[Device, ...] = Field(min_length=1, max_length=DEVICES_MAX)
+    devices: tuple[FleetDevice, ...] = Field(min_length=1, max_length=DEVICES_MAX)
     credentials: Path | None = None  # relative to the file
 
-    def selected(self, selectors: Sequence[str]) -> tuple[Device, ...]:
+    def selected(self, selectors: Sequence[str]) -> tuple[FleetDevice, ...]:
         """The devices that meet every selector, `label=value` or `label!=value`, in the order of the file.
 
         Raises InputError for a malformed selector, an unknown label, and where no device is left.
@@ -83,7 +83,7 @@ def load_inventory(path: Path) -> Inventory:
 
 def inventory_of_hosts(hosts: Iterable[str]) -> Inventory:
     """The inventory of boards named on the command line."""
-    inventory = Inventory(name="hosts", devices=tuple(Device(host=host, name=host) for host in hosts))
+    inventory = Inventory(name="hosts", devices=tuple(FleetDevice(host=host, name=host) for host in hosts))
     _check_devices(Path("command line"), inventory)
     return inventory
 

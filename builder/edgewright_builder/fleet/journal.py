@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from edgewright.errors import BusyError, InputError
-from edgewright_builder.fleet.waves import FAILURES, SUCCESSES, Outcome
+from edgewright_builder.fleet.waves import FAILURES, SUCCESSES, DeviceOutcome
 
 
 @dataclass(frozen=True)
-class Result:
+class DeviceResult:
     """How one device ended."""
 
     device: str  # its name
-    outcome: Outcome
+    outcome: DeviceOutcome
     message: str
     release: str  # that the device serves now, in hex; empty if none or unknown
     sent_bytes: int
@@ -38,10 +38,10 @@ class Result:
         return self.outcome in SUCCESSES + FAILURES
 
 
-class Journal:
+class RolloutJournal:
     """Results of one release on one fleet, kept in an append-only file."""
 
-    def __init__(self, path: Path, results: dict[str, Result]) -> None:
+    def __init__(self, path: Path, results: dict[str, DeviceResult]) -> None:
         self._path = path
         self.results = results  # the last of each device
 
@@ -54,7 +54,7 @@ class Journal:
         *,
         retry_failed: bool = False,
         activate: bool = True,
-    ) -> Journal:
+    ) -> RolloutJournal:
         """Begins a journal, or goes on with one of the same release.
 
         Its failures are forgotten if they are to be retried; what was only staged, if it is to be activated. A
@@ -74,7 +74,7 @@ class Journal:
                 "name another with --journal."
             )
         results = {result.device: result for result in map(_result, events)}
-        unsettled = (*(FAILURES if retry_failed else ()), *((Outcome.STAGED,) if activate else ()))
+        unsettled = (*(FAILURES if retry_failed else ()), *((DeviceOutcome.STAGED,) if activate else ()))
         journal = cls(path, results)
         journal.forget([name for name, result in results.items() if result.outcome in unsettled])
         return journal
@@ -84,7 +84,7 @@ class Journal:
         for name in devices:
             del self.results[name]
 
-    def record(self, result: Result) -> None:
+    def record(self, result: DeviceResult) -> None:
         """Keeps a result, durably."""
         self.results[result.device] = result
         self._append({**vars(result), "outcome": result.outcome.value, "time": time.time()})
@@ -172,10 +172,10 @@ def _unwritable(path: Path, error: OSError) -> InputError:
     return InputError(f"The journal {path} can't be written ({error.strerror}).")
 
 
-def _result(event: Mapping[str, Any]) -> Result:
-    return Result(
+def _result(event: Mapping[str, Any]) -> DeviceResult:
+    return DeviceResult(
         device=str(event["device"]),
-        outcome=Outcome(event["outcome"]),
+        outcome=DeviceOutcome(event["outcome"]),
         message=str(event["message"]),
         release=str(event["release"]),
         sent_bytes=int(event["sent_bytes"]),

@@ -8,21 +8,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from edgewright.errors import EdgewrightError
 from edgewright.v1.deployment_pb2 import Phase
 from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.fleet.inventory import Device
-from edgewright_builder.fleet.journal import Journal
+from edgewright_builder.fleet.inventory import FleetDevice
+from edgewright_builder.fleet.journal import RolloutJournal
 from edgewright_builder.fleet.waves import SUCCESSES
 
-Ask = Callable[[Device], Awaitable[bool]]  # does it still have what the journal says?
+Ask = Callable[[FleetDevice], Awaitable[bool]]  # does it still have what the journal says?
 
 
-async def forget_outdated(devices: Sequence[Device], journal: Journal, ask: Ask, parallel: int) -> list[str]:
+async def forget_outdated(
+    devices: Sequence[FleetDevice], journal: RolloutJournal, ask: Ask, parallel: int
+) -> list[str]:
     """Forgets the devices that are not as the journal says, so that the rollout begins them; returns their names.
 
     A board that can't be asked is forgotten too: pushing what it serves already sends nothing, and says why it fails.
     """
     gate = asyncio.Semaphore(parallel)
 
-    async def is_outdated(device: Device) -> bool:
+    async def is_outdated(device: FleetDevice) -> bool:
         async with gate:
             try:
                 return not await ask(device)

@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from edgewright.errors import BusyError, EdgewrightError, OutsideError
 from edgewright_agent.runtime.threads import within
 from edgewright_builder.device.failures import LinkError
-from edgewright_builder.fleet.inventory import Device
-from edgewright_builder.fleet.journal import Journal, Result
-from edgewright_builder.fleet.waves import SUCCESSES, Outcome, Thresholds, abort_reason, hold_reason
+from edgewright_builder.fleet.inventory import FleetDevice
+from edgewright_builder.fleet.journal import DeviceResult, RolloutJournal
+from edgewright_builder.fleet.waves import SUCCESSES, DeviceOutcome, Thresholds, abort_reason, hold_reason
 from edgewright_builder.push.push import PushResult
 
-Update = Callable[[Device], Awaitable[PushResult]]
+Update = Callable[[FleetDevice], Awaitable[PushResult]]
 
 
 @dataclass(frozen=True)
-class Settings:
+class RolloutSettings:
     """How a rollout goes about it."""
 
     wave_ends: Sequence[int]
@@ -29,19 +29,19 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Listener:
+class RolloutListener:
     """Who watches."""
 
     wave_begins: Callable[[int, int], None] = lambda number, devices: None
-    device_begins: Callable[[Device], None] = lambda device: None
-    device_ended: Callable[[Device, Result], None] = lambda device, result: None
+    device_begins: Callable[[FleetDevice], None] = lambda device: None
+    device_ended: Callable[[FleetDevice, DeviceResult], None] = lambda device, result: None
 
 
 @dataclass(frozen=True)
-class Report:
+class RolloutReport:
     """What became of a fleet."""
 
-    results: dict[str, Result]  # by device name, of those that were attempted
+    results: dict[str, DeviceResult]  # by device name, of those that were attempted
     untouched: tuple[str, ...]  # names of devices never begun
     stopped: str | None  # why the rollout did not reach every device
 
@@ -52,12 +52,12 @@ class Report:
 
 
 async def roll_out(
-    devices: Sequence[Device],
+    devices: Sequence[FleetDevice],
     update: Update,
-    journal: Journal,
-    settings: Settings,
-    listener: Listener = Listener(),
-) -> Report:
+    journal: RolloutJournal,
+    settings: RolloutSettings,
+    listener: RolloutListener = RolloutListener(),
+) -> RolloutReport:
     """Updates the devices in waves; what the journal holds from an earlier attempt counts as done here.
 
     A failed device never raises: it is in the report. When the error threshold is passed, devices under way are
@@ -76,11 +76,13 @@ async def roll_out(
         begin = end
     names = [device.name for device in devices]
     results = {name: journal.results[name] for name in names if name in journal.results}
-    return Report(results, tuple(name for name in names if name not in results), stopped)
+    return RolloutReport(results, tuple(name for name in names if name not in results), stopped)
 
 
 class _Rollout:
-    def __init__(self, update: Update, journal: Journal, settings: Settings, listener: Listener) -> None:
+    def __init__(
+        self, update: Update, journal: RolloutJournal, settings: RolloutSettings, listener: RolloutListener
+    ) -> None:
         self._update = update
         self._journal = journal
         self._settings = settings
@@ -88,7 +90,7 @@ class _Rollout:
         self._attempted: list[str] = []
         self._stopped: str | None = None  # stays: what was under way may lower the share again
 
-    async def wave(self, devices: Sequence[Device]) -> str | None:
+    async def wave(self, devices: Sequence[FleetDevice]) -> str | None:
         """Updates one wave; returns why the rollout must stop, or None."""
         settled = [device for device in devices if self._is_settled(device)]
         self._count(*(device.name for device in settled))
@@ -96,15 +98,15 @@ class _Rollout:
         await asyncio.gather(*(self._worker(waiting) for _ in range(self._settings.parallel)))
         return self._stopped
 
-    def outcomes(self, devices: Sequence[Device]) -> list[Outcome]:
+    def outcomes(self, devices: Sequence[FleetDevice]) -> list[DeviceOutcome]:
         """How the devices of a finished wave ended."""
         return [self._journal.results[device.name].outcome for device in devices]
 
-    def _is_settled(self, device: Device) -> bool:
+    def _is_settled(self, device: FleetDevice) -> bool:
         result = self._journal.results.get(device.name)
         return result is not None and result.settled
 
-    async def _worker(self, waiting: list[Device]) -> None:
+    async def _worker(self, waiting: list[FleetDevice]) -> None:
         """Takes one device after another until none waits or the error threshold is passed."""
         while waiting and self._stopped is None:
             device = waiting.pop(0)
@@ -120,40 +122,42 @@ class _Rollout:
         outcomes = [self._journal.results[name].outcome for name in self._attempted]
         self._stopped = self._stopped or abort_reason(outcomes, self._settings.thresholds)
 
-    async def _result(self, device: Device) -> Result:
+    async def _result(self, device: FleetDevice) -> DeviceResult:
         begin = time.monotonic()
         limit_seconds = self._settings.timeout_seconds
         try:
             result = _of_push(device, await within(limit_seconds, self._update(device)))
         except asyncio.TimeoutError:
             message = f"no verdict within {limit_seconds:g} s; ask its status"
-            result = _without_verdict(device, Outcome.TIMED_OUT, message)
+            result = _without_verdict(device, DeviceOutcome.TIMED_OUT, message)
         except EdgewrightError as error:
             result = _without_verdict(device, _outcome_of(error), str(error))
         except OSError as error:  # of this host: no reason to leave other devices half updated
-            result = _without_verdict(device, Outcome.FAILED, f"This machine failed: {error}.")
+            result = _without_verdict(device, DeviceOutcome.FAILED, f"This machine failed: {error}.")
         return replace(result, seconds=time.monotonic() - begin)
 
 
-def _outcome_of(error: EdgewrightError) -> Outcome:
+def _outcome_of(error: EdgewrightError) -> DeviceOutcome:
     if isinstance(error, LinkError):
-        return Outcome.UNREACHABLE
+        return DeviceOutcome.UNREACHABLE
     if isinstance(error, BusyError):
-        return Outcome.BUSY
-    return Outcome.FAILED if isinstance(error, OutsideError) else Outcome.REFUSED
+        return DeviceOutcome.BUSY
+    return DeviceOutcome.FAILED if isinstance(error, OutsideError) else DeviceOutcome.REFUSED
 
 
-def _without_verdict(device: Device, outcome: Outcome, message: str) -> Result:
-    return Result(device.name, outcome, message, release="", sent_bytes=0, seconds=0.0)
+def _without_verdict(device: FleetDevice, outcome: DeviceOutcome, message: str) -> DeviceResult:
+    return DeviceResult(device.name, outcome, message, release="", sent_bytes=0, seconds=0.0)
 
 
-def _of_push(device: Device, pushed: PushResult) -> Result:
+def _of_push(device: FleetDevice, pushed: PushResult) -> DeviceResult:
     verdict = pushed.verdict
     if verdict is None:
-        return Result(device.name, Outcome.STAGED, "staged; not activated", "", pushed.sent_bytes, 0.0)
-    outcome = Outcome.COMMITTED if verdict.committed else Outcome.ROLLED_BACK
+        return DeviceResult(
+            device.name, DeviceOutcome.STAGED, "staged; not activated", "", pushed.sent_bytes, 0.0
+        )
+    outcome = DeviceOutcome.COMMITTED if verdict.committed else DeviceOutcome.ROLLED_BACK
     failed = [
         f"{probe.name}: {probe.detail}" for probe in verdict.probes if probe.required and not probe.passed
     ]
     message = "; ".join([verdict.message, *failed])
-    return Result(device.name, outcome, message, verdict.active_release, pushed.sent_bytes, 0.0)
+    return DeviceResult(device.name, outcome, message, verdict.active_release, pushed.sent_bytes, 0.0)

@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edgewright.sizes import format_bytes
-from edgewright_builder.fleet.inventory import Device
-from edgewright_builder.fleet.journal import Result
-from edgewright_builder.fleet.rollout import Listener, Report
+from edgewright_builder.fleet.inventory import FleetDevice
+from edgewright_builder.fleet.journal import DeviceResult
+from edgewright_builder.fleet.rollout import RolloutListener, RolloutReport
 from edgewright_builder.fleet.waves import SUCCESSES
 from edgewright_builder.show import display
 
@@ -37,9 +37,9 @@ class RolloutView:
         self._task = self._bar.add_task("rollout", total=devices, wave="", now="")
 
     @contextmanager
-    def shown(self) -> Iterator[Listener]:
+    def shown(self) -> Iterator[RolloutListener]:
         """While the context is open; what it gives is the rollout's listener."""
-        listener = Listener(self._wave_begins, self._device_begins, self._device_ended)
+        listener = RolloutListener(self._wave_begins, self._device_begins, self._device_ended)
         if not self._console.is_terminal:
             yield listener
             return
@@ -51,11 +51,11 @@ class RolloutView:
         self._bar.update(self._task, wave=wave)
         self._console.print(f"{wave}: {devices} {'device' if devices == 1 else 'devices'}", markup=False)
 
-    def _device_begins(self, device: Device) -> None:
+    def _device_begins(self, device: FleetDevice) -> None:
         self._under_way.append(device.name)
         self._show_under_way()
 
-    def _device_ended(self, device: Device, result: Result) -> None:
+    def _device_ended(self, device: FleetDevice, result: DeviceResult) -> None:
         self._under_way.remove(device.name)
         self._show_under_way()
         self._bar.advance(self._task)
@@ -70,7 +70,7 @@ class RolloutView:
         self._bar.update(self._task, now=names)
 
 
-def print_report(console: Console, report: Report) -> None:
+def print_report(console: Console, report: RolloutReport) -> None:
     """The summary: how many of each outcome, and a row per device (of a large fleet: per device that needs a look)."""
     results = list(report.results.values())
     shown = results
@@ -84,7 +84,7 @@ def print_report(console: Console, report: Report) -> None:
     console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
 
 
-def report_document(report: Report) -> dict[str, Any]:
+def report_document(report: RolloutReport) -> dict[str, Any]:
     """The report for scripts."""
     return {
         "complete": report.complete,
@@ -94,7 +94,7 @@ def report_document(report: Report) -> dict[str, Any]:
     }
 
 
-def _row(result: Result) -> tuple[str, ...]:
+def _row(result: DeviceResult) -> tuple[str, ...]:
     return (
         result.device, result.outcome.value, result.release[:12] or "-", format_bytes(result.sent_bytes),
         f"{result.seconds:.1f}", result.message,

@@ -24,7 +24,7 @@ from edgewright.errors import InputError
 DEFAULT_WAVES = "1,10%,50%,100%"
 
 
-class Outcome(Enum):
+class DeviceOutcome(Enum):
     """What became of one device."""
 
     COMMITTED = "committed"
@@ -37,8 +37,8 @@ class Outcome(Enum):
     BUSY = "busy"
 
 
-SUCCESSES = (Outcome.COMMITTED, Outcome.STAGED)
-FAILURES = (Outcome.ROLLED_BACK, Outcome.REFUSED, Outcome.TIMED_OUT, Outcome.FAILED)
+SUCCESSES = (DeviceOutcome.COMMITTED, DeviceOutcome.STAGED)
+FAILURES = (DeviceOutcome.ROLLED_BACK, DeviceOutcome.REFUSED, DeviceOutcome.TIMED_OUT, DeviceOutcome.FAILED)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def wave_ends(text: str, devices: int) -> list[int]:
     return ends if ends[-1] == devices else [*ends, devices]
 
 
-def abort_reason(outcomes: Sequence[Outcome], thresholds: Thresholds) -> str | None:
+def abort_reason(outcomes: Sequence[DeviceOutcome], thresholds: Thresholds) -> str | None:
     """Why no further device may be begun, given how those of this rollout ended; None if one may."""
     attempted = [outcome for outcome in outcomes if outcome in SUCCESSES + FAILURES]
     failed = sum(outcome in FAILURES for outcome in attempted)
@@ -76,7 +76,7 @@ def abort_reason(outcomes: Sequence[Outcome], thresholds: Thresholds) -> str | N
     return f"{failed} of {len(attempted)} devices did not keep the release ({share:.0f} %, the limit is {limit:g} %)"
 
 
-def hold_reason(wave: Sequence[Outcome], thresholds: Thresholds) -> str | None:
+def hold_reason(wave: Sequence[DeviceOutcome], thresholds: Thresholds) -> str | None:
     """Why the next wave may not begin after this one; None if it may."""
     committed = sum(outcome in SUCCESSES for outcome in wave)
     if committed >= thresholds.proceed_at * len(wave):

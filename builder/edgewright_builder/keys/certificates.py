@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgewright.errors import InputError, RefusedError
-from edgewright_builder.keys.files import private_pem
+from edgewright_builder.keys.key_files import private_pem
 
 CA_DAYS = 3650
 # Years, because a board whose certificate has expired can't be reached to renew it.

@@ -6,7 +6,7 @@ agent-NAME.pem agent-NAME.key    of one board, made later by `issue_certificate`
 deployer.pem deployer.key, observer.pem observer.key     the host's, with the role as a URI name
 release.key release.pub  Ed25519, signs artifacts; boards trust release.pub
 root.key root.pub        Ed25519, signs trust documents; best kept offline
-trust-1.json …           who may sign artifacts and what is revoked, see `trust_chain`
+trust-1.json …           who may sign artifacts and what is revoked, see `trust_issuer`
 replaced-TIME/           what was in the place of newer files; nothing here is ever overwritten
 """
 
@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from edgewright.errors import InputError, OutsideError, RefusedError
 from edgewright.folders import refuse_file
-from edgewright_builder.keys import trust as trust_chain
+from edgewright_builder.keys import trust_issuer
 from edgewright_builder.keys.certificates import agent_pair, client_pair, load_authority, new_authority
-from edgewright_builder.keys.files import move_aside, private_pem, public_pem, write_private
+from edgewright_builder.keys.key_files import move_aside, private_pem, public_pem, write_private
 
 ROLES = ("deployer", "observer")
 AGENT = "agent"  # the role of boards
@@ -55,7 +55,7 @@ def create_credentials(folder: Path, hosts: Sequence[str] = (), *, force: bool =
     release_key, root_key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     for name, pair in (("release", release_key), ("root", root_key)):
         contents |= {f"{name}.key": private_pem(pair), f"{name}.pub": public_pem(pair)}
-    contents["trust-1.json"] = trust_chain.first_document(root_key, release_key)
+    contents["trust-1.json"] = trust_issuer.first_document(root_key, release_key)
     existing = sorted(path for path in folder.glob("*") if OURS.fullmatch(path.name))
     if existing and not force:
         raise _already_held(folder, existing)

@@ -14,8 +14,7 @@ from edgewright.errors import InputError
 from edgewright.manifest import manifest_digest
 from edgewright.trust.document import Revocation
 from edgewright.trust.keys import load_public_key
-from edgewright_builder.keys import files as key_files
-from edgewright_builder.keys import trust as trust_chain
+from edgewright_builder.keys import key_files, trust_issuer
 
 
 def revocation_of(folder: Path, what: str, *, stop: bool = False, reason: str = "") -> Revocation:
@@ -40,7 +39,7 @@ def _identify(folder: Path, what: str) -> tuple[str, str]:
     if path.is_file():
         return "key", key_id(load_public_key(path))
     if re.fullmatch(r"[0-9a-f]{8,64}", what):
-        document = trust_chain.newest(folder)
+        document = trust_issuer.newest(folder)
         ids = {*map(key_id, document.release.public_keys()), *document.revocations("key")}
         known = [each for each in ids if each.startswith(what)]
         if len(known) == 1:

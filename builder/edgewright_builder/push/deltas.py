@@ -22,8 +22,8 @@ from edgewright.v1.deployment_pb2 import (
 from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.artifact.delta import DeltaMaker, Frame, Frames
 from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.parts import PART_BYTES, Part, encode_part
-from edgewright_builder.push import pushed_before as pushed
+from edgewright_builder.device.parts import PART_BYTES, PartMessage, encode_part
+from edgewright_builder.push import pushed_before
 
 # What serves is the likeliest ancestor; a candidate may yet be rolled back, and denied ones be deleted.
 _ORDER = (
@@ -56,7 +56,7 @@ class Deltas:
         if not missing:
             return None
         digests = base_candidates(await client.list_releases())
-        base = await asyncio.to_thread(pushed.find, digests, self._sources.folders)
+        base = await asyncio.to_thread(pushed_before.find, digests, self._sources.folders)
         if base is None or base.digest == self._artifact.digest:
             return None
         try:
@@ -73,7 +73,7 @@ class Deltas:
     def remember(self) -> None:
         """Keeps the artifact for the deltas of later ones. Raises OSError."""
         with self._lock:  # every board of a fleet asks for it
-            pushed.remember(self._artifact)
+            pushed_before.remember(self._artifact)
 
     def _make(self, base: Artifact, missing: Sequence[MissingBlob]) -> Frames:
         with self._lock:
@@ -123,16 +123,16 @@ def chunk_bytes(file: File, index: int, frames: Frames | None) -> int:
     return file.chunks[index].size_bytes if in_frame is None else in_frame
 
 
-async def frame_parts(frames: Frames, sha256: str, indices: Sequence[int]) -> AsyncIterator[Part]:
+async def frame_parts(frames: Frames, sha256: str, indices: Sequence[int]) -> AsyncIterator[PartMessage]:
     """The messages of WriteBlob that carry the frames of these chunks."""
     for index in indices:
         frame = await asyncio.to_thread(frames.get, sha256, index)
         assert frame is not None, "the caller asks for chunks that have one"
-        yield Part(_announcement(index, frame), 0)
+        yield PartMessage(_announcement(index, frame), 0)
         view = memoryview(frame.data)
         for offset_bytes in range(0, len(view), PART_BYTES):
             part = view[offset_bytes : offset_bytes + PART_BYTES]
-            yield Part(encode_part(index, offset_bytes, part), len(part))
+            yield PartMessage(encode_part(index, offset_bytes, part), len(part))
 
 
 def _announcement(index: int, frame: Frame) -> bytes:

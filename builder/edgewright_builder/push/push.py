@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -15,12 +16,13 @@ from edgewright_builder.artifact.artifact import Artifact, verify_artifact
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.failures import LinkError
 from edgewright_builder.device.patience import Patience
-from edgewright_builder.device.verdict import Verdict, watch_verdict
+from edgewright_builder.device.verdict import DeploymentVerdict, watch_verdict
 from edgewright_builder.push.deltas import Deltas, DeltaSources, deltas_from
 from edgewright_builder.push.mirrors import fetch_from_mirrors
-from edgewright_builder.push.transfer import Listener, Plan, Sent, Transfer
+from edgewright_builder.push.transfer import Transfer, TransferListener, TransferPlan
 
-__all__ = ["Listener", "Plan", "PushResult", "Sent", "push", "push_verified"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,22 @@ class PushResult:
     """What a push did. `verdict` is None if the release was only staged."""
 
     release: str  # SHA-256 of the manifest, in hex
-    plan: Plan
+    plan: TransferPlan
     sent_bytes: int
     resumptions: int
     transfer_seconds: float
     memory: MemoryVerdict
-    verdict: Verdict | None
+    verdict: DeploymentVerdict | None
+
+
+class PushOptions(TypedDict, total=False):
+    """What `push_verified` takes by name, besides the deltas."""
+
+    activate: bool
+    force: bool
+    confirm_within_seconds: float
+    patience_seconds: float
+    listener: TransferListener
 
 
 async def push(
@@ -41,12 +53,8 @@ async def push(
     folder: Path,
     public_key: Ed25519PublicKey | None,
     *,
-    activate: bool = True,
-    force: bool = False,
-    confirm_within_seconds: float = 0.0,
-    patience_seconds: float = 90.0,
-    listener: Listener = Listener(),
     delta_sources: DeltaSources | None = None,
+    **options: Unpack[PushOptions],
 ) -> PushResult:
     """Verifies the artifact in `folder`, uploads what the board lacks, stages and activates it.
 
@@ -58,16 +66,7 @@ async def push(
     """
     artifact = await asyncio.to_thread(verify_artifact, folder, public_key)
     with deltas_from(artifact, delta_sources) as deltas:
-        return await push_verified(
-            client,
-            artifact,
-            activate=activate,
-            force=force,
-            confirm_within_seconds=confirm_within_seconds,
-            patience_seconds=patience_seconds,
-            listener=listener,
-            deltas=deltas,
-        )
+        return await push_verified(client, artifact, deltas=deltas, **options)
 
 
 async def push_verified(
@@ -78,7 +77,7 @@ async def push_verified(
     force: bool = False,
     confirm_within_seconds: float = 0.0,
     patience_seconds: float = 90.0,
-    listener: Listener = Listener(),
+    listener: TransferListener = TransferListener(),
     deltas: Deltas | None = None,
 ) -> PushResult:
     """`push` of an artifact that was verified before, as for the second board of a fleet."""
@@ -104,7 +103,7 @@ async def push_verified(
     )
 
 
-async def _remember(deltas: Deltas, listener: Listener) -> None:
+async def _remember(deltas: Deltas, listener: TransferListener) -> None:
     try:
         await asyncio.to_thread(deltas.remember)
     except OSError as error:

@@ -15,7 +15,7 @@ from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.artifact.delta import Frames
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.failures import LinkError
-from edgewright_builder.device.parts import Part, Resumption, blob_of, parts_of
+from edgewright_builder.device.parts import PartMessage, Resumption, blob_of, parts_of
 from edgewright_builder.device.patience import Patience
 from edgewright_builder.push.deltas import Deltas, chunk_indices, frame_parts, travelling_bytes
 
@@ -34,7 +34,7 @@ TELL_SECONDS = 0.05  # between two words on how far it is
 
 
 @dataclass(frozen=True)
-class Plan:
+class TransferPlan:
     """What will travel, known before the first byte does."""
 
     artifact_bytes: int
@@ -73,10 +73,10 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Listener:
+class TransferListener:
     """Who wants to know. Every function is optional to care about and cheap to call."""
 
-    planned: Callable[[Plan], None] = lambda plan: None
+    planned: Callable[[TransferPlan], None] = lambda plan: None
     sent: Callable[[Sent], None] = lambda sent: None
     note: Callable[[str], None] = lambda text: None
 
@@ -89,7 +89,7 @@ class Transfer:
         client: DeviceClient,
         artifact: Artifact,
         patience: Patience,
-        listener: Listener,
+        listener: TransferListener,
         deltas: Deltas | None = None,
     ) -> None:
         # Files of the same content are one blob.
@@ -108,7 +108,7 @@ class Transfer:
         self.sent_bytes = 0
         self.resumptions = 0
 
-    async def plan(self) -> Plan:
+    async def plan(self) -> TransferPlan:
         """Asks the board what it lacks; patiently, if it has ever answered."""
         missing = await self._missing_once_reachable()
         missing_bytes = sum(blob.missing_bytes for blob in missing)
@@ -116,7 +116,7 @@ class Transfer:
             self._frames = await self._deltas.frames_for(self._client, missing, self._listener.note)
         self._total_bytes = travelling_bytes(self._files, missing, self._frames)
         blob_bytes = sum(file.size_bytes for file in self._files.values())
-        plan = Plan(
+        plan = TransferPlan(
             self._artifact.manifest.size_bytes, missing_bytes, len(self._files), len(missing), blob_bytes,
             is_adapter=self._artifact.manifest.kind == "adapter",
         )  # fmt: skip
@@ -200,7 +200,7 @@ class Transfer:
             in_frame = frames is not None and frames.size_bytes(file.sha256, index) is not None
             (framed if in_frame else plain).append(index)
 
-        async def counted(resumption: Resumption | None) -> AsyncGenerator[Part, None]:
+        async def counted(resumption: Resumption | None) -> AsyncGenerator[PartMessage, None]:
             self._note_resumption(missing.sha256, resumption)
             try:
                 async for part in parts_of(path, file, plain, resumption):

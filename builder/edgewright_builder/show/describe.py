@@ -16,15 +16,16 @@ from edgewright.v1.deployment_pb2 import (
 )
 from edgewright.v1.inference_pb2 import Completion, FinishReason
 from edgewright_builder.device.releases import Deleted
-from edgewright_builder.device.verdict import Probe
-from edgewright_builder.push.push import Plan, PushResult
+from edgewright_builder.device.verdict import ProbeVerdict
+from edgewright_builder.push.push import PushResult
+from edgewright_builder.push.transfer import TransferPlan
 
 RELEASE_COLUMNS = ("release", "name", "version", "counter", "size", "engine", "state")
 PROBE_COLUMNS = ("probe", "kind", "result", "detail")
 
 
-def plan_line(plan: Plan) -> str:
-    """Says what will travel."""
+def plan_line(plan: TransferPlan) -> str:
+    """What will travel."""
     if not plan.missing_bytes:
         return f"  nothing to send: the board has all {format_bytes(plan.artifact_bytes)} of it"
     if plan.is_adapter:
@@ -50,7 +51,7 @@ def push_lines(result: PushResult) -> list[str]:
     return lines
 
 
-def probe_row(probe: Probe) -> tuple[str, ...]:
+def probe_row(probe: ProbeVerdict) -> tuple[str, ...]:
     """One row under `PROBE_COLUMNS`."""
     kind, result = "required" if probe.required else "wanted", "passed" if probe.passed else "FAILED"
     return probe.name, kind, result, probe.detail

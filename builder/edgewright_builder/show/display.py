@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from edgewright_builder.push.push import Sent
+from edgewright_builder.push.transfer import Sent
 
 Rows = Sequence[tuple[str, ...]]
 

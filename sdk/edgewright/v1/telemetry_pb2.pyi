@@ -809,8 +809,8 @@ Global___BenchmarkEnergy: _TypeAlias = BenchmarkEnergy  # noqa: Y015
 
 @_typing.final
 class PhaseEnergy(_message.Message):
-    """Prefill (arrival to first token) and decode (first to last) apart, from prompts
-    that were served one at a time: of requests that overlap nobody can tell.
+    """Prefill (arrival to first token) and decode (first to last) apart. They come from
+    prompts that were served one at a time: requests that overlap share their joules.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -64,8 +64,8 @@ class TelemetryServiceServicer(object):
     def WatchTelemetry(self, request, context):
         """A snapshot every `interval_seconds` (0.1 to 60; 0: 1). With `after_sequence`,
         what the board recorded since then comes first, then what is measured now.
-        No number is given twice. After one that the record never gave, because it
-        began anew since, all of it comes.
+        No sequence number is given twice. After a number that the record never gave,
+        because it began anew since, all of it comes.
 
         * INVALID_ARGUMENT `INVALID_ARGUMENT`: interval out of bounds.
         """

@@ -38,8 +38,8 @@ class TelemetryServiceStub:
     WatchTelemetry: _grpc.UnaryStreamMultiCallable[_telemetry_pb2.WatchTelemetryRequest, _telemetry_pb2.WatchTelemetryResponse]
     """A snapshot every `interval_seconds` (0.1 to 60; 0: 1). With `after_sequence`,
     what the board recorded since then comes first, then what is measured now.
-    No number is given twice. After one that the record never gave, because it
-    began anew since, all of it comes.
+    No sequence number is given twice. After a number that the record never gave,
+    because it began anew since, all of it comes.
 
     * INVALID_ARGUMENT `INVALID_ARGUMENT`: interval out of bounds.
     """
@@ -63,8 +63,8 @@ class TelemetryServiceAsyncStub(TelemetryServiceStub):
     WatchTelemetry: _aio.UnaryStreamMultiCallable[_telemetry_pb2.WatchTelemetryRequest, _telemetry_pb2.WatchTelemetryResponse]  # type: ignore[assignment]
     """A snapshot every `interval_seconds` (0.1 to 60; 0: 1). With `after_sequence`,
     what the board recorded since then comes first, then what is measured now.
-    No number is given twice. After one that the record never gave, because it
-    began anew since, all of it comes.
+    No sequence number is given twice. After a number that the record never gave,
+    because it began anew since, all of it comes.
 
     * INVALID_ARGUMENT `INVALID_ARGUMENT`: interval out of bounds.
     """
@@ -97,8 +97,8 @@ class TelemetryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_telemetry_pb2.WatchTelemetryResponse], _abc.AsyncIterator[_telemetry_pb2.WatchTelemetryResponse]]:
         """A snapshot every `interval_seconds` (0.1 to 60; 0: 1). With `after_sequence`,
         what the board recorded since then comes first, then what is measured now.
-        No number is given twice. After one that the record never gave, because it
-        began anew since, all of it comes.
+        No sequence number is given twice. After a number that the record never gave,
+        because it began anew since, all of it comes.
 
         * INVALID_ARGUMENT `INVALID_ARGUMENT`: interval out of bounds.
         """

@@ -34,9 +34,9 @@ from edgewright_agent.doctor.report import lines
 from edgewright_agent.runtime.tls import TlsFiles
 from edgewright_agent.store.layout import Layout
 from edgewright_agent.trust import Trust
-from edgewright_builder.keys import trust as trust_chain
+from edgewright_builder.keys import trust_issuer
 from edgewright_builder.keys.credentials import create_credentials
-from edgewright_builder.keys.files import public_pem
+from edgewright_builder.keys.key_files import public_pem
 from edgewright_profiles import load_profile
 from tests.fixtures.boards import write, write_board
 from tests.support.artifacts import RELEASE_KEY
@@ -215,7 +215,7 @@ def test_certificates_are_looked_at_with_the_boards_clock(
 def test_an_expiring_trust_document_is_warned_of(tmp_path: Path, keys: Path) -> None:
     assert found("trust", subject(tmp_path, trust=(keys / "release.pub",))).result is Severity.OK
     create_credentials(tmp_path / "own")
-    document = trust_chain.renew(tmp_path / "own", [], 60)
+    document = trust_issuer.renew(tmp_path / "own", [], 60)
     assert load_trust([document]) is not None
     for days, result in ((1, "ok"), (40, "warning"), (61, "problem")):
         what = subject(tmp_path, trust=(document,), clock=lambda days=days: NOW + days * 86400)

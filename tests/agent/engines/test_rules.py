@@ -17,7 +17,7 @@ from edgewright_agent.engine_worker.batching.generation import StopScanner
 from edgewright_agent.engine_worker.model.grammar import GrammarMaker
 from edgewright_agent.engine_worker.model.sampling import draw
 from edgewright_agent.engines import DeathCause
-from edgewright_agent.engines.process.death import classify
+from edgewright_agent.engines.process.death import Verdict, classify
 from edgewright_agent.engines.worker import spare_bytes
 
 LOGITS = np.log(np.array([0.05, 0.5, 0.15, 0.3], dtype=np.float32))
@@ -107,9 +107,21 @@ def test_a_death_has_one_cause() -> None:
 
 def test_an_engine_that_the_agent_killed_for_its_memory_says_how_much_it_took() -> None:
     over = "its memory peaked at 2 MiB, its budget is 1 MiB"
-    killed = classify(-signal.SIGKILL, asked=False, killed_for_memory=False, last_lines=(), over_budget=over)
+    killed = classify(
+        -signal.SIGKILL,
+        asked=False,
+        killed_for_memory=False,
+        last_lines=(),
+        verdict=Verdict(DeathCause.OVER_BUDGET, over),
+    )
     assert (killed.cause, killed.sentence) == (DeathCause.OVER_BUDGET, f"over its memory budget: {over}")
-    crashed = classify(-signal.SIGSEGV, asked=False, killed_for_memory=False, last_lines=(), over_budget=over)
+    crashed = classify(
+        -signal.SIGSEGV,
+        asked=False,
+        killed_for_memory=False,
+        last_lines=(),
+        verdict=Verdict(DeathCause.OVER_BUDGET, over),
+    )
     assert crashed.cause is DeathCause.KILLED  # it was faster
 
 

@@ -24,7 +24,7 @@ from edgewright_agent.runtime.tls import TlsFiles
 from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_agent.trust import board_trust, clock
 from edgewright_agent.trust.clock import MonotoneClock
-from edgewright_builder.keys import trust as trust_chain
+from edgewright_builder.keys import trust_issuer
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.keys.revocations import revocation_of
 from tests.agent.conftest import settings_for
@@ -274,15 +274,15 @@ async def test_a_revoked_certificate_is_not_let_in_any_more(tmp_path: Path) -> N
     keys = tmp_path / "keys"
     create_credentials(keys)
     files = TlsFiles(keys / "agent.pem", keys / "agent.key", keys / "ca.pem")
-    base = trust_chain.newest(keys)
-    trust_chain.revoke(keys, [], revocation_of(keys, str(keys / "observer.pem"), reason="lost"))
+    base = trust_issuer.newest(keys)
+    trust_issuer.revoke(keys, [], revocation_of(keys, str(keys / "observer.pem"), reason="lost"))
     settings = settings_for(tmp_path / "store", tls=files, trust=base, trusted_keys=())
     async with run_agent(settings, available_engines=only_fake, start_engine=Script().start) as agent:
         async with secure(agent, keys, "observer") as channel:
             assert (await trust_of(channel)).version == 1
-            assert await refused(update(channel, *trust_chain.documents(keys))) == "PERMISSION"
+            assert await refused(update(channel, *trust_issuer.documents(keys))) == "PERMISSION"
         async with secure(agent, keys, "deployer") as channel:
-            await update(channel, *trust_chain.documents(keys))
+            await update(channel, *trust_issuer.documents(keys))
             assert (await trust_of(channel)).version == 2
         async with secure(agent, keys, "observer") as channel:
             assert await refused(trust_of(channel)) == "REVOKED"

@@ -18,7 +18,7 @@ from edgewright_builder.artifact import delta as delta_module
 from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.artifact.delta import DeltaMaker, Frame, Frames
 from edgewright_builder.artifact.diff import compare
-from edgewright_builder.artifact.tensors import Place, tensor_places
+from edgewright_builder.artifact.tensors import TensorPlace, tensor_places
 from tests.support.artifacts import put_blob
 from tests.support.built_artifacts import make_artifact
 
@@ -164,7 +164,7 @@ def test_frames_are_made_once_and_kept_out_of_memory(tmp_path: Path) -> None:
 def test_a_host_without_onnx_compares_offset_by_offset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_onnx(path: Path) -> dict[str, Place]:
+    def no_onnx(path: Path) -> dict[str, TensorPlace]:
         raise ModuleNotFoundError("onnx", name="onnx")
 
     monkeypatch.setattr(delta_module, "tensor_places", no_onnx)

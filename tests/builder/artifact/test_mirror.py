@@ -25,8 +25,9 @@ from edgewright_builder.artifact.artifact import open_artifact, verify_artifact
 from edgewright_builder.cli.main import app
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.keys.credentials import create_credentials
-from edgewright_builder.keys.files import load_signing_key
-from edgewright_builder.push.push import Listener, push
+from edgewright_builder.keys.key_files import load_signing_key
+from edgewright_builder.push.push import push
+from edgewright_builder.push.transfer import TransferListener
 from tests.agent.conftest import settings_for
 from tests.support.built_artifacts import make_artifact
 from tests.support.scripted_engine import Script, only_fake
@@ -88,7 +89,7 @@ async def pushed(address: Address, artifact: Path) -> tuple[int, list[str]]:
     """Bytes the host sent, and what the user was told."""
     notes: list[str] = []
     async with DeviceClient(address, None) as client:
-        result = await push(client, artifact, None, listener=Listener(note=notes.append))
+        result = await push(client, artifact, None, listener=TransferListener(note=notes.append))
     assert result.verdict is not None
     assert result.verdict.committed
     return result.sent_bytes, notes

@@ -22,7 +22,7 @@ from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.cli.connection import as_document
 from edgewright_builder.cli.main import app
 from edgewright_builder.fleet.journal import held
-from edgewright_builder.keys.files import load_signing_key
+from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.show.top import History, render
 from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import Board, simulated_in_thread

@@ -13,7 +13,7 @@ from edgewright.v1.deployment_pb2 import Release, ReleaseState
 from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.cli.host import diff as diff_command
 from edgewright_builder.cli.main import app
-from edgewright_builder.push import pushed_before as pushed
+from edgewright_builder.push import pushed_before
 from tests.support.built_artifacts import make_artifact
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -77,8 +77,8 @@ def test_a_board_s_release_is_found_among_what_was_pushed(
     missing = invoke("board:1", new.folder).exception
     assert isinstance(missing, InputError)
     assert "only artifacts pushed from here are kept" in str(missing)
-    pushed.remember(old)
-    pushed.remember(new)
+    pushed_before.remember(old)
+    pushed_before.remember(new)
     for which in ("board:1", f"board:1/{old.digest[:10]}"):
         assert invoke(which, f"board:1/{new.digest}").output.startswith(
             f"{old.digest[:12]} → {new.digest[:12]}"

@@ -32,9 +32,10 @@ from edgewright_builder.device.patience import Patience
 from edgewright_builder.device.score import score
 from edgewright_builder.device.verdict import watch_verdict
 from edgewright_builder.keys.credentials import create_credentials
-from edgewright_builder.keys.files import load_signing_key
+from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.push import transfer
-from edgewright_builder.push.push import Listener, PushResult, push
+from edgewright_builder.push.push import PushResult, push
+from edgewright_builder.push.transfer import TransferListener
 from tests.agent.conftest import settings_for
 from tests.support.bad_link import Link, bad_link
 from tests.support.built_artifacts import make_artifact
@@ -257,7 +258,7 @@ async def test_a_killed_agent_gets_the_rest_and_not_what_is_durable(
     blob = next(bytes.fromhex(file.sha256) for file in artifact.manifest.files if file.size_bytes)
     sent: list[int] = []
     sent_when_cut: list[int] = []
-    listener = Listener(
+    listener = TransferListener(
         sent=lambda progress: sent.append(progress.bytes),
         note=lambda text: sent_when_cut.append(sent[-1]) if text.startswith("Resuming") else None,
     )

@@ -24,8 +24,9 @@ from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.failures import LinkError
 from edgewright_builder.keys.credentials import create_credentials
-from edgewright_builder.keys.files import load_signing_key
-from edgewright_builder.push.push import Listener, push
+from edgewright_builder.keys.key_files import load_signing_key
+from edgewright_builder.push.push import push
+from edgewright_builder.push.transfer import TransferListener
 from tests.builder.device.test_agent import agent_process
 from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import LINK_BREAKS, Board, simulated_device
@@ -171,7 +172,7 @@ async def test_a_push_of_what_is_active_waits_until_it_answers(tmp_path: Path, c
     with agent_process(tmp_path / "store", credentials) as (_, port):
         address = parse_address(f"localhost:{port}")
         async with DeviceClient(address, credentials, soon_seconds=0) as client:
-            result = await push(client, artifact, None, listener=Listener(note=notes.append))
+            result = await push(client, artifact, None, listener=TransferListener(note=notes.append))
             assert result.verdict is not None
             assert result.verdict.committed
             assert await text_of(client)  # at once

@@ -17,7 +17,14 @@ from edgewright.v1.deployment_pb2 import BlobPart, WriteBlobRequest
 from edgewright_agent.server import run_agent
 from edgewright_builder.artifact.artifact import describe_file
 from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.parts import PART_BYTES, Part, Resumption, blob_of, encode_part, parts_of
+from edgewright_builder.device.parts import (
+    PART_BYTES,
+    PartMessage,
+    Resumption,
+    blob_of,
+    encode_part,
+    parts_of,
+)
 from edgewright_builder.device.patience import Patience
 from tests.agent.conftest import settings_for
 from tests.support.scripted_engine import Script, only_fake
@@ -86,11 +93,11 @@ async def test_the_boards_refusal_is_heard_every_time_also_in_the_middle_of_writ
 ) -> None:
     """grpc.aio puts "Internal error from Core" in its place whenever a write loses the race."""
 
-    async def wrong(resumption: Resumption | None) -> AsyncGenerator[Part, None]:
-        yield Part(encode_part(0, 0, b"x" * PART_BYTES), PART_BYTES)
-        yield Part(encode_part(0, 0, b"x" * PART_BYTES), PART_BYTES)  # out of order: refused at once
+    async def wrong(resumption: Resumption | None) -> AsyncGenerator[PartMessage, None]:
+        yield PartMessage(encode_part(0, 0, b"x" * PART_BYTES), PART_BYTES)
+        yield PartMessage(encode_part(0, 0, b"x" * PART_BYTES), PART_BYTES)  # out of order: refused at once
         for number in range(100):  # 25 MiB more than the board reads before it hangs up
-            yield Part(encode_part(0, number, b"x" * PART_BYTES), PART_BYTES)
+            yield PartMessage(encode_part(0, number, b"x" * PART_BYTES), PART_BYTES)
 
     for _ in range(10):
         with pytest.raises(InputError) as caught:

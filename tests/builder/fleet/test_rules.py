@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from edgewright.errors import InputError
 from edgewright_builder.fleet.inventory import load_inventory
-from edgewright_builder.fleet.journal import Journal, Result
+from edgewright_builder.fleet.journal import DeviceResult, RolloutJournal
 from edgewright_builder.fleet.waves import (
     FAILURES,
     SUCCESSES,
-    Outcome,
+    DeviceOutcome,
     Thresholds,
     abort_reason,
     hold_reason,
@@ -37,8 +37,8 @@ devices:
 """
 
 
-def result(device: str, outcome: Outcome = Outcome.COMMITTED) -> Result:
-    return Result(device, outcome, "fine", RELEASE, 12, 0.5)
+def result(device: str, outcome: DeviceOutcome = DeviceOutcome.COMMITTED) -> DeviceResult:
+    return DeviceResult(device, outcome, "fine", RELEASE, 12, 0.5)
 
 
 @pytest.fixture
@@ -77,9 +77,9 @@ def test_a_share_needs_its_sign_and_its_range(text: str) -> None:
         parse_share(text)
 
 
-@given(st.lists(st.sampled_from(list(Outcome))), st.floats(0, 1))
+@given(st.lists(st.sampled_from(list(DeviceOutcome))), st.floats(0, 1))
 def test_a_rollout_aborts_exactly_when_the_share_of_failed_devices_is_over_the_threshold(
-    outcomes: list[Outcome], threshold: float
+    outcomes: list[DeviceOutcome], threshold: float
 ) -> None:
     failed = [outcome for outcome in outcomes if outcome in FAILURES]
     judged = len(failed) + sum(outcome in SUCCESSES for outcome in outcomes)
@@ -88,7 +88,7 @@ def test_a_rollout_aborts_exactly_when_the_share_of_failed_devices_is_over_the_t
 
 
 def test_unreachable_devices_do_not_condemn_a_release_but_hold_the_next_wave() -> None:
-    outcomes = [Outcome.UNREACHABLE, Outcome.BUSY, Outcome.COMMITTED]
+    outcomes = [DeviceOutcome.UNREACHABLE, DeviceOutcome.BUSY, DeviceOutcome.COMMITTED]
     assert abort_reason(outcomes, Thresholds()) is None
     assert hold_reason(outcomes, Thresholds()) == (
         "1 of the wave's 3 devices committed, and 3 must before the next wave"
@@ -96,8 +96,8 @@ def test_unreachable_devices_do_not_condemn_a_release_but_hold_the_next_wave() -
 
 
 def test_where_a_release_is_only_staged_that_is_what_the_next_wave_waits_for() -> None:
-    assert hold_reason([Outcome.STAGED], Thresholds()) is None
-    assert hold_reason([Outcome.STAGED, Outcome.BUSY], Thresholds()) is not None
+    assert hold_reason([DeviceOutcome.STAGED], Thresholds()) is None
+    assert hold_reason([DeviceOutcome.STAGED, DeviceOutcome.BUSY], Thresholds()) is not None
 
 
 def test_an_inventory_holds_hosts_names_and_labels(fleet: Path) -> None:
@@ -147,20 +147,20 @@ def test_a_missing_fleet_file_is_bad_input(tmp_path: Path) -> None:
 
 def test_a_journal_remembers_the_last_result_of_each_device(tmp_path: Path) -> None:
     path = tmp_path / "night" / "fleet.journal.jsonl"
-    journal = Journal.open(path, RELEASE, ["a", "b"])
-    journal.record(result("a", Outcome.UNREACHABLE))
+    journal = RolloutJournal.open(path, RELEASE, ["a", "b"])
+    journal.record(result("a", DeviceOutcome.UNREACHABLE))
     journal.record(result("a"))
-    journal.record(result("b", Outcome.ROLLED_BACK))
-    again = Journal.open(path, RELEASE, ["a", "b"])
-    assert again.results == {"a": result("a"), "b": result("b", Outcome.ROLLED_BACK)}
-    assert list(Journal.open(path, RELEASE, ["a", "b"], retry_failed=True).results) == ["a"]
+    journal.record(result("b", DeviceOutcome.ROLLED_BACK))
+    again = RolloutJournal.open(path, RELEASE, ["a", "b"])
+    assert again.results == {"a": result("a"), "b": result("b", DeviceOutcome.ROLLED_BACK)}
+    assert list(RolloutJournal.open(path, RELEASE, ["a", "b"], retry_failed=True).results) == ["a"]
 
 
 def test_what_was_only_staged_is_not_done_where_it_is_to_be_activated(tmp_path: Path) -> None:
     path = tmp_path / "fleet.journal.jsonl"
-    Journal.open(path, RELEASE, ["a", "b"]).record(result("a", Outcome.STAGED))
-    assert Journal.open(path, RELEASE, ["a", "b"], activate=False).results["a"].settled
-    assert Journal.open(path, RELEASE, ["a", "b"]).results == {}
+    RolloutJournal.open(path, RELEASE, ["a", "b"]).record(result("a", DeviceOutcome.STAGED))
+    assert RolloutJournal.open(path, RELEASE, ["a", "b"], activate=False).results["a"].settled
+    assert RolloutJournal.open(path, RELEASE, ["a", "b"]).results == {}
 
 
 @given(cut=st.integers(1, 400))
@@ -168,17 +168,17 @@ def test_a_journal_cut_anywhere_keeps_every_whole_line(
     cut: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("journal") / "fleet.journal.jsonl"
-    journal = Journal.open(path, RELEASE, ["a", "b"])
+    journal = RolloutJournal.open(path, RELEASE, ["a", "b"])
     header_bytes = path.stat().st_size
     for device in "ab":
         journal.record(result(device))
     data = path.read_bytes()[: header_bytes + cut]
     path.write_bytes(data)
     whole = data.count(b"\n") - 1
-    again = Journal.open(path, RELEASE, ["a", "b"])
+    again = RolloutJournal.open(path, RELEASE, ["a", "b"])
     assert len(again.results) == whole
     again.record(result("c"))
-    assert len(Journal.open(path, RELEASE, ["a", "b"]).results) == whole + 1
+    assert len(RolloutJournal.open(path, RELEASE, ["a", "b"]).results) == whole + 1
 
 
 @pytest.mark.parametrize(
@@ -192,18 +192,18 @@ def test_what_is_no_journal_is_refused_and_left_as_it_is(tmp_path: Path, text: s
     path = tmp_path / "journal.jsonl"
     path.write_text(text)
     with pytest.raises(InputError, match="journal"):
-        Journal.open(path, RELEASE, ["a"])
+        RolloutJournal.open(path, RELEASE, ["a"])
     assert path.read_text() == text
 
 
 def test_a_journal_cut_in_its_first_line_is_begun_anew(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    Journal.open(path, RELEASE, ["a", "küche"])
+    RolloutJournal.open(path, RELEASE, ["a", "küche"])
     header = path.read_bytes()
     for size_bytes in range(len(header)):
         path.write_bytes(header[:size_bytes])
-        Journal.open(path, RELEASE, ["a", "küche"]).record(result("a"))
-        assert Journal.open(path, RELEASE, ["a", "küche"]).results == {"a": result("a")}
+        RolloutJournal.open(path, RELEASE, ["a", "küche"]).record(result("a"))
+        assert RolloutJournal.open(path, RELEASE, ["a", "küche"]).results == {"a": result("a")}
 
 
 def test_a_new_journal_is_on_the_disk_with_its_folder(
@@ -217,7 +217,7 @@ def test_a_new_journal_is_on_the_disk_with_its_folder(
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noted)
-    Journal.open(tmp_path / "journal.jsonl", RELEASE, ["a"])
+    RolloutJournal.open(tmp_path / "journal.jsonl", RELEASE, ["a"])
     assert synced == [tmp_path / "journal.jsonl", tmp_path]
 
 
@@ -225,22 +225,22 @@ def test_a_new_journal_is_on_the_disk_with_its_folder(
 def test_a_message_may_hold_any_character(tmp_path: Path, message: str) -> None:
     path = tmp_path / "journal.jsonl"
     kept = dataclasses.replace(result("a"), message=message)
-    Journal.open(path, RELEASE, ["a"]).record(kept)
-    assert Journal.open(path, RELEASE, ["a"]).results == {"a": kept}
+    RolloutJournal.open(path, RELEASE, ["a"]).record(kept)
+    assert RolloutJournal.open(path, RELEASE, ["a"]).results == {"a": kept}
 
 
 def test_a_journal_cut_inside_a_character_keeps_every_whole_line(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    journal = Journal.open(path, RELEASE, ["a", "b"])
+    journal = RolloutJournal.open(path, RELEASE, ["a", "b"])
     journal.record(result("a"))
     journal.record(dataclasses.replace(result("b"), message="ü"))
     data = path.read_bytes()
     path.write_bytes(data[: data.index("ü".encode()) + 1])
-    assert list(Journal.open(path, RELEASE, ["a", "b"]).results) == ["a"]
+    assert list(RolloutJournal.open(path, RELEASE, ["a", "b"]).results) == ["a"]
 
 
 def test_the_journal_of_another_release_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_text(json.dumps({"release": "cd" * 32}) + "\n")
     with pytest.raises(InputError, match="is the journal of release cdcdcdcdcdcd, not of abababababab"):
-        Journal.open(path, RELEASE, ["a"])
+        RolloutJournal.open(path, RELEASE, ["a"])

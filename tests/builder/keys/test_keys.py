@@ -13,10 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from edgewright.errors import InputError, RefusedError
 from edgewright.trust.keys import load_public_key
 from edgewright_agent.runtime.tls import TlsFiles, server_credentials
-from edgewright_builder.keys import certificates
-from edgewright_builder.keys import trust as trust_chain
+from edgewright_builder.keys import certificates, trust_issuer
 from edgewright_builder.keys.credentials import create_credentials, issue_certificate
-from edgewright_builder.keys.files import load_signing_key
+from edgewright_builder.keys.key_files import load_signing_key
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +84,7 @@ def test_existing_keys_are_kept_unless_forced(tmp_path: Path) -> None:
 
 def test_keys_made_anew_leave_the_old_ones_aside(tmp_path: Path) -> None:
     create_credentials(tmp_path)
-    trust_chain.rotate_release_key(tmp_path, [])
+    trust_issuer.rotate_release_key(tmp_path, [])
     issue_certificate(tmp_path, "agent", ["board-7"])
     (tmp_path / "notes.txt").write_text("mine")
     before = files_of(tmp_path)

@@ -21,11 +21,11 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.server import run_agent
 from edgewright_agent.trust import Trust
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.cli.host.trust import spread
+from edgewright_builder.cli.host.trust_display import spread
 from edgewright_builder.cli.main import app
-from edgewright_builder.keys import trust as trust_chain
+from edgewright_builder.keys import trust_issuer
 from edgewright_builder.keys.credentials import create_credentials
-from edgewright_builder.keys.files import load_signing_key, private_pem, public_pem, write_new
+from edgewright_builder.keys.key_files import load_signing_key, private_pem, public_pem, write_new
 from tests.agent.conftest import settings_for
 from tests.support.built_artifacts import make_artifact
 from tests.support.scripted_engine import Script, only_fake
@@ -77,11 +77,11 @@ def test_a_rotated_key_signs_and_the_old_one_does_until_it_is_revoked(folder: Pa
     assert f"release-{old_id}.key" in says
     new = signed_by(folder)
     assert not accepts(board, new)
-    board.update(trust_chain.documents(folder))
+    board.update(trust_issuer.documents(folder))
     assert accepts(board, new)
     assert accepts(board, old)
     assert "Revoked key" in output("revoke", folder, old_id, "--reason", "leaked")
-    board.update(trust_chain.documents(folder))
+    board.update(trust_issuer.documents(folder))
     assert accepts(board, new)
     assert not accepts(board, old)
 
@@ -94,14 +94,14 @@ def test_a_key_can_be_rotated_and_revoked_for_ever_and_what_the_first_one_signed
         old_id = short_id(folder / "release.pub")
         output("rotate", folder)
         output("revoke", folder, old_id)
-    board.update(trust_chain.documents(folder))
+    board.update(trust_issuer.documents(folder))
     assert accepts(board, signed_by(folder))
     with pytest.raises(RefusedError) as refused:
         board.check_release(first.manifest_bytes, first.signature_bytes)
     assert refused.value.reason == Reason.REASON_REVOKED
     first_id = key_id(load_signing_key(next(folder.glob("release-*.key"))).public_key())
     output("revoke", folder, first_id, "--stop")  # again, though it is no release key any more
-    assert trust_chain.newest(folder).revocations("key")[first_id].stop
+    assert trust_issuer.newest(folder).revocations("key")[first_id].stop
 
 
 def test_a_rotation_that_is_refused_leaves_no_key_file(folder: Path) -> None:
@@ -132,9 +132,9 @@ async def test_a_board_far_behind_is_brought_up_to_date_and_so_is_one_whose_docu
 ) -> None:
     for number in range(70):
         if change == "renewals":
-            trust_chain.renew(folder, [], 30.0 + number)
+            trust_issuer.renew(folder, [], 30.0 + number)
         else:
-            trust_chain.rotate_root_key(folder, [])
+            trust_issuer.rotate_root_key(folder, [])
     store = folder.parent / "store"
     async with board_of(folder, store) as (_, address):
         await spread(folder, [address], insecure=True, as_json=False)
@@ -154,7 +154,7 @@ async def test_a_board_far_behind_is_brought_up_to_date_and_so_is_one_whose_docu
 async def test_a_board_whose_newest_document_expired_says_so_when_told_again(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trust_chain.change(folder, [], issued=LONG_AGO, expires=LONG_AGO + timedelta(days=1))
+    trust_issuer.change(folder, [], issued=LONG_AGO, expires=LONG_AGO + timedelta(days=1))
     async with board_of(folder, folder.parent / "store") as (_, address):
         await spread(folder, [address], insecure=True, as_json=False)
         with pytest.raises(RefusedError):
@@ -166,7 +166,7 @@ def test_a_rotated_root_key_is_followed_and_the_old_one_signs_no_more(folder: Pa
     board = Trust(load_trust([folder / "trust-1.json"]))
     old_root = (folder / "root.key").read_bytes()
     output("rotate", folder, "--root")
-    board.update(trust_chain.documents(folder))
+    board.update(trust_issuer.documents(folder))
     assert board.document is not None
     assert board.document.version == 2
     (folder / "root.key").write_bytes(old_root)
@@ -183,7 +183,7 @@ def test_all_files_of_a_rotation_are_private_and_nothing_is_lost(folder: Path) -
     assert before <= after
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
     assert load_public_key(folder / "release.pub").public_bytes_raw() in [
-        key.public_bytes_raw() for key in trust_chain.newest(folder).release.public_keys()
+        key.public_bytes_raw() for key in trust_issuer.newest(folder).release.public_keys()
     ]
     assert load_signing_key(folder / "release.key").public_key() == load_public_key(folder / "release.pub")
 
@@ -192,14 +192,14 @@ def test_the_last_release_key_is_not_revoked(folder: Path) -> None:
     refused = invoke("revoke", folder, folder / "release.pub")
     assert isinstance(refused.exception, RefusedError)
     assert "add a key first" in str(refused.exception)
-    assert len(trust_chain.documents(folder)) == 1
+    assert len(trust_issuer.documents(folder)) == 1
 
 
 def test_an_artifact_and_a_certificate_are_revoked_by_their_files(folder: Path) -> None:
     artifact = signed_by(folder)
     output("revoke", folder, artifact.folder, "--stop")
     output("revoke", folder, folder / "observer.pem")
-    document = trust_chain.newest(folder)
+    document = trust_issuer.newest(folder)
     assert [(each.kind, each.stop) for each in document.revoked] == [
         ("release", True),
         ("certificate", False),
@@ -219,7 +219,7 @@ def test_two_keys_that_must_both_sign(folder: Path, tmp_path: Path) -> None:
     second = Ed25519PrivateKey.generate()
     write_new(tmp_path / "second.pub", public_pem(second))
     output("trust", folder, "--add", tmp_path / "second.pub", "--threshold", "2")
-    board = Trust(trust_chain.newest(folder))
+    board = Trust(trust_issuer.newest(folder))
     artifact = make_artifact(tmp_path / "two", {"engine/model.bin": b"w"}, second)
     assert not accepts(board, artifact)
     output("sign", artifact.folder, folder)
@@ -233,7 +233,7 @@ def test_more_signatures_than_there_are_keys_are_bad_input(folder: Path) -> None
         refused = invoke("trust", folder, option, "2").exception
         assert isinstance(refused, InputError)
         assert f"2 {role} keys are to sign and 1 would be trusted; give at most 1" in str(refused)
-    assert trust_chain.newest(folder).version == 1
+    assert trust_issuer.newest(folder).version == 1
 
 
 def test_expiry_is_days_or_never(folder: Path) -> None:
@@ -243,7 +243,7 @@ def test_expiry_is_days_or_never(folder: Path) -> None:
     assert document["version"] == 2
     assert document["expires"] > document["issued"]
     output("trust", folder, "--expires", "never")
-    assert trust_chain.newest(folder).expires is None
+    assert trust_issuer.newest(folder).expires is None
     for text in ("soon", "0", "-1"):
         assert isinstance(invoke("trust", folder, f"--expires={text}").exception, InputError)
 
@@ -253,7 +253,7 @@ def test_a_folder_of_an_earlier_version_gets_its_first_document(folder: Path) ->
         (folder / name).unlink()
     board = Trust(load_trust([folder / "release.pub"]))
     output("rotate", folder)
-    board.update(trust_chain.documents(folder))
+    board.update(trust_issuer.documents(folder))
     assert accepts(board, signed_by(folder))
 
 
@@ -265,14 +265,14 @@ def test_a_document_that_was_altered_is_named(folder: Path) -> None:
 
 def test_new_credentials_over_old_ones_begin_a_new_chain(folder: Path) -> None:
     output("rotate", folder)
-    assert len(trust_chain.documents(folder)) == 2
+    assert len(trust_issuer.documents(folder)) == 2
     create_credentials(folder, force=True)
-    assert len(trust_chain.documents(folder)) == 1
+    assert len(trust_issuer.documents(folder)) == 1
 
 
 def test_after_a_rotation_the_host_leaves_it_to_the_board_whose_signature_is_good(folder: Path) -> None:
-    assert trust_chain.release_key(folder) is not None
+    assert trust_issuer.release_key(folder) is not None
     output("rotate", folder)
-    assert trust_chain.release_key(folder) is None
+    assert trust_issuer.release_key(folder) is None
     output("revoke", folder, next(folder.glob("release-*.pub")))
-    assert trust_chain.release_key(folder) == load_public_key(folder / "release.pub")
+    assert trust_issuer.release_key(folder) == load_public_key(folder / "release.pub")

@@ -16,8 +16,9 @@ from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.keys.credentials import create_credentials
-from edgewright_builder.keys.files import load_signing_key
-from edgewright_builder.push.push import Listener, PushResult, push
+from edgewright_builder.keys.key_files import load_signing_key
+from edgewright_builder.push.push import PushResult, push
+from edgewright_builder.push.transfer import TransferListener
 from tests.agent.conftest import settings_for
 from tests.support.bad_link import Link, bad_link
 from tests.support.built_artifacts import make_artifact
@@ -84,7 +85,7 @@ async def test_a_link_with_200_ms_of_delay(road: Road) -> None:
 async def test_a_link_of_one_megabyte_per_second(road: Road) -> None:
     road.link.bytes_per_second = 1e6
     rates: list[float] = []
-    listener = Listener(sent=lambda sent: rates.append(sent.bytes_per_second))
+    listener = TransferListener(sent=lambda sent: rates.append(sent.bytes_per_second))
     result = await road.push(road.artifact(2 * MIB), listener=listener)
     assert (result.sent_bytes, result.resumptions) == (2 * MIB, 0)
     assert rates

@@ -24,11 +24,11 @@ from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.keys.credentials import create_credentials
-from edgewright_builder.keys.files import load_signing_key
-from edgewright_builder.push import pushed_before as pushed
+from edgewright_builder.keys.key_files import load_signing_key
+from edgewright_builder.push import pushed_before
 from edgewright_builder.push.deltas import DeltaSources, base_candidates
-from edgewright_builder.push.push import Listener, PushResult, push
-from edgewright_builder.push.transfer import Plan
+from edgewright_builder.push.push import PushResult, push
+from edgewright_builder.push.transfer import TransferListener, TransferPlan
 from tests.agent.conftest import settings_for
 from tests.builder.device.test_agent import agent_process, durable_bytes_of
 from tests.support.bad_link import Link, bad_link
@@ -88,8 +88,8 @@ async def send(client: DeviceClient, artifact: Artifact, *folders: Path, **optio
 async def test_an_update_of_what_was_pushed_from_here_travels_as_a_delta(
     client: DeviceClient, tmp_path: Path, credentials: Path
 ) -> None:
-    plans: list[Plan] = []
-    listener = Listener(planned=plans.append)
+    plans: list[TransferPlan] = []
+    listener = TransferListener(planned=plans.append)
     old = await send(client, artifact_of(tmp_path / "old", credentials, OLD), listener=listener)
     new = await send(client, artifact_of(tmp_path / "new", credentials, NEW), listener=listener)
     assert [plan.how for plan in plans] == ["full", "delta"]
@@ -124,13 +124,13 @@ async def test_a_local_copy_that_is_not_what_the_board_has_costs_bytes_and_nothi
     client: DeviceClient, tmp_path: Path, credentials: Path
 ) -> None:
     await send(client, artifact_of(tmp_path / "old", credentials, OLD))
-    (kept,) = pushed.pushed_folder().iterdir()
+    (kept,) = pushed_before.pushed_folder().iterdir()
     model = kept / "engine" / "model.bin"
     model.unlink()
     model.write_bytes(OLD[: 6 * MIB] + bytes(3 * MIB))  # only chunk 2 is affected, and part of chunk 1
     notes: list[str] = []
     new = artifact_of(tmp_path / "new", credentials, touched(OLD[:8] + bytes(100) + OLD[108:]))
-    result = await send(client, new, listener=Listener(note=notes.append))
+    result = await send(client, new, listener=TransferListener(note=notes.append))
     assert any("can't use the delta" in note for note in notes)
     assert result.plan.how == "delta"
     assert 4 * MIB < result.sent_bytes < len(NEW) + MIB  # the chunk that was made before is kept
@@ -142,11 +142,11 @@ async def test_a_local_copy_that_is_half_gone_costs_the_delta_and_nothing_else(
     client: DeviceClient, tmp_path: Path, credentials: Path
 ) -> None:
     await send(client, artifact_of(tmp_path / "old", credentials, OLD))
-    (kept,) = pushed.pushed_folder().iterdir()
+    (kept,) = pushed_before.pushed_folder().iterdir()
     (kept / "engine" / "model.bin").unlink()
     notes: list[str] = []
     new = artifact_of(tmp_path / "new", credentials, NEW)
-    result = await send(client, new, listener=Listener(note=notes.append))
+    result = await send(client, new, listener=TransferListener(note=notes.append))
     assert any("no delta against release" in note and "model.bin" in note for note in notes)
     assert (result.plan.delta_bytes, result.sent_bytes) == (None, len(NEW))
     assert result.verdict is not None
@@ -159,14 +159,14 @@ async def test_a_base_that_goes_meanwhile_is_noticed_and_the_chunks_travel(
     old = await send(client, artifact_of(tmp_path / "old", credentials, OLD), activate=False)
     blobs = tmp_path / "store" / "blobs" / "sha256"
 
-    def delete_blobs(plan: Plan) -> None:
+    def delete_blobs(plan: TransferPlan) -> None:
         assert plan.delta_base == old.release
         for blob in blobs.glob("*/*"):
             if blob.stat().st_size == len(OLD):
                 blob.unlink()
 
     new = artifact_of(tmp_path / "new", credentials, NEW)
-    result = await send(client, new, listener=Listener(planned=delete_blobs))
+    result = await send(client, new, listener=TransferListener(planned=delete_blobs))
     assert result.sent_bytes >= len(NEW)
     assert result.verdict is not None
     assert result.verdict.committed
@@ -182,7 +182,7 @@ async def test_an_agent_that_knows_no_deltas_gets_the_chunks(
     notes: list[str] = []
     await send(client, artifact_of(tmp_path / "old", credentials, OLD))
     new = artifact_of(tmp_path / "new", credentials, NEW)
-    result = await send(client, new, listener=Listener(note=notes.append))
+    result = await send(client, new, listener=TransferListener(note=notes.append))
     assert result.plan.how == "delta"
     assert any("After the blob come parts" in note for note in notes)
     assert result.sent_bytes >= len(NEW)
@@ -226,7 +226,7 @@ async def test_an_agent_killed_in_the_middle_of_a_delta_keeps_the_chunks_it_made
     blob = next(bytes.fromhex(file.sha256) for file in new.manifest.files if file.size_bytes > MIB)
     link = Link()
 
-    def hold_the_end_back(plan: Plan) -> None:  # until the kill
+    def hold_the_end_back(plan: TransferPlan) -> None:  # until the kill
         assert plan.delta_bytes is not None
         link.silent_after_bytes = link.forwarded_bytes + plan.delta_bytes * 9 // 10
 
@@ -238,7 +238,9 @@ async def test_an_agent_killed_in_the_middle_of_a_delta_keeps_the_chunks_it_made
             DeviceClient(address, credentials) as near,
         ):
             await send(near, old)
-            pushing = asyncio.create_task(send(client, new, listener=Listener(planned=hold_the_end_back)))
+            pushing = asyncio.create_task(
+                send(client, new, listener=TransferListener(planned=hold_the_end_back))
+            )
             durable_bytes = 0
             while not (link.silent and durable_bytes):
                 assert not pushing.done()
@@ -271,21 +273,23 @@ def test_what_serves_is_the_first_base_and_a_denied_release_none() -> None:
 
 
 def test_the_newest_few_artifacts_are_kept_and_found(tmp_path: Path, credentials: Path) -> None:
-    made = [artifact_of(tmp_path / f"a{i}", credentials, bytes([i]) * 9) for i in range(pushed.KEPT + 2)]
+    made = [
+        artifact_of(tmp_path / f"a{i}", credentials, bytes([i]) * 9) for i in range(pushed_before.KEPT + 2)
+    ]
     for artifact in made:
-        pushed.remember(artifact)
-        pushed.remember(artifact)
-    found = [pushed.find([artifact.digest], ()) for artifact in made]
-    assert [each is not None for each in found] == [False] * 2 + [True] * pushed.KEPT
-    assert len(list(pushed.pushed_folder().iterdir())) == pushed.KEPT
+        pushed_before.remember(artifact)
+        pushed_before.remember(artifact)
+    found = [pushed_before.find([artifact.digest], ()) for artifact in made]
+    assert [each is not None for each in found] == [False] * 2 + [True] * pushed_before.KEPT
+    assert len(list(pushed_before.pushed_folder().iterdir())) == pushed_before.KEPT
 
 
 def test_a_kept_artifact_that_is_half_gone_is_kept_anew(tmp_path: Path, credentials: Path) -> None:
     artifact = artifact_of(tmp_path / "a", credentials, OLD)
-    pushed.remember(artifact)
-    (pushed.pushed_folder() / artifact.digest / "engine" / "model.bin").unlink()
-    pushed.remember(artifact)
-    found = pushed.find([artifact.digest], ())
+    pushed_before.remember(artifact)
+    (pushed_before.pushed_folder() / artifact.digest / "engine" / "model.bin").unlink()
+    pushed_before.remember(artifact)
+    found = pushed_before.find([artifact.digest], ())
     assert found is not None
     assert (found.folder / "engine" / "model.bin").read_bytes() == OLD
 
@@ -293,9 +297,11 @@ def test_a_kept_artifact_that_is_half_gone_is_kept_anew(tmp_path: Path, credenti
 def test_an_artifact_whose_forgetting_is_interrupted_is_not_found(
     tmp_path: Path, credentials: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = [artifact_of(tmp_path / f"a{i}", credentials, bytes([i]) * 9) for i in range(pushed.KEPT + 2)]
-    for artifact in made[: pushed.KEPT]:
-        pushed.remember(artifact)
+    made = [
+        artifact_of(tmp_path / f"a{i}", credentials, bytes([i]) * 9) for i in range(pushed_before.KEPT + 2)
+    ]
+    for artifact in made[: pushed_before.KEPT]:
+        pushed_before.remember(artifact)
 
     def interrupted(folder: Path, **_: Any) -> None:
         if (folder / "engine").is_dir():
@@ -305,16 +311,16 @@ def test_an_artifact_whose_forgetting_is_interrupted_is_not_found(
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            pushed.remember(made[-2])
-    assert pushed.find([made[0].digest], ()) is None
-    pushed.remember(made[-1])
-    assert len(list(pushed.pushed_folder().iterdir())) == pushed.KEPT
+            pushed_before.remember(made[-2])
+    assert pushed_before.find([made[0].digest], ()) is None
+    pushed_before.remember(made[-1])
+    assert len(list(pushed_before.pushed_folder().iterdir())) == pushed_before.KEPT
 
 
 def test_a_kept_artifact_outlives_the_folder_it_was_pushed_from(tmp_path: Path, credentials: Path) -> None:
     artifact = artifact_of(tmp_path / "a", credentials, OLD)
-    pushed.remember(artifact)
+    pushed_before.remember(artifact)
     artifact.path(artifact.manifest.files[0]).unlink()
-    found = pushed.find(["00" * 32, artifact.digest], [tmp_path])
+    found = pushed_before.find(["00" * 32, artifact.digest], [tmp_path])
     assert found is not None
     assert found.path(found.manifest.files[0]).read_bytes() == OLD

@@ -14,7 +14,8 @@ from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1.common_pb2 import Reason
 from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.push.push import Listener, Plan, PushResult, Sent, push
+from edgewright_builder.push.push import PushResult, push
+from edgewright_builder.push.transfer import Sent, TransferListener, TransferPlan
 from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import Board, simulated_device
 
@@ -81,8 +82,8 @@ async def test_files_of_the_same_content_are_one_blob(
 async def test_the_plan_is_told_before_the_first_byte(
     board: Board, address: Address, artifact: Artifact
 ) -> None:
-    seen: list[tuple[Plan, int]] = []
-    listener = Listener(planned=lambda plan: seen.append((plan, board.received_bytes)))
+    seen: list[tuple[TransferPlan, int]] = []
+    listener = TransferListener(planned=lambda plan: seen.append((plan, board.received_bytes)))
     result = await send(address, artifact, listener=listener)
     assert seen == [(result.plan, 0)]
     assert result.plan.missing_bytes == len(MODEL) + 2
@@ -90,7 +91,7 @@ async def test_the_plan_is_told_before_the_first_byte(
 
 async def test_progress_rises_to_the_total(address: Address, artifact: Artifact) -> None:
     seen: list[Sent] = []
-    await send(address, artifact, listener=Listener(sent=seen.append))
+    await send(address, artifact, listener=TransferListener(sent=seen.append))
     done = [sent.bytes for sent in seen]
     assert done == sorted(done)
     assert done[-1] == seen[-1].total_bytes == len(MODEL) + 2

@@ -23,9 +23,10 @@ from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.failures import LinkError
 from edgewright_builder.keys.credentials import create_credentials
-from edgewright_builder.keys.files import load_signing_key
+from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.push import transfer
-from edgewright_builder.push.push import Listener, PushResult, push
+from edgewright_builder.push.push import PushResult, push
+from edgewright_builder.push.transfer import TransferListener
 from tests.builder.device.test_agent import agent_process
 from tests.support.built_artifacts import make_artifact
 
@@ -113,10 +114,10 @@ async def committed_or_busy(pushing: Awaitable[PushResult]) -> PushResult | None
     return result
 
 
-def half_way() -> tuple[Listener, asyncio.Event]:
+def half_way() -> tuple[TransferListener, asyncio.Event]:
     """A listener, and an event for when half of it is sent."""
     event = asyncio.Event()
-    return Listener(sent=lambda sent: event.set() if sent.bytes >= MODEL_BYTES // 2 else None), event
+    return TransferListener(sent=lambda sent: event.set() if sent.bytes >= MODEL_BYTES // 2 else None), event
 
 
 async def reached(half: asyncio.Event, *pushes: asyncio.Task[Any]) -> None:

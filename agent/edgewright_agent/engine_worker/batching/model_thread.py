@@ -1,7 +1,7 @@
 """The thread that runs the model, beside the event loop that talks HTTP.
 
-ONNX Runtime lets go of the interpreter while it computes, so that a token travels to its client while the model works
-on the next.
+ONNX Runtime releases the interpreter lock while it computes, so that a token travels to its client while the model
+works on the next.
 """
 
 from __future__ import annotations
@@ -27,39 +27,43 @@ logger = logging.getLogger(__name__)
 
 
 class ModelThread:
-    """Runs jobs. Its methods belong to the event loop's thread."""
+    """Runs jobs. Its public methods belong to the event loop's thread."""
 
     def __init__(self, backend: Backend, sequences_max: int) -> None:
         self._backend = backend
         self._sequences_max = sequences_max
         self._scheduler = Scheduler(backend, sequences_max)
-        self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Job | Heartbeat] = queue.SimpleQueue()
+        self._heartbeats: list[Heartbeat] = []  # taken from the inbox, and not answered yet
         self._stream: EventStream[tuple[Job, Sequence[Any]]] = EventStream(_put)
         self._open = False
-        self._here = 0
+        self._requests = 0
         sys.setswitchinterval(SWITCH_SECONDS)
         threading.Thread(target=self._work, name="model", daemon=True).start()
 
     def together(self, sequence_tokens: int) -> int:
-        """How many sequences of that length go on at the same time; the others wait for the end of one."""
+        """Returns how many sequences of that length are computed at the same time; others wait for the end of one."""
         width = width_tokens(sequence_tokens, self._backend.context_tokens)
         return min(self._sequences_max, self._backend.pool_tokens // width)
 
     def check_room(self) -> None:
-        """Raise InvalidRequestError (429) if as many requests as may are served or wait."""
-        if self._here >= self._sequences_max + WAITING_MAX:
+        """Raises InvalidRequestError (429) if as many requests as may are served or wait."""
+        if self._requests >= self._sequences_max + WAITING_MAX:
             raise InvalidRequestError(
-                f"{self._here} requests are served or wait, and no more may; ask again later.",
+                f"{self._requests} requests are served or wait, and no more may; ask again later.",
                 "overloaded",
                 429,
             )
 
     async def results(self, job: Job) -> AsyncGenerator[Sequence[Any], None]:
-        """Puts the job at the end of the queue; its results as they come together. Closing it cancels the job."""
+        """Puts the job at the end of the queue; yields its results, those together that come together.
+
+        Closing the generator cancels the job.
+        """
         if not self._open:
             self._stream.open(asyncio.get_running_loop())
             self._open = True
-        self._here += 1
+        self._requests += 1
         self._inbox.put(job)
         try:
             while True:
@@ -73,7 +77,16 @@ class ModelThread:
                 raise results[-1]
         finally:
             job.cancelled = True
-            self._here -= 1
+            self._requests -= 1
+
+    async def heartbeat(self) -> None:
+        """Returns once the model has computed something after this call; raises what the model raised.
+
+        While requests are served their next turn is the proof; otherwise the model reads two tokens for nobody.
+        """
+        heartbeat = Heartbeat()
+        self._inbox.put(heartbeat)
+        await heartbeat.answer
 
     def _work(self) -> None:
         while True:
@@ -85,11 +98,31 @@ class ModelThread:
                 logger.exception("the scheduler failed")
                 for job, _ in self._scheduler.fail_all(error):
                     self._deliver(job, error)
+            if self._heartbeats:
+                self._answer_heartbeats(None)
 
     def _take_in(self) -> None:
-        """New jobs; waits for one if there is nothing to do."""
+        """Takes new jobs and heartbeats; waits for one if there is nothing to do."""
         while not self._scheduler.busy or not self._inbox.empty():
-            self._scheduler.add(self._inbox.get())
+            item = self._inbox.get()
+            if isinstance(item, Job):
+                self._scheduler.add(item)
+            else:
+                self._heartbeats.append(item)
+            if not self._scheduler.busy:
+                self._beat()
+
+    def _beat(self) -> None:
+        try:
+            self._scheduler.compute_for_nobody()
+        except Exception as error:  # noqa: BLE001 - whoever asked is told, and the thread goes on
+            self._answer_heartbeats(error)
+        else:
+            self._answer_heartbeats(None)
+
+    def _answer_heartbeats(self, error: Exception | None) -> None:
+        while self._heartbeats:
+            self._heartbeats.pop().resolve(error)
 
     def _deliver(self, job: Job, error: Exception | None) -> None:
         """Sends the job's new results to the event loop, and None or the error after the last one."""
@@ -100,6 +133,26 @@ class ModelThread:
         elif job.row is None:
             results.append(None)
         self._stream.put((job, results), urgent=is_first or error is not None or job.row is None)
+
+
+class Heartbeat:
+    """A question whether the model still computes. Made in the event loop, resolved in the model's thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[None] = self._loop.create_future()
+
+    def resolve(self, error: Exception | None) -> None:
+        """Answers: the model computed, or it raised `error`."""
+        self._loop.call_soon_threadsafe(self._set, error)
+
+    def _set(self, error: Exception | None) -> None:
+        if self.answer.done():  # whoever asked has left
+            return
+        if error is None:
+            self.answer.set_result(None)
+        else:
+            self.answer.set_exception(error)
 
 
 def _put(sent: tuple[Job, Sequence[Any]]) -> None:

@@ -1,7 +1,8 @@
-"""Who has which part of the KV cache, and which prompts can still be found there.
+"""Which sequence has which part of the KV cache, and which prompts can still be found there.
 
-The pool is `lanes` times the context. A sequence gets a whole lane, a half, a quarter or an eighth of one, whatever
-holds it; places of one width side by side are one batch. A finished sequence's prompt stays until its place is needed.
+The pool is `concurrency` times the context. A sequence gets a whole context's share of it, a half, a quarter or an
+eighth, whatever holds it; rows of one width that lie side by side are one batch. A finished sequence's prompt stays
+until its place is needed.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from dataclasses import dataclass, field
 
 from edgewright_agent.engine_worker.backend import CachePlace
 
-SHARES = 8  # of a lane: the smallest place is an eighth of the context
-# Reading a single token and reading it among others differ in the last bit, so the end of a prompt is always read as
+SHARES = 8  # of a context: the smallest row is an eighth
+# Reading a token alone and reading it among others differ in the last bit. So the end of a prompt is always read as
 # two tokens or more, and only tokens that were read so are used again.
 SLICE_TOKENS_MIN = 2
 
 
 @dataclass(eq=False)
 class CacheRow:
-    """A sequence's place. `tokens` are those at its beginning that another prompt may use again."""
+    """One sequence's part of the cache. `tokens` are those at its beginning that another prompt may use again."""
 
     place: CachePlace
     adapter: Hashable
@@ -27,7 +28,7 @@ class CacheRow:
     active: bool = True
 
     def note_read(self, past: int, tokens: Sequence[int]) -> None:
-        """`tokens` were put after the first `past`."""
+        """Records that `tokens` were put after the first `past`."""
         del self.tokens[past:]
         if len(tokens) >= SLICE_TOKENS_MIN and len(self.tokens) == past:
             self.tokens += tokens
@@ -47,10 +48,13 @@ class Pool:
         self._rows: list[CacheRow] = []
 
     def take(self, sequence_tokens: int, prompt: Sequence[int], adapter: Hashable) -> CacheRow | None:
-        """A row for a sequence that begins with `prompt`; its `tokens` are there already. None if there is no room."""
+        """Returns a row for a sequence that begins with `prompt`; None if there is no room.
+
+        The row's `tokens` are those of the prompt that need not be read again.
+        """
         width = width_tokens(sequence_tokens, self._context_tokens)
         donor, shared = self._longest_match(prompt[: max(0, len(prompt) - SLICE_TOKENS_MIN)], adapter)
-        if donor is not None:  # used just now
+        if donor is not None:  # it was used just now
             self._rows.remove(donor)
             self._rows.append(donor)
         place = self._choose(width, donor, shared)
@@ -64,11 +68,24 @@ class Pool:
         return row
 
     def release(self, row: CacheRow) -> None:
-        """The sequence has ended; its prompt stays as long as nobody needs the place."""
+        """Ends the sequence; its prompt stays until another sequence needs the place."""
         self._rows.remove(row)
         row.active = False
         if row.tokens:
             self._rows.append(row)
+
+    def spare(self, tokens: int) -> tuple[CachePlace, int]:
+        """Returns a place and an offset where so many tokens may be written while no sequence is active.
+
+        Behind a kept prompt if one leaves room, so that no prompt is lost; else over the one unused for longest.
+        """
+        for row in self._rows:
+            if len(row.tokens) + tokens <= min(row.place.width_tokens, self._context_tokens):
+                return row.place, len(row.tokens)
+        place = self._choose(self._share, None, 0)
+        assert place is not None, "to be called while no row is active"
+        self._rows = [row for row in self._rows if not _overlap(row.place, place)]
+        return place, 0
 
     def _longest_match(self, prompt: Sequence[int], adapter: Hashable) -> tuple[CacheRow | None, int]:
         best, shared = None, SLICE_TOKENS_MIN - 1
@@ -78,10 +95,10 @@ class Pool:
         return best, shared if best is not None else 0
 
     def move_beside(self, row: CacheRow, others: Sequence[CacheRow], written_tokens: int) -> bool:
-        """Puts an active row beside neighbours of its width; False where other active rows are in the way."""
+        """Moves an active row beside neighbours of its width; False where other active rows are in the way."""
         ends = (others[0].place, others[-1].place)
         free = self._without_active(row.place.width_tokens)
-        place = min((each for each in free if _touches(each, ends)), key=self._last_use, default=None)
+        place = min((place for place in free if _touches(place, ends)), key=self._last_use, default=None)
         if place is None:
             return False
         self._copy(row.place, place, written_tokens)
@@ -90,14 +107,17 @@ class Pool:
         return True
 
     def _choose(self, width: int, donor: CacheRow | None, shared: int) -> CachePlace | None:
-        """Where prompts are lost least: the prompt's own place if it only goes on, an empty one, the longest unused."""
+        """Returns the place where the least is lost.
+
+        That is the prompt's own place if the prompt only goes on, else an empty one, else the longest unused.
+        """
         free = list(self._without_active(width))
         if donor is not None and donor.place in free and shared == len(donor.tokens):
             return donor.place
         return min(free, key=lambda place: (self._last_use(place), place.start_tokens), default=None)
 
     def _last_use(self, place: CachePlace) -> int:
-        """When what is there was used: -1 where nothing is, else the higher the later."""
+        """Returns when the place was used: −1 if nothing is there, else a number that grows with time."""
         numbers = (number for number, row in enumerate(self._rows) if _overlap(row.place, place))
         return max(numbers, default=-1)
 
@@ -110,21 +130,21 @@ class Pool:
 
 
 def share_tokens(context_tokens: int) -> int:
-    """Tokens of the smallest place."""
+    """Returns the tokens of the smallest row."""
     return -(-context_tokens // SHARES)
 
 
 def width_tokens(sequence_tokens: int, context_tokens: int) -> int:
-    """Tokens of the place that such a sequence gets."""
+    """Returns the tokens of the row that a sequence of that length gets."""
     width = share_tokens(context_tokens)
     while width < sequence_tokens:
         width *= 2
     return width
 
 
-def pool_tokens(context_tokens: int, lanes: int) -> int:
-    """Tokens of the whole pool; what does not divide by 8 is rounded up."""
-    return share_tokens(context_tokens) * SHARES * lanes
+def pool_tokens(context_tokens: int, concurrency: int) -> int:
+    """Returns the tokens of the whole pool; a context that 8 does not divide is rounded up."""
+    return share_tokens(context_tokens) * SHARES * concurrency
 
 
 def _overlap(one: CachePlace, other: CachePlace) -> bool:
@@ -132,12 +152,12 @@ def _overlap(one: CachePlace, other: CachePlace) -> bool:
 
 
 def _touches(place: CachePlace, others: Sequence[CachePlace]) -> bool:
-    """Whether it is a direct neighbour of one of them."""
+    """Whether the place lies directly beside one of the others."""
     return any(place.end_tokens == one.start_tokens or one.end_tokens == place.start_tokens for one in others)
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the common beginning."""
+    """Returns the length of the common beginning."""
     for index, (left, right) in enumerate(zip(one, other, strict=False)):
         if left != right:
             return index

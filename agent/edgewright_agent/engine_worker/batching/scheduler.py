@@ -1,7 +1,7 @@
-"""Whose tokens the model works on next: requests that came first begin first, and all that began go on together.
+"""Whose tokens the model works on next: requests begin in the order they came, and all that have begun advance.
 
 A turn reads one slice of one prompt and then takes one step with every sequence that generates, so that a long prompt
-holds up nobody for longer than a slice.
+delays the others by one slice at most.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from edgewright_agent.engine_worker.backend import Backend, Logits
 from edgewright_agent.engine_worker.batching.jobs import Feed, Job, Work
 from edgewright_agent.engine_worker.batching.pool import SLICE_TOKENS_MIN, CacheRow, Pool
 
-# Of a prompt, read between two steps of others. Larger is faster for the prompt and slower for the others.
+# Tokens of a prompt that are read between two steps of others. More is faster for the prompt and slower for the others.
 SLICE_TOKENS_BETWEEN_STEPS = 32
-# To come, for a sequence to be moved: it costs a fraction of a step, and perhaps the prompt that is kept there.
+# A sequence with fewer tokens to come is not moved: a move costs a fraction of a step, and perhaps a kept prompt.
 MOVING_TOKENS_MIN = 16
 
 
 @dataclass(eq=False)
-class _Begun:
-    """A job with a row."""
+class _Sequence:
+    """A job that has a row of the cache."""
 
     job: Job
     row: CacheRow
@@ -31,19 +31,19 @@ class _Begun:
 
     @property
     def tokens_left(self) -> int:
-        """At most so many are still to come."""
+        """The most tokens that can still come."""
         return len(self.job.prompt) + self.job.more_tokens - self.feed.past
 
 
 class Scheduler:
-    """Jobs waiting and jobs begun. To be used from one thread."""
+    """Jobs that wait and jobs that have begun. To be used from one thread."""
 
     def __init__(self, backend: Backend, sequences_max: int) -> None:
         self._backend = backend
         self._pool = Pool(backend.pool_tokens, backend.context_tokens, backend.copy)
         self._sequences_max = sequences_max
         self._waiting: deque[Job] = deque()
-        self._begun: list[_Begun] = []  # in the order they began
+        self._begun: list[_Sequence] = []  # in the order they began
         self._turns = 0
 
     @property
@@ -62,31 +62,36 @@ class Scheduler:
         """
         self._drop_cancelled()
         self._admit()
-        reading = [begun for begun in self._begun if not begun.feed.decoding]
+        reading = [sequence for sequence in self._begun if not sequence.feed.decoding]
         if reading:
             yield from self._run([self._next_to_read(reading)])
         batches = self._batches()
-        if len(batches) > 1 and self._close_up(batches):
+        if len(batches) > 1 and self._move_together(batches):
             batches = self._batches()
         for batch in batches:
             yield from self._run(batch)
         self._turns += 1
 
+    def compute_for_nobody(self) -> None:
+        """Lets the model read two tokens while nothing is to be done, and changes no kept prompt."""
+        place, past = self._pool.spare(SLICE_TOKENS_MIN)
+        self._backend.read(place, past, [0] * SLICE_TOKENS_MIN, None)
+
     def fail_all(self, error: Exception) -> Iterator[tuple[Job, Exception | None]]:
-        """Ends everything, as after an error nobody foresaw."""
-        for begun in tuple(self._begun):
-            self._end(begun)
-            yield begun.job, error
+        """Ends everything with `error`, which no job expected."""
+        for sequence in tuple(self._begun):
+            self._end(sequence)
+            yield sequence.job, error
         while self._waiting:
             yield self._waiting.popleft(), error
 
     def _drop_cancelled(self) -> None:
         self._waiting = deque(job for job in self._waiting if not job.cancelled)
-        for begun in [begun for begun in self._begun if begun.job.cancelled]:
-            self._end(begun)
+        for sequence in [sequence for sequence in self._begun if sequence.job.cancelled]:
+            self._end(sequence)
 
     def _admit(self) -> None:
-        """Gives rows to those who wait, in order: nobody overtakes one that needs more room."""
+        """Gives rows to those who wait, in order: nobody overtakes a job that needs more room."""
         while self._waiting and len(self._begun) < self._sequences_max:
             job = self._waiting[0]
             row = self._pool.take(len(job.prompt) + job.more_tokens, job.prompt, job.adapter)
@@ -95,101 +100,102 @@ class Scheduler:
             self._waiting.popleft()
             job.row, job.cached_tokens = row, len(row.tokens)
             work = job.begin(job)
-            self._begun.append(_Begun(job, row, work, next(work)))
+            self._begun.append(_Sequence(job, row, work, next(work)))
 
-    def _next_to_read(self, reading: Sequence[_Begun]) -> _Begun:
-        """By turns the one with the least left, so that short prompts are soon read, and the one that came first."""
+    def _next_to_read(self, reading: Sequence[_Sequence]) -> _Sequence:
+        """Returns by turns the one with the least left, for the sake of short prompts, and the one that came first."""
         if self._turns % 2:
             return reading[0]
-        return min(reading, key=lambda begun: len(begun.feed.tokens))
+        return min(reading, key=lambda sequence: len(sequence.feed.tokens))
 
-    def _close_up(self, batches: Sequence[list[_Begun]]) -> bool:
-        """Moves one sequence beside its like where they lie apart: eight in a step cost hardly more than one.
+    def _move_together(self, batches: Sequence[list[_Sequence]]) -> bool:
+        """Moves one sequence beside others of its kind: eight in one step cost hardly more than one.
 
-        Whether one was moved.
+        Returns whether one was moved.
         """
-        kinds: dict[tuple[int, Hashable], list[list[_Begun]]] = {}
+        kinds: dict[tuple[int, Hashable], list[list[_Sequence]]] = {}
         for batch in batches:
             row = batch[0].row
             kinds.setdefault((row.place.width_tokens, row.adapter), []).append(batch)
         for alike in kinds.values():
             largest = max(alike, key=len)
-            apart = [begun for batch in alike if batch is not largest for begun in (batch[0], batch[-1])]
-            worth = [begun for begun in apart if begun.tokens_left >= MOVING_TOKENS_MIN]
-            neighbours = [begun.row for begun in largest]
-            if any(self._pool.move_beside(begun.row, neighbours, begun.feed.past) for begun in worth):
+            apart = [end for batch in alike if batch is not largest for end in (batch[0], batch[-1])]
+            worth = [sequence for sequence in apart if sequence.tokens_left >= MOVING_TOKENS_MIN]
+            neighbours = [sequence.row for sequence in largest]
+            if any(self._pool.move_beside(one.row, neighbours, one.feed.past) for one in worth):
                 return True
         return False
 
-    def _batches(self) -> list[list[_Begun]]:
-        """Those that generate, side by side with one width and one adapter."""
+    def _batches(self) -> list[list[_Sequence]]:
+        """Groups those that generate: side by side, with one width and one adapter."""
         decoding = sorted(
-            (begun for begun in self._begun if begun.feed.decoding), key=lambda b: b.row.place.start_tokens
+            (sequence for sequence in self._begun if sequence.feed.decoding),
+            key=lambda sequence: sequence.row.place.start_tokens,
         )
-        batches: list[list[_Begun]] = []
-        for begun in decoding:
+        batches: list[list[_Sequence]] = []
+        for sequence in decoding:
             last = batches[-1][-1].row if batches else None
-            if last is not None and _adjacent(last, begun.row):
-                batches[-1].append(begun)
+            if last is not None and _adjacent(last, sequence.row):
+                batches[-1].append(sequence)
             else:
-                batches.append([begun])
+                batches.append([sequence])
         return batches
 
-    def _run(self, batch: list[_Begun]) -> Iterator[tuple[Job, Exception | None]]:
+    def _run(self, batch: list[_Sequence]) -> Iterator[tuple[Job, Exception | None]]:
         """Asks the model for what the batch wants, and hands it over."""
         try:
             rows = self._step(batch) if batch[0].feed.decoding else [self._read(batch[0])]
-        except Exception as error:  # noqa: BLE001 - whatever it is, its requests hear of it, and the next is served
-            for begun in batch:
-                self._end(begun, keep=False)
-                yield begun.job, error
+        except Exception as error:  # noqa: BLE001 - its requests are told whatever it is, and the next is served
+            for sequence in batch:
+                self._end(sequence, keep=False)
+                yield sequence.job, error
             return
-        for begun, logits in zip(batch, rows, strict=True):
-            yield from self._hand_over(begun, logits)
+        for sequence, logits in zip(batch, rows, strict=True):
+            yield from self._hand_over(sequence, logits)
 
-    def _hand_over(self, begun: _Begun, logits: Logits) -> Iterator[tuple[Job, Exception | None]]:
+    def _hand_over(self, sequence: _Sequence, logits: Logits) -> Iterator[tuple[Job, Exception | None]]:
         try:
-            begun.feed = begun.work.send(logits)
+            sequence.feed = sequence.work.send(logits)
         except StopIteration:
-            self._end(begun)
+            self._end(sequence)
         except Exception as error:  # noqa: BLE001 - as above
-            self._end(begun)
-            yield begun.job, error
+            self._end(sequence)
+            yield sequence.job, error
             return
-        if begun.job.out or begun.job.row is None:
-            yield begun.job, None
+        if sequence.job.out or sequence.job.row is None:
+            yield sequence.job, None
 
-    def _read(self, begun: _Begun) -> Logits:
-        """One slice; no slice of a longer text is a single token (see `SLICE_TOKENS_MIN`)."""
-        feed, most = begun.feed, self._backend.slice_tokens
+    def _read(self, sequence: _Sequence) -> Logits:
+        """Reads one slice; no slice of a longer text is a single token (see `SLICE_TOKENS_MIN`)."""
+        feed, most = sequence.feed, self._backend.slice_tokens
         if any(other.feed.decoding for other in self._begun):
             most = min(most, SLICE_TOKENS_BETWEEN_STEPS)
         count = min(most, len(feed.tokens))
         if 0 < len(feed.tokens) - count < SLICE_TOKENS_MIN and count > SLICE_TOKENS_MIN:
             count -= 1
         tokens = feed.tokens[:count]
-        logits = self._backend.read(begun.row.place, feed.past, tokens, begun.row.adapter)
-        begun.row.note_read(feed.past, tokens)
+        logits = self._backend.read(sequence.row.place, feed.past, tokens, sequence.row.adapter)
+        sequence.row.note_read(feed.past, tokens)
         return logits
 
-    def _step(self, batch: Sequence[_Begun]) -> list[Logits]:
+    def _step(self, batch: Sequence[_Sequence]) -> list[Logits]:
         logits = self._backend.step(
-            [begun.row.place for begun in batch],
-            [begun.feed.past for begun in batch],
-            [begun.feed.tokens[0] for begun in batch],
+            [sequence.row.place for sequence in batch],
+            [sequence.feed.past for sequence in batch],
+            [sequence.feed.tokens[0] for sequence in batch],
             batch[0].row.adapter,
         )
-        for begun in batch:
-            begun.row.note_read(begun.feed.past, begun.feed.tokens)
+        for sequence in batch:
+            sequence.row.note_read(sequence.feed.past, sequence.feed.tokens)
         return [logits[index : index + 1] for index in range(len(batch))]
 
-    def _end(self, begun: _Begun, *, keep: bool = True) -> None:
-        begun.work.close()
+    def _end(self, sequence: _Sequence, *, keep: bool = True) -> None:
+        sequence.work.close()
         if not keep:  # what an interrupted run has written is unknown
-            begun.row.tokens.clear()
-        self._pool.release(begun.row)
-        self._begun.remove(begun)
-        begun.job.row = None
+            sequence.row.tokens.clear()
+        self._pool.release(sequence.row)
+        self._begun.remove(sequence)
+        sequence.job.row = None
 
 
 def _adjacent(one: CacheRow, other: CacheRow) -> bool:

@@ -1,4 +1,7 @@
-"""The HTTP application: OpenAI's routes, `/health`, and the agent's private `/v1/{score,adapter,together}`."""
+"""The HTTP application: OpenAI's routes, `/health`, and the agent's private ones.
+
+Those are `/v1/score`, `/v1/adapter`, `/v1/together` and `/v1/heartbeat`.
+"""
 
 from __future__ import annotations
 
@@ -59,6 +62,7 @@ def make_app(backend: Backend, settings: ServingSettings) -> Starlette:
             Route("/v1/score", routes.score, methods=["POST"]),
             Route("/v1/adapter", routes.adapter, methods=["POST"]),
             Route("/v1/together/{tokens:int}", routes.together),
+            Route("/v1/heartbeat", routes.heartbeat),
         ],
         exception_handlers={
             InvalidRequestError: on_invalid_request,
@@ -129,6 +133,11 @@ class Routes:
     async def together(self, request: Request) -> Response:
         """How many requests of so many tokens, prompt and answer, share the model's steps; more wait for their end."""
         return JSONResponse({"requests": self._model_thread.together(request.path_params["tokens"])})
+
+    async def heartbeat(self, _: Request) -> Response:
+        """Answers once the model has computed something for whoever asks, or for a request that it serves."""
+        await self._model_thread.heartbeat()
+        return JSONResponse({"status": "ok"})
 
     async def _answer(
         self,

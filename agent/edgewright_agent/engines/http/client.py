@@ -26,6 +26,7 @@ from edgewright_agent.engines.protocol import (
 from edgewright_agent.runtime.threads import within
 
 ADAPTER_ROUTE = "/v1/adapter"
+HEARTBEAT_ROUTE = "/v1/heartbeat"
 HEALTH_SECONDS = 10.0  # a slice of a long prompt may keep the engine from answering
 
 
@@ -52,6 +53,12 @@ class EngineClient:
                 return reply.status == HTTPStatus.OK
         except OutsideError:
             return False
+
+    async def heartbeat(self) -> None:
+        """Asks the worker, which answers once its model has computed something. Raises OutsideError."""
+        async with exchange(self._socket, "GET", HEARTBEAT_ROUTE) as reply:
+            if reply.status != HTTPStatus.OK:
+                raise _refusal(HEARTBEAT_ROUTE, reply.status, await reply.read())
 
     async def requests_together(self, slots: int, request_tokens: int) -> int | None:
         """Asks how many sequences of that length the KV cache has room for; None if the answer is no number."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from edgewright_agent.engine_worker.exit_codes import ENDED_BY_REQUEST
+
 # How an allocation fails: libstdc++, Python, ONNX Runtime, torch, CUDA, Tegra's own spellings, and what vLLM says where
 # it finds too little memory before it allocates.
 _OUT_OF_MEMORY = re.compile(
@@ -33,6 +35,8 @@ class DeathCause(Enum):
     KILLED = "killed"  # by a signal
     OUT_OF_MEMORY = "out of memory"  # of the process, its limit, or the board
     OVER_BUDGET = "over its memory budget"  # ended by the agent
+    HUNG = "hung"  # it computed nothing for too long, and the agent ended it
+    REQUEST = "brought down by a request"  # it said so before it ended itself
 
 
 @dataclass(frozen=True)
@@ -43,19 +47,37 @@ class Death:
     exit_code: int | None  # None if a signal ended it
     signal: int | None
     last_lines: tuple[str, ...]  # of what it printed
-    over_budget: str = ""  # with OVER_BUDGET: peak and budget
+    ended_because: str = (
+        ""  # the agent's reason for ending it: with OVER_BUDGET peak and budget, with HUNG the deadline
+    )
     lost: str = ""  # one of its processes, without which the agent ended the others
     said: str = ""  # the line that tells why, where it is not the last
+    requests_under_way: int = 0  # clients' requests that it was working on
+
+    @property
+    def is_of_requests(self) -> bool:
+        """Whether clients' requests may have caused it: then it says nothing against the release."""
+        return self.cause is DeathCause.REQUEST or (
+            self.requests_under_way > 0 and self.cause is not DeathCause.STOPPED
+        )
 
     @property
     def sentence(self) -> str:
         """The death in a few words, for errors and logs."""
-        if self.over_budget:
-            return f"{self.cause.value}: {self.over_budget}"
+        if self.ended_because:
+            return f"{self.cause.value}: {self.ended_because}"
         how = f"signal {self.signal}" if self.signal is not None else f"exit code {self.exit_code}"
         how = f"its process {self.lost} ended" if self.lost else how
         told = (self.said or "".join(self.last_lines[-1:])).rstrip(".")
         return f"{self.cause.value} ({how}){'; it said: ' if told else ''}{told}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why the agent ended a process by itself."""
+
+    cause: DeathCause  # OVER_BUDGET or HUNG
+    reason: str  # with the figures
 
 
 def classify(
@@ -65,21 +87,27 @@ def classify(
     killed_for_memory: bool,
     of_its_own: bool = False,
     last_lines: Sequence[str],
-    over_budget: str = "",
+    verdict: Verdict | None = None,
     lost: str = "",
+    requests_under_way: int = 0,
 ) -> Death:
-    """The death of a process that ended with `returncode` (as subprocess gives it: −n for signal n).
+    """Returns the death of a process that ended with `returncode` (as subprocess gives it: −n for signal n).
 
-    `asked`: we stopped it; `killed_for_memory`: the kernel's out-of-memory killer was at work in its life, and
-    `of_its_own` if certainly on one of its processes, which may have been a child of this one;
-    `over_budget`: the agent killed it for its memory, with the figures; `lost`: or because this process of its ended.
+    `asked`: `stop` ended it. `killed_for_memory`: the kernel's out-of-memory killer was at work in its life;
+    `of_its_own`: certainly on one of its processes, perhaps a child. `verdict`: the agent ended it for this.
+    `lost`: the agent ended it because this one of its processes had ended.
     """
     ended_by = -returncode if returncode < 0 else None
     exit_code = returncode if returncode >= 0 else None
-    if over_budget and ended_by == signal.SIGKILL:
-        return Death(DeathCause.OVER_BUDGET, exit_code, ended_by, tuple(last_lines), over_budget)
+    if verdict is not None and ended_by == signal.SIGKILL:
+        return Death(
+            verdict.cause, exit_code, ended_by, tuple(last_lines), verdict.reason,
+            requests_under_way=requests_under_way,
+        )  # fmt: skip
     if asked:
         cause = DeathCause.STOPPED
+    elif returncode == ENDED_BY_REQUEST:
+        cause = DeathCause.REQUEST
     elif (killed_for_memory and (ended_by == signal.SIGKILL or of_its_own)) or (
         returncode != 0 and out_of_memory_line(last_lines) is not None
     ):
@@ -87,11 +115,14 @@ def classify(
     else:
         cause = DeathCause.EXITED if ended_by is None else DeathCause.KILLED
     said = telling_line(last_lines) if ended_by is None or lost else ""
-    return Death(cause, exit_code, ended_by, tuple(last_lines), lost=lost, said=said)
+    return Death(
+        cause, exit_code, ended_by, tuple(last_lines),
+        lost=lost, said=said, requests_under_way=requests_under_way,
+    )  # fmt: skip
 
 
 def telling_line(lines: Sequence[str]) -> str:
-    """The line that says why a process ended by itself: the last error that is no consequence of another."""
+    """Returns the line that says why a process ended by itself: the last error that is no consequence of another."""
     if not lines:
         return ""
     errors = [line for line in lines if _ERROR.search(line) and not _CONSEQUENCE.search(line)]
@@ -99,5 +130,5 @@ def telling_line(lines: Sequence[str]) -> str:
 
 
 def out_of_memory_line(lines: Sequence[str]) -> str | None:
-    """The last line that tells of an allocation that failed."""
+    """Returns the last line that tells of an allocation that failed."""
     return next((line for line in reversed(lines) if _OUT_OF_MEMORY.search(line)), None)

@@ -1,4 +1,4 @@
-"""A supervised child process: started in its own group, read from, stopped, and its death classified."""
+"""A supervised child process: started in its own group, read from, watched and stopped; its death is classified."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import logging
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from edgewright.tether import tethered
 from edgewright_agent.engines.process.budget import kernel_limit_bytes, until_over
 from edgewright_agent.engines.process.cgroup import EngineCgroup, make_engine_cgroup, why_not
-from edgewright_agent.engines.process.death import Death, classify
+from edgewright_agent.engines.process.death import Death, DeathCause, Verdict, classify
 from edgewright_agent.engines.process.kills import Among, KillCounter, Kills
 from edgewright_agent.engines.process.memory import EngineMemory, TreeMemory
 from edgewright_agent.engines.process.process_group import descendants, first_to_end, has_ended
@@ -23,6 +23,7 @@ LINES_KEPT = 200  # vLLM's processes print a traceback each before they end
 LINE_BYTES_MAX = 2000
 STOP_GRACE_SECONDS = 3.0
 REAP_SECONDS = 0.005
+TRACEBACK_SECONDS = 0.5  # that a hung process is given to print where it hangs
 logger = logging.getLogger(__name__)
 
 
@@ -41,12 +42,13 @@ class EngineProcess:
         self._memory = TreeMemory(process.pid)
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._asked = False
-        self._over_budget = ""
+        self._verdict: Verdict | None = None
         self._lost = ""
         self._watching: list[asyncio.Task[None]] = []
         self._kills = KillCounter(cgroup)
         self._reading = asyncio.create_task(self._read_output())
         self._death = asyncio.create_task(self._reap())
+        self.requests_under_way = 0  # kept by whoever sends it requests; part of its death
 
     @classmethod
     async def spawn(
@@ -58,7 +60,7 @@ class EngineProcess:
         cpus: frozenset[int] | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> EngineProcess:
-        """Start `command` so that it ends with this process, where we may under a limit of memory (see `budget`).
+        """Starts `command` so that it ends with this process, where we may under a limit of memory (see `budget`).
 
         It and its children run on `cpus` only; `on_line` gets each line they print. To be called from a thread
         that lives as long as the agent: see `tether`.
@@ -73,39 +75,46 @@ class EngineProcess:
             start_new_session=True,
         )
         if cpus is not None:
-            with contextlib.suppress(ProcessLookupError):  # ended already; its death says why
+            with contextlib.suppress(ProcessLookupError):  # it has ended already; its death says why
                 os.sched_setaffinity(process.pid, cpus)
         return cls(process, _limited(process.pid, memory_budget_bytes), on_line)
 
     @property
     def cgroup(self) -> EngineCgroup | None:
-        """Where its memory is limited and counted, if that could be done."""
+        """The control group that limits and counts its memory; None where none could be made."""
         return self._cgroup
 
     @property
     def pid(self) -> int:
-        """Of the child and of its group."""
+        """The id of the child and of its process group."""
         return self._process.pid
 
     @property
     def death(self) -> Death | None:
-        """How it ended, if it has."""
+        """How it ended; None while it runs."""
         return self._death.result() if self._death.done() and not self._death.cancelled() else None
 
-    def hold_to(self, budget_bytes: int) -> None:
-        """From now on its peak memory may not pass the budget, whatever the kernel allows (see `budget`)."""
-        self._watching.append(asyncio.create_task(self._hold(budget_bytes)))
+    def end_when_over(self, budget_bytes: int) -> None:
+        """From now on it is ended when its peak memory passes the budget, whatever the kernel allows (see `budget`)."""
+        self._watch(self._end_when_over(budget_bytes))
 
-    def hold_together(self) -> None:
-        """From now on it ends when one of the processes it has started ends."""
-        self._watching.append(asyncio.create_task(self._lose(descendants(self.pid))))
+    def end_when_hung(self, until_hung: Awaitable[str], traceback_signal: signal.Signals | None) -> None:
+        """From now on it is ended when `until_hung` returns the reason.
+
+        Before that it gets `traceback_signal`, upon which it prints where its threads are.
+        """
+        self._watch(self._end_when_hung(until_hung, traceback_signal))
+
+    def end_with_its_processes(self) -> None:
+        """From now on it is ended when one of the processes that it has started ends."""
+        self._watch(self._end_when_one_ends(descendants(self.pid)))
 
     async def wait(self) -> Death:
-        """Return when it has ended."""
+        """Returns when it has ended."""
         return await asyncio.shield(self._death)
 
     async def stop(self) -> Death:
-        """Ask it to end, then make it; the whole group goes."""
+        """Ends the whole process group: by SIGTERM, and by SIGKILL after a grace period."""
         self._asked = self._asked or self.death is None
         self._signal(signal.SIGTERM)
         with contextlib.suppress(asyncio.TimeoutError):
@@ -114,16 +123,16 @@ class EngineProcess:
         return await self.wait()
 
     def memory(self) -> EngineMemory:
-        """Of the child and its children."""
+        """Returns the memory of the child and its children."""
         return self._memory.read()
 
     def out_of_memory_kills(self) -> Kills:
-        """Since it was started."""
+        """Returns how many processes the kernel has killed for memory since the start."""
         return self._kills.read()
 
     @property
     def last_lines(self) -> tuple[str, ...]:
-        """What it printed last."""
+        """What it printed last, oldest first."""
         return tuple(self._lines)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -131,18 +140,35 @@ class EngineProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
 
-    async def _hold(self, budget_bytes: int) -> None:
-        self._over_budget = await until_over(self._memory.read_peak_bytes, budget_bytes)
+    def _watch(self, watch: Awaitable[None]) -> None:
+        self._watching.append(asyncio.ensure_future(watch))
+
+    async def _end_when_over(self, budget_bytes: int) -> None:
+        reason = await until_over(self._memory.read_peak_bytes, budget_bytes)
+        self._verdict = Verdict(DeathCause.OVER_BUDGET, reason)
         self._signal(signal.SIGKILL)
 
-    async def _lose(self, processes: Mapping[int, str]) -> None:
+    async def _end_when_hung(
+        self, until_hung: Awaitable[str], traceback_signal: signal.Signals | None
+    ) -> None:
+        self._verdict = Verdict(DeathCause.HUNG, await until_hung)
+        if traceback_signal is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, traceback_signal)
+            await asyncio.sleep(TRACEBACK_SECONDS)
+        self._signal(signal.SIGKILL)
+
+    async def _end_when_one_ends(self, processes: Mapping[int, str]) -> None:
         lost = await first_to_end(processes)
-        if not self._asked and not has_ended(self.pid):  # else it is what took the others with it
+        if not self._asked and not has_ended(self.pid):  # else the child itself took the others with it
             self._lost = lost
             self._signal(signal.SIGKILL)
 
     async def _exit_code(self) -> int:
-        """Of the child itself, once it has ended: asyncio's `wait` waits for all who hold its output, too."""
+        """Returns the child's own exit code as soon as it has ended.
+
+        asyncio's `wait` waits for everybody who holds the child's output, too.
+        """
         try:
             await first_to_end({self.pid: ""})
         except OSError:  # before Linux 5.3 there are no pidfds
@@ -153,6 +179,7 @@ class EngineProcess:
 
     async def _reap(self) -> Death:
         returncode = await self._exit_code()
+        requests_under_way = self.requests_under_way
         for task in self._watching:
             task.cancel()
         with contextlib.suppress(ProcessLookupError):  # what the child left behind
@@ -166,15 +193,16 @@ class EngineProcess:
             killed_for_memory=kills.count > 0,
             of_its_own=kills.among is Among.ENGINE,
             last_lines=tuple(self._lines),
-            over_budget=self._over_budget,
+            verdict=self._verdict,
             lost=self._lost,
+            requests_under_way=requests_under_way,
         )
         if self._cgroup is not None:
             self._cgroup.remove()
         return death
 
     async def _read_output(self) -> None:
-        """Keep the last lines; a line without end is cut, so that no output can fill the memory."""
+        """Keeps the last lines. A line without end is cut, so that no output can fill the memory."""
         assert self._process.stdout is not None
         pending = b""
         while piece := await self._process.stdout.read(4096):
@@ -195,7 +223,7 @@ class EngineProcess:
 
 
 def _limited(pid: int, budget_bytes: int | None) -> EngineCgroup | None:
-    """Puts the process into a cgroup with that budget's limit; None, and a warning, where we may not."""
+    """Puts the process into a cgroup with that budget's limit; logs a warning and returns None where we may not."""
     if budget_bytes is None:
         return None
     try:
@@ -204,7 +232,7 @@ def _limited(pid: int, budget_bytes: int | None) -> EngineCgroup | None:
         logger.warning("the engine runs without a memory limit: %s", why_not(error))
         return None
     try:
-        with contextlib.suppress(ProcessLookupError):  # ended already; its death says why
+        with contextlib.suppress(ProcessLookupError):  # it has ended already; its death says why
             cgroup.add(pid)
     except OSError as error:
         cgroup.remove()

@@ -39,6 +39,11 @@ class VllmClient:
         self._slots = limits.concurrency + WAITING_MAX
         self._bos, self._eos = special_tokens(tokenizer)
 
+    async def heartbeat(self) -> None:
+        """Lets vLLM generate one token, in turn with the requests that it has. Raises OutsideError."""
+        body = {"model": self._model, "prompt": [0], "max_tokens": 1, "temperature": 0}
+        await self._http.post("/v1/completions", body)
+
     async def requests_together(self, slots: int, request_tokens: int) -> int | None:
         """Returns `slots`: vLLM is told at its start how many requests to batch."""
         return slots

@@ -33,6 +33,8 @@ KIND = "vllm"
 # A prompt is read in slices of this many tokens: activations, and the logits of a prompt that is scored, grow with it.
 SLICE_TOKENS = 512
 BLOCK_TOKENS = 128  # the KV cache is handed out in blocks: of 128 tokens on CPUs, fewer on GPUs
+# A heartbeat waits its turn behind the requests that vLLM has, which may be long ones.
+HEARTBEAT_SECONDS = 600.0
 UTILIZATION = (0.05, 0.95)  # bounds of --gpu-memory-utilization
 PRIVATE = {
     "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
@@ -70,6 +72,7 @@ def launch(
         log=KernelLog(),
         cpus=None if limits.threads is None else frozenset(cpus),
         several_processes=True,
+        heartbeat_seconds=HEARTBEAT_SECONDS,
     )
 
 

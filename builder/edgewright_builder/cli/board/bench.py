@@ -30,7 +30,7 @@ OF_A_BOARD = ("credentials", "insecure", "host_prompts")
 OF_A_RUN = ("prompts", "input_tokens", "output_tokens", "concurrency", "warmup", "repeats")
 
 
-class Stage(str, Enum):
+class BenchStage(str, Enum):
     """Which of a run's models."""
 
     finetuned = "finetuned"
@@ -55,11 +55,11 @@ Local = Annotated[
     ),
 ]
 StageOption = Annotated[
-    Stage, typer.Option(help="With --local: before quantization (float32), or what ships.")
+    BenchStage, typer.Option(help="With --local: before quantization (float32), or what ships.")
 ]
-Prompts = Annotated[int, typer.Option(min=1, max=10_000)]
-InputTokens = Annotated[int, typer.Option("--input", min=1, help="Tokens a prompt.")]
-OutputTokens = Annotated[int, typer.Option("--output", min=1, help="Tokens an answer.")]
+Prompts = Annotated[int, typer.Option(min=1, max=10_000, help="How many prompts.")]
+InputTokens = Annotated[int, typer.Option("--input", min=1, help="Tokens in each prompt.")]
+OutputTokens = Annotated[int, typer.Option("--output", min=1, help="Tokens in each answer.")]
 Concurrency = Annotated[int, typer.Option(min=1, max=64, help="Prompts under way at once.")]
 Warmup = Annotated[int, typer.Option(min=0, help="Prompts before the clock starts.")]
 Repeats = Annotated[int, typer.Option(min=1, max=100, help="Runs, to see how far they differ.")]
@@ -67,7 +67,7 @@ HostPrompts = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Prompts sent from here, to measure the link: if not told, 2 × concurrency, at least 4; 0: none.",
+        help="Prompts sent from here, to measure the link; 0: none. (default: 2 × concurrency, at least 4)",
         show_default=False,
     ),
 ]
@@ -80,7 +80,7 @@ Compare = Annotated[
     ),
 ]
 Plot = Annotated[
-    Path | None, typer.Option(metavar="FILE.html", help="Draw it, to this file.", show_default=False)
+    Path | None, typer.Option(metavar="FILE.html", help="Draw the result, to this file.", show_default=False)
 ]
 
 
@@ -90,7 +90,7 @@ def bench(
     credentials: Credentials = None,
     insecure: Insecure = False,
     local: Local = None,
-    stage: StageOption = Stage.finetuned,
+    stage: StageOption = BenchStage.finetuned,
     prompts: Prompts = 30,
     input_tokens: InputTokens = 128,
     output_tokens: OutputTokens = 64,
@@ -174,7 +174,7 @@ async def _board(
     return replace(found, host=seen, link_seconds=link)
 
 
-def _locally(folder: Path, stage: Stage, plan: BenchmarkPlan, repeats: int, reporter: Reporter) -> Bench:
+def _locally(folder: Path, stage: BenchStage, plan: BenchmarkPlan, repeats: int, reporter: Reporter) -> Bench:
     """Measures, and leaves the result where --compare RUN and the report find it."""
     from edgewright_builder.bench.local import candidate, result_file, run_locally
 

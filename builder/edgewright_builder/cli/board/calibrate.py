@@ -32,7 +32,7 @@ def calibrate(
     as_served: AsServed = False,
     as_json: AsJson = False,
 ) -> None:
-    """Learn an engine's memory, speed and energy on a board, on which later predictions then rest."""
+    """Measure an engine's memory, speed and energy on a board, so that later predictions rest on them."""
     from edgewright_builder.device.measure import measured_point
     from edgewright_builder.fit.calibrate import check_point, refit, save_board
     from edgewright_builder.fit.memory import load_calibration

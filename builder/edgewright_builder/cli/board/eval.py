@@ -25,14 +25,14 @@ def evaluate(
         typer.Option(help="Folder of evaluation files; without it, from the hub.", show_default=False),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="First N rows of each.", show_default=False)
+        int | None, typer.Option(min=1, help="Use the first N rows of each task.", show_default=False)
     ] = None,
     credentials: Credentials = None,
     insecure: Insecure = False,
     as_json: AsJson = False,
     save: Save = None,
 ) -> None:
-    """Measure accuracy on the bytes that serve, by log-likelihoods asked of the board."""
+    """Measure the accuracy of what a board serves, by its log-likelihoods."""
     from edgewright_builder.tasks.loading import load_task
 
     async def ask() -> None:

@@ -24,9 +24,16 @@ def generate(
     ] = True,
     max_tokens: Annotated[int, typer.Option(min=0, help="0: as many as the context allows.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, help="0: always the most likely token.")] = 0.0,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
-    seed: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="May be repeated.", show_default=False)] = None,
+    top_p: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Choose among the most likely tokens that sum to this.")
+    ] = 1.0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The same seed gives the same answer.", show_default=False)
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(help="End the answer before this text. May be repeated.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Generate text with the model a board serves; it streams to stdout."""

@@ -11,15 +11,16 @@ from rich.console import Console
 
 from edgewright.errors import InputError
 from edgewright_builder.artifact.artifact import open_artifact
-from edgewright_builder.cli.board import fleet as cli_fleet
+from edgewright_builder.cli.board import rollout
 from edgewright_builder.cli.connection import as_document, connect, console, emit, require_commit, run
 from edgewright_builder.cli.given import given, refuse_with, refuse_without
 from edgewright_builder.cli.options import AsJson, Credentials, Insecure, Save
 from edgewright_builder.fleet.waves import DEFAULT_WAVES
-from edgewright_builder.keys import trust as trust_chain
+from edgewright_builder.keys import trust_issuer
 from edgewright_builder.push.deltas import DeltaSources
-from edgewright_builder.push.push import Listener, PushResult
+from edgewright_builder.push.push import PushResult
 from edgewright_builder.push.push import push as push_artifact
+from edgewright_builder.push.transfer import TransferListener
 from edgewright_builder.show import describe, display
 
 Delta = Annotated[
@@ -53,14 +54,14 @@ def push(
     fleet: Annotated[
         Path | None, typer.Option(help="The boards of this fleet.yaml instead.", show_default=False)
     ] = None,
-    select: cli_fleet.Select = None,
-    wave: cli_fleet.Wave = DEFAULT_WAVES,
-    abort_over: cli_fleet.AbortOver = "5%",
-    proceed_at: cli_fleet.ProceedAt = "90%",
-    parallel: cli_fleet.Parallel = 8,
-    timeout: cli_fleet.Timeout = 1800.0,
-    journal: cli_fleet.JournalFile = None,
-    retry_failed: cli_fleet.RetryFailed = False,
+    select: rollout.Select = None,
+    wave: rollout.Wave = DEFAULT_WAVES,
+    abort_over: rollout.AbortOver = "5%",
+    proceed_at: rollout.ProceedAt = "90%",
+    parallel: rollout.Parallel = 8,
+    timeout: rollout.Timeout = 1800.0,
+    journal: rollout.JournalFile = None,
+    retry_failed: rollout.RetryFailed = False,
     credentials: Credentials = None,
     insecure: Insecure = False,
     activate: Annotated[
@@ -75,7 +76,7 @@ def push(
     as_json: AsJson = False,
     save: Save = None,
 ) -> None:
-    """Send an artifact to a board, or to a fleet in waves, and wait for the boards' verdicts. Resumes."""
+    """Send an artifact to a board, or to a fleet in waves, and wait for the verdicts. Run it again to go on."""
     found = list(hosts or [])
     if bool(found) == (fleet is not None):
         raise InputError("Name the boards to push to, either as HOST:PORT or with --fleet FLEET.yaml.")
@@ -84,17 +85,17 @@ def push(
     if not activate:
         refuse_with(ctx, "--no-activate", "force", "probation")
     if fleet is None and len(found) == 1:
-        refuse_without(ctx, "--fleet or several HOST:PORT", *cli_fleet.OPTIONS)
+        refuse_without(ctx, "--fleet or several HOST:PORT", *rollout.OPTIONS)
         sources = delta_sources(delta, delta_from)
         _push_one(
             artifact, found[0], credentials, insecure, activate, force, probation, sources, as_json, save
         )
         return
-    cli_fleet.push_fleet(
+    rollout.push_fleet(
         artifact,
-        cli_fleet.Boards(found, fleet, select or [], credentials, given(ctx, "credentials"), insecure),
-        cli_fleet.Waves(wave, abort_over, proceed_at, parallel, timeout),
-        cli_fleet.JournalOptions(journal, retry_failed),
+        rollout.Boards(found, fleet, select or [], credentials, given(ctx, "credentials"), insecure),
+        rollout.Waves(wave, abort_over, proceed_at, parallel, timeout),
+        rollout.JournalOptions(journal, retry_failed),
         activate=activate,
         force=force,
         confirm_within_seconds=probation,
@@ -120,7 +121,7 @@ def _push_one(
     opened = open_artifact(artifact)
     out.print(f"{opened.manifest.name} {opened.manifest.version} ({opened.digest[:12]})", markup=False)
     bar = display.TransferBar(out)
-    listener = Listener(
+    listener = TransferListener(
         planned=lambda plan: out.print(describe.plan_line(plan), markup=False, soft_wrap=True),
         sent=bar.update,
         note=lambda text: out.print(f"  {text}", markup=False, soft_wrap=True),
@@ -132,7 +133,7 @@ def _push_one(
                 return await push_artifact(
                     client,
                     artifact,
-                    trust_chain.release_key(credentials),
+                    trust_issuer.release_key(credentials),
                     activate=activate,
                     force=force,
                     confirm_within_seconds=confirm_within_seconds,

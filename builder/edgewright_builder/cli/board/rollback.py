@@ -7,7 +7,7 @@ import dataclasses
 from edgewright_builder.cli.connection import connect, console, emit, require_commit, run
 from edgewright_builder.cli.options import AsJson, Credentials, Host, Insecure
 from edgewright_builder.device.patience import Patience
-from edgewright_builder.device.verdict import Verdict, watch_verdict
+from edgewright_builder.device.verdict import DeploymentVerdict, watch_verdict
 
 
 def rollback(
@@ -16,7 +16,7 @@ def rollback(
     """Go back to the release that was active before."""
     out = console(as_json=as_json)
 
-    async def work() -> Verdict:
+    async def work() -> DeploymentVerdict:
         async with connect(host, credentials, insecure) as client:
             target = await client.roll_back()
             out.print(f"going back to {target.hex()[:12]}")

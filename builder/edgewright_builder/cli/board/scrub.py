@@ -22,7 +22,7 @@ def scrub(
     rate: Annotated[
         str | None,
         typer.Option(
-            help="Bytes a second at most, e.g. 20MiB; if not told, as fast as the disk.", show_default=False
+            help="Bytes a second at most, e.g. 20MiB. (default: as fast as the disk)", show_default=False
         ),
     ] = None,
     as_json: AsJson = False,

@@ -20,7 +20,7 @@ from edgewright.durable import FileSystem, write_durably
 from edgewright.errors import InputError, RefusedError
 from edgewright.sizes import format_bytes, parse_bytes
 from edgewright_builder.cli.options import Credentials
-from edgewright_builder.keys.files import load_signing_key
+from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.recipe.adapter import AdapterRecipe, load_any_recipe
 from edgewright_builder.recipe.model import Recipe
 from edgewright_profiles import DeviceProfile, load_profile
@@ -42,7 +42,7 @@ Tasks = Annotated[
     str | None,
     typer.Option(help="Names with commas between, or paths of .jsonl files; overrides the recipe's."),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="First N rows of each task.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use the first N rows of each task.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on in a run folder that exists.")]
 
 
@@ -68,7 +68,7 @@ def build(
     limit: Limit = None,
     resume: Resume = False,
 ) -> None:
-    """Make a signed artifact: a model, or where the recipe names a `base` an adapter of one that boards have."""
+    """Build a signed artifact: a model, or an adapter where the recipe names a `base`."""
     settings = _with_evaluation(load_any_recipe(recipe), benchmarks, tasks, limit)
     profile = load_profile(device)
     budget_bytes = parse_bytes(budget) if budget else None

@@ -43,7 +43,7 @@ def check(
     list_models: Annotated[bool, typer.Option("--list", help="List the built-in models.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Will it fit? From a model's configuration alone, before any download. Exit code 0 fits, 1 does not."""
+    """Say whether a model fits, from its configuration alone. Exit code 0: it fits; 1: it does not."""
     if list_models:
         refuse_with(ctx, "--list", *ONE_MODEL, "context", "engine", "all_models", "markdown")
         _print_models(as_json)

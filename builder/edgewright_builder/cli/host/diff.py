@@ -17,7 +17,7 @@ from edgewright_builder.artifact.diff import Comparison, compare
 from edgewright_builder.cli.connection import connect, console, emit, run
 from edgewright_builder.cli.options import AsJson, Credentials, Insecure, Save
 from edgewright_builder.device.releases import release_named
-from edgewright_builder.push import pushed_before as pushed
+from edgewright_builder.push import pushed_before
 from edgewright_builder.show import display
 
 FIELDS_SHOWN = 40
@@ -56,7 +56,7 @@ def artifact_of(which: str, credentials: Path | None, insecure: bool) -> Artifac
             return await client.list_releases()
 
     wanted = release_named(run(work()), digest, host).release.hex()
-    found = pushed.find([wanted], [])
+    found = pushed_before.find([wanted], [])
     if found is None:
         raise InputError(
             f"Release {wanted[:12]} of {host} is not on this machine: only artifacts pushed from here are kept. "

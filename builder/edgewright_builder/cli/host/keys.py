@@ -11,15 +11,15 @@ import typer
 from edgewright_builder.artifact.artifact import resign_artifact
 from edgewright_builder.cli.connection import run
 from edgewright_builder.cli.given import refuse_without
-from edgewright_builder.cli.host.trust import show, spread
+from edgewright_builder.cli.host.trust_display import show, spread
 from edgewright_builder.cli.options import AsJson, Insecure
-from edgewright_builder.keys import trust as trust_chain
+from edgewright_builder.keys import trust_issuer
 from edgewright_builder.keys.credentials import Written, create_credentials, issue_certificate
-from edgewright_builder.keys.files import load_signing_key
+from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.keys.revocations import revocation_of
 
 
-class Role(str, Enum):
+class CertificateRole(str, Enum):
     """Whose a certificate is."""
 
     AGENT = "agent"
@@ -68,13 +68,15 @@ def certificate(
         list[str] | None,
         typer.Option(help="A name or address the agent is reached at; may be repeated.", show_default=False),
     ] = None,
-    role: Annotated[Role, typer.Option(help="Whose it is: a board's agent, or a client's.")] = Role.AGENT,
+    role: Annotated[
+        CertificateRole, typer.Option(help="Who it is for: a board's agent, or a client.")
+    ] = CertificateRole.AGENT,
 ) -> None:
-    """Make one more certificate, or one in place of another that ends: of a board, or of a client."""
+    """Make one more certificate, for a board or a client; also in place of one that ends."""
     written = issue_certificate(folder, role.value, host or [])
     key, pem = written.files
     typer.echo(f"{pem} and {key.name} written, signed by {folder}/ca.key.")
-    if role is Role.AGENT:
+    if role is CertificateRole.AGENT:
         typer.echo("The board needs them as agent.pem and agent.key, and its agent a restart.")
     _tell_aside(written)
 
@@ -109,16 +111,16 @@ def trust(
     insecure: Insecure = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show whom boards trust, change it, or tell boards. A change writes the next trust-N.json."""
+    """Show whom boards trust, change it, or tell boards about it. A change writes the next trust-N.json."""
     if not hosts:
         refuse_without(ctx, "HOST:PORT", "insecure")
     signing = root_key or []
     if add or threshold:
-        _wrote(trust_chain.add_keys(folder, signing, "release", add or [], threshold))
+        _wrote(trust_issuer.add_keys(folder, signing, "release", add or [], threshold))
     if add_root or root_threshold:
-        _wrote(trust_chain.add_keys(folder, signing, "root", add_root or [], root_threshold))
+        _wrote(trust_issuer.add_keys(folder, signing, "root", add_root or [], root_threshold))
     if expires is not None:
-        _wrote(trust_chain.renew(folder, signing, trust_chain.parse_days(expires)))
+        _wrote(trust_issuer.renew(folder, signing, trust_issuer.parse_days(expires)))
     if hosts:
         run(spread(folder, hosts, insecure=insecure, as_json=as_json))
     else:
@@ -132,7 +134,7 @@ def rotate(
     root_key: RootKey = None,
 ) -> None:
     """Make a new release key; the old one stays trusted until it is revoked. With --root, a new root key."""
-    turn = trust_chain.rotate_root_key if root else trust_chain.rotate_release_key
+    turn = trust_issuer.rotate_root_key if root else trust_issuer.rotate_release_key
     old, path = turn(folder, root_key or [])
     name = "root" if root else "release"
     typer.echo(
@@ -163,9 +165,9 @@ def revoke(
     root_key: RootKey = None,
 ) -> None:
     """Revoke a key, a certificate or a release. What serves goes on serving, unless --stop."""
-    trust_chain.begin(folder)
+    trust_issuer.begin(folder)
     found = revocation_of(folder, what, stop=stop, reason=reason)
-    path = trust_chain.revoke(folder, root_key or [], found)
+    path = trust_issuer.revoke(folder, root_key or [], found)
     typer.echo(f"Revoked {found.kind} {found.sha256[:12]}{', and what serves of it stops' if stop else ''}.")
     _wrote(path)
 
@@ -175,7 +177,7 @@ def sign(
     artifact: Annotated[Path, typer.Argument(help="RUN/artifact.", show_default=False)],
     folder: Folder,
 ) -> None:
-    """Sign an artifact with the folder's release key too, after a rotation or where several keys must sign."""
+    """Add the release key's signature to an artifact, after a rotation or where several keys must sign."""
     signed = resign_artifact(artifact, load_signing_key(folder / "release.key"))
     typer.echo(f"{signed.digest[:12]} is signed by {folder}/release.key; its digest is the same.")
 

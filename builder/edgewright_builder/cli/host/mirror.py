@@ -9,7 +9,7 @@ import typer
 
 from edgewright_builder.artifact import mirror
 from edgewright_builder.artifact.artifact import resign_artifact
-from edgewright_builder.keys.files import load_signing_key
+from edgewright_builder.keys.key_files import load_signing_key
 
 app = typer.Typer(help="Let boards fetch from a web server or an OCI registry.", no_args_is_help=True)
 

@@ -14,7 +14,10 @@ from edgewright_profiles import load_profile
 
 
 def plan(
-    model: Annotated[str, typer.Argument(help="As of `check`.", show_default=False)],
+    model: Annotated[
+        str,
+        typer.Argument(help="A built-in name, hub id, folder, config.json or GGUF file.", show_default=False),
+    ],
     device: Annotated[str, typer.Option(help="Device profile: an id, or a YAML file.", show_default=False)],
     budget: Budget = None,
     min_context: Annotated[int, typer.Option(help="Tokens it must have room for.")] = 2048,
@@ -22,7 +25,7 @@ def plan(
     engine: Engine = None,
     as_json: AsJson = False,
 ) -> None:
-    """The best configuration that fits: depth, bits, group size, context, concurrency; and what it was chosen from."""
+    """Find the best depth, bits, group size, context and concurrency that fit, and show what they were chosen from."""
     from edgewright_builder.fit.calibrate import calibration_for
     from edgewright_builder.fit.display.document import search_document
     from edgewright_builder.fit.display.terminal import print_search

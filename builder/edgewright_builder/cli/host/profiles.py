@@ -26,7 +26,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def list_command(as_json: Json = False) -> None:
-    """All built-in profiles with their budgets."""
+    """List the built-in profiles with their budgets."""
     profiles = [load_profile(profile_id) for profile_id in list_profiles()]
     if as_json:
         _print_json([summary(profile) for profile in profiles])
@@ -39,7 +39,7 @@ def show_command(
     profile: Annotated[str, typer.Argument(help="A profile's id, alias or YAML file.")],
     as_json: Json = False,
 ) -> None:
-    """One profile: every figure, its source and how far to trust it."""
+    """Show one profile: every figure, its source and how far to trust it."""
     loaded = load_profile(profile)
     if as_json:
         _print_json(loaded.model_dump(mode="json"))
@@ -59,7 +59,7 @@ def detect_command(
     credentials: Credentials = None,
     insecure: Insecure = False,
 ) -> None:
-    """Draft a profile from a live board: YAML on standard output, what only a datasheet tells on standard error."""
+    """Draft a profile from a live board: YAML to standard output, what only a datasheet tells to standard error."""
     from edgewright_builder.device.profile_draft import Draft, draft_here, draft_of
 
     async def ask(address: str) -> Draft:

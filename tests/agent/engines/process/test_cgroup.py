@@ -164,7 +164,7 @@ async def test_pages_the_kernel_would_take_back_count_towards_the_budget(
     file.write_bytes(bytes(150 * MIB))
     command = [sys.executable, "-c", MAPS_A_FILE, str(file)]
     process = await EngineProcess.spawn(command, {}, budget_mib * MIB)
-    process.hold_to(budget_mib * MIB)
+    process.end_when_over(budget_mib * MIB)
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(process.wait(), seconds)
     death = await process.stop()

@@ -32,7 +32,7 @@ async def front() -> AsyncIterator[EngineProcess]:
         [sys.executable, "-c", FRONT], dict(os.environ), on_line=lambda _: started.set()
     )
     await asyncio.wait_for(started.wait(), 30)
-    process.hold_together()
+    process.end_with_its_processes()
     yield process
     await process.stop()
 

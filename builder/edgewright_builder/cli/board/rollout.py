@@ -14,13 +14,13 @@ from rich.console import Console
 from edgewright.errors import InputError, RefusedError
 from edgewright_builder.artifact.artifact import Artifact, verify_artifact
 from edgewright_builder.cli.connection import connect, console, emit, run
-from edgewright_builder.fleet.inventory import Device, Inventory, inventory_of_hosts, load_inventory
-from edgewright_builder.fleet.journal import Journal, held
+from edgewright_builder.fleet.inventory import FleetDevice, Inventory, inventory_of_hosts, load_inventory
+from edgewright_builder.fleet.journal import RolloutJournal, held
 from edgewright_builder.fleet.resumption import forget_outdated, holds, serves
-from edgewright_builder.fleet.rollout import Listener, Report, Settings, roll_out
+from edgewright_builder.fleet.rollout import RolloutListener, RolloutReport, RolloutSettings, roll_out
 from edgewright_builder.fleet.view import RolloutView, print_report, report_document
 from edgewright_builder.fleet.waves import SUCCESSES, Thresholds, parse_share, wave_ends
-from edgewright_builder.keys import trust as trust_chain
+from edgewright_builder.keys import trust_issuer
 from edgewright_builder.push.deltas import Deltas, DeltaSources, deltas_from
 from edgewright_builder.push.push import PushResult, push_verified
 
@@ -116,7 +116,7 @@ def push_fleet(
     inventory = load_inventory(boards.fleet) if boards.fleet else inventory_of_hosts(boards.hosts)
     devices = inventory.selected(boards.selectors)
     credentials = _credentials(inventory, boards)
-    artifact = verify_artifact(folder, trust_chain.release_key(credentials))
+    artifact = verify_artifact(folder, trust_issuer.release_key(credentials))
     settings = _settings(waves, len(devices))
     push = _Push(artifact, credentials, boards.insecure, activate, force, confirm_within_seconds)
     with (
@@ -141,7 +141,7 @@ class _Push:
     force: bool
     confirm_within_seconds: float
 
-    async def update(self, device: Device, deltas: Deltas | None) -> PushResult:
+    async def update(self, device: FleetDevice, deltas: Deltas | None) -> PushResult:
         """Sends it to a board and waits for the verdict."""
         async with connect(device.host, self.credentials, self.insecure) as client:
             return await push_verified(
@@ -153,7 +153,7 @@ class _Push:
                 deltas=deltas,
             )
 
-    async def is_done(self, device: Device) -> bool:
+    async def is_done(self, device: FleetDevice) -> bool:
         """Whether the board has it already, and serves it where it is to be activated."""
         async with connect(device.host, self.credentials, self.insecure) as client:
             return await (serves if self.activate else holds)(client, bytes.fromhex(self.artifact.digest))
@@ -161,13 +161,13 @@ class _Push:
 
 def _roll_out(
     out: Console,
-    devices: Sequence[Device],
+    devices: Sequence[FleetDevice],
     push: _Push,
     deltas: Deltas | None,
-    journal: Journal,
-    settings: Settings,
-) -> Report:
-    async def work(listener: Listener) -> Report:
+    journal: RolloutJournal,
+    settings: RolloutSettings,
+) -> RolloutReport:
+    async def work(listener: RolloutListener) -> RolloutReport:
         outdated = await forget_outdated(devices, journal, push.is_done, settings.parallel)
         if outdated:
             out.print(_outdated_line(outdated), markup=False, soft_wrap=True)
@@ -193,20 +193,22 @@ def _credentials(inventory: Inventory, boards: Boards) -> Path | None:
     return credentials
 
 
-def _settings(waves: Waves, devices: int) -> Settings:
+def _settings(waves: Waves, devices: int) -> RolloutSettings:
     thresholds = Thresholds(parse_share(waves.abort_over), parse_share(waves.proceed_at))
-    return Settings(wave_ends(waves.waves, devices), thresholds, waves.parallel, waves.timeout_seconds)
+    return RolloutSettings(wave_ends(waves.waves, devices), thresholds, waves.parallel, waves.timeout_seconds)
 
 
 @contextmanager
 def _journal(
-    options: JournalOptions, fleet: Path | None, push: _Push, devices: Sequence[Device]
-) -> Iterator[Journal]:
+    options: JournalOptions, fleet: Path | None, push: _Push, devices: Sequence[FleetDevice]
+) -> Iterator[RolloutJournal]:
     """The rollout's journal, its own while the context is open."""
     release, names = push.artifact.digest, [device.name for device in devices]
     path = options.path or _journal_path(fleet, release)
     with held(path):
-        yield Journal.open(path, release, names, retry_failed=options.retry_failed, activate=push.activate)
+        yield RolloutJournal.open(
+            path, release, names, retry_failed=options.retry_failed, activate=push.activate
+        )
 
 
 def _journal_path(fleet: Path | None, release: str) -> Path:
@@ -214,7 +216,7 @@ def _journal_path(fleet: Path | None, release: str) -> Path:
     return stem.with_name(f"{stem.name}-{release[:12]}.journal.jsonl")
 
 
-def _headline(artifact: Artifact, inventory: Inventory, devices: tuple[Device, ...]) -> str:
+def _headline(artifact: Artifact, inventory: Inventory, devices: tuple[FleetDevice, ...]) -> str:
     manifest = artifact.manifest
     boards = f"{len(devices)} of {len(inventory.devices)} devices of {inventory.name}"
     return f"{manifest.name} {manifest.version} ({artifact.digest[:12]}) to {boards}"
@@ -228,7 +230,7 @@ def _outdated_line(devices: list[str]) -> str:
     )
 
 
-def _require_complete(report: Report, devices: int, *, activate: bool) -> None:
+def _require_complete(report: RolloutReport, devices: int, *, activate: bool) -> None:
     if report.complete:
         return
     done = sum(result.outcome in SUCCESSES for result in report.results.values())

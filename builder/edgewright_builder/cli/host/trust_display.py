@@ -16,7 +16,7 @@ from edgewright.trust.document import SignerSet, TrustDocument
 from edgewright.v1.trust_pb2 import WithdrawnRelease
 from edgewright_agent.trust.board_trust import DOCUMENTS_MAX
 from edgewright_builder.cli.connection import connect, console
-from edgewright_builder.keys import trust as trust_chain
+from edgewright_builder.keys import trust_issuer
 from edgewright_builder.show import display
 
 BOARDS_AT_ONCE = 16
@@ -24,8 +24,8 @@ BOARDS_AT_ONCE = 16
 
 def show(folder: Path, *, as_json: bool) -> None:
     """Prints the newest document of a credentials folder."""
-    trust_chain.begin(folder)
-    document = trust_chain.newest(folder)
+    trust_issuer.begin(folder)
+    document = trust_issuer.newest(folder)
     if as_json:
         typer.echo(json.dumps(document.model_dump(mode="json"), indent=2))
         return
@@ -34,8 +34,8 @@ def show(folder: Path, *, as_json: bool) -> None:
 
 async def spread(folder: Path, hosts: Sequence[str], *, insecure: bool, as_json: bool) -> None:
     """Gives boards the documents of a folder; each board's answer is a line. Raises RefusedError if one fails."""
-    trust_chain.begin(folder)
-    newest = trust_chain.newest(folder)
+    trust_issuer.begin(folder)
+    newest = trust_issuer.newest(folder)
     gate = asyncio.Semaphore(BOARDS_AT_ONCE)
 
     async def tell(host: str) -> dict[str, Any]:
@@ -68,7 +68,7 @@ async def _tell(folder: Path, host: str, newest: TrustDocument, *, insecure: boo
         if before.version == newest.version and before.problem:
             raise RefusedError(before.problem)
         version, withdrawn = before.version, before.withdrawn
-        chain = trust_chain.documents(folder, before.version)
+        chain = trust_issuer.documents(folder, before.version)
         for first in range(0, len(chain), DOCUMENTS_MAX):
             after = await client.update_trust(chain[first : first + DOCUMENTS_MAX])
             version, withdrawn = after.version, after.withdrawn

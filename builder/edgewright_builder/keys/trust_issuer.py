@@ -21,7 +21,7 @@ from edgewright.trust.document import TRUST_PAYLOAD_TYPE, Revocation, SignerSet,
 from edgewright.trust.keys import load_public_key
 from edgewright.trust.rules import read_signed
 from edgewright.v1.common_pb2 import Reason
-from edgewright_builder.keys import files as key_files
+from edgewright_builder.keys import key_files
 
 
 def sign_trust(document: TrustDocument, signing_keys: Sequence[Ed25519PrivateKey]) -> bytes:
