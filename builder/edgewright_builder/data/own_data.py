@@ -1,4 +1,4 @@
-"""A file of the user's own: which of its rows are learned from."""
+"""A file of the user's own: every distinct row of it is learned from, unless the evaluation holds its question."""
 
 from __future__ import annotations
 
@@ -8,32 +8,40 @@ from pathlib import Path
 
 from edgewright.errors import InputError
 from edgewright_builder.data.alpaca import AlpacaRow, read_alpaca
-from edgewright_builder.data.parsing import words
-from edgewright_builder.data.similarity import Contamination, SeenTexts
+from edgewright_builder.data.similarity import Contamination
 
 
 def select_rows(source: Path, contamination: Contamination) -> tuple[list[AlpacaRow], Counter[str]]:
-    """(rows, attrition) of an Alpaca file without repetitions and rows of the evaluation files; not cut to a size.
+    """Returns (rows, attrition) of a file: dropped are rows equal to an earlier one in everything, and rows whose
+    question the evaluation holds.
 
     Raises InputError for a bad row (naming its line) or if nothing is left.
     """
-    seen = SeenTexts()
-    counts = Counter(dict.fromkeys(("generated", "output_too_short", "contaminated", "duplicate", "kept"), 0))
-    kept = []
+    counts = Counter(dict.fromkeys(("generated", "contaminated", "duplicate", "kept"), 0))
+    kept: dict[AlpacaRow, None] = {}
     for row in read_alpaca(source):
-        question = f"{row.instruction} {row.input}".strip()
         counts["generated"] += 1
-        if not words(row.output):
-            counts["output_too_short"] += 1
-        elif question in contamination:
+        if any(contamination.holds(question) for question in row.questions):
             counts["contaminated"] += 1
-        elif not seen.add(question):
+        elif row in kept:
             counts["duplicate"] += 1
         else:
-            kept.append(row)
+            kept[row] = None
     counts["kept"] = len(kept)
     refuse_nothing(f"{source} left no row", len(kept), counts)
-    return kept, counts
+    return list(kept), counts
+
+
+def dropped_line(source: Path, counts: Mapping[str, int]) -> str:
+    """Returns a sentence on what became of the file's rows; empty if every row was kept."""
+    reasons = {
+        "duplicate": "equal to an earlier row",
+        "contaminated": "sharing eight words in a row with one question of the evaluation",
+    }
+    dropped = [f"{counts[name]} {reason}" for name, reason in reasons.items() if counts.get(name)]
+    if not dropped:
+        return ""
+    return f"{counts['kept']} of {counts['generated']} rows of {source.name} are kept; dropped: {', '.join(dropped)}"
 
 
 def refuse_nothing(what: str, rows: int, counts: Mapping[str, int]) -> None:
@@ -41,5 +49,5 @@ def refuse_nothing(what: str, rows: int, counts: Mapping[str, int]) -> None:
     if rows == 0:
         detail = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count)
         raise InputError(
-            f"{what}, expected at least 1 ({detail or 'the file is empty'}); lower the filters or change the source"
+            f"{what}, expected at least 1 ({detail or 'the file is empty'}). Lower the filters or change the source."
         )

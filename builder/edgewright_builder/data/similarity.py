@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
 
 from edgewright_builder.data.parsing import words
 
@@ -14,11 +16,14 @@ Shingles = frozenset[tuple[str, ...]]
 
 
 def shingles(text: str, n: int) -> Shingles:
-    """The text's word n-grams; a text of fewer than n words is one shingle of all its words."""
-    tokens = words(text)
+    """Returns the text's word n-grams; a text of fewer than n words is one shingle of all its words."""
+    return _shingles(tuple(words(text)), n)
+
+
+def _shingles(tokens: tuple[str, ...], n: int) -> Shingles:
     if len(tokens) < n:
-        return frozenset([tuple(tokens)]) if tokens else frozenset()
-    return frozenset(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
+        return frozenset([tokens]) if tokens else frozenset()
+    return frozenset(tokens[i : i + n] for i in range(len(tokens) - n + 1))
 
 
 class SeenTexts:
@@ -52,9 +57,36 @@ class Contamination:
 
     def __init__(self, texts: Iterable[str], n: int = 8) -> None:
         self._n = n
-        self._grams: set[tuple[str, ...]] = set()
-        for text in texts:
-            self._grams |= shingles(text, n)
+        self._wholes = {tuple(words(text)) for text in texts} - {()}
+        counts = Counter(gram for whole in self._wholes for gram in _shingles(whole, n))
+        self._grams = set(counts)
+        self._common = {gram for gram, count in counts.items() if count > 1}
+        self._own = {gram for whole in self._wholes for gram in self._distinctive(whole)}
 
     def __contains__(self, text: object) -> bool:
+        """Whether the text shares an n-gram with any evaluation text: the measure for generated questions."""
         return isinstance(text, str) and not self._grams.isdisjoint(shingles(text, self._n))
+
+    def holds(self, text: str) -> bool:
+        """Whether the text is one of the evaluation's, or shares an n-gram with it beside what many of its texts share.
+
+        The measure for a user's own rows: an instruction that data and evaluation share word by word is in many
+        evaluation texts and says nothing about a row.
+        """
+        tokens = tuple(words(text))
+        if self._common.isdisjoint(_shingles(tokens, self._n)):
+            return not self._grams.isdisjoint(_shingles(tokens, self._n))
+        return tokens in self._wholes or not self._own.isdisjoint(self._distinctive(tokens))
+
+    def _distinctive(self, tokens: tuple[str, ...]) -> Shingles:
+        """Returns the n-grams of what is left of a text without the n-grams that several evaluation texts have."""
+        common = [False] * len(tokens)
+        for i in range(len(tokens) - self._n + 1):
+            if tokens[i : i + self._n] in self._common:
+                common[i : i + self._n] = [True] * self._n
+        stretches = [
+            tuple(token for _, token in stretch)
+            for is_common, stretch in groupby(zip(common, tokens, strict=True), key=itemgetter(0))
+            if not is_common
+        ]
+        return frozenset(gram for stretch in stretches for gram in _shingles(stretch, self._n))

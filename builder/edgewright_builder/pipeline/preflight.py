@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 
 from edgewright.errors import InputError, RefusedError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines import available_engines
+from edgewright_builder.data.alpaca import AlpacaRow
 from edgewright_builder.data.own_data import select_rows
 from edgewright_builder.data.presets import load_preset
 from edgewright_builder.data.prompts import load_prompts
-from edgewright_builder.models import read_config, require_same_vocabulary, resolve_model
+from edgewright_builder.models import load_tokenizer, read_config, require_same_vocabulary, resolve_model
 from edgewright_builder.quantization.earlier import require_same_shape
 from edgewright_builder.recipe.model import EvaluateSettings
 from edgewright_builder.run.build import Build
@@ -100,10 +102,22 @@ def check_data(job: Distillation) -> None:
     """Raises InputError where the data, or the model that is to write it, can't be had."""
     recipe, data, teacher = job.recipe, job.recipe.data, job.recipe.teachers.data
     if data.file is not None:
-        select_rows(data.file, contamination_of(recipe.evaluate.benchmarks))
+        rows, _ = select_rows(data.file, contamination_of(recipe.evaluate.benchmarks))
+        _check_dialogues(job, rows)
         return
     load_preset(data.preset or recipe.task)
     load_prompts(data.prompts)
     made_before = read_stage(job.run.folder / "data") is not None
     if teacher is not None and teacher.endpoint is None and not made_before:
         resolve_model(teacher.model)
+
+
+def _check_dialogues(job: Distillation, rows: Sequence[AlpacaRow]) -> None:
+    """Raises InputError where the student's chat template can't write the data's dialogues."""
+    dialogue = next((row for row in rows if row.history), None) or next(
+        (row for row in rows if row.system), None
+    )
+    if dialogue is not None:
+        from edgewright_builder.train.samples import chat_texts
+
+        chat_texts(load_tokenizer(job.student), dialogue.values())

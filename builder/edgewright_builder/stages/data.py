@@ -18,7 +18,7 @@ from edgewright.durable import FileSystem, write_durably, write_json
 from edgewright_builder.data.alpaca import AlpacaRow, write_alpaca
 from edgewright_builder.data.client import TeacherSampling
 from edgewright_builder.data.journal import AnswerJournal
-from edgewright_builder.data.own_data import refuse_nothing, select_rows
+from edgewright_builder.data.own_data import dropped_line, refuse_nothing, select_rows
 from edgewright_builder.data.presets import load_preset
 from edgewright_builder.data.prompts import load_prompts
 from edgewright_builder.data.self_instruct import Assignment, GenerationSettings, SelfInstruct
@@ -50,6 +50,8 @@ def run_data(job: Distillation) -> FinishedStage:
         contamination = contamination_of(benchmarks)
         if data.file is not None:
             result = import_data(data.file, contamination, folder)
+            if dropped := dropped_line(data.file, result.attrition):
+                job.run.reporter.note(dropped)
         else:
             settings = generation_settings(recipe)
             preset, prompts = load_preset(data.preset or recipe.task), load_prompts(data.prompts)

@@ -38,6 +38,8 @@ def run_teacher(job: Distillation, data: FinishedStage) -> FinishedStage:
 
     def work(folder: Path) -> dict[str, Any]:
         samples, step = samples_of(job, data), job.run.reporter.step
+        if lost := _lost_line(samples, data.summary["pairs"], finetune.sequence_tokens):
+            job.run.reporter.note(lost)
         return cache_teacher(job.teacher, samples, finetune.batch_tokens, _pad_token(job), folder, step)
 
     return job.run.stage("teacher", inputs, work, products=("hidden.bin", "head.safetensors"), resumable=True)
@@ -59,6 +61,18 @@ def samples_of(job: Distillation, data: FinishedStage) -> list[Sample]:
             f"{finetune.sequence_tokens}; at least 2 are needed, one to train on and one to validate."
         )
     return usable
+
+
+def _lost_line(samples: Sequence[Sample], pairs: int, sequence_tokens: int) -> str:
+    """Returns a sentence on what the longest sequence costs; empty if every pair is learned whole."""
+    left_out = pairs - len(samples)
+    cut = sum(len(sample.tokens) == sequence_tokens for sample in samples)
+    if not left_out and not cut:
+        return ""
+    return (
+        f"`finetune.sequence_tokens` = {sequence_tokens}: of {pairs} pairs {left_out} have no answer within it and are "
+        f"left out, {cut} reach it and may be cut"
+    )
 
 
 def training_of(job: Distillation, data: FinishedStage, teacher: FinishedStage) -> Training:

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import jinja2
 import torch
 from torch import Tensor
+
+from edgewright.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,12 @@ class Batch:
 
 
 def make_sample(
-    tokenizer: Any, pair: dict[str, str], loss_on: Literal["response", "sequence"], sequence_tokens: int
+    tokenizer: Any, pair: dict[str, Any], loss_on: Literal["response", "sequence"], sequence_tokens: int
 ) -> Sample | None:
-    """A pair in the chat template, cut to `sequence_tokens`; None if nothing is left to learn from."""
+    """Returns a pair in the chat template, cut to `sequence_tokens`; None if nothing is left to learn from.
+
+    Of a dialogue only the last answer counts. Raises InputError as `chat_texts` does.
+    """
     prompt, text = chat_texts(tokenizer, pair)
     tokens = tokenizer(text, add_special_tokens=False).input_ids[:sequence_tokens]
     first = len(tokenizer(prompt, add_special_tokens=False).input_ids) - 1 if loss_on == "response" else 0
@@ -46,19 +52,65 @@ def make_sample(
     return sample if sample.counted_tokens > 0 else None
 
 
-def chat_texts(tokenizer: Any, pair: dict[str, str]) -> tuple[str, str]:
-    """The prompt alone, and prompt with answer, as the model's chat template writes them.
+def chat_texts(tokenizer: Any, pair: dict[str, Any]) -> tuple[str, str]:
+    """Returns the prompt alone, and prompt with answer, as the model's chat template writes them.
 
-    A tokenizer without a template gets Alpaca's (Taori et al. 2023).
+    A tokenizer without a template gets Alpaca's (Taori et al. 2023). Raises InputError where the template refuses the
+    dialogue or leaves a part of it out.
     """
-    question = "\n".join(part for part in (pair["instruction"], pair.get("input", "")) if part)
+    dialogue = _dialogue(pair)
+    answer = {"role": "assistant", "content": pair["output"]}
     if tokenizer.chat_template is None:
-        prompt = f"### Instruction:\n{question}\n\n### Response:\n"
+        prompt = _alpaca_prompt(dialogue)
         return prompt, prompt + pair["output"] + (tokenizer.eos_token or "")
-    user = {"role": "user", "content": question}
-    assistant = {"role": "assistant", "content": pair["output"]}
-    prompt = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
-    return prompt, tokenizer.apply_chat_template([user, assistant], tokenize=False)
+    prompt = _rendered(tokenizer, dialogue, add_generation_prompt=True)
+    if len(dialogue) > 1:
+        _require_whole(prompt, dialogue)
+    return prompt, _rendered(tokenizer, [*dialogue, answer])
+
+
+def _dialogue(pair: dict[str, Any]) -> list[dict[str, str]]:
+    """Returns the messages before the answer."""
+    messages = [{"role": "system", "content": pair["system"]}] if pair.get("system") else []
+    for question, answer in pair.get("history", ()):
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    question = "\n".join(part for part in (pair["instruction"], pair.get("input", "")) if part)
+    return [*messages, {"role": "user", "content": question}]
+
+
+def _rendered(tokenizer: Any, messages: list[dict[str, str]], *, add_generation_prompt: bool = False) -> str:
+    try:
+        text = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise InputError(
+            f"The model's chat template can't write a dialogue of {roles} ({' '.join(str(error).split())}); remove "
+            "these turns from the data or take another model."
+        ) from None
+    return str(text)
+
+
+def _require_whole(prompt: str, dialogue: list[dict[str, str]]) -> None:
+    for message in dialogue:
+        text = message["content"].strip()
+        if (
+            text not in prompt and "</think>" not in text
+        ):  # of earlier thoughts templates leave out on purpose
+            raise InputError(
+                f"The model's chat template leaves the {message['role']}'s {text[:80]!r} out, so it can't be learned; "
+                "remove it from the data or take another model."
+            )
+
+
+def _alpaca_prompt(dialogue: list[dict[str, str]]) -> str:
+    written = {
+        "system": "{}\n\n",
+        "user": "### Instruction:\n{}\n\n### Response:\n",
+        "assistant": "{}\n\n",
+    }
+    return "".join(written[message["role"]].format(message["content"]) for message in dialogue)
 
 
 def split(samples: Sequence[Sample], validation_fraction: float, seed: int) -> tuple[list[int], list[int]]:

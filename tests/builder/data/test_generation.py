@@ -278,23 +278,16 @@ def test_a_round_asks_for_what_is_missing_by_the_yield_so_far() -> None:
     assert round_size(600, 599, 750, 32) == 32
 
 
-def test_a_file_of_ones_own_is_cleaned_and_counted(tmp_path: Path) -> None:
+def test_a_file_of_ones_own_is_counted_and_what_nobody_learns_from_is_ignored(tmp_path: Path) -> None:
     rows = [
         {"instruction": "Why is the sky blue?", "input": "", "output": "Air spreads blue light."},
-        {"instruction": "Why is the sky blue", "output": "It is not."},
+        {"instruction": "Why is the sky blue?", "input": "", "output": "Air spreads blue light."},
         {"instruction": "Add", "input": "2 and 3", "output": "5", "source": "mine"},
-        {"instruction": "Say something", "output": "..."},
     ]
     source = tmp_path / "mine.jsonl"
     source.write_text("\n\n".join(json.dumps(row) for row in rows))
     result = import_data(source, contamination_of(None), tmp_path / "out")
-    assert result.attrition == {
-        "generated": 4,
-        "output_too_short": 1,
-        "contaminated": 0,
-        "duplicate": 1,
-        "kept": 2,
-    }
+    assert result.attrition == {"generated": 3, "contaminated": 0, "duplicate": 1, "kept": 2}
     assert [row.instruction for row in read_alpaca(result.path)] == ["Why is the sky blue?", "Add"]
 
 

@@ -1,0 +1,70 @@
+"""Chats as data sets write them: `messages` of roles and texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgewright.errors import InputError
+
+CALLS = ("tool_calls", "function_call")
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A chat whose last answer is to be learned."""
+
+    system: str
+    history: tuple[tuple[str, str], ...]  # (question, answer) of each turn before the last
+    question: str
+    answer: str
+
+
+def dialogue_of(where: str, messages: Any) -> Dialogue:
+    """Returns the chat in `messages`.
+
+    Raises InputError unless the messages are texts, at most one `system` first, then `user` and `assistant` in turns.
+    """
+    if not isinstance(messages, list) or not messages:
+        raise InputError(f"{where}: expected a list of messages in 'messages', found {messages!r}.")
+    first = 1 if isinstance(messages[0], dict) and messages[0].get("role") == "system" else 0
+    roles = ["system"] * first + [("user", "assistant")[i % 2] for i in range(len(messages) - first)]
+    texts = [
+        _text(f"{where}: messages[{i}]", message, role)
+        for i, (message, role) in enumerate(zip(messages, roles, strict=True))
+    ]
+    turns = texts[first:]
+    if not turns or len(turns) % 2:
+        raise InputError(
+            f"{where}: 'messages' ends with {roles[-1]!r}; the last message must be the assistant's, which is learned."
+        )
+    pairs = list(zip(turns[::2], turns[1::2], strict=True))
+    question, answer = pairs[-1]
+    return Dialogue(texts[0] if first else "", tuple(pairs[:-1]), question, answer)
+
+
+def _text(where: str, message: Any, role: str) -> str:
+    if not isinstance(message, dict) or message.get("role") != role:
+        actual = message.get("role") if isinstance(message, dict) else message
+        raise InputError(
+            f"{where} must be the {role}'s, found {actual!r}. A chat is `system` or nothing, then `user` and "
+            "`assistant` in turns."
+        )
+    for name in CALLS:
+        if message.get(name):
+            raise InputError(f"{where} has {name!r}, which can't be learned. Remove the row.")
+    text = _joined(message.get("content"))
+    if not text:
+        raise InputError(f"{where}: expected a text in 'content', found {message.get('content')!r}.")
+    return text
+
+
+def _joined(content: Any) -> str:
+    """Returns the text; of a list of text parts all of them, each on a line. Empty for anything else."""
+    if isinstance(content, str):
+        return content.strip()
+    if not isinstance(content, list):
+        return ""
+    parts = [part.get("text") if isinstance(part, dict) else None for part in content]
+    texts = [part for part in parts if isinstance(part, str)]
+    return "\n".join(texts).strip() if len(texts) == len(parts) else ""
