@@ -56,7 +56,15 @@ def test_when_nothing_is_dropped_nothing_is_said(tmp_path: Path, model: str) -> 
 
 def test_pairs_longer_than_a_sequence_are_said(tmp_path: Path, model: str) -> None:
     output, long = io.StringIO(), " water" * 40
-    rows = [row("Why?", "Air."), row("Why so?", "Air."), row(f"Why is{long}?", "Air."), row("How?", f"By{long}.")]
+    rows = [
+        row("Why?", "Air."),
+        row("Why so?", "Air."),
+        row(f"Why is{long}?", "Air."),
+        row("How?", f"By{long}."),
+    ]
     made = job(tmp_path, model, rows, output, sequence_tokens=24, batch_tokens=64)
     run_teacher(made, run_data(made))
-    assert "of 4 pairs 1 have no answer within it and are left out, 1 reach it and may be cut" in output.getvalue()
+    assert (
+        "of 4 pairs 1 have no answer within it and are left out, 1 reach it and may be cut"
+        in output.getvalue()
+    )
