@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any
 
-from edgewright.errors import EdgewrightError
 from edgewright_agent.inference import Inference
 from edgewright_agent.openai_api.access import check_key, check_origin
 from edgewright_agent.openai_api.asgi import ClientGoneError, Receive, Scope, Send, send_whole
 from edgewright_agent.openai_api.body import BodyBudget, read_body
-from edgewright_agent.openai_api.completions import parse_completion
+from edgewright_agent.openai_api.completions import json_object, parse_completion
 from edgewright_agent.openai_api.errors import ApiError, to_api_error
-from edgewright_agent.openai_api.relay import end_with_error, relay_model, relay_stream, relay_whole
+from edgewright_agent.openai_api.relay import (
+    end_with_error,
+    is_stream,
+    relay_model,
+    relay_stream,
+    relay_whole,
+)
 from edgewright_agent.openai_api.settings import OpenAISettings
-
-logger = logging.getLogger(__name__)
 
 # The engine has private routes too: what is not listed here is not served.
 MODELS = "/v1/models"
+RESPONSES = "/v1/responses"
 ROUTES = {
     MODELS: "GET",
     f"{MODELS}/{{model}}": "GET",
     "/v1/chat/completions": "POST",
     "/v1/completions": "POST",
+    RESPONSES: "POST",
 }
 
 
@@ -45,7 +49,7 @@ class OpenAIApp:
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - whatever fails, the client gets an error that it can read
-            answer = _error_of(error)
+            answer = to_api_error(error)
             headers = {"content-type": "application/json", **answer.headers}
             await send_whole(send, answer.status, headers, answer.body)
 
@@ -64,11 +68,17 @@ class OpenAIApp:
             await _unless_gone(receive, self._complete(path, body, send))
 
     async def _complete(self, path: str, body: bytes, send: Send) -> None:
+        if path == RESPONSES:
+            from edgewright_agent.openai_api.responses.answer import (
+                answer_response,  # with the first such request
+            )
+
+            await answer_response(json_object(body), self._inference, send)
+            return
         request, streaming = parse_completion(body), False
         try:
             async with self._inference.relay(path, request.body) as (reply, window):
-                kind = reply.headers.get("content-type", "")
-                streaming = reply.status == HTTPStatus.OK and kind.startswith("text/event-stream")
+                streaming = is_stream(reply)
                 if streaming:
                     await relay_stream(reply, window, send, wants_usage=request.wants_usage)
                 else:
@@ -76,17 +86,7 @@ class OpenAIApp:
         except Exception as error:
             if not streaming:
                 raise
-            await end_with_error(send, _error_of(error))
-
-
-def _error_of(error: Exception) -> ApiError:
-    if isinstance(error, ApiError):
-        return error
-    if isinstance(error, EdgewrightError):
-        return to_api_error(error)
-    logger.error("A request failed for an unknown reason.", exc_info=error)
-    message = "The agent failed on this request; its log says why."
-    return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", message)
+            await end_with_error(send, to_api_error(error))
 
 
 def _checked_route(scope: Scope) -> str:

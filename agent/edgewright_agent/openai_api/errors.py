@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -16,6 +17,8 @@ _STATUS_AND_CODE = {
     Reason.REASON_ENGINE_FAILED: (HTTPStatus.SERVICE_UNAVAILABLE, "engine_failed"),
     Reason.REASON_CONTEXT_EXCEEDED: (HTTPStatus.BAD_REQUEST, "context_length_exceeded"),
 }
+logger = logging.getLogger(__name__)
+
 MESSAGE_CHARS_MAX = 500  # of an engine's text
 RETRY_SECONDS = 1  # how soon an engine that is being restarted may answer
 
@@ -34,15 +37,17 @@ class ApiError(Exception):
         *,
         headers: Mapping[str, str] | None = None,
         close: bool = False,
+        param: str | None = None,
     ) -> None:
+        """`param` names the field of the request that is wrong."""
         super().__init__(message)
-        self.status, self.code = status, code
+        self.status, self.code, self.param = status, code, param
         self.headers = {**(headers or {}), **({"connection": "close"} if close else {})}
 
     @property
     def body(self) -> bytes:
         """The error in OpenAI's shape."""
-        return _error_body(self.status, str(self), self.code)
+        return _error_body(self.status, str(self), self.code, self.param)
 
     @property
     def response(self) -> bytes:
@@ -75,8 +80,18 @@ def engine_error(status: int, body: bytes) -> bytes:
     return _error_body(status, message, code)
 
 
-def to_api_error(error: EdgewrightError) -> ApiError:
-    """Returns the answer that stands for one of our own errors."""
+def to_api_error(error: Exception) -> ApiError:
+    """Returns the answer that stands for any error; one that nobody foresaw is logged."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, EdgewrightError):
+        return _foreseen(error)
+    logger.error("A request failed for an unforeseen reason.", exc_info=error)
+    message = "The agent failed on this request; its log says why."
+    return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", message)
+
+
+def _foreseen(error: EdgewrightError) -> ApiError:
     fallback = (
         (HTTPStatus.BAD_REQUEST, "invalid_value")
         if isinstance(error, InputError)
@@ -90,10 +105,10 @@ def to_api_error(error: EdgewrightError) -> ApiError:
     return ApiError(status, code, str(error), headers=headers)
 
 
-def _error_body(status: int, message: str, code: str) -> bytes:
+def _error_body(status: int, message: str, code: str, param: str | None = None) -> bytes:
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         kind = "requests"
     else:
         kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    error = {"message": message, "type": kind, "param": None, "code": code}
+    error = {"message": message, "type": kind, "param": param, "code": code}
     return json.dumps({"error": error}).encode()

@@ -1,0 +1,1 @@
+"""`/v1/responses`: OpenAI's Responses API for text, translated to and from the engine's chat completions."""
