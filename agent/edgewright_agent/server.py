@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc.aio
@@ -31,7 +32,7 @@ from edgewright_agent.deployment.background_scrub import background_scrub
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.engine_manager import OnServing, ServingRelease, StartEngine
 from edgewright_agent.deployment.probation import BoardSensors
-from edgewright_agent.deployment.revocation import stopped_releases
+from edgewright_agent.deployment.revocation import check_serving, stopped_releases
 from edgewright_agent.deployment.staging import AdmissionPolicy
 from edgewright_agent.engines import Engine, EngineInfo, EngineLimits
 from edgewright_agent.inference import Inference
@@ -153,6 +154,7 @@ async def run_agent(
             restart_seconds=settings.restart_seconds,
             on_serving=_on_serving(health_service, telemetry),
             senses=BoardSensors(energy=telemetry.energy_between),
+            check_serving=partial(check_serving, trust),
         )
         connections_max, guard = grpc_connections_max(), _guard(settings, trust)
         server = grpc.aio.server(

@@ -22,7 +22,7 @@ from edgewright_agent.deployment.probation import (
 from edgewright_agent.deployment.state import Phase, State
 from edgewright_agent.deployment.state_writer import StateWriter
 from edgewright_agent.deployment.supervision import RESTART_SECONDS_MAX
-from edgewright_agent.runtime.failures import is_rot, is_shortage, log_failure
+from edgewright_agent.runtime.failures import is_rot, is_shortage, is_untrusted, log_failure
 from edgewright_agent.runtime.threads import within
 from edgewright_agent.store import Store
 
@@ -156,7 +156,7 @@ class Activation:
 
 def _rule_of(error: Exception) -> Callable[[State, str], State]:
     """What the failure means for the candidate."""
-    if is_rot(error):
+    if is_rot(error) or is_untrusted(error):
         return lifecycle.rotted
     return lifecycle.hindered if is_shortage(error) else lifecycle.failed
 

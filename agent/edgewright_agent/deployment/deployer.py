@@ -14,7 +14,13 @@ from edgewright.errors import OutsideError, RefusedError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment import lifecycle
 from edgewright_agent.deployment.activation import Activation, ActivationSettings
-from edgewright_agent.deployment.engine_manager import EngineManager, OnServing, ServingRelease, StartEngine
+from edgewright_agent.deployment.engine_manager import (
+    CheckServing,
+    EngineManager,
+    OnServing,
+    ServingRelease,
+    StartEngine,
+)
 from edgewright_agent.deployment.probation import BoardSensors
 from edgewright_agent.deployment.revocation import without_stopped
 from edgewright_agent.deployment.state import State
@@ -40,10 +46,12 @@ class Deployer:
         restart_seconds: float = 1.0,
         on_serving: OnServing,
         senses: BoardSensors = BoardSensors(),
+        check_serving: CheckServing = lambda release: None,
     ) -> None:
+        """`check_serving` raises RefusedError for a release that may not be served, whatever the state says."""
         self._store = store
         self._progress = StateWriter(store.state)
-        self._engines = EngineManager(store, start_engine, on_serving)
+        self._engines = EngineManager(store, start_engine, on_serving, check_serving)
         terms = ActivationSettings(budget_bytes, probation_seconds, restart_seconds, senses)
         self._activation = Activation(store, self._engines, self._progress, terms)
         self._supervisor = Supervisor(store, self._engines, self._progress, restart_seconds)
@@ -64,11 +72,23 @@ class Deployer:
         serving = self._engines.serving  # read once: exporters ask from threads of their own
         if serving is not None:
             return serving
+        refusal = self.refusal()
+        if refusal is not None:
+            raise RefusedError(f"No release is being served. {refusal}", Reason.REASON_NO_ACTIVE_RELEASE)
         if self.state.serves is not None and self.state.serves not in self._stopping:
             message = f"The engine of release {self.state.serves[:12]} is being restarted. Try again soon."
             raise OutsideError(message, Reason.REASON_ENGINE_STARTING)
         message = "No release is being served. Activate one, or wait for the change under way."
         raise RefusedError(message, Reason.REASON_NO_ACTIVE_RELEASE)
+
+    def refusal(self) -> str | None:
+        """Why the active release may not be served, as a sentence; None if it may, or there is none."""
+        return self._engines.refusal(self.state.serves)
+
+    def notes(self) -> list[str]:
+        """What an operator should know of the active release's engine, a sentence each."""
+        refusal = self.refusal()
+        return [] if refusal is None else [f"Nothing is served. {refusal}"]
 
     def kernels(self) -> tuple[str, ...]:
         """What the serving engine says it multiplies with; empty if nothing serves or it does not say."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from edgewright.errors import OutsideError
+from edgewright.errors import EdgewrightError, OutsideError
 from edgewright.manifest import MemoryPrediction
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment.admission import Admission
@@ -31,16 +31,25 @@ class ServingRelease:
     admission: Admission
 
 
+CheckServing = Callable[[StagedRelease], None]
 OnServing = Callable[["ServingRelease | None"], Awaitable[None]]
 
 
 class EngineManager:
     """Owner of every engine process; each is held until it is certainly gone."""
 
-    def __init__(self, store: Store, start_engine: StartEngine, on_serving: OnServing) -> None:
+    def __init__(
+        self,
+        store: Store,
+        start_engine: StartEngine,
+        on_serving: OnServing,
+        check_serving: CheckServing = lambda release: None,
+    ) -> None:
+        """`check_serving` raises for a release that no engine may be started with."""
         self._store = store
         self._start_engine = start_engine
         self._on_serving = on_serving
+        self._check_serving = check_serving
         self._running: list[Engine] = []
         self._loaded: dict[Engine, str] = {}  # the release whose model it holds; left out: unsure, it must go
         self._checked: set[str] = set()  # releases whose contents may be given to an engine
@@ -93,8 +102,20 @@ class EngineManager:
         self._loaded[engine] = release.base
         return _serving(release, engine)
 
+    def refusal(self, digest: str | None) -> str | None:
+        """Why no engine may be started with this release, as a sentence; None if one may, or it is not here."""
+        staged = self._store.releases()
+        release = staged.get(digest or "")
+        try:
+            for needed in () if release is None else (staged.get(release.base, release), release):
+                self._check_serving(needed)
+        except EdgewrightError as error:
+            return str(error)
+        return None
+
     def _verify(self, release: StagedRelease) -> None:
         """Also the contents, once: an agent before this one may have staged what this one would refuse."""
+        self._check_serving(release)
         self._store.verify_release(release)
         if release.digest not in self._checked:
             check_contents(release.manifest, lambda file: release.tree / file.path)

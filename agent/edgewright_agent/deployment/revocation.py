@@ -27,6 +27,15 @@ def check_activation(trust: Trust, release: StagedRelease, staged: Releases) -> 
         trust.check_release(*_signed(each))
 
 
+def check_serving(trust: Trust, release: StagedRelease) -> None:
+    """May this release answer requests, whenever it was activated? Raises as `Trust.check_serving`, OutsideError."""
+    try:
+        trust.check_serving(*_signed(release))
+    except RefusedError as error:
+        message = f"Release {release.digest[:12]} was accepted under another trust: {error}"
+        raise RefusedError(message, error.reason) from None
+
+
 def check_roll_back(trust: Trust, release: StagedRelease, staged: Releases) -> None:
     """Raises unless an operator may go back to this release. An expiry or a dropped key does not forbid it.
 

@@ -15,7 +15,7 @@ from edgewright_agent.deployment import lifecycle
 from edgewright_agent.deployment.contents import check_contents
 from edgewright_agent.deployment.state import State
 from edgewright_agent.engines import EngineInfo
-from edgewright_agent.store import Store
+from edgewright_agent.store import StagedRelease, Store
 from edgewright_agent.store.bases import check_base
 from edgewright_agent.trust import Trust
 
@@ -28,6 +28,16 @@ class AdmissionPolicy:
     budget_bytes: int
     trust: Trust
     engines: Callable[[], Sequence[EngineInfo]]
+
+    def notes(self, active: StagedRelease) -> list[str]:
+        """What would be refused of the active release if it came now and is served all the same (decision 0041)."""
+        profiles = active.manifest.device_profiles
+        if self.profile_id in profiles:
+            return []
+        return [
+            f"Release {active.digest[:12]} was made for {', '.join(profiles)}; this agent was started with the profile "
+            f"{self.profile_id}. It goes on serving; start the agent with the right --profile, or push one for this."
+        ]
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,11 @@ class Supervisor:
         """Returns when another release has to serve, or none."""
         pause_seconds = self._restart_seconds
         while True:
+            refusal = self._engines.refusal(digest) if self._engines.serving is None else None
+            if refusal is not None:  # nothing is counted: it may serve again once it is trusted again
+                _log.error("%s", refusal)
+                await asyncio.sleep(RESTART_SECONDS_MAX)
+                continue
             try:
                 if self._engines.serving is None:
                     await self._progress.try_to_apply(lifecycle.starting)

@@ -41,6 +41,9 @@ class _Untouched(FileSystem):
     def make_folder(self, path: Path) -> None:
         pass
 
+    def create_folder(self, path: Path) -> None:
+        pass
+
 
 def trust_is_valid(subject: Subject) -> Finding | None:
     """Somebody is trusted here, and will be for a while."""

@@ -22,6 +22,11 @@ def is_rot(error: Exception) -> bool:
     return isinstance(error, EdgewrightError) and error.reason == Reason.REASON_STORE_CORRUPT
 
 
+def is_untrusted(error: Exception) -> bool:
+    """Whether the trust in force does not let the release be served, which says nothing of how it would run."""
+    return isinstance(error, EdgewrightError) and error.reason == Reason.REASON_KEY_UNTRUSTED
+
+
 def is_shortage(error: Exception) -> bool:
     """Whether the board was out of something, so that nothing is known of the release: an engine says what it lacks."""
     if isinstance(error, OutsideError):

@@ -67,6 +67,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
             release_counter_floor=state.counter_floor,
             engine_kernels=self._deployer.kernels(),
             quarantined_files=await asyncio.to_thread(self._store.quarantined_files),
+            notes=await asyncio.to_thread(self._notes),
         )
 
     async def FindMissingBlobs(  # noqa: N802
@@ -230,6 +231,11 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
         finally:
             stop.set()
             await run_in_thread(_close, turn, steps)
+
+    def _notes(self) -> list[str]:
+        """What an operator should know of the active release."""
+        active = self._store.releases().get(self._deployer.state.active or "")
+        return [] if active is None else [*self._deployer.notes(), *self._policy.notes(active)]
 
     def _memory(self, verdict: AdmissionVerdict) -> deployment_pb2.MemoryVerdict:
         prediction = verdict.manifest.memory

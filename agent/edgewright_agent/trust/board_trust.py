@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import threading
 import time
@@ -10,24 +11,35 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from edgewright.dsse import verify_envelope
 from edgewright.durable import TEMPORARY_PREFIX, FileSystem, disk_errors, write_durably
 from edgewright.errors import EdgewrightError, InputError, OutsideError, RefusedError
 from edgewright.trust import rules
 from edgewright.trust.document import TrustDocument
 from edgewright.trust.rules import RevokedRelease
 from edgewright.v1.common_pb2 import Reason
+from edgewright_agent.runtime.failures import log_failure
+from edgewright_agent.store.state_file import StateFile
+from edgewright_agent.trust.chain import TrustChain
 from edgewright_agent.trust.clock import MonotoneClock
 
 DOCUMENTS_MAX = 64  # of one update
+CHAIN = "chain.json"
+ASIDE_PREFIX = "aside-"  # what belonged to another chain
+
+_log = logging.getLogger(__name__)
 
 
 class Trust:
     """What `--trust` gave and every document accepted since, in `folder`. Thread-safe.
 
-    `folder` holds `<version>.json`, the document in force, and `clock`. The name says which version it must
-    be at least: a document that is damaged there never makes an older one count again. Nothing is then
-    staged or activated until a document of that version or a newer one arrives. A document that the disk has
-    no room for is in force all the same: a revocation must not wait for room.
+    `folder` holds `<version>.json`, the document in force, `chain.json`, the keys of all documents so far, and
+    `clock`. The document's name says which version it must be at least: a document that is damaged there never makes
+    an older one count again. Nothing is then staged or activated until a document of that version or a newer one
+    arrives. A document that the disk has no room for is in force all the same: a revocation must not wait for room.
+
+    Where `--trust` gives something of another chain, what is stored does not count and is put aside; where it gives
+    nothing, nobody is trusted.
     """
 
     def __init__(
@@ -46,10 +58,14 @@ class Trust:
         self._damage = ""
         self._document = base
         self._unkept: bytes | None = None  # the envelope of the document in force, not on the disk yet
+        self._chain = TrustChain()
+        self._chain_file = None if folder is None else StateFile(self._fs, folder / CHAIN)
         if folder is not None:
             with disk_errors(folder):
                 self._fs.make_folder(folder)
+        if folder is not None and base is not None and self._continues_chain(base, folder):
             self._load(folder)
+        self._extend_chain(self._document)
         self._clock = MonotoneClock(self._fs, folder / "clock" if folder else None, clock)
 
     @property
@@ -97,6 +113,17 @@ class Trust:
         """Raises unless this may be staged and activated: as `rules.check_release`, and `TRUST_EXPIRED`."""
         rules.check_release(self._usable(), manifest, envelope)
 
+    def check_serving(self, manifest: bytes, envelope: bytes) -> None:
+        """May this go on being served after a restart? Not its expiry and no dropped key says no: another chain does.
+
+        Raises RefusedError (`KEY_UNTRUSTED`), InputError (`SIGNATURE_INVALID`).
+        """
+        with self._mutex:
+            if self._document is None:
+                raise _nobody_trusted()
+            keys = self._chain.public_keys()
+        verify_envelope(manifest, envelope, keys)
+
     def revocation_of(self, digest: str, manifest: bytes, envelope: bytes) -> RevokedRelease | None:
         """Judges as `rules.withdrawn`, over the document in force."""
         document = self.document
@@ -118,8 +145,7 @@ class Trust:
             if self._damage:
                 raise RefusedError(self._damage, Reason.REASON_KEY_UNTRUSTED)
             if self._document is None:
-                message = "Nobody is trusted here, so every release is refused; start the agent with --trust."
-                raise RefusedError(message, Reason.REASON_KEY_UNTRUSTED)
+                raise _nobody_trusted()
             self._keep(self._document)
             rules.check_fresh(self._document, self._clock.now())
             return self._document
@@ -134,10 +160,50 @@ class Trust:
             raise RefusedError(message, Reason.REASON_TRUST_STALE)
         self._document, self._damage, self._floor = document, "", document.version
         self._unkept = envelope
+        self._chain = self._chain.extended(document)
         try:
             self._keep(document)
         finally:
             self._clock.reset(document.issued)
+
+    def _continues_chain(self, base: TrustDocument, folder: Path) -> bool:
+        """Whether `base` is of the stored chain; if not, what is stored is put aside.
+
+        A store of an agent before this one has no chain: what it holds is taken for one with `base`.
+        """
+        assert self._chain_file is not None, "there is a folder"
+        saved = self._chain_file.read()
+        self._chain = TrustChain() if saved is None else TrustChain.from_json(saved)
+        if saved is None or self._chain.holds(base):
+            self._chain = self._chain.extended(base)
+            return True
+        _log.warning("--trust names none of the root keys of %s; that is put aside", folder)
+        self._put_aside(folder)
+        self._chain = TrustChain().extended(base)
+        return False
+
+    def _put_aside(self, folder: Path) -> None:
+        aside = folder / f"{ASIDE_PREFIX}{time.time_ns()}"
+        with disk_errors(aside):
+            self._fs.create_folder(aside)
+            for path in sorted(folder.glob("*.json*")):
+                self._fs.rename(path, aside / path.name)
+            self._fs.sync_folder(aside)
+            self._fs.sync_folder(folder)
+
+    def _extend_chain(self, document: TrustDocument | None) -> None:
+        """Remembers the keys of the document in force. A disk that takes no writes is asked again with the next one."""
+        if document is None:
+            return
+        self._chain = self._chain.extended(document)
+        try:
+            self._save_chain()
+        except OutsideError as error:
+            log_failure(_log, "the chain of trust can't be remembered", error)
+
+    def _save_chain(self) -> None:
+        if self._chain_file is not None and self._chain_file.read() != self._chain.to_json():
+            self._chain_file.write(self._chain.to_json())
 
     def _load(self, folder: Path) -> None:
         for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
@@ -177,12 +243,18 @@ class Trust:
     def _save(self, document: TrustDocument, envelope: bytes) -> None:
         if self._folder is None:
             return
+        self._save_chain()  # first: the chain may know more than the document, and never less
         path = self._folder / f"{document.version:08d}.json"
         write_durably(self._fs, path, envelope)
         for other in self._folder.glob("*.json"):
-            if other != path:
+            if other != path and other.stem.isdecimal():
                 with contextlib.suppress(OSError):  # the newest counts
                     self._fs.unlink(other)
+
+
+def _nobody_trusted() -> RefusedError:
+    message = "Nobody is trusted here, so every release is refused; start the agent with --trust."
+    return RefusedError(message, Reason.REASON_KEY_UNTRUSTED)
 
 
 def _plain(error: Exception) -> str:

@@ -88,6 +88,7 @@ def device_facts(device: GetDeviceResponse, releases: list[Release]) -> list[tup
     return [
         ("phase", Phase.Name(device.phase).removeprefix("PHASE_").lower().replace("_", " ")),
         ("active", named(device.active_release)),
+        *[("note", note) for note in device.notes],
         ("previous", named(device.previous_release)),
         ("board", f"{device.board_model or 'no device tree'}, {device.machine}, {device.cpu_cores} cores"),
         ("memory", f"{free} free of {total}"),

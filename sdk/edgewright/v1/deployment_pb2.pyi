@@ -150,6 +150,7 @@ class GetDeviceResponse(_message.Message):
     RELEASE_COUNTER_FLOOR_FIELD_NUMBER: _builtins.int
     ENGINE_KERNELS_FIELD_NUMBER: _builtins.int
     QUARANTINED_FILES_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     agent_version: _builtins.str
     profile_id: _builtins.str
     """device profile the agent was started with"""
@@ -180,6 +181,12 @@ class GetDeviceResponse(_message.Message):
         for GPTQMarlinLinearMethod". Empty where it does not say.
         """
 
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What an operator should know, a sentence each: why the active release is not
+        served, that it was made for another profile, why its engine was restarted.
+        """
+
     def __init__(
         self,
         *,
@@ -200,10 +207,11 @@ class GetDeviceResponse(_message.Message):
         release_counter_floor: _builtins.int = ...,
         engine_kernels: _abc.Iterable[_builtins.str] | None = ...,
         quarantined_files: _builtins.int = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_release", b"active_release", "agent_version", b"agent_version", "board_model", b"board_model", "budget_bytes", b"budget_bytes", "cpu_cores", b"cpu_cores", "engine_kernels", b"engine_kernels", "engines", b"engines", "hostname", b"hostname", "machine", b"machine", "memory_available_bytes", b"memory_available_bytes", "memory_total_bytes", b"memory_total_bytes", "phase", b"phase", "previous_release", b"previous_release", "profile_id", b"profile_id", "quarantined_files", b"quarantined_files", "release_counter_floor", b"release_counter_floor", "store_free_bytes", b"store_free_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_release", b"active_release", "agent_version", b"agent_version", "board_model", b"board_model", "budget_bytes", b"budget_bytes", "cpu_cores", b"cpu_cores", "engine_kernels", b"engine_kernels", "engines", b"engines", "hostname", b"hostname", "machine", b"machine", "memory_available_bytes", b"memory_available_bytes", "memory_total_bytes", b"memory_total_bytes", "notes", b"notes", "phase", b"phase", "previous_release", b"previous_release", "profile_id", b"profile_id", "quarantined_files", b"quarantined_files", "release_counter_floor", b"release_counter_floor", "store_free_bytes", b"store_free_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,48 @@
+"""The chain of trust a board has followed: every key that a document of it named, from what `--trust` gave onwards.
+
+A release that was accepted under an earlier document of the chain goes on being served after its key was dropped
+(decision 0031); one that was accepted under another chain does not (decision 0041). The newest document alone can't
+tell the two apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from edgewright.trust.document import TrustDocument
+
+
+@dataclass(frozen=True)
+class TrustChain:
+    """All root and release keys so far, as 32 raw bytes in hex."""
+
+    root_keys: frozenset[str] = frozenset()
+    release_keys: frozenset[str] = frozenset()
+
+    def holds(self, document: TrustDocument) -> bool:
+        """Whether the document is of this chain: a root key of it has been one before."""
+        return not self.root_keys.isdisjoint(document.root.keys)
+
+    def extended(self, document: TrustDocument) -> TrustChain:
+        """Returns the chain with this document."""
+        return TrustChain(
+            self.root_keys | set(document.root.keys), self.release_keys | set(document.release.keys)
+        )
+
+    def public_keys(self) -> tuple[Ed25519PublicKey, ...]:
+        """The release keys, to verify with."""
+        return tuple(
+            Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)) for key in sorted(self.release_keys)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"root_keys": sorted(self.root_keys), "release_keys": sorted(self.release_keys)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> TrustChain:
+        """The inverse of `to_json`."""
+        return cls(frozenset(value["root_keys"]), frozenset(value["release_keys"]))
