@@ -55,8 +55,10 @@ def _check_configuration(manifest: Manifest, file: File, path: Path) -> None:
         )
     try:
         content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        raise _refused(f"{file.path} is no JSON") from None
+    except ValueError:
+        return  # no engine reads it either
+    except RecursionError:
+        raise _refused(f"{file.path} is nested too deeply to be read") from None
     if file.path.endswith(WEIGHTS_INDEX) and isinstance(content, dict):
         weights = content.pop("weight_map", {})
         content["weights_file"] = list(weights.values()) if isinstance(weights, dict) else weights
