@@ -187,6 +187,28 @@ def test_a_dialogue_that_the_chat_template_would_drop_is_refused_before_anything
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("teacher", "parts"),
+    [
+        ({"endpoint": "http://localhost:1/v1", "api_key_env": "NO_SUCH_KEY"}, ["NO_SUCH_KEY", "is not set"]),
+        (
+            {"endpoint": "localhost:8000/v1"},
+            ["`teachers.data.endpoint`", "'localhost:8000/v1'", "http://HOST:8000/v1"],
+        ),
+    ],
+    ids=["key", "address"],
+)
+def test_an_endpoint_that_can_t_be_asked_is_refused_before_anything_is_written(
+    recipe: Path, tmp_path: Path, teacher: dict[str, str], parts: list[str]
+) -> None:
+    def change(values: dict[str, Any]) -> None:
+        del values["data"]["file"]
+        values["teachers"]["data"] = {"model": "m", **teacher}
+
+    assert_says(build(variant(recipe, tmp_path, change), tmp_path / "run"), INPUT, *parts)
+    assert not (tmp_path / "run").exists()
+
+
 # The agent
 
 

@@ -24,6 +24,15 @@ class Completion:
     text: str
     tokens: int
     complete: bool
+    remark: str = ""  # why the text may be empty, for people
+
+
+@dataclass(frozen=True)
+class Rating:
+    """A rating of T1 from 1 to 5; None where what it wrote names none."""
+
+    score: float | None
+    text: str
 
 
 class Client(Protocol):
@@ -44,8 +53,8 @@ class Client(Protocol):
     ) -> list[Completion]:
         """One completion per chat, in order, each cut before the first of the strings in `stop`."""
 
-    def rate(self, chats: Sequence[Chat], *, seed: int) -> list[float | None]:
-        """One rating from 1 to 5 per chat, in order; None where the model gave none."""
+    def rate(self, chats: Sequence[Chat], *, seed: int) -> list[Rating]:
+        """One rating per chat, in order."""
 
     def relevance(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Per (question, answer), how much the question raises the answer's log-likelihood, in nats per token.

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from edgewright.errors import InputError
-from edgewright_builder.data.client import Chat, Completion, TeacherSampling, cut_at_stop
+from edgewright_builder.data.client import Chat, Completion, Rating, TeacherSampling, cut_at_stop
 from edgewright_builder.scoring.local import LocalScorer
 
 SCORES = ("1", "2", "3", "4", "5")
@@ -70,7 +70,7 @@ class LocalClient:
         return [Completion(self._text(row, stop), len(row.tokens), row.done) for row in rows]
 
     @torch.inference_mode()
-    def rate(self, chats: Sequence[Chat], *, seed: int) -> list[float | None]:
+    def rate(self, chats: Sequence[Chat], *, seed: int) -> list[Rating]:
         """The expected digit under the model's own next-token probabilities; `seed` is not needed."""
         del seed
         ids = [self.tokenizer.encode(digit, add_special_tokens=False)[-1] for digit in SCORES]
@@ -80,7 +80,10 @@ class LocalClient:
         total = mass.sum(dim=-1)
         expected = (mass * digits).sum(dim=-1) / total
         return [
-            round(score, 4) if share >= MINIMUM_SCORE_MASS else None
+            Rating(
+                round(score, 4) if share >= MINIMUM_SCORE_MASS else None,
+                f"digits 1 to 5 with {share:.0%} of the next token's probability",
+            )
             for score, share in zip(expected.tolist(), total.tolist(), strict=True)
         ]
 
@@ -98,7 +101,10 @@ class LocalClient:
 
     def _tokens(self, chats: Sequence[Chat]) -> list[list[int]]:
         render = self.tokenizer.apply_chat_template
-        texts = [render(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+        texts = [
+            render(chat, tokenize=False, add_generation_prompt=True, enable_thinking=False)  # where it can
+            for chat in chats
+        ]
         return [list(self.tokenizer.encode(text, add_special_tokens=False)) for text in texts]
 
     def _prefill(self, prompts: list[list[int]]) -> tuple[Tensor, _Batch]:

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgewright.errors import InputError
 from edgewright_builder.data.alpaca import AlpacaRow, read_alpaca
+from edgewright_builder.data.attrition import refuse_nothing
 from edgewright_builder.data.similarity import Contamination
 
 
@@ -42,12 +42,3 @@ def dropped_line(source: Path, counts: Mapping[str, int]) -> str:
     if not dropped:
         return ""
     return f"{counts['kept']} of {counts['generated']} rows of {source.name} are kept; dropped: {', '.join(dropped)}"
-
-
-def refuse_nothing(what: str, rows: int, counts: Mapping[str, int]) -> None:
-    """Raises InputError with the counts where no row is left."""
-    if rows == 0:
-        detail = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count)
-        raise InputError(
-            f"{what}, expected at least 1 ({detail or 'the file is empty'}). Lower the filters or change the source."
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 
 from edgewright.errors import InputError, RefusedError
@@ -14,7 +15,7 @@ from edgewright_builder.data.presets import load_preset
 from edgewright_builder.data.prompts import load_prompts
 from edgewright_builder.models import load_tokenizer, read_config, require_same_vocabulary, resolve_model
 from edgewright_builder.quantization.earlier import require_same_shape
-from edgewright_builder.recipe.model import EvaluateSettings
+from edgewright_builder.recipe.model import DataTeacher, EvaluateSettings
 from edgewright_builder.run.build import Build
 from edgewright_builder.run.distillation import Distillation
 from edgewright_builder.run.run import read_stage
@@ -108,8 +109,18 @@ def check_data(job: Distillation) -> None:
     load_preset(data.preset or recipe.task)
     load_prompts(data.prompts)
     made_before = read_stage(job.run.folder / "data") is not None
-    if teacher is not None and teacher.endpoint is None and not made_before:
+    if teacher is not None and not made_before:
+        _check_teacher(teacher)
+
+
+def _check_teacher(teacher: DataTeacher) -> None:
+    if teacher.endpoint is None:
         resolve_model(teacher.model)
+    elif teacher.api_key_env is not None and not os.environ.get(teacher.api_key_env):
+        raise InputError(
+            f"`teachers.data.api_key_env` is {teacher.api_key_env}, and that environment variable is not set; set it "
+            "to the key of the endpoint."
+        )
 
 
 def _check_dialogues(job: Distillation, rows: Sequence[AlpacaRow]) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits
 from edgewright_builder.recipe.file import Section, absolute, model_name, parse
@@ -37,6 +38,14 @@ class DataTeacher(Section):
     endpoint: str | None = None  # e.g. http://localhost:8000/v1; then `model` is the served name
     api_key_env: str | None = None  # environment variable that holds the key
     batch_size: Annotated[int, Field(ge=1)] = 48  # requests at once
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_an_address(cls, endpoint: str | None) -> str | None:
+        parts = urlsplit(endpoint or "http://none")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("expected an address such as http://HOST:8000/v1")
+        return endpoint
 
 
 class KnowledgeTeacher(Section):

@@ -7,7 +7,7 @@ generated, `rated.jsonl` (the kept pairs with topic and score) and `journal.json
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 from edgewright.digests import file_sha256
 from edgewright.durable import FileSystem, write_durably, write_json
 from edgewright_builder.data.alpaca import AlpacaRow, write_alpaca
+from edgewright_builder.data.assignment import Assignment, GenerationSettings
+from edgewright_builder.data.attrition import refuse_nothing
 from edgewright_builder.data.client import TeacherSampling
 from edgewright_builder.data.journal import AnswerJournal
-from edgewright_builder.data.own_data import dropped_line, refuse_nothing, select_rows
+from edgewright_builder.data.own_data import dropped_line, select_rows
 from edgewright_builder.data.presets import load_preset
 from edgewright_builder.data.prompts import load_prompts
-from edgewright_builder.data.self_instruct import Assignment, GenerationSettings, SelfInstruct
+from edgewright_builder.data.self_instruct import SelfInstruct
 from edgewright_builder.data.similarity import Contamination
 from edgewright_builder.tasks.loading import evaluation_texts
 
@@ -55,7 +57,7 @@ def run_data(job: Distillation) -> FinishedStage:
         else:
             settings = generation_settings(recipe)
             preset, prompts = load_preset(data.preset or recipe.task), load_prompts(data.prompts)
-            with _data_teacher(recipe.teachers.data) as client:
+            with _data_teacher(recipe.teachers.data, job.run.reporter.note) as client:
                 assignment = Assignment(preset, prompts, settings, contamination)
                 result = generate_data(client, assignment, folder, job.run.reporter.step)
         return {"pairs": result.rows, "attrition": result.attrition}
@@ -85,13 +87,14 @@ def generation_settings(recipe: Recipe | AdapterRecipe) -> GenerationSettings:
 
 
 @contextmanager
-def _data_teacher(teacher: DataTeacher | None) -> Iterator[Client]:
+def _data_teacher(teacher: DataTeacher | None, say: Callable[[str], None]) -> Iterator[Client]:
     """Yields T1: an endpoint, or a local model that is freed at the end."""
     assert teacher is not None, "the recipe's own check"
     if teacher.endpoint is not None:
         from edgewright_builder.data.endpoint import EndpointClient
 
-        yield EndpointClient(teacher.endpoint, teacher.model, teacher.api_key_env or "OPENAI_API_KEY")
+        key_variable = teacher.api_key_env or "OPENAI_API_KEY"
+        yield EndpointClient(teacher.endpoint, teacher.model, key_variable, say=say)
         return
     from edgewright_builder.data.local import LocalClient
     from edgewright_builder.models import load_model, load_tokenizer, model_digest, resolve_model

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgewright.errors import InputError, OutsideError
-from edgewright_builder.data.client import TeacherSampling
+from edgewright_builder.data.client import Rating, TeacherSampling
 from edgewright_builder.data.endpoint import EndpointClient
 
 
@@ -113,9 +113,7 @@ def test_faults_that_may_pass_are_tried_again(fault: int, server: FakeServer) ->
 
 def test_a_server_that_stays_down_is_an_outside_error_that_says_how_to_go_on(server: FakeServer) -> None:
     server.faults = [503] * 3
-    with pytest.raises(
-        OutsideError, match=r"failed 3 times, the last time with HTTP 503.*run again to resume"
-    ):
+    with pytest.raises(OutsideError, match=r"failed 3 times, the last time with HTTP 503.*--resume to go on"):
         client(server, attempts=3).generate(chats("hello"), max_tokens=9, sampling=TeacherSampling(), seed=0)
 
 
@@ -145,10 +143,10 @@ def test_text_after_a_stop_string_is_cut_even_if_the_server_does_not(server: Fak
 
 def test_ratings_are_greedy_and_none_without_a_score(server: FakeServer) -> None:
     server.reply = "Score: 4"
-    assert client(server).rate(chats("a"), seed=0) == [4.0]
+    assert client(server).rate(chats("a"), seed=0) == [Rating(4.0, "Score: 4")]
     assert server.bodies[0]["temperature"] == 0.0
     server.reply = "good"
-    assert client(server).rate(chats("a"), seed=0) == [None]
+    assert client(server).rate(chats("a"), seed=0) == [Rating(None, "good")]
 
 
 def test_relevance_of_an_endpoint_is_refused_with_the_way_out(server: FakeServer) -> None:

@@ -16,11 +16,12 @@ import pytest
 
 from edgewright.errors import InputError, OutsideError
 from edgewright_builder.data.alpaca import read_alpaca
-from edgewright_builder.data.client import Chat, Completion, TeacherSampling
+from edgewright_builder.data.assignment import ATTRITION, Assignment, GenerationSettings
+from edgewright_builder.data.client import Chat, Completion, Rating, TeacherSampling
 from edgewright_builder.data.journal import AnswerJournal
 from edgewright_builder.data.presets import TASKS, load_preset
 from edgewright_builder.data.prompts import load_prompts
-from edgewright_builder.data.self_instruct import ATTRITION, Assignment, GenerationSettings, round_size
+from edgewright_builder.data.self_instruct import round_size
 from edgewright_builder.stages.data import DataResult, contamination_of, generate_data, import_data
 
 WORDS = (
@@ -56,11 +57,14 @@ class ScriptedTeacher:
             Completion(self._text(chat[-1]["content"], seed + i), 5, True) for i, chat in enumerate(chats)
         ]
 
-    def rate(self, chats: Sequence[Chat], *, seed: int) -> list[float | None]:
+    def rate(self, chats: Sequence[Chat], *, seed: int) -> list[Rating]:
         self.calls += 1
-        return [
-            None if "moss" in c[-1]["content"] else 2.0 if "lava" in c[-1]["content"] else 4.0 for c in chats
-        ]
+        return [self._rating(chat[-1]["content"]) for chat in chats]
+
+    def _rating(self, prompt: str) -> Rating:
+        if "moss" in prompt:
+            return Rating(None, "Well done!")
+        return Rating(2.0, "2") if "lava" in prompt else Rating(4.0, "4")
 
     def relevance(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         return [0.1 if "lava" in question else 1.0 for question, _ in pairs]
@@ -170,6 +174,68 @@ def test_nothing_left_is_an_error_with_the_counts(tmp_path: Path) -> None:
         generate(tmp_path, pairs=4, minimum_score=5.0)
     assert "generated" in str(raised.value)
     assert not (tmp_path / "data.jsonl").exists()
+
+
+class UselessTeacher(ScriptedTeacher):
+    """Writes the same useless text at one step of the work."""
+
+    def __init__(self, step: str, text: str) -> None:
+        super().__init__()
+        self._step, self._useless = step, text
+
+    def _text(self, prompt: str, seed: int) -> str:
+        step = "questions" if prompt.startswith("Write one ") else "answers"
+        step = "topics" if prompt.startswith("Name ") else step
+        return self._useless if step == self._step else super()._text(prompt, seed)
+
+    def _rating(self, prompt: str) -> Rating:
+        return Rating(None, self._useless) if self._step == "rubric" else super()._rating(prompt)
+
+
+USELESS = "I am sorry, but I can only talk about cars"
+
+
+@pytest.mark.parametrize(
+    ("step", "text", "most_calls"),
+    [
+        ("questions", USELESS, 4), ("questions", "", 4), ("questions", "Why?", 4), ("answers", USELESS, 14),
+        ("rubric", USELESS, 24),
+    ],
+)  # fmt: skip
+def test_a_first_batch_of_no_use_stops_the_build_and_shows_what_t1_wrote(
+    step: str, text: str, most_calls: int, tmp_path: Path
+) -> None:
+    teacher = UselessTeacher(step, text)
+    with pytest.raises(InputError, match="T1 scripted left no pair for arc_easy") as raised:
+        generate(tmp_path, teacher)
+    assert teacher.calls <= most_calls
+    assert (repr(text) if text else "nothing") in str(raised.value)
+    assert "--resume" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_with_one_question_a_batch_the_first_eight_decide(tmp_path: Path) -> None:
+    teacher = UselessTeacher("questions", USELESS)
+    with pytest.raises(InputError, match="first 8"):
+        generate(tmp_path, teacher, batch_size=1)
+    assert teacher.calls == 20 + 8
+
+
+def test_scores_that_none_of_the_first_batch_reaches_are_shown(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"`data.minimum_score` is 5.*the best score is 4"):
+        generate(tmp_path, minimum_score=5.0)
+
+
+def test_topics_of_no_use_leave_the_key_phrases(tmp_path: Path) -> None:
+    assert generate(tmp_path, UselessTeacher("topics", "")).rows == 60
+
+
+def test_a_build_that_a_useless_teacher_stopped_goes_on_with_a_good_one(tmp_path: Path) -> None:
+    expected = generate(tmp_path / "whole").path.read_bytes()
+    for step in ("questions", "answers", "rubric"):
+        with pytest.raises(InputError):
+            generate(tmp_path / "stopped", UselessTeacher(step, USELESS))
+    assert generate(tmp_path / "stopped").path.read_bytes() == expected
 
 
 GENERATE = """

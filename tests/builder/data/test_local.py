@@ -81,7 +81,7 @@ def test_a_tokenizer_without_chat_template_is_refused() -> None:
 def test_a_rating_is_the_expected_digit_or_none_if_digits_are_unlikely(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert client().rate(chats("Score"), seed=0) == [None]
+    assert client().rate(chats("Score"), seed=0)[0].score is None
     monkeypatch.setattr("edgewright_builder.data.local.MINIMUM_SCORE_MASS", 0.0)
     tokenizer = tiny_tokenizer()
     (rating,) = client().rate(chats("Score"), seed=0)
@@ -89,7 +89,7 @@ def test_a_rating_is_the_expected_digit_or_none_if_digits_are_unlikely(
     logits = tiny_model()(torch.tensor([tokenizer.encode(prompt)])).logits[0, -1].detach()
     digits = torch.softmax(logits, -1)[[tokenizer.encode(d)[-1] for d in "12345"]]
     expected = float((digits * torch.arange(1.0, 6.0)).sum() / digits.sum())
-    assert rating == pytest.approx(expected, abs=1e-3)
+    assert rating.score == pytest.approx(expected, abs=1e-3)
 
 
 def test_relevance_is_the_gain_of_log_likelihood_per_token() -> None:
