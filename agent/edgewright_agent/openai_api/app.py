@@ -11,7 +11,7 @@ from edgewright_agent.inference import Inference
 from edgewright_agent.openai_api.access import check_key, check_origin
 from edgewright_agent.openai_api.asgi import ClientGoneError, Receive, Scope, Send, send_whole
 from edgewright_agent.openai_api.body import BodyBudget, read_body
-from edgewright_agent.openai_api.completions import json_object, parse_completion
+from edgewright_agent.openai_api.completions import parse_completion
 from edgewright_agent.openai_api.errors import ApiError, to_api_error
 from edgewright_agent.openai_api.relay import (
     end_with_error,
@@ -73,7 +73,7 @@ class OpenAIApp:
                 answer_response,  # with the first such request
             )
 
-            await answer_response(json_object(body), self._inference, send)
+            await answer_response(body, self._inference, send)
             return
         request, streaming = parse_completion(body), False
         try:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
-from edgewright_agent.openai_api.errors import ApiError
+from pydantic import BaseModel, ConfigDict
+
+from edgewright_agent.openai_api.json_body import read_json
+
+VALUES_MAX = 256 * 1024  # a prompt may be given as tokens
 
 
 @dataclass(frozen=True)
@@ -18,27 +21,24 @@ class CompletionRequest:
     wants_usage: bool
 
 
+class _StreamFields(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    stream: Any = None
+    stream_options: Any = None
+
+
 def parse_completion(body: bytes) -> CompletionRequest:
     """Returns the request in `body`, which stays as it is unless a stream would come without its counts.
 
-    Raises ApiError (400) for what is no JSON object; the engine judges everything else.
+    Raises ApiError for what is no JSON object; the engine judges everything else.
     """
-    fields = json_object(body)
-    options = fields.get("stream_options") or {}
-    if not fields.get("stream") or not isinstance(options, dict) or options.get("include_usage"):
+    fields = read_json(_StreamFields, body, VALUES_MAX)
+    options = fields.stream_options or {}
+    if not fields.stream or not isinstance(options, dict) or options.get("include_usage"):
         return CompletionRequest(body, wants_usage=True)
-    fields["stream_options"] = {**options, "include_usage": True}
-    return CompletionRequest(json.dumps(fields).encode(), wants_usage=False)
-
-
-def json_object(body: bytes) -> dict[str, Any]:
-    """Returns the JSON object in `body`. Raises ApiError (400)."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        what = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"no JSON ({error})"
-        raise ApiError(HTTPStatus.BAD_REQUEST, "invalid_json", f"The body is {what}.") from None
-    if not isinstance(value, dict):
-        message = f"The body is a JSON {type(value).__name__}; an object is expected."
-        raise ApiError(HTTPStatus.BAD_REQUEST, "invalid_json", message)
-    return value
+    counted = json.dumps({**options, "include_usage": True}).encode()
+    head = body[: body.rindex(b"}")]
+    return CompletionRequest(
+        head + b',"stream_options":' + counted + b"}", wants_usage=False
+    )  # the last one counts

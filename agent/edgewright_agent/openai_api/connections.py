@@ -7,22 +7,10 @@ oldest idle connection gives its place to the new one: silent clients can't keep
 from __future__ import annotations
 
 import ipaddress
-import resource
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-CONNECTIONS_MAX = 128
-HANDLES_SHARE = 4  # a quarter of the process's file handles; the rest is for gRPC, the engine and the store
-
-
-def connections_max() -> int:
-    """Returns how many connections this process may hold, by its limit of open files."""
-    handles, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if handles == resource.RLIM_INFINITY:
-        return CONNECTIONS_MAX
-    return max(1, min(CONNECTIONS_MAX, handles // HANDLES_SHARE))
 
 
 def peer_max(total: int) -> int:

@@ -19,11 +19,12 @@ from uvicorn.server import ServerState
 from edgewright.address import Address
 from edgewright_agent.inference import Inference
 from edgewright_agent.openai_api.app import OpenAIApp
-from edgewright_agent.openai_api.connections import Connections, connections_max, peer_max
+from edgewright_agent.openai_api.connections import Connections, peer_max
 from edgewright_agent.openai_api.errors import ApiError
 from edgewright_agent.openai_api.listener import Listener, listening_sockets
 from edgewright_agent.openai_api.protocol import BoundedProtocol
 from edgewright_agent.openai_api.settings import OpenAISettings
+from edgewright_agent.runtime.handles import openai_connections_max
 
 GRACE_SECONDS = 2.0
 
@@ -37,7 +38,7 @@ async def serve_openai(settings: OpenAISettings, inference: Inference) -> AsyncI
     config = Config(app, ws="none", lifespan="off", log_config=None, access_log=False)
     config.load()
     state = ServerState()
-    total = connections_max()
+    total = openai_connections_max()
     listener = Listener(
         Connections(total, peer_max(total)),
         lambda on_lost: BoundedProtocol(config, state, on_lost),

@@ -6,6 +6,7 @@ import contextlib
 import resource
 
 GRPC_CONNECTIONS_MAX = 128
+OPENAI_CONNECTIONS_MAX = 128
 METRICS_CONNECTIONS_MAX = 8
 
 
@@ -23,6 +24,11 @@ def grpc_connections_max() -> int:
     A fifth of what the process may have; the OpenAI-compatible server takes a quarter, the metrics a sixteenth.
     """
     return max(4, min(GRPC_CONNECTIONS_MAX, _handles() // 5))
+
+
+def openai_connections_max() -> int:
+    """Returns how many connections the OpenAI-compatible server may have."""
+    return max(4, min(OPENAI_CONNECTIONS_MAX, _handles() // 4))
 
 
 def metrics_connections_max() -> int:

@@ -16,6 +16,7 @@ import pytest
 from edgewright.address import Address
 from edgewright_agent.openai_api import connections, listener, protocol
 from edgewright_agent.openai_api.settings import OpenAISettings
+from edgewright_agent.runtime import handles
 from edgewright_agent.runtime.tls import TlsFiles
 from edgewright_builder.keys.credentials import create_credentials
 from tests.support.artifacts import TREE
@@ -77,7 +78,7 @@ async def small_board(
     folder: Path, monkeypatch: pytest.MonkeyPatch, script: Script, settings: OpenAISettings | None = None
 ) -> AsyncIterator[Board]:
     """A board that has four connections, two for each peer."""
-    monkeypatch.setattr(connections, "CONNECTIONS_MAX", 4)
+    monkeypatch.setattr(handles, "OPENAI_CONNECTIONS_MAX", 4)
     async with board(folder, settings or OpenAISettings(folder / "openai.sock"), script=script) as running:
         await serve(running.agent, TREE)
         yield running

@@ -43,6 +43,20 @@ async def test_a_body_that_is_no_request_is_refused(running: Board, body: bytes)
     assert answer.error["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"[]," * 1_300_000, b"{}," * 1_300_000, b"0," * 2_000_000, b'{"a":0},' * 500_000],
+    ids=["lists", "objects", "numbers", "members"],
+)
+@pytest.mark.parametrize("route", ["/v1/completions", "/v1/responses"])
+async def test_a_body_of_too_many_values_is_refused_unread(
+    running: Board, nonsense: bytes, route: str
+) -> None:
+    body = b'{"stream": true, "prompt": "x", "nonsense": [' + nonsense + b"0]}"
+    answer = await talk(running, head(f"content-length: {len(body)}", route=route) + body)
+    assert (answer.status, answer.error["code"]) == (413, "body_too_large")
+
+
 async def test_a_body_announced_as_giant_is_refused_before_a_byte_of_it_is_read(running: Board) -> None:
     for expect in ((), ("expect: 100-continue",)):
         async with connection(running) as client:

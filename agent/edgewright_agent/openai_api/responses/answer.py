@@ -33,9 +33,9 @@ _FIELDS = {
 }
 
 
-async def answer_response(fields: dict[str, Any], inference: Inference, send: Send) -> None:
-    """Answers the request in a JSON object. Raises ApiError for a wrong one; raises as `Inference.relay`."""
-    request, stream = parse_request(fields), None
+async def answer_response(body: bytes, inference: Inference, send: Send) -> None:
+    """Answers the request in a body. Raises ApiError for a wrong one; raises as `Inference.relay`."""
+    request, stream = parse_request(body), None
     try:
         async with inference.relay(CHAT, json.dumps(request.as_chat()).encode()) as (reply, window):
             if is_stream(reply):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import reprlib
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from edgewright_agent.openai_api.errors import ApiError
+from edgewright_agent.openai_api.json_body import read_json
 from edgewright_agent.openai_api.responses.unsupported import (
     IgnoredFields,
     Include,
@@ -18,11 +20,24 @@ from edgewright_agent.openai_api.responses.unsupported import (
 )
 
 _BRANCHES = {"str", "input_text", "output_text", "refusal"}
+_shortened = reprlib.Repr()  # at once, however large the value is
+_shortened.maxstring = _shortened.maxother = 80
+_shortened.maxlevel = 2
+VALUES_MAX = 16 * 1024  # thousands of messages
 LOGPROBS = "message.output_text.logprobs"
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", protected_namespaces=())
+    # Pydantic's own "forbid" makes an error for each of thousands of unknown fields; here the first one is enough.
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow", protected_namespaces=())
+
+    @model_validator(mode="after")
+    def _know_all_fields(self) -> _Body:
+        for name in self.model_extra or ():
+            raise PydanticCustomError(
+                "unknown_field", "This server does not know it; leave it out", {"name": name}
+            )
+        return self
 
 
 def _of_type(*known: str, default: str | None = None) -> BeforeValidator:
@@ -72,7 +87,7 @@ class Message(_Body):
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[Part]
+    content: str | Annotated[list[Part], Field(fail_fast=True)]
     # Of an earlier answer that comes back: no answer depends on them.
     id: str | None = None
     status: str | None = None
@@ -121,7 +136,7 @@ class ResponsesRequest(_Body, UnsupportedFields, IgnoredFields):
     model: str | None = None
     input: Annotated[
         list[Annotated[Message, _of_type("message", default="message")]],
-        Field(min_length=1),
+        Field(min_length=1, fail_fast=True),
         BeforeValidator(_as_messages),
     ]
     instructions: str | None = None
@@ -164,21 +179,22 @@ class ResponsesRequest(_Body, UnsupportedFields, IgnoredFields):
         return {"messages": messages} | {name: value for name, value in settings.items() if value is not None}
 
 
-def parse_request(fields: dict[str, Any]) -> ResponsesRequest:
-    """Returns the request in a JSON object. Raises ApiError (400) that names the wrong field."""
+def parse_request(body: bytes) -> ResponsesRequest:
+    """Returns the request in a body. Raises ApiError that names the wrong field."""
     try:
-        return ResponsesRequest.model_validate(fields)
+        return read_json(ResponsesRequest, body, VALUES_MAX)
     except ValidationError as error:
         # Of a union's branches, the one that got furthest is the one that was meant.
         raise _invalid(max(error.errors(include_url=False), key=lambda wrong: len(_path(wrong)))) from None
 
 
 def _invalid(wrong: ErrorDetails) -> ApiError:
-    field, message = ".".join(_path(wrong)) or "the body", wrong["msg"]
-    if wrong["type"] == "extra_forbidden":
-        message = "This server does not know it; leave it out"
-    shown = repr(wrong["input"])
-    shown = shown if len(shown) <= 80 else shown[:77] + "…"
+    path, message, value = _path(wrong), wrong["msg"], wrong["input"]
+    if wrong["type"] == "unknown_field":
+        name = wrong["ctx"]["name"]
+        path, value = [*path, name[:100]], value[name]
+    field = ".".join(path) or "the body"
+    shown = _shortened.repr(value)
     return ApiError(HTTPStatus.BAD_REQUEST, "invalid_value", f"{field}: {message}, not {shown}.", param=field)
 
 
