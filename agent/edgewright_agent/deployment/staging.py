@@ -30,7 +30,7 @@ class AdmissionPolicy:
     engines: Callable[[], Sequence[EngineInfo]]
 
     def notes(self, active: StagedRelease) -> list[str]:
-        """What would be refused of the active release if it came now and is served all the same (decision 0041)."""
+        """What would be refused of the active release if it came now and is served all the same (decision 0048)."""
         profiles = active.manifest.device_profiles
         if self.profile_id in profiles:
             return []

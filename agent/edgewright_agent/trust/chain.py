@@ -1,7 +1,7 @@
 """The chain of trust a board has followed: every key that a document of it named, from what `--trust` gave onwards.
 
 A release that was accepted under an earlier document of the chain goes on being served after its key was dropped
-(decision 0031); one that was accepted under another chain does not (decision 0041). The newest document alone can't
+(decision 0031); one that was accepted under another chain does not (decision 0048). The newest document alone can't
 tell the two apart.
 """
 
