@@ -37,7 +37,8 @@ def test_openais_client_is_answered_as_shown(
     world.agent_options = ("--openai", f"127.0.0.1:{port}")
     world.address(HOST)
     world.serve_the_artifact()
-    exec(block.text.replace(f":{OPENAI_PORT}/", f":{port}/"), {})
+    text = block.text.replace(f":{OPENAI_PORT}/", f":{port}/")
+    exec(compile(text, str(block), "exec", dont_inherit=True), {"__name__": "__main__"})
     assert capsys.readouterr().out.strip()
 
 

@@ -25,7 +25,10 @@ from edgewright_agent.openai_api.request_head import (
 )
 
 MESSAGE_BYTES_MAX = HEAD_BYTES_MAX + 2 * BODY_BYTES_MAX  # as sent: chunks have heads, and trailers may follow
-HEAD_SECONDS = 10.0  # from the connection or the last answer to a whole head
+HEAD_SECONDS = 10.0  # from the connection, or from the first byte of a later head, to a whole head
+# An answered connection that nobody uses. Clients keep theirs for 4 to 90 s: if this were less, a request could be sent
+# just as the connection is closed, and be lost.
+IDLE_SECONDS = 120.0
 STALL_SECONDS = 30.0  # a client that reads nothing for so long is gone
 REQUESTS_AHEAD_MAX = 16  # requests that wait on one connection behind the one being answered
 
@@ -68,7 +71,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Overrides asyncio's callback."""
         if self._ignores_input:
             return
-        self._unset_keepalive_if_required()
+        if self._all_answered and not self._message_bytes and not self.flow.write_paused:
+            self._set_deadline(HEAD_SECONDS)
         self._message_bytes += len(data)
         try:
             self._parse(data)
@@ -127,8 +131,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Overrides uvicorn's callback."""
         super().on_response_complete()
+        self._unset_keepalive_if_required()  # uvicorn's own deadline
         if self._all_answered and not self.flow.write_paused:
-            self._set_deadline(HEAD_SECONDS)
+            self._await_request()
 
     def pause_writing(self) -> None:
         """Overrides asyncio's callback: the client does not read."""
@@ -139,9 +144,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """Overrides asyncio's callback."""
         super().resume_writing()
         if self._all_answered:
-            self._set_deadline(HEAD_SECONDS)
+            self._await_request()
         else:
             self._clear_deadline()
+
+    def _await_request(self) -> None:
+        self._set_deadline(HEAD_SECONDS if self._message_bytes else IDLE_SECONDS)
 
     def _set_deadline(self, seconds: float) -> None:
         self._clear_deadline()

@@ -42,6 +42,22 @@ async def test_an_idle_connection_is_closed_without_a_word(
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_an_answered_connection_stays_open_for_longer_than_a_head_may_take(
+    running: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", PATIENCE_SECONDS)
+    async with connection(running) as client:
+        for _ in range(2):
+            await client.write(MODELS)
+            assert (await client.read_answer()).status == 200
+            await asyncio.sleep(3 * PATIENCE_SECONDS)
+        monkeypatch.setattr(protocol, "IDLE_SECONDS", PATIENCE_SECONDS)
+        await client.write(MODELS)
+        assert (await client.read_answer()).status == 200
+        assert await client.read_rest() == b""
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_requests_sent_ahead_are_answered_in_turn_and_garbage_after_them_ends_the_connection(
     running: Board,
 ) -> None:
