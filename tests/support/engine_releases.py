@@ -67,11 +67,12 @@ def fake_release(folder: Path, **behaviour: Any) -> Release:
     return Release("fake", folder / "tree", folder / "run")
 
 
-def tiny_onnx_release(folder: Path) -> Release:
-    """A release of a two-layer model with random weights; see `tiny_model`."""
+def tiny_onnx_release(folder: Path, window_tokens: int | None = None) -> Release:
+    """A release of a two-layer model with random weights, perhaps of a window's attention; see `tiny_model`."""
     script = Path(__file__).with_name("tiny_model.py")
+    window = [] if window_tokens is None else [str(window_tokens)]
     made = subprocess.run(
-        [sys.executable, script, folder / "tree"], capture_output=True, text=True, check=False
+        [sys.executable, script, folder / "tree", *window], capture_output=True, text=True, check=False
     )
     assert made.returncode == 0, made.stderr[-2000:]
     return Release("onnxruntime-genai", folder / "tree", folder / "run")

@@ -1,9 +1,9 @@
-"""Make a tiny Llama with random weights, export it, and write down what `transformers` says of it.
+"""Makes a tiny Llama with random weights, exports it, and writes down what `transformers` says of it.
 
-    python tiny_model.py FOLDER
+    python tiny_model.py FOLDER [WINDOW]
 
-A script of its own, because torch's import warns and takes seconds. FOLDER gets `engine/`, `tokenizer/` and
-`reference.json`.
+With WINDOW it is a Qwen2 whose layers attend to that many tokens. A script of its own, because torch's import warns and
+takes seconds. FOLDER gets `engine/`, `tokenizer/` and `reference.json`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 MERGES = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "n"), ("e", "r"), ("a", "n"), ("Ġ", "a"), ("o", "n")]
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -37,9 +43,9 @@ PROMPT = "on the other hand"
 MESSAGES = [{"role": "system", "content": "be brief "}, {"role": "user", "content": "hi"}]
 
 
-def main(folder: Path) -> None:
-    """Write everything below `folder`."""
-    tokenizer, model = make_tokenizer(), make_model()
+def main(folder: Path, window: int | None = None) -> None:
+    """Writes everything below `folder`."""
+    tokenizer, model = make_tokenizer(), make_model(window)
     tokenizer.save_pretrained(folder / "tokenizer")
     checkpoint = folder / "checkpoint"
     model.save_pretrained(checkpoint)
@@ -66,25 +72,29 @@ def make_tokenizer() -> Any:
     return fast
 
 
-def make_model() -> Any:
-    """Random weights, with unreadable bytes made unlikely so that it writes letters."""
+def make_model(window: int | None = None) -> Any:
+    """Returns a model of random weights, with unreadable bytes made unlikely so that it writes letters."""
     torch.manual_seed(0)
     words = vocabulary()
-    config = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,  # heads of 32: vLLM has no attention kernel for smaller ones
-        max_position_embeddings=CONTEXT_TOKENS,
-        tie_word_embeddings=False,
-        initializer_range=0.2,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    model = LlamaForCausalLM(config).eval()
+    shape: dict[str, Any] = {
+        "vocab_size": len(words),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,  # heads of 32: vLLM has no attention kernel for smaller ones
+        "max_position_embeddings": CONTEXT_TOKENS,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.2,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    if window is None:
+        model: Any = LlamaForCausalLM(LlamaConfig(**shape)).eval()
+    else:
+        windowed = Qwen2Config(**shape, use_sliding_window=True, sliding_window=window, max_window_layers=0)
+        model = Qwen2ForCausalLM(windowed).eval()
     readable = [
         index for word, index in words.items() if word in READABLE or word == SPECIAL[2] or len(word) == 2
     ]
@@ -124,4 +134,4 @@ def log_likelihood(tokenizer: Any, model: Any, context: str, continuation: str) 
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else None)

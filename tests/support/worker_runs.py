@@ -8,6 +8,7 @@ from typing import Any
 from edgewright_agent.engine_worker.backend import Backend, SamplingSettings, TokenScores
 from edgewright_agent.engine_worker.batching.jobs import Generation, Job, Scoring
 from edgewright_agent.engine_worker.batching.scheduler import Scheduler
+from edgewright_agent.engine_worker.batching.turns import Turns
 
 SEQUENCES_MAX = 8
 _schedulers: dict[Backend, Scheduler] = {}  # one knows what its backend remembers
@@ -33,7 +34,9 @@ def scoring(backend: Backend, context: Sequence[int], continuations: Sequence[Se
 
 def scheduler(backend: Backend, *jobs: Job) -> Scheduler:
     """The backend's own, with those jobs in its queue."""
-    made = _schedulers.get(backend) or _schedulers.setdefault(backend, Scheduler(backend, SEQUENCES_MAX))
+    made = _schedulers.get(backend) or _schedulers.setdefault(
+        backend, Scheduler(backend, SEQUENCES_MAX, Turns())
+    )
     for job in jobs:
         made.add(job)
     return made

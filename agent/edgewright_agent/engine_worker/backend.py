@@ -1,9 +1,9 @@
-"""What the worker needs of a model: a tokenizer, and logits for tokens put after what a place in memory holds."""
+"""What the worker needs of a model: a tokenizer, and logits for tokens put after what a row of the cache holds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ class SamplingSettings:
 
 @dataclass(frozen=True)
 class TokenScores:
-    """The score of one continuation, as `edgewright_agent.engines.ContinuationScore`."""
+    """The log-likelihood of one continuation, as `edgewright_agent.engines.ContinuationScore`."""
 
     log_likelihood: float
     tokens: int
@@ -41,50 +41,86 @@ class TokenScores:
 
 
 @dataclass(frozen=True)
+class ChatPrompt:
+    """What a chat template turns into a prompt."""
+
+    messages: Sequence[Mapping[str, Any]]  # each with `role` and `content`, perhaps `name`
+    documents: Sequence[Mapping[str, Any]] | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)  # more names for the template
+
+
+@dataclass(frozen=True)
 class CachePlace:
-    """Where the pool of KV cache holds one sequence: `width_tokens` from `start_tokens` on."""
+    """Where the KV cache holds one sequence: `width_tokens` from `start_tokens` on."""
 
     start_tokens: int
     width_tokens: int
 
     @property
     def end_tokens(self) -> int:
-        """The first token of the pool after it."""
+        """The first token of the cache after it."""
         return self.start_tokens + self.width_tokens
 
 
+@dataclass(frozen=True)
+class CacheLayout:
+    """How the KV cache is divided: a context into `shares`, a power of two; a row has 1, 2, 4 … of them."""
+
+    share_tokens: int
+    shares: int
+
+    def width_tokens(self, sequence_tokens: int) -> int:
+        """Returns the tokens of the row that a sequence of that length gets."""
+        width = self.share_tokens
+        while width < sequence_tokens:
+            width *= 2
+        return width
+
+    def pool_tokens(self, concurrency: int) -> int:
+        """Returns the tokens of a cache for so many whole contexts."""
+        return self.share_tokens * self.shares * concurrency
+
+
 class Text(Protocol):
-    """Between text and tokens."""
+    """Turns text into tokens and back. `encode` and `chat` may be called from several threads at once."""
 
     @property
     def prefix_id(self) -> int:
         """The token that stands for an empty context."""
         ...
 
-    def encode(self, text: str, *, special: bool) -> list[int]:
-        """Tokens of `text`; `special` adds those the tokenizer puts around a text, such as BOS."""
+    @property
+    def longest_token_bytes(self) -> int:
+        """The bytes of text that the longest token stands for."""
         ...
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The prompt for the assistant's next turn. Raises InvalidRequestError."""
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Returns the tokens of `text`; with `special` also those that the tokenizer puts around it, such as BOS.
+
+        Raises InvalidRequestError for a text that the tokenizer can't read.
+        """
+        ...
+
+    def chat(self, chat: ChatPrompt) -> str:
+        """Returns the prompt for the assistant's next turn. Raises InvalidRequestError."""
         ...
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Tokens that stand for no text."""
+        """The tokens that stand for no text."""
         ...
 
     def token_bytes(self, token: int) -> bytes:
-        """What the token stands for; a special token's name."""
+        """Returns what the token stands for; a special token's name."""
         ...
 
     def decoder(self) -> Callable[[int], str]:
-        """A function from each token in turn to the text it completes, which may be empty."""
+        """Returns a function from each token in turn to the text it completes, which may be empty."""
         ...
 
 
 class Backend(Protocol):
-    """A loaded model and its pool of KV cache. `read`, `step` and `copy` are called from one thread only."""
+    """A loaded model and its KV cache. `read`, `step` and `copy` are called from one thread only."""
 
     @property
     def text(self) -> Text:
@@ -93,12 +129,17 @@ class Backend(Protocol):
 
     @property
     def context_tokens(self) -> int:
-        """Most tokens of one sequence."""
+        """The most tokens of one sequence."""
         ...
 
     @property
     def pool_tokens(self) -> int:
-        """Tokens that all places have together."""
+        """The tokens that the whole cache holds."""
+        ...
+
+    @property
+    def layout(self) -> CacheLayout:
+        """How the cache is divided into rows."""
         ...
 
     @property
@@ -108,31 +149,36 @@ class Backend(Protocol):
 
     @property
     def eos_ids(self) -> frozenset[int]:
-        """Tokens that end a text."""
+        """The tokens that end a text."""
         ...
 
     @property
     def slice_tokens(self) -> int:
-        """Most tokens of one `read`, at least 2."""
+        """The most tokens of one `read`, at least 2."""
+        ...
+
+    @property
+    def slice_bytes(self) -> int:
+        """The memory that one `read` takes while it runs, which the plan counts."""
         ...
 
     @property
     def adapter(self) -> Hashable:
-        """The LoRA adapter for what begins now; None is the model alone."""
+        """The LoRA adapter of sequences that begin now; None is the model alone."""
         ...
 
     def use_adapter(self, file: Path | None) -> None:
-        """Let what begins from now on use this LoRA adapter, or none. Raises InvalidRequestError."""
+        """Lets sequences that begin from now on use this LoRA adapter, or none. Raises InvalidRequestError."""
         ...
 
     def read(self, place: CachePlace, past: int, tokens: Sequence[int], adapter: Any) -> Logits:
-        """Puts `tokens` after the first `past` of `place`; logits after each of them. `adapter` was `self.adapter`."""
+        """Puts `tokens` after the first `past` of `place`; returns logits after each. `adapter` was `self.adapter`."""
         ...
 
     def step(
         self, places: Sequence[CachePlace], pasts: Sequence[int], tokens: Sequence[int], adapter: Any
     ) -> Logits:
-        """One token for each of several places of one width that lie side by side, in order."""
+        """Puts one token into each of several places of one width that lie side by side, in order."""
         ...
 
     def copy(self, source: CachePlace, target: CachePlace, tokens: int) -> None:

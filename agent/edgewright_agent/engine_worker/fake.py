@@ -10,14 +10,14 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from edgewright_agent.engine_worker.backend import CachePlace, InvalidRequestError, Logits
-from edgewright_agent.engine_worker.batching.pool import pool_tokens
+from edgewright_agent.engine_worker.backend import CachePlace, ChatPrompt, InvalidRequestError, Logits
+from edgewright_agent.engine_worker.batching.pool import layout_of
 
 EOS = 256
 LETTERS = b" abcdefghijklmnopqrstuvwxyz"
@@ -55,15 +55,17 @@ class FakeText:
     """A tokenizer whose tokens are UTF-8 bytes."""
 
     prefix_id = EOS
+    longest_token_bytes = 1
     special_ids = frozenset({EOS})
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Returns the bytes of `text`."""
         return list(text.encode())
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """One line per message."""
-        return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant: "
+    def chat(self, chat: ChatPrompt) -> str:
+        """Returns one line per message."""
+        lines = (f"{message['role']}: {message['content']}\n" for message in chat.messages)
+        return "".join(lines) + "assistant: "
 
     def token_bytes(self, token: int) -> bytes:
         """The byte."""
@@ -92,13 +94,15 @@ class FakeBackend:
     vocab_size = 257
     eos_ids = frozenset({EOS})
     slice_tokens = 64
+    slice_bytes = 16 * 1024 * 1024
 
     def __init__(self, engine_folder: Path, context_tokens: int, concurrency: int = 1) -> None:
         file = engine_folder / "fake.json"
         settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         self.behaviour = FakeBehaviour(**settings)
         self.context_tokens = context_tokens
-        self.pool_tokens = pool_tokens(context_tokens, concurrency)
+        self.layout = layout_of(context_tokens)
+        self.pool_tokens = self.layout.pool_tokens(concurrency)
         self.text = FakeText()
         self.adapter: str | None = None
         self._held: dict[CachePlace, _Held] = {}

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from edgewright_agent.engine_worker.backend import InvalidRequestError
-from edgewright_agent.engine_worker.batching.generation import split_tokens
+from edgewright_agent.engine_worker.backend import ChatPrompt, InvalidRequestError
 from edgewright_agent.engine_worker.model import onnx
 from edgewright_agent.engine_worker.model.tokenizer import ModelText
+from edgewright_agent.engine_worker.requests.prompts import split_tokens
 from edgewright_agent.engines import Engine, GenerationRequest, ScoreItem
 from tests.support.engine_releases import CONTEXT_TOKENS, Release, collect
 from tests.support.worker_runs import generate, score
@@ -56,7 +56,7 @@ async def test_greedy_tokens_are_those_of_transformers(engine: Engine, reference
 
 
 async def test_the_chat_prompt_is_that_of_transformers(text: ModelText, reference: dict[str, Any]) -> None:
-    assert text.chat(reference["messages"]) == reference["chat"]
+    assert text.chat(ChatPrompt(reference["messages"])) == reference["chat"]
 
 
 async def test_no_usage_data_leaves_the_board(engine: Engine) -> None:
@@ -106,10 +106,10 @@ async def test_a_template_that_refuses_says_why(tmp_path: Path, tiny_onnx: Relea
         (tmp_path / name).write_bytes((tiny_onnx.tree / "tokenizer" / name).read_bytes())
     without = ModelText(tmp_path)
     with pytest.raises(InvalidRequestError, match="no chat template"):
-        without.chat([{"role": "user", "content": "hi"}])
+        without.chat(ChatPrompt([{"role": "user", "content": "hi"}]))
     template = "{% if messages|length > 1 %}{{ raise_exception('one at a time') }}{% endif %}{{ bos_token }}"
     (tmp_path / "chat_template.jinja").write_text(template, encoding="utf-8")
     strict = ModelText(tmp_path)
-    assert strict.chat([{"role": "user", "content": "hi"}]) == "<|im_start|>"
+    assert strict.chat(ChatPrompt([{"role": "user", "content": "hi"}])) == "<|im_start|>"
     with pytest.raises(InvalidRequestError, match="one at a time"):
-        strict.chat([{"role": "user", "content": "hi"}] * 2)
+        strict.chat(ChatPrompt([{"role": "user", "content": "hi"}] * 2))

@@ -475,7 +475,7 @@ def trusting(credentials: Path) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(credentials / "ca.pem"))
 
 
-@pytest.mark.parametrize("field", [{"name": "ann"}, {"tool_calls": [{"id": "1"}]}])
+@pytest.mark.parametrize("field", [{"audio": {"id": "1"}}, {"tool_calls": [{"id": "1"}]}])
 async def test_a_field_of_a_message_that_templates_do_not_know_is_refused_by_name(
     fake: Board, field: dict[str, Any]
 ) -> None:

@@ -6,10 +6,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from edgewright_agent.engine_worker.backend import Backend, InvalidRequestError, Text, TokenScores
+from edgewright_agent.engine_worker.backend import Backend, Text, TokenScores
 from edgewright_agent.engine_worker.batching.jobs import GeneratedToken, Job, Scoring
 from edgewright_agent.engine_worker.batching.model_thread import ModelThread
-from edgewright_agent.engine_worker.http.bodies import ScoreItemBody
 from edgewright_agent.engine_worker.model.logprobs import TokenLogprobs
 
 
@@ -86,14 +85,10 @@ async def steps(
 
 
 async def scores(
-    model: ModelThread, backend: Backend, items: Sequence[ScoreItemBody]
+    model: ModelThread, backend: Backend, items: Sequence[list[tuple[list[int], list[int]]]]
 ) -> list[list[TokenScores]]:
-    """Returns the scores of every continuation; raises InvalidRequestError before the model runs."""
-    split = [[split_tokens(backend.text, item.context, c) for c in item.continuations] for item in items]
-    for pairs in split:
-        for context, continuation in pairs:
-            check_context(len(context), len(continuation), backend.context_tokens)
-    return [await _score_item(model, backend, pairs) for pairs in split]
+    """Returns the scores of every continuation, from the tokens of each with those of its context."""
+    return [await _score_item(model, backend, pairs) for pairs in items]
 
 
 async def _score_item(
@@ -112,30 +107,3 @@ async def _score_item(
             scored = [score async for scores in arrivals for score in scores]
         result |= zip(indices, scored, strict=True)
     return [result[index] for index in range(len(pairs))]
-
-
-def split_tokens(text: Text, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Returns the tokens of context and continuation, split as lm-evaluation-harness 0.4.13 does (`_encode_pair`).
-
-    Trailing blanks of the context belong to the continuation. The continuation's tokens are those of the
-    whole after as many as the context alone has. An empty context is the tokenizer's prefix token.
-    """
-    if not context:
-        tokens = text.encode(continuation, special=False)
-        return ([text.prefix_id], tokens) if tokens[0] != text.prefix_id else (tokens[:1], tokens[1:])
-    kept = context.rstrip()
-    if not kept:
-        return split_tokens(text, "", context + continuation)
-    whole = text.encode(context + continuation, special=True)
-    head = text.encode(kept, special=True)
-    return head, whole[len(head) :]
-
-
-def check_context(prompt_tokens: int, more_tokens: int, context_tokens: int) -> None:
-    """Raises InvalidRequestError (`context_length_exceeded`) if the sequence does not fit the context."""
-    if prompt_tokens + more_tokens > context_tokens:
-        raise InvalidRequestError(
-            f"The prompt has {prompt_tokens} tokens and {more_tokens} more are asked for, together "
-            f"{prompt_tokens + more_tokens}; the context holds {context_tokens}.",
-            "context_length_exceeded",
-        )

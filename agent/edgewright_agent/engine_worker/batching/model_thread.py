@@ -17,8 +17,8 @@ from typing import Any
 from edgewright_agent.engine_worker.backend import Backend, InvalidRequestError
 from edgewright_agent.engine_worker.batching.event_stream import EventStream
 from edgewright_agent.engine_worker.batching.jobs import Job
-from edgewright_agent.engine_worker.batching.pool import width_tokens
 from edgewright_agent.engine_worker.batching.scheduler import Scheduler
+from edgewright_agent.engine_worker.batching.turns import Turns
 
 WAITING_MAX = 16
 # How long the event loop may keep the model waiting for the interpreter. Python's 5 ms are half a small model's step.
@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 class ModelThread:
     """Runs jobs. Its public methods belong to the event loop's thread."""
 
-    def __init__(self, backend: Backend, sequences_max: int) -> None:
+    def __init__(self, backend: Backend, sequences_max: int, prompt_memory: Turns) -> None:
         self._backend = backend
         self._sequences_max = sequences_max
-        self._scheduler = Scheduler(backend, sequences_max)
+        self._scheduler = Scheduler(backend, sequences_max, prompt_memory)
         self._inbox: queue.SimpleQueue[Job | Heartbeat] = queue.SimpleQueue()
         self._heartbeats: list[Heartbeat] = []  # taken from the inbox, and not answered yet
         self._stream: EventStream[tuple[Job, Sequence[Any]]] = EventStream(_put)
@@ -43,14 +43,15 @@ class ModelThread:
 
     def together(self, sequence_tokens: int) -> int:
         """Returns how many sequences of that length are computed at the same time; others wait for the end of one."""
-        width = width_tokens(sequence_tokens, self._backend.context_tokens)
+        width = self._backend.layout.width_tokens(sequence_tokens)
         return min(self._sequences_max, self._backend.pool_tokens // width)
 
-    def check_room(self) -> None:
-        """Raises InvalidRequestError (429) if as many requests as may are served or wait."""
-        if self._requests >= self._sequences_max + WAITING_MAX:
+    def check_room(self, preparing: int = 0) -> None:
+        """Raises InvalidRequestError (429) if as many requests as may are served, wait or are being prepared."""
+        requests = self._requests + preparing
+        if requests >= self._sequences_max + WAITING_MAX:
             raise InvalidRequestError(
-                f"{self._requests} requests are served or wait, and no more may; ask again later.",
+                f"{requests} requests are served or wait, and no more may; ask again later.",
                 "overloaded",
                 429,
             )

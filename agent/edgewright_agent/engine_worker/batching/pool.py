@@ -1,8 +1,8 @@
 """Which sequence has which part of the KV cache, and which prompts can still be found there.
 
-The pool is `concurrency` times the context. A sequence gets a whole context's share of it, a half, a quarter or an
-eighth, whatever holds it; rows of one width that lie side by side are one batch. A finished sequence's prompt stays
-until its place is needed.
+The pool holds `concurrency` whole contexts. A sequence gets room for a context, a half, a quarter or an eighth of one,
+whatever holds it; rows of one width that lie side by side are one batch. A finished sequence's prompt stays until its
+place is needed.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from edgewright_agent.engine_worker.backend import CachePlace
+from edgewright_agent.engine_worker.backend import CacheLayout, CachePlace
 
-SHARES = 8  # of a context: the smallest row is an eighth
+SHARES_MAX = 8  # of a context
 # Reading a token alone and reading it among others differ in the last bit. So the end of a prompt is always read as
 # two tokens or more, and only tokens that were read so are used again.
 SLICE_TOKENS_MIN = 2
@@ -40,10 +40,10 @@ Copy = Callable[[CachePlace, CachePlace, int], None]
 class Pool:
     """The rows in use, and those kept for their prompts, least recently used first."""
 
-    def __init__(self, pool_tokens: int, context_tokens: int, copy: Copy) -> None:
+    def __init__(self, layout: CacheLayout, pool_tokens: int, context_tokens: int, copy: Copy) -> None:
+        self._layout = layout
+        self._pool_tokens = pool_tokens
         self._context_tokens = context_tokens
-        self._share = share_tokens(context_tokens)
-        self._shares = pool_tokens // self._share
         self._copy = copy
         self._rows: list[CacheRow] = []
 
@@ -52,7 +52,7 @@ class Pool:
 
         The row's `tokens` are those of the prompt that need not be read again.
         """
-        width = width_tokens(sequence_tokens, self._context_tokens)
+        width = self._layout.width_tokens(sequence_tokens)
         donor, shared = self._longest_match(prompt[: max(0, len(prompt) - SLICE_TOKENS_MIN)], adapter)
         if donor is not None:  # it was used just now
             self._rows.remove(donor)
@@ -82,7 +82,7 @@ class Pool:
         for row in self._rows:
             if len(row.tokens) + tokens <= min(row.place.width_tokens, self._context_tokens):
                 return row.place, len(row.tokens)
-        place = self._choose(self._share, None, 0)
+        place = self._choose(self._layout.share_tokens, None, 0)
         assert place is not None, "to be called while no row is active"
         self._rows = [row for row in self._rows if not _overlap(row.place, place)]
         return place, 0
@@ -123,28 +123,22 @@ class Pool:
 
     def _without_active(self, width: int) -> Iterator[CachePlace]:
         taken = [row.place for row in self._rows if row.active]
-        for start in range(0, self._shares * self._share - width + 1, width):
+        for start in range(0, self._pool_tokens - width + 1, width):
             place = CachePlace(start, width)
             if not any(_overlap(place, other) for other in taken):
                 yield place
 
 
-def share_tokens(context_tokens: int) -> int:
-    """Returns the tokens of the smallest row."""
-    return -(-context_tokens // SHARES)
+def layout_of(context_tokens: int, window_tokens: int = 0) -> CacheLayout:
+    """Returns the layout of a cache for such contexts, in rows that are no narrower than the attention's window.
 
-
-def width_tokens(sequence_tokens: int, context_tokens: int) -> int:
-    """Returns the tokens of the row that a sequence of that length gets."""
-    width = share_tokens(context_tokens)
-    while width < sequence_tokens:
-        width *= 2
-    return width
-
-
-def pool_tokens(context_tokens: int, concurrency: int) -> int:
-    """Returns the tokens of the whole pool; a context that 8 does not divide is rounded up."""
-    return share_tokens(context_tokens) * SHARES * concurrency
+    GroupQueryAttention takes no row that its window (`local_window_size`) does not fit into. Where the window is wider
+    than the context, so is the row; what lies beyond the context is never written, and takes no memory.
+    """
+    shares = SHARES_MAX
+    while shares > 1 and -(-context_tokens // shares) < window_tokens:
+        shares //= 2
+    return CacheLayout(max(-(-context_tokens // shares), window_tokens), shares)
 
 
 def _overlap(one: CachePlace, other: CachePlace) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from edgewright_agent.engine_worker.backend import Backend, Logits
 from edgewright_agent.engine_worker.batching.jobs import Feed, Job, Work
 from edgewright_agent.engine_worker.batching.pool import SLICE_TOKENS_MIN, CacheRow, Pool
+from edgewright_agent.engine_worker.batching.turns import Turns
 
 # Tokens of a prompt that are read between two steps of others. More is faster for the prompt and slower for the others.
 SLICE_TOKENS_BETWEEN_STEPS = 32
@@ -38,9 +39,10 @@ class _Sequence:
 class Scheduler:
     """Jobs that wait and jobs that have begun. To be used from one thread."""
 
-    def __init__(self, backend: Backend, sequences_max: int) -> None:
+    def __init__(self, backend: Backend, sequences_max: int, prompt_memory: Turns) -> None:
         self._backend = backend
-        self._pool = Pool(backend.pool_tokens, backend.context_tokens, backend.copy)
+        self._prompt_memory = prompt_memory
+        self._pool = Pool(backend.layout, backend.pool_tokens, backend.context_tokens, backend.copy)
         self._sequences_max = sequences_max
         self._waiting: deque[Job] = deque()
         self._begun: list[_Sequence] = []  # in the order they began
@@ -64,7 +66,8 @@ class Scheduler:
         self._admit()
         reading = [sequence for sequence in self._begun if not sequence.feed.decoding]
         if reading:
-            yield from self._run([self._next_to_read(reading)])
+            with self._prompt_memory:  # until the slice's logits are freed
+                yield from self._run([self._next_to_read(reading)])
         batches = self._batches()
         if len(batches) > 1 and self._move_together(batches):
             batches = self._batches()

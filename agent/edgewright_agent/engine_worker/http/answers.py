@@ -13,7 +13,6 @@ from typing import Any
 from edgewright_agent.engine_worker.backend import Text
 from edgewright_agent.engine_worker.batching.generation import Step
 from edgewright_agent.engine_worker.batching.jobs import Job
-from edgewright_agent.engine_worker.http.bodies import SamplingBody
 from edgewright_agent.engine_worker.http.connection import ServerSentEvent
 from edgewright_agent.engine_worker.model.logprobs import (
     LogprobsShape,
@@ -21,6 +20,7 @@ from edgewright_agent.engine_worker.model.logprobs import (
     chat_logprobs,
     completion_logprobs,
 )
+from edgewright_agent.engine_worker.requests.preparing import GenerationTask
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -34,7 +34,7 @@ class Shape:
     chunk_object: str
     whole_text: Callable[[str], dict[str, Any]]
     chunk_text: Callable[[str], dict[str, Any]]
-    opening: dict[str, Any] | None  # of a choice, before the first token
+    opening: dict[str, Any] | None  # the first chunk's choice, before the first token
     logprobs: LogprobsShape
 
 
@@ -60,18 +60,18 @@ CHAT = Shape(
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer on its way out."""
+    """One answer to one request."""
 
     shape: Shape
     model: str
-    body: SamplingBody
+    task: GenerationTask
     job: Job
     text: Text
 
     async def whole(self, generated: AsyncGenerator[Sequence[Step], None]) -> dict[str, Any]:
-        """The answer without streaming."""
+        """Returns the answer without streaming."""
         async with aclosing(generated):
-            steps = [step async for several in generated for step in several]
+            steps = [step async for arrived in generated for step in arrived]
         text = self.shape.whole_text("".join(step.text for step in steps))
         choice = self._choice(text, steps, steps[-1].finish_reason, TextOffsets(self.text))
         head = self._head(self.shape.whole_object)
@@ -80,7 +80,7 @@ class Answer:
     async def events(
         self, generated: AsyncGenerator[Sequence[Step], None]
     ) -> AsyncGenerator[list[ServerSentEvent], None]:
-        """The answer as one event per token, those together that come together."""
+        """Yields the answer as one event per token, those together that come together."""
         head = _encode(self._head(self.shape.chunk_object))[:-1] + ',"choices":['
         count, offsets = 0, TextOffsets(self.text)
         async with aclosing(generated):
@@ -95,7 +95,7 @@ class Answer:
                     events.append(ServerSentEvent(f"{head}{_encode(choice)}]}}", step.at_seconds))
                 count += len(steps)
                 yield events
-            if self.body.include_usage:
+            if self.task.include_usage:
                 yield [ServerSentEvent(f'{head}],"usage":{_encode(self._usage(count))}}}')]
 
     def _head(self, kind: str) -> dict[str, Any]:
@@ -105,10 +105,10 @@ class Answer:
     def _choice(
         self, text: dict[str, Any], steps: Sequence[Step], finish_reason: str | None, offsets: TextOffsets
     ) -> dict[str, Any]:
-        told = [(step.token, step.logprobs) for step in steps if step.logprobs is not None]
-        logprobs = self.shape.logprobs(told, self.text, offsets) if told else None
+        reported = [(step.token, step.logprobs) for step in steps if step.logprobs is not None]
+        logprobs = self.shape.logprobs(reported, self.text, offsets) if reported else None
         choice = {"index": 0, "logprobs": logprobs, "finish_reason": finish_reason} | text
-        if self.body.return_token_ids:
+        if self.task.return_token_ids:
             choice["token_ids"] = [step.token for step in steps]
         return choice
 

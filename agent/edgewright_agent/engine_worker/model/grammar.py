@@ -1,6 +1,8 @@
 """JSON output: tokens that would leave the grammar are ruled out before one is drawn.
 
-llguidance does the work. It takes 20 to 80 MiB, so it is imported at the first request that needs it, if there is room.
+llguidance does the work. It takes 20 to 80 MiB, most of it for the vocabulary, so it is imported at the first request
+that needs it, if there is room. What a schema may take is bounded: by its size before it is compiled, and by
+llguidance's own limits while it is compiled and followed.
 """
 
 from __future__ import annotations
@@ -20,35 +22,53 @@ ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 JSON_OPTIONS: Any = {"whitespace_flexible": False}
 # Measured for 49 k and 128 k tokens: 430 bytes a token, and the library. Not in the predicted peak of a release.
 NEEDED_BYTES, NEEDED_BYTES_PER_TOKEN = 8 * 1024 * 1024, 450
+SCHEMA_BYTES_MAX = 120_000  # OpenAI's own limit on all names and values of a schema
+SCHEMA_VALUES_MAX = 6_000  # OpenAI allows 5,000 properties and 1,000 values of enumerations
+# llguidance's defaults let the states of one regular expression grow to 90 MiB, and a step take 0.1 s. With these the
+# largest schemas that pass `SCHEMA_VALUES_MAX` compile, and none that was tried took more than 8 MiB.
+PARSER_LIMITS: Mapping[str, Any] = {"max_lexer_states": 20_000, "step_lexer_fuel": 100_000}
 
 
 class Grammar:
-    """Where one text stands in its grammar."""
+    """One text's position in its grammar."""
 
     def __init__(self, matcher: Any, vocab_size: int) -> None:
         from llguidance import numpy as bitmasks
 
         self._matcher, self._bitmasks = matcher, bitmasks
         self._mask: NDArray[np.int32] = bitmasks.allocate_token_bitmask(1, vocab_size)
+        self._is_filled = False
+
+    def begin(self) -> None:
+        """Finds out which tokens may come first. Raises InvalidRequestError if none may."""
+        self._fill()
+        if not self._mask.any():
+            raise _not_followed("no text satisfies it")
 
     def masked(self, row: Logits) -> Logits:
-        """A copy of the logits with −∞ for what may not come next."""
-        self._bitmasks.fill_next_token_bitmask(self._matcher, self._mask)
-        self._check()
+        """Returns a copy of the logits with −∞ for what may not come next. Raises InvalidRequestError."""
+        if not self._is_filled:
+            self._fill()
+        self._is_filled = False
         allowed = row[None].copy()
         self._bitmasks.apply_token_bitmask_inplace(allowed, self._mask)
         only: Logits = allowed[0]
         return only
 
     def accept(self, token: int) -> bool:
-        """Goes on by `token`; whether the text is whole and nothing more may come."""
+        """Goes on by `token`. Returns whether the text is whole and nothing more may come."""
         self._matcher.consume_token(token)
         self._check()
         return bool(self._matcher.is_stopped())
 
+    def _fill(self) -> None:
+        self._bitmasks.fill_next_token_bitmask(self._matcher, self._mask)
+        self._check()
+        self._is_filled = True
+
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise RuntimeError(f"the JSON grammar gave up: {_brief(self._matcher.get_error())}")
+            raise _not_followed(self._matcher.get_error())
 
 
 class GrammarMaker:
@@ -66,32 +86,34 @@ class GrammarMaker:
         self._tokens: Any = None
 
     def make(self, schema: Mapping[str, Any]) -> Grammar:
-        """The grammar of a JSON schema's values; raises InvalidRequestError if none can be followed, or none fits."""
+        """Returns the grammar of a JSON schema's values. Raises InvalidRequestError if it can't be followed here."""
         self._check_room()
+        source = _checked(schema)
         try:
-            from llguidance import LLMatcher
+            from llguidance import LLMatcher, LLParserLimits
         except ImportError:
             message = "JSON output needs llguidance, which is not installed: pip install 'edgewright[onnx]'."
             raise InvalidRequestError(message) from None
         with self._lock:
             if self._tokens is None:
                 self._tokens = self._read_tokens()
-        try:
-            grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=JSON_OPTIONS)
-        except ValueError as error:  # nested too deeply, for one
-            raise _not_followed(str(error)) from None
-        matcher = LLMatcher(self._tokens, grammar, log_level=0)
-        if matcher.is_error():
-            raise _not_followed(matcher.get_error())
-        return Grammar(matcher, self._vocab_size)
+            try:
+                grammar = LLMatcher.grammar_from_json_schema(source, overrides=JSON_OPTIONS)
+            except ValueError as error:  # nested too deeply, for one
+                raise _not_followed(str(error)) from None
+            matcher = LLMatcher(self._tokens, grammar, log_level=0, limits=LLParserLimits(**PARSER_LIMITS))
+            if matcher.is_error():
+                raise _not_followed(matcher.get_error())
+            made = Grammar(matcher, self._vocab_size)
+            made.begin()
+            return made
 
     def _check_room(self) -> None:
         needed_bytes = NEEDED_BYTES + NEEDED_BYTES_PER_TOKEN * self._vocab_size
         if self._spare_bytes is not None and needed_bytes > self._spare_bytes:
             message = (
-                f"JSON output would take {needed_bytes / 2**20:.1f} MiB more than this model's predicted peak, which "
-                f"leaves {self._spare_bytes / 2**20:.1f} MiB of the board's budget; raise the budget or serve a "
-                "smaller model."
+                f"JSON output would take {needed_bytes} bytes more than this model's predicted peak, which leaves "
+                f"{self._spare_bytes} of the board's budget; raise the budget or serve a smaller model."
             )
             raise InvalidRequestError(message)
 
@@ -115,6 +137,23 @@ class _Tokens:
 
     def __call__(self, text: str) -> list[int]:
         return self._text.encode(text, special=False)
+
+
+def _checked(schema: Mapping[str, Any]) -> str:
+    """Returns the schema as JSON. Raises InvalidRequestError for one that is too large to compile."""
+    source = json.dumps(schema)
+    if len(source) > SCHEMA_BYTES_MAX:
+        raise _not_followed(f"it has {len(source)} bytes; at most {SCHEMA_BYTES_MAX} are accepted")
+    values = _count_values(schema)
+    if values > SCHEMA_VALUES_MAX:
+        raise _not_followed(f"it holds {values} values; at most {SCHEMA_VALUES_MAX} are accepted")
+    return source
+
+
+def _count_values(value: Any) -> int:
+    """Returns the number of values in a JSON value, itself counted. The parser has bounded how deep it is."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_count_values, inner))
 
 
 def _not_followed(reason: str) -> InvalidRequestError:

@@ -1,13 +1,15 @@
 """The exported graph in ONNX Runtime, run on rows of one pool of KV cache.
 
-The graph takes past keys and values as inputs and gives them, longer, as outputs; with both bound to the same memory
-GroupQueryAttention writes the new ones in place. A row is that memory's part for one sequence, with a shape of its own
-(heads, width, head size), so that neighbours of one width are a batch without copying anything. How many tokens each
-row of a batch holds follows from its attention mask, which is as wide as the row.
+The graph takes past keys and values as inputs and gives them, longer, as outputs. With both bound to the same memory
+GroupQueryAttention writes the new ones in place. A row is the part of that memory for one sequence, with a shape of its
+own (heads, width, head size), so that neighbours of one width are a batch without copying anything. How many tokens
+each row of a batch holds follows from its attention mask, which is as wide as the row.
 """
 
 from __future__ import annotations
 
+import mmap
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,25 +23,28 @@ from numpy.typing import NDArray
 from edgewright_agent.engine_worker.backend import CachePlace, Logits
 
 BINDINGS_KEPT = 8
-FOLDING_IS_BOUNDED = (1, 31)  # or earlier: between 1.23 and this one none was tried
-# What keeps the runtime from holding memory it does not need; benchmarks/engine_memory.py measures each.
+FOLDING_IS_BOUNDED = (1, 31)  # the first release known to bound it; none between 1.23 and this one was tried
+# These keep the runtime from holding memory it does not need; benchmarks/engine_memory.py measures each.
 LEAN_SESSION = {
-    # A tied embedding is a Reshape of the head's tensor, which folding would make a second tensor in memory.
+    # A tied embedding is a Reshape of the head's tensor; folding would make a second tensor of it.
     "optimization.constant_folding_max_output_size_in_bytes": str(1024 * 1024),
-    # The arena keeps what the longest request so far needed; malloc gives large blocks back (`LEAN_MALLOC`).
+    # The arena keeps what the longest request so far needed; malloc gives large blocks back (see `LEAN_MALLOC` in the
+    # agent's engines/worker.py, which starts this process).
     "enable_cpu_mem_arena": False,
-    # Memory patterns stay on: masks as wide as the row repeat their shapes, so that a step takes one block instead of a
-    # thousand. Without them a 135M model's step takes a sixth longer, and a 2048-token context 10 MiB less.
+    # Memory patterns stay on: masks as wide as the row repeat their shapes, so that a step allocates one block instead
+    # of a thousand. Without them a 135M model's step takes a sixth longer, and a 2048-token context 10 MiB less.
 }
-# Threads spin for work while the model runs and not between two runs, when the agent needs the cores: as fast as
-# spinning on, and better for whoever shares them. Without spinning a token takes a third longer (engine_threads.py).
+# Threads spin for work while the model runs, and not between two runs, when the agent needs the cores. That is as fast
+# as spinning all the time; without spinning a token takes a third longer (benchmarks/engine_threads.py).
 SPINNING = {"session.force_spinning_stop": "1"}
+# The attribute of GroupQueryAttention as protobuf writes it: its name, then field 3, a varint.
+_WINDOW = re.compile(rb"local_window_size\x18([\x80-\xff]*[\x00-\x7f])")
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 @dataclass
 class _Bound:
-    """Inputs and outputs that stay the same for a batch of rows, and the mask that goes with them."""
+    """The inputs and outputs that stay the same for a batch of rows, and the mask that belongs to them."""
 
     binding: Any
     mask: NDArray[np.int64]  # (rows, width)
@@ -47,7 +52,7 @@ class _Bound:
     step: NDArray[np.int64] | None = None  # (rows, 1): the tokens of one step, while they are bound
 
     def set_lengths(self, lengths: Sequence[int]) -> None:
-        """Lets each row of the mask begin with so many ones."""
+        """Sets how many ones each row of the mask begins with."""
         for index, (old, new) in enumerate(zip(self.lengths, lengths, strict=True)):
             self.mask[index, min(old, new) : max(old, new)] = new > old
         self.lengths[:] = lengths
@@ -86,19 +91,19 @@ class Graph:
                 (self._inputs["past_value_names"], self._outputs["present_value_names"]),
             )
         }
-        # One buffer for every step, of which no more is in memory than the largest batch so far needed.
+        # One buffer for every step. The kernel holds no more of it than the largest batch so far has touched.
         self._step_logits = np.empty((rows_max, 1, self._vocab_size), np.float32)
         self._bound: OrderedDict[Any, _Bound] = OrderedDict()
 
     @property
     def optional_inputs(self) -> dict[str, Any]:
-        """What the graph takes beside tokens and cache, by name: the places of adapters."""
+        """By name, what the graph takes beside tokens and cache: the inputs of adapters."""
         return {value.name: value for value in self._session.get_overridable_initializers()}
 
     def run(
         self, places: Sequence[CachePlace], pasts: Sequence[int], tokens: NDArray[np.int64], adapter: Any
     ) -> Logits:
-        """Puts tokens (rows, n) after the first `pasts` of each place; logits (rows, n, vocabulary).
+        """Puts tokens (rows, n) after the first `pasts` of each place; returns logits (rows, n, vocabulary).
 
         The places are neighbours in order. `adapter` maps optional inputs to values, or is None.
         """
@@ -112,7 +117,7 @@ class Graph:
         return self._run(bound, pasts, tokens, logits)
 
     def _step(self, bound: _Bound, pasts: Sequence[int], tokens: NDArray[np.int64]) -> Logits:
-        """Does what `run` does, for one token per row. The next step overwrites its logits."""
+        """Does what `run` does, for one token per row; its logits are overwritten by the next step."""
         logits = self._step_logits[: len(tokens)]
         if bound.step is None:
             bound.step = np.empty_like(tokens)
@@ -133,12 +138,12 @@ class Graph:
         return logits
 
     def copy(self, source: CachePlace, target: CachePlace, tokens: int) -> None:
-        """The first `tokens` of one row to another, which may overlap it."""
+        """Copies the first `tokens` of one row to another, which may overlap it."""
         for cache in self._caches.values():
             self._rows(cache, target)[:, :tokens] = self._rows(cache, source)[:, :tokens].copy()
 
     def _rows(self, cache: NDArray[Any], place: CachePlace) -> NDArray[Any]:
-        """(heads, width, head size) of one row."""
+        """Returns one row of a cache, (heads, width, head size)."""
         per_token = self._heads * self._head_size
         part = cache[place.start_tokens * per_token : place.end_tokens * per_token]
         return part.reshape(self._heads, place.width_tokens, self._head_size)
@@ -165,13 +170,29 @@ class Graph:
         return _Bound(binding, mask, [0] * len(places))
 
 
+def window_tokens(model: Path) -> int:
+    """Returns the widest attention window of the graph; 0 if it has none.
+
+    `genai_config.json` does not say, and ONNX Runtime does not show a node's attributes.
+    """
+    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        windows = [_signed_varint(match[1]) for match in _WINDOW.finditer(data)]
+    return max(0, *windows) if windows else 0
+
+
+def _signed_varint(data: bytes) -> int:
+    """Returns the 64-bit integer of a protobuf varint."""
+    value = sum((byte & 0x7F) << (7 * index) for index, byte in enumerate(data))
+    return value - 2**64 if value >= 2**63 else value
+
+
 def _bind_input(binding: Any, name: str, value: NDArray[Any]) -> None:
-    """The caller keeps `value` alive until the run is over."""
+    """Binds `value`, which the caller keeps alive until the run is over."""
     binding.bind_input(name, "cpu", 0, value.dtype, value.shape, value.ctypes.data)
 
 
 def session_options(threads: int) -> Any:
-    """How the graph is run."""
+    """Returns how the graph is run."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # adapters' places are optional inputs, and each would be warned of
@@ -184,6 +205,6 @@ def session_options(threads: int) -> Any:
 
 
 def disabled_optimizers() -> list[str]:
-    """Folding as a whole, where the runtime does not know `LEAN_SESSION`'s bound on it (1.23, for Python 3.10)."""
+    """Returns folding as a whole where the runtime can't bound it as `LEAN_SESSION` asks (1.23, for Python 3.10)."""
     release = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
     return [] if release >= FOLDING_IS_BOUNDED else ["ConstantFolding"]

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from edgewright_agent.engine_worker.backend import Backend, CachePlace, SamplingSettings
 from edgewright_agent.engine_worker.batching.jobs import Job
 from edgewright_agent.engine_worker.batching.model_thread import ModelThread
-from edgewright_agent.engine_worker.batching.pool import CacheRow, Pool, pool_tokens
+from edgewright_agent.engine_worker.batching.pool import CacheRow, Pool, layout_of
 from edgewright_agent.engine_worker.batching.scheduler import SLICE_TOKENS_BETWEEN_STEPS
+from edgewright_agent.engine_worker.batching.turns import Turns
 from edgewright_agent.engine_worker.fake import FakeBackend, fake_tokens
 from edgewright_agent.engine_worker.model import onnx
 from edgewright_agent.engines.worker import SEQUENCES_MAX
@@ -106,7 +107,7 @@ def test_as_many_requests_share_a_step_as_the_worker_says(
     tmp_path: Path, concurrency: int, request_tokens: int
 ) -> None:
     backend = fake(tmp_path, concurrency)
-    said = ModelThread(backend, max(SEQUENCES_MAX, concurrency)).together(request_tokens)
+    said = ModelThread(backend, max(SEQUENCES_MAX, concurrency), Turns()).together(request_tokens)
     sizes = batch_sizes(backend)
     run(backend, *(generation(backend, [65 + n, 66], request_tokens - 2) for n in range(10)))
     assert max(sizes) == said
@@ -258,20 +259,22 @@ def test_prompts_that_nobody_needs_give_way(tmp_path: Path) -> None:
         max_size=30,
     ),
     lanes=st.integers(1, 3),
+    window=st.sampled_from([0, 5, 20, 60, 100]),
 )
 @settings(max_examples=100, deadline=None)
 def test_no_place_is_used_twice_and_what_is_reused_is_there(
-    requests: list[tuple[list[int], int, bool]], lanes: int
+    requests: list[tuple[list[int], int, bool]], lanes: int, window: int
 ) -> None:
     context = 67  # does not divide by eight
-    memory: list[Any] = [None] * pool_tokens(context, lanes)
+    layout = layout_of(context, window)
+    memory: list[Any] = [None] * layout.pool_tokens(lanes)
 
     def copy(source: CachePlace, target: CachePlace, count: int) -> None:
         memory[target.start_tokens : target.start_tokens + count] = memory[
             source.start_tokens : source.start_tokens + count
         ]
 
-    pool, active = Pool(len(memory), context, copy), list[CacheRow]()
+    pool, active = Pool(layout, len(memory), context, copy), list[CacheRow]()
     for prompt, more, stays in requests:
         row = pool.take(len(prompt) + more, prompt, None)
         if row is None:
@@ -280,7 +283,7 @@ def test_no_place_is_used_twice_and_what_is_reused_is_there(
                 pool.release(other)
             active.clear()
             continue
-        assert len(prompt) + more <= row.place.width_tokens
+        assert max(len(prompt) + more, window) <= row.place.width_tokens
         assert row.place.end_tokens <= len(memory)
         assert not any(_shares_a_token(row.place, other.place) for other in active)
         start, shared = row.place.start_tokens, len(row.tokens)
@@ -301,3 +304,18 @@ def _shares_a_token(one: CachePlace, other: CachePlace) -> bool:
 
 def _greedy(prompt: Sequence[int], count: int) -> list[int]:
     return [token for token, _ in zip(fake_tokens(prompt), range(count), strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("context", "window", "share", "shares"),
+    [
+        (256, 0, 32, 8), (256, 32, 32, 8), (256, 33, 64, 4), (256, 64, 64, 4), (256, 200, 256, 1), (256, 256, 256, 1),
+        (256, 4096, 4096, 1), (100, 0, 13, 8), (100, 14, 25, 4), (1000, 128, 250, 4),
+    ],
+)  # fmt: skip
+def test_a_row_of_the_cache_is_never_narrower_than_the_attention_s_window(
+    context: int, window: int, share: int, shares: int
+) -> None:
+    layout = layout_of(context, window)
+    assert (layout.share_tokens, layout.shares) == (share, shares)
+    assert layout.share_tokens * layout.shares >= context

@@ -1,0 +1,1 @@
+"""Requests before the model sees them: bounded, parsed, rendered and tokenized, beside the event loop."""
