@@ -11,18 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import httpx
 import openai
+from openai.types.chat import ChatCompletionMessageParam
 
 from edgewright.address import Address
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
 from edgewright_agent.openai_api.settings import OpenAISettings
 from edgewright_agent.server import RunningAgent, run_agent
+from edgewright_agent.telemetry.types import ServingSummary
 from tests.agent.conftest import settings_for
 from tests.support.artifacts import TIMEOUT_SECONDS, make_artifact, push
 from tests.support.engine_releases import Release
 from tests.support.scripted_engine import Script, only_fake
 
 READY_SECONDS = 300.0  # vLLM takes its time
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Why do plants need sunlight?"}]
+TO_THE_END = {"ignore_eos": True}  # vLLM's extension: answers have the length that was asked for
 LOOPBACK = OpenAISettings(Address("127.0.0.1", 0))
 
 
@@ -81,3 +86,30 @@ async def until(holds: Callable[[], bool], seconds: float) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"not within {seconds:g} s"
         await asyncio.sleep(0.005)
+
+
+def served(running: Board) -> ServingSummary:
+    return running.agent.telemetry.serving()
+
+
+async def idle(running: Board) -> ServingSummary:
+    """What was served, once nothing is under way."""
+    while served(running).requests_in_flight:
+        await asyncio.sleep(0.005)
+    return served(running)
+
+
+async def chat_text(running: Board, messages: list[Any], **options: Any) -> str:
+    body = {"messages": messages, "temperature": 0, "max_tokens": 40, **options}
+    async with httpx.AsyncClient(base_url=running.url) as http:
+        answer = await http.post("/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["choices"][0]["message"]["content"])
+
+
+async def still_serves(running: Board) -> None:
+    answer = await running.client.completions.create(
+        model="tiny", prompt="hello", max_tokens=2, extra_body=TO_THE_END
+    )
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 2

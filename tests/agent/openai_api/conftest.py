@@ -1,4 +1,4 @@
-"""A board whose OpenAI API listens on a Unix socket and whose engine follows a script: one for each test module."""
+"""Boards that serve the OpenAI API, one for each test module: engines are processes, or follow a script."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ from tests.support.artifacts import TREE
 from tests.support.openai_servers import Board, board, serve
 from tests.support.raw_http import post, talk
 from tests.support.scripted_engine import Script
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fake(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Board]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEWRIGHT_FAKE_ENGINE", "1")
+        async with board(tmp_path_factory.mktemp("board")) as running:
+            await serve(running.agent, {**TREE, "engine/fake.json": b'{"words": 12}'})
+            yield running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import httpx
 import openai
 import pytest
-import pytest_asyncio
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
@@ -27,15 +26,6 @@ from tests.support.scripted_engine import Script
 QUESTION = "Why do plants need sunlight?"
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def fake(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Board]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEWRIGHT_FAKE_ENGINE", "1")
-        async with board(tmp_path_factory.mktemp("board")) as running:
-            await serve(running.agent, {**TREE, "engine/fake.json": b'{"words": 12}'})
-            yield running
 
 
 async def post(running: Board, **body: Any) -> httpx.Response:
