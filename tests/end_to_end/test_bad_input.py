@@ -355,8 +355,27 @@ def test_ctrl_c_stops_the_build_with_a_line_and_resume_goes_on(recipe: Path, tmp
     assert (run / "student" / "stage.json").exists()
 
 
-def interrupted(words: list[str], sign: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command in a session of its own; Ctrl-C for all of it once the file `sign` is there."""
+def test_a_second_build_in_the_same_folder_is_refused_and_the_first_goes_on(
+    recipe: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+
+    def refused() -> None:
+        assert_says(
+            build(recipe, run, "--resume"), REFUSED, "Another build (process", str(run), "another --out"
+        )
+
+    first = interrupted(command(recipe, run), run / "student" / "started", meanwhile=refused)
+    assert (first.returncode, first.stderr) == (STOPPED, STOPPED_LINE)
+
+
+def interrupted(
+    words: list[str], sign: Path, meanwhile: Callable[[], None] = lambda: None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a session of its own; Ctrl-C for all of it once the file `sign` is there.
+
+    The command stands still while `meanwhile` is called.
+    """
     with subprocess.Popen(
         words,
         stdout=subprocess.PIPE,
@@ -370,6 +389,11 @@ def interrupted(words: list[str], sign: Path) -> subprocess.CompletedProcess[str
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, f"{sign} never came"
             time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGSTOP)
+        try:
+            meanwhile()
+        finally:
+            os.killpg(process.pid, signal.SIGCONT)
         os.killpg(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     # Interrupted inside exec(), as dataclasses use it, Python ends by the signal itself: a shell says 130 of both.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import warnings
@@ -17,12 +16,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
 from edgewright.durable import FileSystem, write_durably
-from edgewright.errors import InputError, RefusedError
+from edgewright.errors import InputError
 from edgewright.sizes import format_bytes, parse_bytes
 from edgewright_builder.cli.options import Credentials
 from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.recipe.adapter import AdapterRecipe, load_any_recipe
 from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.run.folder import claimed, refuse_used
 from edgewright_profiles import DeviceProfile, load_profile
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def build(
     settings = _with_evaluation(load_any_recipe(recipe), benchmarks, tasks, limit)
     profile = load_profile(device)
     budget_bytes = parse_bytes(budget) if budget else None
-    order = _Order(recipe, profile, budget_bytes, out, _signing_key(credentials))
-    _refuse_used(out, resume)
+    order = _Order(recipe, profile, budget_bytes, out, resume, _signing_key(credentials))
+    refuse_used(out, resume=resume)
     _quiet_libraries()
     if isinstance(settings, AdapterRecipe):
         _build_adapter(order, settings)
@@ -89,6 +89,7 @@ class _Order:
     profile: DeviceProfile
     budget_bytes: int | None  # None: it follows from the recipe
     out: Path
+    resume: bool
     signing_key: Ed25519PrivateKey
     console: Console = field(default_factory=lambda: Console(highlight=False))
 
@@ -96,7 +97,7 @@ class _Order:
     def begun(self, opening_line: str) -> Iterator[None]:
         """The run's folder is this build's own, and says what it was made from."""
         self.console.print(opening_line, markup=False, soft_wrap=True)
-        with _locked(self.out):
+        with claimed(self.out, resume=self.resume):
             write_durably(FileSystem(), self.out / "recipe.yaml", self.recipe_file.read_bytes())
             yield
 
@@ -177,28 +178,6 @@ def _signing_key(credentials: Path | None) -> Ed25519PrivateKey:
             "then give --credentials DIR or set EDGEWRIGHT_CREDENTIALS."
         )
     return load_signing_key(credentials / "release.key")
-
-
-def _refuse_used(out: Path, resume: bool) -> None:
-    if out.is_dir() and any(out.iterdir()) and not resume:
-        raise RefusedError(
-            f"{out} is not empty: add --resume to go on with that run, or choose another folder."
-        )
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Makes or reopens the run's folder and keeps a second build out of it."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{out} can't be made a folder ({error.strerror}); choose another --out.") from None
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RefusedError(f"Another build is running in {out}.") from None
-        yield
 
 
 def _quiet_libraries() -> None:
