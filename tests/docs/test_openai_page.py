@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edgewright_agent.engine_worker.requests import bodies, fields
 from edgewright_agent.openai_api import body, connections, listener, protocol, request_head
 from edgewright_agent.openai_api.app import ROUTES
 from edgewright_agent.openai_api.completions import VALUES_MAX
@@ -64,16 +65,27 @@ def test_the_page_lists_the_routes_that_there_are() -> None:
 
 def test_the_page_lists_the_fields_of_the_responses_api() -> None:
     table = TEXT.split("### Responses")[1].split("##")[0]
-    listed = {
-        row: set(re.findall(r"`([a-z_.]+)`", re.findall(rf"^\| {row} \| (.*) \|$", table, re.MULTILINE)[0]))
-        for row in ("obeyed", "ignored", "refused")
-    }
+    obeyed, ignored, refused = (listed(table, row) for row in ("obeyed", "ignored", "refused"))
     inner = {"text.format", "text.verbosity", "reasoning.effort", "reasoning.mode"}
     known = set(responses.ResponsesRequest.model_fields) - {"text", "reasoning"} | inner
-    assert listed["obeyed"] | listed["ignored"] | listed["refused"] == known
-    assert listed["ignored"] == set(IgnoredFields.model_fields)
-    assert listed["refused"] - inner == set(UnsupportedFields.model_fields)
+    assert obeyed | ignored | refused == known
+    assert ignored == set(IgnoredFields.model_fields)
+    assert refused - inner == set(UnsupportedFields.model_fields)
     assert {"effort", "mode"} < set(Reasoning.model_fields)
+
+
+def test_the_page_lists_the_fields_of_completions() -> None:
+    table = TEXT.split("### Chat completions")[1].split("###")[0]
+    harmless, neutral = set(fields.HarmlessFields.model_fields), set(fields.NeutralFields.model_fields)
+    known = set(bodies.ChatBody.model_fields) | set(bodies.CompletionBody.model_fields)
+    assert listed(table, "obeyed") == known - harmless - neutral
+    assert listed(table, "ignored") == harmless
+    assert listed(table, "refused") <= neutral
+
+
+def listed(table: str, row: str) -> set[str]:
+    (cell,) = re.findall(rf"^\| {row} \| (.*) \|$", table, re.MULTILINE)
+    return set(re.findall(r"`([a-z_.]+)`", cell))
 
 
 @pytest.mark.parametrize(

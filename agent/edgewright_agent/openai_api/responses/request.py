@@ -35,7 +35,7 @@ class _Body(BaseModel):
     def _know_all_fields(self) -> _Body:
         for name in self.model_extra or ():
             raise PydanticCustomError(
-                "unknown_field", "This server does not know it; leave it out", {"name": name}
+                "unknown_field", "This server does not know this field; leave it out", {"name": name}
             )
         return self
 
@@ -189,13 +189,13 @@ def parse_request(body: bytes) -> ResponsesRequest:
 
 
 def _invalid(wrong: ErrorDetails) -> ApiError:
-    path, message, value = _path(wrong), wrong["msg"], wrong["input"]
+    path, message = _path(wrong), wrong["msg"]
     if wrong["type"] == "unknown_field":
-        name = wrong["ctx"]["name"]
-        path, value = [*path, name[:100]], value[name]
+        path.append(wrong["ctx"]["name"][:100])
+    else:
+        message += f", not {_shortened.repr(wrong['input'])}"
     field = ".".join(path) or "the body"
-    shown = _shortened.repr(value)
-    return ApiError(HTTPStatus.BAD_REQUEST, "invalid_value", f"{field}: {message}, not {shown}.", param=field)
+    return ApiError(HTTPStatus.BAD_REQUEST, "invalid_value", f"{field}: {message}.", param=field)
 
 
 def _path(wrong: ErrorDetails) -> list[str]:
