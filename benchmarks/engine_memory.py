@@ -146,8 +146,8 @@ def run(folder: Path, variant: Variant, context: int) -> dict[str, float]:
     """Loads, fills the context twice and generates, in this process. Bytes and tokens per second."""
     import numpy as np
 
-    from edgewright_agent.engine_worker.backend import CachePlace
     from edgewright_agent.engine_worker.model import graph
+    from edgewright_agent.engine_worker.model.backend import CachePlace
 
     graph.LEAN_SESSION.clear()
     graph.LEAN_SESSION.update(variant.session)

@@ -25,9 +25,9 @@ from pathlib import Path
 
 import psutil
 
+from edgewright_agent.engines import GenerationRequest, Token
 from edgewright_agent.engines.http.client import EngineClient
 from edgewright_agent.engines.process.cpus import choose_cpus
-from edgewright_agent.engines.protocol import GenerationRequest, Token
 from edgewright_agent.engines.worker import LEAN_MALLOC
 
 CONTEXT_TOKENS = 1024

@@ -28,12 +28,12 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import uvicorn
 
-from edgewright_agent.engine_worker.http.app import ServingSettings, make_app
+from edgewright_agent.engine_worker.http.app import WorkerSettings, make_app
 from edgewright_agent.engine_worker.model.graph import Graph
 from edgewright_agent.engine_worker.model.onnx import OnnxBackend
+from edgewright_agent.engines import GenerationRequest, Token
 from edgewright_agent.engines.http.client import EngineClient
 from edgewright_agent.engines.process.cpus import default_threads
-from edgewright_agent.engines.protocol import GenerationRequest, Token
 from edgewright_agent.engines.worker import SEQUENCES_MAX
 
 PROMPT = "The history of the city begins with"
@@ -92,7 +92,7 @@ def main() -> None:
 def serve_in_thread(backend: OnnxBackend, socket: Path) -> int:
     """The worker's application with the worker's settings; the id of its event loop's thread."""
     config = uvicorn.Config(
-        make_app(backend, ServingSettings("model", SEQUENCES_MAX)), uds=str(socket), loop="asyncio",
+        make_app(backend, WorkerSettings("model", SEQUENCES_MAX)), uds=str(socket), loop="asyncio",
         http="httptools", ws="none", lifespan="off",
         access_log=False, log_config=None,
     )  # fmt: skip

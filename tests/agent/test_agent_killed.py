@@ -24,7 +24,7 @@ import pytest
 
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
 from edgewright_agent.deployment import lifecycle
-from edgewright_agent.engine_worker.fake import fake_tokens
+from edgewright_agent.engine_worker.model.fake import fake_tokens
 from edgewright_agent.store import Space, Store
 from tests.agent.test_agent_process import generated_soon, insecure, trusted
 from tests.support.agent_process import AgentProcess, serving

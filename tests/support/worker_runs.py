@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from edgewright_agent.engine_worker.backend import Backend, SamplingSettings, TokenScores
 from edgewright_agent.engine_worker.batching.jobs import Generation, Job, Scoring
 from edgewright_agent.engine_worker.batching.scheduler import Scheduler
 from edgewright_agent.engine_worker.batching.turns import Turns
+from edgewright_agent.engine_worker.model.backend import Backend, SamplingSettings, TokenScores
 
 SEQUENCES_MAX = 8
 _schedulers: dict[Backend, Scheduler] = {}  # one knows what its backend remembers

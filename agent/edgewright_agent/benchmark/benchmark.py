@@ -19,7 +19,7 @@ from edgewright_agent.benchmark.load import (
     LoadMeasurement,
     LoadTally,
 )
-from edgewright_agent.engines.protocol import Finish
+from edgewright_agent.engines import Finish
 from edgewright_agent.telemetry.energy import GAP_SECONDS
 from edgewright_agent.telemetry.monitor import Telemetry
 from edgewright_agent.telemetry.types import EnergyMark, RequestSummary

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from edgewright.errors import EdgewrightError, InputError, OutsideError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.benchmark.prompts import shuffles, words_for
-from edgewright_agent.engines.protocol import Finish, GenerationRequest, Token
+from edgewright_agent.engines import Finish, GenerationRequest, Token
 from edgewright_agent.telemetry.serving import EnergyBetween, RequestWindow, ServingStats, distribution
 from edgewright_agent.telemetry.types import Distribution, RequestSummary
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import uvicorn
 
-from edgewright_agent.engine_worker.backend import Backend
-from edgewright_agent.engine_worker.http.app import ServingSettings, make_app
+from edgewright_agent.engine_worker.http.app import WorkerSettings, make_app
+from edgewright_agent.engine_worker.model.backend import Backend
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     backend = _load(options)
     if options.adapter is not None:
         backend.use_adapter(options.adapter)
-    app = make_app(backend, ServingSettings(options.model, options.sequences, options.spare_bytes))
+    app = make_app(backend, WorkerSettings(options.model, options.sequences, options.spare_bytes))
     uvicorn.run(
         app,
         uds=str(options.socket),
@@ -53,7 +53,7 @@ def main() -> None:
 
 def _load(options: argparse.Namespace) -> Backend:
     if options.kind == "fake":
-        from edgewright_agent.engine_worker.fake import FakeBackend
+        from edgewright_agent.engine_worker.model.fake import FakeBackend
 
         return FakeBackend(options.engine_folder, options.context_tokens, options.concurrency)
     # ONNX Runtime sends usage data unless told otherwise before it is loaded.

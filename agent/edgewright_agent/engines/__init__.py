@@ -3,11 +3,10 @@
 from edgewright_agent.engines.launch import available_engines, start_engine
 from edgewright_agent.engines.process.death import Death, DeathCause
 from edgewright_agent.engines.process.memory import EngineMemory
-from edgewright_agent.engines.protocol import (
+from edgewright_agent.engines.protocol.engine import Engine
+from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits
+from edgewright_agent.engines.protocol.requests import (
     ContinuationScore,
-    Engine,
-    EngineInfo,
-    EngineLimits,
     Finish,
     FinishReason,
     GenerationRequest,

@@ -12,7 +12,8 @@ from edgewright.manifest import Manifest
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines import fake, onnx
 from edgewright_agent.engines.process.process import EngineProcess
-from edgewright_agent.engines.protocol import Engine, EngineInfo, EngineLimits
+from edgewright_agent.engines.protocol.engine import Engine
+from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits
 from edgewright_agent.engines.served import ServedEngine
 from edgewright_agent.engines.vllm import launch as vllm
 

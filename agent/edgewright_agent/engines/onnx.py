@@ -10,7 +10,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from edgewright.manifest import Manifest
-from edgewright_agent.engines.protocol import EngineInfo, EngineLimits, Launch
+from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Launch
 from edgewright_agent.engines.worker import SEQUENCES_MAX, worker_launch
 
 KIND = "onnxruntime-genai"

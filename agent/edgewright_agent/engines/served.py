@@ -15,16 +15,16 @@ from edgewright_agent.engines.process.death import Death
 from edgewright_agent.engines.process.kills import Kills
 from edgewright_agent.engines.process.memory import EngineMemory
 from edgewright_agent.engines.process.process import EngineProcess
-from edgewright_agent.engines.protocol import (
+from edgewright_agent.engines.process.watch import check, until_hung
+from edgewright_agent.engines.protocol.launch import Launch
+from edgewright_agent.engines.protocol.requests import (
     ContinuationScore,
     Finish,
     GenerationRequest,
-    Launch,
     Reply,
     ScoreItem,
     Token,
 )
-from edgewright_agent.engines.watch import check, until_hung
 from edgewright_agent.runtime.threads import within
 
 READY_POLL_SECONDS = 0.05

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgewright.manifest import Manifest
 from edgewright_agent.engines.http.client import EngineClient
 from edgewright_agent.engines.process.cpus import default_threads
-from edgewright_agent.engines.protocol import EngineLimits, Launch
+from edgewright_agent.engines.protocol.launch import EngineLimits, Launch
 
 # Sequences that share the worker's KV cache at the same time, unless the plan allows more whole contexts.
 SEQUENCES_MAX = 8

@@ -20,7 +20,7 @@ from edgewright.v1.telemetry_pb2 import (
 from edgewright_agent.benchmark import load as agent_load
 from edgewright_agent.benchmark.load import BenchmarkPlan, Load
 from edgewright_agent.benchmark.proto import load_to_proto
-from edgewright_agent.engines.protocol import Finish, GenerationRequest, Token
+from edgewright_agent.engines import Finish, GenerationRequest, Token
 from edgewright_agent.telemetry.proto import distribution_to_proto
 from edgewright_agent.telemetry.serving import distribution
 from edgewright_builder.bench.results import BenchSubject

@@ -11,7 +11,7 @@ import pytest
 from edgewright_agent.benchmark.benchmark import BenchmarkEnergy, BenchmarkResult, run_benchmark
 from edgewright_agent.benchmark.load import BenchmarkPlan
 from edgewright_agent.benchmark.proto import benchmark_to_proto
-from edgewright_agent.engines.protocol import Finish, GenerationRequest, Token
+from edgewright_agent.engines import Finish, GenerationRequest, Token
 from edgewright_agent.telemetry import Telemetry
 from edgewright_profiles import load_profile
 from tests.agent.telemetry.test_telemetry import Clock

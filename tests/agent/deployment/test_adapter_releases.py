@@ -16,7 +16,7 @@ import pytest
 from edgewright.errors import OutsideError, RefusedError
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc, inference_pb2, inference_pb2_grpc
 from edgewright_agent.deployment import engine_manager
-from edgewright_agent.engine_worker.fake import fake_tokens
+from edgewright_agent.engine_worker.model.fake import fake_tokens
 from edgewright_agent.engines.http.client import EngineClient
 from edgewright_agent.engines.process.kills import Among, Kills
 from edgewright_agent.server import RunningAgent, run_agent

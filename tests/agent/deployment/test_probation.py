@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgewright_agent.deployment.probation import BoardSensors, ProbeResult, TrialConditions, run_probes
-from edgewright_agent.engine_worker.fake import fake_tokens
+from edgewright_agent.engine_worker.model.fake import fake_tokens
 from edgewright_agent.telemetry.types import EnergyWindow
 from tests.support.artifacts import make_artifact
 from tests.support.engine_releases import fake_release

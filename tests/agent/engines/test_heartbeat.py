@@ -14,7 +14,8 @@ import pytest
 
 from edgewright.errors import OutsideError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engines import DeathCause, GenerationRequest, Token, watch
+from edgewright_agent.engines import DeathCause, GenerationRequest, Token
+from edgewright_agent.engines.process import watch
 from edgewright_agent.engines.served import ServedEngine
 from tests.support.engine_releases import CONTEXT_TOKENS, Release, asked_release, collect, fake_release
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from edgewright_agent.engine_worker.backend import ChatPrompt, InvalidRequestError
 from edgewright_agent.engine_worker.model import onnx
+from edgewright_agent.engine_worker.model.backend import ChatPrompt, InvalidRequestError
 from edgewright_agent.engine_worker.model.tokenizer import ModelText
 from edgewright_agent.engine_worker.requests.prompts import split_tokens
 from edgewright_agent.engines import Engine, GenerationRequest, ScoreItem

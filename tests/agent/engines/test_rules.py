@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgewright.manifest import MemoryPrediction
-from edgewright_agent.engine_worker.backend import InvalidRequestError, SamplingSettings
 from edgewright_agent.engine_worker.batching.generation import StopScanner
+from edgewright_agent.engine_worker.model.backend import InvalidRequestError, SamplingSettings
 from edgewright_agent.engine_worker.model.grammar import GrammarMaker
 from edgewright_agent.engine_worker.model.sampling import draw
 from edgewright_agent.engines import DeathCause

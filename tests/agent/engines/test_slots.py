@@ -13,7 +13,7 @@ import pytest
 from edgewright_agent.engines import EngineLimits, Reply, fake, onnx
 from edgewright_agent.engines.http.client import EngineClient
 from edgewright_agent.engines.process.process import EngineProcess
-from edgewright_agent.engines.protocol import EngineHttp, Launch
+from edgewright_agent.engines.protocol.launch import EngineHttp, Launch
 from edgewright_agent.engines.served import ServedEngine
 from edgewright_agent.engines.vllm.client import VllmClient
 from edgewright_agent.engines.worker import SEQUENCES_MAX

@@ -16,7 +16,7 @@ import pytest
 
 from edgewright.errors import OutsideError, RefusedError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engine_worker.fake import fake_tokens
+from edgewright_agent.engine_worker.model.fake import fake_tokens
 from edgewright_agent.engines import (
     DeathCause,
     EngineLimits,

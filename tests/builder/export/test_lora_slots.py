@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edgewright_agent.engine_worker.backend import InvalidRequestError
+from edgewright_agent.engine_worker.model.backend import InvalidRequestError
 from edgewright_agent.engine_worker.model.onnx import OnnxBackend
 from tests.support.tiny_adapter import CONTINUATION, GREEDY_TOKENS, PROMPT
 from tests.support.worker_runs import generate, generation, scheduler, score, tokens, turns

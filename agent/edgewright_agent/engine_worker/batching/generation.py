@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from edgewright_agent.engine_worker.backend import Backend, Text, TokenScores
 from edgewright_agent.engine_worker.batching.jobs import GeneratedToken, Job, Scoring
 from edgewright_agent.engine_worker.batching.model_thread import ModelThread
+from edgewright_agent.engine_worker.model.backend import Backend, Text, TokenScores
 from edgewright_agent.engine_worker.model.logprobs import TokenLogprobs
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from edgewright_agent.engine_worker.backend import Logits, SamplingSettings, TokenScores
 from edgewright_agent.engine_worker.batching.pool import CacheRow
+from edgewright_agent.engine_worker.model.backend import Logits, SamplingSettings, TokenScores
 from edgewright_agent.engine_worker.model.grammar import Grammar
 from edgewright_agent.engine_worker.model.logprobs import TokenLogprobs, token_logprobs
 from edgewright_agent.engine_worker.model.sampling import draw

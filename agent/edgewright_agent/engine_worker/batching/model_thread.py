@@ -14,11 +14,11 @@ import threading
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from edgewright_agent.engine_worker.backend import Backend, InvalidRequestError
 from edgewright_agent.engine_worker.batching.event_stream import EventStream
 from edgewright_agent.engine_worker.batching.jobs import Job
 from edgewright_agent.engine_worker.batching.scheduler import Scheduler
 from edgewright_agent.engine_worker.batching.turns import Turns
+from edgewright_agent.engine_worker.model.backend import Backend, InvalidRequestError
 
 WAITING_MAX = 16
 # How long the event loop may keep the model waiting for the interpreter. Python's 5 ms are half a small model's step.

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from edgewright_agent.engine_worker.backend import CacheLayout, CachePlace
+from edgewright_agent.engine_worker.model.backend import CacheLayout, CachePlace
 
-SHARES_MAX = 8  # of a context
 # Reading a token alone and reading it among others differ in the last bit. So the end of a prompt is always read as
 # two tokens or more, and only tokens that were read so are used again.
 SLICE_TOKENS_MIN = 2
@@ -127,18 +126,6 @@ class Pool:
             place = CachePlace(start, width)
             if not any(_overlap(place, other) for other in taken):
                 yield place
-
-
-def layout_of(context_tokens: int, window_tokens: int = 0) -> CacheLayout:
-    """Returns the layout of a cache for such contexts, in rows that are no narrower than the attention's window.
-
-    GroupQueryAttention takes no row that its window (`local_window_size`) does not fit into. Where the window is wider
-    than the context, so is the row; what lies beyond the context is never written, and takes no memory.
-    """
-    shares = SHARES_MAX
-    while shares > 1 and -(-context_tokens // shares) < window_tokens:
-        shares //= 2
-    return CacheLayout(max(-(-context_tokens // shares), window_tokens), shares)
 
 
 def _overlap(one: CachePlace, other: CachePlace) -> bool:

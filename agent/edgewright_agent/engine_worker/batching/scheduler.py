@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
-from edgewright_agent.engine_worker.backend import Backend, Logits
 from edgewright_agent.engine_worker.batching.jobs import Feed, Job, Work
 from edgewright_agent.engine_worker.batching.pool import SLICE_TOKENS_MIN, CacheRow, Pool
 from edgewright_agent.engine_worker.batching.turns import Turns
+from edgewright_agent.engine_worker.model.backend import Backend, Logits
 
 # Tokens of a prompt that are read between two steps of others. More is faster for the prompt and slower for the others.
 SLICE_TOKENS_BETWEEN_STEPS = 32

@@ -10,10 +10,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from edgewright_agent.engine_worker.backend import Text
 from edgewright_agent.engine_worker.batching.generation import Step
 from edgewright_agent.engine_worker.batching.jobs import Job
 from edgewright_agent.engine_worker.http.connection import ServerSentEvent
+from edgewright_agent.engine_worker.model.backend import Text
 from edgewright_agent.engine_worker.model.logprobs import (
     LogprobsShape,
     TextOffsets,
@@ -59,7 +59,7 @@ CHAT = Shape(
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerWriter:
     """One answer to one request."""
 
     shape: Shape

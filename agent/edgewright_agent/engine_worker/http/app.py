@@ -16,12 +16,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from edgewright_agent.engine_worker.backend import Backend, InvalidRequestError
 from edgewright_agent.engine_worker.batching.generation import scores, steps
 from edgewright_agent.engine_worker.batching.jobs import Generation, Job
 from edgewright_agent.engine_worker.batching.model_thread import ModelThread
 from edgewright_agent.engine_worker.batching.turns import Turns
-from edgewright_agent.engine_worker.http.answers import CHAT, COMPLETION, Answer, Shape
+from edgewright_agent.engine_worker.http.answers import CHAT, COMPLETION, AnswerWriter, Shape
 from edgewright_agent.engine_worker.http.connection import (
     Bodies,
     ClientDisconnectedError,
@@ -31,6 +30,7 @@ from edgewright_agent.engine_worker.http.connection import (
     on_failure,
     on_invalid_request,
 )
+from edgewright_agent.engine_worker.model.backend import Backend, InvalidRequestError
 from edgewright_agent.engine_worker.model.grammar import GrammarMaker
 from edgewright_agent.engine_worker.requests.bodies import AdapterBody, parse_body
 from edgewright_agent.engine_worker.requests.limits import limits_of
@@ -41,7 +41,7 @@ Prepared = TypeVar("Prepared")
 
 
 @dataclass(frozen=True)
-class ServingSettings:
+class WorkerSettings:
     """What the application is told when it starts."""
 
     model: str  # its name in the API
@@ -49,7 +49,7 @@ class ServingSettings:
     spare_bytes: int | None = None  # memory beyond the predicted peak; None: no limit
 
 
-def make_app(backend: Backend, settings: ServingSettings) -> Starlette:
+def make_app(backend: Backend, settings: WorkerSettings) -> Starlette:
     """Returns the application that serves `backend`."""
     routes = Routes(backend, settings)
     return Starlette(
@@ -74,7 +74,7 @@ def make_app(backend: Backend, settings: ServingSettings) -> Starlette:
 class Routes:
     """One method per route."""
 
-    def __init__(self, backend: Backend, settings: ServingSettings) -> None:
+    def __init__(self, backend: Backend, settings: WorkerSettings) -> None:
         prompt_memory, limits = Turns(), limits_of(backend)
         grammars = GrammarMaker(backend.text, backend.vocab_size, backend.eos_ids, settings.spare_bytes)
         self._backend = backend
@@ -149,7 +149,7 @@ class Routes:
         eos_ids = frozenset() if task.ignore_eos else self._backend.eos_ids
         generation = Generation(task.max_tokens, task.sampling, eos_ids, task.alternatives, task.grammar)
         job = Job(task.prompt, task.max_tokens, self._backend.adapter, generation.work)
-        answer = Answer(shape, self._preparer.model, task, job, text)
+        answer = AnswerWriter(shape, self._preparer.model, task, job, text)
         generated = steps(self._model_thread, job, text, task.stops, eos_ids)
         if task.stream:
             return EventStreamResponse(answer.events(generated))

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from edgewright_agent.engine_worker.backend import InvalidRequestError
+from edgewright_agent.engine_worker.model.backend import InvalidRequestError
 from edgewright_agent.engine_worker.requests.limits import RequestLimits
 
 DISCARDED_BYTES_MAX = (

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnxruntime
 
-from edgewright_agent.engine_worker.backend import InvalidRequestError
+from edgewright_agent.engine_worker.model.backend import InvalidRequestError
 
 
 @dataclass(frozen=True, eq=False)

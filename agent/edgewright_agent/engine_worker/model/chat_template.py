@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 from jinja2 import meta
 
-from edgewright_agent.engine_worker.backend import ChatPrompt, InvalidRequestError
+from edgewright_agent.engine_worker.model.backend import ChatPrompt, InvalidRequestError
 from edgewright_agent.engine_worker.model.template_sandbox import TemplateEnvironment
 
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")

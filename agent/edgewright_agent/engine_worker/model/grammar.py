@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewright_agent.engine_worker.backend import InvalidRequestError, Logits, Text
+from edgewright_agent.engine_worker.model.backend import InvalidRequestError, Logits, Text
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 # Small models, free to write blanks between tokens, may write nothing else until their last token.
@@ -112,8 +112,9 @@ class GrammarMaker:
         needed_bytes = NEEDED_BYTES + NEEDED_BYTES_PER_TOKEN * self._vocab_size
         if self._spare_bytes is not None and needed_bytes > self._spare_bytes:
             message = (
-                f"JSON output would take {needed_bytes} bytes more than this model's predicted peak, which leaves "
-                f"{self._spare_bytes} of the board's budget; raise the budget or serve a smaller model."
+                f"JSON output would take {needed_bytes / 2**20:.1f} MiB more than this model's predicted peak, which "
+                f"leaves {self._spare_bytes / 2**20:.1f} MiB of the board's budget; raise the budget or serve a "
+                "smaller model."
             )
             raise InvalidRequestError(message)
 

@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from edgewright_agent.engine_worker.backend import CachePlace, Logits
+from edgewright_agent.engine_worker.model.backend import CachePlace, Logits
 
 BINDINGS_KEPT = 8
 FOLDING_IS_BOUNDED = (1, 31)  # the first release known to bound it; none between 1.23 and this one was tried

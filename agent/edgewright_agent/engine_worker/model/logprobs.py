@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewright_agent.engine_worker.backend import Logits, Text
+from edgewright_agent.engine_worker.model.backend import Logits, Text
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from edgewright_agent.engine_worker.backend import CachePlace, Logits
-from edgewright_agent.engine_worker.batching.pool import layout_of
 from edgewright_agent.engine_worker.model.adapters import LoadedAdapter, load_adapter
+from edgewright_agent.engine_worker.model.backend import CachePlace, Logits, layout_of
 from edgewright_agent.engine_worker.model.graph import Graph, window_tokens
 from edgewright_agent.engine_worker.model.tokenizer import ModelText
 from edgewright_agent.engine_worker.model.weights import (

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewright_agent.engine_worker.backend import SamplingSettings
+from edgewright_agent.engine_worker.model.backend import SamplingSettings
 
 BLOCK = 256  # entries summed before the running sum, which is the slow part
 TEMPERATURE_MIN = 1e-30  # below it a float32 is 0

@@ -11,7 +11,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from edgewright_agent.engine_worker.backend import ChatPrompt, InvalidRequestError
+from edgewright_agent.engine_worker.model.backend import ChatPrompt, InvalidRequestError
 from edgewright_agent.engine_worker.model.chat_template import read_chat_template, read_special_tokens
 
 BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")  # SentencePiece's byte fallback

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from edgewright_agent.engine_worker.backend import ChatPrompt, InvalidRequestError, SamplingSettings
+from edgewright_agent.engine_worker.model.backend import ChatPrompt, InvalidRequestError, SamplingSettings
 from edgewright_agent.engine_worker.model.grammar import ANY_OBJECT
 from edgewright_agent.engine_worker.requests.fields import (
     HarmlessFields,
@@ -141,7 +141,7 @@ class CompletionBody(SamplingBody):
         return self.logprobs
 
 
-class TextPart(_Body):
+class ContentPart(_Body):
     """One part of a message's content."""
 
     type: Literal["text"]
@@ -152,7 +152,7 @@ class ChatMessage(_Body, NeutralMessageFields):
     """One message."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
+    content: str | Annotated[list[ContentPart], Field(fail_fast=True)]
     name: str | None = None  # the speaker's
     reasoning_content: str | None = None  # before the content, of an assistant that thought
     reasoning: str | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgewright_agent.engine_worker.backend import Backend, InvalidRequestError
+from edgewright_agent.engine_worker.model.backend import Backend, InvalidRequestError
 
 # Measured with tokenizers 0.23 (`encode_batch_fast`) on text that is worst for it: 112 for byte fallback, 100 for emoji
 # in byte-level BPE, 60 for English. Tokens as Python integers add to that.

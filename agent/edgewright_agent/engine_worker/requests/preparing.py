@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from edgewright_agent.engine_worker.backend import Backend, InvalidRequestError, SamplingSettings
 from edgewright_agent.engine_worker.batching.turns import Turns
+from edgewright_agent.engine_worker.model.backend import Backend, InvalidRequestError, SamplingSettings
 from edgewright_agent.engine_worker.model.grammar import Grammar, GrammarMaker
 from edgewright_agent.engine_worker.requests.bodies import (
     BodyType,

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from edgewright_agent.engine_worker.backend import InvalidRequestError
-from edgewright_agent.engine_worker.exit_codes import ENDED_BY_REQUEST
+from edgewright_agent.engine_worker.model.backend import InvalidRequestError
+from edgewright_agent.engine_worker.requests.exit_codes import ENDED_BY_REQUEST
 
 THREADS_MAX = 4
 PREPARE_SECONDS = 10.0  # a prompt that fills a context of 128k tokens takes less than 1 s on a Raspberry Pi 5

@@ -15,7 +15,7 @@ from edgewright.errors import BusyError, EdgewrightError, InputError, OutsideErr
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines.http.events import content, events
 from edgewright_agent.engines.http.exchange import exchange, nonsense
-from edgewright_agent.engines.protocol import (
+from edgewright_agent.engines.protocol.requests import (
     ContinuationScore,
     Finish,
     GenerationRequest,

@@ -15,7 +15,7 @@ import httptools
 
 from edgewright.errors import OutsideError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engines.protocol import Reply
+from edgewright_agent.engines.protocol.requests import Reply
 from edgewright_agent.runtime.threads import within
 
 CONNECT_SECONDS = 5.0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from edgewright_agent.engine_worker.exit_codes import ENDED_BY_REQUEST
+from edgewright_agent.engine_worker.requests.exit_codes import ENDED_BY_REQUEST
 
 # How an allocation fails: libstdc++, Python, ONNX Runtime, torch, CUDA, Tegra's own spellings, and what vLLM says where
 # it finds too little memory before it allocates.

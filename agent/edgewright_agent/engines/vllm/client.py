@@ -12,9 +12,9 @@ from edgewright.errors import BusyError, InputError, RefusedError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines.http.client import EngineClient, completion
 from edgewright_agent.engines.http.exchange import nonsense
-from edgewright_agent.engines.protocol import (
+from edgewright_agent.engines.protocol.launch import EngineLimits
+from edgewright_agent.engines.protocol.requests import (
     ContinuationScore,
-    EngineLimits,
     Finish,
     GenerationRequest,
     Reply,

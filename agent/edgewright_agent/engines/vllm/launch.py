@@ -18,7 +18,7 @@ from edgewright.errors import InputError, RefusedError
 from edgewright.manifest import Manifest
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines.process.cpus import choose_cpus, default_threads
-from edgewright_agent.engines.protocol import EngineInfo, EngineLimits, Launch
+from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Launch
 from edgewright_agent.engines.vllm.build import (
     COMMAND_VARIABLE,
     VllmBuild,

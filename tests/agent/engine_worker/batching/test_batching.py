@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewright_agent.engine_worker.backend import Backend, CachePlace, SamplingSettings
 from edgewright_agent.engine_worker.batching.jobs import Job
 from edgewright_agent.engine_worker.batching.model_thread import ModelThread
-from edgewright_agent.engine_worker.batching.pool import CacheRow, Pool, layout_of
+from edgewright_agent.engine_worker.batching.pool import CacheRow, Pool
 from edgewright_agent.engine_worker.batching.scheduler import SLICE_TOKENS_BETWEEN_STEPS
 from edgewright_agent.engine_worker.batching.turns import Turns
-from edgewright_agent.engine_worker.fake import FakeBackend, fake_tokens
 from edgewright_agent.engine_worker.model import onnx
+from edgewright_agent.engine_worker.model.backend import Backend, CachePlace, SamplingSettings, layout_of
+from edgewright_agent.engine_worker.model.fake import FakeBackend, fake_tokens
 from edgewright_agent.engines.worker import SEQUENCES_MAX
 from tests.support.engine_releases import CONTEXT_TOKENS, Release
 from tests.support.worker_runs import generate, generation, run, scheduler, score, scoring, tokens, turns

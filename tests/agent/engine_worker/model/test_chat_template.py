@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from edgewright_agent.engine_worker.backend import ChatPrompt, InvalidRequestError
+from edgewright_agent.engine_worker.model.backend import ChatPrompt, InvalidRequestError
 from edgewright_agent.engine_worker.model.tokenizer import ModelText
 
 SPECIAL = {

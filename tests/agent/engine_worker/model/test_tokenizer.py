@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 
-from edgewright_agent.engine_worker.fake import EOS, FakeText
+from edgewright_agent.engine_worker.model.fake import EOS, FakeText
 from edgewright_agent.engine_worker.model.logprobs import TextOffsets
 from edgewright_agent.engine_worker.model.tokenizer import ModelText
 

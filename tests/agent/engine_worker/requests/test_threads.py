@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from edgewright_agent.engine_worker.backend import InvalidRequestError
-from edgewright_agent.engine_worker.exit_codes import ENDED_BY_REQUEST
+from edgewright_agent.engine_worker.model.backend import InvalidRequestError
 from edgewright_agent.engine_worker.requests import threads as module
+from edgewright_agent.engine_worker.requests.exit_codes import ENDED_BY_REQUEST
 from edgewright_agent.engine_worker.requests.threads import Preparation, PreparationThreads
 from edgewright_agent.engines.process.death import DeathCause, classify
 

@@ -16,8 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edgewright_agent.engine_worker.backend import CachePlace, ChatPrompt, InvalidRequestError, Logits
-from edgewright_agent.engine_worker.batching.pool import layout_of
+from edgewright_agent.engine_worker.model.backend import (
+    CachePlace,
+    ChatPrompt,
+    InvalidRequestError,
+    Logits,
+    layout_of,
+)
 
 EOS = 256
 LETTERS = b" abcdefghijklmnopqrstuvwxyz"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Logits = NDArray[np.float32]  # (tokens or sequences, vocabulary)
+SHARES_MAX = 8  # that a context of the KV cache is divided into
 
 
 class InvalidRequestError(Exception):
@@ -79,6 +80,18 @@ class CacheLayout:
     def pool_tokens(self, concurrency: int) -> int:
         """Returns the tokens of a cache for so many whole contexts."""
         return self.share_tokens * self.shares * concurrency
+
+
+def layout_of(context_tokens: int, window_tokens: int = 0) -> CacheLayout:
+    """Returns the layout of a cache for such contexts, in rows that are no narrower than the attention's window.
+
+    GroupQueryAttention takes no row that its window (`local_window_size`) does not fit into. Where the window is wider
+    than the context, so is the row; what lies beyond the context is never written, and takes no memory.
+    """
+    shares = SHARES_MAX
+    while shares > 1 and -(-context_tokens // shares) < window_tokens:
+        shares //= 2
+    return CacheLayout(max(-(-context_tokens // shares), window_tokens), shares)
 
 
 class Text(Protocol):

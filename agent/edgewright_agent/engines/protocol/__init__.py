@@ -1,0 +1,1 @@
+"""What the agent and an engine have to do with each other: requests, a running engine, and how one is launched."""
