@@ -34,7 +34,7 @@ check: $(DEV) ## format, lint, types, wire contract
 	scripts/gen-protos && git diff --exit-code -- protos sdk/edgewright/v1
 
 docs: $(DEV) ## the documentation as a site in site/; warnings are errors
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 coverage: $(DEV) ## the fast tests, and how many lines of the product they run
 	$(BIN)/python -m pytest -m "not slow and not vllm and not crash" --cov --cov-report term --cov-report html
