@@ -26,7 +26,7 @@ def list_profiles() -> tuple[str, ...]:
 
 
 def load_profile(name: str | Path) -> DeviceProfile:
-    """The profile with this id or alias, or in this YAML file.
+    """Returns the profile with this id or alias, or in this YAML file.
 
     Raises InputError for an unknown id (with the nearest ones), an unreadable file, or a missing or
     impossible figure (with its field).
@@ -44,7 +44,7 @@ def load_profile(name: str | Path) -> DeviceProfile:
 
 
 def parse_profile(text: str, where: str) -> DeviceProfile:
-    """The profile in a YAML document; `where` names it in errors. Raises InputError."""
+    """Returns the profile in a YAML document; `where` names it in errors. Raises InputError."""
     try:
         return DeviceProfile.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
@@ -63,7 +63,7 @@ def _load_file(path: Path) -> DeviceProfile:
 
 @lru_cache(maxsize=1)
 def _files() -> dict[str, Traversable]:
-    """The built-in files by profile id, which is the file's name."""
+    """Returns the built-in files by profile id, which is the file's name."""
     files = resources.files(__package__).iterdir()
     return {file.name.removesuffix(".yaml"): file for file in files if file.name.endswith(".yaml")}
 

@@ -161,5 +161,5 @@ class DeviceProfile(_Frozen):
         )
 
     def engine(self, kind: str) -> EngineSupport | None:
-        """What is known of an engine on this board; None if nothing."""
+        """Returns what is known of an engine on this board; None if nothing."""
         return next((engine for engine in self.engines if engine.kind == kind), None)

@@ -25,7 +25,7 @@ COPY_BYTES = 64 * 2**20
 
 
 def this_host(root: Path = Path("/")) -> DeviceProfile:
-    """The running machine: memory from `/proc/meminfo` now, bandwidth from a copy. Raises OutsideError."""
+    """Returns the running machine: memory from `/proc/meminfo` now, bandwidth from a copy. Raises OutsideError."""
     total, available = _meminfo(root)
     source = "/proc/meminfo of this machine, read when the profile was loaded"
     used = Figure(

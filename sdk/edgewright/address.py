@@ -29,7 +29,7 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """The address in HOST:PORT. Raises InputError."""
+    """Returns the address in HOST:PORT. Raises InputError."""
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise InputError(f"{text!r} is not an address; give HOST:PORT, for instance 0.0.0.0:7443.")

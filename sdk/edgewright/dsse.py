@@ -37,7 +37,7 @@ class Envelope:
     payload_type: str
 
     def signers(self, keys: Iterable[Ed25519PublicKey]) -> tuple[Ed25519PublicKey, ...]:
-        """Those of `keys` that signed. Raises InputError (`SIGNATURE_INVALID`) if one's signature is wrong."""
+        """Returns those of `keys` that signed. Raises InputError (`SIGNATURE_INVALID`) if one's signature is wrong."""
         found = []
         for key in keys:
             signature = self.signatures.get(key_id(key))
@@ -65,7 +65,7 @@ def key_id(key: Ed25519PublicKey) -> str:
 def encode_envelope(
     payload: bytes, signatures: Mapping[str, bytes], payload_type: str = PAYLOAD_TYPE
 ) -> bytes:
-    """The envelope's one encoding; `signatures` maps key id to signature."""
+    """Returns the envelope's one encoding; `signatures` maps key id to signature."""
     envelope = {
         "payload": base64.b64encode(payload).decode(),
         "payloadType": payload_type,
@@ -80,7 +80,7 @@ def encode_envelope(
 def decode_envelope(
     data: bytes, payload_type: str = PAYLOAD_TYPE, bytes_max: int = ENVELOPE_BYTES_MAX
 ) -> Envelope:
-    """The envelope in `data`; raises InputError (`SIGNATURE_INVALID`) unless it is one in its one encoding."""
+    """Returns the envelope in `data`; raises InputError (`SIGNATURE_INVALID`) unless it is one in its one encoding."""
     if len(data) > bytes_max:
         raise _invalid(f"it has {len(data)} bytes, at most {bytes_max} are accepted")
     try:
@@ -97,7 +97,7 @@ def decode_envelope(
 
 
 def envelope_over(manifest: bytes, data: bytes) -> Envelope:
-    """The envelope in `data`; raises InputError (`SIGNATURE_INVALID`) unless it is over this manifest."""
+    """Returns the envelope in `data`; raises InputError (`SIGNATURE_INVALID`) unless it is over this manifest."""
     envelope = decode_envelope(data)
     if envelope.payload != manifest:
         raise _invalid("it is over another manifest")
@@ -107,7 +107,7 @@ def envelope_over(manifest: bytes, data: bytes) -> Envelope:
 def verify_envelope(
     manifest: bytes, envelope: bytes, trusted_keys: Iterable[Ed25519PublicKey], threshold: int = 1
 ) -> Ed25519PublicKey:
-    """The first trusted key that signed `manifest`.
+    """Returns the first trusted key that signed `manifest`.
 
     Raises InputError (`SIGNATURE_INVALID`) if the envelope is malformed, is over other bytes, or a trusted
     key's signature is wrong; RefusedError (`KEY_UNTRUSTED`) if fewer than `threshold` we trust have signed.

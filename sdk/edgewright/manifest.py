@@ -181,7 +181,7 @@ class Mirror(_Frozen):
     url: Annotated[str, Field(max_length=500, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~%-]+)*$")]
 
     def blob_url(self, sha256: str) -> str:
-        """The address of a file with this digest."""
+        """Returns the address of a file with this digest."""
         return f"{self.url}/blobs/sha256{'/' if self.layout == 'oci-layout' else ':'}{sha256}"
 
 
@@ -237,13 +237,13 @@ class Manifest(_Frozen):
         return sum(file.size_bytes for file in self.files)
 
     def to_bytes(self) -> bytes:
-        """The canonical `manifest.json`: sorted keys, two blanks, one newline at the end."""
+        """Returns the canonical `manifest.json`: sorted keys, two blanks, one newline at the end."""
         text = json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False)
         return (text + "\n").encode()
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """The manifest in `data`; raises InputError (`MANIFEST_INVALID`) that names the first wrong field."""
+    """Returns the manifest in `data`; raises InputError (`MANIFEST_INVALID`) that names the first wrong field."""
     if len(data) > MANIFEST_BYTES_MAX:
         raise InputError(
             f"The manifest has {len(data)} bytes; at most {MANIFEST_BYTES_MAX} are accepted.",
@@ -259,5 +259,5 @@ def parse_manifest(data: bytes) -> Manifest:
 
 
 def manifest_digest(data: bytes) -> str:
-    """The artifact's identity: SHA-256 of the manifest's bytes, in hex."""
+    """Returns the artifact's identity: SHA-256 of the manifest's bytes, in hex."""
     return hashlib.sha256(data).hexdigest()

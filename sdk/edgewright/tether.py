@@ -17,7 +17,7 @@ OOM_SCORE_ADJUST = b"500"
 
 
 def tethered() -> list[str]:
-    """The beginning of a command line that makes the command die with this process, also by SIGKILL."""
+    """Returns the beginning of a command line that makes the command die with this process, also by SIGKILL."""
     return [sys.executable, "-I", "-S", __file__, str(os.getpid())]
 
 

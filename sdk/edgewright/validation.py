@@ -12,7 +12,9 @@ SHOWN_CHARACTERS_MAX = 100  # a value may be all that is below a key
 
 
 def first_complaint(kind: type[BaseModel], error: ValidationError) -> str:
-    """What Pydantic found wrong first; an unknown key before all else, as it may be one that is missing, misspelt."""
+    """Returns what Pydantic found wrong first; an unknown key before all else, as it may be one that is missing,
+    misspelt.
+    """
     errors = error.errors(include_url=False)
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     section, key = _at(kind, first["loc"])

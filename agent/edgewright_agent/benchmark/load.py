@@ -178,7 +178,7 @@ class Load:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def measured(self) -> LoadMeasurement:
-        """What `run` gave. Raises the engine's error if no prompt was served."""
+        """Returns what `run` gave. Raises the engine's error if no prompt was served."""
         tally, served = self.tally, len(self.tally.served)
         if not served:
             raise tally.last_error or OutsideError("No prompt was served.", Reason.REASON_ENGINE_FAILED)

@@ -9,14 +9,14 @@ from edgewright_agent.telemetry.proto import distribution_to_proto
 
 
 def benchmark_to_proto(event: BenchmarkProgress | BenchmarkResult) -> telemetry_pb2.RunBenchmarkResponse:
-    """One message of the stream that RunBenchmark answers with."""
+    """Returns one message of the stream that RunBenchmark answers with."""
     if isinstance(event, BenchmarkProgress):
         return telemetry_pb2.RunBenchmarkResponse(progress=telemetry_pb2.BenchmarkProgress(**vars(event)))
     return telemetry_pb2.RunBenchmarkResponse(result=result_to_proto(event))
 
 
 def result_to_proto(result: BenchmarkResult) -> telemetry_pb2.BenchmarkResult:
-    """A benchmark's result; what was not measured is absent."""
+    """Returns a benchmark's result; what was not measured is absent."""
     message = load_to_proto(result.plan, result.load)
     message.weights_bytes = result.weights_bytes
     if result.engine_peak_bytes is not None:
@@ -33,7 +33,7 @@ def result_to_proto(result: BenchmarkResult) -> telemetry_pb2.BenchmarkResult:
 
 
 def load_to_proto(plan: BenchmarkPlan, load: LoadMeasurement) -> telemetry_pb2.BenchmarkResult:
-    """The part of a benchmark's result that anyone who asks can measure."""
+    """Returns the part of a benchmark's result that anyone who asks can measure."""
     return telemetry_pb2.BenchmarkResult(
         prompts=plan.prompts,
         prompts_failed=load.prompts_failed,

@@ -82,7 +82,7 @@ class EngineManager:
         return warm_swap_fits(candidate.manifest.memory, predicted, now_bytes, budget_bytes, available_bytes)
 
     async def bring_up(self, release: StagedRelease, *, beside: bool) -> ServingRelease:
-        """An engine with this release that nobody is sent to yet; `beside` the serving one or instead of it.
+        """Returns an engine with this release that nobody is sent to yet; `beside` the serving one or instead of it.
 
         If the serving engine holds the model, it changes its adapter and goes on serving. What is about to be
         loaded is read first, while the other still serves: flash rots, and no altered byte may be served. Raises as
@@ -103,7 +103,7 @@ class EngineManager:
         return _serving(release, engine)
 
     def refusal(self, digest: str | None) -> str | None:
-        """Why no engine may be started with this release, as a sentence; None if one may, or it is not here."""
+        """Returns why no engine may be started with this release, as a sentence; None if one may, or it is not here."""
         staged = self._store.releases()
         release = staged.get(digest or "")
         try:

@@ -30,7 +30,9 @@ class AdmissionPolicy:
     engines: Callable[[], Sequence[EngineInfo]]
 
     def notes(self, active: StagedRelease) -> list[str]:
-        """What would be refused of the active release if it came now and is served all the same (decision 0048)."""
+        """Returns what would be refused of the active release if it came now and is served all the same (decision
+        0048).
+        """
         profiles = active.manifest.device_profiles
         if self.profile_id in profiles:
             return []
@@ -54,7 +56,7 @@ class AdmissionVerdict:
 def judge_admission(
     policy: AdmissionPolicy, store: Store, state: State, manifest_bytes: bytes, envelope: bytes
 ) -> AdmissionVerdict:
-    """The verdict on a manifest and its signature.
+    """Returns the verdict on a manifest and its signature.
 
     Raises InputError (`MANIFEST_INVALID`, `SIGNATURE_INVALID`), RefusedError (`KEY_UNTRUSTED`, `REVOKED`,
     `TRUST_EXPIRED`): before those hold, nothing in the manifest means anything.

@@ -69,7 +69,7 @@ class State:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> State:
-        """The inverse of `to_json`; what a newer or older agent wrote besides is left out."""
+        """Returns the inverse of `to_json`; what a newer or older agent wrote besides is left out."""
         known = {field.name: value[field.name] for field in fields(cls) if field.name in value}
         phase, outcome = Phase(value["phase"]), ChangeOutcome(value["outcome"])
         lists = {"denied": tuple(value["denied"]), "given_up": tuple(value.get("given_up", ()))}

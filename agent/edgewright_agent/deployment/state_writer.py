@@ -80,7 +80,7 @@ class StateWriter:
             queue.put_nowait(self._status)
 
     async def watch(self, *, follow: bool) -> AsyncIterator[DeploymentStatus]:
-        """The status now, then each change; ends at rest unless `follow`."""
+        """Yields the status now, then each change; ends at rest unless `follow`."""
         queue: asyncio.Queue[DeploymentStatus] = asyncio.Queue()
         queue.put_nowait(self._status)
         self._watchers.add(queue)

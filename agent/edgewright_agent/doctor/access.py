@@ -12,7 +12,9 @@ CONFIGURATION = "etc/edgewright"  # where the unit's LoadCredential= looks
 
 
 def ask_for_root(subject: Subject, paths: Iterable[Path]) -> Finding | None:
-    """A warning for the first of these that root has to look at: root's configuration, or another user's store."""
+    """Returns a warning for the first of these that root has to look at: root's configuration, or another user's
+    store.
+    """
     for path in paths:
         if _is_closed(path) and (_is_configuration(subject, path) or _is_in_store(subject, path)):
             return warning(

@@ -50,7 +50,7 @@ CHECKS: dict[str, Check] = {
 
 
 def examine(subject: Subject) -> dict[str, Finding]:
-    """What each check that applies has found, by its name. A check that breaks says so and stops no other."""
+    """Returns what each check that applies has found, by its name. A check that breaks says so and stops no other."""
     findings = {}
     for name, check in CHECKS.items():
         try:

@@ -94,7 +94,7 @@ def run_kernel(command: list[str]) -> KernelRun:
 
 
 def judge(engine: str, trial: KernelRun) -> Finding:
-    """What the end of a trial means."""
+    """Returns what the end of a trial means."""
     last = trial.output.splitlines()[-1].rstrip(". ") if trial.output else "it said nothing"
     if trial.returncode == 0:
         return ok(f"{engine} computes what it should: {last}.")

@@ -49,7 +49,9 @@ def gpu_may_be_used(subject: Subject) -> Finding | None:
 
 
 def _highest(profile: DeviceProfile | None, offered: set[str]) -> str | None:
-    """The mode without a cap if the board has one, else the one of most watts; None unless the profile knows all."""
+    """Returns the mode without a cap if the board has one, else the one of most watts; None unless the profile knows
+    all.
+    """
     uncapped = sorted(name for name in offered if name.startswith("MAXN"))
     if uncapped:
         return uncapped[-1]

@@ -98,7 +98,7 @@ def parse_l4t(release: str) -> str | None:
 def guess_profile(
     model: str, compatible: Sequence[str], cpu: str, memory_bytes: int | None
 ) -> tuple[DeviceProfile, str]:
-    """The profile that fits, nearest in memory where several do, and why; `this-host` if none does."""
+    """Returns the profile that fits, nearest in memory where several do, and why; `this-host` if none does."""
     candidates = [
         (profile, why)
         for profile in map(load_profile, list_profiles())
@@ -115,7 +115,7 @@ def guess_profile(
 
 
 def render(found: BoardFacts) -> RenderableType:
-    """The probe for people."""
+    """Returns the probe for people."""
     parts: list[RenderableType] = [_board_table(found), _sensor_table(found), _engine_table(found)]
     parts += [Text(f"Warning: {warning}", style="yellow") for warning in found.warnings]
     return Group(*parts)

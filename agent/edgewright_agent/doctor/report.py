@@ -13,7 +13,7 @@ COLORS = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.PROBLEM: "r
 
 
 def lines(findings: Mapping[str, Finding]) -> Iterator[tuple[Severity | None, str]]:
-    """One line per finding, its remedy below it, and the sum; with the result that colours it."""
+    """Yields one line per finding, its remedy below it, and the sum; with the result that colours it."""
     width = max((len(name) for name in findings), default=0)
     for name, found in findings.items():
         yield found.result, f"{found.result.value:8}{name:{width}}  {found.sentence}"

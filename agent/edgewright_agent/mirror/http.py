@@ -54,7 +54,7 @@ class BlobRange:
 
 
 def open_client(limits: MirrorLimits) -> httpx.AsyncClient:
-    """A client for mirrors. Proxies and certificates are the environment's (HTTPS_PROXY, SSL_CERT_FILE)."""
+    """Returns a client for mirrors. Proxies and certificates are the environment's (HTTPS_PROXY, SSL_CERT_FILE)."""
     return httpx.AsyncClient(
         timeout=httpx.Timeout(limits.silence_seconds, connect=limits.connect_seconds),
         headers={"Accept-Encoding": "identity", "User-Agent": "edgewright-agent"},
@@ -107,7 +107,7 @@ async def _in_time(work: Awaitable[_Result], url: httpx.URL, limits: MirrorLimit
 
 
 def _check(response: httpx.Response, first: int, end: int, blob_bytes: int) -> int:
-    """Where the body begins; refuses one that can't be the stretch before a byte of it is read."""
+    """Returns where the body begins; refuses one that can't be the stretch before a byte of it is read."""
     url, status = response.url, response.status_code
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
@@ -133,7 +133,9 @@ def _check(response: httpx.Response, first: int, end: int, blob_bytes: int) -> i
 
 
 async def _paced(response: httpx.Response, limits: MirrorLimits) -> AsyncIterator[bytes]:
-    """The body piece by piece, for as long as they come fast enough; what the caller does with one takes no time."""
+    """Yields the body piece by piece, for as long as they come fast enough; what the caller does with one takes no
+    time.
+    """
     seconds, received, began = 0.0, 0, time.monotonic()
     async for piece in response.aiter_raw():  # as it comes: httpx would keep a part of a piece to itself
         received += len(piece)
@@ -150,7 +152,7 @@ async def _paced(response: httpx.Response, limits: MirrorLimits) -> AsyncIterato
 
 
 async def _anonymous_token(client: httpx.AsyncClient, refused: httpx.Response, limits: MirrorLimits) -> str:
-    """A token for anybody, as public OCI registries want it.
+    """Returns a token for anybody, as public OCI registries want it.
 
     https://distribution.github.io/distribution/spec/auth/token/
     """

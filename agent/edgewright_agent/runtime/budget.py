@@ -6,5 +6,5 @@ from edgewright_profiles import DeviceProfile
 
 
 def memory_budget_bytes(profile: DeviceProfile, chosen_bytes: int | None) -> int:
-    """What a release may take at its peak: the budget chosen with `--budget`, else the profile's."""
+    """Returns what a release may take at its peak: the budget chosen with `--budget`, else the profile's."""
     return profile.budget_bytes() if chosen_bytes is None else chosen_bytes

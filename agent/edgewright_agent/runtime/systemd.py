@@ -35,7 +35,7 @@ def notify(state: str) -> None:
 
 
 def watchdog_seconds() -> float | None:
-    """How long systemd waits for a sign of life from this process; None if it does not."""
+    """Returns how long systemd waits for a sign of life from this process; None if it does not."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()) or not microseconds.isdecimal():
         return None

@@ -38,7 +38,8 @@ async def to_the_end(work: Coroutine[Any, Any, _Result]) -> _Result:
 async def within(
     seconds: float, work: Awaitable[_Result], undo: Callable[[_Result], object] | None = None
 ) -> _Result:
-    """The result of `work`; asyncio.TimeoutError if it takes longer. What is given up is cancelled, and has ended.
+    """Returns the result of `work`; asyncio.TimeoutError if it takes longer. What is given up is cancelled, and has
+    ended.
 
     Before Python 3.12, `asyncio.wait_for` loses a cancellation that comes just as its work ends. Here the cancellation
     counts, and `undo` gets the result that nobody takes: a slot, a connection.

@@ -42,7 +42,7 @@ def _parse(pem: bytes) -> ClientCertificate:
 
 
 def _roles(certificate: x509.Certificate) -> frozenset[str]:
-    """The roles in URI names only: whoever has a name certified by DNS or e-mail gets no role from it.
+    """Returns the roles in URI names only: whoever has a name certified by DNS or e-mail gets no role from it.
 
     A certificate that was not issued for clients has none either: a board's own would make it a deployer.
     """

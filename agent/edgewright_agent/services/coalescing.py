@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 async def coalesced(items: AsyncGenerator[Item, None]) -> AsyncGenerator[list[Item], None]:
-    """All that has come since the last bundle, as soon as something has.
+    """Yields all that has come since the last bundle, as soon as something has.
 
     What `items` raises is raised after all that came before it. `aclose()` closes `items` at once, too.
     """

@@ -205,7 +205,7 @@ def _port(handle: socket.socket) -> int:
 
 
 def _plain(host: str) -> str:
-    """An IPv4 address as such, also where a socket for both families has it."""
+    """Returns an IPv4 address as such, also where a socket for both families has it."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

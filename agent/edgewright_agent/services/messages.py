@@ -52,7 +52,7 @@ def sha256_to(digest: str | None) -> bytes:
 
 
 def blob_from(message: deployment_pb2.Blob) -> Blob:
-    """A blob whose chunks add up; raises InputError."""
+    """Returns a blob whose chunks add up; raises InputError."""
     size_bytes = message.digest.size_bytes
     chunks = tuple(_chunk_from(chunk) for chunk in message.chunks)
     blob = Blob(sha256_from(message.digest.sha256), size_bytes, chunks)
@@ -63,7 +63,7 @@ def blob_from(message: deployment_pb2.Blob) -> Blob:
 
 
 def blobs_from(messages: Iterable[deployment_pb2.Blob]) -> list[Blob]:
-    """All blobs of a question, within its bounds; raises InputError."""
+    """Returns all blobs of a question, within its bounds; raises InputError."""
     messages = list(messages)
     chunks = sum(len(message.chunks) for message in messages)
     if len(messages) > BLOBS_MAX or chunks > CHUNKS_MAX:
@@ -74,7 +74,7 @@ def blobs_from(messages: Iterable[deployment_pb2.Blob]) -> list[Blob]:
 
 
 def delta_from(message: deployment_pb2.ChunkDelta, blob: Blob) -> Delta:
-    """How a chunk of `blob` is made from what is here, within bounds; raises InputError."""
+    """Returns how a chunk of `blob` is made from what is here, within bounds; raises InputError."""
     if message.chunk >= len(blob.chunks):
         raise InputError(f"A delta of chunk {message.chunk} came; the blob has {len(blob.chunks)} chunks.")
     base = tuple(
@@ -101,7 +101,7 @@ def ranges_to(ranges: Iterable[ChunkRange]) -> list[deployment_pb2.ChunkRange]:
 
 
 def refusal_to(error: EdgewrightError | None) -> deployment_pb2.Refusal | None:
-    """Why a stream was refused."""
+    """Returns why a stream was refused."""
     return None if error is None else deployment_pb2.Refusal(reason=error.reason, message=str(error))
 
 
@@ -111,12 +111,12 @@ def engine_to(engine: EngineInfo) -> deployment_pb2.EngineInfo:
 
 
 def phase_to(phase: Phase) -> deployment_pb2.Phase.ValueType:
-    """The wire's word for a phase."""
+    """Returns the wire's word for a phase."""
     return _PHASES[phase]
 
 
 def status_to(status: DeploymentStatus) -> deployment_pb2.WatchDeploymentResponse:
-    """One step of a change."""
+    """Returns one step of a change."""
     state = status.state
     probes = [
         deployment_pb2.ProbeResult(
@@ -137,7 +137,7 @@ def status_to(status: DeploymentStatus) -> deployment_pb2.WatchDeploymentRespons
 
 
 def confirm_seconds_from(message: deployment_pb2.ActivateReleaseRequest) -> float:
-    """How long the host may take to confirm; raises InputError out of bounds."""
+    """Returns how long the host may take to confirm; raises InputError out of bounds."""
     seconds = message.confirm_within_seconds
     if not 0 <= seconds <= CONFIRM_SECONDS_MAX:
         raise InputError(f"confirm_within_seconds is {seconds:g}; it must be 0 to {CONFIRM_SECONDS_MAX:g}.")
@@ -145,7 +145,7 @@ def confirm_seconds_from(message: deployment_pb2.ActivateReleaseRequest) -> floa
 
 
 def garbage_to(garbage: Garbage) -> deployment_pb2.CollectGarbageResponse:
-    """What a collection removed, or would remove."""
+    """Returns what a collection removed, or would remove."""
     return deployment_pb2.CollectGarbageResponse(
         freed_bytes=garbage.freed_bytes,
         blobs=len(garbage.blobs),
@@ -156,7 +156,7 @@ def garbage_to(garbage: Garbage) -> deployment_pb2.CollectGarbageResponse:
 
 
 def scrubbed_to(scrubbed: Scrubbed) -> deployment_pb2.ScrubStoreResponse:
-    """How far a scrub has come."""
+    """Returns how far a scrub has come."""
     return deployment_pb2.ScrubStoreResponse(
         blobs=scrubbed.blobs,
         bytes=scrubbed.bytes,
@@ -168,7 +168,7 @@ def scrubbed_to(scrubbed: Scrubbed) -> deployment_pb2.ScrubStoreResponse:
 
 
 def release_to(release: StagedRelease, state: State) -> deployment_pb2.Release:
-    """A staged release and what it is to the board."""
+    """Returns a staged release and what it is to the board."""
     manifest = release.manifest
     return deployment_pb2.Release(
         release=sha256_to(release.digest),
@@ -190,7 +190,7 @@ def _prediction_basis(lineage: Mapping[str, Any]) -> str:
 
 
 def generation_from(message: inference_pb2.GenerateRequest) -> GenerationRequest:
-    """A request with values in bounds; raises InputError."""
+    """Returns a request with values in bounds; raises InputError."""
     messages = [{"role": each.role, "content": each.content} for each in message.chat.messages]
     chat = message.WhichOneof("input") == "chat"
     if not (messages if chat else message.prompt):

@@ -59,7 +59,7 @@ _RETRY = frozenset({
 
 
 def code_of(error: EdgewrightError) -> StatusCode:
-    """The status code of an error."""
+    """Returns the status code of an error."""
     if error.reason in _CODES:
         return _CODES[error.reason]
     if isinstance(error, InputError):
@@ -68,7 +68,7 @@ def code_of(error: EdgewrightError) -> StatusCode:
 
 
 def status_of(error: EdgewrightError, *details: Message) -> status_pb2.Status:
-    """The whole status: code, sentence, ErrorInfo, RetryInfo where trying again can help, then `details`."""
+    """Returns the whole status: code, sentence, ErrorInfo, RetryInfo where trying again can help, then `details`."""
     reason = Reason.Name(error.reason).removeprefix("REASON_")
     info: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)]
     if error.reason in _RETRY:

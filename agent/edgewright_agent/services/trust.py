@@ -37,7 +37,7 @@ class TrustService(trust_pb2_grpc.TrustServiceServicer):
     async def GetTrust(  # noqa: N802
         self, request: trust_pb2.GetTrustRequest, context: Context
     ) -> trust_pb2.GetTrustResponse:
-        """The document in force."""
+        """Returns the document in force."""
         withdrawn = await run_in_thread(revoked_releases, self._trust, self._store.releases())
         response = trust_pb2.GetTrustResponse(problem=self._trust.problem)
         if self._trust.document is not None:

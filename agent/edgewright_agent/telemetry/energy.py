@@ -104,7 +104,7 @@ def _seconds(point: Point) -> float:
 
 
 def _at(history: list[Point], seconds: float) -> Point | None:
-    """The counter at `seconds`, by linear interpolation; None outside the history or inside a gap."""
+    """Returns the counter at `seconds`, by linear interpolation; None outside the history or inside a gap."""
     if len(history) < 2 or not history[0].seconds <= seconds <= history[-1].seconds + GAP_SECONDS:
         return None
     after = min(bisect_right(history, seconds, key=_seconds), len(history) - 1)

@@ -98,7 +98,7 @@ class Telemetry:
         self._failing = False
 
     def now(self) -> float:
-        """The clock of all windows and samples, in seconds."""
+        """Returns the clock of all windows and samples, in seconds."""
         return self._clock()
 
     def request(
@@ -131,11 +131,11 @@ class Telemetry:
         return self._serving.in_flight
 
     def serving(self) -> ServingSummary:
-        """The active release's requests."""
+        """Returns the active release's requests."""
         return self._serving.serving()
 
     def energy(self) -> EnergyRail | None:
-        """The rail that speaks for the board, or for as much of it as is measured; None without sensors."""
+        """Returns the rail that speaks for the board, or for as much of it as is measured; None without sensors."""
         return self._power.best()
 
     def sample_energy(self) -> EnergyMark | None:
@@ -151,12 +151,14 @@ class Telemetry:
         return self._power.window(admitted_seconds, first_token_seconds, last_token_seconds)
 
     def throttle_events(self) -> int | None:
-        """How often the board has slowed itself down since boot, for whatever cause; None where it does not count."""
+        """Returns how often the board has slowed itself down since boot, for whatever cause; None where it does not
+        count.
+        """
         counters: tuple[Throttling, ...] | None = self._gauges.get("throttling")
         return None if counters is None else sum(counter.events for counter in counters)
 
     def engine_memory(self) -> EngineMemory | None:
-        """The engine's memory now; None if no engine runs."""
+        """Returns the engine's memory now; None if no engine runs."""
         source = self._engine_memory
         return None if source is None else source()
 

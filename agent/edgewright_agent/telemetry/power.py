@@ -76,20 +76,20 @@ class PowerMeter:
         return tuple(self._energy(each) for each in self._all())
 
     def answering(self) -> tuple[EnergyRail, ...]:
-        """Those of `rails` that have answered within the last second: of the others nothing is known now."""
+        """Returns those of `rails` that have answered within the last second: of the others nothing is known now."""
         return tuple(self._energy(each) for each in self._all() if self._answers(each))
 
     def sensors(self, found: Iterable[SensorStatus]) -> tuple[SensorStatus, ...]:
-        """What the search for each source said, and of those found, which rails do not answer."""
+        """Returns what the search for each source said, and of those found, which rails do not answer."""
         return tuple(self._heard(sensor) for sensor in found)
 
     def best(self) -> EnergyRail | None:
-        """The rail that speaks for the board, or for as much of it as is measured; None without sensors."""
+        """Returns the rail that speaks for the board, or for as much of it as is measured; None without sensors."""
         best = self._best
         return None if best is None else self._energy(best)
 
     def mark(self) -> EnergyMark | None:
-        """The best rail as of its last sample; None if it has none."""
+        """Returns the best rail as of its last sample; None if it has none."""
         best = self._best
         if best is None or best.meter.last_seconds is None:
             return None
@@ -147,7 +147,7 @@ def _silence() -> None:
 
 
 def _sum_of(rails: Sequence[Rail], names: tuple[str, ...]) -> _Metered | None:
-    """A metered sum of power rails; None unless all of them are there."""
+    """Returns a metered sum of power rails; None unless all of them are there."""
     parts = {rail.name: rail for rail in rails if not rail.is_counter}
     if not all(name in parts for name in names):
         return None

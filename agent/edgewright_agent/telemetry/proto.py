@@ -14,7 +14,7 @@ from edgewright_agent.telemetry.types import (
 
 
 def snapshot_to_proto(snapshot: Snapshot, release: str | None = None) -> telemetry_pb2.Snapshot:
-    """The snapshot as a message; `release`: the digest of the release that serves, in hex, None if none does."""
+    """Returns the snapshot as a message. `release` is the digest in hex of what serves; None if nothing does."""
     message = telemetry_pb2.Snapshot(
         unix_seconds=snapshot.unix_seconds,
         monotonic_seconds=snapshot.monotonic_seconds,

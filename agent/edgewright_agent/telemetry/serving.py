@@ -34,7 +34,7 @@ OnEnded = Callable[[EndedRequest], None]
 
 
 def percentile(ordered: list[float], ratio: float) -> float:
-    """The value at `ratio` (0 to 1) of an ordered, non-empty list, by linear interpolation."""
+    """Returns the value at `ratio` (0 to 1) of an ordered, non-empty list, by linear interpolation."""
     position = ratio * (len(ordered) - 1)
     below = int(position)
     above = min(below + 1, len(ordered) - 1)
@@ -110,7 +110,7 @@ class ServingStats:
             return self._in_flight
 
     def serving(self) -> ServingSummary:
-        """The state now."""
+        """Returns the state now."""
         with self._lock:
             ttft, tpot, itl = list(self._ttft_seconds), list(self._tpot_seconds), list(self._itl_seconds)
             counters = ServingSummary(

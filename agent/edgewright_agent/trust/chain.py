@@ -33,7 +33,7 @@ class TrustChain:
         )
 
     def public_keys(self) -> tuple[Ed25519PublicKey, ...]:
-        """The release keys, to verify with."""
+        """Returns the release keys, to verify with."""
         return tuple(
             Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)) for key in sorted(self.release_keys)
         )
@@ -44,5 +44,5 @@ class TrustChain:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> TrustChain:
-        """The inverse of `to_json`."""
+        """Returns the inverse of `to_json`."""
         return cls(frozenset(value["root_keys"]), frozenset(value["release_keys"]))

@@ -42,7 +42,7 @@ class Artifact:
         return manifest_digest(self.manifest_bytes)
 
     def path(self, file: File) -> Path:
-        """Where a file of the manifest lies."""
+        """Returns where a file of the manifest lies."""
         return self.folder / file.path
 
 
@@ -76,7 +76,7 @@ def write_artifact(
 
 
 def sign_manifest(manifest: bytes, signing_key: Ed25519PrivateKey) -> bytes:
-    """The bytes of `manifest.sig`; the same manifest and key give the same bytes."""
+    """Returns the bytes of `manifest.sig`; the same manifest and key give the same bytes."""
     signature = signing_key.sign(pae(PAYLOAD_TYPE, manifest))
     return encode_envelope(manifest, {key_id(signing_key.public_key()): signature})
 
@@ -105,7 +105,9 @@ def resign_artifact(folder: Path, signing_key: Ed25519PrivateKey, **changes: Any
 
 
 def _signatures_over(manifest: bytes, envelope: bytes) -> Mapping[str, bytes]:
-    """Who has signed this manifest; nobody where the envelope is of another, as after a cut between two renames."""
+    """Returns who has signed this manifest; nobody where the envelope is of another, as after a cut between two
+    renames.
+    """
     try:
         return envelope_over(manifest, envelope).signatures
     except InputError:
@@ -139,7 +141,7 @@ def verify_artifact(folder: Path, public_key: Ed25519PublicKey | None) -> Artifa
 
 
 def describe_file(source: Path, path: str) -> File:
-    """A manifest's entry for the file `source`, to be found at `path` in the artifact."""
+    """Returns a manifest's entry for the file `source`, to be found at `path` in the artifact."""
     sizes = chunk_sizes(source)
     whole = hashlib.sha256()
     chunks = []

@@ -45,7 +45,7 @@ class _Segment:
     offset_bytes: int
 
     def within(self, begin: int, end: int) -> Stretch | None:
-        """The part of it inside a chunk [begin, end), relative to the chunk."""
+        """Returns the part of it inside a chunk [begin, end), relative to the chunk."""
         first, last = max(begin, self.begin), min(end, self.end)
         if first >= last:
             return None
@@ -63,7 +63,7 @@ class DeltaMaker:
         self._offsets = {file.sha256: Blob.of_file(file).offsets for file in new.manifest.files}
 
     def frame(self, file: File, index: int) -> Frame | None:
-        """The chunk in fewer bytes, or None where there is no way."""
+        """Returns the chunk in fewer bytes, or None where there is no way."""
         begin, size_bytes = self._offsets[file.sha256][index], file.chunks[index].size_bytes
         chunk = _read(self.new, file, begin, size_bytes)
         candidates = []
@@ -126,7 +126,7 @@ class Frames:
         return None if found is None else found[1].size_bytes
 
     def get(self, sha256: str, index: int) -> Frame | None:
-        """The frame of a chunk, None where it travels as it is."""
+        """Returns the frame of a chunk, None where it travels as it is."""
         found = self._places.get((sha256, index))
         if found is None:
             return None
@@ -150,7 +150,7 @@ class Frames:
 def tensors_of(
     artifact: Artifact, places_in: Callable[[Path], dict[str, TensorPlace]] = tensor_places
 ) -> dict[str, tuple[File, TensorPlace]]:
-    """An artifact's tensors by name; the first file wins where two have the name."""
+    """Returns an artifact's tensors by name; the first file wins where two have the name."""
     found: dict[str, tuple[File, TensorPlace]] = {}
     for file in artifact.manifest.files:
         for name, place in places_in(artifact.path(file)).items():

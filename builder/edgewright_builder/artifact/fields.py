@@ -26,7 +26,7 @@ def manifest_fields(
     recipe: Recipe, plan: BuildPlan, speed: Speed, architecture: Architecture, device_profile: str,
     lineage: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """The fields of `Manifest` but `files`, `golden` and `accuracy`."""
+    """Returns the fields of `Manifest` but `files`, `golden` and `accuracy`."""
     m = plan.configuration
     model = architecture.with_layers(m.layers)
     return {
@@ -68,7 +68,9 @@ def manifest_fields(
 
 
 def _performance(speed: Speed) -> dict[str, Any]:
-    """The slow and costly end of what was predicted from measurements; published runs lie too far apart for it."""
+    """Returns the slow and costly end of what was predicted from measurements; published runs lie too far apart for
+    it.
+    """
     return {
         "tokens_per_second": 1 / speed.tpot_seconds_max,
         "joules_per_token": speed.joules_per_token_max,
@@ -77,6 +79,6 @@ def _performance(speed: Speed) -> dict[str, Any]:
 
 
 def draft_manifest(export: Path, fields: Mapping[str, Any]) -> Manifest:
-    """The manifest of an export that is not packaged yet, to start an engine on it."""
+    """Returns the manifest of an export that is not packaged yet, to start an engine on it."""
     files = [describe_file(source, path) for path, source in artifact_files(export).items()]
     return Manifest.model_validate({**fields, "files": files})

@@ -45,7 +45,7 @@ def parse_mirror(text: str) -> Mirror:
 
 
 def mirrors_of(folder: Path) -> tuple[Mirror, ...]:
-    """The mirrors an artifact names. Raises InputError."""
+    """Returns the mirrors an artifact names. Raises InputError."""
     return open_artifact(folder).manifest.mirrors
 
 
@@ -100,7 +100,7 @@ def _oci_manifest(artifact: Artifact) -> dict[str, Any]:
 
 
 def _index(target: Path, artifact: Artifact, manifest: bytes) -> dict[str, Any]:
-    """The index with this artifact in it; one of the same name and version is replaced."""
+    """Returns the index with this artifact in it; one of the same name and version is replaced."""
     name = f"{artifact.manifest.name}-{artifact.manifest.version}"
     entry = {
         "mediaType": "application/vnd.oci.image.manifest.v1+json",

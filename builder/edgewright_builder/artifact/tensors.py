@@ -18,7 +18,7 @@ class TensorPlace:
 
 
 def tensor_places(path: Path) -> dict[str, TensorPlace]:
-    """The tensors of a file by name, empty for files of other formats.
+    """Returns the tensors of a file by name, empty for files of other formats.
 
     Raises InputError if the file says it is of a known format and is not.
     """

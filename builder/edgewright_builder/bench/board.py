@@ -31,7 +31,7 @@ OnProgress = Callable[[int, int, float], None]  # prompts done, of how many, tok
 
 
 async def run_on_board(client: DeviceClient, plan: BenchmarkPlan, on_progress: OnProgress) -> BenchmarkResult:
-    """One run in the agent. Raises the board's refusals."""
+    """Runs the load once in the agent. Raises the board's refusals."""
     request = RunBenchmarkRequest(
         prompts=plan.prompts, input_tokens=plan.input_tokens, output_tokens=plan.output_tokens,
         concurrency=plan.concurrency, warmup_prompts=plan.warmup_prompts, seed=plan.seed,
@@ -47,7 +47,9 @@ async def run_on_board(client: DeviceClient, plan: BenchmarkPlan, on_progress: O
 async def run_from_here(
     client: DeviceClient, plan: BenchmarkPlan, on_progress: OnProgress
 ) -> tuple[BenchmarkResult, Distribution]:
-    """The plan's load sent from this machine, on its clock; and what the link adds to each request's first token."""
+    """Returns the plan's load sent from this machine, on its clock; and what the link adds to each request's first
+    token.
+    """
     ours, theirs = _FirstTokens(), _FirstTokens()
     load = Load(plan, _generator(client, ours, theirs), time.perf_counter)
     await load.prepare()
@@ -92,7 +94,7 @@ def _generator(client: DeviceClient, ours: _FirstTokens, theirs: _FirstTokens) -
 def subject_of(
     address: str, device: GetDeviceResponse, releases: list[Release], snapshot: Snapshot
 ) -> BenchSubject:
-    """What the board serves, under which budget and in which power mode and clocks."""
+    """Returns what the board serves, under which budget and in which power mode and clocks."""
     active = next((each for each in releases if each.release == snapshot.active_release), Release())
     versions = {engine.kind: engine.version for engine in device.engines}
     bits, at_16_bits = _weights(active)

@@ -59,7 +59,7 @@ THROUGHPUTS = (
 
 
 def comparable() -> tuple[Metric, ...]:
-    """Every figure two results can be compared by, the paper's first."""
+    """Returns every figure two results can be compared by, the paper's first."""
     return (
         Metric("size", lambda result: result.weights_bytes or None, lambda value: format_bytes(round(value))),
         *THROUGHPUTS,

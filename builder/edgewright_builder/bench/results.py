@@ -61,7 +61,7 @@ class Bench:
 
 
 def bench_to_json(bench: Bench) -> dict[str, Any]:
-    """The document; what was not measured is absent."""
+    """Returns the document; what was not measured is absent."""
     document = {
         "measured": asdict(bench.subject),
         "result": _document(bench.typical),
@@ -75,7 +75,7 @@ def bench_to_json(bench: Bench) -> dict[str, Any]:
 
 
 def bench_from_json(document: Mapping[str, Any]) -> Bench:
-    """The other way. Raises ValueError if the document is no bench's."""
+    """Reads the document back. Raises ValueError if the document is no bench's."""
     runs = document.get("runs") or [document["result"]]
     host, link = document.get("host"), document.get("link_seconds")
     return Bench(
@@ -87,7 +87,7 @@ def bench_from_json(document: Mapping[str, Any]) -> Bench:
 
 
 def read_bench(path: Path) -> Bench:
-    """What `edgewright bench --save` wrote. Raises InputError."""
+    """Returns what `edgewright bench --save` wrote. Raises InputError."""
     try:
         return bench_from_json(json.loads(path.read_bytes()))
     except OSError as error:

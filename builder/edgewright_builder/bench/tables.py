@@ -22,7 +22,7 @@ LATENCY_COLUMNS = ("latency", "", *STATISTICS)
 
 
 def shape_of(result: BenchmarkResult) -> str:
-    """The load: how many prompts, how long, how many at once."""
+    """Returns the load: how many prompts, how long, how many at once."""
     return (
         f"{_served(result)}, {result.input_tokens} tokens in, {result.output_tokens} out, "
         f"{result.concurrency} at once"
@@ -30,7 +30,7 @@ def shape_of(result: BenchmarkResult) -> str:
 
 
 def turns_of(result: BenchmarkResult) -> str:
-    """How many requests are computed together; empty if not known, or if there was one at a time."""
+    """Returns how many requests are computed together; empty if not known, or if there was one at a time."""
     if not result.HasField("requests_together") or result.concurrency == 1:
         return ""
     if result.requests_together >= result.concurrency:
@@ -41,7 +41,7 @@ def turns_of(result: BenchmarkResult) -> str:
 
 
 def facts(bench: Bench) -> Facts:
-    """What was measured where, and all that is one number."""
+    """Returns what was measured where, and all that is one number."""
     result, subject = bench.typical, bench.subject
     found = [
         ("model", ", ".join(part for part in (subject.model, subject.precision, subject.engine) if part))
@@ -99,7 +99,7 @@ def _whole_run(energy: BenchmarkEnergy) -> Facts:
 
 
 def gaps_of(energy: BenchmarkEnergy) -> str:
-    """Why a run has no joules per token."""
+    """Returns why a run has no joules per token."""
     times = "once" if energy.gaps == 1 else f"{energy.gaps} times"
     return f"{energy.rail} was silent for over a second {times}, and what was used meanwhile is not known"
 
@@ -159,7 +159,7 @@ def comparison(before: Bench, after: Bench) -> tuple[tuple[str, ...], Rows]:
 
 
 def _size_at_16_bits(before: Bench, after: Bench) -> Rows:
-    """The paper's row: what the weights were at 16 bits, also where they were measured at 32."""
+    """Returns the paper's row: what the weights were at 16 bits, also where they were measured at 32."""
     at_16_bits, size = before.subject.weights_16bit_bytes, after.typical.weights_bytes
     if not at_16_bits or not size:
         return []
@@ -174,7 +174,7 @@ def _size_at_16_bits(before: Bench, after: Bench) -> Rows:
 
 
 def unlike(before: Bench, after: Bench) -> list[str]:
-    """Why the two can't be compared number by number; empty if they can."""
+    """Returns why the two can't be compared number by number; empty if they can."""
     found = []
     if not _same_load(before.typical, after.typical):
         found.append(f"The loads differ: {shape_of(before.typical)}; and {shape_of(after.typical)}.")
@@ -192,7 +192,7 @@ def _same_load(one: BenchmarkResult, two: BenchmarkResult) -> bool:
 
 
 def title_of(bench: Bench) -> str:
-    """What a column of this bench is called."""
+    """Returns what a column of this bench is called."""
     subject = bench.subject
     return (
         ", ".join(part for part in (subject.precision or subject.model, subject.where) if part)
@@ -209,7 +209,7 @@ def _statistics(values: Distribution) -> tuple[str, ...]:
 
 
 def peak_of(result: BenchmarkResult, subject: BenchSubject) -> str:
-    """The engine's highest memory since it was started, against the budget."""
+    """Returns the engine's highest memory since it was started, against the budget."""
     if not result.HasField("engine_peak_bytes"):
         return "not measured"
     budget = f" of {format_bytes(subject.budget_bytes)} budget" if subject.budget_bytes else ""

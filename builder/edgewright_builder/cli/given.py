@@ -26,7 +26,7 @@ def refuse_with(ctx: typer.Context, other: str, *names: str) -> None:
 
 
 def _typed(ctx: typer.Context, names: tuple[str, ...]) -> list[str]:
-    """Those that were typed, as they are written."""
+    """Returns those that were typed, as they are written."""
     return [
         parameter.opts[0] if parameter.opts[0].startswith("-") else str(parameter.name).upper()
         for parameter in ctx.command.params

@@ -41,7 +41,7 @@ _CLASSES: dict[grpc.StatusCode, type[EdgewrightError]] = {
 
 
 def error_of(call: grpc.aio.AioRpcError, address: Address, *, secure: bool, reached: bool) -> EdgewrightError:
-    """The error to raise for a failed call, with the agent's own sentence and Reason if it gave one.
+    """Returns the error to raise for a failed call, with the agent's own sentence and Reason if it gave one.
 
     `secure`: the channel has TLS. `reached`: an earlier call got through, so address and credentials are right.
     """

@@ -28,7 +28,7 @@ class BoardPoint:
 
 
 async def measured_point(client: DeviceClient, *, fill: bool) -> BoardPoint:
-    """The peak of the active release; `fill` has the board use its whole context first, and times it.
+    """Returns the peak of the active release; `fill` has the board use its whole context first, and times it.
 
     Raises RefusedError where nothing is served, nothing was measured, or the release does not say what it is.
     """

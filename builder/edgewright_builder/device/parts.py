@@ -36,7 +36,7 @@ class PartMessage(NamedTuple):
 
 
 def blob_of(file: File) -> Blob:
-    """The blob that holds a manifest's file."""
+    """Returns the blob that holds a manifest's file."""
     return Blob(
         digest=Digest(sha256=bytes.fromhex(file.sha256), size_bytes=file.size_bytes),
         chunks=[
@@ -48,7 +48,7 @@ def blob_of(file: File) -> Blob:
 async def parts_of(
     path: Path, file: File, chunks: Sequence[int], resumption: Resumption | None
 ) -> AsyncIterator[PartMessage]:
-    """The parts of these chunks of a file, each read when it is sent. Raises OSError.
+    """Yields the parts of these chunks of a file, each read when it is sent. Raises OSError.
 
     In the loop's own thread: a part that another thread has read comes from another core's cache, which costs more
     than a loop that waits for a page. The disk is asked for the next chunk ahead of time.
@@ -98,7 +98,7 @@ def _read_behind(head: bytes, source: int, begin_bytes: int, data_bytes: int) ->
 
 
 def _head(chunk: int, offset_bytes: int, data_bytes: int) -> bytes:
-    """An encoded WriteBlobRequest up to its data (https://protobuf.dev/programming-guides/encoding/)."""
+    """Returns an encoded WriteBlobRequest up to its data (https://protobuf.dev/programming-guides/encoding/)."""
     fields = BlobPart(chunk=chunk, offset_bytes=offset_bytes).SerializeToString()
     head = fields + _DATA_FIELD + _varint(data_bytes)
     return _PART_FIELD + _varint(len(head) + data_bytes) + head

@@ -11,7 +11,7 @@ from edgewright.errors import EdgewrightError
 
 
 def jittered_seconds(failures: int, *, base_seconds: float, cap_seconds: float) -> float:
-    """A delay uniform in [0, min(cap, base · 2^failures)], so that many clients don't return at once.
+    """Returns a delay uniform in [0, min(cap, base · 2^failures)], so that many clients don't return at once.
 
     "Full jitter": https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/.
     """

@@ -33,7 +33,7 @@ class RemoteScorer:
 
 
 async def score(client: DeviceClient, items: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
-    """The same, for callers on the loop. Raises the client's errors."""
+    """Returns the same, for callers on the loop. Raises the client's errors."""
     scores: list[list[float]] = []
     for start in range(0, len(items), BATCH_ITEMS):
         batch = [

@@ -75,7 +75,7 @@ def decoder_of(config: PretrainedConfig, rotary_dim: int, embedding_scale: float
 
 
 def context_of(config: PretrainedConfig) -> int:
-    """The positions up to which transformers computes with one set of frequencies.
+    """Returns the positions up to which transformers computes with one set of frequencies.
 
     LongRoPE has another set for sequences longer than the original maximum, dynamic NTK one for every length beyond
     `max_position_embeddings`.
@@ -118,7 +118,7 @@ def _windows(config: Any) -> list[int | None]:
 
 
 def _ropes(config: Any) -> list[str | None]:
-    """Which frequencies each layer uses; None for a layer without positions."""
+    """Returns which frequencies each layer uses; None for a layer without positions."""
     layers = config.num_hidden_layers
     if any(isinstance(each, dict) for each in config.rope_parameters.values()):
         return list(config.layer_types)

@@ -141,7 +141,7 @@ def _window_nodes(file: GraphFile, biases: Mapping[int, str]) -> list[Any]:
 
 
 def _laid_out(file: GraphFile, node: Any, decoder: Decoder, layout: HeadLayout) -> list[Any]:
-    """The attention of `node` between nodes that widen its heads and take them back."""
+    """Returns the attention of `node` between nodes that widen its heads and take them back."""
     from onnx import helper
 
     packed = not node.input[KEY]

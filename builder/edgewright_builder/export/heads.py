@@ -56,6 +56,8 @@ class HeadLayout:
         return indices.reshape(-1)
 
     def widened(self, table: NDArray[np.float32], filler: float) -> NDArray[np.float32]:
-        """A table of positions, (positions, rotary_dim / 2), for stored heads; what is not turned gets `filler`."""
+        """Returns a table of positions, (positions, rotary_dim / 2), for stored heads; what is not turned gets
+        `filler`.
+        """
         missing = self.stored_dim // 2 - table.shape[1] if self.changes else 0
         return np.pad(table, ((0, 0), (0, missing)), constant_values=filler)

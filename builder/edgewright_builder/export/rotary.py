@@ -30,7 +30,7 @@ def meta_model(config: PretrainedConfig) -> nn.Module:
 
 
 def embedding_scale(model: nn.Module) -> float:
-    """What the model multiplies its embeddings with; 1 where it does not."""
+    """Returns what the model multiplies its embeddings with; 1 where it does not."""
     embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
     return float(getattr(embeddings, "scalar_embed_scale", 1.0))
 

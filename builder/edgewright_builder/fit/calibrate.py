@@ -64,7 +64,7 @@ class BoardCalibration:
 
 
 def data_folder() -> Path:
-    """Where what is learned on this machine is kept: EDGEWRIGHT_DATA, else the platform's folder for such."""
+    """Returns where what is learned on this machine is kept: EDGEWRIGHT_DATA, else the platform's folder for such."""
     if chosen := os.environ.get("EDGEWRIGHT_DATA"):
         return Path(chosen).expanduser()
     if sys.platform == "darwin":
@@ -75,21 +75,21 @@ def data_folder() -> Path:
 
 
 def calibration_for(engine: str, board: str) -> Calibration:
-    """The shipped calibration, refitted to this board where `edgewright calibrate` has measured it."""
+    """Returns the shipped calibration, refitted to this board where `edgewright calibrate` has measured it."""
     shipped = load_calibration(engine)
     measured = load_board(engine, board)
     return shipped if measured is None else refit(shipped, measured)
 
 
 def measured_decodes(engine: str, board: str) -> tuple[MeasuredDecode, ...]:
-    """How fast, and at what energy, releases have decoded on this board; the latest is the last."""
+    """Returns how fast, and at what energy, releases have decoded on this board; the latest is the last."""
     measured = load_board(engine, board)
     points = () if measured is None else measured.points
     return tuple(point.decode for point in points if point.decode is not None)
 
 
 def refit(shipped: Calibration, measured: BoardCalibration) -> Calibration:
-    """The shipped calibration moved onto the measured points. Raises RefusedError where that makes no sense."""
+    """Returns the shipped calibration moved onto the measured points. Raises RefusedError where that makes no sense."""
     shift_bytes, slope = _fit(shipped, measured.points)
     moved = _moved(shipped, shift_bytes, slope)
     if moved.constant_bytes <= 0 or moved.linear_copies < 0:
@@ -108,7 +108,7 @@ def refit(shipped: Calibration, measured: BoardCalibration) -> Calibration:
 
 
 def check_point(shipped: Calibration, point: MeasuredPoint) -> PeakMemory:
-    """What the shipped calibration says of the point; raises RefusedError for a peak that can't be its."""
+    """Returns what the shipped calibration says of the point; raises RefusedError for a peak that can't be its."""
     predicted = predict_memory(point.architecture, point.configuration, shipped)
     measured = point.measured_peak_bytes
     if measured < predicted.weights_bytes / 2 or measured > PLAUSIBLE_FACTOR * predicted.peak_bytes:
@@ -120,12 +120,12 @@ def check_point(shipped: Calibration, point: MeasuredPoint) -> PeakMemory:
 
 
 def board_file(engine: str, board: str) -> Path:
-    """Where the points of a board are kept."""
+    """Returns where the points of a board are kept."""
     return data_folder() / "calibrations" / f"{board}--{engine}.json"
 
 
 def load_board(engine: str, board: str) -> BoardCalibration | None:
-    """What was measured there; None if nothing was. Raises InputError for a damaged file."""
+    """Returns what was measured there; None if nothing was. Raises InputError for a damaged file."""
     path = board_file(engine, board)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -157,7 +157,9 @@ def save_board(measured: BoardCalibration) -> Path:
 def point_from_basis(
     release: str, basis: Mapping[str, Any], measured_peak_bytes: int, measure: str
 ) -> MeasuredPoint:
-    """The point of a release whose manifest says what it was planned from; raises RefusedError if it does not."""
+    """Returns the point of a release whose manifest says what it was planned from; raises RefusedError if it does
+    not.
+    """
     try:
         architecture = Architecture(**basis["architecture"])
         configuration = Configuration(**basis["configuration"])
@@ -200,7 +202,9 @@ def _moved(shipped: Calibration, shift_bytes: float, slope: float) -> Calibratio
 
 
 def _error_fraction(shipped: Calibration, points: Sequence[MeasuredPoint]) -> float:
-    """The worst error in predicting a point from the others; with too few of them, no less than the shipped one."""
+    """Returns the worst error in predicting a point from the others; with too few of them, no less than the shipped
+    one.
+    """
     errors = []
     for index, point in enumerate(points):
         others = [*points[:index], *points[index + 1 :]]

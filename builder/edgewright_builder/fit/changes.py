@@ -38,7 +38,7 @@ class Change:
 def ranked_changes(
     plan: BuildPlan, architecture: Architecture, calibration: Calibration
 ) -> tuple[Change, ...]:
-    """Those that make it fit first, by what they cost; then the others, by what they save."""
+    """Returns those that make it fit first, by what they cost; then the others, by what they save."""
     single = list(_single(plan, architecture, calibration))
     found = [_change(plan, architecture, calibration, *each) for each in single]
     if not any(change.fits for change in found):
@@ -128,7 +128,9 @@ def _together(
 def _longest_plan(
     plan: BuildPlan, architecture: Architecture, calibration: Calibration
 ) -> Configuration | None:
-    """What `plan` would make for the context asked for, or for the first of its halves that fits; None for none."""
+    """Returns what `plan` would make for the context asked for, or for the first of its halves that fits; None for
+    none.
+    """
     tokens = plan.configuration.context_tokens
     while True:
         wishes = Wishes(tokens, plan.configuration.concurrency)

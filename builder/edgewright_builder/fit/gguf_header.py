@@ -50,7 +50,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
 
 
 def config_from_gguf(header: GgufHeader, path: Path) -> dict[str, Any]:
-    """The fields of config.json that `architecture_from_config` reads."""
+    """Returns the fields of config.json that `architecture_from_config` reads."""
     values, tensors = header.values, header.tensors
     name = str(values.get("general.architecture"))
 

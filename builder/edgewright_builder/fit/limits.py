@@ -13,7 +13,7 @@ CONCURRENCY_LIMIT = 1024  # more than any board serves
 
 
 def largest(fits: Callable[[int], bool], most: int) -> int:
-    """The largest of 1 … `most` that fits, 0 if none does; `fits` holds up to some number and not beyond."""
+    """Returns the largest of 1 … `most` that fits, 0 if none does; `fits` holds up to some number and not beyond."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2

@@ -156,7 +156,7 @@ class PeakMemory:
 
 
 def load_calibration(engine: str) -> Calibration:
-    """The shipped calibration of an engine; raises InputError where there is none."""
+    """Returns the shipped calibration of an engine; raises InputError where there is none."""
     file = resources.files(__package__) / "calibrations" / f"{engine}.json"
     if not file.is_file():
         raise InputError(f"There is no memory calibration for the engine {engine!r}.")
@@ -216,7 +216,7 @@ def padded_head_dim(head_dim: int, multiple: int) -> int:
 
 
 def stored_tensors(model: Architecture, m: Configuration) -> tuple[TensorClass, ...]:
-    """The weights as the ONNX export stores them, class by class."""
+    """Returns the weights as the ONNX export stores them, class by class."""
     linear = _quantized("linear", model.linear_parameters, m.weight_bits, m.group_size)
     head = _quantized(
         "embedding" if model.tied_embeddings else "head",

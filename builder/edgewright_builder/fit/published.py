@@ -50,7 +50,7 @@ Terms = Callable[[PublishedPoint], tuple[float, float]]  # MiB that arithmetic g
 
 
 def load_published(engine: str) -> tuple[PublishedPoint, ...]:
-    """The points of one engine."""
+    """Returns the points of one engine."""
     file = resources.files(__package__) / "calibrations" / "published.json"
     rows = json.loads(file.read_text(encoding="utf-8"))["points"]
     return tuple(PublishedPoint(**row) for row in rows if row["engine"] == engine)
@@ -89,7 +89,7 @@ def published_error(point: PublishedPoint, constants: tuple[float, float], terms
 
 
 def leave_one_model_out(points: Sequence[PublishedPoint], terms: Terms) -> list[float]:
-    """Each point's error under constants fitted to the other models' points, in the order of `points`."""
+    """Returns each point's error under constants fitted to the other models' points, in the order of `points`."""
     found = []
     for point in points:
         others = [other for other in points if other.model != point.model]

@@ -29,7 +29,7 @@ class Measurement:
 
 
 def load_measurements(engine: str) -> tuple[Measurement, ...]:
-    """The points the shipped calibration of `engine` rests on."""
+    """Returns the points the shipped calibration of `engine` rests on."""
     file = resources.files(__package__) / "calibrations" / f"{engine}.points.json"
     if not file.is_file():
         raise InputError(f"There are no measurements of the engine {engine!r}.")
@@ -47,7 +47,7 @@ def measurements_to_json(points: Sequence[Measurement]) -> dict[str, Any]:
 
 
 def fit_calibration(blank: Calibration, points: Sequence[Measurement]) -> Calibration:
-    """The runtime's constant and its bytes per token of vocabulary, by least squares of relative errors.
+    """Returns the runtime's constant and its bytes per token of vocabulary, by least squares of relative errors.
 
     `blank` gives all the rest: what is left after arithmetic has told what it can is no more than these two.
     """

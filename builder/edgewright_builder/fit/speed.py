@@ -66,7 +66,8 @@ def predict_speed(
     processor: Literal["cpu", "gpu"],
     measured: Sequence[MeasuredDecode] = (),
 ) -> Speed:
-    """The range for one request that decodes alone: from what was measured on that board, the latest last, if anything.
+    """Returns the range for one request that decodes alone: from what was measured on that board, the latest last, if
+    anything.
 
     Else in the profile's default power mode, from what published runs reach of its bandwidth.
     """
@@ -78,7 +79,7 @@ def predict_speed(
 
 
 def bytes_per_token(memory: PeakMemory, kv_cache_bytes: int) -> int:
-    """What one token reads: of an untied embedding one row, not the table."""
+    """Returns what one token reads: of an untied embedding one row, not the table."""
     lookup_bytes = 0 if memory.tied else _stored(memory, "embedding")
     return memory.weights_bytes - lookup_bytes + kv_cache_bytes
 

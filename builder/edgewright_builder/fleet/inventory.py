@@ -45,7 +45,7 @@ class Inventory(BaseModel):
     credentials: Path | None = None  # relative to the file
 
     def selected(self, selectors: Sequence[str]) -> tuple[FleetDevice, ...]:
-        """The devices that meet every selector, `label=value` or `label!=value`, in the order of the file.
+        """Returns the devices that meet every selector, `label=value` or `label!=value`, in the order of the file.
 
         Raises InputError for a malformed selector, an unknown label, and where no device is left.
         """
@@ -82,7 +82,7 @@ def load_inventory(path: Path) -> Inventory:
 
 
 def inventory_of_hosts(hosts: Iterable[str]) -> Inventory:
-    """The inventory of boards named on the command line."""
+    """Returns the inventory of boards named on the command line."""
     inventory = Inventory(name="hosts", devices=tuple(FleetDevice(host=host, name=host) for host in hosts))
     _check_devices(Path("command line"), inventory)
     return inventory

@@ -50,7 +50,7 @@ class Thresholds:
 
 
 def wave_ends(text: str, devices: int) -> list[int]:
-    """The number of devices reached at the end of each wave; the last is all of them.
+    """Returns the number of devices reached at the end of each wave; the last is all of them.
 
     Percentages are rounded up. Raises InputError for a wave that is malformed or not larger than the one before.
     """
@@ -67,7 +67,7 @@ def wave_ends(text: str, devices: int) -> list[int]:
 
 
 def abort_reason(outcomes: Sequence[DeviceOutcome], thresholds: Thresholds) -> str | None:
-    """Why no further device may be begun, given how those of this rollout ended; None if one may."""
+    """Returns why no further device may be begun, given how those of this rollout ended; None if one may."""
     attempted = [outcome for outcome in outcomes if outcome in SUCCESSES + FAILURES]
     failed = sum(outcome in FAILURES for outcome in attempted)
     if not failed or failed / len(attempted) <= thresholds.abort_over:
@@ -77,7 +77,7 @@ def abort_reason(outcomes: Sequence[DeviceOutcome], thresholds: Thresholds) -> s
 
 
 def hold_reason(wave: Sequence[DeviceOutcome], thresholds: Thresholds) -> str | None:
-    """Why the next wave may not begin after this one; None if it may."""
+    """Returns why the next wave may not begin after this one; None if it may."""
     committed = sum(outcome in SUCCESSES for outcome in wave)
     if committed >= thresholds.proceed_at * len(wave):
         return None

@@ -33,13 +33,15 @@ class Authority:
 
 
 def new_authority() -> Authority:
-    """One with a key of its own."""
+    """Returns an authority with a key of its own."""
     key = ec.generate_private_key(ec.SECP256R1())
     return Authority(_certificate_of_authority(key), key)
 
 
 def load_authority(folder: Path) -> Authority:
-    """The authority of a credentials folder; raises InputError if it can't be read, RefusedError if it has expired."""
+    """Returns the authority of a credentials folder; raises InputError if it can't be read, RefusedError if it has
+    expired.
+    """
     authority = _read_authority(folder)
     end = authority.certificate.not_valid_after_utc
     if end <= datetime.datetime.now(datetime.timezone.utc):

@@ -22,7 +22,7 @@ from edgewright.errors import InputError, OutsideError, RefusedError
 
 
 def load_signing_key(path: Path) -> Ed25519PrivateKey:
-    """The private release key in a PEM file; raises InputError if there is none."""
+    """Returns the private release key in a PEM file; raises InputError if there is none."""
     pem = _read(path)
     try:
         key = load_pem_private_key(pem, password=None)
@@ -35,12 +35,12 @@ def load_signing_key(path: Path) -> Ed25519PrivateKey:
 
 
 def public_pem(key: Ed25519PrivateKey) -> bytes:
-    """The public half, as PEM."""
+    """Returns the public half, as PEM."""
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def private_pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
-    """The key as unencrypted PEM."""
+    """Returns the key as unencrypted PEM."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 

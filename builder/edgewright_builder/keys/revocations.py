@@ -18,7 +18,7 @@ from edgewright_builder.keys import key_files, trust_issuer
 
 
 def revocation_of(folder: Path, what: str, *, stop: bool = False, reason: str = "") -> Revocation:
-    """What the user means: a public key, a certificate, an artifact's folder, or an id of one in hex.
+    """Returns what the user means: a public key, a certificate, an artifact's folder, or an id of one in hex.
 
     Raises InputError if it is none of them.
     """

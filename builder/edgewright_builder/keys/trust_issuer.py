@@ -25,7 +25,7 @@ from edgewright_builder.keys import key_files
 
 
 def sign_trust(document: TrustDocument, signing_keys: Sequence[Ed25519PrivateKey]) -> bytes:
-    """The document in its envelope; the same document and keys give the same bytes."""
+    """Returns the document in its envelope; the same document and keys give the same bytes."""
     payload = document.to_bytes()
     message = pae(TRUST_PAYLOAD_TYPE, payload)
     signatures = {key_id(key.public_key()): key.sign(message) for key in signing_keys}
@@ -44,7 +44,7 @@ def first_document(root_key: Ed25519PrivateKey, release_key: Ed25519PrivateKey) 
 
 
 def documents(folder: Path, after: int = 0) -> list[bytes]:
-    """What brings a board with version `after` up to date, oldest first; empty if nothing does.
+    """Returns what brings a board with version `after` up to date, oldest first; empty if nothing does.
 
     Those that change the root keys, and the newest: the others are signed by root keys that a board has anyway.
     """
@@ -59,7 +59,7 @@ def documents(folder: Path, after: int = 0) -> list[bytes]:
 
 
 def newest(folder: Path) -> TrustDocument:
-    """The document that counts; raises InputError if there is none or it was altered."""
+    """Returns the document that counts; raises InputError if there is none or it was altered."""
     paths = _paths(folder)
     if not paths:
         raise InputError(f"{folder} holds no trust document; `edgewright keys create` makes trust-1.json.")
@@ -76,7 +76,7 @@ def _read(path: Path) -> TrustDocument:
 
 
 def release_key(folder: Path | None) -> Ed25519PublicKey | None:
-    """The key an artifact must be signed with, where this machine knows it; the board checks in any case.
+    """Returns the key an artifact must be signed with, where this machine knows it; the board checks in any case.
 
     None without a credentials folder or a key in it, and where more than one key may sign, as after a rotation.
     """
@@ -101,7 +101,7 @@ def change(folder: Path, root_keys: Sequence[Path], **fields: Any) -> Path:
 
 
 def _following(folder: Path, signing: Sequence[Ed25519PrivateKey], **fields: Any) -> tuple[Path, bytes]:
-    """The next document, signed, and the file it belongs in. Writes nothing; raises as `change`."""
+    """Returns the next document, signed, and the file it belongs in. Writes nothing; raises as `change`."""
     current = newest(folder)
     try:
         following = TrustDocument.model_validate(
@@ -183,7 +183,9 @@ def add_keys(
 def _with_keys(
     folder: Path, document: TrustDocument, role: str, added: Sequence[Ed25519PublicKey]
 ) -> dict[str, Any]:
-    """The role's signers and these. Release keys that were revoked go: their revocation is what boards judge by."""
+    """Returns the role's signers and these. Release keys that were revoked go: their revocation is what boards judge
+    by.
+    """
     signers: SignerSet = getattr(document, role)
     kept = document.release_keys() if role == "release" else signers.public_keys()
     keys = tuple(dict.fromkeys(key.public_bytes_raw().hex() for key in (*kept, *added)))

@@ -21,7 +21,7 @@ READY_TIMEOUT_SECONDS = 900.0  # vLLM's three processes on a busy host
 
 
 def engine_version(kind: str) -> str:
-    """The version of what runs models of that kind here, as a board would tell it; empty if nothing does."""
+    """Returns the version of what runs models of that kind here, as a board would tell it; empty if nothing does."""
     return next((engine.version for engine in available_engines() if engine.kind == kind), "")
 
 
@@ -39,7 +39,7 @@ class LocalEngine:
         return [[score.log_likelihood for score in item] for item in scores]
 
     def greedy(self, prompt: str, max_tokens: int) -> Greedy:
-        """A greedy completion of `prompt`."""
+        """Returns a greedy completion of `prompt`."""
         return asyncio.run_coroutine_threadsafe(self._greedy(prompt, max_tokens), self.loop).result()
 
     async def _greedy(self, prompt: str, max_tokens: int) -> Greedy:

@@ -104,7 +104,7 @@ def base_candidates(releases: Sequence[Release]) -> list[str]:
 
 
 def chunk_indices(missing: MissingBlob) -> list[int]:
-    """The chunks that a board lacks, in order."""
+    """Returns the chunks that a board lacks, in order."""
     return [index for span in missing.chunks for index in range(span.first, span.first + span.count)]
 
 
@@ -124,7 +124,7 @@ def chunk_bytes(file: File, index: int, frames: Frames | None) -> int:
 
 
 async def frame_parts(frames: Frames, sha256: str, indices: Sequence[int]) -> AsyncIterator[PartMessage]:
-    """The messages of WriteBlob that carry the frames of these chunks."""
+    """Yields the messages of WriteBlob that carry the frames of these chunks."""
     for index in indices:
         frame = await asyncio.to_thread(frames.get, sha256, index)
         assert frame is not None, "the caller asks for chunks that have one"

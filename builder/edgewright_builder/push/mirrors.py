@@ -10,7 +10,7 @@ from edgewright_builder.device.client import DeviceClient
 
 
 async def fetch_from_mirrors(client: DeviceClient, artifact: Artifact, note: Callable[[str], None]) -> int:
-    """The bytes the board fetched; it lacks the rest, and the caller sends it.
+    """Returns the bytes the board fetched; it lacks the rest, and the caller sends it.
 
     A link that breaks, or an agent too old to fetch, is no error here. Raises RefusedError and InputError
     as StageRelease would: there is no sense in sending what will be refused.

@@ -18,7 +18,7 @@ KEPT = 4  # artifacts; where the disk allows they are hard links and cost nothin
 
 
 def pushed_folder() -> Path:
-    """Where they are kept: a folder for each, named by its digest."""
+    """Returns where they are kept: a folder for each, named by its digest."""
     return cache_folder() / "pushed"
 
 
@@ -44,7 +44,7 @@ def remember(artifact: Artifact) -> None:
 
 
 def find(digests: Sequence[str], folders: Sequence[Path]) -> Artifact | None:
-    """The first of these artifacts that is at hand: in one of `folders`, or remembered."""
+    """Returns the first of these artifacts that is at hand: in one of `folders`, or remembered."""
     given = {artifact.digest: artifact for artifact in map(_open, folders) if artifact is not None}
     for digest in digests:
         found = given.get(digest) or _open(pushed_folder() / digest)

@@ -31,7 +31,7 @@ def views_of(bench: Bench, before: Bench | None) -> list[tuple[str, str, Benchma
 
 
 def bench_figures(bench: Bench, before: Bench | None = None) -> dict[str, Markup]:
-    """Every picture by its title; those without data are left out."""
+    """Returns every picture by its title; those without data are left out."""
     views = views_of(bench, before)
     found = {TITLES[name]: _latency(name, field, views) for name, field in LATENCIES.items()}
     found["Throughput"] = _throughput(views)

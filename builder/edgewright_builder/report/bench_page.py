@@ -48,12 +48,12 @@ def draw_bench(bench: Bench, before: Bench | None = None) -> BenchView:
 
 
 def compare(before: Bench, after: Bench) -> Compared:
-    """The two side by side."""
+    """Returns the two side by side."""
     return Compared(*tables.comparison(before, after), tables.unlike(before, after))
 
 
 def environment() -> Environment:
-    """Where the report's templates are."""
+    """Returns where the report's templates are."""
     return Environment(
         loader=PackageLoader(TEMPLATES),
         autoescape=True,

@@ -141,7 +141,7 @@ def stacked_bar(
     description: str,
     width: float = 960,
 ) -> Markup:
-    """One bar of several parts against a limit; the markers stand below it, one row each."""
+    """Returns one bar of several parts against a limit; the markers stand below it, one row each."""
     total = sum(segment.value for segment in segments)
     ends = [total, limit.value, *(marker.value + marker.error for marker in markers)]
     scale = Scale(0.0, max(ends) * 1.04 or 1.0, 8.0, width - 8)
@@ -272,7 +272,7 @@ def _finite(series: Series) -> Series:
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:
-    """The range with room above and below; from zero where zero is near."""
+    """Returns the range with room above and below; from zero where zero is near."""
     spread = max(high - low, 0.02 * max(abs(high), abs(low))) or 1.0
     return (0.0 if 0 <= low < spread else low - 0.08 * spread), high + 0.08 * spread
 

@@ -8,7 +8,7 @@ BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def byte_unit(largest_bytes: float) -> tuple[str, int]:
-    """The unit in which `largest_bytes` has one to four digits, and its size: ("MiB", 1048576)."""
+    """Returns the unit in which `largest_bytes` has one to four digits, and its size: ("MiB", 1048576)."""
     power = 0
     while largest_bytes >= 1024 and power < len(BYTE_UNITS) - 1:
         largest_bytes /= 1024
@@ -55,7 +55,7 @@ def show_signed(value: float) -> str:
 
 
 def show_number(value: object) -> str:
-    """A parameter as people write it: 4 significant digits, no trailing zeros."""
+    """Returns a parameter as people write it: 4 significant digits, no trailing zeros."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, int):
@@ -64,5 +64,5 @@ def show_number(value: object) -> str:
 
 
 def show_tick(value: float) -> str:
-    """A value at an axis."""
+    """Returns a value at an axis."""
     return f"{value:,.6g}".replace(",", " ") if abs(value) < 1e6 else f"{value:.2g}"

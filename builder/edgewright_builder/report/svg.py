@@ -40,7 +40,7 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """The pixel of `value`."""
+        """Returns the pixel of `value`."""
         share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.0
         return self.start + min(max(share, 0.0), 1.0) * (self.end - self.start)
 
@@ -72,12 +72,12 @@ def label(x: float, y: float, text: str, class_: str = "label", anchor: str = "s
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
-    """A straight line."""
+    """Returns a straight line."""
     return tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
 def canvas(width: float, height: float, description: str, *parts: str) -> Markup:
-    """The whole picture; `description` is read out by screen readers.
+    """Returns the whole picture; `description` is read out by screen readers.
 
     It scales with its container, a wide one only so far that its text stays readable; then it scrolls.
     """

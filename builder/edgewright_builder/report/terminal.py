@@ -14,7 +14,7 @@ STYLES = {"good": "bold green", "warn": "bold yellow", "bad": "bold red", "plain
 
 
 def summary_table(run: Path) -> Table:
-    """The verdict and key numbers of `run`; raises InputError if it is no folder."""
+    """Returns the verdict and key numbers of `run`; raises InputError if it is no folder."""
     inputs = read_run(run)
     conclusion = verdict(inputs)
     table = Table(

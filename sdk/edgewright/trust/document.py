@@ -46,12 +46,12 @@ class SignerSet(_Frozen):
         return self
 
     def public_keys(self) -> tuple[Ed25519PublicKey, ...]:
-        """The keys, to verify with."""
+        """Returns the keys, to verify with."""
         return tuple(Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)) for key in self.keys)
 
     @classmethod
     def of(cls, keys: tuple[Ed25519PublicKey, ...], threshold: int = 1) -> SignerSet:
-        """The set of these keys."""
+        """Returns the set of these keys."""
         return cls(
             threshold=threshold, keys=tuple(dict.fromkeys(key.public_bytes_raw().hex() for key in keys))
         )
@@ -98,13 +98,13 @@ class TrustDocument(_Frozen):
         return {each.sha256: each for each in self.revoked if each.kind == kind}
 
     def to_bytes(self) -> bytes:
-        """The bytes that are signed: sorted keys, one newline at the end."""
+        """Returns the bytes that are signed: sorted keys, one newline at the end."""
         text = json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False)
         return (text + "\n").encode()
 
 
 def parse_trust(data: bytes) -> TrustDocument:
-    """The document in `data`; raises InputError (`TRUST_INVALID`) that names the first wrong field."""
+    """Returns the document in `data`; raises InputError (`TRUST_INVALID`) that names the first wrong field."""
     if len(data) > TRUST_BYTES_MAX:
         message = f"The trust document has {len(data)} bytes; at most {TRUST_BYTES_MAX} are accepted."
         raise InputError(message, Reason.REASON_TRUST_INVALID)
@@ -118,7 +118,7 @@ def parse_trust(data: bytes) -> TrustDocument:
 
 
 def pinned(keys: tuple[Ed25519PublicKey, ...]) -> TrustDocument:
-    """The document that bare public keys stand for: each of them is root and release key."""
+    """Returns the document that bare public keys stand for: each of them is root and release key."""
     signers = SignerSet.of(keys)
     return TrustDocument(
         version=0, issued=datetime.fromtimestamp(0, timezone.utc), root=signers, release=signers

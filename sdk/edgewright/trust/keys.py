@@ -16,7 +16,7 @@ from edgewright.trust.rules import read_signed
 
 
 def load_trust(paths: Iterable[Path]) -> TrustDocument | None:
-    """What a board starts from; None for no paths.
+    """Returns what a board starts from; None for no paths.
 
     One trust document, or any number of public keys and folders of `*.pub`. Raises InputError that names
     the file.
@@ -39,7 +39,7 @@ def load_trusted_keys(paths: Iterable[Path]) -> tuple[Ed25519PublicKey, ...]:
 
 
 def load_public_key(path: Path) -> Ed25519PublicKey:
-    """The Ed25519 public key in a PEM file. Raises InputError that names the file."""
+    """Returns the Ed25519 public key in a PEM file. Raises InputError that names the file."""
     try:
         key = load_pem_public_key(path.read_bytes())
     except OSError as error:

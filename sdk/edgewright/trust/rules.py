@@ -38,7 +38,7 @@ class RevokedRelease:
 
 
 def read_signed(data: bytes) -> TrustDocument:
-    """The document in an envelope that enough of its own root keys signed.
+    """Returns the document in an envelope that enough of its own root keys signed.
 
     Raises InputError (`SIGNATURE_INVALID`, `TRUST_INVALID`), RefusedError (`KEY_UNTRUSTED`).
     """
@@ -49,7 +49,7 @@ def read_signed(data: bytes) -> TrustDocument:
 
 
 def successor(current: TrustDocument, data: bytes) -> TrustDocument:
-    """The document in `data`, if it may follow `current`.
+    """Returns the document in `data`, if it may follow `current`.
 
     Old and new root keys must both have signed it, and its version must be higher. Raises as `read_signed`,
     and RefusedError (`TRUST_STALE`).
@@ -67,7 +67,7 @@ def successor(current: TrustDocument, data: bytes) -> TrustDocument:
 
 
 def follow(current: TrustDocument, documents: Iterable[bytes]) -> tuple[TrustDocument, bytes]:
-    """The last of a chain of documents, oldest first, and its envelope; those not newer are passed over.
+    """Returns the last of a chain of documents, oldest first, and its envelope; those not newer are passed over.
 
     Raises as `successor`; `TRUST_STALE` if none is newer.
     """
@@ -111,7 +111,7 @@ def check_fresh(document: TrustDocument, now: datetime) -> None:
 def revocation_of(
     document: TrustDocument, digest: str, manifest: bytes, envelope: bytes
 ) -> RevokedRelease | None:
-    """Why a release no longer counts; None if it was not revoked. Raises InputError (`SIGNATURE_INVALID`).
+    """Returns why a release no longer counts; None if it was not revoked. Raises InputError (`SIGNATURE_INVALID`).
 
     A release is withdrawn with its keys only if too few signatures of good keys are left.
     """

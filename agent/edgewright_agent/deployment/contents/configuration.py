@@ -54,7 +54,7 @@ def _is_outside(name: str, value: str) -> bool:
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Every value that is no container, under its dotted key; one under a key for code as a whole."""
+    """Yields every value that is no container, under its dotted key; one under a key for code as a whole."""
     if key.rpartition(".")[2] in CODE_KEYS:
         yield key, value
     elif isinstance(value, dict):

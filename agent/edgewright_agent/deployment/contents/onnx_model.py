@@ -61,7 +61,7 @@ def _locations(message: memoryview, kind: str, depth: int) -> Iterator[str]:
 
 
 def _location(entry: memoryview) -> Iterator[str]:
-    """All values of an entry that is called `location`, whatever a parser makes of repeated fields."""
+    """Yields all values of an entry that is called `location`, whatever a parser makes of repeated fields."""
     fields = list(_fields(entry))
     if any(number == _KEY and value is not None and bytes(value) == b"location" for number, value in fields):
         yield from (
@@ -70,7 +70,10 @@ def _location(entry: memoryview) -> Iterator[str]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | None]]:
-    """Each field's number, and its bytes if it has a length (https://protobuf.dev/programming-guides/encoding/)."""
+    """Yields each field's number, and its bytes if it has a length.
+
+    See https://protobuf.dev/programming-guides/encoding/.
+    """
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
@@ -94,7 +97,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | None]]:
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """The number at `position`, and where the next field begins."""
+    """Returns the number at `position`, and where the next field begins."""
     value = shift = 0
     while True:
         byte = message[position]

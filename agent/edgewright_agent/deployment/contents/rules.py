@@ -86,7 +86,7 @@ def _check_graphs(manifest: Manifest, path_of: PathOf) -> None:
 
 
 def _graph(manifest: Manifest, files: dict[str, File], path_of: PathOf) -> str:
-    """The model that the engine's configuration names."""
+    """Returns the model that the engine's configuration names."""
     folder = PurePosixPath(manifest.engine.folder)
     configuration = files.get(str(folder / ENGINE_CONFIGURATION))
     if configuration is None:

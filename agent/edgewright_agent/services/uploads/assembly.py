@@ -48,7 +48,7 @@ class ChunkAssembler:
         return "" if self._chunk is None else f"{self._chunk} {self._filled_bytes}"
 
     def unfinished(self) -> Unfinished | None:
-        """What there is of a chunk when the stream breaks."""
+        """Returns what there is of a chunk when the stream breaks."""
         if self._chunk is None or self._delta is not None or not self._filled_bytes:
             return None
         return Unfinished(self._blob.chunking, self._chunk, bytes(self._data[: self._filled_bytes]))
@@ -84,7 +84,7 @@ class ChunkAssembler:
         return end == len(self._data)
 
     def take(self) -> tuple[int, memoryview, Delta | None]:
-        """The complete chunk's index, its bytes, good for `CHUNKS_IN_HAND - 1` chunks more, and its delta."""
+        """Returns the complete chunk's index, its bytes, good for `CHUNKS_IN_HAND - 1` chunks more, and its delta."""
         assert self._chunk is not None
         taken = (self._chunk, self._data, self._delta)
         self._taken.add(self._chunk)
@@ -104,7 +104,7 @@ class ChunkAssembler:
             self._chunk, self._filled_bytes, self._may_restart = None, 0, False
 
     def _room(self) -> memoryview:
-        """Where the chunk that is filled, or its delta, is put together."""
+        """Returns where the chunk that is filled, or its delta, is put together."""
         assert self._chunk is not None
         size_bytes = self._blob.chunks[self._chunk][1] if self._delta is None else self._delta.frame_bytes
         return self._buffers[0].at(self._blob.offsets[self._chunk], size_bytes)

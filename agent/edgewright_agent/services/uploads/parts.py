@@ -35,7 +35,7 @@ def parse_write_request(message: bytes) -> WriteRequest:
 
 
 def part_of(request: WriteRequest) -> ReceivedPart:
-    """The part; raises InputError for another message."""
+    """Returns the part; raises InputError for another message."""
     if isinstance(request, ReceivedPart):
         return request
     if request.WhichOneof("content") != "part":
@@ -60,7 +60,7 @@ def _parse_part(message: bytes) -> ReceivedPart:
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:
-    """The number at `position`, and where the next field begins."""
+    """Returns the number at `position`, and where the next field begins."""
     value = 0
     for index in range(_VARINT_BYTES_MAX):
         byte = message[position + index]

@@ -42,7 +42,7 @@ class RequestReader(Generic[Request]):
         self._timer.cancel()
 
     async def next(self) -> Request | None:
-        """The next message, None after the last. Raises OutsideError if none comes in time."""
+        """Returns the next message, None after the last. Raises OutsideError if none comes in time."""
         self._waiting_since = self._loop.time()
         try:
             return await anext(self._requests)

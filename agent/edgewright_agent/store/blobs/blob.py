@@ -21,7 +21,7 @@ class Blob:
 
     @classmethod
     def of_file(cls, file: File) -> Blob:
-        """The blob that holds a manifest's file."""
+        """Returns the blob that holds a manifest's file."""
         return cls(file.sha256, file.size_bytes, tuple((c.sha256, c.size_bytes) for c in file.chunks))
 
     @cached_property
@@ -67,7 +67,7 @@ class WriteStatus:
 
 
 def to_ranges(chunks: Iterable[int]) -> tuple[ChunkRange, ...]:
-    """The fewest ranges that cover exactly these chunks, in order."""
+    """Returns the fewest ranges that cover exactly these chunks, in order."""
     ranges: list[ChunkRange] = []
     for index in sorted(set(chunks)):
         if ranges and index == ranges[-1].first + ranges[-1].count:
@@ -78,5 +78,5 @@ def to_ranges(chunks: Iterable[int]) -> tuple[ChunkRange, ...]:
 
 
 def from_ranges(ranges: Iterable[ChunkRange]) -> set[int]:
-    """The chunks that the ranges cover."""
+    """Returns the chunks that the ranges cover."""
     return {index for span in ranges for index in range(span.first, span.first + span.count)}

@@ -28,7 +28,7 @@ class WholeDigest:
             self._next += 1
 
     def finish(self, path: Path) -> str:
-        """The digest of the whole file at `path`, in hex."""
+        """Returns the digest of the whole file at `path`, in hex."""
         if self._next < len(self._blob.chunks):
             with path.open("rb", buffering=0) as file:
                 file.seek(self._blob.offsets[self._next])

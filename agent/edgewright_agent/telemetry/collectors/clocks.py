@@ -22,7 +22,7 @@ EMC_RATE = "sys/kernel/debug/bpmp/debug/clk/emc/rate"
 
 
 def read(root: Path) -> tuple[Clock, ...]:
-    """Every clock that answers. Raises NoDataError."""
+    """Returns every clock that answers. Raises NoDataError."""
     clocks = (*_cpus(root), *_devfreq(root))
     if all(clock.unit != "emc" for clock in clocks) and (hertz := read_int(root / EMC_RATE)) is not None:
         clocks = (*clocks, Clock("emc", hertz))

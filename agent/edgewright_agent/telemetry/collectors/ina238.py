@@ -11,7 +11,7 @@ SOURCE = "ina238"
 
 
 def discover(root: Path) -> tuple[Rail, ...]:
-    """One rail for each chip; without a label it is called VIN, the input it sits on. Raises NoDataError."""
+    """Returns one rail for each chip; without a label it is called VIN, the input it sits on. Raises NoDataError."""
     rails = tuple(_rail(chip) for chip in hwmon_chips(root, "ina238") if (chip / "power1_input").exists())
     if not rails:
         raise NoDataError("no INA238 under /sys/class/hwmon")

@@ -17,7 +17,7 @@ CHANNELS = (1, 2, 3)  # inN above 3 are shunt voltages, and their sum where summ
 
 
 def discover(root: Path) -> tuple[Rail, ...]:
-    """Every labelled channel of every chip, in the chips' order. Raises NoDataError."""
+    """Returns every labelled channel of every chip, in the chips' order. Raises NoDataError."""
     rails = (*_hwmon(root), *_iio(root))
     if not rails:
         raise NoDataError("no INA3221 with a labelled rail under /sys/class/hwmon or /sys/bus/i2c")

@@ -15,7 +15,7 @@ SOURCE = "nvml"
 
 
 def discover(root: Path) -> tuple[Rail, ...]:
-    """An energy counter for each GPU that answers, else its power. Raises NoDataError."""
+    """Returns an energy counter for each GPU that answers, else its power. Raises NoDataError."""
     return rails_of(_library(root))
 
 
@@ -36,7 +36,7 @@ def _library(root: Path) -> Any:
 
 
 def load_of(nvml: Any) -> float:
-    """The load that `nvml`, a module like pynvml, tells. Raises NoDataError."""
+    """Returns the load that `nvml`, a module like pynvml, tells. Raises NoDataError."""
     for device in _devices(nvml):
         try:
             return min(1.0, float(nvml.nvmlDeviceGetUtilizationRates(device).gpu) / 100)
@@ -54,7 +54,7 @@ def _devices(nvml: Any) -> list[Any]:
 
 
 def rails_of(nvml: Any) -> tuple[Rail, ...]:
-    """The rails that `nvml`, a module like pynvml, has values for. Raises NoDataError."""
+    """Returns the rails that `nvml`, a module like pynvml, has values for. Raises NoDataError."""
     devices = _devices(nvml)
     rails = tuple(rail for i, device in enumerate(devices) if (rail := _rail(nvml, i, device)) is not None)
     if not rails:

@@ -16,7 +16,7 @@ MODE = re.compile(r"^<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", re.MULTILINE
 
 
 def read(root: Path) -> str:
-    """The name of the mode the board is in. Raises NoDataError."""
+    """Returns the name of the mode the board is in. Raises NoDataError."""
     status = STATUS.search(read_text(root / "var/lib/nvpmodel/status") or "")
     if status is None:
         raise NoDataError("no /var/lib/nvpmodel/status: not a Jetson, or nvpmodel has not run")

@@ -18,7 +18,7 @@ FILE = "proc/pressure/memory"
 
 
 def read(root: Path) -> MemoryPressure:
-    """The pressure now. Raises NoDataError, as on kernels before 4.20 and those started with psi=0."""
+    """Returns the pressure now. Raises NoDataError, as on kernels before 4.20 and those started with psi=0."""
     text = read_text(root / FILE)
     if text is None:
         raise NoDataError(f"/{FILE} can't be read: this kernel does not account for pressure")

@@ -33,7 +33,7 @@ def _rail(zone: Path) -> Rail:
 
 
 def _name(zone: Path) -> str:
-    """The zone's own name; a part's after its package's, because every package has the same parts."""
+    """Returns the zone's own name; a part's after its package's, because every package has the same parts."""
     name = read_text(zone / "name") or zone.name
     parent, _, part = zone.name.rpartition(":")
     if parent == "intel-rapl" or not part:

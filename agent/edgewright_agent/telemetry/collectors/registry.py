@@ -49,7 +49,7 @@ GAUGES: dict[str, Callable[[Path], Any]] = {
 
 
 def discover_rails(root: Path) -> tuple[tuple[Rail, ...], tuple[SensorStatus, ...]]:
-    """All rails of all energy sources, each with a name of its own, and what each source said."""
+    """Returns all rails of all energy sources, each with a name of its own, and what each source said."""
     rails: list[Rail] = []
     absent: dict[str, str] = {}
     for source, discover in ENERGY_SOURCES.items():

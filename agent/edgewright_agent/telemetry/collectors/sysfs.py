@@ -13,7 +13,7 @@ class NoDataError(OutsideError):
 
 
 def read_text(path: Path) -> str | None:
-    """The file's text without surrounding blanks; None if it can't be read."""
+    """Returns the file's text without surrounding blanks; None if it can't be read."""
     try:
         return path.read_bytes().decode("utf-8", "replace").strip("\0 \t\r\n")
     except OSError:
@@ -21,7 +21,7 @@ def read_text(path: Path) -> str | None:
 
 
 def read_int(path: Path) -> int | None:
-    """The file's integer; None if it can't be read or holds none."""
+    """Returns the file's integer; None if it can't be read or holds none."""
     try:
         return int(path.read_bytes())
     except (OSError, ValueError):
@@ -29,7 +29,7 @@ def read_int(path: Path) -> int | None:
 
 
 def why_unreadable(path: Path) -> str:
-    """Why reading `path` fails: 'Permission denied', 'No such file or directory', …"""
+    """Returns why reading `path` fails: 'Permission denied', 'No such file or directory', …"""
     try:
         path.read_bytes()
     except OSError as error:
@@ -38,7 +38,7 @@ def why_unreadable(path: Path) -> str:
 
 
 def distinct(names: Iterable[str]) -> Iterator[str]:
-    """The names, with repeats numbered: acpitz, acpitz-1, …: two series of one name are none."""
+    """Yields the names, with repeats numbered: acpitz, acpitz-1, …: two series of one name are none."""
     taken: set[str] = set()
     for name in names:
         unique, number = name, 0

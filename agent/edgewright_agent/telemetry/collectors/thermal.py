@@ -11,7 +11,7 @@ ASLEEP_MILLIDEGREES = -100_000  # a Tegra gives -256 °C for a part that is powe
 
 
 def read(root: Path) -> tuple[Temperature, ...]:
-    """Every zone that answers. Raises NoDataError."""
+    """Returns every zone that answers. Raises NoDataError."""
     zones = sorted(root.glob("sys/class/thermal/thermal_zone*"), key=lambda path: (len(path.name), path.name))
     names = distinct(read_text(zone / "type") or zone.name for zone in zones)
     readings = ((name, read_int(zone / "temp")) for name, zone in zip(names, zones, strict=True))

@@ -184,7 +184,7 @@ def _gauge(name: str, text: str, value: float) -> Metric:
 
 
 def _labelled(family: Metric, rows: Sequence[tuple[tuple[str, ...], float]]) -> Iterator[Metric]:
-    """The family with these rows; nothing if there are none."""
+    """Yields the family with these rows; nothing if there are none."""
     for labels, value in rows:
         family.add_metric(labels, value)  # type: ignore[attr-defined]
     if rows:

@@ -31,7 +31,7 @@ class BuiltinModel:
 
 @lru_cache(maxsize=1)
 def builtin_models() -> tuple[BuiltinModel, ...]:
-    """Every built-in model, family by family, smaller ones first."""
+    """Returns every built-in model, family by family, smaller ones first."""
     files = sorted(resources.files(__package__).iterdir(), key=lambda file: file.name)
     rows = [
         BuiltinModel(**{**row, "aliases": tuple(row["aliases"])})
@@ -43,7 +43,7 @@ def builtin_models() -> tuple[BuiltinModel, ...]:
 
 
 def find_builtin(name: str) -> BuiltinModel | None:
-    """The model of that name, hub id or alias, whatever the case."""
+    """Returns the model of that name, hub id or alias, whatever the case."""
     wanted = name.casefold()
     return next(
         (model for model in builtin_models() if wanted in (each.casefold() for each in model.names)), None

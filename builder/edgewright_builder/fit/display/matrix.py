@@ -37,7 +37,7 @@ def _matrix_table(columns: Sequence[Column]) -> Table:
 
 
 def matrix_markdown(rows: Sequence[Sequence[Cell]]) -> str:
-    """The matrix for a README, which shows some 900 pixels."""
+    """Returns the matrix for a README, which shows some 900 pixels."""
     columns = columns_of(rows)
     shown = served(columns)
     lines = [
@@ -50,12 +50,12 @@ def matrix_markdown(rows: Sequence[Sequence[Cell]]) -> str:
 
 
 def served(columns: Sequence[Column]) -> list[Column]:
-    """Those of boards where the engine runs; all where it runs on none."""
+    """Returns those of boards where the engine runs; all where it runs on none."""
     return [column for column in columns if column.served] or list(columns)
 
 
 def legend(columns: Sequence[Column]) -> tuple[str, ...]:
-    """What the cells mean, and which boards are not shown."""
+    """Returns what the cells mean, and which boards are not shown."""
     hidden = [label for column in columns if not column.served for label in column.labels]
     told = (f"Not shown, as the engine does not run there: {', '.join(hidden)}",) if hidden else ()
     return (*LEGEND, *told)
