@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from edgewright_agent.engines import Engine, EngineLimits, GenerationRequest, Token, start_engine
-from edgewright_agent.telemetry import Telemetry
+from edgewright_agent.telemetry.sampling.monitor import Telemetry
 from edgewright_builder.artifact.artifact import open_artifact
 from edgewright_profiles import load_profile
 

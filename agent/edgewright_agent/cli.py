@@ -28,7 +28,7 @@ from edgewright_agent.runtime.startup_pages import release_startup_pages
 from edgewright_agent.runtime.tls import TlsFiles
 from edgewright_agent.server import AgentSettings, run_agent
 from edgewright_agent.store import Space
-from edgewright_agent.store.upkeep.background_scrub import BackgroundScrubSettings
+from edgewright_agent.store.background_scrub import BackgroundScrubSettings
 from edgewright_profiles import load_profile
 
 app = typer.Typer(

@@ -11,7 +11,8 @@ from edgewright.errors import BusyError, InputError
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.engine_manager import ServingRelease
 from edgewright_agent.engines import ContinuationScore, Finish, GenerationRequest, Reply, ScoreItem, Token
-from edgewright_agent.telemetry import Operation, RequestSummary, RequestWindow, ServedBy, Telemetry
+from edgewright_agent.telemetry import Operation, RequestSummary, RequestWindow, ServedBy
+from edgewright_agent.telemetry.sampling.monitor import Telemetry
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from edgewright.errors import EdgewrightError, InputError
 from edgewright.v1 import telemetry_pb2
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.store import Store
-from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.telemetry.exporters.changes import Changes
 from edgewright_agent.telemetry.exporters.recorder import HISTORY_BYTES, RECORD_SECONDS, Recorder
 from edgewright_agent.telemetry.proto import snapshot_to_proto
+from edgewright_agent.telemetry.sampling.monitor import Telemetry
 from edgewright_agent.telemetry.types import Deployment, StoreUsage
 
 

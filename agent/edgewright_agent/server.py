@@ -49,8 +49,8 @@ from edgewright_agent.services.inference import InferenceService
 from edgewright_agent.services.telemetry import TelemetryService
 from edgewright_agent.services.trust import TrustService
 from edgewright_agent.store import Space, StagedRelease, Store
-from edgewright_agent.store.upkeep.background_scrub import BackgroundScrubSettings
-from edgewright_agent.telemetry import Telemetry
+from edgewright_agent.store.background_scrub import BackgroundScrubSettings
+from edgewright_agent.telemetry.sampling.monitor import Telemetry
 from edgewright_agent.trust import Trust
 from edgewright_profiles import DeviceProfile
 

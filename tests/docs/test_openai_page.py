@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from edgewright_agent.engine_worker.requests import bodies, fields
-from edgewright_agent.openai_api import body, connections, listener, protocol, request_head
+from edgewright_agent.openai_api import connections, listener
 from edgewright_agent.openai_api.app import ROUTES
 from edgewright_agent.openai_api.completions import VALUES_MAX
+from edgewright_agent.openai_api.http import body, protocol, request_head
 from edgewright_agent.openai_api.responses import request as responses
 from edgewright_agent.openai_api.responses.unsupported import IgnoredFields, Reasoning, UnsupportedFields
 from edgewright_agent.runtime import handles

@@ -21,7 +21,7 @@ from edgewright_agent.benchmark.load import (
 )
 from edgewright_agent.engines import Finish
 from edgewright_agent.telemetry.energy import GAP_SECONDS
-from edgewright_agent.telemetry.monitor import Telemetry
+from edgewright_agent.telemetry.sampling.monitor import Telemetry
 from edgewright_agent.telemetry.types import EnergyMark, RequestSummary
 
 IDLE_SECONDS = 30.0  # MLPerf Power and TokenPowerBench measure the idle baseline for as long

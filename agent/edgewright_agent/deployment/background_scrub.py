@@ -14,8 +14,8 @@ import psutil
 from edgewright.errors import EdgewrightError
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.store import Store
-from edgewright_agent.store.upkeep.background_scrub import BackgroundScrub, BackgroundScrubSettings
-from edgewright_agent.telemetry import Telemetry
+from edgewright_agent.store.background_scrub import BackgroundScrub, BackgroundScrubSettings
+from edgewright_agent.telemetry.sampling.monitor import Telemetry
 
 _LOWEST = 19
 

@@ -11,7 +11,7 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment import lifecycle
 from edgewright_agent.deployment.state import ChangeOutcome, Phase, State
 from edgewright_agent.store import StagedRelease
-from edgewright_agent.store.releases import read_signed
+from edgewright_agent.store.files.releases import read_signed
 from edgewright_agent.trust import Trust
 
 Releases = Mapping[str, StagedRelease]  # by digest

@@ -12,7 +12,7 @@ from pathlib import Path
 from edgewright.durable import FileSystem, write_durably
 from edgewright_agent.doctor.access import ask_for_root
 from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warning
-from edgewright_agent.store.layout import Layout
+from edgewright_agent.store.files.layout import Layout
 from edgewright_agent.telemetry.collectors.sysfs import read_text
 
 RESERVE_BYTES = 512 * 2**20  # the agent's default --store-reserve

@@ -13,7 +13,7 @@ from edgewright.trust.document import TrustDocument
 from edgewright.trust.keys import load_trust
 from edgewright_agent.doctor.access import ask_for_root
 from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warning
-from edgewright_agent.store.layout import Layout
+from edgewright_agent.store.files.layout import Layout
 from edgewright_agent.trust import Trust
 
 SOON = timedelta(days=30)

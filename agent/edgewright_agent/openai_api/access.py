@@ -11,8 +11,8 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from edgewright.address import Address
-from edgewright_agent.openai_api.asgi import Scope, header
-from edgewright_agent.openai_api.errors import ApiError
+from edgewright_agent.openai_api.http.asgi import Scope, header
+from edgewright_agent.openai_api.http.errors import ApiError
 
 
 def check_key(scope: Scope, key: str | None) -> None:

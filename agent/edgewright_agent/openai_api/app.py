@@ -9,11 +9,11 @@ from typing import Any
 
 from edgewright_agent.inference import Inference
 from edgewright_agent.openai_api.access import check_key, check_origin
-from edgewright_agent.openai_api.asgi import ClientGoneError, Receive, Scope, Send, send_whole
-from edgewright_agent.openai_api.body import BodyBudget, read_body
 from edgewright_agent.openai_api.completions import parse_completion
-from edgewright_agent.openai_api.errors import ApiError, to_api_error
-from edgewright_agent.openai_api.relay import (
+from edgewright_agent.openai_api.http.asgi import ClientGoneError, Receive, Scope, Send, send_whole
+from edgewright_agent.openai_api.http.body import BodyBudget, read_body
+from edgewright_agent.openai_api.http.errors import ApiError, to_api_error
+from edgewright_agent.openai_api.http.relay import (
     end_with_error,
     is_stream,
     relay_model,

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from edgewright_agent.openai_api.json_body import read_json
+from edgewright_agent.openai_api.http.json_body import read_json
 
 VALUES_MAX = 256 * 1024  # a prompt may be given as tokens
 

@@ -16,8 +16,8 @@ from typing import Any
 from edgewright.address import Address
 from edgewright.errors import InputError
 from edgewright_agent.openai_api.connections import Connection, Connections, peer_of
-from edgewright_agent.openai_api.errors import ApiError
-from edgewright_agent.openai_api.protocol import BoundedProtocol
+from edgewright_agent.openai_api.http.errors import ApiError
+from edgewright_agent.openai_api.http.protocol import BoundedProtocol
 from edgewright_agent.openai_api.unix_socket import bound_unix_socket
 
 HANDSHAKE_SECONDS = 10.0

@@ -20,9 +20,9 @@ from edgewright.address import Address
 from edgewright_agent.inference import Inference
 from edgewright_agent.openai_api.app import OpenAIApp
 from edgewright_agent.openai_api.connections import Connections, peer_max
-from edgewright_agent.openai_api.errors import ApiError
+from edgewright_agent.openai_api.http.errors import ApiError
+from edgewright_agent.openai_api.http.protocol import BoundedProtocol
 from edgewright_agent.openai_api.listener import Listener, listening_sockets
-from edgewright_agent.openai_api.protocol import BoundedProtocol
 from edgewright_agent.openai_api.settings import OpenAISettings
 from edgewright_agent.runtime.handles import openai_connections_max
 

@@ -23,12 +23,12 @@ from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.revocation import check_activation, check_roll_back
 from edgewright_agent.deployment.staging import AdmissionPolicy, AdmissionVerdict, judge_admission
 from edgewright_agent.runtime.threads import run_in_thread
-from edgewright_agent.services import messages
-from edgewright_agent.services.status import abort
+from edgewright_agent.services.translation import messages
+from edgewright_agent.services.translation.status import abort
 from edgewright_agent.services.uploads.parts import WriteRequest
 from edgewright_agent.services.uploads.receiving import ACCEPTED_KEY, BlobReceiver
 from edgewright_agent.store import Store, WriteStatus
-from edgewright_agent.store.upkeep.scrub import Scrubbed, scrub
+from edgewright_agent.store.scrub import Scrubbed, scrub
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _MISSING_MAX = 100

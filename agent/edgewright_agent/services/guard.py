@@ -16,7 +16,7 @@ from edgewright_agent.services.call_limits import CallLimits
 from edgewright_agent.services.callers import Context, certificate_of
 from edgewright_agent.services.connections import ConnectionGuard
 from edgewright_agent.services.roles import check_role
-from edgewright_agent.services.status import abort
+from edgewright_agent.services.translation.status import abort
 from edgewright_agent.services.uploads.parts import parse_write_request
 from edgewright_agent.trust import Trust
 

@@ -12,8 +12,8 @@ import grpc.aio
 from edgewright.v1 import inference_pb2, inference_pb2_grpc
 from edgewright_agent.engines import ContinuationScore, Token
 from edgewright_agent.inference import Completed, Inference
-from edgewright_agent.services import messages
 from edgewright_agent.services.coalescing import coalesced
+from edgewright_agent.services.translation import messages
 from edgewright_agent.telemetry.proto import energy_window_to_proto
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -21,8 +21,8 @@ from edgewright_agent.benchmark.proto import benchmark_to_proto
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.engines import Finish, GenerationRequest, Token
 from edgewright_agent.inference import Inference
-from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.telemetry.exporters.recorder import Recorder
+from edgewright_agent.telemetry.sampling.monitor import Telemetry
 
 Context = grpc.aio.ServicerContext[Any, Any]
 INTERVAL_SECONDS = (0.1, 60.0)

@@ -6,11 +6,11 @@ from edgewright_agent.store.blobs.blob import Blob, ChunkRange, Missing, WriteSt
 from edgewright_agent.store.blobs.direct_io import ChunkBuffer
 from edgewright_agent.store.blobs.upload import Upload
 from edgewright_agent.store.delta import apply_delta
-from edgewright_agent.store.releases import StagedRelease
-from edgewright_agent.store.state_file import StateFile
+from edgewright_agent.store.files.releases import StagedRelease
+from edgewright_agent.store.files.state_file import StateFile
+from edgewright_agent.store.scrub import Scrubbed, ScrubStoppedError, scrub
 from edgewright_agent.store.store import Store
 from edgewright_agent.store.upkeep.garbage import Garbage
-from edgewright_agent.store.upkeep.scrub import Scrubbed, ScrubStoppedError, scrub
 from edgewright_agent.store.upkeep.space import Space
 
 __all__ = [

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from edgewright.errors import RefusedError
 from edgewright.manifest import AdapterSpec, Manifest
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.store.releases import StagedRelease
+from edgewright_agent.store.files.releases import StagedRelease
 
 
 def servable(releases: Mapping[str, StagedRelease]) -> set[str]:

@@ -14,7 +14,7 @@ import zstandard
 from edgewright.chunk_delta import WINDOW_BYTES_MAX, Delta, Stretch, xor
 from edgewright.errors import InputError, RefusedError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.store.layout import Layout
+from edgewright_agent.store.files.layout import Layout
 
 _PIECE_BYTES = 256 * 1024
 

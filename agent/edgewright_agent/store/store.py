@@ -20,9 +20,9 @@ from edgewright_agent.store.blobs.index import BlobIndex, corrupt_blob
 from edgewright_agent.store.blobs.upload import Upload
 from edgewright_agent.store.blobs.upload_record import read_meta
 from edgewright_agent.store.blobs.verified import SignedChunkings
-from edgewright_agent.store.layout import Layout
-from edgewright_agent.store.lock import take_lock
-from edgewright_agent.store.releases import (
+from edgewright_agent.store.files.layout import Layout
+from edgewright_agent.store.files.lock import take_lock
+from edgewright_agent.store.files.releases import (
     StagedRelease,
     build_release,
     clear_unlisted,
@@ -32,7 +32,7 @@ from edgewright_agent.store.releases import (
     resign_release,
     write_records,
 )
-from edgewright_agent.store.state_file import StateFile
+from edgewright_agent.store.files.state_file import StateFile
 from edgewright_agent.store.traffic import Traffic
 from edgewright_agent.store.upkeep.collection import find_garbage, remove_garbage
 from edgewright_agent.store.upkeep.garbage import Garbage

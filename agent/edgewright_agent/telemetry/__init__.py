@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from edgewright_agent.telemetry.monitor import Telemetry
 from edgewright_agent.telemetry.serving import RequestWindow
 from edgewright_agent.telemetry.types import (
     EnergyRail,
@@ -27,5 +26,4 @@ __all__ = [
     "ServedBy",
     "ServingSummary",
     "Snapshot",
-    "Telemetry",
 ]

@@ -19,7 +19,7 @@ from edgewright.trust.document import TrustDocument
 from edgewright.trust.rules import RevokedRelease
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.runtime.failures import log_failure
-from edgewright_agent.store.state_file import StateFile
+from edgewright_agent.store.files.state_file import StateFile
 from edgewright_agent.trust.chain import TrustChain
 from edgewright_agent.trust.clock import MonotoneClock
 

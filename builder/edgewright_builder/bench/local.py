@@ -24,7 +24,7 @@ from edgewright_agent.benchmark.load import BenchmarkPlan, BenchmarkProgress
 from edgewright_agent.benchmark.proto import result_to_proto
 from edgewright_agent.deployment.admission import Admission
 from edgewright_agent.engines import Engine, EngineLimits, Finish, GenerationRequest, Token, start_engine
-from edgewright_agent.telemetry import Telemetry
+from edgewright_agent.telemetry.sampling.monitor import Telemetry
 from edgewright_builder.artifact.artifact import MANIFEST_NAME
 from edgewright_builder.bench.board import OnProgress
 from edgewright_builder.bench.results import Bench, BenchSubject

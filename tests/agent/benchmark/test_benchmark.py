@@ -12,7 +12,7 @@ from edgewright_agent.benchmark.benchmark import BenchmarkResult, phase_energy, 
 from edgewright_agent.benchmark.load import BenchmarkPlan, BenchmarkProgress
 from edgewright_agent.benchmark.proto import benchmark_to_proto
 from edgewright_agent.engines import EngineMemory, Finish, GenerationRequest, Token
-from edgewright_agent.telemetry import Telemetry
+from edgewright_agent.telemetry.sampling.monitor import Telemetry
 from edgewright_agent.telemetry.types import EnergyWindow, RequestSummary
 from edgewright_profiles import load_profile
 from tests.fixtures.boards import write_board

@@ -12,7 +12,7 @@ from edgewright_agent.benchmark.benchmark import BenchmarkEnergy, BenchmarkResul
 from edgewright_agent.benchmark.load import BenchmarkPlan
 from edgewright_agent.benchmark.proto import benchmark_to_proto
 from edgewright_agent.engines import Finish, GenerationRequest, Token
-from edgewright_agent.telemetry import Telemetry
+from edgewright_agent.telemetry.sampling.monitor import Telemetry
 from edgewright_profiles import load_profile
 from tests.agent.telemetry.test_telemetry import Clock
 from tests.fixtures.boards import write_board

@@ -14,8 +14,8 @@ import pytest
 from edgewright.durable import FileSystem, Pace
 from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_agent.store import Space, Store
-from edgewright_agent.store.upkeep import background_scrub as scrub_module
-from edgewright_agent.store.upkeep.background_scrub import BackgroundScrub, BackgroundScrubSettings
+from edgewright_agent.store import background_scrub as scrub_module
+from edgewright_agent.store.background_scrub import BackgroundScrub, BackgroundScrubSettings
 from tests.agent.conftest import settings_for
 from tests.agent.store.test_uploads import flip_a_bit
 from tests.support.artifacts import TestArtifact, make_artifact, put_blob, stage

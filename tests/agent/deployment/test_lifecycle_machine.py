@@ -27,8 +27,8 @@ from edgewright_agent.deployment.state import State
 from edgewright_agent.runtime.threads import run_in_thread
 from edgewright_agent.store import Blob
 from edgewright_agent.store.blobs.blob import from_ranges
+from edgewright_agent.store.scrub import scrub
 from edgewright_agent.store.upkeep.garbage import PROTECTED_SECONDS
-from edgewright_agent.store.upkeep.scrub import scrub
 from tests.agent.store.test_power_cuts import lay_out
 from tests.support.artifacts import TestArtifact, make_artifact, put_blob
 from tests.support.fault_board import GOLDEN, POWER_CUTS, Board, Fault, KilledError

@@ -32,7 +32,7 @@ from edgewright_agent.doctor.engines import TRIALS, KernelRun, judge, run_kernel
 from edgewright_agent.doctor.finding import Finding, Severity, Subject
 from edgewright_agent.doctor.report import lines
 from edgewright_agent.runtime.tls import TlsFiles
-from edgewright_agent.store.layout import Layout
+from edgewright_agent.store.files.layout import Layout
 from edgewright_agent.trust import Trust
 from edgewright_builder.keys import trust_issuer
 from edgewright_builder.keys.credentials import create_credentials

@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from edgewright.address import Address
-from edgewright_agent.openai_api import connections, listener, protocol
+from edgewright_agent.openai_api import connections, listener
+from edgewright_agent.openai_api.http import protocol
 from edgewright_agent.openai_api.settings import OpenAISettings
 from edgewright_agent.runtime import handles
 from edgewright_agent.runtime.tls import TlsFiles

@@ -11,7 +11,7 @@ import pytest
 
 from edgewright_agent.engines import Reply
 from edgewright_agent.openai_api.completions import parse_completion
-from edgewright_agent.openai_api.relay import relay_model, relay_stream, relay_whole
+from edgewright_agent.openai_api.http.relay import relay_model, relay_stream, relay_whole
 from edgewright_agent.telemetry.serving import RequestWindow, ServingStats
 from edgewright_agent.telemetry.types import EndedRequest
 

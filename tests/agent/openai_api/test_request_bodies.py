@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from edgewright_agent.openai_api import body as bodies
-from edgewright_agent.openai_api import protocol
+from edgewright_agent.openai_api.http import body as bodies
+from edgewright_agent.openai_api.http import protocol
 from tests.support.openai_servers import Board
 from tests.support.raw_http import (
     PATIENCE_SECONDS,

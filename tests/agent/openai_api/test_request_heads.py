@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from edgewright_agent.openai_api import protocol, request_head
+from edgewright_agent.openai_api.http import protocol, request_head
 from tests.support.openai_servers import Board
 from tests.support.raw_http import (
     LARGE_BYTES,

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from edgewright_agent.openai_api import protocol
+from edgewright_agent.openai_api.http import protocol
 from tests.support.openai_servers import Board, until
 from tests.support.raw_http import (
     LARGE_BYTES,

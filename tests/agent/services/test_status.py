@@ -8,7 +8,7 @@ from google.rpc import error_details_pb2
 
 from edgewright.errors import BusyError, EdgewrightError, InputError, OutsideError, RefusedError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.services.status import code_of, status_of
+from edgewright_agent.services.translation.status import code_of, status_of
 
 
 @pytest.mark.parametrize("reason", [value for value in Reason.values() if value])

@@ -19,9 +19,9 @@ from edgewright.durable import FileSystem
 from edgewright.errors import EdgewrightError, InputError
 from edgewright.trust.rules import check_release
 from edgewright_agent.store import Space, Store
-from edgewright_agent.store.releases import read_signed
-from edgewright_agent.store.upkeep.scrub import scrub
-from edgewright_agent.store.version import LAYOUT_VERSION, version_line
+from edgewright_agent.store.files.releases import read_signed
+from edgewright_agent.store.files.version import LAYOUT_VERSION, version_line
+from edgewright_agent.store.scrub import scrub
 from tests.support.artifacts import make_artifact, make_blob, put_blob, sign, stage
 from tests.support.trust_documents import NEW_RELEASE, document, signers
 

@@ -17,7 +17,7 @@ from edgewright.chunk_delta import STRETCHES_MAX, Delta, Stretch, check_delta, x
 from edgewright.errors import InputError, RefusedError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.store import Store, apply_delta
-from edgewright_agent.store.layout import Layout
+from edgewright_agent.store.files.layout import Layout
 from tests.support.artifacts import put_blob
 
 MIB = 1024 * 1024

@@ -16,8 +16,8 @@ from edgewright.errors import InputError, OutsideError, RefusedError
 from edgewright.manifest import parse_manifest
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.store import Space, StateFile, Store
+from edgewright_agent.store.files.version import version_line
 from edgewright_agent.store.upkeep.garbage import PROTECTED_SECONDS
-from edgewright_agent.store.version import version_line
 from tests.agent.store.test_uploads import flip_a_bit
 from tests.support.artifacts import TREE, make_artifact, make_blob, put_blob, stage
 

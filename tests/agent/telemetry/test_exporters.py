@@ -25,10 +25,10 @@ from edgewright_agent.engines import EngineMemory
 from edgewright_agent.observation import ObservationSettings
 from edgewright_agent.openai_api.settings import OpenAISettings
 from edgewright_agent.server import RunningAgent, run_agent
-from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.telemetry.exporters.changes import Changes
 from edgewright_agent.telemetry.exporters.otlp import instrument
 from edgewright_agent.telemetry.exporters.prometheus import Sources, serve_metrics
+from edgewright_agent.telemetry.sampling.monitor import Telemetry
 from edgewright_agent.telemetry.types import Deployment, StoreUsage
 from edgewright_profiles import load_profile
 from tests.agent.conftest import settings_for

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from edgewright_agent.telemetry import Snapshot, Telemetry, monitor
+from edgewright_agent.telemetry import Snapshot
 from edgewright_agent.telemetry.collectors.registry import GAUGES
+from edgewright_agent.telemetry.sampling import monitor
+from edgewright_agent.telemetry.sampling.monitor import Telemetry
 from edgewright_profiles import load_profile
 from tests.fixtures.boards import write_board
 

@@ -8,9 +8,10 @@ import pytest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry, generate_latest
 
-from edgewright_agent.telemetry import EnergyRail, Telemetry
+from edgewright_agent.telemetry import EnergyRail
 from edgewright_agent.telemetry.exporters.otlp import instrument
 from edgewright_agent.telemetry.exporters.prometheus import BoardCollector, Sources
+from edgewright_agent.telemetry.sampling.monitor import Telemetry
 from edgewright_agent.telemetry.types import Deployment, SensorStatus
 from edgewright_profiles import load_profile
 from tests.agent.telemetry.test_telemetry import Clock, on_board, run

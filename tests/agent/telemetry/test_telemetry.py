@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from edgewright.v1 import telemetry_pb2
 from edgewright_agent.engines import EngineMemory
-from edgewright_agent.telemetry import Telemetry
 from edgewright_agent.telemetry.proto import energy_window_to_proto, snapshot_to_proto
+from edgewright_agent.telemetry.sampling.monitor import Telemetry
 from edgewright_agent.telemetry.serving import distribution
 from edgewright_profiles import load_profile
 from tests.fixtures.boards import write, write_board

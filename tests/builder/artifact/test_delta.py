@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgewright.chunk_delta import Delta
 from edgewright_agent.store import Store, apply_delta
-from edgewright_agent.store.layout import Layout
+from edgewright_agent.store.files.layout import Layout
 from edgewright_builder.artifact import delta as delta_module
 from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.artifact.delta import DeltaMaker, Frame, Frames

@@ -20,7 +20,7 @@ from edgewright.manifest import Manifest
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import telemetry_pb2 as telemetry
 from edgewright_agent.deployment.state import State
-from edgewright_agent.services.messages import release_to
+from edgewright_agent.services.translation.messages import release_to
 from edgewright_agent.store import StagedRelease
 from edgewright_builder.cli.main import app
 from edgewright_builder.fit.calibrate import (

@@ -19,7 +19,7 @@ from edgewright.v1.deployment_pb2 import ChunkDelta, Release, ReleaseState
 from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_agent.services.uploads import receiving
 from edgewright_agent.store import Blob, apply_delta
-from edgewright_agent.store.layout import Layout
+from edgewright_agent.store.files.layout import Layout
 from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.device.channel import parse_address
 from edgewright_builder.device.client import DeviceClient

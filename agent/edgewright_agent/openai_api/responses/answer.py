@@ -12,10 +12,10 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines import Reply
 from edgewright_agent.engines.http.events import content, events
 from edgewright_agent.inference import Inference
-from edgewright_agent.openai_api.asgi import Send, send_start, send_whole
-from edgewright_agent.openai_api.errors import ApiError, engine_error, to_api_error
-from edgewright_agent.openai_api.metering import StreamMeter, answer_in, measure_whole
-from edgewright_agent.openai_api.relay import EVENT_STREAM, is_stream, send_events
+from edgewright_agent.openai_api.http.asgi import Send, send_start, send_whole
+from edgewright_agent.openai_api.http.errors import ApiError, engine_error, to_api_error
+from edgewright_agent.openai_api.http.metering import StreamMeter, answer_in, measure_whole
+from edgewright_agent.openai_api.http.relay import EVENT_STREAM, is_stream, send_events
 from edgewright_agent.openai_api.responses.events import EventMaker
 from edgewright_agent.openai_api.responses.objects import ResponseMaker, status_of
 from edgewright_agent.openai_api.responses.request import ResponsesRequest, parse_request

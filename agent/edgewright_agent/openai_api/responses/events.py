@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from edgewright_agent.openai_api.errors import ApiError
+from edgewright_agent.openai_api.http.errors import ApiError
 from edgewright_agent.openai_api.responses.objects import ResponseMaker, Status, status_of
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

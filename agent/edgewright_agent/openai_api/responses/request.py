@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from edgewright_agent.openai_api.errors import ApiError
-from edgewright_agent.openai_api.json_body import read_json
+from edgewright_agent.openai_api.http.errors import ApiError
+from edgewright_agent.openai_api.http.json_body import read_json
 from edgewright_agent.openai_api.responses.unsupported import (
     IgnoredFields,
     Include,

@@ -13,7 +13,7 @@ from edgewright.chunk_delta import Delta
 from edgewright.errors import BusyError, EdgewrightError, InputError, OutsideError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.runtime.threads import run_in_thread
-from edgewright_agent.services.messages import blob_from, delta_from
+from edgewright_agent.services.translation.messages import blob_from, delta_from
 from edgewright_agent.services.uploads.assembly import CHUNKS_IN_HAND, ChunkAssembler, Unfinished
 from edgewright_agent.services.uploads.parts import ReceivedPart, WriteRequest, part_of
 from edgewright_agent.services.uploads.request_reader import RequestReader

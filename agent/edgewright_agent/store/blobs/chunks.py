@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edgewright_agent.store.blobs.blob import Blob
 from edgewright_agent.store.blobs.upload import Upload
-from edgewright_agent.store.layout import Layout
+from edgewright_agent.store.files.layout import Layout
 
 
 @dataclass(frozen=True)

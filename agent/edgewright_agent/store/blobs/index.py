@@ -11,7 +11,7 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.store.blobs.blob import Blob
 from edgewright_agent.store.blobs.chunks import ChunkIndex
 from edgewright_agent.store.blobs.verified import RecentlyVerified
-from edgewright_agent.store.layout import Layout
+from edgewright_agent.store.files.layout import Layout
 
 
 class BlobIndex:

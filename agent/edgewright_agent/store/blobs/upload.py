@@ -13,7 +13,7 @@ from edgewright_agent.store.blobs.blob import Blob, from_ranges, to_ranges
 from edgewright_agent.store.blobs.direct_io import ChunkFile
 from edgewright_agent.store.blobs.upload_record import PartialMeta, read_meta
 from edgewright_agent.store.blobs.whole_digest import WholeDigest
-from edgewright_agent.store.layout import Layout
+from edgewright_agent.store.files.layout import Layout
 
 # What a power cut may cost an upload: this much on a fast link, this long on a slow one.
 FLUSH_BYTES = 64 * 1024 * 1024

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from edgewright.durable import FileSystem, disk_errors, remove_tree
 from edgewright_agent.store.blobs.index import BlobIndex
-from edgewright_agent.store.layout import Layout
+from edgewright_agent.store.files.layout import Layout
 from edgewright_agent.store.upkeep.garbage import Garbage, choose_garbage
 from edgewright_agent.store.upkeep.space import partials, quarantine_bytes, quarantine_freed_bytes
 

@@ -17,9 +17,9 @@ from edgewright.durable import (
 from edgewright.errors import EdgewrightError
 from edgewright.manifest import parse_manifest
 from edgewright_agent.store.blobs.upload_record import read_meta
-from edgewright_agent.store.layout import Layout
-from edgewright_agent.store.releases import MANIFEST, StagedRelease, heal_release, read_release
-from edgewright_agent.store.version import check_version
+from edgewright_agent.store.files.layout import Layout
+from edgewright_agent.store.files.releases import MANIFEST, StagedRelease, heal_release, read_release
+from edgewright_agent.store.files.version import check_version
 
 _BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 

@@ -14,7 +14,7 @@ from edgewright.errors import OutsideError
 from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.store.blobs.blob import Blob
-from edgewright_agent.store.layout import Layout
+from edgewright_agent.store.files.layout import Layout
 
 
 @dataclass(frozen=True)

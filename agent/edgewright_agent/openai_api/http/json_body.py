@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from edgewright_agent.openai_api.errors import ApiError
+from edgewright_agent.openai_api.http.errors import ApiError
 
 Model = TypeVar("Model", bound=BaseModel)
 

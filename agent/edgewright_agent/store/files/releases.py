@@ -22,7 +22,7 @@ from edgewright.durable import (
 )
 from edgewright.errors import EdgewrightError
 from edgewright.manifest import Manifest, manifest_digest, parse_manifest
-from edgewright_agent.store.layout import Layout
+from edgewright_agent.store.files.layout import Layout
 
 MANIFEST, SIGNATURE, CHECKSUMS = "manifest.json", "manifest.sig", "SHA256SUMS"
 LATER_SIGNATURE = "manifest.sig.later"

@@ -14,9 +14,9 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from edgewright_agent.openai_api.body import BODY_BYTES_MAX
-from edgewright_agent.openai_api.errors import ApiError
-from edgewright_agent.openai_api.request_head import (
+from edgewright_agent.openai_api.http.body import BODY_BYTES_MAX
+from edgewright_agent.openai_api.http.errors import ApiError
+from edgewright_agent.openai_api.http.request_head import (
     HEAD_BYTES_MAX,
     RequestHead,
     check_head,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edgewright.durable import Pace
 from edgewright.errors import OutsideError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.store.releases import read_release
+from edgewright_agent.store.files.releases import read_release
 from edgewright_agent.store.store import Store
 
 

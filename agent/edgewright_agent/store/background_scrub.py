@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from edgewright.durable import Pace
 from edgewright.errors import EdgewrightError
-from edgewright_agent.store.state_file import StateFile
+from edgewright_agent.store.files.state_file import StateFile
+from edgewright_agent.store.scrub import ScrubStoppedError, damaged_releases, is_sound
 from edgewright_agent.store.store import Store
-from edgewright_agent.store.upkeep.scrub import ScrubStoppedError, damaged_releases, is_sound
 
 INTERVAL_SECONDS = 7 * 24 * 3600.0  # from the end of one round to the next
 BYTES_PER_SECOND = 8 * 1024 * 1024

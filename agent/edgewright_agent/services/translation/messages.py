@@ -14,7 +14,7 @@ from edgewright_agent.deployment.state import ChangeOutcome, Phase, State
 from edgewright_agent.deployment.state_writer import DeploymentStatus
 from edgewright_agent.engines import EngineInfo, GenerationRequest, ScoreItem
 from edgewright_agent.store import Blob, ChunkRange, Garbage, Missing, StagedRelease
-from edgewright_agent.store.upkeep.scrub import Scrubbed
+from edgewright_agent.store.scrub import Scrubbed
 
 BLOBS_MAX = 10_000
 CHUNKS_MAX = 1_000_000

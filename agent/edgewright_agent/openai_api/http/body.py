@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
-from edgewright_agent.openai_api.asgi import ClientGoneError, Receive, Scope, header
-from edgewright_agent.openai_api.errors import ApiError
+from edgewright_agent.openai_api.http.asgi import ClientGoneError, Receive, Scope, header
+from edgewright_agent.openai_api.http.errors import ApiError
 from edgewright_agent.runtime.threads import within
 
 BODY_BYTES_MAX = 4 * 1024 * 1024  # a context of 128k tokens is about half a megabyte

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from edgewright_agent.openai_api.errors import ApiError
+from edgewright_agent.openai_api.http.errors import ApiError
 
 HEAD_BYTES_MAX = 32 * 1024
 FIELDS_MAX = 100  # as in other servers; browsers and clients send about 20

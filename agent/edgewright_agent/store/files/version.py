@@ -10,8 +10,8 @@ from pathlib import Path
 
 from edgewright.durable import FileSystem, write_durably
 from edgewright.errors import InputError, OutsideError
-from edgewright_agent.store.layout import Layout
-from edgewright_agent.store.state_file import StateFile
+from edgewright_agent.store.files.layout import Layout
+from edgewright_agent.store.files.state_file import StateFile
 
 LAYOUT_VERSION = 1
 _WITHOUT_CHECKSUM = b"1\n"  # all that was ever written without one; "3", "5" and "9" are one flipped bit away

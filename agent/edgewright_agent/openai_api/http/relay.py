@@ -9,9 +9,9 @@ from http import HTTPStatus
 
 from edgewright_agent.engines import Reply
 from edgewright_agent.engines.http.events import content, events
-from edgewright_agent.openai_api.asgi import Send, send_start, send_whole
-from edgewright_agent.openai_api.errors import ApiError, engine_error
-from edgewright_agent.openai_api.metering import StreamMeter, answer_in, measure_whole
+from edgewright_agent.openai_api.http.asgi import Send, send_start, send_whole
+from edgewright_agent.openai_api.http.errors import ApiError, engine_error
+from edgewright_agent.openai_api.http.metering import StreamMeter, answer_in, measure_whole
 from edgewright_agent.telemetry import RequestWindow
 
 EVENT_STREAM = {"content-type": "text/event-stream", "cache-control": "no-cache"}
