@@ -1,4 +1,4 @@
-"""The layout keeps the rules that `scripts/structure` measures: small folders, no circles, walls, one name per thing."""
+"""The layout keeps the rules that `scripts/structure` measures: small folders, no circles, walls, one name a thing."""
 
 from __future__ import annotations
 
