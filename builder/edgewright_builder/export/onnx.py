@@ -41,9 +41,7 @@ def export_onnx(
     work = folder / "work"
     work.mkdir(exist_ok=True)
     tied = bool(read_config(checkpoint).get("tie_word_embeddings"))
-    options = [INT8_COMPUTE, f"shared_embeddings={str(tied).lower()}"]
-    if embedding_bits == 8:
-        options.append("matmul_mixed_precision=last_matmul:int8")
+    options = quantized_options(tied=tied, embedding_bits=embedding_bits)
     if block_size is not None:
         options.append(f"block_size={block_size}")
     if set(adapter_modules) & set(PACKABLE):
@@ -63,6 +61,25 @@ def export_unquantized(checkpoint: Path, folder: Path) -> None:
     tied = bool(read_config(checkpoint).get("tie_word_embeddings"))
     _arrange(_build(checkpoint, "fp32", [f"shared_embeddings={str(tied).lower()}"], work), checkpoint, folder)
     shutil.rmtree(work)
+
+
+def quantized_options(*, tied: bool, embedding_bits: int) -> list[str]:
+    """Returns the exporter's options for a model with 4-bit projections."""
+    options = [INT8_COMPUTE, f"shared_embeddings={str(tied).lower()}"]
+    if embedding_bits == 8:
+        options.append("matmul_mixed_precision=last_matmul:int8")
+    return options
+
+
+def exporter_environment() -> dict[str, str]:
+    """Returns the environment of a process that exports.
+
+    The exporter writes the commit of whatever git repository its environment lies in into the graph as its own version;
+    without a repository it writes the commit it was released from. Equal builds must give equal digests.
+    """
+    return os.environ | {
+        "ORT_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "GIT_DIR": os.devnull,
+    }  # fmt: skip
 
 
 def _arrange(onnx: Path, checkpoint: Path, folder: Path) -> None:
@@ -92,13 +109,10 @@ def _build(
         "edgewright_builder.export.model_builder",
         str(work / "export.json"),
     ]
-    # The builder writes the commit of whatever git repository its environment lies in into the graph as its own
-    # version; without a repository it writes the commit it was released from. Equal builds must give equal digests.
-    environment = os.environ | {
-        "ORT_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "GIT_DIR": os.devnull,
-    }  # fmt: skip
     with log_file.open("w", encoding="utf-8") as log:
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
+        done = subprocess.run(
+            command, stdout=log, stderr=subprocess.STDOUT, env=exporter_environment(), check=False
+        )
     if done.returncode != 0 or not (out / "model.onnx").exists():
         raise OutsideError(
             f"The ONNX export failed with exit code {done.returncode}; its log {log_file} ends: {last_line(log_file)}"

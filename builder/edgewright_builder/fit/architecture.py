@@ -8,6 +8,7 @@ from typing import Any
 
 from edgewright.errors import InputError
 from edgewright_builder.fit.families import FAMILIES, UNSUPPORTED, Family, window_of, windowed_layers
+from edgewright_builder.fit.features import longest_sequence, require_known_features
 
 SUPPORTED_TYPES = tuple(FAMILIES)
 GROUP_SIZES = (128, 64, 32)
@@ -30,11 +31,14 @@ class Architecture:
     head_dim: int
     vocab_size: int
     tied_embeddings: bool
-    max_context_tokens: int
+    max_context_tokens: int  # of one sequence, prompt and answer
     norm_parameters_per_layer: int
     bias_parameters_per_layer: int = 0
     sliding_window: int | None = None  # tokens that a windowed layer sees
     windowed_layers: int = 0
+    context_limited_by: str = (
+        ""  # why a sequence is no longer than that, where it is not the configuration's maximum
+    )
 
     @property
     def linear_parameters(self) -> int:
@@ -100,7 +104,7 @@ def architecture_from_config(config: Mapping[str, Any]) -> Architecture:
     """Reads `config.json`; raises InputError naming what is unsupported, missing or contradictory."""
     model_type = _supported_type(config)
     family = FAMILIES[model_type]
-    facts = {**family.defaults, **_decoder(config)}
+    facts = {**family.defaults, **decoder_config(config)}
     missing = [key for key in NEEDED if not _is_positive(facts.get(key))]
     if missing:
         raise InputError(f"config.json of this {model_type} model lacks a positive {', '.join(missing)}.")
@@ -109,6 +113,8 @@ def architecture_from_config(config: Mapping[str, Any]) -> Architecture:
     tied = facts.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     layers = facts["num_hidden_layers"]
     _check_layer_types(facts, layers)
+    require_known_features(model_type, facts)
+    max_context_tokens, limited_by = longest_sequence(model_type, facts)
     return Architecture(
         model_type=model_type,
         layers=layers,
@@ -119,12 +125,13 @@ def architecture_from_config(config: Mapping[str, Any]) -> Architecture:
         head_dim=head_dim,
         vocab_size=facts["vocab_size"],
         tied_embeddings=family.tied_by_default if tied is None else bool(tied),
-        max_context_tokens=facts["max_position_embeddings"],
+        max_context_tokens=max_context_tokens,
         norm_parameters_per_layer=family.norms_per_layer * hidden_size
         + _query_key_norm(family, heads, kv_heads, head_dim),
         bias_parameters_per_layer=_biases(family, facts, kv_heads, head_dim),
         sliding_window=window_of(family, facts),
-        windowed_layers=windowed_layers(family, facts, layers),
+        windowed_layers=sum(windowed_layers(family, facts, layers)),
+        context_limited_by=limited_by,
     )
 
 
@@ -140,8 +147,8 @@ def _supported_type(config: Mapping[str, Any]) -> str:
     raise InputError(f"Model type {model_type!r} is not supported; supported are {supported}.{lacks}")
 
 
-def _decoder(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of config.json that describes the text decoder."""
+def decoder_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the part of config.json that describes the text decoder."""
     text = config.get("text_config")
     return text if isinstance(text, Mapping) else config
 

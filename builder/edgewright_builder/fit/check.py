@@ -12,6 +12,7 @@ from edgewright_builder.fit.limits import largest_concurrency, largest_context
 from edgewright_builder.fit.memory import Calibration, Configuration
 from edgewright_builder.fit.model_facts import ModelFacts
 from edgewright_builder.fit.plan import BuildPlan, Wishes, check_wishes, plan_for
+from edgewright_builder.fit.proof.record import Proof, shipped_proof
 from edgewright_builder.fit.provenance import caveats
 from edgewright_builder.fit.speed import MeasuredDecode, Speed, predict_speed
 from edgewright_profiles import DeviceProfile
@@ -59,6 +60,7 @@ class Check:
     changes: tuple[Change, ...]  # none where it fits
     speed: Speed
     caveats: tuple[str, ...]  # where the prediction leaves what was measured
+    proof: Proof | None  # that the engine computes what transformers computes; None: not proved
 
     @property
     def spare_bytes(self) -> int:
@@ -110,6 +112,7 @@ def check(question: FitQuestion) -> Check:
             question.decodes,
         ),
         caveats=caveats(calibration, architecture, plan.configuration),
+        proof=None if refusal else proof_of(question),
     )  # fmt: skip
 
 
@@ -134,6 +137,21 @@ def why_not(question: FitQuestion) -> str | None:
     if support is not None and not support.supported.value:
         return f"{traits.kind} does not run on {question.profile.name}: {support.detail}"
     return why_not_served(traits, question.model.architecture)
+
+
+def is_proved(question: FitQuestion) -> bool:
+    """Whether nothing is exported for this engine, or what is exported has been proved."""
+    exported = engine_traits(question.calibration.engine).loads == "onnx graph"
+    return not exported or proof_of(question) is not None
+
+
+def proof_of(question: FitQuestion) -> Proof | None:
+    """Returns the proof that ships for models that compute like this one.
+
+    None where there is none, and for an engine that computes from the checkpoint instead of a graph that is exported.
+    """
+    exported = engine_traits(question.calibration.engine).loads == "onnx graph"
+    return shipped_proof(question.model.config) if exported else None
 
 
 def _verdict(plan: BuildPlan, refusal: str | None) -> FitVerdict:

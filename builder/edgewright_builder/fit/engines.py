@@ -56,7 +56,7 @@ def engine_traits(kind: str) -> EngineTraits:
 
 
 def why_not_served(traits: EngineTraits, architecture: Architecture) -> str | None:
-    """Why the engine can't serve this type of model; None if it can."""
+    """Returns why the engine can't serve this type of model; None if it can."""
     if architecture.model_type in traits.model_types:
         return None
     return f"the exporter of {traits.kind} does not know the model type {architecture.model_type}"

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-# Which layers see only a window: by `use_sliding_window` and `max_window_layers`, all, or all but each nth.
-Windows = Literal["never", "asked", "all", "pattern"]
+# Which layers see only a window: by `use_sliding_window` and `max_window_layers`, all, all but each nth, or with
+# `use_sliding_window` those without positions.
+Windows = Literal["never", "asked", "all", "pattern", "without_positions"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,11 @@ class Family:
     full_attention_every: int = 1  # with `pattern`: each nth layer sees everything
     default_window: int | None = None
     defaults: Mapping[str, int] = field(default_factory=dict)  # what config.json may leave out
+    activation: str = "silu"  # where config.json names none
+    activation_key: Literal["hidden_act", "hidden_activation"] = "hidden_act"
 
 
+_GELU = "gelu_pytorch_tanh"
 _GEMMA_3 = Family(
     norms_per_layer=4, query_key_norm="head", tied_by_default=True, head_dim=256, windows="pattern",
     full_attention_every=6, default_window=4096,
@@ -36,18 +40,19 @@ _GEMMA_3 = Family(
         "vocab_size": 262_208, "num_attention_heads": 8, "num_key_value_heads": 4,
         "max_position_embeddings": 131_072,
     },
+    activation=_GELU, activation_key="hidden_activation",
 )  # fmt: skip
 
 FAMILIES: Mapping[str, Family] = {
     "llama": Family(),
-    "mistral": Family(windows="all"),
+    "mistral": Family(windows="all", default_window=4096),
     "qwen2": Family(query_key_value_bias=True, windows="asked"),
     "qwen3": Family(query_key_norm="head", head_dim=128, windows="asked"),
-    "smollm3": Family(tied_by_default=True),
-    "gemma": Family(tied_by_default=True, head_dim=256),
+    "smollm3": Family(tied_by_default=True, windows="without_positions"),
+    "gemma": Family(tied_by_default=True, head_dim=256, activation=_GELU),
     "gemma2": Family(
         norms_per_layer=4, tied_by_default=True, head_dim=256, windows="pattern", full_attention_every=2,
-        default_window=4096,
+        default_window=4096, activation=_GELU, activation_key="hidden_activation",
     ),
     "gemma3_text": _GEMMA_3,
     "gemma3": _GEMMA_3,  # text and images; only the text decoder, under `text_config`, is deployed
@@ -73,24 +78,38 @@ UNSUPPORTED: Mapping[str, str] = {
 }  # fmt: skip
 
 
-def windowed_layers(family: Family, config: Mapping[str, Any], layers: int) -> int:
-    """How many layers see only `sliding_window` tokens."""
+def windowed_layers(family: Family, config: Mapping[str, Any], layers: int) -> list[bool]:
+    """Returns, layer by layer, whether it sees only `sliding_window` tokens."""
+    if window_of(family, config) is None:
+        return [False] * layers
     types = config.get("layer_types")
     if isinstance(types, list):
-        return sum(kind == "sliding_attention" for kind in types)
-    if family.windows == "never" or window_of(family, config) is None:
-        return 0
+        return [kind == "sliding_attention" for kind in types]
     if family.windows == "asked":
-        return max(0, layers - int(config.get("max_window_layers") or 28))
+        first = int(config.get("max_window_layers") or 28)
+        return [index >= first for index in range(layers)]
     if family.windows == "pattern":
         every = int(config.get("sliding_window_pattern") or family.full_attention_every)
-        return layers - layers // every
-    return layers
+        return [(index + 1) % every != 0 for index in range(layers)]
+    if family.windows == "without_positions":
+        return [not positions for positions in layers_with_positions(config, layers)]
+    return [True] * layers
+
+
+def layers_with_positions(config: Mapping[str, Any], layers: int) -> list[bool]:
+    """Returns, layer by layer, whether SmolLM3 turns its queries and keys by their positions."""
+    listed = config.get("no_rope_layers")
+    if isinstance(listed, list):
+        return [bool(positions) for positions in listed]
+    interval = int(config.get("no_rope_layer_interval") or 4)
+    return [(index + 1) % interval != 0 for index in range(layers)]
 
 
 def window_of(family: Family, config: Mapping[str, Any]) -> int | None:
     """Tokens a windowed layer sees; None where no layer is windowed."""
-    if family.windows == "asked" and not config.get("use_sliding_window"):
+    if family.windows == "never":
+        return None
+    if family.windows in ("asked", "without_positions") and not config.get("use_sliding_window"):
         return None
     window = config.get("sliding_window", family.default_window)
     return None if window is None else int(window)

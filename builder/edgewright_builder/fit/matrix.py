@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from edgewright_builder.fit.check import DEFAULT_CONTEXT_TOKENS, asked_configuration, make_question, why_not
+from edgewright_builder.fit.check import (
+    DEFAULT_CONTEXT_TOKENS,
+    asked_configuration,
+    is_proved,
+    make_question,
+    why_not,
+)
 from edgewright_builder.fit.limits import largest_context, largest_depth
 from edgewright_builder.fit.model_facts import ModelFacts
 from edgewright_builder.fit.plan import DEPTH_FRACTION_MIN, plan_for
@@ -13,7 +19,8 @@ from edgewright_profiles import DeviceProfile
 
 LEGEND = (
     "32k: the longest context that fits, one request, whole depth, 4-bit weights; 32k*: with a 4-bit embedding",
-    "-25%: fits without that share of its layers; –: does not fit; ×: the engine does not run there or not this model",
+    "-25%: fits without that share of its layers; –: does not fit",
+    "×: the engine does not run there, or is not proved to compute what transformers computes for this model",
     "Boards in one column differ by less than a tenth; the figures are the smallest one's",
 )
 NEARLY = 0.9  # of the context or the layers
@@ -116,7 +123,7 @@ def _cell(model: ModelFacts, board: DeviceProfile, context_tokens: int, engine: 
     wanted = min(context_tokens, architecture.max_context_tokens)
     question = make_question(model, board, context_tokens=wanted, engine=engine)
     cell = Cell(model.name, board.id, True, 0, 8, 0, architecture.layers)
-    if why_not(question) is not None:
+    if why_not(question) is not None or not is_proved(question):
         return replace(cell, served=False)
     calibration = question.calibration
     for bits in (8, 4):

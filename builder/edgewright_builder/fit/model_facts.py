@@ -27,6 +27,7 @@ class ModelFacts:
     name: str
     architecture: Architecture
     source: str
+    config: Mapping[str, Any]  # as config.json spells it
 
 
 def find_model(text: str) -> ModelFacts:
@@ -45,7 +46,7 @@ def find_model(text: str) -> ModelFacts:
 
 def from_builtin(model: BuiltinModel) -> ModelFacts:
     """The facts of a row of the table."""
-    return ModelFacts(model.name, architecture_from_config(model.config), model.source)
+    return ModelFacts(model.name, architecture_from_config(model.config), model.source, model.config)
 
 
 def _from_path(path: Path) -> ModelFacts:
@@ -80,19 +81,20 @@ def _from_text(text: str, name: str, source: str) -> ModelFacts:
         raise InputError(f"{source} is not readable as JSON; a model's config.json is expected.") from None
     if not isinstance(config, Mapping):
         raise InputError(f"{source} holds {type(config).__name__}, not the keys and values of a config.json.")
-    return ModelFacts(name, architecture_from_config(config), source)
+    return ModelFacts(name, architecture_from_config(config), source, config)
 
 
 def _from_gguf(path: Path) -> ModelFacts:
     header = read_gguf_header(path)
-    architecture = architecture_from_config(config_from_gguf(header, path))
+    config = config_from_gguf(header, path)
+    architecture = architecture_from_config(config)
     held = sum(_elements(shape) for name, shape in header.tensors.items() if not name.startswith("rope_"))
     if held != architecture.parameters:
         raise InputError(
             f"{path} is contradictory: its tensors hold {held} parameters, its metadata describes "
             f"{architecture.parameters}."
         )
-    return ModelFacts(path.stem, architecture, f"header of {path}")
+    return ModelFacts(path.stem, architecture, f"header of {path}", config)
 
 
 def _elements(shape: tuple[int, ...]) -> int:

@@ -157,9 +157,10 @@ def with_group_size(
 def check_wishes(architecture: Architecture, wishes: Wishes) -> None:
     """Raises InputError for what this model can't be given."""
     if wishes.context_tokens > architecture.max_context_tokens:
+        because = f" ({architecture.context_limited_by})" if architecture.context_limited_by else ""
         raise InputError(
             f"A context of {wishes.context_tokens} tokens is asked for; "
-            f"the model's maximum is {architecture.max_context_tokens}."
+            f"the model's maximum is {architecture.max_context_tokens}{because}."
         )
     if wishes.context_tokens < 1 or wishes.concurrency < 1:
         raise InputError(

@@ -13,7 +13,9 @@ from edgewright_builder.data.alpaca import AlpacaRow
 from edgewright_builder.data.own_data import select_rows
 from edgewright_builder.data.presets import load_preset
 from edgewright_builder.data.prompts import load_prompts
+from edgewright_builder.fit.engines import engine_traits, why_not_served
 from edgewright_builder.models import load_tokenizer, read_config, require_same_vocabulary, resolve_model
+from edgewright_builder.prove.prove import require_proof
 from edgewright_builder.quantization.earlier import require_same_shape
 from edgewright_builder.recipe.model import DataTeacher, EvaluateSettings
 from edgewright_builder.run.build import Build
@@ -28,8 +30,10 @@ from edgewright_builder.tasks.loading import load_task
 def preflight(build: Build) -> None:
     """Raises the error that `build_model` would come to later, and leaves the run's folder as it is.
 
-    Cheapest first; only the vocabularies import transformers. Models are fetched, as the build needs them in any case.
+    Cheapest first; only the vocabularies import transformers, and the proof that the engine computes what transformers
+    does runs in a process of its own. Models are fetched, as the build needs them in any case.
     """
+    _check_served(build)
     _check_layers(build)
     check_engine(build.recipe.serving.engine)
     _check_latency(build)
@@ -37,6 +41,7 @@ def preflight(build: Build) -> None:
     check_tasks(build.recipe.evaluate, build.recipe.task)
     check_data(build.distillation)
     require_same_vocabulary(build.distillation.student, build.distillation.teacher)
+    _check_computation(build)
 
 
 def check_engine(kind: str) -> None:
@@ -62,6 +67,19 @@ def _check_layers(build: Build) -> None:
         )
     if len(set(dropped)) == layers:
         raise InputError(f"`student.drop_layers` names all {layers} layers; at least 1 must stay.")
+
+
+def _check_served(build: Build) -> None:
+    """Raises InputError for a type of model that the engine's exporter does not know."""
+    why = why_not_served(engine_traits(build.recipe.serving.engine), build.architecture)
+    if why is not None:
+        raise InputError(f"`student.model` can't be served: {why}.")
+
+
+def _check_computation(build: Build) -> None:
+    """Raises InputError where what would be exported does not compute what transformers computes."""
+    if engine_traits(build.recipe.serving.engine).loads == "onnx graph":
+        require_proof(read_config(build.distillation.student))
 
 
 def _check_latency(build: Build) -> None:

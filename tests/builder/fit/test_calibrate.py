@@ -259,7 +259,7 @@ def test_a_calibration_of_before_speed_was_measured_is_still_read() -> None:
 
 
 def nothing_active(board: Board) -> None:
-    board.snapshots[0].active_release = b""
+    board.active = board.snapshots[0].active_release = b""
 
 
 def no_peak(board: Board) -> None:

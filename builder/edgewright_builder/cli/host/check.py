@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,6 +15,10 @@ from edgewright_builder.cli.given import refuse_with, refuse_without
 from edgewright_builder.cli.options import AsJson, Budget, Engine
 from edgewright_profiles import list_profiles, load_profile
 
+if TYPE_CHECKING:  # `check` is to answer at once
+    from edgewright_builder.fit.check import Check
+    from edgewright_builder.fit.proof.record import Proof
+
 Model = Annotated[
     str | None,
     typer.Argument(help="A built-in name, hub id, folder, config.json or GGUF file.", show_default=False),
@@ -22,7 +27,20 @@ Device = Annotated[
     str | None, typer.Option(help="Device profile: an id, or a YAML file.", show_default=False)
 ]
 
-ONE_MODEL = ("model", "device", "concurrency", "budget")  # parameters that `check` of one model takes
+Prove = Annotated[
+    bool,
+    typer.Option(
+        "--prove", help="Try a tiny model of this configuration; takes some 15 s, the answer is kept."
+    ),
+]
+
+ONE_MODEL = (
+    "model",
+    "device",
+    "concurrency",
+    "budget",
+    "prove",
+)  # parameters that `check` of one model takes
 
 
 def check(
@@ -36,6 +54,7 @@ def check(
     concurrency: Annotated[int, typer.Option(help="Requests at once.")] = 1,
     budget: Budget = None,
     engine: Engine = None,
+    prove: Prove = False,
     all_models: Annotated[
         bool, typer.Option("--all", help="Every built-in model on every board, as a matrix.")
     ] = False,
@@ -71,11 +90,24 @@ def check(
         engine=engine,
     )
     answer = answer_to(question)
+    if prove and answer.why_not_served is None:
+        answer = replace(answer, proof=_proved(answer))
     if as_json:
         typer.echo(json.dumps(check_document(answer), indent=2))
     else:
         print_check(Console(highlight=False), answer)
     raise typer.Exit(answer.verdict.exit_code)
+
+
+def _proved(answer: Check) -> Proof:
+    from edgewright_builder.fit.engines import engine_traits
+    from edgewright_builder.prove.prove import require_proof
+
+    if engine_traits(answer.plan.engine).loads != "onnx graph":
+        raise InputError(
+            f"--prove tries what is exported; {answer.plan.engine} computes from the checkpoint itself."
+        )
+    return require_proof(answer.question.model.config)
 
 
 def _print_models(as_json: bool) -> None:

@@ -10,6 +10,7 @@ from edgewright_builder.fit.check import Check
 from edgewright_builder.fit.matrix import Cell
 from edgewright_builder.fit.memory import PeakMemory
 from edgewright_builder.fit.plan import BuildPlan, PlanSearch
+from edgewright_builder.fit.proof.record import Proof
 
 
 def check_document(answer: Check) -> dict[str, Any]:
@@ -39,6 +40,20 @@ def check_document(answer: Check) -> dict[str, Any]:
         ],
         "speed": asdict(answer.speed),
         "caveats": list(answer.caveats),
+        "proof": None if answer.proof is None else proof_document(answer.proof),
+    }
+
+
+def proof_document(proof: Proof) -> dict[str, Any]:
+    """How near the engine's logits are to those of transformers, for a tiny model of the same configuration."""
+    return {
+        "equal": proof.equal,
+        "max_logit_difference": proof.max_logit_difference,
+        "logit_deviation": proof.logit_deviation,
+        "argmax_agreement": proof.argmax_agreement,
+        "tokens": proof.tokens,
+        "seconds": proof.seconds,
+        "versions": dict(proof.versions),
     }
 
 

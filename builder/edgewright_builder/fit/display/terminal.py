@@ -27,6 +27,7 @@ def print_check(console: Console, answer: Check) -> None:
     question, plan = answer.question, answer.plan
     console.print(_verdict(answer))
     console.print(f"  rests on: {plan.calibrated_on}", style="dim", markup=False, soft_wrap=True)
+    console.print(f"  {_proof(answer)}", style="dim", markup=False, soft_wrap=True)
     for sentence in answer.caveats:
         console.print(f"  {sentence}", style="yellow", markup=False, soft_wrap=True)
     if answer.verdict is FitVerdict.NOT_SERVED:
@@ -45,6 +46,18 @@ def print_check(console: Console, answer: Check) -> None:
         console.print(_changes(answer, ruled=console.is_terminal))
     console.print(_speed(answer.speed), markup=False, soft_wrap=True)
     console.print(_settings(answer), markup=False, soft_wrap=True)
+
+
+def _proof(answer: Check) -> str:
+    """Whether it is proved that the engine computes what transformers computes."""
+    if answer.proof is not None:
+        versions = ", ".join(
+            f"{name} {answer.proof.versions[name]}" for name in ("onnxruntime", "transformers")
+        )
+        return f"proved: {answer.proof} ({versions})"
+    return (
+        "not proved to compute what transformers computes: `--prove` tries a tiny model of this configuration"
+    )
 
 
 def _speed(speed: Speed) -> str:

@@ -1,0 +1,1 @@
+"""Proves that what is exported computes what transformers computes: a tiny model of the same configuration is tried."""
