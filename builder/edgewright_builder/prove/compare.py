@@ -66,7 +66,7 @@ def _served(backend: OnnxBackend, sequences: Sequence[Sequence[int]]) -> list[Lo
     """As the scheduler has it: prompts slice by slice into rows of the pool, then one step for all rows at a time."""
     from edgewright_agent.engine_worker.batching.pool import Pool
 
-    pool = Pool(backend.pool_tokens, backend.context_tokens, backend.copy)
+    pool = Pool(backend.layout, backend.pool_tokens, backend.context_tokens, backend.copy)
     rows = [pool.take(len(sequence), sequence, None) for sequence in sequences]
     places = [row.place for row in rows if row is not None]
     pieces: list[list[Logits]] = [[] for _ in sequences]
