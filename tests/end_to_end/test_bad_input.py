@@ -77,7 +77,7 @@ def test_an_unknown_device_is_answered_with_the_nearest(recipe: Path, tmp_path: 
         (lambda values: values["student"].update(depth="half"), ["`student.depth` is 'half'", "'auto'"]),
         (lambda values: values["student"].update(drop_layers=[4]), ["layer 4", "layers 0 to 3"]),
         (lambda values: values.pop("teachers"), ["the key `teachers` is missing"]),
-        (lambda values: values["evaluate"].update(tasks=["arc_hard"]), ["unknown task 'arc_hard'"]),
+        (lambda values: values["evaluate"].update(tasks=["arc_hard"]), ["Unknown task 'arc_hard'"]),
     ],
     ids=["unknown-key", "type", "choice", "layer", "missing-key", "task"],
 )

@@ -1,1 +1,1 @@
-"""Task data: Self-Instruct with a rubric, or a file of one's own, to Alpaca rows."""
+"""Task data: question and answer pairs written by T1 (Self-Instruct), or a file of the user's own."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from edgewright.errors import InputError
 from edgewright_builder.data.messages import dialogue_of
+from edgewright_builder.data.parsing import shown
 
 # What other formats of training data put beside instruction and output, and would be lost here.
 REFUSED = (
@@ -35,7 +36,7 @@ class AlpacaRow:
 
     @property
     def questions(self) -> list[str]:
-        """What the user says, turn by turn; of the last turn instruction and input in one."""
+        """What the user says, turn by turn; the last turn is instruction and input in one."""
         return [*(question for question, _ in self.history), f"{self.instruction} {self.input}".strip()]
 
     def values(self) -> dict[str, Any]:
@@ -81,9 +82,10 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            hint = " Is the file one array? Write one object a line." if line.lstrip()[:1] == b"[" else ""
+            array = line.lstrip()[:1] == b"["
+            hint = "Is the file one array? Write one object a line." if array else "Correct the line."
             raise InputError(
-                f"{path}, line {number}: expected a JSON object, and this is no JSON ({error}).{hint}"
+                f"{path}, line {number}: expected a JSON object, and this is no JSON ({error}). {hint}"
             ) from error
         if not isinstance(value, dict):
             raise InputError(
@@ -101,7 +103,7 @@ def _row(where: str, value: dict[str, Any]) -> AlpacaRow:
     for name in ("instruction", "output"):
         if not isinstance(value.get(name), str) or not value[name].strip():
             raise InputError(
-                f"{where}: expected a text in {name!r}, found {value.get(name)!r}. A row has `instruction` and "
+                f"{where}: expected a text in {name!r}, found {shown(value.get(name))}. A row has `instruction` and "
                 "`output`, or `messages`."
             )
     return AlpacaRow(
@@ -126,14 +128,16 @@ def _refuse_other(where: str, value: dict[str, Any]) -> None:
 def _optional_text(where: str, value: dict[str, Any], name: str) -> str:
     text = value.get(name) or ""
     if not isinstance(text, str):
-        raise InputError(f"{where}: expected a text in {name!r}, found {text!r}.")
+        raise InputError(f"{where}: expected a text in {name!r}, found {shown(text)}. Correct or remove it.")
     return text.strip()
 
 
 def _history(where: str, value: Any) -> tuple[tuple[str, str], ...]:
     turns = value or []
     if not isinstance(turns, list) or not all(_is_turn(turn) for turn in turns):
-        raise InputError(f"{where}: expected a list of [question, answer] in 'history', found {value!r}.")
+        raise InputError(
+            f"{where}: expected a list of [question, answer] in 'history', found {shown(value)}. Correct or remove it."
+        )
     return tuple((question.strip(), answer.strip()) for question, answer in turns)
 
 

@@ -1,4 +1,4 @@
-"""What T1, the model that writes the data, has to do. `local.py` and `endpoint.py` do it."""
+"""What T1, the model that writes the data, must be able to do. `local.py` and `endpoint.py` are the two kinds."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Rating:
 
 
 class Client(Protocol):
-    """T1. Equal arguments must give equal results, as far as the model behind it allows."""
+    """T1. Equal arguments give equal results, as far as the model behind it allows."""
 
     @property
     def identity(self) -> str:
-        """Names the model; results of another identity are never reused."""
+        """The model's name for the journal: results of another identity are never reused."""
 
     def generate(
         self,
@@ -51,19 +51,19 @@ class Client(Protocol):
         seed: int,
         stop: Sequence[str] = (),
     ) -> list[Completion]:
-        """One completion per chat, in order, each cut before the first of the strings in `stop`."""
+        """Returns one completion per chat, in order, each cut before the first of the strings in `stop`."""
 
     def rate(self, chats: Sequence[Chat], *, seed: int) -> list[Rating]:
-        """One rating per chat, in order."""
+        """Returns one rating per chat, in order."""
 
     def relevance(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Per (question, answer), how much the question raises the answer's log-likelihood, in nats per token.
+        """Returns per (question, answer) how much the question raises the answer's log-likelihood, in nats per token.
 
         Raises InputError if T1 gives no log-likelihoods.
         """
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> str | None:
-    """The text before the first stop string, or None if there is none in it."""
+    """Returns the text before the first stop string, or None if the text holds none."""
     ends = [text.index(word) for word in stop if word in text]
     return text[: min(ends)] if ends else None

@@ -76,7 +76,7 @@ class EndpointClient:
         seed: int,
         stop: Sequence[str] = (),
     ) -> list[Completion]:
-        """See `Client.generate`. Repeatable as far as the server honours `seed`."""
+        """Generates as `Client.generate` says, repeatable as far as the server honours `seed`."""
         common: dict[str, Any] = {
             "model": self.model,
             "max_tokens": max_tokens,
@@ -184,9 +184,9 @@ class EndpointClient:
         return change is not None
 
     def _wait_seconds(self, attempt: int) -> float:
-        """Exponential backoff with full jitter, so that refused requests do not come back together; no secret."""
+        """Returns an exponential backoff with jitter, so that refused requests do not come back together."""
         ceiling = min(LONGEST_WAIT_SECONDS, self.first_wait_seconds * 2**attempt)
-        return random.uniform(ceiling / 2, ceiling)  # noqa: S311
+        return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - not for secrets
 
 
 def run_to_the_end(work: Coroutine[Any, Any, T]) -> T:

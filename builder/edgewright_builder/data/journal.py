@@ -1,4 +1,4 @@
-"""A file to which each finished batch is appended, so that a killed run goes on where it stopped."""
+"""The file to which each finished batch is appended, so that a killed run goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class AnswerJournal:
             os.truncate(path, whole)
 
     def get(self, key: str) -> Any | None:
-        """The result stored under the key, or None."""
+        """Returns the result stored under the key, or None."""
         return self._results.get(key)
 
     def put(self, key: str, result: Any) -> None:
@@ -47,6 +47,6 @@ class AnswerJournal:
 
 
 def digest(*parts: object) -> str:
-    """SHA-256 hex of the parts' canonical JSON."""
+    """Returns the SHA-256 of the parts' canonical JSON, in hex."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""T1 as a local transformers model: batches that share their prompt's beginning, sampled from one seed.
+"""T1 as a transformers model on this machine: batches share their prompts' beginning and are sampled from one seed.
 
 `generate` of transformers is not used because it computes the few-shot examples again for every prompt and goes on
 with rows that are done until the last one is.
@@ -38,7 +38,7 @@ class LocalClient:
     def __post_init__(self) -> None:
         if not getattr(self.tokenizer, "chat_template", None):
             raise InputError(
-                f"T1 must have a chat template and {self.identity} has none: use an instruction-tuned model"
+                f"T1 must have a chat template and {self.identity} has none: use an instruction-tuned model."
             )
         self.model.eval()
 
@@ -52,7 +52,7 @@ class LocalClient:
         seed: int,
         stop: Sequence[str] = (),
     ) -> list[Completion]:
-        """See `Client.generate`. Equal on the same machine with the same number of threads."""
+        """Generates as `Client.generate` says, equally on the same machine with the same number of threads."""
         generator = torch.Generator(device=self.model.device).manual_seed(seed)
         rows = [_Row() for _ in chats]
         logits, batch = self._prefill(self._tokens(chats))
@@ -71,7 +71,7 @@ class LocalClient:
 
     @torch.inference_mode()
     def rate(self, chats: Sequence[Chat], *, seed: int) -> list[Rating]:
-        """The expected digit under the model's own next-token probabilities; `seed` is not needed."""
+        """Returns the expected digit under the model's own next-token probabilities; `seed` is not needed."""
         del seed
         ids = [self.tokenizer.encode(digit, add_special_tokens=False)[-1] for digit in SCORES]
         logits, _ = self._prefill(self._tokens(chats))
@@ -88,7 +88,7 @@ class LocalClient:
         ]
 
     def relevance(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """See `Client.relevance`: (log p(answer | question) − log p(answer)) / tokens of the answer."""
+        """Returns (log p(answer | question) − log p(answer)) / tokens of the answer, as `Client.relevance` says."""
         items = [
             (context, [f" {answer}"])
             for question, answer in pairs
@@ -193,7 +193,7 @@ class _Batch:
 def sample(
     logits: Tensor, sampling: TeacherSampling, generator: torch.Generator, shortlist: int = 256
 ) -> Tensor:
-    """Nucleus sampling (Holtzman et al., arXiv 1904.09751), one token per row of `logits` (rows, vocabulary).
+    """Returns one token per row of `logits` (rows, vocabulary) by nucleus sampling (Holtzman et al., arXiv 1904.09751).
 
     Sorting a whole vocabulary for each token costs more than the model does at this size, so the nucleus is looked
     for among the `shortlist` most likely tokens first; the result is the same.
@@ -210,7 +210,7 @@ def sample(
 
 
 def _draw(probabilities: Tensor, index: Tensor, top_p: float, generator: torch.Generator) -> Tensor:
-    """One of `index` per row, by its descending probabilities (rows, n), the tail after `top_p` left out."""
+    """Returns one of `index` per row, by its descending probabilities (rows, n), without the tail after `top_p`."""
     before = probabilities.cumsum(dim=-1) - probabilities
     nucleus = probabilities.masked_fill(before >= top_p, 0.0)
     choice = torch.multinomial(nucleus, 1, generator=generator)
@@ -218,7 +218,7 @@ def _draw(probabilities: Tensor, index: Tensor, top_p: float, generator: torch.G
 
 
 def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
-    """How many first tokens all rows share."""
+    """Returns how many first tokens all rows share."""
     columns: Iterator[tuple[int, ...]] = zip(*rows, strict=False)
     length = 0
     for column in columns:
@@ -229,5 +229,5 @@ def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
 
 
 def _cache_name(model: Any) -> str:
-    """transformers 5.24 renamed `past_key_values` to `cache` and warns of the old name."""
+    """Returns the cache's name: transformers 5.24 renamed `past_key_values` to `cache` and warns of the old name."""
     return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"

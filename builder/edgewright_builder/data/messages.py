@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgewright.errors import InputError
+from edgewright_builder.data.parsing import shown
 
 CALLS = ("tool_calls", "function_call")
 
@@ -26,7 +27,9 @@ def dialogue_of(where: str, messages: Any) -> Dialogue:
     Raises InputError unless the messages are texts, at most one `system` first, then `user` and `assistant` in turns.
     """
     if not isinstance(messages, list) or not messages:
-        raise InputError(f"{where}: expected a list of messages in 'messages', found {messages!r}.")
+        raise InputError(
+            f"{where}: expected a list of messages in 'messages', found {shown(messages)}. Correct the row."
+        )
     first = 1 if isinstance(messages[0], dict) and messages[0].get("role") == "system" else 0
     roles = ["system"] * first + [("user", "assistant")[i % 2] for i in range(len(messages) - first)]
     texts = [
@@ -36,7 +39,8 @@ def dialogue_of(where: str, messages: Any) -> Dialogue:
     turns = texts[first:]
     if not turns or len(turns) % 2:
         raise InputError(
-            f"{where}: 'messages' ends with {roles[-1]!r}; the last message must be the assistant's, which is learned."
+            f"{where}: 'messages' ends with {roles[-1]!r}; the last message must be the assistant's, which is learned. "
+            "Cut or remove the row."
         )
     pairs = list(zip(turns[::2], turns[1::2], strict=True))
     question, answer = pairs[-1]
@@ -47,7 +51,7 @@ def _text(where: str, message: Any, role: str) -> str:
     if not isinstance(message, dict) or message.get("role") != role:
         actual = message.get("role") if isinstance(message, dict) else message
         raise InputError(
-            f"{where} must be the {role}'s, found {actual!r}. A chat is `system` or nothing, then `user` and "
+            f"{where} must be the {role}'s, found {shown(actual)}. A chat is `system` or nothing, then `user` and "
             "`assistant` in turns."
         )
     for name in CALLS:
@@ -55,7 +59,10 @@ def _text(where: str, message: Any, role: str) -> str:
             raise InputError(f"{where} has {name!r}, which can't be learned. Remove the row.")
     text = _joined(message.get("content"))
     if not text:
-        raise InputError(f"{where}: expected a text in 'content', found {message.get('content')!r}.")
+        raise InputError(
+            f"{where}: expected a text in 'content', found {shown(message.get('content'))}. "
+            "Correct or remove the row."
+        )
     return text
 
 

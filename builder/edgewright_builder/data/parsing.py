@@ -1,4 +1,4 @@
-"""From what T1 wrote to what was asked for, or None. Lenient on form, strict on substance: small models wander."""
+"""Finds what was asked for in what T1 wrote. Lenient on form and strict on substance, because small models wander."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 _SCALE = re.compile(r"\b1\s*(?:-|–|to)\s*5\b")
 _SCORE = re.compile(r"(?<![\d.])([1-5])(?:\.0)?(?![\d.]*\d)")
 MAXIMUM_TOPIC_WORDS = 8
+SHOWN_CHARACTERS = 160
 
 
 def parse_topics(text: str) -> list[str]:
-    """Sub-topics from a list by lines or by commas, without markers, repetitions and whole sentences."""
+    """Returns sub-topics from a list by lines or by commas, without markers, repetitions and whole sentences."""
     topics: dict[str, str] = {}
     for part in re.split(r"[\n,;]", text):
         topic = _strip(part).rstrip(".")
@@ -23,7 +24,7 @@ def parse_topics(text: str) -> list[str]:
 
 
 def parse_question(text: str) -> str | None:
-    """The first question of the text: everything from the first line to its question mark, None without one."""
+    """Returns the first question of the text: everything from the first line to its question mark, None without one."""
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         return None
@@ -33,28 +34,34 @@ def parse_question(text: str) -> str | None:
 
 
 def parse_answer(text: str, maximum_sentences: int = 3) -> str | None:
-    """The first whole sentences of the first paragraph, None if there is no whole sentence."""
+    """Returns the first whole sentences of the first paragraph, None if there is no whole sentence."""
     paragraph = " ".join(_strip(text.strip().split("\n\n")[0]).split())
     ends = [match.end() for match in _SENTENCE_END.finditer(paragraph)][:maximum_sentences]
     return paragraph[: ends[-1]] if ends else None
 
 
 def parse_score(text: str) -> float | None:
-    """The first whole score from 1 to 5; "4/5" is 4, and "1 to 5", "10" and "3.7" are none."""
+    """Returns the first whole score from 1 to 5; "4/5" is 4, and "1 to 5", "10" and "3.7" are none."""
     match = _SCORE.search(_SCALE.sub("", text))
     return float(match.group(1)) if match else None
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words and numbers, without punctuation: what two texts are compared by."""
+    """Returns lower-case words and numbers, without punctuation: two texts are compared by these."""
     return re.findall(r"\w+(?:['’]\w+)?", text.lower())
 
 
 def repeats_itself(text: str) -> bool:
-    """Whether a small model fell into a loop: some three words in a row come twice."""
+    """Whether a small model fell into a loop: three words in a row come twice."""
     tokens = words(text)
     grams = [tuple(tokens[i : i + 3]) for i in range(len(tokens) - 2)]
     return len(set(grams)) < len(grams)
+
+
+def shown(value: object) -> str:
+    """Returns a value for an error message: its representation, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 def _strip(line: str) -> str:

@@ -54,7 +54,7 @@ class Preset(_Strict):
 
 
 def load_preset(name: str) -> Preset:
-    """A packaged preset by its task's name, or one of your own by the path of its YAML file.
+    """Returns a packaged preset by its task's name, or one of your own by the path of its YAML file.
 
     Raises InputError for an unknown name, an unreadable file, or one with a wrong key or type.
     """
@@ -66,16 +66,22 @@ def load_preset(name: str) -> Preset:
         try:
             text = Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"task preset {name} cannot be read: {error}") from error
+            raise InputError(
+                f"Task preset {name} cannot be read: {error}. Give the path of a YAML file."
+            ) from error
     else:
         raise InputError(
-            f"unknown task {name!r}: expected one of {', '.join(TASKS)}, or the path of a preset .yaml"
+            f"Unknown task {name!r}: expected one of {', '.join(TASKS)}, or in `data.preset` a path of a .yaml file."
         )
     try:
         return Preset.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
-        raise InputError(f"task preset {name} is not YAML: {error}") from error
+        raise InputError(
+            f"Task preset {name} is not YAML: {' '.join(str(error).split())}. Correct it."
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "file"
-        raise InputError(f"task preset {name}: {key}: {first['msg']}") from error
+        raise InputError(
+            f"Task preset {name}: {key}: {first['msg']}. Correct it; a packaged preset is a pattern to follow."
+        ) from error

@@ -36,25 +36,29 @@ class Prompts:
             try:
                 templates[step] = environment.from_string(text)
             except jinja2.TemplateSyntaxError as error:
-                raise InputError(f"prompt {step}.txt, line {error.lineno}: {error.message}") from error
+                raise InputError(
+                    f"Prompt {step}.txt, line {error.lineno}: {error.message}. Correct the template."
+                ) from error
         return templates
 
     def render(self, step: str, **values: object) -> Chat:
-        """The chat of one prompt. Raises InputError on an unknown variable or if the user does not end the chat."""
+        """Returns the chat of one prompt. Raises InputError for an unknown variable, and unless the user ends it."""
         try:
             text = self._templates[step].render(**values)
         except jinja2.TemplateError as error:
-            raise InputError(f"prompt {step}.txt: {error}; it may use {', '.join(sorted(values))}") from error
+            raise InputError(
+                f"Prompt {step}.txt: {error}; it may use {', '.join(sorted(values))}."
+            ) from error
         chat = split_turns(text)
         if not chat or chat[-1]["role"] != "user":
             raise InputError(
-                f"prompt {step}.txt must have turns marked [system], [user], [assistant] and end with [user]"
+                f"Prompt {step}.txt must have turns marked [system], [user], [assistant] and end with [user]."
             )
         return chat
 
 
 def split_turns(text: str) -> Chat:
-    """The turns of a prompt file; what stands before the first mark is ignored."""
+    """Returns the turns of a prompt file; what stands before the first mark is ignored."""
     parts = _TURN.split(text)[1:]
     return [
         {"role": role, "content": content.strip()}
@@ -63,7 +67,7 @@ def split_turns(text: str) -> Chat:
 
 
 def load_prompts(override: Path | None = None) -> Prompts:
-    """The packaged prompts; `override` is a folder whose `<step>.txt` files go before them.
+    """Returns the packaged prompts; `override` is a folder whose `<step>.txt` files go before them.
 
     Raises InputError if the folder does not exist or holds a .txt file of another name.
     """
@@ -71,9 +75,13 @@ def load_prompts(override: Path | None = None) -> Prompts:
     texts = {step: (packaged / f"{step}.txt").read_text(encoding="utf-8") for step in STEPS}
     if override is not None:
         if not override.is_dir():
-            raise InputError(f"prompts folder {override} does not exist")
+            raise InputError(
+                f"`data.prompts` is {override}, which is no folder. Give one that holds {STEPS[0]}.txt or the like."
+            )
         for path in sorted(override.glob("*.txt")):
             if path.stem not in STEPS:
-                raise InputError(f"{path}: unknown prompt, expected one of {', '.join(STEPS)} (.txt)")
+                raise InputError(
+                    f"{path}: unknown prompt, expected one of {', '.join(STEPS)} (.txt). Remove it."
+                )
             texts[path.stem] = path.read_text(encoding="utf-8")
     return Prompts(texts)

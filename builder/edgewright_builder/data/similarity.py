@@ -1,6 +1,6 @@
 """Near-duplicates by the Jaccard similarity of word n-grams, and overlap with evaluation files.
 
-Exact, with an inverted index; at thousands of texts sketches such as MinHash would save nothing.
+Both are exact, with an inverted index: at thousands of texts sketches such as MinHash would save nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _shingles(tokens: tuple[str, ...], n: int) -> Shingles:
 
 
 class SeenTexts:
-    """Texts kept so far; `add` refuses one whose similarity |a ∩ b| / |a ∪ b| to any of them reaches the threshold."""
+    """The texts kept so far. `add` refuses one whose similarity |a ∩ b| / |a ∪ b| to any reaches the threshold."""
 
     def __init__(self, threshold: float = 0.5, n: int = 2) -> None:
         self._threshold = threshold
@@ -36,7 +36,7 @@ class SeenTexts:
         self._index: dict[tuple[str, ...], list[int]] = defaultdict(list)
 
     def add(self, text: str) -> bool:
-        """Remembers the text and returns True, or returns False if it is a near-duplicate."""
+        """Whether the text is no near-duplicate; if so it is remembered."""
         grams = shingles(text, self._n)
         shared = Counter(i for gram in grams for i in self._index[gram])
         for i, common in shared.items():
@@ -51,8 +51,8 @@ class SeenTexts:
 class Contamination:
     """The n-grams of evaluation texts; a text that shares one is contaminated.
 
-    A question shorter than n words counts only when it occurs whole. n = 8 as a middle between the 13-grams of GPT-3
-    (arXiv 2005.14165, appendix C), too long for questions of 15 words, and runs every question has.
+    A question shorter than n words counts only when it occurs whole. n = 8 lies between the 13-grams of GPT-3 (arXiv
+    2005.14165, appendix C), which are too long for questions of 15 words, and runs that every question has.
     """
 
     def __init__(self, texts: Iterable[str], n: int = 8) -> None:

@@ -18,7 +18,7 @@ from edgewright_builder.export.files import copy_tokenizer, size_of
 from edgewright_builder.export.lora_slots import PACKABLE, add_slots
 from edgewright_builder.export.model_builder import Job
 from edgewright_builder.models import read_config
-from edgewright_builder.run.run import last_line
+from edgewright_builder.run.run import child_fault
 
 # Computing in int8 (accuracy level 4) is what makes 4-bit weights fast on CPUs.
 INT8_COMPUTE = "accuracy_level=4"
@@ -114,7 +114,5 @@ def _build(
             command, stdout=log, stderr=subprocess.STDOUT, env=exporter_environment(), check=False
         )
     if done.returncode != 0 or not (out / "model.onnx").exists():
-        raise OutsideError(
-            f"The ONNX export failed with exit code {done.returncode}; its log {log_file} ends: {last_line(log_file)}"
-        )
+        raise OutsideError(child_fault("The ONNX export", done.returncode, log_file))
     return out

@@ -1,4 +1,4 @@
-"""The base of an adapter: a finished run, of which the artifact is on boards and the 4-bit checkpoint is trained on."""
+"""The base of an adapter: a finished run. Its artifact is on boards; its 4-bit checkpoint is what is trained on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Base:
 
 
 def find_base(source: Path) -> Base:
-    """The base in `source`: a run's folder, or the artifact in it.
+    """Returns the base in `source`, a run's folder or the artifact in it.
 
     Raises InputError if it is neither, was altered, or takes no adapters.
     """
@@ -30,8 +30,8 @@ def find_base(source: Path) -> Base:
     checkpoint = run / "quantize" / "model"
     if not (run / "artifact" / MANIFEST_NAME).is_file() or not (checkpoint / "config.json").is_file():
         raise InputError(
-            f"`base` is {source}, which is no finished run: expected an artifact and beside it quantize/model, "
-            "the 4-bit checkpoint that the adapter is trained on."
+            f"`base` is {source}, which is no finished run: expected an artifact and beside it quantize/model, the "
+            "4-bit checkpoint that the adapter is trained on. Name the folder of a build, or go on with it by --resume."
         )
     artifact = verify_artifact(run / "artifact", None)
     slots = artifact.manifest.adapter_slots
@@ -47,7 +47,11 @@ def require_slots(slots: AdapterSlots, modules: Sequence[str], rank: int) -> Non
     """Raises InputError unless the base takes an adapter of these modules and this rank."""
     if strange := sorted(set(modules) - set(slots.modules)):
         raise InputError(
-            f"`adapter.modules` has {strange[0]}; the base takes adapters of {', '.join(slots.modules)}."
+            f"`adapter.modules` has {strange[0]}; the base takes adapters of {', '.join(slots.modules)}. "
+            "Remove it, or build the base with it in `serving.adapters.modules`."
         )
     if rank > slots.rank:
-        raise InputError(f"`adapter.rank` is {rank}; the base takes adapters up to rank {slots.rank}.")
+        raise InputError(
+            f"`adapter.rank` is {rank}; the base takes adapters up to rank {slots.rank}. Lower it, or build the base "
+            "with a higher `serving.adapters.rank`."
+        )

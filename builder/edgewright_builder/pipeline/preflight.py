@@ -1,4 +1,4 @@
-"""What can be known to be wrong before anything is written: models, plan, data, tasks, vocabulary."""
+"""Finds what is wrong before anything is written: models, plan, data, tasks, vocabulary."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def check_engine(kind: str) -> None:
     engine = next(engine for engine in available_engines() if engine.kind == kind)
     if not engine.available:
         raise RefusedError(
-            f"The build evaluates its model in {kind}, which can't run on this host: {engine.detail}.",
+            f"The build evaluates its model in {kind}, which can't run on this host: {engine.detail}. Install it, or "
+            "choose another `serving.engine`.",
             Reason.REASON_ENGINE_UNAVAILABLE,
         )
 
@@ -63,7 +64,7 @@ def _check_layers(build: Build) -> None:
         return
     if wrong := [index for index in dropped if not 0 <= index < layers]:
         raise InputError(
-            f"`student.drop_layers` names layer {wrong[0]}; the model has layers 0 to {layers - 1}."
+            f"`student.drop_layers` names layer {wrong[0]}; the model has layers 0 to {layers - 1}. Remove it."
         )
     if len(set(dropped)) == layers:
         raise InputError(f"`student.drop_layers` names all {layers} layers; at least 1 must stay.")
@@ -93,7 +94,7 @@ def _check_latency(build: Build) -> None:
 
 
 def _check_earlier(build: Build) -> None:
-    """The earlier model of `quantize.delta_from` must have the shape that every plan gives this one."""
+    """Raises InputError unless the model of `quantize.delta_from` has the shape that every plan gives this one."""
     earlier = earlier_of(build.recipe)
     if earlier is None:
         return

@@ -31,40 +31,44 @@ class Frozen:
 
     @property
     def group_size(self) -> int:
-        """Inputs that share a scale."""
+        """How many inputs share a scale."""
         return int(self.codes.shape[1] // self.scales.shape[1])
 
     @property
     def column_scales(self) -> Tensor:
-        """(out, in): the scale of each weight."""
+        """The scale of each weight, (out, in)."""
         return self.scales.repeat_interleave(self.group_size, dim=1)
 
     def dequantize(self, codes: Tensor) -> Tensor:
-        """The weights that `codes` (out, in) stand for."""
+        """Returns the weights that `codes` (out, in) stand for."""
         weights: Tensor = (codes - ZERO) * self.column_scales
         return weights
 
     def to(self, device: torch.device) -> Frozen:
-        """The same on another device."""
+        """Returns the layer on another device."""
         return Frozen(self.codes.to(device), self.scales.to(device))
 
 
 def unpack(qweight: Tensor, scales: Tensor, qzeros: Tensor) -> Frozen:
-    """The layer that a symmetric GPTQ v1 checkpoint stores.
+    """Returns the layer that a symmetric GPTQ v1 checkpoint stores.
 
     qweight: (in / 8, out) int32, eight codes of consecutive inputs a word; scales: (groups, out); qzeros: (groups,
     out / 8) int32. Raises InputError where the zero points are not symmetric.
     """
     if not bool((qzeros == SYMMETRIC_ZEROS).all()):
-        raise InputError("The earlier checkpoint is not symmetric GPTQ v1: its zero points are not all 8.")
+        raise InputError(
+            "The earlier checkpoint is not symmetric GPTQ v1: its zero points are not all 8. Leave "
+            "`quantize.delta_from` out, or name a checkpoint that Edgewright made."
+        )
     shifts = torch.arange(0, 32, BITS, dtype=torch.int32, device=qweight.device)
     codes = (qweight.unsqueeze(1) >> shifts.reshape(1, CODES_PER_WORD, 1)) & CODE_MAX
     return Frozen(codes.reshape(-1, qweight.shape[1]).T.float().contiguous(), scales.T.float().contiguous())
 
 
 def nearest_codes(weight: Tensor, scale: Tensor, old: Tensor, dead_band: float) -> Tensor:
-    """The code of each weight: the old one if the weight lies within 0.5 + `dead_band` steps of it, else the nearest.
+    """Returns the code of each weight: its old code if that is near enough, else the nearest.
 
+    Near enough is a weight within 0.5 + `dead_band` steps of what the old code stands for.
     All three tensors have one shape. With a dead band of 0 this is plain rounding.
     """
     ideal = weight / scale + ZERO
@@ -75,7 +79,7 @@ def nearest_codes(weight: Tensor, scale: Tensor, old: Tensor, dead_band: float) 
 def requantize(
     weight: Tensor, inverse_factor: Tensor, scales: Tensor, old: Tensor, dead_band: float
 ) -> tuple[Tensor, float]:
-    """Codes for `weight` on frozen `scales`, near the `old` codes, and GPTQ's loss. All tensors are (out, in).
+    """Returns codes for `weight` on frozen `scales`, near the `old` codes, and GPTQ's loss. All tensors are (out, in).
 
     inverse_factor: the upper Cholesky factor of the inverse Hessian, (in, in). Column by column, the error of a code
     is spread over the columns that follow.

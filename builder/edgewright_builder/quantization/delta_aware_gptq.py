@@ -1,7 +1,7 @@
-"""Puts `delta_aware` into GPTQModel: its calibration, Hessians, packing and saving, our choice of codes.
+"""Puts `delta_aware` into GPTQModel, which calibrates, makes Hessians, packs and saves; the choice of codes is ours.
 
-Imported only in the process that quantizes. GPTQModel 7.6 makes one `GPTQ` a linear layer by that name in its
-`gptq_processor`; the name is pointed at a subclass for the one run this process makes.
+Only the process that quantizes imports this. GPTQModel 7.6 makes one `GPTQ` for each linear layer, by that name in its
+`gptq_processor`; the name points to a subclass for the one run of this process.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Checkpoint:
         self._files = {name: file for file in files for name in file.keys()}  # noqa: SIM118 - not a dict
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor `name`."""
+        """Returns the tensor `name`."""
         tensor: Tensor = self._files[name].get_tensor(name)
         return tensor
 
     def frozen(self, layer: str) -> Frozen:
-        """The quantized linear layer `layer`."""
+        """Returns the quantized linear layer `layer`."""
         return unpack(*(self.tensor(f"{layer}.{part}") for part in ("qweight", "scales", "qzeros")))
 
 
@@ -45,14 +45,14 @@ class CodeChanges:
         self.tensors_kept = 0
 
     def add(self, old: Tensor, new: Tensor) -> None:
-        """One layer's codes before and after."""
+        """Counts one layer's codes before and after."""
         changed = int((old != new).sum())
         self.codes += old.numel()
         self.codes_changed += changed
         self.tensors_kept += changed == 0
 
     def summary(self, dead_band: float) -> dict[str, Any]:
-        """For the stage's record and the artifact's lineage."""
+        """Returns the counts for the stage's record and the artifact's lineage."""
         return {
             "dead_band": dead_band,
             "codes_changed_fraction": self.codes_changed / max(1, self.codes),
@@ -65,7 +65,7 @@ def install(quantized: Checkpoint, unquantized: Checkpoint | None, dead_band: fl
 
     A layer whose weights are those of `unquantized`, which `quantized` was made of, keeps them all.
     """
-    tally = CodeChanges()
+    changes = CodeChanges()
 
     class DeltaAware(GPTQ):  # type: ignore[misc]
         def quantize(self, blocksize: int = 128) -> tuple[Any, ...]:
@@ -80,7 +80,7 @@ def install(quantized: Checkpoint, unquantized: Checkpoint | None, dead_band: fl
                 codes, loss, damp = frozen.codes, 0.0, 0.0
             else:
                 codes, loss, damp = _requantize(self, weight, hessian, frozen, dead_band)
-            tally.add(frozen.codes, codes)
+            changes.add(frozen.codes, codes)
             self.H = None
             groups = torch.arange(self.columns, dtype=torch.int32) // frozen.group_size
             return (
@@ -90,13 +90,13 @@ def install(quantized: Checkpoint, unquantized: Checkpoint | None, dead_band: fl
             )  # fmt: skip
 
     gptq_processor.GPTQ = DeltaAware
-    return tally
+    return changes
 
 
 def _requantize(
     task: Any, weight: Tensor, hessian: Tensor, frozen: Frozen, dead_band: float
 ) -> tuple[Tensor, float, float]:
-    """Codes, GPTQ's loss and the damping used. Columns that matter most come first, as frozen scales allow."""
+    """Returns codes, GPTQ's loss and the damping used. Columns that matter most come first, as frozen scales allow."""
     dead = torch.diag(hessian) == 0  # inputs that calibration never saw
     hessian[dead, dead] = 1
     order = torch.argsort(torch.diag(hessian), descending=True)

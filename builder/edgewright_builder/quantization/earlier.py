@@ -38,13 +38,14 @@ class Earlier:
 
 
 def earlier_model(source: Path, dead_band: float) -> Earlier:
-    """The earlier model in `source`: a run's folder, or a GPTQ checkpoint. Raises InputError if there is none."""
+    """Returns the model in `source`, a run's folder or a GPTQ checkpoint. Raises InputError if there is none."""
     quantized, unquantized = source / "quantize" / "model", source / "finetune" / "model"
     if not (quantized / "config.json").is_file():
         quantized = source
     if not (quantized / "config.json").is_file():
         raise InputError(
-            f"`quantize.delta_from` is {source}, which holds neither a run's quantize/model nor a GPTQ checkpoint."
+            f"`quantize.delta_from` is {source}, which holds neither a run's quantize/model nor a GPTQ checkpoint. "
+            "Name the folder of a finished build."
         )
     _quantization(quantized)
     is_run = quantized != source and unquantized.is_dir()
@@ -72,7 +73,7 @@ def require_same_shape(
         if config.get(key) != there.get(key):
             raise InputError(
                 f"The model has {key} {config.get(key)}, {earlier.quantized} has {there.get(key)}: "
-                "its codes can't be kept."
+                "its codes can't be kept. Leave `quantize.delta_from` out, or build from the same student."
             )
     if (found := _quantization(earlier.quantized)["group_size"]) != group_size:
         raise InputError(

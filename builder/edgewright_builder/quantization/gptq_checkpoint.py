@@ -16,7 +16,7 @@ PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
 
 def load_dequantized(checkpoint: Path) -> nn.Module:
-    """The model in `checkpoint` with every quantized weight as its float: w = (code − 8)·scale of its group.
+    """Returns the model in `checkpoint` with every quantized weight as its float: w = (code − 8)·scale of its group.
 
     Raises InputError where it is no symmetric 4-bit GPTQ v1 checkpoint without act-order.
     """
@@ -30,14 +30,16 @@ def load_dequantized(checkpoint: Path) -> nn.Module:
     state = dequantized_state(_tensors(checkpoint))
     missing = set(model.load_state_dict(state, strict=False).missing_keys) - _tied(model)
     if missing:
-        raise InputError(f"{checkpoint} lacks {len(missing)} tensors, the first is {min(missing)}.")
+        raise InputError(
+            f"{checkpoint} lacks {len(missing)} tensors, the first is {min(missing)}. Build the base again."
+        )
     if torch.cuda.is_available():
         model = model.to("cuda")
     return model.eval()
 
 
 def dequantized_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Plain weights, (out, in) each, in place of GPTQ's packed tensors; others stay as they are.
+    """Returns plain weights, (out, in) each, in place of GPTQ's packed tensors; others stay as they are.
 
     Raises InputError where the groups are not stretches of consecutive inputs.
     """
@@ -46,7 +48,10 @@ def dequantized_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         frozen = unpack(*(tensors[f"{layer}.{part}"] for part in ("qweight", "scales", "qzeros")))
         groups = tensors.get(f"{layer}.g_idx")
         if groups is not None and not _consecutive(groups, frozen.group_size):
-            raise InputError(f"{layer} was quantized with act-order; adapters need a checkpoint without.")
+            raise InputError(
+                f"{layer} was quantized with act-order; adapters need a checkpoint without. "
+                "Build the base with Edgewright."
+            )
         state[f"{layer}.weight"] = (frozen.codes - ZERO) * frozen.column_scales
     return state
 
@@ -71,4 +76,6 @@ def _tied(model: nn.Module) -> set[str]:
 def _require_symmetric(checkpoint: Path, found: Any) -> None:
     settings = found if isinstance(found, dict) else getattr(found, "__dict__", {})
     if (settings.get("bits"), settings.get("sym"), settings.get("desc_act")) != (4, True, False):
-        raise InputError(f"{checkpoint} is no symmetric 4-bit GPTQ checkpoint without act-order.")
+        raise InputError(
+            f"{checkpoint} is no symmetric 4-bit GPTQ checkpoint without act-order. Build the base with Edgewright."
+        )

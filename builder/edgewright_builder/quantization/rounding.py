@@ -1,4 +1,4 @@
-"""Round-to-nearest 4 bits in place of GPTQ where only a ranking is needed: what the search optimises must ship."""
+"""Rounds to the nearest 4-bit code, in place of GPTQ where only a ranking is needed: the search judges what ships."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def fake_quantize(weight: Tensor, bits: int, group_size: int) -> Tensor:
-    """`weight` rounded to a symmetric grid of 2^bits levels per group of `group_size` inputs, as floats.
+    """Returns `weight` rounded to a symmetric grid of 2^bits levels per group of `group_size` inputs, as floats.
 
     weight: (out, in), `in` a multiple of `group_size`. The scale is max|w| / (2^(bits−1) − 1) of each group.
     """

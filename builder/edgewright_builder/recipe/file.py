@@ -27,9 +27,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"There is no recipe at {path}; give the path of a YAML file.") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}.") from None
+        raise InputError(
+            f"{path} is not a readable YAML file: {' '.join(str(error).split())}. Correct it."
+        ) from None
     if not isinstance(raw, dict):
-        raise InputError(f"{path} holds {type(raw).__name__}, not the keys and values of a recipe.")
+        raise InputError(
+            f"{path} holds {type(raw).__name__}, not the keys and values of a recipe; see examples/ for some."
+        )
     return raw
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from edgewright.durable import FileSystem, write_durably, write_json
 from edgewright.errors import InputError
 from edgewright_builder.run.progress import Reporter
 
+DISK_FREE_BYTES_MIN = 1024 * 1024  # below it a child that fails has failed for want of room
 STAGES = ("data", "student", "teacher", "search", "finetune", "quantize", "export", "evaluate", "package")
 
 
@@ -108,6 +110,17 @@ def digest_of_products(folder: Path, products: Sequence[str]) -> str:
         path = folder / product
         files |= {path} if path.is_file() else {file for file in path.rglob("*") if file.is_file()}
     return digest_of([[str(file.relative_to(folder)), file_sha256(file)] for file in sorted(files)])
+
+
+def child_fault(what: str, returncode: int, log: Path) -> str:
+    """Returns a sentence on a child process that failed: how it ended, what its log says last, and what to do."""
+    how = f"failed with exit code {returncode}"
+    if returncode < 0:
+        how = f"was killed by signal {-returncode}"
+        how += ", as the kernel does when memory runs out" if returncode == -signal.SIGKILL else ""
+    if shutil.disk_usage(log.parent).free < DISK_FREE_BYTES_MIN:
+        how += " and its disk is full"
+    return f"{what} {how}; its log {log} ends: {last_line(log)}. Mend that and run again with --resume."
 
 
 def last_line(log: Path) -> str:

@@ -1,5 +1,6 @@
-"""A scorer around a transformers model: each context is read once, and the output head is applied only where a
-continuation's token is predicted.
+"""A scorer around a transformers model.
+
+Each context is read once, and the output head is applied only where a continuation's token is predicted.
 
 A context and its continuations form one row, [context, c1, c2, …]. An attention mask shows each continuation the
 context and itself, and its positions go on from the context's end, so nothing is computed twice and nothing cached.
@@ -56,11 +57,12 @@ class LocalScorer:
         if abs(error) > TOLERANCE:
             name = type(self.model).__name__
             raise InputError(
-                f"{name} cannot be scored: shared contexts give log-likelihoods off by {error:.3f}"
+                f"{name} cannot be scored: shared contexts give log-likelihoods off by {error:.3f}. Choose a model of "
+                "another family."
             )
 
     def score(self, items: Sequence[ScoreItem]) -> list[list[float]]:
-        """See `Scorer.score`. Rows of similar length run together."""
+        """Scores as `Scorer.score` says. Rows of similar length run together."""
         rows = [self._row(context, continuations) for context, continuations in items]
         order = sorted(range(len(rows)), key=lambda i: rows[i].length)
         results: list[list[float]] = [[] for _ in items]
@@ -75,7 +77,10 @@ class LocalScorer:
         pairs = [encode_pair(self.tokenizer.encode, context, text, prefix) for text in continuations]
         for text, (_, tokens) in zip(continuations, pairs, strict=True):
             if not tokens:
-                raise InputError(f"the continuation {text!r} has no token of its own after {context[-40:]!r}")
+                raise InputError(
+                    f"The choice {text!r} has no token of its own after {context[-40:]!r}, so it can't be scored. "
+                    "Reword the question or the choice."
+                )
         longest = max(len(tokens) for _, tokens in pairs)
         room = int(self.model.config.max_position_embeddings) + 1 - longest
         return TokenRow(pairs[0][0][-room:], [tokens for _, tokens in pairs])
@@ -108,7 +113,7 @@ class LocalScorer:
         return [[sum(next(values) for _ in tokens) for tokens in row.continuations] for row in rows]
 
     def _log_probabilities(self, hidden: Tensor, wanted: list[tuple[int, int, int]]) -> list[float]:
-        """log p of each token at (row, place), from `hidden` (rows, places, width)."""
+        """Returns log p of each token at (row, place), from `hidden` (rows, places, width)."""
         head = self.model.get_output_embeddings()
         row, place, token = (
             torch.tensor(column, device=hidden.device) for column in zip(*wanted, strict=True)
@@ -139,7 +144,7 @@ def lay_out(row: TokenRow, ids: Tensor, positions: Tensor, visible: Tensor) -> N
 
 
 def predicted(row: TokenRow) -> Iterator[list[tuple[int, int]]]:
-    """Per continuation, (place in the row whose output predicts it, token) of each of its tokens."""
+    """Yields per continuation (place in the row whose output predicts it, token) of each token."""
     last = len(row.context) - 1
     start = last + 1
     for tokens in row.continuations:
@@ -148,7 +153,7 @@ def predicted(row: TokenRow) -> Iterator[list[tuple[int, int]]]:
 
 
 def batches(order: Sequence[int], length: Callable[[int], int], batch_tokens: int) -> Iterator[list[int]]:
-    """Runs of `order` whose count times their longest length stays within `batch_tokens`; at least one in each."""
+    """Yields runs of `order` whose count times longest length stays within `batch_tokens`; at least one in each."""
     batch: list[int] = []
     longest = 0
     for i in order:
@@ -163,7 +168,7 @@ def batches(order: Sequence[int], length: Callable[[int], int], batch_tokens: in
 
 @torch.inference_mode()
 def plain_log_likelihood(model: Any, context: list[int], continuation: list[int]) -> float:
-    """The definition: all logits of one sequence, log-softmax, the continuation's tokens summed."""
+    """Returns the log-likelihood by its definition: log-softmax over all logits, the continuation's tokens summed."""
     ids = torch.tensor([context + continuation], device=model.device)
     log_probabilities = torch.log_softmax(model(input_ids=ids, use_cache=False).logits[0].float(), dim=-1)
     targets = ids[0, len(context) :, None]

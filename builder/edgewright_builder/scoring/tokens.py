@@ -10,7 +10,7 @@ Encode = Callable[[str], list[int]]
 def encode_pair(
     encode: Encode, context: str, continuation: str, prefix_token: int
 ) -> tuple[list[int], list[int]]:
-    """(context tokens, continuation tokens), neither empty.
+    """Returns (context tokens, continuation tokens), neither empty.
 
     Blanks at the context's end go to the continuation, so that " word" stays one token. The continuation's tokens are
     those of the whole after the context's own. An empty context is the prefix token (BOS or EOS).

@@ -19,7 +19,7 @@ from edgewright.tether import tethered
 from edgewright_builder.models import read_config
 from edgewright_builder.quantization.earlier import Earlier, earlier_model, require_same_shape
 from edgewright_builder.quantization.gptq_process import GptqJob, earlier_job
-from edgewright_builder.run.run import last_line
+from edgewright_builder.run.run import child_fault
 from edgewright_builder.stages.search import read_best
 from edgewright_builder.stages.teacher import samples_of
 
@@ -135,10 +135,7 @@ def _run_process(work: Path, on_progress: OnProgress) -> None:
             child.kill()
             raise
     if child.returncode != 0:
-        path = work / "gptq.log"
-        raise OutsideError(
-            f"GPTQ failed with exit code {child.returncode}; its log {path} ends: {last_line(path)}"
-        )
+        raise OutsideError(child_fault("GPTQ", child.returncode, work / "gptq.log"))
 
 
 def _follow(lines: IO[str], log: IO[str], on_progress: OnProgress) -> None:

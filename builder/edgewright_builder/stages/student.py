@@ -112,7 +112,7 @@ def remove_layers(model: nn.Module, dropped: Sequence[int]) -> None:
     layers = decoder_layers(model)
     if wrong := [index for index in dropped if not 0 <= index < len(layers)]:
         raise InputError(
-            f"`student.drop_layers` names layer {wrong[0]}; the model has layers 0 to {len(layers) - 1}."
+            f"`student.drop_layers` names layer {wrong[0]}; the model has layers 0 to {len(layers) - 1}. Remove it."
         )
     kept = [index for index in range(len(layers)) if index not in set(dropped)]
     config: Any = model.config

@@ -1,4 +1,4 @@
-"""From log-likelihoods to accuracy, its standard error, and the paired difference of two models."""
+"""Accuracy from log-likelihoods, its standard error, and the paired difference of two models."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ class AccuracyEstimate:
 
 
 def choose(log_likelihoods: Sequence[float], lengths: Sequence[int] | None = None) -> int:
-    """The index of the most likely choice, the first of equals; with lengths, per byte."""
+    """Returns the index of the most likely choice, the first of equals; with lengths, per byte."""
     if lengths is None:
         return max(range(len(log_likelihoods)), key=lambda i: log_likelihoods[i])
     return max(range(len(log_likelihoods)), key=lambda i: log_likelihoods[i] / max(lengths[i], 1))
 
 
 def accuracy(correct: Sequence[bool]) -> AccuracyEstimate:
-    """Mean and its standard error s / √n, with the sample's standard deviation s over n − 1 (0 for one row)."""
+    """Returns the mean and its standard error s / √n; s is the standard deviation over n − 1 (0 for one row)."""
     value, standard_error = _mean([float(right) for right in correct])
     return AccuracyEstimate(value, standard_error, len(correct))
 
 
 def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> tuple[float, float]:
-    """(accuracy of b − accuracy of a, its standard error) over the same rows.
+    """Returns (accuracy of b − accuracy of a, its standard error) over the same rows.
 
-    The error comes from the differences row by row, so rows that both get right or both get wrong add nothing: it is
+    The error comes from the differences row by row. Rows that both models get right or wrong add nothing, so it is
     smaller than that of two separate accuracies. Raises ValueError if the lengths differ.
     """
     if len(a) != len(b):

@@ -51,7 +51,7 @@ def _choices(context: str, texts: list[str]) -> tuple[Choice, ...]:
 
 
 def _lettered(row: dict[str, Any]) -> tuple[str, list[str]]:
-    """The question with its choices listed A, B, C …; the model is to name the letter."""
+    """Returns the question with its choices listed A, B, C …; the model is to name the letter."""
     letters = list(LETTERS[: len(row["choices"])])
     listed = "".join(f"\n{letter}. {text}" for letter, text in zip(letters, row["choices"], strict=True))
     return f"{row['question'].strip()}{listed}\nAnswer:", letters
@@ -82,7 +82,7 @@ def _social_i_qa(row: dict[str, Any]) -> tuple[Choice, ...]:
 
 
 def _winogrande(row: dict[str, Any]) -> tuple[Choice, ...]:
-    """Partial scoring (Trinh and Le, arXiv 1806.02847): the end of the sentence, given each way to fill the gap."""
+    """Scores the end of the sentence given each way to fill the gap (Trinh and Le, arXiv 1806.02847)."""
     before, _, after = row["question"].partition("_")
     contexts = [before + option for option in row["choices"]]
     return tuple(Choice(context, f" {after.strip()}", len(context.encode())) for context in contexts)
@@ -105,7 +105,7 @@ QUIZ = Definition("quiz", "", "acc_norm", _arc_easy)  # a user's own file, asked
 
 
 def chat_quiz(prompt_of: Callable[[str], str]) -> Definition:
-    """A user's own file, asked as chats are: `prompt_of` a question is what precedes the assistant's answer."""
+    """Returns how a user's own file is asked as a chat: `prompt_of` a question is what precedes the answer."""
 
     def build(row: dict[str, Any]) -> tuple[Choice, ...]:
         context = prompt_of(row["question"])

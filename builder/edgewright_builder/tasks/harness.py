@@ -11,7 +11,7 @@ from edgewright_builder.tasks.definitions import Choice, Question
 
 
 def harness_questions(name: str) -> Iterator[Question]:
-    """The questions of a harness task or group of tasks, zero-shot, in the harness's order.
+    """Returns the questions of a harness task or group of tasks, zero-shot, in the harness's order.
 
     Raises InputError if the harness is not installed, OutsideError if the task's rows cannot be had.
     """
@@ -19,7 +19,7 @@ def harness_questions(name: str) -> Iterator[Question]:
         tasks = importlib.import_module("lm_eval.tasks")
     except ImportError as error:
         raise InputError(
-            f"task {name} from the hub needs lm-evaluation-harness: pip install 'edgewright[harness]',"
+            f"Task {name} from the hub needs lm-evaluation-harness: pip install 'edgewright[harness]',"
             " or give a folder of files with --benchmarks."
         ) from error
     try:
@@ -27,8 +27,8 @@ def harness_questions(name: str) -> Iterator[Question]:
     except Exception as error:  # the hub client and the harness raise many kinds, none of them shared
         first_line = str(error).strip().split("\n")[0]
         raise OutsideError(
-            f"task {name} could not be loaded from the hub ({type(error).__name__}: {first_line});"
-            " give a folder of files with --benchmarks."
+            f"Task {name} could not be loaded from the hub ({type(error).__name__}: {first_line});"
+            " check the network, or give a folder of TASK/eval.jsonl with --benchmarks."
         ) from error
     return (question for task in loaded.values() for question in _questions(task))
 
@@ -40,7 +40,7 @@ def _questions(task: Any) -> Iterator[Question]:
 
 
 def build_question(task: Any, doc: dict[str, Any], number: int) -> Question:
-    """One document as the harness would ask it."""
+    """Returns one document as the harness would ask it."""
     context = task.fewshot_context(doc, num_fewshot=0)
     instances = task.construct_requests(doc=doc, ctx=context)
     texts = task.doc_to_choice(doc)

@@ -27,7 +27,7 @@ class Task:
     source: str
 
     def digest(self) -> str:
-        """SHA-256 hex of what is asked, in order."""
+        """Returns the SHA-256 of what is asked, in order, in hex."""
         text = json.dumps([self.name, [asdict(question) for question in self.questions]], ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -35,20 +35,20 @@ class Task:
 def load_task(
     name: str, benchmarks: Path | None = None, limit: int | None = None, quiz: Definition = QUIZ
 ) -> Task:
-    """The first `limit` questions of a task.
+    """Returns the first `limit` questions of a task.
 
     `name` is one of the paper's eight (rows from `benchmarks/<name>/eval.jsonl`, or from the hub without a folder), or
     the path of a JSONL file with `question`, `choices` and `answer` (0-based) a line, asked as `quiz` says. Raises
     InputError for an unknown name or a bad row, OutsideError if the hub does not answer.
     """
     if limit is not None and limit < 1:
-        raise InputError(f"limit must be at least 1, got {limit}.")
+        raise InputError(f"The limit of rows is {limit}; it must be at least 1.")
     if name.endswith(".jsonl"):
         return _from_file(Path(name), Path(name).stem, quiz, limit)
     definition = DEFINITIONS.get(name)
     if definition is None:
         known = ", ".join(DEFINITIONS)
-        raise InputError(f"unknown task {name!r}: expected one of {known}, or the path of a .jsonl file.")
+        raise InputError(f"Unknown task {name!r}: expected one of {known}, or the path of a .jsonl file.")
     if benchmarks is None:
         questions = tuple(islice(harness_questions(definition.harness_name), limit))
         return Task(name, definition.metric, questions, "lm-evaluation-harness")
@@ -62,7 +62,7 @@ def task_identity(name: str, benchmarks: Path | None) -> list[str]:
 
 
 def evaluation_texts(benchmarks: Path) -> list[str]:
-    """The question of every row of every `<task>/eval.jsonl` in the folder: what no generated question may repeat."""
+    """Returns the question of every row of every `<task>/eval.jsonl` in the folder: no training row may repeat one."""
     texts = []
     for path in sorted(benchmarks.glob("*/eval.jsonl")):
         for _, row in read_jsonl(path):
@@ -72,13 +72,15 @@ def evaluation_texts(benchmarks: Path) -> list[str]:
 
 def _from_file(path: Path, name: str, definition: Definition, limit: int | None) -> Task:
     if not path.is_file():
-        raise InputError(f"task {name}: there is no file {path}.")
+        raise InputError(
+            f"Task {name}: there is no file {path}. Give its path, or the folder that holds TASK/eval.jsonl."
+        )
     questions = tuple(
         _question(f"{path}, line {number}", number, row, definition)
         for number, row in islice(read_jsonl(path), limit)
     )
     if not questions:
-        raise InputError(f"task {name}: {path} holds no rows.")
+        raise InputError(f"Task {name}: {path} holds no rows; write one question a line.")
     return Task(name, definition.metric, questions, str(path))
 
 

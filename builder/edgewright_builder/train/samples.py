@@ -114,7 +114,7 @@ def _alpaca_prompt(dialogue: list[dict[str, str]]) -> str:
 
 
 def split(samples: Sequence[Sample], validation_fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices of the training and of the validation samples, the same for the same seed. Both non-empty."""
+    """Returns the indices of the training and the validation samples, the same for the same seed. Neither is empty."""
     order = list(range(len(samples)))
     random.Random(seed).shuffle(order)  # noqa: S311 - not for secrets
     validation = max(1, round(validation_fraction * len(order)))
@@ -142,7 +142,7 @@ def make_batches(
 
 
 def collate(samples: Sequence[Sample], indices: Sequence[int], pad_token: int, device: torch.device) -> Batch:
-    """The padded tensors of the samples `indices`."""
+    """Returns the padded tensors of the samples `indices`."""
     positions = max(len(samples[index].tokens) for index in indices)
     input_ids = torch.full((len(indices), positions), pad_token)
     counted = torch.zeros((len(indices), positions), dtype=torch.bool)

@@ -87,7 +87,7 @@ class SearchStudy:
         ]
 
     def _settings_of(self, params: dict[str, Any]) -> TrialSettings:
-        """The group size is not among the parameters where there is no choice of it."""
+        """Returns a trial's settings; the group size is not among its parameters where there is no choice of it."""
         values = {key: value for key, value in params.items() if key != "group_size"}
         return TrialSettings(Hyperparameters(**values), params.get("group_size", self.group_sizes[0]))
 

@@ -333,7 +333,7 @@ def test_a_wrong_preset_names_the_key(text: str, words: str, tmp_path: Path) -> 
 
 
 def test_an_unknown_task_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"unknown task 'arc'.*winogrande"):
+    with pytest.raises(InputError, match=r"Unknown task 'arc'.*winogrande"):
         load_preset("arc")
 
 

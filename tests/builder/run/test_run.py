@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from edgewright.digests import digest_of
 from edgewright.errors import InputError
 from edgewright.sizes import format_bytes, parse_bytes
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.run.run import Run
+from edgewright_builder.run.run import Run, child_fault
 
 
 def make_run(folder: Path) -> Run:
@@ -111,3 +112,22 @@ def test_bytes_survive_being_written_and_read(size_bytes: int) -> None:
 def test_a_size_without_unit_or_not_positive_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("returncode", "free_bytes", "words"),
+    [
+        (3, 2**40, "GPTQ failed with exit code 3; its log"),
+        (-9, 2**40, "GPTQ was killed by signal 9, as the kernel does when memory runs out; its log"),
+        (-11, 2**40, "GPTQ was killed by signal 11; its log"),
+        (1, 4096, "GPTQ failed with exit code 1 and its disk is full; its log"),
+    ],
+)
+def test_how_a_child_process_failed_is_one_sentence_that_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, returncode: int, free_bytes: int, words: str
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free_bytes))
+    log = tmp_path / "child.log"
+    log.write_text("one\nTypeError: two\n\n")
+    fault = child_fault("GPTQ", returncode, log)
+    assert fault == f"{words} {log} ends: TypeError: two. Mend that and run again with --resume."

@@ -200,7 +200,7 @@ def test_a_field_the_task_needs_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("arc_hard", "unknown task 'arc_hard'"), ("no.jsonl", "there is no file"), ("piqa", "no file")],
+    [("arc_hard", "Unknown task 'arc_hard'"), ("no.jsonl", "there is no file"), ("piqa", "no file")],
 )
 def test_a_task_that_is_not_there_is_a_clear_error(name: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):
