@@ -3,7 +3,7 @@
 Clients generate, score, stream, leave in the middle and send nonsense over gRPC and the OpenAI API, while the
 engine's process is killed now and then. At the end nothing may be stuck or wrong, nothing in flight, and the memory
 of the agent and of each engine flat. Prints every outcome, the slope of RSS by least squares, and exits 1 if a promise
-is broken.
+is broken. With `--hostile` six good clients generate beside one that does its worst, and no engine is killed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 import httpx
 import psutil
 from serving_agent import Agent, running_agent
+from soak_hostile import hostile_soak
 from soak_load import Clients, Outcome, ask
 
 from edgewright_builder.device.channel import parse_address
@@ -46,6 +47,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--hostile", action="store_true", help="six good clients and a hostile one: `soak_hostile`"
+    )
     sys.exit(asyncio.run(soak(parser.parse_args())))
 
 
@@ -58,6 +62,8 @@ async def soak(options: argparse.Namespace) -> int:
         await push(client, options.artifact, None)
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=agent.openai_url, timeout=None))
         clients, end = Clients(client, http), time.monotonic() + 60 * options.minutes
+        if options.hostile:
+            return await hostile_soak(agent, clients, options.minutes, options.seed)
         outcomes: Counter[tuple[str, Outcome]] = Counter()
         said: Counter[str] = Counter()
         memory: dict[str, Samples] = {}

@@ -17,14 +17,14 @@ from edgewright_agent.telemetry.sampling.monitor import Telemetry
 
 @dataclass(frozen=True)
 class Completed:
-    """The last item of a generation, with what it took."""
+    """The last item of a generation, with its measurements."""
 
     finish: Finish
     summary: RequestSummary
 
 
 class Inference:
-    """The active release, measured."""
+    """Sends requests to the release that serves, and measures them."""
 
     def __init__(self, deployer: Deployer, telemetry: Telemetry) -> None:
         self._deployer = deployer
@@ -33,7 +33,7 @@ class Inference:
     async def generate(
         self, request: GenerationRequest, *, patient: bool = False
     ) -> AsyncGenerator[Token | Completed, None]:
-        """Tokens as they come, then one Completed. `aclose()` frees the engine at once.
+        """Yields tokens as they come, then one Completed. `aclose()` frees the engine at once.
 
         Raises as `Deployer.serving`, `Admission.admit` and `Engine.generate`.
         """
@@ -51,17 +51,17 @@ class Inference:
                     yield Completed(event, summary)
 
     async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
-        """Log-likelihoods, in the order of `items`. Raises as `generate`."""
+        """Returns log-likelihoods, in the order of `items`. Raises as `generate`."""
         async with self._slot() as serving:
             return await serving.engine.score(items)
 
     def ask(self, route: str) -> AbstractAsyncContextManager[Reply]:
-        """The engine's HTTP answer to a GET, which takes no slot. Raises as `Deployer.serving` and `Engine.relay`."""
+        """Gives the engine's answer to a GET, which takes no slot. Raises as `Deployer.serving` and `Engine.relay`."""
         return self._deployer.serving().engine.relay("GET", route)
 
     @contextlib.asynccontextmanager
     async def relay(self, route: str, body: bytes) -> AsyncGenerator[tuple[Reply, RequestWindow], None]:
-        """The engine's HTTP answer to a POST, and the meter it is to be read through. Raises as `generate`."""
+        """Gives the engine's HTTP answer to a POST, and the meter to read it through. Raises as `generate`."""
         operation: Operation = "chat" if route.endswith("/chat/completions") else "text_completion"
         async with (
             self._admitted(operation) as (serving, window),
@@ -93,7 +93,7 @@ class Inference:
 
     @contextlib.asynccontextmanager
     async def _slot(self, *, patient: bool = False) -> AsyncGenerator[ServingRelease, None]:
-        """A slot of what serves once it is free: while one waits, another release may take over."""
+        """Gives a slot of the release that serves once it is free; meanwhile another release may have taken over."""
         while True:
             serving = self._deployer.serving()
             async with serving.admission.admit(patient=patient):

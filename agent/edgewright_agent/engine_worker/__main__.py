@@ -1,4 +1,4 @@
-"""Start of the engine's process: load the model, then open the socket."""
+"""The engine's process: loads the model, then opens the socket."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgewright_agent.engine_worker.model.backend import Backend
 
 
 def main() -> None:
-    """Serve until terminated."""
+    """Serves until terminated."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=["onnxruntime-genai", "fake"])
     parser.add_argument("--engine-folder", type=Path, required=True)

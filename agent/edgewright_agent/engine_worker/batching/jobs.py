@@ -44,19 +44,19 @@ Work = Generator[Feed, Logits, None]
 
 
 class Arrivals:
-    """What has come for one reader of the event loop."""
+    """Results on their way to one reader in the event loop."""
 
     def __init__(self) -> None:
         self._items: list[Any] = []
         self._news = asyncio.Event()
 
     def put(self, items: Sequence[Any]) -> None:
-        """More for the reader."""
+        """Adds results for the reader."""
         self._items += items
         self._news.set()
 
     async def take(self) -> list[Any]:
-        """All that has come since; waits for the first."""
+        """Returns everything that has arrived since the last call; waits for the first."""
         await self._news.wait()
         self._news.clear()
         taken, self._items = self._items, []
@@ -65,7 +65,7 @@ class Arrivals:
 
 @dataclass(eq=False)
 class Job:
-    """One sequence of the pool, from the queue to its last result."""
+    """One sequence, from the queue to its last result."""
 
     prompt: Sequence[int]
     more_tokens: int  # that may follow the prompt
@@ -90,15 +90,15 @@ class Generation:
     grammar: Grammar | None = None
 
     def work(self, job: Job) -> Work:
-        """One GeneratedToken per token, until `max_tokens` or a token that ends the text."""
+        """Puts one GeneratedToken per token into `job.out`, until `max_tokens` or a token that ends the text."""
         rng = np.random.default_rng(self.sampling.seed)
         row = yield from _read(job.prompt, job.cached_tokens)
         for count in range(1, self.max_tokens + 1):
             allowed = row if self.grammar is None else self.grammar.masked(row)
             token = draw(allowed, self.sampling, rng)
             reason = self._finish_reason(token, count)
-            told = None if self.top_logprobs is None else token_logprobs(row, token, self.top_logprobs)
-            job.out.append(GeneratedToken(token, reason, told, time.monotonic()))
+            logprobs = None if self.top_logprobs is None else token_logprobs(row, token, self.top_logprobs)
+            job.out.append(GeneratedToken(token, reason, logprobs, time.monotonic()))
             if reason is not None:
                 return
             row = (yield Feed(len(job.prompt) + count - 1, (token,), decoding=True))[0]
@@ -111,12 +111,12 @@ class Generation:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Log-likelihoods of `continuations` after the prompt."""
+    """Which continuations to score after the prompt."""
 
     continuations: Sequence[Sequence[int]]
 
     def work(self, job: Job) -> Work:
-        """One TokenScores per continuation. The prompt is read once; each continuation after it, over the last one."""
+        """Puts one TokenScores per continuation into `job.out`. Each continuation is read over the one before it."""
         first = (yield from _read(job.prompt, job.cached_tokens))[None]
         for continuation in self.continuations:
             total, greedy = _score_rows(first, continuation[:1])
@@ -130,9 +130,9 @@ class Scoring:
 
 
 def _read(prompt: Sequence[int], done: int) -> Generator[Feed, Logits, Logits]:
-    """Puts the rest of the prompt in place; the logits of its last token.
+    """Reads the rest of the prompt; returns the logits of its last token.
 
-    A slice's logits are let go of before the next one is read: they are the largest part of what reading takes.
+    A slice's logits are freed before the next one is read: they are the largest part of what reading takes.
     """
     while True:
         rows = yield Feed(done, prompt[done:])
@@ -144,7 +144,7 @@ def _read(prompt: Sequence[int], done: int) -> Generator[Feed, Logits, Logits]:
 
 
 def _score_rows(rows: Logits, targets: Sequence[int]) -> tuple[float, bool]:
-    """Sum of log-softmax(rows[i])[targets[i]], and whether each target is its row's maximum."""
+    """Returns the sum of log-softmax(rows[i])[targets[i]], and whether each target is its row's maximum."""
     if not targets:
         return 0.0, True
     highest = rows.max(axis=-1)

@@ -1,4 +1,4 @@
-"""LoRA adapters of a loaded graph: read from their file, compared with the graph, and handed over with each run."""
+"""LoRA adapters of a loaded graph: read from their file, compared with the graph, and bound to each run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from edgewright_agent.engine_worker.model.backend import InvalidRequestError
 
 @dataclass(frozen=True, eq=False)
 class LoadedAdapter:
-    """Values for optional inputs of the graph. Each load is another adapter: what one computed is not the other's."""
+    """Values for optional inputs of the graph. Each load is another adapter: they share no cached prompt."""
 
     tensors: Mapping[str, Any]
 
 
 def load_adapter(file: Path, optional_inputs: Mapping[str, Any]) -> LoadedAdapter:
-    """The adapter in `file` (.onnx_adapter); raises InvalidRequestError if it is none of this graph."""
+    """Returns the adapter in `file` (.onnx_adapter); raises InvalidRequestError if it is none of this graph."""
     try:
         tensors = onnxruntime.AdapterFormat.read_adapter(str(file)).get_parameters()
         _check(tensors, optional_inputs)
@@ -32,7 +32,7 @@ def load_adapter(file: Path, optional_inputs: Mapping[str, Any]) -> LoadedAdapte
 
 
 def _check(tensors: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
-    """Raises ValueError at a tensor the graph does not take, or takes in another shape; ranks have names there."""
+    """Raises ValueError for a tensor that the graph does not take, or takes in another shape. Ranks have names."""
     ranks: dict[str, int] = {}
     for name, tensor in tensors.items():
         if name not in inputs:

@@ -32,7 +32,7 @@ WORDS = ("board", "rail", "watt", "token", "cache", "layer", "größe", "café",
 
 @dataclass(frozen=True)
 class FakeBehaviour:
-    """What goes wrong."""
+    """How the fake engine behaves, and what goes wrong."""
 
     salt: str = ""  # another salt, another model: golden tokens differ
     start_seconds: float = 0.0
@@ -50,7 +50,7 @@ class FakeBehaviour:
 
 @dataclass
 class _Held:
-    """What a place in memory holds."""
+    """What a row of the cache holds."""
 
     tokens: list[int]
     prompt_tokens: int
@@ -73,11 +73,11 @@ class FakeText:
         return "".join(lines) + "assistant: "
 
     def token_bytes(self, token: int) -> bytes:
-        """The byte."""
+        """Returns the byte."""
         return b"<end>" if token == EOS else bytes([token])
 
     def decoder(self) -> Callable[[int], str]:
-        """Characters, each with its last byte."""
+        """Returns a function that gives each character with its last byte."""
         held = bytearray()
 
         def step(token: int) -> str:
@@ -122,14 +122,14 @@ class FakeBackend:
         time.sleep(FOREVER_SECONDS if self.behaviour.never_ready else self.behaviour.start_seconds)
 
     def use_adapter(self, file: Path | None) -> None:
-        """Other words: the adapter's bytes are a salt. A file that begins with `broken` is no adapter."""
+        """Writes other words: the adapter's bytes are a salt. A file that begins with `broken` is no adapter."""
         content = b"" if file is None else file.read_bytes()
         if content.startswith(b"broken"):
             raise InvalidRequestError(f"{file} is no adapter of this model.", "adapter_mismatch")
         self.adapter = content.hex() or None
 
     def read(self, place: CachePlace, past: int, tokens: Sequence[int], adapter: Hashable) -> Logits:
-        """Each position is as if the prompt ended there."""
+        """Computes each position as if the prompt ended there."""
         time.sleep(self.behaviour.prompt_token_seconds * len(tokens))
         kept = self._held[place].tokens[:past] if past else []
         assert len(kept) == past, f"{place} holds {len(kept)} tokens, not {past}"
@@ -144,7 +144,7 @@ class FakeBackend:
     def step(
         self, places: Sequence[CachePlace], pasts: Sequence[int], tokens: Sequence[int], adapter: Hashable
     ) -> Logits:
-        """The words that follow the prompt, however many sequences share the step's time."""
+        """Writes the words that follow the prompt; sequences of one step share its time."""
         time.sleep(self.behaviour.token_seconds)
         salt = f"{self.behaviour.salt}{adapter or ''}"
         rows = []
@@ -174,7 +174,7 @@ class FakeBackend:
 
 
 def _logits(history: Sequence[int], likeliest: int, salt: str) -> list[float]:
-    """The likeliest token first; letters and the end of the text are likely too; anything is possible."""
+    """Returns logits: one token is likeliest, letters and the end of the text are likely, anything is possible."""
     noise = _digest(bytes_of(history), salt)
     row = [-12.0] * (EOS + 1)
     for index, token in enumerate(LETTERS):
@@ -184,7 +184,7 @@ def _logits(history: Sequence[int], likeliest: int, salt: str) -> list[float]:
 
 
 def fake_tokens(prompt: Sequence[int], salt: str = "", words: int = 12) -> Iterator[int]:
-    """The endless text after `prompt`: an EOS after every `words` words."""
+    """Yields the endless text after `prompt`, with an EOS after every `words` words."""
     key = _digest(bytes_of(prompt), salt)
     for number in itertools.count():
         index = _digest(key, str(number))[0] % len(WORDS)
@@ -194,7 +194,7 @@ def fake_tokens(prompt: Sequence[int], salt: str = "", words: int = 12) -> Itera
 
 
 def bytes_of(tokens: Sequence[int]) -> bytes:
-    """Tokens as bytes; EOS becomes 0."""
+    """Returns tokens as bytes; EOS becomes 0."""
     return bytes(token % 256 for token in tokens)
 
 

@@ -1,7 +1,7 @@
 """Memory of a loaded ONNX model that it does not need to keep.
 
 ONNX Runtime maps the file of weights, repacks what its kernels multiply with into memory of its own, and never looks at
-most of the file again. Its pages stay in the process's resident set all the same, until someone lets go of them.
+most of the file again. Its pages stay in the process's resident set until they are released.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 @dataclass(frozen=True)
 class MappedWeights:
-    """Where the file of weights lies in this process's address space. Made after the model is loaded."""
+    """The parts of this process's address space that map the file of weights. Found after the model is loaded."""
 
     ranges: tuple[tuple[int, int], ...]  # (start, length) in bytes
 
     def release(self) -> None:
-        """Lets go of the file's pages; one that is read again comes back from the page cache (madvise(2))."""
+        """Releases the file's pages; one that is read again comes back from the page cache (madvise(2))."""
         for start, length in self.ranges:
             if _libc.madvise(start, length, mmap.MADV_DONTNEED) != 0:
                 raise OSError(ctypes.get_errno(), f"madvise of {length} bytes of weights")
 
 
 def find_mapped_weights(file: Path, smaps: Path = Path("/proc/self/smaps")) -> MappedWeights:
-    """The private mappings of `file` that nobody has written to (proc_pid_smaps(5)); none if it isn't mapped.
+    """Returns the private mappings of `file` that nobody has written to (proc_pid_smaps(5)); none if it isn't mapped.
 
     A written page has no copy in the file, so a mapping that holds one is left alone.
     """
@@ -54,7 +54,7 @@ def trim_heap() -> None:
 
 
 def restart_high_water_mark() -> None:
-    """Lets VmHWM count from now on (proc_pid_clear_refs(5)); where that is not ours to do it goes on counting.
+    """Lets VmHWM count from now on (proc_pid_clear_refs(5)); where this process may not, it goes on counting.
 
     While the model is loaded the mark holds pages of the file that the kernel would take back before it ran short.
     """

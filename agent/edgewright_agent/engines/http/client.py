@@ -75,25 +75,25 @@ class EngineClient:
         return exchange(self._socket, method, route, body)
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
-        """Tokens as they come, then a Finish."""
+        """Yields tokens as they come, then a Finish."""
         return self.stream(*completion(request, self._model))
 
     async def stream(self, route: str, body: dict[str, Any]) -> AsyncGenerator[Token | Finish, None]:
-        """Tokens and Finish of the completion that `body` asks for."""
+        """Yields the tokens and the Finish of the completion that `body` asks for."""
         count, reason = 0, None
-        async with self._sending(route, body) as reply, aclosing(events(reply.pieces)) as coming:
-            async for several in coming:
-                for event, found in ((event, content(event)) for event in several):
-                    if found is None:
+        async with self._sending(route, body) as reply, aclosing(events(reply.pieces)) as arrivals:
+            async for together in arrivals:
+                for event, chunk in ((event, content(event)) for event in together):
+                    if chunk is None:
                         continue
-                    if "error" in found:
-                        raise OutsideError(found["error"]["message"], Reason.REASON_ENGINE_FAILED)
-                    for choice in found["choices"]:
+                    if "error" in chunk:
+                        raise _stream_error(chunk["error"])
+                    for choice in chunk["choices"]:
                         for token, text in _tokens(choice):
                             count += 1
                             yield Token(text, token, event.at_seconds)
                         reason = choice["finish_reason"] or reason
-                    if usage := found.get("usage"):
+                    if usage := chunk.get("usage"):
                         if reason not in ("stop", "length"):
                             raise nonsense(f"finish_reason {reason!r}")
                         yield Finish(reason, usage["prompt_tokens"], count)
@@ -101,13 +101,13 @@ class EngineClient:
         raise nonsense("a stream without usage counts")
 
     async def post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The whole JSON answer."""
+        """Returns the whole JSON answer."""
         async with self._sending(route, body) as reply:
             answer: dict[str, Any] = json.loads(await reply.read())
         return answer
 
     async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
-        """One Score per continuation."""
+        """Returns one score per continuation."""
         answer = await self.post("/v1/score", {"items": [asdict(item) for item in items]})
         return [[ContinuationScore(**score) for score in item] for item in answer["items"]]
 
@@ -118,9 +118,9 @@ class EngineClient:
 
     @asynccontextmanager
     async def _sending(self, route: str, body: dict[str, Any]) -> AsyncIterator[Reply]:
-        """The reply if it is 200."""
+        """Gives the reply if it is 200; raises what another status means."""
         try:
-            async with self.relay("POST", route, json.dumps(body).encode()) as reply:
+            async with self.relay("POST", route, json.dumps(body, ensure_ascii=False).encode()) as reply:
                 if reply.status != HTTPStatus.OK:
                     raise _refusal(route, reply.status, await reply.read())
                 yield reply
@@ -129,7 +129,7 @@ class EngineClient:
 
 
 def completion(request: GenerationRequest, model: str) -> tuple[str, dict[str, Any]]:
-    """Route and body. `return_token_ids` and `ignore_eos` are vLLM's extensions, which the worker shares."""
+    """Returns route and body. `return_token_ids` and `ignore_eos` are vLLM's extensions, which the worker shares."""
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": request.max_tokens or None,
@@ -149,15 +149,23 @@ def completion(request: GenerationRequest, model: str) -> tuple[str, dict[str, A
     return "/v1/completions", body | {"prompt": request.prompt}
 
 
+def _stream_error(error: dict[str, Any]) -> EdgewrightError:
+    """Returns the error that ends a stream: of the request, or of the engine."""
+    message = str(error["message"])
+    if error.get("type") == "invalid_request_error":
+        return InputError(message)
+    return OutsideError(message, Reason.REASON_ENGINE_FAILED)
+
+
 def _tokens(choice: dict[str, Any]) -> list[tuple[int, str]]:
-    """Tokens of a chunk. One chunk may bring several tokens: the text belongs to the last."""
+    """Returns the tokens of a chunk. Where it brings several, its text belongs to the last."""
     text = choice["delta"].get("content") or "" if "delta" in choice else choice["text"]
     ids = choice.get("token_ids") or []
     return [(token, text if index == len(ids) - 1 else "") for index, token in enumerate(ids)]
 
 
 def _refusal(route: str, status: int, body: bytes) -> EdgewrightError:
-    """The error behind a status that is not 200."""
+    """Returns the error that a status other than 200 means."""
     try:
         error = json.loads(body)["error"]
         message, code = str(error["message"]), error["code"]

@@ -14,14 +14,14 @@ DONE = b"data: [DONE]"
 
 
 class EngineEvent(NamedTuple):
-    """What came, less the blank line that ends it, and when the engine made it."""
+    """An event as it came, without the blank line that ends it, and when the engine made it."""
 
     raw: bytes
     at_seconds: float | None = None  # on the monotonic clock; None: the engine does not say
 
 
 async def events(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[list[EngineEvent], None]:
-    """Events as they come, those together that come together."""
+    """Yields events as they come, those together that come together."""
     pending = b""
     async with aclosing(pieces):
         async for piece in pieces:
@@ -31,7 +31,7 @@ async def events(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[list[Eng
 
 
 def _event(raw: bytes) -> EngineEvent:
-    """Takes off the comment by which our worker says when it made a token (`engine_worker/connection.py`)."""
+    """Takes off the comment by which our worker says when it made a token (its `http/connection.py`)."""
     if raw.startswith(b": "):
         comment, _, rest = raw.partition(b"\n")
         with suppress(ValueError):  # another comment stays where it is
@@ -40,13 +40,13 @@ def _event(raw: bytes) -> EngineEvent:
 
 
 def content(event: EngineEvent) -> dict[str, Any] | None:
-    """The JSON object in an event; None for the end of the stream and for comments. Raises OutsideError."""
+    """Returns the JSON object in an event; None for the end of the stream and for comments. Raises OutsideError."""
     if not event.raw.startswith(b"data: ") or event.raw == DONE:
         return None
     try:
-        found = from_json(event.raw[6:])  # a third of what `json` takes, once per token
+        chunk = from_json(event.raw[6:])  # a third of what `json` takes, once per token
     except ValueError as error:
         raise nonsense(str(error)) from error
-    if not isinstance(found, dict):
-        raise nonsense(f"an event that holds {type(found).__name__}")
-    return found
+    if not isinstance(chunk, dict):
+        raise nonsense(f"an event that holds {type(chunk).__name__}")
+    return chunk

@@ -24,7 +24,7 @@ BUFFERED_BYTES_MAX = 256 * 1024  # of a body that its reader has not taken yet
 
 @asynccontextmanager
 async def exchange(socket: Path, method: str, route: str, body: bytes = b"") -> AsyncIterator[Reply]:
-    """The reply once its head is here; leaving the block closes the connection.
+    """Gives the reply once its head is here; leaving the block closes the connection.
 
     `body` is JSON. Raises OutsideError (`ENGINE_FAILED`) if the engine can't be reached, breaks off, or speaks no HTTP.
     """
@@ -43,12 +43,12 @@ async def exchange(socket: Path, method: str, route: str, body: bytes = b"") -> 
 
 
 def broken_off(how: str) -> OutsideError:
-    """The error of a connection that ended too early."""
+    """Returns the error of a connection that ended too early."""
     return OutsideError(f"The engine broke off the connection ({how}).", Reason.REASON_ENGINE_FAILED)
 
 
 def nonsense(what: str) -> OutsideError:
-    """The error of an answer that can't be understood."""
+    """Returns the error of an answer that can't be understood."""
     return OutsideError(f"The engine answered nonsense: {what}.", Reason.REASON_ENGINE_FAILED)
 
 
@@ -85,7 +85,7 @@ class _Exchange(asyncio.Protocol):
             await self._next_arrival()
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """The body as it arrives; what came together stays together."""
+        """Yields the body as it arrives; what came together stays together."""
         while True:
             if self._pieces:
                 yield self._take()

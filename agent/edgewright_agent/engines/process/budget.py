@@ -18,12 +18,12 @@ KERNEL_SLACK_BYTES_MAX = 256 * 1024 * 1024
 
 
 def kernel_limit_bytes(budget_bytes: int) -> int:
-    """Where the kernel is to stop an engine of that budget."""
+    """Returns the limit at which the kernel stops an engine of that budget."""
     return budget_bytes + min(round(KERNEL_SLACK * budget_bytes), KERNEL_SLACK_BYTES_MAX)
 
 
 async def until_over(peak_bytes: Callable[[], int], budget_bytes: int) -> str:
-    """Returns once the peak is over the budget, with both in words; runs until then."""
+    """Runs until the peak is over the budget; returns a sentence with both."""
     while (peak := peak_bytes()) <= budget_bytes:
         await asyncio.sleep(WATCH_SECONDS)
     return f"its memory peaked at {format_bytes(peak)}, its budget is {format_bytes(budget_bytes)}"

@@ -42,16 +42,16 @@ class EngineCgroup:
     version: int
 
     def add(self, pid: int) -> None:
-        """Moves the process here. What it has allocated before stays where it was counted. Raises OSError."""
+        """Moves the process here. What it allocated before stays counted where it was. Raises OSError."""
         _write(self.folder / "cgroup.procs", str(pid))
 
     @property
     def kills_file(self) -> Path:
-        """Where the kernel counts those of its processes that it killed for memory; see `kills`."""
+        """The file in which the kernel counts the processes of this group that it killed for memory; see `kills`."""
         return self.folder / ("memory.events" if self.version == 2 else "memory.oom_control")
 
     def peak_bytes(self) -> int | None:
-        """The most it has held, page cache included; None before Linux 5.19, where v2 does not say."""
+        """Returns the most memory it has held, page cache included; None on v2 before Linux 5.19."""
         name = "memory.peak" if self.version == 2 else "memory.max_usage_in_bytes"
         text = _read(self.folder / name).strip()
         return int(text) if text else None
@@ -63,13 +63,13 @@ class EngineCgroup:
 
 
 def cgroup_of(pid: int, root: Path = ROOT) -> EngineCgroup:
-    """The group a process is in. Raises FileNotFoundError where no memory controller is mounted."""
+    """Returns the group that a process is in. Raises FileNotFoundError where no memory controller is mounted."""
     parent = find_parent(root, Path(f"/proc/{pid}/cgroup"))
     return EngineCgroup(parent.folder, parent.version)
 
 
 def enforcement(root: Path = ROOT, own: Path = OWN) -> Enforcement:
-    """Whether a limit can be set here: tries it with an empty group."""
+    """Finds out whether a limit can be set here, by setting one for an empty group."""
     try:
         group = make_engine_cgroup(2**30, root=root, own=own)
     except OSError as error:
@@ -79,7 +79,7 @@ def enforcement(root: Path = ROOT, own: Path = OWN) -> Enforcement:
 
 
 def why_not(error: OSError) -> str:
-    """The reason in a sentence for people."""
+    """Returns the reason as a sentence for people."""
     if isinstance(error, FileNotFoundError):
         return "no memory controller is mounted below /sys/fs/cgroup"
     if isinstance(error, PermissionError) or error.errno in (13, 30):
@@ -88,7 +88,7 @@ def why_not(error: OSError) -> str:
 
 
 def make_engine_cgroup(limit_bytes: int, *, root: Path = ROOT, own: Path = OWN) -> EngineCgroup:
-    """A new group below this process's own, limited to `limit_bytes` of memory and no swap.
+    """Makes a group below this process's own, limited to `limit_bytes` of memory and no swap.
 
     Raises OSError where this process may not, or FileNotFoundError where no memory controller is mounted.
     """
@@ -107,7 +107,7 @@ def make_engine_cgroup(limit_bytes: int, *, root: Path = ROOT, own: Path = OWN) 
 
 
 def find_parent(root: Path = ROOT, own: Path = OWN) -> Parent:
-    """This process's group in the hierarchy that has the memory controller (cgroups(7), /proc/PID/cgroup)."""
+    """Returns this process's group in the hierarchy with the memory controller (cgroups(7), /proc/PID/cgroup)."""
     for line in _read(own).splitlines():
         _, controllers, path = line.split(":", 2)
         inside = path.lstrip("/")
@@ -152,7 +152,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def _read(file: Path) -> str:
-    """Empty if it is not there or not ours to read."""
+    """Returns the content; empty if the file is not there or not ours to read."""
     try:
         return file.read_text(encoding="ascii")
     except OSError:

@@ -11,7 +11,7 @@ SYSFS = Path("/sys/devices/system/cpu")
 
 
 def default_threads() -> int:
-    """One per physical core that this process may run on."""
+    """Returns one thread per physical core that this process may run on."""
     allowed = len(os.sched_getaffinity(0))
     return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
 

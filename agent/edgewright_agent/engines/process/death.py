@@ -63,13 +63,13 @@ class Death:
 
     @property
     def sentence(self) -> str:
-        """The death in a few words, for errors and logs."""
+        """Says how it died in a few words, for errors and logs."""
         if self.ended_because:
             return f"{self.cause.value}: {self.ended_because}"
         how = f"signal {self.signal}" if self.signal is not None else f"exit code {self.exit_code}"
         how = f"its process {self.lost} ended" if self.lost else how
-        told = (self.said or "".join(self.last_lines[-1:])).rstrip(".")
-        return f"{self.cause.value} ({how}){'; it said: ' if told else ''}{told}"
+        line = (self.said or "".join(self.last_lines[-1:])).rstrip(".")
+        return f"{self.cause.value} ({how}){'; it said: ' if line else ''}{line}"
 
 
 @dataclass(frozen=True)

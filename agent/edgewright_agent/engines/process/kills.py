@@ -33,14 +33,14 @@ class Kills:
 
 
 class KillCounter:
-    """Counts from when it is made, to the end from the same file."""
+    """Counts kills from the moment it is made, always in the same file."""
 
     def __init__(
         self, group: EngineCgroup | None, *, root: Path = ROOT, own: Path = OWN, vmstat: Path = VMSTAT
     ) -> None:
         sources = _narrowest_first(group, root, own)
-        found = next(((file, among) for file, among in sources if _count(file) is not None), None)
-        self._file, self._among = found or (vmstat, Among.BOARD)
+        source = next(((file, among) for file, among in sources if _count(file) is not None), None)
+        self._file, self._among = source or (vmstat, Among.BOARD)
         self._before = self._now()
 
     def read(self) -> Kills:
@@ -62,7 +62,7 @@ def _narrowest_first(group: EngineCgroup | None, root: Path, own: Path) -> Itera
 
 
 def _count(file: Path) -> int | None:
-    """None if it does not say."""
+    """Returns the count in a file; None if there is none."""
     try:
         words = [line.split() for line in file.read_text(encoding="ascii").splitlines()]
     except OSError:

@@ -34,7 +34,7 @@ class TreeMemory:
         self._measure = "rss"
 
     def read(self) -> EngineMemory:
-        """Now and at the peak; 0 now if the process has ended."""
+        """Returns the memory now and at the peak; 0 now if the process has ended."""
         pids = self._tree()
         parts = [self._pss(pid) for pid in pids]
         self._measure = "rss" if None in parts else "pss"
@@ -45,7 +45,7 @@ class TreeMemory:
         return EngineMemory(now, self._peak_bytes, self._named(len(pids)))
 
     def read_peak_bytes(self) -> int:
-        """The peak alone: a tenth of the work of `read` for a large single process, as PSS looks at every page."""
+        """Returns the peak alone. That is a tenth of the work of `read`, as PSS makes the kernel look at every page."""
         if len(self._tree()) != 1:
             return self.read().peak_bytes
         self._peak_bytes = max(self._peak_bytes, self._status(self._pid, "VmHWM"))
@@ -62,7 +62,10 @@ class TreeMemory:
         return "pss, peak rss" if processes == 1 else "pss, peaks added"
 
     def _tree(self) -> list[int]:
-        """Root first; empty if it has ended. The kernel's own lists of children: psutil would read every process's."""
+        """Returns the tree's process ids, root first; empty if it has ended.
+
+        The kernel lists a process's children; psutil would read every process there is.
+        """
         with contextlib.suppress(
             FileNotFoundError, ProcessLookupError
         ):  # one was reaped while it was looked at
@@ -79,7 +82,7 @@ class TreeMemory:
         return pids
 
     def _tree_by_search(self) -> list[int]:
-        """For kernels without CONFIG_PROC_CHILDREN, and where a process ended meanwhile."""
+        """Searches all processes: for kernels without CONFIG_PROC_CHILDREN, and where a process ended meanwhile."""
         try:
             root = psutil.Process(self._pid)
             return [self._pid, *(child.pid for child in root.children(recursive=True))]

@@ -11,14 +11,14 @@ import psutil
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """Name of each process below `pid`; none if it has ended."""
+    """Returns the name of each process below `pid`; none if it has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return {child.pid: _name(child) for child in psutil.Process(pid).children(recursive=True)}
     return {}
 
 
 async def first_to_end(processes: Mapping[int, str]) -> str:
-    """The name of the first of these to end, at once; runs until then. They need not be our children.
+    """Runs until the first of these ends; returns its name at once. They need not be our children.
 
     A pidfd is readable once its process has ended (pidfd_open(2), Linux 5.3).
     """
@@ -31,20 +31,20 @@ async def first_to_end(processes: Mapping[int, str]) -> str:
             except ProcessLookupError:
                 return name
             stack.callback(os.close, file)
-            loop.add_reader(file, _tell, ended, name)
+            loop.add_reader(file, _resolve, ended, name)
             stack.callback(loop.remove_reader, file)
         return await ended
 
 
 def has_ended(pid: int) -> bool:
-    """Whether the process has, reaped or not."""
+    """Whether the process has ended, reaped or not."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
-def _tell(ended: asyncio.Future[str], name: str) -> None:
+def _resolve(ended: asyncio.Future[str], name: str) -> None:
     if not ended.done():
         ended.set_result(name)
 

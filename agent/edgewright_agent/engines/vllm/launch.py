@@ -45,7 +45,7 @@ DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 
 def info() -> EngineInfo:
-    """Whether it can run here. Starts nothing."""
+    """Returns whether it can run here. Starts nothing."""
     command = vllm_command()
     build = find_vllm(command)
     if build is None:
@@ -59,7 +59,7 @@ def info() -> EngineInfo:
 def launch(
     tree: Path, manifest: Manifest, limits: EngineLimits, socket: Path, adapter: Path | None
 ) -> Launch:
-    """`vllm serve` on the checkpoint in `tree`. Raises RefusedError (`ENGINE_UNAVAILABLE`) with an adapter."""
+    """Returns how `vllm serve` is started. Raises RefusedError (`ENGINE_UNAVAILABLE`) with an adapter."""
     if adapter is not None:
         raise RefusedError("vLLM is not started with adapters.", Reason.REASON_ENGINE_UNAVAILABLE)
     build = find_vllm(vllm_command())
@@ -77,7 +77,7 @@ def launch(
 
 
 def kv_cache_bytes(config: dict[str, Any], limits: EngineLimits) -> int:
-    """What every request's whole context takes, in whole blocks, and one block that vLLM keeps for itself."""
+    """Returns what every request's whole context takes, in whole blocks, and one block that vLLM keeps for itself."""
     heads = config["num_attention_heads"]
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
     elements = 2 * config["num_hidden_layers"] * (config.get("num_key_value_heads") or heads) * head_dim
@@ -108,7 +108,7 @@ def _command(
 
 
 def _gpu_options(limits: EngineLimits) -> list[str]:
-    """CUDA graphs for the batches that can come, and no more memory asked for than the budget.
+    """Returns options for CUDA graphs of the batches that can come, and for no more memory than the budget.
 
     vLLM refuses to start unless --gpu-memory-utilization of all memory is free; by default that is nine tenths. Tegra's
     GPU shares the board's memory.
@@ -122,7 +122,7 @@ def _gpu_options(limits: EngineLimits) -> list[str]:
 
 
 def _environment(build: VllmBuild, cpus: tuple[int, ...], private: Path) -> dict[str, str]:
-    """The child's environment. A KV cache size in whole GiB would override ours, so that variable is left out."""
+    """Returns the child's environment, without the variable whose KV cache size in whole GiB would override ours."""
     environment = {
         key: value for key, value in os.environ.items() if key != "VLLM_CPU_KVCACHE_SPACE"
     } | PRIVATE
@@ -138,7 +138,7 @@ def _environment(build: VllmBuild, cpus: tuple[int, ...], private: Path) -> dict
 
 
 def _dtype(config: dict[str, Any]) -> str:
-    """What the checkpoint's unquantized tensors are kept in."""
+    """Returns the type of the checkpoint's unquantized tensors."""
     named = config.get("dtype") or config.get("torch_dtype")
     return named if named in DTYPE_BYTES else "auto"
 
