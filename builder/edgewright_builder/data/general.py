@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from importlib import resources
+from pathlib import Path
+
+from edgewright.errors import InputError
 
 
 def general_passages() -> tuple[str, ...]:
@@ -12,4 +15,17 @@ def general_passages() -> tuple[str, ...]:
     order is mixed, so the first n are a fair sample of all.
     """
     file = resources.files("edgewright_builder.data") / "general.txt"
-    return tuple(file.read_text(encoding="utf-8").strip().split("\n\n"))
+    return _passages(file.read_text(encoding="utf-8"))
+
+
+def read_passages(path: Path) -> tuple[str, ...]:
+    """Returns the passages of a text file, which blank lines separate. Raises InputError if it can't be read."""
+    try:
+        return _passages(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(f"{path} can't be read as text ({reason}); name a UTF-8 text file.") from None
+
+
+def _passages(text: str) -> tuple[str, ...]:
+    return tuple(passage for part in text.split("\n\n") if (passage := part.strip()))

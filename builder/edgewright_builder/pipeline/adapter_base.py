@@ -9,6 +9,7 @@ from pathlib import Path
 from edgewright.errors import InputError
 from edgewright.manifest import AdapterSlots
 from edgewright_builder.artifact.artifact import MANIFEST_NAME, Artifact, verify_artifact
+from edgewright_builder.run.run import shipped_checkpoint
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def find_base(source: Path) -> Base:
     Raises InputError if it is neither, was altered, or takes no adapters.
     """
     run = source.resolve().parent if (source / MANIFEST_NAME).is_file() else source
-    checkpoint = run / "quantize" / "model"
+    checkpoint = shipped_checkpoint(run)
     if not (run / "artifact" / MANIFEST_NAME).is_file() or not (checkpoint / "config.json").is_file():
         raise InputError(
             f"`base` is {source}, which is no finished run: expected an artifact and beside it quantize/model, the "

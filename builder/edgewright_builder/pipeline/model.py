@@ -1,6 +1,6 @@
 """The whole road on the host, in order: a recipe, a device profile and a budget become a signed artifact.
 
-    data → student → teacher → search → finetune → quantize → export → evaluate → package
+    data → student → teacher → search → finetune → quantize → recover → export → evaluate → package
 
 Each stage is one file in `stages/`: what it depends on, what it leaves, and its work.
 """
@@ -27,6 +27,7 @@ from edgewright_builder.stages.export import run_export
 from edgewright_builder.stages.finetune import run_finetune
 from edgewright_builder.stages.package import Contents, run_package
 from edgewright_builder.stages.quantize import run_quantize
+from edgewright_builder.stages.recover import run_recover, shipped
 from edgewright_builder.stages.search import read_best, run_search
 from edgewright_builder.stages.student import run_student
 from edgewright_builder.stages.teacher import run_teacher
@@ -43,8 +44,9 @@ def build_model(build: Build) -> FinishedStage:
     _write_plan(build, plan, student)
     finetuned = run_finetune(build, data, student, teacher, search)
     quantized = run_quantize(build, data, finetuned, search)
-    exported = run_export(build, quantized)
-    lineage = _lineage(build, data, search, quantized)
+    recovered = run_recover(build, data, finetuned, quantized)
+    exported = run_export(build, shipped(quantized, recovered))
+    lineage = _lineage(build, data, search, quantized, recovered)
     fields = manifest_fields(
         build.recipe, plan, build.speed_of(plan), build.architecture, build.profile.id, lineage
     )
@@ -59,7 +61,11 @@ def _write_plan(build: Build, plan: BuildPlan, student: FinishedStage) -> None:
 
 
 def _lineage(
-    build: Build, data: FinishedStage, search: FinishedStage, quantized: FinishedStage
+    build: Build,
+    data: FinishedStage,
+    search: FinishedStage,
+    quantized: FinishedStage,
+    recovered: FinishedStage,
 ) -> dict[str, Any]:
     """Returns what the artifact says of its origin."""
     return {
@@ -71,6 +77,7 @@ def _lineage(
         "recipe": build.recipe.portable(),
         "hyperparameters": asdict(read_best(search).hyperparameters),
         "quantization": {"method": "gptq", "symmetric": True, **quantized.summary},
+        **({} if build.recipe.recover.train == "off" else {"recovery": recovered.summary}),
     }
 
 

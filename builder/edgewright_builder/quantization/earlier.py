@@ -10,7 +10,7 @@ from typing import Any
 
 from edgewright.errors import InputError
 from edgewright_builder.models import read_config
-from edgewright_builder.run.run import digest_of_products
+from edgewright_builder.run.run import digest_of_products, shipped_checkpoint
 
 SHAPE_KEYS = (
     "num_hidden_layers",
@@ -39,7 +39,7 @@ class Earlier:
 
 def earlier_model(source: Path, dead_band: float) -> Earlier:
     """Returns the model in `source`, a run's folder or a GPTQ checkpoint. Raises InputError if there is none."""
-    quantized, unquantized = source / "quantize" / "model", source / "finetune" / "model"
+    quantized, unquantized = shipped_checkpoint(source), source / "finetune" / "model"
     if not (quantized / "config.json").is_file():
         quantized = source
     if not (quantized / "config.json").is_file():

@@ -1,4 +1,4 @@
-"""A GPTQ checkpoint as a plain model: the weights that 4 bits left, in floats, to train an adapter on."""
+"""A GPTQ checkpoint as a plain model: the weights that 4 bits left, in floats, to train on or to judge."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgewright_builder.quantization.delta_aware import ZERO, unpack
 PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
 
-def load_dequantized(checkpoint: Path) -> nn.Module:
+def load_dequantized(checkpoint: Path, dtype: torch.dtype | None = None) -> nn.Module:
     """Returns the model in `checkpoint` with every quantized weight as its float: w = (code − 8)·scale of its group.
 
     Raises InputError where it is no symmetric 4-bit GPTQ v1 checkpoint without act-order.
@@ -25,9 +25,10 @@ def load_dequantized(checkpoint: Path) -> nn.Module:
     config = AutoConfig.from_pretrained(checkpoint)
     _require_symmetric(checkpoint, getattr(config, "quantization_config", None))
     del config.quantization_config
-    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    if dtype is None:
+        dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    state = dequantized_state(_tensors(checkpoint))
+    state = dequantized_state(read_tensors(checkpoint))
     missing = set(model.load_state_dict(state, strict=False).missing_keys) - _tied(model)
     if missing:
         raise InputError(
@@ -49,8 +50,8 @@ def dequantized_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         groups = tensors.get(f"{layer}.g_idx")
         if groups is not None and not _consecutive(groups, frozen.group_size):
             raise InputError(
-                f"{layer} was quantized with act-order; adapters need a checkpoint without. "
-                "Build the base with Edgewright."
+                f"{layer} was quantized with act-order (`desc_act`); expected a checkpoint without. "
+                "Build it with Edgewright."
             )
         state[f"{layer}.weight"] = (frozen.codes - ZERO) * frozen.column_scales
     return state
@@ -60,7 +61,8 @@ def _consecutive(groups: Tensor, group_size: int) -> bool:
     return bool((groups == torch.arange(len(groups), device=groups.device) // group_size).all())
 
 
-def _tensors(checkpoint: Path) -> dict[str, Tensor]:
+def read_tensors(checkpoint: Path) -> dict[str, Tensor]:
+    """Returns every tensor of a checkpoint by its name."""
     tensors: dict[str, Tensor] = {}
     for path in sorted(checkpoint.glob("*.safetensors")):
         with safe_open(str(path), framework="pt") as file:

@@ -108,6 +108,26 @@ class QuantizeSettings(Section):
     dead_band: Annotated[float, Field(ge=0, le=8)] = 0.25  # steps beyond rounding in which its codes are kept
 
 
+class RecoverSettings(Section):
+    """Recovery after GPTQ: the 4-bit codes stay, their scales are trained towards the 16-bit fine-tuned model."""
+
+    train: Literal["off", "scales", "scales+norms"] = "scales"  # off: what GPTQ left is exported
+    steps: Annotated[int, Field(ge=1)] = 64  # optimizer steps
+    batch_tokens: Annotated[int, Field(ge=16)] = 512  # padded tokens of one step
+    learning_rate: Annotated[float, Field(gt=0, lt=0.1)] = 2e-3  # relative change of a scale in one step
+    # share of the steps in which the learning rate rises
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    general_share: Annotated[float, Field(ge=0, le=1)] = (
+        0.5  # of the steps, on general text instead of the task's pairs
+    )
+    data: Path | None = (
+        None  # general text of your own, passages between blank lines; default: what is shipped
+    )
+    minutes_max: Annotated[float, Field(gt=0)] | None = (
+        None  # training stops then, and what was learnt counts
+    )
+
+
 class Slots(Section):
     """Which LoRA adapters the exported model takes; each adapter is then a small release of its own."""
 
@@ -161,8 +181,15 @@ class Recipe(Section):
     search: SearchSettings = SearchSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     quantize: QuantizeSettings = QuantizeSettings()
+    recover: RecoverSettings = RecoverSettings()
     serving: ServingSettings = ServingSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    @field_validator("recover", mode="before")
+    @classmethod
+    def _recovery_may_be_off(cls, value: Any) -> Any:
+        """`recover: off` is the whole section; YAML 1.1 reads the bare word as False."""
+        return {"train": "off"} if value in (False, "off") else value
 
     @model_validator(mode="after")
     def _data_has_a_source(self) -> Recipe:
@@ -187,6 +214,8 @@ class Recipe(Section):
         values["data"] |= portable_files(self.data)
         earlier = self.quantize.delta_from
         values["quantize"]["delta_from"] = None if earlier is None else earlier.name
+        general = self.recover.data
+        values["recover"]["data"] = None if general is None else general.name
         values["evaluate"]["benchmarks"] = None
         values["evaluate"]["tasks"] = [Path(task).name for task in self.evaluate.tasks]
         return values
@@ -218,6 +247,7 @@ def load_recipe(path: Path) -> Recipe:
     update = {
         "data": data_from(recipe.data, folder),
         "quantize": quantize,
+        "recover": recipe.recover.model_copy(update={"data": absolute(recipe.recover.data, folder)}),
         "evaluate": evaluate_from(recipe.evaluate, folder),
     }
     return recipe.model_copy(update=update)

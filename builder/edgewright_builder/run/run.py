@@ -22,7 +22,9 @@ from edgewright.errors import InputError
 from edgewright_builder.run.progress import Reporter
 
 DISK_FREE_BYTES_MIN = 1024 * 1024  # below it a child that fails has failed for want of room
-STAGES = ("data", "student", "teacher", "search", "finetune", "quantize", "export", "evaluate", "package")
+STAGES = (
+    "data", "student", "teacher", "search", "finetune", "quantize", "recover", "export", "evaluate", "package",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,12 @@ def _prepare(folder: Path, fingerprint: str, resumable: bool) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_durably(FileSystem(), marker, fingerprint.encode())
+
+
+def shipped_checkpoint(run: Path) -> Path:
+    """Returns the GPTQ checkpoint in a run's folder that its artifact was exported from; it may not exist."""
+    recovered = run / "recover" / "model"
+    return recovered if recovered.is_dir() else run / "quantize" / "model"
 
 
 def digest_of_products(folder: Path, products: Sequence[str]) -> str:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from edgewright_builder.recipe.hyperparameters import TrialSettings
     from edgewright_builder.run.build import Build
     from edgewright_builder.run.run import FinishedStage
-    from edgewright_builder.train.distill import Training, TrainStep
+    from edgewright_builder.train.distill import Training
+    from edgewright_builder.train.loop import TrainStep
 
 
 def run_finetune(
@@ -41,7 +42,8 @@ def finetune(student: Path, training: Training, best: TrialSettings, folder: Pat
     """Writes `model` (merged), `adapter` (the LoRA alone) and `curves.json`. Returns the KL to the teacher."""
     from edgewright_builder.models import load_model, load_tokenizer
     from edgewright_builder.quantization.rounding import temporarily_quantized
-    from edgewright_builder.train.distill import recorder, train_epoch, validation_divergence
+    from edgewright_builder.train.distill import train_epoch, validation_divergence
+    from edgewright_builder.train.loop import recorder
     from edgewright_builder.train.lora import add_lora, linear_layers, merge_lora
 
     data, batch_tokens = training.data, training.settings.batch_tokens

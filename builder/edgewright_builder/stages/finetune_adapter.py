@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from edgewright_builder.recipe.hyperparameters import Hyperparameters
     from edgewright_builder.run.distillation import Distillation
     from edgewright_builder.run.run import FinishedStage
-    from edgewright_builder.train.distill import Training, TrainStep
+    from edgewright_builder.train.distill import Training
+    from edgewright_builder.train.loop import TrainStep
 
 ADAPTER_PATH = "adapter/model.onnx_adapter"  # in the stage's folder and in the artifact
 
@@ -65,7 +66,8 @@ def finetune_adapter(
     """
     from edgewright_builder.export.lora_slots import write_adapter
     from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
-    from edgewright_builder.train.distill import recorder, train_epoch
+    from edgewright_builder.train.distill import train_epoch
+    from edgewright_builder.train.loop import recorder
     from edgewright_builder.train.lora import add_lora
 
     model = load_dequantized(checkpoint)

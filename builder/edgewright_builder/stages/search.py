@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from edgewright_builder.run.build import Build
     from edgewright_builder.run.progress import OnProgress
     from edgewright_builder.run.run import FinishedStage
-    from edgewright_builder.train.distill import DistillationData, Training, TrainStep
+    from edgewright_builder.train.distill import DistillationData, Training
+    from edgewright_builder.train.loop import TrainStep
     from edgewright_builder.train.study import SearchStudy
 
 
@@ -90,7 +91,8 @@ def _run_trial(
 ) -> None:
     """Trains and judges one trial on a freshly loaded student, so that trials cannot touch each other."""
     from edgewright_builder.models import load_model
-    from edgewright_builder.train.distill import DivergedError, train_epoch
+    from edgewright_builder.train.distill import train_epoch
+    from edgewright_builder.train.loop import DivergedError
     from edgewright_builder.train.lora import add_lora, merge_lora
 
     trial, choice = study.ask()
@@ -108,7 +110,8 @@ def _run_trial(
 def _judge(model: nn.Module, training: Training, choice: TrialSettings, objective: str) -> float:
     """Returns what the search minimises. Raises DivergedError where that is no finite number."""
     from edgewright_builder.quantization.rounding import temporarily_quantized
-    from edgewright_builder.train.distill import DivergedError, validation_divergence, validation_loss
+    from edgewright_builder.train.distill import validation_divergence, validation_loss
+    from edgewright_builder.train.loop import DivergedError
     from edgewright_builder.train.lora import linear_layers
 
     data, batch_tokens = training.data, training.settings.batch_tokens

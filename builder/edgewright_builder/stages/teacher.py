@@ -40,7 +40,7 @@ def run_teacher(job: Distillation, data: FinishedStage) -> FinishedStage:
         samples, step = samples_of(job, data), job.run.reporter.step
         if lost := _lost_line(samples, data.summary["pairs"], finetune.sequence_tokens):
             job.run.reporter.note(lost)
-        return cache_teacher(job.teacher, samples, finetune.batch_tokens, _pad_token(job), folder, step)
+        return cache_teacher(job.teacher, samples, finetune.batch_tokens, pad_token(job), folder, step)
 
     return job.run.stage("teacher", inputs, work, products=("hidden.bin", "head.safetensors"), resumable=True)
 
@@ -85,11 +85,12 @@ def training_of(job: Distillation, data: FinishedStage, teacher: FinishedStage) 
     train, validation = split(samples, finetune.validation_fraction, seed)
     hidden, head = read_teacher(teacher.folder, samples)
     shared = min(len(head), job.architecture.vocab_size)  # families pad their heads to different heights
-    material = DistillationData(samples, train, validation, hidden, head[:shared], _pad_token(job))
+    material = DistillationData(samples, train, validation, hidden, head[:shared], pad_token(job))
     return Training(material, finetune, seed, job.run.reporter.step)
 
 
-def _pad_token(job: Distillation) -> int:
+def pad_token(job: Distillation) -> int:
+    """Returns the token that fills batches up; what it is makes no difference."""
     from edgewright_builder.models import load_tokenizer
 
     tokenizer = load_tokenizer(job.student)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,18 +12,13 @@ from torch import Tensor, nn
 from edgewright.errors import InputError
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
 from edgewright_builder.recipe.model import FinetuneSettings
+from edgewright_builder.train.loop import Course, TrainStep, train_steps
 from edgewright_builder.train.losses import distillation_loss, kl_per_token
-from edgewright_builder.train.optimizers import drop_vanishing_gradients, learning_rate_factor, make_optimizer
+from edgewright_builder.train.optimizers import make_optimizer
 from edgewright_builder.train.samples import Batch, Sample, collate, make_batches
 
 if TYPE_CHECKING:
     from edgewright_builder.run.progress import OnProgress
-
-GRADIENT_NORM_MAX = 1.0
-
-
-class DivergedError(InputError):
-    """These hyperparameters drove the loss beyond what a number can hold."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +50,6 @@ class Divergence:
     mean: float
     standard_error: float  # tokens of one sample are not independent: taken over samples
     tokens: int
-
-
-@dataclass(frozen=True)
-class TrainStep:
-    """One optimizer step, for the curves and the progress line."""
-
-    step: int
-    steps: int
-    tokens: int  # counted tokens so far
-    loss: float
 
 
 def output_head(model: nn.Module) -> Tensor:
@@ -104,49 +88,17 @@ def train_epoch(
     """
     data, settings = training.data, training.settings
     model: nn.Module = adapted.base_model.model  # type: ignore[assignment, union-attr]
-    head, device = output_head(model)[: len(data.teacher_head)], next(model.parameters()).device
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(
         hyperparameters.optimizer, parameters, hyperparameters.learning_rate, hyperparameters.weight_decay
     )
     batches = make_batches(data.samples, data.train, settings.batch_tokens, training.seed)
-    tokens = 0
+    course = Course(data.samples, batches, data.pad_token, settings.warmup_fraction)
     adapted.train()
-    for step, indices in enumerate(batches):
-        factor = learning_rate_factor(step, len(batches), settings.warmup_fraction)
-        for group in optimizer.param_groups:
-            group["lr"] = hyperparameters.learning_rate * factor
-        batch = collate(data.samples, indices, data.pad_token, device)
-        loss = _batch_loss(model, head, data, batch, hyperparameters)
-        if not torch.isfinite(loss):
-            raise DivergedError(
-                f"The loss is {float(loss.detach())} at step {step}; lower the learning rate, "
-                f"which is {hyperparameters.learning_rate:.1e}."
-            )
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM_MAX)
-        drop_vanishing_gradients(parameters)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        tokens += len(batch.labels)
-        on_step(TrainStep(step + 1, len(batches), tokens, float(loss.detach())))
+    train_steps(
+        optimizer, course, loss_on(model, data, hyperparameters.alpha, hyperparameters.temperature), on_step
+    )
     adapted.eval()
-
-
-def recorder(
-    steps: list[TrainStep], on_progress: OnProgress, epoch: int = 0, epochs: int = 1
-) -> Callable[[TrainStep], None]:
-    """Returns a listener that appends each step to `steps` and shows its loss and speed."""
-    started = time.monotonic()
-    where = f"epoch {epoch + 1} of {epochs}, " if epochs > 1 else ""
-
-    def on_step(step: TrainStep) -> None:
-        steps.append(step)
-        rate = step.tokens / (time.monotonic() - started)
-        text = f"steps, {where}loss {step.loss:.3f}, {rate:.0f} tok/s"
-        on_progress(epoch * step.steps + step.step, epochs * step.steps, text)
-
-    return on_step
 
 
 @torch.inference_mode()
@@ -170,28 +122,26 @@ def validation_loss(
     model: nn.Module, data: DistillationData, hyperparameters: Hyperparameters, batch_tokens: int
 ) -> float:
     """Returns equation (5) on the validation samples: the paper's objective, incomparable between different α and τ."""
-    head, device = output_head(model)[: len(data.teacher_head)], next(model.parameters()).device
-    total, tokens = 0.0, 0
+    loss_of = loss_on(model, data, hyperparameters.alpha, hyperparameters.temperature)
+    device, total, tokens = next(model.parameters()).device, 0.0, 0
     for indices in make_batches(data.samples, data.validation, batch_tokens, seed=None):
         batch = collate(data.samples, indices, data.pad_token, device)
-        loss = _batch_loss(model, head, data, batch, hyperparameters)
-        total, tokens = total + float(loss) * len(batch.labels), tokens + len(batch.labels)
+        total, tokens = total + float(loss_of(batch)) * len(batch.labels), tokens + len(batch.labels)
     return total / tokens
 
 
-def _batch_loss(
-    model: nn.Module, head: Tensor, data: DistillationData, batch: Batch, hyperparameters: Hyperparameters
-) -> Tensor:
-    """Returns equation (5), averaged over the counted tokens of one batch."""
-    return distillation_loss(
-        counted_hidden(model, batch),
-        head,
-        _teacher_hidden(data, batch.indices, batch.input_ids.device),
-        data.teacher_head,
-        batch.labels,
-        hyperparameters.alpha,
-        hyperparameters.temperature,
-    )
+def loss_on(
+    model: nn.Module, data: DistillationData, alpha: float, temperature: float
+) -> Callable[[Batch], Tensor]:
+    """Returns equation (5) as a function of a batch, averaged over the batch's counted tokens."""
+    head = output_head(model)[: len(data.teacher_head)]
+
+    def loss_of(batch: Batch) -> Tensor:
+        teacher = _teacher_hidden(data, batch.indices, batch.input_ids.device)
+        hidden = counted_hidden(model, batch)
+        return distillation_loss(hidden, head, teacher, data.teacher_head, batch.labels, alpha, temperature)
+
+    return loss_of
 
 
 def _teacher_hidden(data: DistillationData, indices: Sequence[int], device: torch.device) -> Tensor:

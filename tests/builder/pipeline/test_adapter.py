@@ -11,7 +11,6 @@ import torch
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from edgewright.errors import InputError
 from edgewright.manifest import AdapterSlots
@@ -23,7 +22,7 @@ from edgewright_builder.push.push import push
 from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
 from edgewright_builder.recipe.adapter import AdapterRecipe, load_any_recipe
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
-from edgewright_builder.recipe.model import PROJECTIONS, FinetuneSettings, Recipe
+from edgewright_builder.recipe.model import FinetuneSettings, Recipe
 from edgewright_builder.run.run import digest_of_products
 from edgewright_builder.show.describe import plan_line
 from edgewright_builder.stages.finetune_adapter import finetune_adapter
@@ -32,61 +31,18 @@ from edgewright_builder.train.distill import DistillationData, Training
 from edgewright_builder.train.samples import make_sample, split
 from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import Board, simulated_device
+from tests.support.tiny_gptq_checkpoint import write_quantized
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-GROUP_SIZE = 32
 RECIPE: dict[str, Any] = {"name": "task", "task": "t", "base": "runs/base", "data": {"file": "data.jsonl"}}
 SPEC = {"base": "ab" * 32, "path": "adapter/model.onnx_adapter", "modules": ["q_proj"], "rank": 4}
 
 
-def packed(weight: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """A linear layer (out, in) as GPTQ v1 stores it, and the weight that this is."""
-    rows, columns = weight.shape
-    groups = weight.reshape(rows, -1, GROUP_SIZE)
-    scales = (groups.abs().amax(-1, keepdim=True) / 7).half().float()
-    codes = ((groups / scales).round().clamp(-8, 7) + 8).reshape(rows, columns).to(torch.int32)
-    words = torch.zeros(columns // 8, rows, dtype=torch.int32)
-    for place in range(8):
-        words |= codes.T[place::8] << (4 * place)
-    scales = scales.squeeze(-1)
-    tensors = {
-        "qweight": words,
-        "scales": scales.T.half().contiguous(),
-        "qzeros": torch.full((scales.shape[1], rows // 8), 0x77777777, dtype=torch.int32),
-        "g_idx": torch.arange(columns, dtype=torch.int32) // GROUP_SIZE,
-    }
-    return tensors, (codes - 8) * scales.repeat_interleave(GROUP_SIZE, dim=1)
-
-
 @pytest.fixture
 def quantized(tmp_path: Path) -> tuple[Path, Path]:
-    """(a GPTQ checkpoint, the plain checkpoint of the very same weights)."""
-    gptq, plain = tmp_path / "gptq", tmp_path / "plain"
-    tiny_model(1).save_pretrained(plain)
-    for folder in (gptq, plain):
-        tiny_tokenizer().save_pretrained(folder)
-    ours: dict[str, Tensor] = {}
-    state = load_file(plain / "model.safetensors")
-    for name in list(state):
-        if name.split(".")[-2] in PROJECTIONS:
-            tensors, state[name] = packed(state[name])
-            ours |= {name.replace("weight", part): tensor for part, tensor in tensors.items()}
-        else:
-            ours[name] = state[name]
-    save_file(
-        {name: tensor.contiguous() for name, tensor in state.items()},
-        plain / "model.safetensors",
-        {"format": "pt"},
-    )
-    save_file(ours, gptq / "model.safetensors", {"format": "pt"})
-    config = json.loads((plain / "config.json").read_text(encoding="utf-8"))
-    config["quantization_config"] = {
-        "quant_method": "gptq", "bits": 4, "group_size": GROUP_SIZE, "sym": True, "desc_act": False,
-    }  # fmt: skip
-    (gptq / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return gptq, plain
+    return write_quantized(tmp_path)
 
 
 @pytest.fixture

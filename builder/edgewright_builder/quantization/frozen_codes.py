@@ -1,0 +1,110 @@
+"""A linear layer whose 4-bit codes are frozen and whose scales are trained.
+
+The weight of code c in group g is (c − 8)·s[g], s in float16 as a GPTQ checkpoint stores it. Training moves the scales
+alone (EfficientQAT's second phase, Chen et al., arXiv 2407.11062): the packed codes stay as they are, bit for bit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgewright_builder.quantization.delta_aware import ZERO, Frozen, unpack
+from edgewright_builder.quantization.gptq_checkpoint import load_dequantized, read_tensors
+
+
+class FrozenCodesLinear(nn.Module):
+    """y = x·Wᵀ + b with W = (codes − 8)·scale of its group; `log_change` is trained, one number a group.
+
+    The scale in use is the earlier one times exp(log_change), rounded to float16: one learning rate then means the same
+    relative step for small and for large scales.
+    """
+
+    def __init__(self, frozen: Frozen, bias: Tensor | None) -> None:
+        super().__init__()
+        self.codes: Tensor
+        self.earlier_scales: Tensor
+        self.register_buffer("codes", (frozen.codes - ZERO).to(torch.int8))  # (out, in), −8 to 7
+        self.register_buffer("earlier_scales", frozen.scales)  # (out, groups), float32 of float16 values
+        self.log_change = nn.Parameter(torch.zeros_like(frozen.scales))
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    @property
+    def scales(self) -> Tensor:
+        """The scales in use, (out, groups): float32 that holds float16 values, straight-through in the gradient."""
+        exact = self.earlier_scales * self.log_change.exp()
+        return exact + (exact.half().float() - exact).detach()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """inputs: (…, in). Returns (…, out)."""
+        product: Tensor = _FrozenCodesProduct.apply(inputs, self.scales, self.codes, self.bias)  # type: ignore[no-untyped-call]
+        return product
+
+
+class _FrozenCodesProduct(torch.autograd.Function):
+    """The product, with the weights rebuilt in the backward pass instead of kept from the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, scales: Tensor, codes: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(inputs, scales, codes)
+        return functional.linear(inputs, dequantize(codes, scales, inputs.dtype), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, scales, codes = ctx.saved_tensors
+        rows = gradients[0].reshape(-1, codes.shape[0])
+        of_inputs = of_scales = None
+        if ctx.needs_input_grad[0]:
+            of_inputs = (rows @ dequantize(codes, scales, rows.dtype)).reshape(inputs.shape)
+        if ctx.needs_input_grad[1]:
+            of_weights = rows.T @ inputs.reshape(-1, codes.shape[1])
+            of_scales = of_weights.mul_(codes).reshape(*scales.shape, -1).sum(dim=-1, dtype=scales.dtype)
+        return of_inputs, of_scales, None, None
+
+
+def dequantize(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns the weights (out, in) of centred codes (out, in) and scales (out, groups)."""
+    groups = codes.reshape(*scales.shape, -1).to(dtype)
+    return groups.mul_(scales.to(dtype).unsqueeze(-1)).reshape(codes.shape)
+
+
+def load_frozen_codes(checkpoint: Path) -> nn.Module:
+    """Returns a GPTQ checkpoint's model in float32, each quantized layer a `FrozenCodesLinear`, all of it frozen.
+
+    Raises InputError where it is no symmetric 4-bit GPTQ v1 checkpoint without act-order.
+    """
+    model = load_dequantized(checkpoint, torch.float32)
+    tensors = read_tensors(checkpoint)
+    for name in sorted(key.removesuffix(".qweight") for key in tensors if key.endswith(".qweight")):
+        frozen = unpack(*(tensors[f"{name}.{part}"] for part in ("qweight", "scales", "qzeros")))
+        parent, _, last = name.rpartition(".")
+        plain: Any = model.get_submodule(name)
+        layer = FrozenCodesLinear(frozen, None if plain.bias is None else plain.bias.data)
+        setattr(model.get_submodule(parent), last, layer.to(plain.weight.device))
+    return model.requires_grad_(False)
+
+
+def frozen_layers(model: nn.Module) -> dict[str, FrozenCodesLinear]:
+    """Returns the quantized layers by name, in the model's order."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, FrozenCodesLinear)}
+
+
+def write_checkpoint(source: Path, target: Path, changed: dict[str, Tensor]) -> None:
+    """Writes the checkpoint `source` to `target` with the tensors `changed` in place of its own, in their dtypes."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    target.mkdir()
+    for file in sorted(source.iterdir()):
+        if file.suffix != ".safetensors":
+            (target / file.name).write_bytes(file.read_bytes())
+            continue
+        with safe_open(str(file), framework="pt") as tensors:
+            kept = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
+            metadata = tensors.metadata()
+        new = {name: changed[name].to(kept[name].dtype).contiguous() for name in changed.keys() & kept.keys()}
+        save_file(kept | new, target / file.name, metadata)

@@ -1,0 +1,172 @@
+"""The stage `recover`: what GPTQ lost is trained back into the scales; the 4-bit codes stay as they are.
+
+The teacher is the 16-bit fine-tuned model: 4 bits are to keep what it learned. Half of the steps see the task's pairs,
+half see general text, so that neither is lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgewright.digests import file_sha256
+from edgewright.errors import InputError
+from edgewright_builder.stages.teacher import cache_teacher, pad_token, read_teacher, samples_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgewright_builder.recipe.model import RecoverSettings
+    from edgewright_builder.run.build import Build
+    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.train.distill import DistillationData, Divergence
+    from edgewright_builder.train.recovery import RecoveryData
+    from edgewright_builder.train.samples import Sample
+
+GENERAL_VALIDATION_FRACTION = 0.1
+SAMPLES_MIN = 2  # one to train on and one to validate
+
+
+def run_recover(
+    build: Build, data: FinishedStage, finetuned: FinishedStage, quantized: FinishedStage
+) -> FinishedStage:
+    """Runs the stage, or keeps what it left. Product: `model`, a GPTQ checkpoint, unless `recover: off`. Resumable."""
+    settings = build.recipe.recover
+    if settings.train == "off":
+        return build.run.stage("recover", {"train": "off"}, lambda _: {"train": "off"}, products=())
+    inputs = {
+        "teacher": finetuned.output_digest,
+        "checkpoint": quantized.output_digest,
+        "data": data.output_digest,
+        "recover": settings.model_dump(exclude={"data"}),
+        "general": "shipped" if settings.data is None else file_sha256(settings.data),
+        "validation_fraction": build.recipe.finetune.validation_fraction,
+        "seed": build.recipe.seed,
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        pairs = [
+            replace(sample, first=0) for sample in samples_of(build.distillation, data)
+        ]  # every token counts
+        texts = Texts(pairs, _general(build), build.recipe.finetune.validation_fraction)
+        teacher, checkpoint = finetuned.folder / "model", quantized.folder / "model"
+        return recover(teacher, checkpoint, texts, build, folder)
+
+    return build.run.stage("recover", inputs, work, products=("model",), resumable=True)
+
+
+def shipped(quantized: FinishedStage, recovered: FinishedStage) -> FinishedStage:
+    """Returns the stage whose checkpoint is exported."""
+    return recovered if (recovered.folder / "model").is_dir() else quantized
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What recovery trains and validates on."""
+
+    pairs: list[Sample]
+    general: list[Sample]
+    validation_fraction: float  # of the pairs, the same split as in fine-tuning
+
+
+def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder: Path) -> dict[str, Any]:
+    """Writes `folder/model`. Returns KL(teacher ‖ model) before and after, on held-out pairs and general text.
+
+    A training that makes it worse is dropped: then `model` is what GPTQ left. Raises InputError for a checkpoint with
+    zero points or act-order.
+    """
+    from edgewright_builder.quantization.frozen_codes import load_frozen_codes, write_checkpoint
+    from edgewright_builder.train import recovery
+
+    settings, step = build.recipe.recover, build.run.reporter.step
+    model = load_frozen_codes(checkpoint)
+    data, validation = _data(teacher, texts, build, folder)
+    before = _judge(model, validation, settings)
+    steps = recovery.recover(model, data, settings, build.recipe.seed, folder / "state.pt", step)
+    after = _judge(model, validation, settings)
+    better = _mean(after) < _mean(before)
+    changed = recovery.recovered_tensors(model, settings) if better else {}
+    write_checkpoint(checkpoint, folder / "model", changed)
+    (folder / "state.pt").unlink()
+    if not better:
+        build.run.reporter.note(
+            f"recover: {_mean(before):.3f} became {_mean(after):.3f}; GPTQ's scales are kept"
+        )
+    return {
+        "train": settings.train if better else "kept GPTQ's",
+        **{f"kl_{name}_before": value.mean for name, value in before.items()},
+        **{f"kl_{name}_after": value.mean for name, value in after.items()},
+        "steps": settings.steps,
+        "tokens": steps[-1].tokens if steps else 0,
+    }
+
+
+def _data(
+    teacher: Path, texts: Texts, build: Build, folder: Path
+) -> tuple[RecoveryData, dict[str, DistillationData]]:
+    """Returns what is trained on, and the held-out samples by kind; the teacher's states of all come from its cache."""
+    from edgewright_builder.train.distill import DistillationData
+    from edgewright_builder.train.recovery import RecoveryData
+    from edgewright_builder.train.samples import split
+
+    job, settings, seed = build.distillation, build.recipe.recover, build.recipe.seed
+    samples = [*texts.pairs, *texts.general]
+    cache = folder / "teacher"
+    cache.mkdir(exist_ok=True)
+    cache_teacher(teacher, samples, settings.batch_tokens, pad_token(job), cache, build.run.reporter.step)
+    hidden, head = read_teacher(cache, samples)
+    pairs, pairs_held_out = split(texts.pairs, texts.validation_fraction, seed)
+    general, general_held_out = _split_general(texts, seed)
+    material = DistillationData(samples, (), (), hidden, head, pad_token(job))
+    held_out = {"pairs": pairs_held_out, "general": general_held_out}
+    validation = {
+        name: replace(material, validation=indices) for name, indices in held_out.items() if indices
+    }
+    return RecoveryData(material, pairs, general, settings.general_share), validation
+
+
+def _split_general(texts: Texts, seed: int) -> tuple[list[int], list[int]]:
+    from edgewright_builder.train.samples import split
+
+    if not texts.general:
+        return [], []
+    first = len(texts.pairs)
+    train, held_out = split(texts.general, GENERAL_VALIDATION_FRACTION, seed)
+    return [first + index for index in train], [first + index for index in held_out]
+
+
+def _judge(
+    model: nn.Module, validation: dict[str, DistillationData], settings: RecoverSettings
+) -> dict[str, Divergence]:
+    from edgewright_builder.train.distill import validation_divergence
+
+    return {
+        name: validation_divergence(model, data, settings.batch_tokens) for name, data in validation.items()
+    }
+
+
+def _mean(divergences: dict[str, Divergence]) -> float:
+    """Returns the mean of the kinds: neither the pairs nor the general text decides alone."""
+    return sum(each.mean for each in divergences.values()) / len(divergences)
+
+
+def _general(build: Build) -> list[Sample]:
+    """Returns the general text, each passage a sample that every token of counts. Raises InputError for too little."""
+    from edgewright_builder.data.general import general_passages, read_passages
+    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.train.samples import Sample
+
+    settings = build.recipe.recover
+    if settings.general_share == 0:
+        return []
+    passages = general_passages() if settings.data is None else read_passages(settings.data)
+    tokenizer, limit = load_tokenizer(build.distillation.student), build.recipe.finetune.sequence_tokens
+    encoded = (tokenizer(passage).input_ids[:limit] for passage in passages)
+    samples = [Sample(tuple(tokens), 0) for tokens in encoded if len(tokens) > 1]
+    if len(samples) < SAMPLES_MIN:
+        raise InputError(
+            f"`recover.data` holds {len(samples)} passages of more than one token; at least {SAMPLES_MIN} are needed, "
+            "100 are advised. Put blank lines between passages, or set `recover.general_share: 0`."
+        )
+    return samples

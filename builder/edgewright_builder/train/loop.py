@@ -1,0 +1,100 @@
+"""The one training loop: search, fine-tuning, adapters and recovery differ in what they train and by which loss."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from edgewright.errors import InputError
+from edgewright_builder.train.optimizers import drop_vanishing_gradients, learning_rate_factor
+from edgewright_builder.train.samples import Batch, Sample, collate
+
+if TYPE_CHECKING:
+    from edgewright_builder.run.progress import OnProgress
+
+GRADIENT_NORM_MAX = 1.0
+
+
+class DivergedError(InputError):
+    """These hyperparameters drove the loss beyond what a number can hold."""
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """One optimizer step, for the curves and the progress line."""
+
+    step: int
+    steps: int
+    tokens: int  # counted tokens so far
+    loss: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a training goes through: the samples of each step, and how the learning rate rises and falls."""
+
+    samples: Sequence[Sample]
+    batches: Sequence[Sequence[int]]  # indices of samples, one entry a step
+    pad_token: int
+    warmup_fraction: float
+    first: int = 0  # steps that an interrupted training has done
+
+
+def train_steps(
+    optimizer: torch.optim.Optimizer,
+    course: Course,
+    loss_of: Callable[[Batch], Tensor],
+    on_step: Callable[[TrainStep], None],
+) -> None:
+    """Takes the steps of `course` that are left, each on one batch; the optimizer's parameters change in place.
+
+    Every parameter group starts from its own learning rate. Raises DivergedError when the loss is no longer finite.
+    """
+    parameters: list[nn.Parameter] = [each for group in optimizer.param_groups for each in group["params"]]
+    device = parameters[0].device
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    tokens = sum(_counted(course, index) for index in course.batches[: course.first])
+    for step in range(course.first, len(course.batches)):
+        factor = learning_rate_factor(step, len(course.batches), course.warmup_fraction)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        batch = collate(course.samples, course.batches[step], course.pad_token, device)
+        loss = loss_of(batch)
+        if not torch.isfinite(loss):
+            raise DivergedError(
+                f"The loss is {float(loss.detach())} at step {step}; lower the learning rate, "
+                f"which is {optimizer.param_groups[0]['initial_lr']:.1e}."
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM_MAX)
+        drop_vanishing_gradients(parameters)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        tokens += len(batch.labels)
+        on_step(TrainStep(step + 1, len(course.batches), tokens, float(loss.detach())))
+
+
+def recorder(
+    steps: list[TrainStep], on_progress: OnProgress, epoch: int = 0, epochs: int = 1, tokens_before: int = 0
+) -> Callable[[TrainStep], None]:
+    """Returns a listener that appends each step to `steps` and shows its loss and speed."""
+    started = time.monotonic()
+    where = f"epoch {epoch + 1} of {epochs}, " if epochs > 1 else ""
+
+    def on_step(step: TrainStep) -> None:
+        steps.append(step)
+        rate = (step.tokens - tokens_before) / (time.monotonic() - started)
+        text = f"steps, {where}loss {step.loss:.3f}, {rate:.0f} tok/s"
+        on_progress(epoch * step.steps + step.step, epochs * step.steps, text)
+
+    return on_step
+
+
+def _counted(course: Course, indices: Sequence[int]) -> int:
+    return sum(course.samples[index].counted_tokens for index in indices)

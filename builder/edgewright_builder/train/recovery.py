@@ -1,0 +1,163 @@
+"""Recovery after GPTQ: the scales of a quantized model are trained end to end, towards the model it was made of.
+
+The loss is KL(teacher ‖ model) at temperature 1, where the teacher is the 16-bit model before quantization; its final
+hidden states are cached. The 4-bit codes stay as they are.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from edgewright.durable import FileSystem, write_durably
+from edgewright_builder.quantization.frozen_codes import frozen_layers
+from edgewright_builder.train.distill import DistillationData, loss_on
+from edgewright_builder.train.loop import Course, TrainStep, recorder, train_steps
+from edgewright_builder.train.samples import make_batches
+
+if TYPE_CHECKING:
+    from edgewright_builder.recipe.model import RecoverSettings
+    from edgewright_builder.run.progress import OnProgress
+
+STEPS_PER_SAVE = 8
+# Few steps: the second moment has to settle within them (0.999 remembers a thousand).
+ADAM_BETAS = (0.9, 0.95)
+NORM_LEARNING_RATE_FACTOR = 0.05  # norms take absolute steps of 1e-4 where scales take relative ones of 2e-3
+
+
+class OutOfTimeError(Exception):
+    """The minutes that the recipe gives to recovery are over; what was learnt until then counts."""
+
+
+@dataclass(frozen=True)
+class RecoveryData:
+    """The task's pairs and general text, both with the teacher's states; each step takes one or the other."""
+
+    material: DistillationData  # all samples; `train` and `validation` are not used
+    pairs: Sequence[int]  # indices of the training samples
+    general: Sequence[int]
+    general_share: float  # of the steps
+
+
+def batches_of(data: RecoveryData, steps: int, batch_tokens: int, seed: int) -> list[list[int]]:
+    """Returns the samples of each step: passes over the pairs and over the general text, mixed evenly by the share."""
+    passes = {
+        kind: _passes(data.material, indices, steps, batch_tokens, seed)
+        for kind, indices in (("pairs", data.pairs), ("general", data.general))
+        if indices
+    }
+    share = data.general_share if len(passes) == 2 else float("general" in passes)
+    kinds = ["general" if int((step + 1) * share) > int(step * share) else "pairs" for step in range(steps)]
+    return [passes[kind].pop(0) for kind in kinds]
+
+
+def _passes(
+    material: DistillationData, indices: Sequence[int], steps: int, batch_tokens: int, seed: int
+) -> list[list[int]]:
+    batches: list[list[int]] = []
+    while len(batches) < steps:
+        batches += make_batches(material.samples, indices, batch_tokens, seed + len(batches))
+    return batches
+
+
+def recover(
+    model: nn.Module,
+    data: RecoveryData,
+    settings: RecoverSettings,
+    seed: int,
+    state: Path,
+    on_progress: OnProgress,
+) -> list[TrainStep]:
+    """Trains the scales of `model` (`load_frozen_codes`) in place, and its norms where the settings say so.
+
+    Goes on from `state`, where an interrupted training left one, to the same result. Returns the steps taken now.
+    """
+    parameters = _trained(model, settings)
+    optimizer = torch.optim.AdamW(parameters, betas=ADAM_BETAS, weight_decay=0.0)
+    saved = _Saved(state, model, optimizer)
+    first, seconds_before = saved.load()
+    batches = batches_of(data, settings.steps, settings.batch_tokens, seed)
+    material = data.material
+    course = Course(material.samples, batches, material.pad_token, settings.warmup_fraction, first)
+    steps: list[TrainStep] = []
+    show = recorder(steps, on_progress, tokens_before=_tokens(course, first))
+    started = time.monotonic() - seconds_before
+
+    def on_step(step: TrainStep) -> None:
+        show(step)
+        seconds = time.monotonic() - started
+        if step.step % STEPS_PER_SAVE == 0 or step.step == step.steps:
+            saved.save(step.step, seconds)
+        if settings.minutes_max is not None and seconds > 60 * settings.minutes_max:
+            raise OutOfTimeError
+
+    try:
+        train_steps(optimizer, course, loss_on(model, material, alpha=1.0, temperature=1.0), on_step)
+    except OutOfTimeError:
+        on_progress(settings.steps, settings.steps, f"steps, stopped after {settings.minutes_max:g} minutes")
+    return steps
+
+
+def _trained(model: nn.Module, settings: RecoverSettings) -> list[dict[str, Any]]:
+    """Returns the optimizer's parameter groups, and makes them trainable."""
+    scales = [layer.log_change for layer in frozen_layers(model).values()]
+    groups: list[dict[str, Any]] = [{"params": scales, "lr": settings.learning_rate}]
+    if settings.train == "scales+norms":
+        learning_rate = NORM_LEARNING_RATE_FACTOR * settings.learning_rate
+        groups.append({"params": list(norms(model).values()), "lr": learning_rate})
+    for group in groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(True)
+    return groups
+
+
+def norms(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Returns the gains of all RMSNorm and LayerNorm layers by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if name.endswith("norm.weight")}
+
+
+def recovered_tensors(model: nn.Module, settings: RecoverSettings) -> dict[str, Tensor]:
+    """Returns what a checkpoint has to change: `scales` as (groups, out), and norms where they were trained."""
+    scales = {f"{name}.scales": layer.scales.detach().T.cpu() for name, layer in frozen_layers(model).items()}
+    trained = norms(model) if settings.train == "scales+norms" else {}
+    return scales | {name: gain.detach().cpu() for name, gain in trained.items()}
+
+
+def _tokens(course: Course, steps: int) -> int:
+    return sum(course.samples[index].counted_tokens for batch in course.batches[:steps] for index in batch)
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """The file that an interrupted training goes on from: parameters and optimizer after a number of steps."""
+
+    path: Path
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def save(self, steps: int, seconds: float) -> None:
+        trained = [p.detach() for group in self.optimizer.param_groups for p in group["params"]]
+        content = {
+            "steps": steps, "seconds": seconds, "trained": trained, "optimizer": self.optimizer.state_dict(),
+        }  # fmt: skip
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_durably(FileSystem(), self.path, buffer.getvalue())
+
+    def load(self) -> tuple[int, float]:
+        """Returns the steps done before and the seconds they took; 0 for a training that begins."""
+        if not self.path.exists():
+            return 0, 0.0
+        content = torch.load(self.path, weights_only=True)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for parameter, value in zip(parameters, content["trained"], strict=True):
+            parameter.data.copy_(value)
+        self.optimizer.load_state_dict(content["optimizer"])
+        return content["steps"], content["seconds"]
