@@ -1,6 +1,6 @@
 """The whole road on the host, in order: a recipe, a device profile and a budget become a signed artifact.
 
-    data → student → teacher → search → finetune → quantize → recover → export → evaluate → package
+    data → student → teacher → search → finetune → quantize → recover → export → ladder → evaluate → package
 
 Each stage is one file in `stages/`: what it depends on, what it leaves, and its work.
 """
@@ -25,6 +25,7 @@ from edgewright_builder.stages.data import run_data
 from edgewright_builder.stages.evaluate import EvaluatedModel, open_checkpoint, run_evaluate
 from edgewright_builder.stages.export import run_export
 from edgewright_builder.stages.finetune import run_finetune
+from edgewright_builder.stages.ladder import Rungs, run_ladder
 from edgewright_builder.stages.package import Contents, run_package
 from edgewright_builder.stages.quantize import run_quantize
 from edgewright_builder.stages.recover import run_recover, shipped
@@ -46,6 +47,7 @@ def build_model(build: Build) -> FinishedStage:
     quantized = run_quantize(build, data, finetuned, search)
     recovered = run_recover(build, data, finetuned, quantized)
     exported = run_export(build, shipped(quantized, recovered))
+    run_ladder(build, data, teacher, Rungs(student, finetuned, quantized, recovered, exported))
     lineage = _lineage(build, data, search, quantized, recovered)
     fields = manifest_fields(
         build.recipe, plan, build.speed_of(plan), build.architecture, build.profile.id, lineage

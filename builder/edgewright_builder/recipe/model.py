@@ -117,15 +117,11 @@ class RecoverSettings(Section):
     learning_rate: Annotated[float, Field(gt=0, lt=0.1)] = 2e-3  # relative change of a scale in one step
     # share of the steps in which the learning rate rises
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    general_share: Annotated[float, Field(ge=0, le=1)] = (
-        0.5  # of the steps, on general text instead of the task's pairs
-    )
-    data: Path | None = (
-        None  # general text of your own, passages between blank lines; default: what is shipped
-    )
-    minutes_max: Annotated[float, Field(gt=0)] | None = (
-        None  # training stops then, and what was learnt counts
-    )
+    # share of the steps that see general text instead of the task's pairs
+    general_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    data: Path | None = None  # general text of your own, blank lines between passages; default: shipped
+    # training stops then, and what was learnt until then counts
+    minutes_max: Annotated[float, Field(gt=0)] | None = None
 
 
 class Slots(Section):

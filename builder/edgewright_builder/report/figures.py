@@ -152,7 +152,12 @@ def validation_figure(curves: Curves) -> Markup | None:
     rows = [
         ("before", curves.validation_kl_before, curves.validation_kl_before_standard_error, "s5"),
         ("after", curves.validation_kl_after, curves.validation_kl_after_standard_error, "s3"),
-        ("after, at 4 bits", curves.validation_kl_rounded, curves.validation_kl_rounded_standard_error, "s4"),
+        (
+            "after, rounded to nearest",
+            curves.validation_kl_rounded,
+            curves.validation_kl_rounded_standard_error,
+            "s4",
+        ),
     ]
     bars = [
         Bar(name, kl, f"{kl:.3f}" + (f" ± {error:.3f}" if error is not None else ""), error or 0.0, class_)

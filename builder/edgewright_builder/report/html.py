@@ -14,6 +14,7 @@ from edgewright.sizes import format_bytes
 from edgewright_builder.report import figures, formats
 from edgewright_builder.report.bench_page import BenchView, compare, draw_bench, environment
 from edgewright_builder.report.inputs import RunInputs, TaskScore, read_run
+from edgewright_builder.report.ladder import ladder
 from edgewright_builder.report.summary import (
     differences,
     key_numbers,
@@ -38,6 +39,7 @@ def render(inputs: RunInputs) -> str:
     """The report's HTML."""
     templates = environment()
     templates.filters |= _filters()
+    tasks, rungs = ladder(inputs)
     return templates.get_template("report.html.j2").render(
         inputs=inputs,
         verdict=verdict(inputs),
@@ -47,6 +49,8 @@ def render(inputs: RunInputs) -> str:
         figures=draw(inputs),
         drawn=_device(inputs),
         accuracy=_by_task(inputs),
+        tasks=tasks,
+        ladder=rungs,
         parameters=list(dict.fromkeys(name for trial in inputs.trials for name in trial.params)),
         best=_best_trial(inputs),
         lineage=_flat(inputs.manifest.lineage) if inputs.manifest else [],

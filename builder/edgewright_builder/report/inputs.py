@@ -117,6 +117,24 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class DivergenceRecord:
+    """KL(reference ‖ model) at temperature 1 on held-out pairs, in nats per token."""
+
+    mean: float
+    standard_error: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class RungRecord:
+    """One model of the build: how far it is from the teacher, and from the 16-bit fine-tuned model."""
+
+    model: str
+    to_teacher: DivergenceRecord
+    to_finetuned: DivergenceRecord | None = None
+
+
+@dataclass(frozen=True)
 class EvaluatedRow:
     """One evaluated question: right by likelihood, and by likelihood per byte."""
 
@@ -204,6 +222,7 @@ class RunInputs:
     attrition: dict[str, int] = plain_field(default_factory=dict)
     trials: tuple[TrialRecord, ...] = ()
     curves: Curves | None = None
+    rungs: tuple[RungRecord, ...] = ()
     scores: tuple[TaskScore, ...] = ()
     manifest: Manifest | None = None
     manifest_sha256: str = ""
@@ -266,6 +285,7 @@ def read_run(run: Path) -> RunInputs:
         attrition=folder.read("data/attrition.json", TypeAdapter(dict[str, int]).validate_json, {}),
         trials=folder.read("search/trials.json", TypeAdapter(tuple[TrialRecord, ...]).validate_json, ()),
         curves=folder.read("finetune/curves.json", _as(Curves), None),
+        rungs=folder.read("ladder/ladder.json", TypeAdapter(tuple[RungRecord, ...]).validate_json, ()),
         scores=_host_scores(folder) + folder.read("device/eval.json", _device_scores, no_scores),
         manifest=folder.read("artifact/manifest.json", parse_manifest, None),
         manifest_sha256=folder.read("artifact/manifest.json", manifest_digest, ""),

@@ -175,10 +175,9 @@ def _kl(inputs: RunInputs) -> KeyNumber:
     if not before:
         return KeyNumber("KL to the teacher", value, "nats per token, T = 1, before quantization")
     change = show_percent(curves.validation_kl_after / before - 1, 0).replace("-", "−")
-    rounded = curves.validation_kl_rounded
-    detail = f"nats per token, {before:.3f} before ({change})" + (
-        f", {rounded:.3f} at 4 bits" if rounded else ""
-    )
+    exported = next((rung.to_teacher.mean for rung in inputs.rungs if rung.model == "exported"), None)
+    shipped = f", {exported:.3f} as it ships" if exported is not None else ""
+    detail = f"nats per token, {before:.3f} before ({change}){shipped}"
     return KeyNumber("KL to the teacher", value, detail)
 
 

@@ -23,7 +23,8 @@ from edgewright_builder.run.progress import Reporter
 
 DISK_FREE_BYTES_MIN = 1024 * 1024  # below it a child that fails has failed for want of room
 STAGES = (
-    "data", "student", "teacher", "search", "finetune", "quantize", "recover", "export", "evaluate", "package",
+    "data", "student", "teacher", "search", "finetune", "quantize", "recover", "export", "ladder", "evaluate",
+    "package",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from edgewright.errors import InputError
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
 from edgewright_builder.recipe.model import FinetuneSettings
 from edgewright_builder.train.loop import Course, TrainStep, train_steps
-from edgewright_builder.train.losses import distillation_loss, kl_per_token
+from edgewright_builder.train.losses import distillation_loss, kl_divergence, kl_per_token
 from edgewright_builder.train.optimizers import make_optimizer
 from edgewright_builder.train.samples import Batch, Sample, collate, make_batches
 
@@ -113,6 +113,25 @@ def validation_divergence(model: nn.Module, data: DistillationData, batch_tokens
         lengths = [data.samples[index].counted_tokens for index in indices]
         sums += [float(part.sum()) for part in torch.split(divergence, lengths)]
         counts += lengths
+    return _divergence(sums, counts)
+
+
+@torch.inference_mode()
+def logits_divergence(logits_of: Callable[[int], Tensor], data: DistillationData) -> Divergence:
+    """Returns KL(teacher ‖ model) at temperature 1 on the validation samples, for a model that gives logits alone.
+
+    logits_of: sample index → (counted tokens, vocabulary).
+    """
+    sums, counts = [], []
+    for index in data.validation:
+        teacher = data.teacher_hidden(index) @ data.teacher_head.T
+        student = logits_of(index)[:, : teacher.shape[1]]
+        sums.append(float(kl_divergence(student.to(teacher.device), teacher, temperature=1.0).sum()))
+        counts.append(len(student))
+    return _divergence(sums, counts)
+
+
+def _divergence(sums: Sequence[float], counts: Sequence[int]) -> Divergence:
     mean = sum(sums) / sum(counts)
     return Divergence(mean, _ratio_standard_error(sums, counts, mean), sum(counts))
 

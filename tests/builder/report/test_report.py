@@ -71,6 +71,7 @@ def write_sample_run(
     write_json(run / "data/attrition.json", SAMPLE_ATTRITION)
     write_json(run / "search/trials.json", sample_trials(dice))
     write_json(run / "finetune/curves.json", sample_curves(dice))
+    write_json(run / "ladder/ladder.json", sample_ladder())
     for task in tasks:
         for model, skill in MODEL_SKILL.items():
             write_rows(run, task, model, answers(task, model, skill))
@@ -135,6 +136,19 @@ def sample_curves(dice: random.Random) -> dict[str, Any]:
         "validation_kl_after": 0.330, "validation_kl_after_standard_error": 0.011,
         "validation_kl_rounded": 0.612, "validation_kl_rounded_standard_error": 0.017,
     }  # fmt: skip
+
+
+def sample_ladder() -> list[dict[str, Any]]:
+    def kl(mean: float) -> dict[str, float]:
+        return {"mean": mean, "standard_error": 0.011, "tokens": 900}
+
+    return [
+        {"model": "student", "to_teacher": kl(0.731), "to_finetuned": None},
+        {"model": "finetuned", "to_teacher": kl(0.330), "to_finetuned": None},
+        {"model": "quantized", "to_teacher": kl(0.521), "to_finetuned": kl(0.187)},
+        {"model": "recovered", "to_teacher": kl(0.412), "to_finetuned": kl(0.094)},
+        {"model": "exported", "to_teacher": kl(0.417), "to_finetuned": kl(0.098)},
+    ]
 
 
 def write_rows(run: Path, task: str, model: str, right: list[bool]) -> None:
@@ -374,6 +388,7 @@ def test_across_a_gap_of_the_sensor_there_is_no_figure_for_energy(run: Path) -> 
         ("data/attrition.json", "Not measured: data attrition."),
         ("search/trials.json", "Not measured: search history."),
         ("finetune/curves.json", "Not measured: training curves."),
+        ("ladder/ladder.json", "Not measured: the ladder."),
         ("device/bench.json", "Not measured: latency and throughput."),
         ("device/push.json", "Not deployed yet."),
         ("artifact/manifest.json", "No artifact yet."),
@@ -390,10 +405,24 @@ def test_a_missing_file_is_said_to_be_missing_and_the_rest_is_shown(run: Path, p
     }.get(path, 1)
 
 
+def test_the_ladder_says_of_each_model_how_far_it_is_from_the_teacher_and_what_changed(run: Path) -> None:
+    page = page_of(run)
+    for figure in ("0.521 ± 0.011", "0.187 ± 0.011", "0.412 ± 0.011", "0.094 ± 0.011", "0.417 as it ships"):
+        assert figure in page.text
+    rows = [line for line in page.text.split("\n") if "scales trained, 4 bits" in line]
+    assert len(rows) == 1
+
+
+def test_rounding_to_nearest_is_never_called_4_bits(run: Path) -> None:
+    page = page_of(run)
+    assert "rounded to nearest" in page.text
+    assert "at 4 bits" not in page.text.lower()
+
+
 def test_an_empty_run_gives_a_report_that_names_all_that_is_missing(tmp_path: Path) -> None:
     page = page_of(tmp_path)
     assert "svg" not in page.tags
-    assert page.attributes.count(("class", "lead missing")) == 10
+    assert page.attributes.count(("class", "lead missing")) == 11
     assert f"0 of {len(STAGES)} stages are done" in page.text
 
 

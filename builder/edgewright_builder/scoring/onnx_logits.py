@@ -1,0 +1,41 @@
+"""The logits of an exported ONNX graph at every position, for comparisons that accuracies are too coarse for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ELEMENT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+
+
+def open_logits(engine: Path) -> Callable[[Sequence[int]], Tensor]:
+    """Returns a function from token ids to logits (tokens, vocabulary), which the graph in `engine` computes."""
+    import onnxruntime
+    import torch
+
+    session = onnxruntime.InferenceSession(str(engine / "model.onnx"), providers=["CPUExecutionProvider"])
+    own = {"input_ids", "attention_mask", "position_ids"}
+    empty = {each.name: _empty(each) for each in session.get_inputs() if each.name not in own}
+    takes_positions = "position_ids" in {each.name for each in session.get_inputs()}
+
+    def logits_of(tokens: Sequence[int]) -> Tensor:
+        ids = np.asarray([tokens], dtype=np.int64)
+        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), **empty}
+        if takes_positions:
+            inputs["position_ids"] = np.arange(len(tokens), dtype=np.int64)[None]
+        (logits,) = session.run(["logits"], inputs)
+        return torch.from_numpy(logits[0].astype(np.float32))
+
+    return logits_of
+
+
+def _empty(graph_input: Any) -> Any:
+    """Returns what an input holds without a past and an adapter: its named dimensions but the batch are 0."""
+    shape = [each if isinstance(each, int) else int("batch" in str(each)) for each in graph_input.shape]
+    return np.zeros(shape, dtype=ELEMENT_TYPES[graph_input.type])

@@ -1,0 +1,122 @@
+"""The stage `ladder`: how far each model of the build is from the teacher and from the 16-bit fine-tuned model.
+
+Every figure is a KL divergence at temperature 1 on the held-out pairs, so that each step of the build can be seen:
+pruning, distillation, GPTQ, recovery, export.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgewright.durable import write_json
+from edgewright_builder.fit.engines import DEFAULT_ENGINE
+from edgewright_builder.stages.teacher import training_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgewright_builder.run.build import Build
+    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.train.distill import DistillationData, Divergence, Training
+
+
+@dataclass(frozen=True)
+class Rungs:
+    """The stages whose models are compared, in the order of their making."""
+
+    student: FinishedStage
+    finetuned: FinishedStage
+    quantized: FinishedStage
+    recovered: FinishedStage
+    exported: FinishedStage
+
+
+def run_ladder(build: Build, data: FinishedStage, teacher: FinishedStage, rungs: Rungs) -> FinishedStage:
+    """Runs the stage, or keeps what it left. Product: `ladder.json`."""
+    inputs = {
+        "teacher": teacher.output_digest,
+        "models": {name: getattr(rungs, name).output_digest for name in vars(rungs)},
+        "validation_fraction": build.recipe.finetune.validation_fraction,
+        "seed": build.recipe.seed,
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        return climb(training_of(build.distillation, data, teacher), rungs, build, folder)
+
+    return build.run.stage("ladder", inputs, work, products=("ladder.json",))
+
+
+def climb(training: Training, rungs: Rungs, build: Build, folder: Path) -> dict[str, Any]:
+    """Writes `ladder.json`: for each model its KL to the teacher and to the fine-tuned model. Returns the former."""
+    from edgewright_builder.models import load_model
+    from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
+
+    batch_tokens = training.settings.batch_tokens
+    to_teacher, finetuned = training.data, load_model(rungs.finetuned.folder / "model")
+    to_finetuned = _towards(finetuned, training)
+    entries = [
+        _entry("student", load_model(rungs.student.folder / "model"), to_teacher, None, batch_tokens),
+        _entry("finetuned", finetuned, to_teacher, None, batch_tokens),
+    ]
+    del finetuned
+    for name in ("quantized", "recovered"):
+        checkpoint = getattr(rungs, name).folder / "model"
+        if checkpoint.is_dir():
+            model = load_dequantized(checkpoint)
+            entries.append(_entry(name, model, to_teacher, to_finetuned, batch_tokens))
+    if build.recipe.serving.engine == DEFAULT_ENGINE:
+        entries.append(_exported(rungs.exported.folder / "engine", to_teacher, to_finetuned))
+    write_json(folder / "ladder.json", entries)
+    return {entry["model"]: entry["to_teacher"]["mean"] for entry in entries}
+
+
+def _towards(model: nn.Module, training: Training) -> DistillationData:
+    """Returns the same samples with `model` as their teacher; its states of the held-out ones stay in memory."""
+    import torch
+
+    from edgewright_builder.train.distill import counted_hidden, output_head
+    from edgewright_builder.train.samples import collate
+
+    data, device = training.data, next(model.parameters()).device
+    with torch.inference_mode():
+        states = {
+            index: counted_hidden(model, collate(data.samples, [index], data.pad_token, device))
+            for index in data.validation
+        }
+    return replace(data, teacher_hidden=states.__getitem__, teacher_head=output_head(model))
+
+
+def _entry(
+    name: str,
+    model: nn.Module,
+    to_teacher: DistillationData,
+    to_finetuned: DistillationData | None,
+    batch_tokens: int,
+) -> dict[str, Any]:
+    from edgewright_builder.train.distill import validation_divergence
+
+    nearer = None if to_finetuned is None else validation_divergence(model, to_finetuned, batch_tokens)
+    return _document(name, validation_divergence(model, to_teacher, batch_tokens), nearer)
+
+
+def _exported(engine: Path, to_teacher: DistillationData, to_finetuned: DistillationData) -> dict[str, Any]:
+    """Returns the entry of the exported graph, whose logits ONNX Runtime computes."""
+    from edgewright_builder.scoring.onnx_logits import open_logits
+    from edgewright_builder.train.distill import logits_divergence
+
+    logits_of = open_logits(engine)
+
+    def counted(index: int) -> Tensor:
+        sample = to_teacher.samples[index]
+        return logits_of(sample.tokens)[sample.first : -1]
+
+    return _document(
+        "exported", logits_divergence(counted, to_teacher), logits_divergence(counted, to_finetuned)
+    )
+
+
+def _document(name: str, to_teacher: Divergence, to_finetuned: Divergence | None) -> dict[str, Any]:
+    nearer = None if to_finetuned is None else asdict(to_finetuned)
+    return {"model": name, "to_teacher": asdict(to_teacher), "to_finetuned": nearer}
