@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,11 @@ def open_logits(engine: Path) -> Callable[[Sequence[int]], Tensor]:
 
     session = onnxruntime.InferenceSession(str(engine / "model.onnx"), providers=["CPUExecutionProvider"])
     own = {"input_ids", "attention_mask", "position_ids"}
-    empty = {each.name: _empty(each) for each in session.get_inputs() if each.name not in own}
+    head_size = json.loads((engine / "genai_config.json").read_text(encoding="utf-8"))["model"]["decoder"][
+        "head_size"
+    ]
+    sizes = {"batch_size": 1, "kv_cache_dim": head_size}  # other named dimensions: no past, no adapter
+    empty = {each.name: _empty(each, sizes) for each in session.get_inputs() if each.name not in own}
     takes_positions = "position_ids" in {each.name for each in session.get_inputs()}
 
     def logits_of(tokens: Sequence[int]) -> Tensor:
@@ -35,7 +40,7 @@ def open_logits(engine: Path) -> Callable[[Sequence[int]], Tensor]:
     return logits_of
 
 
-def _empty(graph_input: Any) -> Any:
-    """Returns what an input holds without a past and an adapter: its named dimensions but the batch are 0."""
-    shape = [each if isinstance(each, int) else int("batch" in str(each)) for each in graph_input.shape]
+def _empty(graph_input: Any, sizes: dict[str, int]) -> Any:
+    """Returns what an input holds without a past and without an adapter: dimensions that `sizes` lacks are 0."""
+    shape = [each if isinstance(each, int) else sizes.get(each, 0) for each in graph_input.shape]
     return np.zeros(shape, dtype=ELEMENT_TYPES[graph_input.type])

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from edgewright_builder.run.build import Build
     from edgewright_builder.run.run import FinishedStage
     from edgewright_builder.train.distill import DistillationData, Divergence
-    from edgewright_builder.train.recovery import RecoveryData
     from edgewright_builder.train.samples import Sample
 
 GENERAL_VALIDATION_FRACTION = 0.1
@@ -81,10 +80,10 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
 
     settings, step = build.recipe.recover, build.run.reporter.step
     model = load_frozen_codes(checkpoint)
-    data, validation = _data(teacher, texts, build, folder)
-    before = _judge(model, validation, settings)
-    steps = recovery.recover(model, data, settings, build.recipe.seed, folder / "state.pt", step)
-    after = _judge(model, validation, settings)
+    material = _material(teacher, texts, build, folder)
+    before = _judge(model, material, settings)
+    steps = recovery.recover(model, material.data, material.batches, settings, folder / "state.pt", step)
+    after = _judge(model, material, settings)
     better = _mean(after) < _mean(before)
     changed = recovery.recovered_tensors(model, settings) if better else {}
     write_checkpoint(checkpoint, folder / "model", changed)
@@ -102,28 +101,39 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
     }
 
 
-def _data(
-    teacher: Path, texts: Texts, build: Build, folder: Path
-) -> tuple[RecoveryData, dict[str, DistillationData]]:
-    """Returns what is trained on, and the held-out samples by kind; the teacher's states of all come from its cache."""
+@dataclass(frozen=True)
+class Material:
+    """The samples that are used, with the teacher's states: what each step takes, and what is held out of each kind."""
+
+    data: DistillationData
+    batches: list[list[int]]
+    held_out: dict[str, list[int]]
+
+
+def _material(teacher: Path, texts: Texts, build: Build, folder: Path) -> Material:
+    """Returns what is trained and judged on; the teacher reads those samples alone, once, and its states are cached."""
     from edgewright_builder.train.distill import DistillationData
-    from edgewright_builder.train.recovery import RecoveryData
+    from edgewright_builder.train.recovery import RecoverySamples
     from edgewright_builder.train.samples import split
 
     job, settings, seed = build.distillation, build.recipe.recover, build.recipe.seed
     samples = [*texts.pairs, *texts.general]
-    cache = folder / "teacher"
-    cache.mkdir(exist_ok=True)
-    cache_teacher(teacher, samples, settings.batch_tokens, pad_token(job), cache, build.run.reporter.step)
-    hidden, head = read_teacher(cache, samples)
     pairs, pairs_held_out = split(texts.pairs, texts.validation_fraction, seed)
     general, general_held_out = _split_general(texts, seed)
-    material = DistillationData(samples, (), (), hidden, head, pad_token(job))
+    batches = RecoverySamples(samples, pairs, general).batches(settings, seed)
+    used = sorted({*(index for batch in batches for index in batch), *pairs_held_out, *general_held_out})
+    place = {index: position for position, index in enumerate(used)}
+    kept = [samples[index] for index in used]
+    cache = folder / "teacher"
+    cache.mkdir(exist_ok=True)
+    cache_teacher(teacher, kept, settings.batch_tokens, pad_token(job), cache, build.run.reporter.step)
+    data = DistillationData(kept, (), (), *read_teacher(cache, kept), pad_token(job))
     held_out = {"pairs": pairs_held_out, "general": general_held_out}
-    validation = {
-        name: replace(material, validation=indices) for name, indices in held_out.items() if indices
-    }
-    return RecoveryData(material, pairs, general, settings.general_share), validation
+    return Material(
+        data,
+        [[place[index] for index in batch] for batch in batches],
+        {name: [place[index] for index in indices] for name, indices in held_out.items() if indices},
+    )
 
 
 def _split_general(texts: Texts, seed: int) -> tuple[list[int], list[int]]:
@@ -136,13 +146,12 @@ def _split_general(texts: Texts, seed: int) -> tuple[list[int], list[int]]:
     return [first + index for index in train], [first + index for index in held_out]
 
 
-def _judge(
-    model: nn.Module, validation: dict[str, DistillationData], settings: RecoverSettings
-) -> dict[str, Divergence]:
+def _judge(model: nn.Module, material: Material, settings: RecoverSettings) -> dict[str, Divergence]:
     from edgewright_builder.train.distill import validation_divergence
 
     return {
-        name: validation_divergence(model, data, settings.batch_tokens) for name, data in validation.items()
+        name: validation_divergence(model, replace(material.data, validation=indices), settings.batch_tokens)
+        for name, indices in material.held_out.items()
     }
 
 

@@ -20,7 +20,7 @@ from edgewright.durable import FileSystem, write_durably
 from edgewright_builder.quantization.frozen_codes import frozen_layers
 from edgewright_builder.train.distill import DistillationData, loss_on
 from edgewright_builder.train.loop import Course, TrainStep, recorder, train_steps
-from edgewright_builder.train.samples import make_batches
+from edgewright_builder.train.samples import Sample, make_batches
 
 if TYPE_CHECKING:
     from edgewright_builder.recipe.model import RecoverSettings
@@ -37,45 +37,43 @@ class OutOfTimeError(Exception):
 
 
 @dataclass(frozen=True)
-class RecoveryData:
-    """The task's pairs and general text, both with the teacher's states; each step takes one or the other."""
+class RecoverySamples:
+    """The task's pairs and general text that may be trained on; each step takes one or the other."""
 
-    material: DistillationData  # all samples; `train` and `validation` are not used
-    pairs: Sequence[int]  # indices of the training samples
+    samples: Sequence[Sample]
+    pairs: Sequence[int]  # indices of samples
     general: Sequence[int]
-    general_share: float  # of the steps
 
+    def batches(self, settings: RecoverSettings, seed: int) -> list[list[int]]:
+        """Returns the samples of each step: passes over both kinds, mixed evenly by `general_share`."""
+        passes = {
+            kind: self._passes(indices, settings, seed)
+            for kind, indices in (("pairs", self.pairs), ("general", self.general))
+            if indices
+        }
+        share = settings.general_share if len(passes) == 2 else float("general" in passes)
+        steps = range(settings.steps)
+        kinds = ["general" if int((step + 1) * share) > int(step * share) else "pairs" for step in steps]
+        return [passes[kind].pop(0) for kind in kinds]
 
-def batches_of(data: RecoveryData, steps: int, batch_tokens: int, seed: int) -> list[list[int]]:
-    """Returns the samples of each step: passes over the pairs and over the general text, mixed evenly by the share."""
-    passes = {
-        kind: _passes(data.material, indices, steps, batch_tokens, seed)
-        for kind, indices in (("pairs", data.pairs), ("general", data.general))
-        if indices
-    }
-    share = data.general_share if len(passes) == 2 else float("general" in passes)
-    kinds = ["general" if int((step + 1) * share) > int(step * share) else "pairs" for step in range(steps)]
-    return [passes[kind].pop(0) for kind in kinds]
-
-
-def _passes(
-    material: DistillationData, indices: Sequence[int], steps: int, batch_tokens: int, seed: int
-) -> list[list[int]]:
-    batches: list[list[int]] = []
-    while len(batches) < steps:
-        batches += make_batches(material.samples, indices, batch_tokens, seed + len(batches))
-    return batches
+    def _passes(self, indices: Sequence[int], settings: RecoverSettings, seed: int) -> list[list[int]]:
+        batches: list[list[int]] = []
+        while len(batches) < settings.steps:
+            batches += make_batches(self.samples, indices, settings.batch_tokens, seed + len(batches))
+        return batches
 
 
 def recover(
     model: nn.Module,
-    data: RecoveryData,
+    data: DistillationData,
+    batches: Sequence[Sequence[int]],
     settings: RecoverSettings,
-    seed: int,
     state: Path,
     on_progress: OnProgress,
 ) -> list[TrainStep]:
     """Trains the scales of `model` (`load_frozen_codes`) in place, and its norms where the settings say so.
+
+    `batches` are the samples of each step, as indices into `data.samples`.
 
     Goes on from `state`, where an interrupted training left one, to the same result. Returns the steps taken now.
     """
@@ -83,9 +81,7 @@ def recover(
     optimizer = torch.optim.AdamW(parameters, betas=ADAM_BETAS, weight_decay=0.0)
     saved = _Saved(state, model, optimizer)
     first, seconds_before = saved.load()
-    batches = batches_of(data, settings.steps, settings.batch_tokens, seed)
-    material = data.material
-    course = Course(material.samples, batches, material.pad_token, settings.warmup_fraction, first)
+    course = Course(data.samples, batches, data.pad_token, settings.warmup_fraction, first)
     steps: list[TrainStep] = []
     show = recorder(steps, on_progress, tokens_before=_tokens(course, first))
     started = time.monotonic() - seconds_before
@@ -99,7 +95,7 @@ def recover(
             raise OutOfTimeError
 
     try:
-        train_steps(optimizer, course, loss_on(model, material, alpha=1.0, temperature=1.0), on_step)
+        train_steps(optimizer, course, loss_on(model, data, alpha=1.0, temperature=1.0), on_step)
     except OutOfTimeError:
         on_progress(settings.steps, settings.steps, f"steps, stopped after {settings.minutes_max:g} minutes")
     return steps

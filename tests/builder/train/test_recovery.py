@@ -13,13 +13,15 @@ from edgewright_builder.quantization.frozen_codes import load_frozen_codes
 from edgewright_builder.recipe.model import RecoverSettings
 from edgewright_builder.stages.teacher import cache_teacher, read_teacher
 from edgewright_builder.train.distill import DistillationData, validation_divergence
-from edgewright_builder.train.recovery import RecoveryData, batches_of, norms, recover, recovered_tensors
+from edgewright_builder.train.recovery import RecoverySamples, norms, recover, recovered_tensors
 from edgewright_builder.train.samples import Sample
 from tests.support.tiny_gptq_checkpoint import write_quantized
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 SETTINGS = RecoverSettings(steps=24, batch_tokens=64, learning_rate=1e-2)
 SAMPLES = [Sample(tuple((7 * row + 5 * place) % 384 for place in range(24)), 0) for row in range(20)]
+
+KINDS = RecoverySamples(SAMPLES, range(8), range(8, 16))
 
 
 @pytest.fixture
@@ -28,29 +30,28 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> RecoveryData:
+def data(tmp_path: Path) -> DistillationData:
     """Eight samples for the task, eight for general text, four held out; the teacher is the model before rounding."""
     tiny_model(1).save_pretrained(tmp_path / "teacher")
     tiny_tokenizer().save_pretrained(tmp_path / "teacher")
     (tmp_path / "cache").mkdir()
     cache_teacher(tmp_path / "teacher", SAMPLES, 64, 0, tmp_path / "cache", lambda *_: None)
     hidden, head = read_teacher(tmp_path / "cache", SAMPLES)
-    material = DistillationData(SAMPLES, (), range(16, 20), hidden, head, pad_token=0)
-    return RecoveryData(material, range(8), range(8, 16), general_share=0.5)
+    return DistillationData(SAMPLES, (), range(16, 20), hidden, head, pad_token=0)
 
 
 def trained(
-    checkpoint: Path, data: RecoveryData, state: Path, settings: RecoverSettings = SETTINGS
+    checkpoint: Path, data: DistillationData, state: Path, settings: RecoverSettings = SETTINGS
 ) -> torch.nn.Module:
     model = load_frozen_codes(checkpoint)
-    recover(model, data, settings, 3, state, lambda *_: None)
+    recover(model, data, KINDS.batches(settings, seed=3), settings, state, lambda *_: None)
     return model
 
 
 def test_recovery_brings_the_model_nearer_to_its_teacher(
-    checkpoint: Path, data: RecoveryData, tmp_path: Path
+    checkpoint: Path, data: DistillationData, tmp_path: Path
 ) -> None:
-    seen = replace(data.material, validation=range(16))  # random weights have nothing to generalise
+    seen = replace(data, validation=range(16))  # random weights have nothing to generalise
     before = validation_divergence(load_frozen_codes(checkpoint), seen, 64)
     settings = SETTINGS.model_copy(update={"steps": 48})
     model = trained(checkpoint, data, tmp_path / "state.pt", settings)
@@ -59,7 +60,7 @@ def test_recovery_brings_the_model_nearer_to_its_teacher(
 
 @pytest.mark.parametrize("train", ["scales", "scales+norms"])
 def test_what_is_trained_is_what_the_settings_say(
-    checkpoint: Path, data: RecoveryData, tmp_path: Path, train: str
+    checkpoint: Path, data: DistillationData, tmp_path: Path, train: str
 ) -> None:
     settings = RecoverSettings.model_validate(SETTINGS.model_dump() | {"train": train})
     before = {name: gain.clone() for name, gain in norms(load_frozen_codes(checkpoint)).items()}
@@ -75,7 +76,7 @@ class PowerCutError(Exception):
 
 @pytest.mark.parametrize("at", [1, 8, 13, 24])
 def test_an_interrupted_training_goes_on_to_the_same_scales(
-    checkpoint: Path, data: RecoveryData, tmp_path: Path, at: int
+    checkpoint: Path, data: DistillationData, tmp_path: Path, at: int
 ) -> None:
     undisturbed = trained(checkpoint, data, tmp_path / "undisturbed.pt")
 
@@ -83,8 +84,9 @@ def test_an_interrupted_training_goes_on_to_the_same_scales(
         if step == at:
             raise PowerCutError
 
+    batches = KINDS.batches(SETTINGS, seed=3)
     with pytest.raises(PowerCutError):
-        recover(load_frozen_codes(checkpoint), data, SETTINGS, 3, tmp_path / "state.pt", cut)
+        recover(load_frozen_codes(checkpoint), data, batches, SETTINGS, tmp_path / "state.pt", cut)
     resumed = trained(checkpoint, data, tmp_path / "state.pt")
     expected = recovered_tensors(undisturbed, SETTINGS)
     for name, scales in recovered_tensors(resumed, SETTINGS).items():
@@ -92,25 +94,25 @@ def test_an_interrupted_training_goes_on_to_the_same_scales(
 
 
 def test_the_minutes_end_the_training_and_what_was_learnt_counts(
-    checkpoint: Path, data: RecoveryData, tmp_path: Path
+    checkpoint: Path, data: DistillationData, tmp_path: Path
 ) -> None:
     settings = SETTINGS.model_copy(update={"minutes_max": 1e-9})
     model = load_frozen_codes(checkpoint)
-    steps = recover(model, data, settings, 3, tmp_path / "state.pt", lambda *_: None)
+    batches = KINDS.batches(settings, seed=3)
+    steps = recover(model, data, batches, settings, tmp_path / "state.pt", lambda *_: None)
     assert [step.step for step in steps] == [1]
     assert any(tensor.abs().max() > 0 for tensor in recovered_tensors(model, settings).values())
 
 
 @pytest.mark.parametrize(("share", "general"), [(0.0, 0), (0.25, 4), (0.5, 8), (1.0, 16)])
-def test_steps_are_shared_between_the_task_and_general_text(
-    data: RecoveryData, share: float, general: int
-) -> None:
-    batches = batches_of(replace(data, general_share=share), steps=16, batch_tokens=64, seed=0)
-    kinds = Counter("general" if batch[0] in data.general else "pairs" for batch in batches)
+def test_steps_are_shared_between_the_task_and_general_text(share: float, general: int) -> None:
+    settings = SETTINGS.model_copy(update={"general_share": share, "steps": 16})
+    batches = KINDS.batches(settings, seed=0)
+    kinds = Counter("general" if batch[0] in KINDS.general else "pairs" for batch in batches)
     assert kinds["general"] == general
     assert len(batches) == 16
 
 
-def test_without_general_text_every_step_is_the_task_s(data: RecoveryData) -> None:
-    batches = batches_of(replace(data, general=()), steps=5, batch_tokens=64, seed=0)
-    assert all(index in data.pairs for batch in batches for index in batch)
+def test_without_general_text_every_step_is_the_task_s() -> None:
+    batches = replace(KINDS, general=()).batches(SETTINGS, seed=0)
+    assert all(index in KINDS.pairs for batch in batches for index in batch)
