@@ -13,12 +13,19 @@ from edgewright_builder.models import read_config
 
 
 def export_for_engine(
-    engine: str, checkpoint: Path, embedding_bits: int, folder: Path, adapter_modules: Sequence[str] = ()
+    engine: str,
+    checkpoint: Path,
+    embedding_bits: int,
+    folder: Path,
+    adapter_modules: Sequence[str] = (),
+    context_tokens: int | None = None,
 ) -> dict[str, Any]:
     """Writes `folder/engine` and `folder/tokenizer` of a GPTQ checkpoint. Returns what a stage says of itself."""
     if engine_traits(engine).loads == "checkpoint":
         return export_vllm(checkpoint, folder)
-    return export_onnx(checkpoint, embedding_bits, folder, adapter_modules=adapter_modules)
+    return export_onnx(
+        checkpoint, embedding_bits, folder, adapter_modules=adapter_modules, context_tokens=context_tokens
+    )
 
 
 def export_before_quantization(engine: str, checkpoint: Path, folder: Path) -> None:

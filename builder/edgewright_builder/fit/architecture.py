@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgewright.errors import InputError
-from edgewright_builder.fit.families import FAMILIES, UNSUPPORTED, Family, window_of, windowed_layers
+from edgewright_builder.fit.families import (
+    FAMILIES,
+    UNSUPPORTED,
+    Family,
+    decoder_config,
+    window_of,
+    windowed_layers,
+)
 from edgewright_builder.fit.features import longest_sequence, require_known_features
 
 SUPPORTED_TYPES = tuple(FAMILIES)
@@ -145,12 +152,6 @@ def _supported_type(config: Mapping[str, Any]) -> str:
     lacks = f" Its config.json also lacks {', '.join(fields)}." if fields else ""
     supported = ", ".join(SUPPORTED_TYPES)
     raise InputError(f"Model type {model_type!r} is not supported; supported are {supported}.{lacks}")
-
-
-def decoder_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns the part of config.json that describes the text decoder."""
-    text = config.get("text_config")
-    return text if isinstance(text, Mapping) else config
 
 
 def _is_positive(value: object) -> bool:

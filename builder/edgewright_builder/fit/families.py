@@ -113,3 +113,9 @@ def window_of(family: Family, config: Mapping[str, Any]) -> int | None:
         return None
     window = config.get("sliding_window", family.default_window)
     return None if window is None else int(window)
+
+
+def decoder_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the part of config.json that describes the text decoder."""
+    text = config.get("text_config")
+    return text if isinstance(text, Mapping) else config

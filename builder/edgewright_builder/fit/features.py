@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgewright.errors import InputError
-from edgewright_builder.fit.families import FAMILIES
+from edgewright_builder.fit.families import FAMILIES, decoder_config, window_of
 
 # Kinds of positions, with the keys without which transformers can't compute them.
 ROPE_KEYS: Mapping[str, tuple[str, ...]] = {
@@ -63,6 +63,20 @@ def rope_type(model_type: str, parameters: Mapping[str, Any]) -> str:
     """Returns the kind of positions, as transformers names it today."""
     kind = str(parameters.get("rope_type") or parameters.get("type") or "default")
     return "longrope" if model_type == "phi3" and kind in PHI_3_LONGROPE else kind
+
+
+def is_written_anew(config: Mapping[str, Any]) -> bool:
+    """Whether an export may hold tables of positions or windows of Edgewright's own, which depend on the context."""
+    facts = decoder_config(config)
+    model_type = str(facts.get("model_type") or config["model_type"])
+    family, sets = FAMILIES[model_type], rope_parameters(facts)
+    head_dim = facts.get("head_dim") or facts["hidden_size"] // facts["num_attention_heads"]
+    plain_positions = len(sets) == 1 and rope_type(model_type, sets[0]) == "default"
+    partial = sets[0].get("partial_rotary_factor") or facts.get("partial_rotary_factor") or 1.0
+    return (
+        not plain_positions or partial != 1.0 or head_dim % 16 != 0 or window_of(family, facts) is not None
+        or family.windows == "without_positions" or model_type.startswith("gemma")
+    )  # fmt: skip
 
 
 def longest_sequence(model_type: str, facts: Mapping[str, Any]) -> tuple[int, str]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgewright_builder.export.for_engine import export_for_engine
 from edgewright_builder.fit.engines import DEFAULT_ENGINE
+from edgewright_builder.fit.features import is_written_anew
+from edgewright_builder.models import read_config
 
 if TYPE_CHECKING:
     from edgewright_builder.run.build import Build
@@ -15,15 +17,19 @@ if TYPE_CHECKING:
 
 def run_export(build: Build, quantized: FinishedStage) -> FinishedStage:
     """Runs the stage, or keeps what it left. Products: `engine` and `tokenizer`, the folders that ship."""
-    serving, embedding_bits = build.recipe.serving, build.plan.configuration.embedding_bits
+    serving, configuration = build.recipe.serving, build.plan.configuration
+    embedding_bits, context_tokens = configuration.embedding_bits, configuration.context_tokens
     modules = () if serving.adapters is None else serving.adapters.modules
     inputs = {"checkpoint": quantized.output_digest, "embedding_bits": embedding_bits}
     if modules:
         inputs["adapter_modules"] = modules
     if serving.engine != DEFAULT_ENGINE:
         inputs["engine"] = serving.engine
+    if is_written_anew(read_config(build.distillation.student)):
+        inputs["context_tokens"] = context_tokens
 
     def work(folder: Path) -> dict[str, Any]:
-        return export_for_engine(serving.engine, quantized.folder / "model", embedding_bits, folder, modules)
+        checkpoint = quantized.folder / "model"
+        return export_for_engine(serving.engine, checkpoint, embedding_bits, folder, modules, context_tokens)
 
     return build.run.stage("export", inputs, work, products=("engine", "tokenizer"))

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from edgewright.errors import InputError
 from edgewright_builder.cli.main import app
 from edgewright_builder.fit.architecture import architecture_from_config
-from edgewright_builder.fit.features import longest_sequence
+from edgewright_builder.fit.features import is_written_anew, longest_sequence
 from edgewright_builder.fit.proof.tiny_config import POSITIONS, TOKENS, VOCABULARY, tiny_config
 from tests.support.configurations import (
     GEMMA_3,
@@ -119,6 +119,24 @@ def test_a_sequence_is_no_longer_than_its_positions_are_computed_one_way(
 ) -> None:
     assert longest_sequence(config["model_type"], config)[0] == longest
     assert architecture_from_config(config).max_context_tokens == longest
+
+
+def test_an_export_depends_on_the_context_only_where_edgewright_writes_tables_or_windows() -> None:
+    plain = (
+        "llama",
+        "llama, all biases, untied",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "granite",
+        "llama, heads of 192",
+    )
+    assert not any(is_written_anew(SUPPORTED[name]) for name in plain)
+    anew = (
+        "llama, linear", "llama, llama3", "llama, heads of 100", "mistral, windows", "smollm3", "gemma",
+        "gemma3, pictures beside", "phi3, three quarters turned", "qwen2, windows in the last layers",
+    )  # fmt: skip
+    assert all(is_written_anew(SUPPORTED[name]) for name in anew)
 
 
 def test_a_context_beyond_that_is_refused_with_the_reason() -> None:

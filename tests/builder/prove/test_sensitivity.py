@@ -12,7 +12,6 @@ import pytest
 from edgewright_builder.fit.proof.record import Proof
 from edgewright_builder.fit.proof.tiny_config import tiny_config
 from tests.support.configurations import (
-    GEMMA,
     GEMMA_2,
     GEMMA_3,
     GRANITE,
@@ -48,7 +47,7 @@ DROPPED: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
                              for kind in ("full_attention", "sliding_attention")}},
     ),
     "a multiplier of residuals": (GRANITE, {"residual_multiplier": 0.2}),
-    "the shape of an activation": (GEMMA, {"hidden_act": "gelu"}),
+    "the shape of an activation": ({**LLAMA, "hidden_act": "gelu"}, {"hidden_act": "gelu_new"}),
     "epsilon of the norms": (LLAMA, {"rms_norm_eps": 1e-2}),
 }  # fmt: skip
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgewright_builder.fit.architecture import decoder_config
 from edgewright_builder.fit.families import (
     FAMILIES,
     Family,
+    decoder_config,
     layers_with_positions,
     window_of,
     windowed_layers,
