@@ -30,6 +30,7 @@ from edgewright.manifest import (
 from edgewright.v1 import telemetry_pb2
 from edgewright_builder.bench.results import Bench, BenchSubject, bench_to_json
 from edgewright_builder.cli.connection import as_document
+from edgewright_builder.cli.host.report import report
 from edgewright_builder.report import summary_table, write_report
 from edgewright_builder.report.inputs import read_run
 from edgewright_builder.report.summary import differences, key_numbers, verdict
@@ -520,3 +521,13 @@ def test_the_terminal_prints_brackets_as_they_are(run: Path) -> None:
 def test_the_report_needs_no_heavy_library() -> None:
     code = "import sys, edgewright_builder.report; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_run_whose_search_has_not_ended_has_a_report_and_a_folder_that_is_no_run_has_none(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "recipe.yaml").write_text("name: x\n", encoding="utf-8")
+    report(tmp_path)
+    assert (tmp_path / "report.html").is_file()
+    with pytest.raises(InputError, match="is not a run: it has no recipe"):
+        report(tmp_path / "elsewhere")

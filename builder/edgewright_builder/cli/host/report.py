@@ -23,8 +23,8 @@ def report(
             f"{run} is the build of an adapter, of which there is no report: its figures are in "
             f"{run / 'evaluate' / 'results.json'}, and `edgewright build` with --resume prints them again."
         )
-    if not (run / "plan.json").is_file():
-        raise InputError(f"{run} is not a run: it has no plan.json. `edgewright build` makes one.")
+    if not any((run / name).is_file() for name in ("recipe.yaml", "plan.json")):
+        raise InputError(f"{run} is not a run: it has no recipe.yaml. `edgewright build` makes one.")
     path = write_report(run)
     console = Console(highlight=False)
     console.print(summary_table(run))
