@@ -78,7 +78,7 @@ async def generate_and_leave(clients: Clients, rng: random.Random) -> Outcome:
     )
     leave_after = rng.randint(0, 10)
     events = clients.client.generate(request)
-    async with contextlib.aclosing(events):  # type: ignore[type-var]
+    async with contextlib.aclosing(events):
         async for event in events:
             leave_after -= len(event.deltas)
             if leave_after < 0:

@@ -1,3 +1,370 @@
-"""Edgewright's public interface, and what host, board and profiles agree upon: errors, sizes, manifest, trust."""
+"""Edgewright's public interface: `import edgewright as ew`.
+
+    fit = ew.check("meta-llama/Llama-3.2-3B-Instruct", device="jetson-orin-nano-8gb", budget="4GiB")
+    run = ew.build("recipe.yaml", device="this-host", budget="260MiB", on_progress=print)
+    with ew.Board("board.local:7443", credentials="keys") as board:
+        board.push(run.artifact)
+        for piece in board.generate("Why do plants need sunlight?"):
+            print(piece, end="")
+
+Each name is imported when it is first used, so that importing the package costs nothing. Beside it lies what host,
+board and profiles agree upon: errors, sizes, manifest, trust.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgewright.errors import (
+        BusyError,
+        EdgewrightError,
+        InputError,
+        OutsideError,
+        RefusedError,
+    )
+    from edgewright.manifest import (
+        Manifest,
+    )
+    from edgewright.sizes import (
+        format_bytes,
+        parse_bytes,
+    )
+    from edgewright_builder.artifact.artifact import (
+        Artifact,
+    )
+    from edgewright_builder.artifact.diff import (
+        Comparison,
+    )
+    from edgewright_builder.device.failures import (
+        LinkError,
+    )
+    from edgewright_builder.device.profile_draft import (
+        ProfileDraft,
+    )
+    from edgewright_builder.device.verdict import (
+        DeploymentVerdict,
+        ProbeVerdict,
+    )
+    from edgewright_builder.fleet.inventory import (
+        FleetDevice,
+    )
+    from edgewright_builder.fleet.journal import (
+        DeviceResult,
+    )
+    from edgewright_builder.fleet.rollout import (
+        RolloutReport,
+    )
+    from edgewright_builder.push.push import (
+        PushResult,
+    )
+    from edgewright_builder.push.transfer import (
+        TransferPlan,
+    )
+    from edgewright_builder.sdk.artifacts import (
+        ExportedMirror,
+        add_mirrors,
+        diff,
+        export_mirror,
+        open_artifact,
+    )
+    from edgewright_builder.sdk.async_board import (
+        AsyncBoard,
+        NotCommittedError,
+    )
+    from edgewright_builder.sdk.benchmarks import (
+        bench_local,
+        open_bench,
+    )
+    from edgewright_builder.sdk.board import (
+        Board,
+    )
+    from edgewright_builder.sdk.building import (
+        build,
+    )
+    from edgewright_builder.sdk.credentials import (
+        Credentials,
+    )
+    from edgewright_builder.sdk.fitting import (
+        Fit,
+        FitMatrix,
+        KnownModel,
+        KnownModels,
+        PlanChoice,
+        check,
+        check_all,
+        models,
+        plan,
+    )
+    from edgewright_builder.sdk.fleet import (
+        Fleet,
+    )
+    from edgewright_builder.sdk.profiles import (
+        draft_profile,
+        profile,
+        profiles,
+    )
+    from edgewright_builder.sdk.results.bench import (
+        BenchEnergy,
+        BenchReport,
+        BenchRun,
+    )
+    from edgewright_builder.sdk.results.board import (
+        BoardRelease,
+        BoardReleases,
+        BoardStatus,
+        EngineStatus,
+    )
+    from edgewright_builder.sdk.results.calibration import (
+        BoardCalibrated,
+    )
+    from edgewright_builder.sdk.results.evaluation import (
+        Evaluation,
+        TaskEvaluation,
+    )
+    from edgewright_builder.sdk.results.generation import (
+        AsyncGeneration,
+        ChatTurn,
+        Completion,
+        Generation,
+        RequestEnergy,
+    )
+    from edgewright_builder.sdk.results.progress import (
+        Progress,
+    )
+    from edgewright_builder.sdk.results.storage import (
+        DeletedRelease,
+        GarbageCollection,
+        ScrubResult,
+    )
+    from edgewright_builder.sdk.results.telemetry import (
+        EnergyReading,
+        EnergyReadings,
+        LatencyDistribution,
+        MemoryFigures,
+        RecordedTelemetry,
+        ServingFigures,
+        TelemetrySnapshot,
+    )
+    from edgewright_builder.sdk.results.trust import (
+        BoardTrust,
+        TrustStatement,
+        TrustUpdate,
+    )
+    from edgewright_builder.sdk.running import (
+        RunFolder,
+        open_run,
+    )
+    from edgewright_profiles import (
+        DeviceProfile,
+    )
 
 __version__ = "0.1.0"
+
+# Where each public name is.
+_MODULES = {
+    "edgewright.errors": (
+        "BusyError",
+        "EdgewrightError",
+        "InputError",
+        "OutsideError",
+        "RefusedError",
+    ),
+    "edgewright.manifest": ("Manifest",),
+    "edgewright.sizes": (
+        "format_bytes",
+        "parse_bytes",
+    ),
+    "edgewright_builder.artifact.artifact": ("Artifact",),
+    "edgewright_builder.artifact.diff": ("Comparison",),
+    "edgewright_builder.device.failures": ("LinkError",),
+    "edgewright_builder.device.profile_draft": ("ProfileDraft",),
+    "edgewright_builder.device.verdict": (
+        "DeploymentVerdict",
+        "ProbeVerdict",
+    ),
+    "edgewright_builder.fleet.inventory": ("FleetDevice",),
+    "edgewright_builder.fleet.journal": ("DeviceResult",),
+    "edgewright_builder.fleet.rollout": ("RolloutReport",),
+    "edgewright_builder.push.push": ("PushResult",),
+    "edgewright_builder.push.transfer": ("TransferPlan",),
+    "edgewright_builder.sdk.artifacts": (
+        "ExportedMirror",
+        "add_mirrors",
+        "diff",
+        "export_mirror",
+        "open_artifact",
+    ),
+    "edgewright_builder.sdk.async_board": (
+        "AsyncBoard",
+        "NotCommittedError",
+    ),
+    "edgewright_builder.sdk.benchmarks": (
+        "bench_local",
+        "open_bench",
+    ),
+    "edgewright_builder.sdk.board": ("Board",),
+    "edgewright_builder.sdk.building": ("build",),
+    "edgewright_builder.sdk.credentials": ("Credentials",),
+    "edgewright_builder.sdk.fitting": (
+        "Fit",
+        "FitMatrix",
+        "KnownModel",
+        "KnownModels",
+        "PlanChoice",
+        "check",
+        "check_all",
+        "models",
+        "plan",
+    ),
+    "edgewright_builder.sdk.fleet": ("Fleet",),
+    "edgewright_builder.sdk.profiles": (
+        "draft_profile",
+        "profile",
+        "profiles",
+    ),
+    "edgewright_builder.sdk.results.bench": (
+        "BenchEnergy",
+        "BenchReport",
+        "BenchRun",
+    ),
+    "edgewright_builder.sdk.results.board": (
+        "BoardRelease",
+        "BoardReleases",
+        "BoardStatus",
+        "EngineStatus",
+    ),
+    "edgewright_builder.sdk.results.calibration": ("BoardCalibrated",),
+    "edgewright_builder.sdk.results.evaluation": (
+        "Evaluation",
+        "TaskEvaluation",
+    ),
+    "edgewright_builder.sdk.results.generation": (
+        "AsyncGeneration",
+        "ChatTurn",
+        "Completion",
+        "Generation",
+        "RequestEnergy",
+    ),
+    "edgewright_builder.sdk.results.progress": ("Progress",),
+    "edgewright_builder.sdk.results.storage": (
+        "DeletedRelease",
+        "GarbageCollection",
+        "ScrubResult",
+    ),
+    "edgewright_builder.sdk.results.telemetry": (
+        "EnergyReading",
+        "EnergyReadings",
+        "LatencyDistribution",
+        "MemoryFigures",
+        "RecordedTelemetry",
+        "ServingFigures",
+        "TelemetrySnapshot",
+    ),
+    "edgewright_builder.sdk.results.trust": (
+        "BoardTrust",
+        "TrustStatement",
+        "TrustUpdate",
+    ),
+    "edgewright_builder.sdk.running": (
+        "RunFolder",
+        "open_run",
+    ),
+    "edgewright_profiles": ("DeviceProfile",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [  # noqa: RUF022 - sorted without regard to case, as a reader looks them up
+    "__version__",
+    "add_mirrors",
+    "Artifact",
+    "AsyncBoard",
+    "AsyncGeneration",
+    "bench_local",
+    "BenchEnergy",
+    "BenchReport",
+    "BenchRun",
+    "Board",
+    "BoardCalibrated",
+    "BoardRelease",
+    "BoardReleases",
+    "BoardStatus",
+    "BoardTrust",
+    "build",
+    "BusyError",
+    "ChatTurn",
+    "check",
+    "check_all",
+    "Comparison",
+    "Completion",
+    "Credentials",
+    "DeletedRelease",
+    "DeploymentVerdict",
+    "DeviceProfile",
+    "DeviceResult",
+    "diff",
+    "draft_profile",
+    "EdgewrightError",
+    "EnergyReading",
+    "EnergyReadings",
+    "EngineStatus",
+    "Evaluation",
+    "export_mirror",
+    "ExportedMirror",
+    "Fit",
+    "FitMatrix",
+    "Fleet",
+    "FleetDevice",
+    "format_bytes",
+    "GarbageCollection",
+    "Generation",
+    "InputError",
+    "KnownModel",
+    "KnownModels",
+    "LatencyDistribution",
+    "LinkError",
+    "Manifest",
+    "MemoryFigures",
+    "models",
+    "NotCommittedError",
+    "open_artifact",
+    "open_bench",
+    "open_run",
+    "OutsideError",
+    "parse_bytes",
+    "plan",
+    "PlanChoice",
+    "ProbeVerdict",
+    "profile",
+    "ProfileDraft",
+    "profiles",
+    "Progress",
+    "PushResult",
+    "RecordedTelemetry",
+    "RefusedError",
+    "RequestEnergy",
+    "RolloutReport",
+    "RunFolder",
+    "ScrubResult",
+    "ServingFigures",
+    "TaskEvaluation",
+    "TelemetrySnapshot",
+    "TransferPlan",
+    "TrustStatement",
+    "TrustUpdate",
+]
+
+
+if not TYPE_CHECKING:  # so that type checkers find a misspelt name
+
+    def __getattr__(name: str) -> Any:
+        if (module := _MODULE_OF.get(name)) is None:
+            raise AttributeError(f"module 'edgewright' has no attribute {name!r}")
+        value = getattr(import_module(module), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})

@@ -237,7 +237,7 @@ def test_this_host_is_measured_here() -> None:
 def test_profiles_list_prints_every_board() -> None:
     result = CliRunner().invoke(app, ["list", "--json"])
     assert result.exit_code == 0
-    rows = {row["id"]: row for row in json.loads(result.output)}
+    rows = {row["id"]: row for row in json.loads(result.output)["profiles"]}
     assert set(rows) == EXPECTED
     assert rows["jetson-nano-4gb"]["engines"] == []
     table = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["list"]).output

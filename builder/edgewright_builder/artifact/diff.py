@@ -10,8 +10,10 @@ from typing import Any
 from edgewright.chunk_delta import xor
 from edgewright.manifest import Accuracy, File, Manifest
 from edgewright_builder.artifact.artifact import Artifact
+from edgewright_builder.artifact.comparison import comparison_sheet
 from edgewright_builder.artifact.delta import DeltaMaker, tensors_of
 from edgewright_builder.artifact.tensors import TensorPlace
+from edgewright_builder.show.sheet import Sheet, shown
 
 _PIECE_BYTES = 1024 * 1024
 
@@ -72,6 +74,7 @@ class TransferBytes:
     delta_bytes: int
 
 
+@shown
 @dataclass(frozen=True)
 class Comparison:
     """Everything that differs."""
@@ -83,6 +86,9 @@ class Comparison:
     files: tuple[FileChange, ...]
     tensors: TensorChanges
     transfer: TransferBytes
+
+    def _sheet(self) -> Sheet:
+        return comparison_sheet(self)
 
 
 def compare(old: Artifact, new: Artifact) -> Comparison:

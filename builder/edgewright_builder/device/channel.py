@@ -33,19 +33,24 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
+def require_credentials(address: Address, credentials: Path | None) -> None:
+    """Raises InputError if a file of the folder can't be read, or if an address beyond loopback has no TLS."""
+    if credentials is not None:
+        _tls(credentials)
+    elif not address.is_loopback:
+        raise InputError(
+            f"{address} is not on this machine, so it needs TLS: give --credentials DIR, not --insecure."
+        )
+
+
 def open_channel(address: Address, credentials: Path | None) -> grpc.aio.Channel:
     """A channel with mutual TLS from a credentials folder, or without any for `credentials` None.
 
-    Raises InputError if a file of the folder can't be read, or if an address beyond loopback would be
-    called without TLS. Nothing is sent yet.
+    Raises as `require_credentials`. Nothing is sent yet.
     """
+    require_credentials(address, credentials)
     if credentials is not None:
         return grpc.aio.secure_channel(str(address), _tls(credentials), options=OPTIONS)
-    if not address.is_loopback:
-        message = (
-            f"{address} is not on this machine, so it needs TLS: give --credentials DIR, not --insecure."
-        )
-        raise InputError(message)
     return grpc.aio.insecure_channel(str(address), options=OPTIONS)
 
 

@@ -23,7 +23,7 @@ from edgewright.v1.telemetry_pb2_grpc import TelemetryServiceStub
 from edgewright.v1.trust_pb2_grpc import TrustServiceStub
 from edgewright_builder.device.channel import open_channel
 from edgewright_builder.device.failures import error_for, error_of, lost_its_status
-from edgewright_builder.device.retries import SOON_SECONDS, OnWait, Retries
+from edgewright_builder.device.retries import SOON_SECONDS, OnWait, Retries, hear_nothing
 from edgewright_builder.device.stream import MakeParts, send_stream
 
 DEADLINE_SECONDS = 30.0
@@ -59,7 +59,7 @@ class DeviceClient:
         credentials: Path | None,
         *,
         soon_seconds: float = SOON_SECONDS,
-        on_wait: OnWait = lambda error: None,
+        on_wait: OnWait = hear_nothing,
     ) -> None:
         self.address = address
         self._soon_seconds = soon_seconds
@@ -78,6 +78,10 @@ class DeviceClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the calls under way and closes the channel."""
         await self._channel.close()
 
     @property
@@ -179,7 +183,7 @@ class DeviceClient:
 
     def generate(
         self, request: inference.GenerateRequest, *, patient: bool = True
-    ) -> AsyncIterator[inference.GenerateResponse]:
+    ) -> AsyncGenerator[inference.GenerateResponse, None]:
         """Yields text as it is generated, then the completion. Closing the iterator frees the engine."""
         stream = self._patient_stream if patient else self._stream
         return stream(lambda: self._inference.Generate(request))
@@ -257,7 +261,7 @@ class DeviceClient:
 
     async def _patient_stream(
         self, begin: Callable[[], Stream[Any]], *, busy: bool = False, begin_anew: bool = False
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """The same, asked again until the board begins; with `begin_anew` also where the link breaks later."""
         retries = self._retries(soon_seconds=self._soon_seconds, busy=busy)
         while True:

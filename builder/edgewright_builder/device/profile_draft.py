@@ -20,7 +20,7 @@ DATASHEET = (
 
 
 @dataclass(frozen=True)
-class Draft:
+class ProfileDraft:
     """A profile as far as it is known."""
 
     document: dict[str, Any]  # as its YAML holds it
@@ -29,14 +29,14 @@ class Draft:
     missing: tuple[str, ...]  # figures the schema asks for or a user will want, to be filled in by hand
 
 
-def draft_here() -> Draft:
+def draft_here() -> ProfileDraft:
     """Drafts this machine's profile, complete: memory and bandwidth are measured."""
     found, here = probe(), load_profile("this-host")
     document = here.model_dump(mode="json", exclude_none=True) | {"id": "my-board", "name": "My board"}
-    return Draft(document, load_profile(found.profile_id), found.profile_reason, ("gpu", "jetpacks"))
+    return ProfileDraft(document, load_profile(found.profile_id), found.profile_reason, ("gpu", "jetpacks"))
 
 
-def draft_of(device: GetDeviceResponse, snapshot: Snapshot) -> Draft:
+def draft_of(device: GetDeviceResponse, snapshot: Snapshot) -> ProfileDraft:
     """Drafts the profile of the board an agent runs on. Bandwidth and what is soldered on can't be asked for."""
     source = f"the agent on {device.hostname or 'the board'}, asked by `edgewright profiles detect`"
 
@@ -82,4 +82,4 @@ def draft_of(device: GetDeviceResponse, snapshot: Snapshot) -> Draft:
     nearest, why = guess_profile(device.board_model, (), "", device.memory_total_bytes)
     if nearest.id == THIS_HOST and device.profile_id in list_profiles():
         nearest, why = load_profile(device.profile_id), "the agent was started with it"
-    return Draft(document, nearest, why, DATASHEET)
+    return ProfileDraft(document, nearest, why, DATASHEET)

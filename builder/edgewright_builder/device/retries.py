@@ -17,6 +17,12 @@ RETRY_SECONDS_MAX = 5  # what a board may ask for between two calls
 SOON_REASONS = frozenset({Reason.REASON_ENGINE_STARTING, Reason.REASON_OVERLOADED})
 
 OnWait = Callable[[EdgewrightError], None]
+
+
+def hear_nothing(error: EdgewrightError) -> None:
+    """Waits in silence."""
+
+
 IsChanging = Callable[[], Awaitable[bool]]
 
 

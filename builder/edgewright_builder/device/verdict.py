@@ -12,6 +12,7 @@ from edgewright.v1.deployment_pb2 import Outcome, Phase, ProbeResult, WatchDeplo
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.failures import LinkError
 from edgewright_builder.device.patience import Patience
+from edgewright_builder.show.sheet import Lines, Sheet, shown
 
 ANSWER_SECONDS = 600.0  # vLLM compiles for minutes before it answers
 ANSWER_POLL_SECONDS = 0.5
@@ -28,7 +29,13 @@ class ProbeVerdict:
     passed: bool
     detail: str
 
+    def row(self) -> tuple[str, ...]:
+        """Returns name, kind, result and detail as people read them."""
+        kind, result = "required" if self.required else "wanted", "passed" if self.passed else "FAILED"
+        return self.name, kind, result, self.detail
 
+
+@shown
 @dataclass(frozen=True)
 class DeploymentVerdict:
     """How a transition ended."""
@@ -42,6 +49,10 @@ class DeploymentVerdict:
     def committed(self) -> bool:
         """Whether the board now serves what was asked for."""
         return self.outcome == "committed"
+
+    def _sheet(self) -> Sheet:
+        serving = f"serves {self.active_release[:12]}" if self.active_release else "serves nothing"
+        return Sheet((Lines([f"{self.outcome.replace('_', ' ')}: {self.message}; the board {serving}"]),))
 
 
 async def watch_verdict(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewright.errors import BusyError, InputError
+from edgewright.sizes import format_bytes
 from edgewright_builder.fleet.waves import FAILURES, SUCCESSES, DeviceOutcome
 
 
@@ -36,6 +37,13 @@ class DeviceResult:
     def settled(self) -> bool:
         """Whether going on with the rollout leaves this device alone."""
         return self.outcome in SUCCESSES + FAILURES
+
+    def row(self) -> tuple[str, ...]:
+        """Returns the result as a row of a table."""
+        return (
+            self.device, self.outcome.value, self.release[:12] or "-", format_bytes(self.sent_bytes),
+            f"{self.seconds:.1f}", self.message,
+        )  # fmt: skip
 
 
 class RolloutJournal:

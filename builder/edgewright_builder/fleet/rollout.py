@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from edgewright.errors import BusyError, EdgewrightError, OutsideError
 from edgewright_agent.runtime.threads import within
@@ -14,6 +16,7 @@ from edgewright_builder.fleet.inventory import FleetDevice
 from edgewright_builder.fleet.journal import DeviceResult, RolloutJournal
 from edgewright_builder.fleet.waves import SUCCESSES, DeviceOutcome, Thresholds, abort_reason, hold_reason
 from edgewright_builder.push.push import PushResult
+from edgewright_builder.show.sheet import Grid, Lines, Sheet, shown
 
 Update = Callable[[FleetDevice], Awaitable[PushResult]]
 
@@ -37,6 +40,11 @@ class RolloutListener:
     device_ended: Callable[[FleetDevice, DeviceResult], None] = lambda device, result: None
 
 
+COLUMNS = ("device", "outcome", "serves", "sent", "seconds", "message")
+ROWS_MAX = 25  # above this the summary names only the devices that need a look
+
+
+@shown
 @dataclass(frozen=True)
 class RolloutReport:
     """What became of a fleet."""
@@ -44,11 +52,34 @@ class RolloutReport:
     results: dict[str, DeviceResult]  # by device name, of those that were attempted
     untouched: tuple[str, ...]  # names of devices never begun
     stopped: str | None  # why the rollout did not reach every device
+    activated: bool = True  # False: the release was to be staged only
 
     @property
     def complete(self) -> bool:
         """Whether every device of the rollout serves the release, or holds it where it was only to be staged."""
         return not self.untouched and all(result.outcome in SUCCESSES for result in self.results.values())
+
+    def _document(self) -> Mapping[str, Any]:
+        results = self.results.values()
+        return {
+            "complete": self.complete,
+            "stopped": self.stopped,
+            "devices": [{**vars(result), "outcome": result.outcome.value} for result in results],
+            "not_begun": list(self.untouched),
+        }
+
+    def _sheet(self) -> Sheet:
+        results = list(self.results.values())
+        shown_results = results
+        if len(results) > ROWS_MAX:
+            shown_results = [result for result in results if result.outcome not in SUCCESSES]
+        parts: list[Grid | Lines] = [Grid(COLUMNS, [result.row() for result in shown_results])] * bool(
+            shown_results
+        )
+        counts = Counter(result.outcome.value for result in results)
+        if self.untouched:
+            counts["not begun"] = len(self.untouched)
+        return Sheet((*parts, Lines([", ".join(f"{count} {outcome}" for outcome, count in counts.items())])))
 
 
 async def roll_out(

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from edgewright.sizes import format_bytes
 from edgewright_builder.fleet.inventory import FleetDevice
 from edgewright_builder.fleet.journal import DeviceResult
-from edgewright_builder.fleet.rollout import RolloutListener, RolloutReport
+from edgewright_builder.fleet.rollout import RolloutListener
 from edgewright_builder.fleet.waves import SUCCESSES
-from edgewright_builder.show import display
 
-COLUMNS = ("device", "outcome", "serves", "sent", "seconds", "message")
-ROWS_MAX = 25  # above this the summary names only the devices that need a look
 UNDER_WAY_MAX = 3
 
 
@@ -68,34 +62,3 @@ class RolloutView:
         more = len(self._under_way) - UNDER_WAY_MAX
         names = ", ".join(self._under_way[:UNDER_WAY_MAX]) + (f" and {more} more" if more > 0 else "")
         self._bar.update(self._task, now=names)
-
-
-def print_report(console: Console, report: RolloutReport) -> None:
-    """The summary: how many of each outcome, and a row per device (of a large fleet: per device that needs a look)."""
-    results = list(report.results.values())
-    shown = results
-    if len(results) > ROWS_MAX:
-        shown = [result for result in results if result.outcome not in SUCCESSES]
-    if shown:
-        display.table(console, COLUMNS, [_row(result) for result in shown])
-    counts = Counter(result.outcome.value for result in results)
-    if report.untouched:
-        counts["not begun"] = len(report.untouched)
-    console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
-
-
-def report_document(report: RolloutReport) -> dict[str, Any]:
-    """The report for scripts."""
-    return {
-        "complete": report.complete,
-        "stopped": report.stopped,
-        "devices": [{**vars(result), "outcome": result.outcome.value} for result in report.results.values()],
-        "not_begun": list(report.untouched),
-    }
-
-
-def _row(result: DeviceResult) -> tuple[str, ...]:
-    return (
-        result.device, result.outcome.value, result.release[:12] or "-", format_bytes(result.sent_bytes),
-        f"{result.seconds:.1f}", result.message,
-    )  # fmt: skip

@@ -11,20 +11,37 @@ from typing import TYPE_CHECKING, TypedDict
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edgewright.errors import BusyError
-from edgewright.v1.deployment_pb2 import MemoryVerdict, ReleaseState
+from edgewright.sizes import format_bytes
+from edgewright.v1.deployment_pb2 import ReleaseState
 from edgewright_builder.artifact.artifact import Artifact, verify_artifact
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.device.failures import LinkError
+from edgewright_builder.device.messages import from_message
 from edgewright_builder.device.patience import Patience
 from edgewright_builder.device.verdict import DeploymentVerdict, watch_verdict
 from edgewright_builder.push.deltas import Deltas, DeltaSources, deltas_from
 from edgewright_builder.push.mirrors import fetch_from_mirrors
 from edgewright_builder.push.transfer import Transfer, TransferListener, TransferPlan
+from edgewright_builder.show.sheet import Grid, Lines, Sheet, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+PROBE_COLUMNS = ("probe", "kind", "result", "detail")
+
+
+@dataclass(frozen=True)
+class MemoryAdmission:
+    """The board's own figures on whether the release fits."""
+
+    predicted_peak_bytes: int
+    prediction_error_bytes: int  # half-width of the prediction's interval
+    budget_bytes: int
+    memory_available_bytes: int
+
+
+@shown
 @dataclass(frozen=True)
 class PushResult:
     """What a push did. `verdict` is None if the release was only staged."""
@@ -34,8 +51,34 @@ class PushResult:
     sent_bytes: int
     resumptions: int
     transfer_seconds: float
-    memory: MemoryVerdict
+    memory: MemoryAdmission
     verdict: DeploymentVerdict | None
+
+    @property
+    def committed(self) -> bool:
+        """Whether the board now serves the release."""
+        return self.verdict is not None and self.verdict.committed
+
+    def _sheet(self) -> Sheet:
+        parts: list[Grid | Lines] = [Lines([*self._sent(), f"  predicted peak {self._peak()}"])]
+        if self.verdict is None:
+            return Sheet((*parts, Lines(["staged; not activated"])))
+        if self.verdict.probes:
+            parts.append(Grid(PROBE_COLUMNS, [probe.row() for probe in self.verdict.probes]))
+        outcome = self.verdict.outcome.replace("_", " ")
+        return Sheet((*parts, Lines([f"{outcome}: {self.verdict.message}"])))
+
+    def _sent(self) -> list[str]:
+        if not self.sent_bytes:
+            return []
+        rate = self.sent_bytes / max(self.transfer_seconds, 1e-9) / 1e6
+        resumed = f", resumed {self.resumptions} times" if self.resumptions else ""
+        return [f"  sent {format_bytes(self.sent_bytes)} at {rate:.1f} MB/s, verified{resumed}"]
+
+    def _peak(self) -> str:
+        memory = self.memory
+        peak = f"{format_bytes(memory.predicted_peak_bytes)} ± {format_bytes(memory.prediction_error_bytes)}"
+        return f"{peak} of the board's {format_bytes(memory.budget_bytes)}"
 
 
 class PushOptions(TypedDict, total=False):
@@ -99,7 +142,13 @@ async def push_verified(
         )
         verdict = await watch_verdict(client, release, transfer.patience, listener.note)
     return PushResult(
-        artifact.digest, plan, transfer.sent_bytes, transfer.resumptions, seconds, staged, verdict
+        artifact.digest,
+        plan,
+        transfer.sent_bytes,
+        transfer.resumptions,
+        seconds,
+        from_message(MemoryAdmission, staged),
+        verdict,
     )
 
 

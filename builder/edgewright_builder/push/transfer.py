@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
 from edgewright.errors import BusyError, EdgewrightError, InputError, OutsideError, RefusedError
+from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
 from edgewright.v1.deployment_pb2 import MemoryVerdict, MissingBlob
 from edgewright_builder.artifact.artifact import Artifact
@@ -61,6 +62,23 @@ class TransferPlan:
         if self.delta_bytes is not None:
             return "delta"
         return "chunks" if self.missing_bytes < self.blob_bytes else "full"
+
+    @property
+    def line(self) -> str:
+        """What will travel, for people."""
+        if not self.missing_bytes:
+            return f"nothing to send: the board has all {format_bytes(self.artifact_bytes)} of it"
+        if self.is_adapter:
+            return f"adapter: {format_bytes(self.travelling_bytes)} to send, its base stays where it is"
+        missing, files = format_bytes(self.missing_bytes), f"{self.missing_blobs} of {self.blobs} files"
+        if self.delta_bytes is not None:
+            sizes = f"{format_bytes(self.delta_bytes)} instead of {missing}"
+            return f"delta against release {self.delta_base[:12]}: {sizes} to send"
+        if self.how == "full":
+            return f"full: {missing} to send ({files})"
+        return (
+            f"chunks: {missing} of {format_bytes(self.artifact_bytes)} to send, the rest is there ({files})"
+        )
 
 
 @dataclass(frozen=True)

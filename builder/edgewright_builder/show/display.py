@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
-
-from edgewright_builder.push.transfer import Sent
 
 Rows = Sequence[tuple[str, ...]]
 
@@ -54,37 +43,3 @@ def table(console: Console, columns: Sequence[str], rows: Rows) -> None:
 def _lines(console: Console, lines: Sequence[str]) -> None:
     for line in lines:
         typer.echo(line, file=console.file)  # not Rich's print, which widens tabs
-
-
-class TransferBar:
-    """Shows bytes on their way: a bar with rate and time left, or a line for every tenth of the way."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = Progress(
-            TextColumn("  sending"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(),
-            TimeRemainingColumn(), console=console, transient=True,
-        )  # fmt: skip
-        self._task = self._bar.add_task("sending", total=None, visible=False)  # until something travels
-        self._tenths = 0
-
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """While the context is open, on a terminal."""
-        if not self._console.is_terminal:
-            yield
-            return
-        with self._bar:
-            yield
-
-    def update(self, sent: Sent) -> None:
-        """Takes note of progress."""
-        if self._console.is_terminal:
-            self._bar.update(self._task, completed=sent.bytes, total=sent.total_bytes, visible=True)
-            return
-        tenths = 10 * sent.bytes // max(sent.total_bytes, 1)
-        if tenths > self._tenths:
-            self._tenths = tenths
-            left = (sent.total_bytes - sent.bytes) / sent.bytes_per_second
-            line = f"  sent {10 * tenths} % at {sent.bytes_per_second / 1e6:.1f} MB/s, {left:.0f} s left"
-            _lines(self._console, [line])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rich.columns import Columns
 from rich.console import Group, RenderableType
@@ -13,8 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from edgewright.sizes import format_bytes
-from edgewright.v1.deployment_pb2 import GetDeviceResponse, Phase, Release
-from edgewright.v1.telemetry_pb2 import Distribution, EnergyRail, Memory, Snapshot
+
+if TYPE_CHECKING:
+    from edgewright_builder.sdk.results.board import BoardStatus
+    from edgewright_builder.sdk.results.telemetry import (
+        EnergyReading,
+        LatencyDistribution,
+        MemoryFigures,
+        TelemetrySnapshot,
+    )
 
 HISTORY = 40  # points of a sparkline
 RATE_POINTS = 4  # the rate shown is their mean
@@ -38,19 +46,17 @@ class History:
         last = list(self.tokens_per_second)[-RATE_POINTS:]
         return sum(last) / len(last) if last else 0.0
 
-    def add(self, snapshot: Snapshot) -> None:
+    def add(self, snapshot: TelemetrySnapshot) -> None:
         """Takes note of the next snapshot; counters that fall belong to a new release."""
         now = snapshot.monotonic_seconds, snapshot.serving.generated_tokens
         if self._last is not None and now[0] > self._last[0] and now[1] >= self._last[1]:
             self.tokens_per_second.append((now[1] - self._last[1]) / (now[0] - self._last[0]))
         self._last = now
-        if (board := next(iter(_rails(snapshot)), None)) is not None and board.HasField("watts"):
+        if (board := next(iter(_rails(snapshot)), None)) is not None and board.watts is not None:
             self.watts.append(board.watts)
 
 
-def render(
-    host: str, device: GetDeviceResponse, releases: Sequence[Release], snapshot: Snapshot, history: History
-) -> RenderableType:
+def render(host: str, status: BoardStatus, snapshot: TelemetrySnapshot, history: History) -> RenderableType:
     """The whole screen: three panels beside each other where they fit."""
     panels = {
         "requests": _serving(snapshot, history),
@@ -58,7 +64,7 @@ def render(
         "power and heat": _power(snapshot, history),
     }
     return Group(
-        _head(host, device, releases, snapshot),
+        _head(host, status, snapshot),
         Columns([Panel(body, title=title, title_align="left") for title, body in panels.items()]),
     )
 
@@ -80,16 +86,14 @@ def bar(part: float, whole: float) -> Text:
     return Text("█" * full, colour) + Text("░" * (BAR_CELLS - full), "dim") + Text(f" {ratio:.0%}")
 
 
-def _head(
-    host: str, device: GetDeviceResponse, releases: Sequence[Release], snapshot: Snapshot
-) -> RenderableType:
-    names = {release.release: f"{release.name} {release.version}" for release in releases}
+def _head(host: str, status: BoardStatus, snapshot: TelemetrySnapshot) -> RenderableType:
+    names = {release.release: f"{release.name} {release.version}" for release in status.releases}
     active = snapshot.active_release
-    serves = f"{names.get(active, 'a release')} ({active.hex()[:12]})" if active else "no release"
-    phase = Phase.Name(device.phase).removeprefix("PHASE_").lower().replace("_", " ")
-    mode = f" · power mode {snapshot.power_mode}" if snapshot.HasField("power_mode") else ""
+    serves = f"{names.get(active, 'a release')} ({active[:12]})" if active else "no release"
+    phase = status.phase.replace("_", " ")
+    mode = f" · power mode {snapshot.power_mode}" if snapshot.power_mode is not None else ""
     return Text.assemble(
-        (f"{host} ", "bold cyan"), f"{device.profile_id} · {phase} · serves ", (serves, "bold"), mode
+        (f"{host} ", "bold cyan"), f"{status.profile_id} · {phase} · serves ", (serves, "bold"), mode
     )
 
 
@@ -100,7 +104,7 @@ def _grid(rows: Iterable[tuple[RenderableType, ...]]) -> Table:
     return table
 
 
-def _serving(snapshot: Snapshot, history: History) -> RenderableType:
+def _serving(snapshot: TelemetrySnapshot, history: History) -> RenderableType:
     serving = snapshot.serving
     latencies = Table(box=None, header_style="dim", padding=(0, 1))
     for column in ("", "p50", "p90", "p99"):
@@ -122,7 +126,7 @@ def _serving(snapshot: Snapshot, history: History) -> RenderableType:
     )
 
 
-def _percentiles(values: Distribution) -> tuple[str, ...]:
+def _percentiles(values: LatencyDistribution) -> tuple[str, ...]:
     if not values.count:
         return ("-", "-", "-")
     return tuple(_time(seconds) for seconds in (values.p50, values.p90, values.p99))
@@ -132,47 +136,47 @@ def _time(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
 
 
-def _memory(memory: Memory) -> RenderableType:
+def _memory(memory: MemoryFigures) -> RenderableType:
     used = memory.total_bytes - memory.available_bytes
     rows: list[tuple[RenderableType, ...]] = [
         ("engine", Text("none", "dim"), ""),
         ("budget", "", format_bytes(memory.budget_bytes)),
     ]
-    if memory.HasField("engine_bytes"):
+    if memory.engine_bytes is not None:
         rows[0] = ("engine", bar(memory.engine_bytes, memory.budget_bytes), format_bytes(memory.engine_bytes))
-    if memory.HasField("engine_peak_bytes"):
+    if memory.engine_peak_bytes is not None:
         peak = memory.engine_peak_bytes
         rows.insert(1, ("its peak", bar(peak, memory.budget_bytes), format_bytes(peak)))
     rows.append(("board", bar(used, memory.total_bytes), format_bytes(used)))
     rows.append(("of", "", format_bytes(memory.total_bytes)))
-    if memory.HasField("nvmap_used_bytes"):
+    if memory.nvmap_used_bytes is not None:
         rows.append(("GPU", "", format_bytes(memory.nvmap_used_bytes)))
     rows.append(("agent", "", format_bytes(memory.agent_bytes)))
     if memory.swap_used_bytes:
         rows.append(("swap", "", format_bytes(memory.swap_used_bytes)))
-    if memory.HasField("pressure"):
+    if memory.pressure is not None:
         stalled = f"{memory.pressure.some_ratio:.1%} some, {memory.pressure.full_ratio:.1%} full"
         rows.append(("stalled", Text(stalled), ""))
-    if memory.HasField("largest_free_blocks"):
+    if memory.largest_free_blocks is not None and memory.largest_free_block_bytes is not None:
         blocks = f"{memory.largest_free_blocks} × {format_bytes(memory.largest_free_block_bytes)} free"
         rows.append(("blocks", Text(blocks), ""))
     return _grid(rows)
 
 
-def _power(snapshot: Snapshot, history: History) -> RenderableType:
+def _power(snapshot: TelemetrySnapshot, history: History) -> RenderableType:
     return _grid([*_watts(snapshot, history), *_heat(snapshot), *_speed(snapshot)])
 
 
-def _rails(snapshot: Snapshot) -> list[EnergyRail]:
+def _rails(snapshot: TelemetrySnapshot) -> list[EnergyReading]:
     """Every rail, the one that is the whole board first."""
     return sorted(snapshot.energy, key=lambda rail: not rail.whole_module)
 
 
-def _watts(snapshot: Snapshot, history: History) -> list[tuple[RenderableType, ...]]:
+def _watts(snapshot: TelemetrySnapshot, history: History) -> list[tuple[RenderableType, ...]]:
     """Every rail, the one that is the whole board in bold; a silent one says so."""
     rows: list[tuple[RenderableType, ...]] = []
     for rail in _rails(snapshot):
-        watts = f"{rail.watts:.2f} W" if rail.HasField("watts") else "no answer"
+        watts = f"{rail.watts:.2f} W" if rail.watts is not None else "no answer"
         rows.append((_name(rail.name, "bold" if rail.whole_module else ""), watts, f"{rail.joules:.0f} J"))
     if not rows:
         return [(Text("no energy sensor", "dim"), "", "")]
@@ -181,7 +185,7 @@ def _watts(snapshot: Snapshot, history: History) -> list[tuple[RenderableType, .
     return rows
 
 
-def _heat(snapshot: Snapshot) -> list[tuple[RenderableType, ...]]:
+def _heat(snapshot: TelemetrySnapshot) -> list[tuple[RenderableType, ...]]:
     zones = sorted(snapshot.temperatures, key=lambda zone: -zone.celsius)[:4]
     rows: list[tuple[RenderableType, ...]] = [
         (_name(zone.zone), f"{zone.celsius:.1f} °C", "") for zone in zones
@@ -189,25 +193,25 @@ def _heat(snapshot: Snapshot) -> list[tuple[RenderableType, ...]]:
     return rows or [(Text("no thermal zone", "dim"), "", "")]
 
 
-def _speed(snapshot: Snapshot) -> list[tuple[RenderableType, ...]]:
+def _speed(snapshot: TelemetrySnapshot) -> list[tuple[RenderableType, ...]]:
     """Clocks, those of GPU and memory first; cores that go at the same pace are one line."""
     rows: list[tuple[RenderableType, ...]] = [
         (_name(unit), f"{hertz / 1e6:.0f} MHz", "") for unit, hertz in clocks_by_unit(snapshot)[:CLOCKS_MAX]
     ]
     rows = rows or [(Text("no clock told", "dim"), "", "")]
-    if snapshot.HasField("gpu_load_ratio"):
+    if snapshot.gpu_load_ratio is not None:
         rows.append(("GPU load", f"{snapshot.gpu_load_ratio:.0%}", ""))
     rows += [
         (Text(each.cause.replace("_", " "), "red"), f"{each.events} ×", "")
         for each in snapshot.throttling
         if each.events
     ]
-    if not snapshot.HasField("power_mode"):
+    if snapshot.power_mode is None:
         rows.append((Text("no power mode", "dim"), "", ""))
     return rows
 
 
-def clocks_by_unit(snapshot: Snapshot) -> list[tuple[str, int]]:
+def clocks_by_unit(snapshot: TelemetrySnapshot) -> list[tuple[str, int]]:
     """(units, hertz), GPU and memory first: `cpu0-3` where neighbouring cores have the same clock."""
     found: list[tuple[str, str, int]] = []  # first unit, last unit, hertz
     for clock in snapshot.clocks:

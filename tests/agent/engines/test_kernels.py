@@ -7,7 +7,7 @@ import pytest
 
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
 from edgewright_agent.engines.vllm.log import KernelLog
-from edgewright_builder.show.describe import device_facts
+from edgewright_builder.sdk.results.board import status_of
 from tests.support.artifacts import TIMEOUT_SECONDS, activate, make_artifact, push
 from tests.support.scripted_engine import Script
 
@@ -47,7 +47,7 @@ async def test_the_chosen_kernels_are_a_probe_and_in_the_board_s_status(
     assert steps[-1].outcome == deployment_pb2.OUTCOME_COMMITTED
     stub = deployment_pb2_grpc.DeploymentServiceStub(channel)
     device = await stub.GetDevice(deployment_pb2.GetDeviceRequest(), timeout=TIMEOUT_SECONDS)
-    assert ("kernel", kernel) in device_facts(device, [])
+    assert f"  kernel: {kernel}" in str(status_of(device, [])).splitlines()
 
 
 async def test_an_engine_that_does_not_say_has_no_such_probe(channel: grpc.aio.Channel) -> None:

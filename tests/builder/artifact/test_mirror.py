@@ -139,7 +139,7 @@ def test_a_folder_holds_many_artifacts_and_writes_each_file_once(
     tmp_path: Path, artifact: Path, keys: Path
 ) -> None:
     output("export", artifact, tmp_path / "www")
-    assert "0 files, 0.0 MiB" in output("export", artifact, tmp_path / "www")
+    assert "0 files, 0 B" in output("export", artifact, tmp_path / "www")
     key = load_signing_key(keys / "release.key")
     second = make_artifact(tmp_path / "second", {**CONTENTS, "more.bin": b"m"}, key, version="2.0")
     assert "1 files" in output("export", second.folder, tmp_path / "www")

@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 from edgewright.errors import BusyError, InputError, RefusedError
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import telemetry_pb2 as telemetry
-from edgewright.v1.common_pb2 import Digest
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.cli.connection import as_document
 from edgewright_builder.cli.main import app
 from edgewright_builder.fleet.journal import held
 from edgewright_builder.keys.key_files import load_signing_key
+from edgewright_builder.sdk.results.board import status_of
+from edgewright_builder.sdk.results.telemetry import TelemetrySnapshot, snapshot_of
 from edgewright_builder.show.top import History, render
 from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import Board, simulated_in_thread
@@ -148,7 +148,7 @@ def test_status_names_board_budget_and_engines(host: str) -> None:
     assert "  budget: 5.00 GiB\n" in text
     assert "  engine fake: 1\n" in text
     assert "  active: none\n" in text
-    assert json.loads(output("status", host, "--insecure", "--json"))["budget_bytes"] == str(5 << 30)
+    assert json.loads(output("status", host, "--insecure", "--json"))["budget_bytes"] == 5 << 30
 
 
 def test_releases_are_listed(board: Board, host: str) -> None:
@@ -174,12 +174,6 @@ def test_digests_in_json_are_hex_as_they_are_everywhere_else(board: Board, host:
     assert scrubbed["corrupt_blobs"] == ["05" * 32]
 
 
-def test_bytes_within_a_list_of_messages_are_hex_too() -> None:
-    blob = deployment.Blob(digest=Digest(sha256=b"\5" * 32, size_bytes=7))
-    document = as_document(deployment.FindMissingBlobsRequest(blobs=[blob]))
-    assert document == {"blobs": [{"digest": {"sha256": "05" * 32, "size_bytes": "7"}}]}
-
-
 def test_a_release_is_deleted_by_the_beginning_of_its_digest_and_the_rest_is_listed(
     board: Board, host: str
 ) -> None:
@@ -188,7 +182,8 @@ def test_a_release_is_deleted_by_the_beginning_of_its_digest_and_the_rest_is_lis
     assert lines[0].startswith("deleted 030303030303 (tiny ")
     assert [line[:4] for line in lines[2:]] == ["0404"]
     document = json.loads(output("releases", host, "--insecure", "--delete", "0404", "--json"))
-    assert document == {"deleted_releases": [{"release": "04" * 32, "freed_bytes": 700}], "releases": []}
+    (deleted,) = document["deleted_releases"]
+    assert (deleted["release"], deleted["freed_bytes"], document["releases"]) == ("04" * 32, 700, [])
 
 
 def test_a_beginning_that_names_no_release_or_two_deletes_none(board: Board, host: str) -> None:
@@ -265,7 +260,7 @@ def test_telemetry_without_a_sensor_says_so_and_gives_no_number(board: Board, ho
 def test_following_telemetry_in_json_is_a_document_a_line(board: Board, host: str) -> None:
     board.snapshots = [snapshot(), snapshot()]
     lines = output("telemetry", host, "--insecure", "--follow", "--json").splitlines()
-    assert [json.loads(line)["serving"]["requests"] for line in lines] == ["4", "4"]
+    assert [json.loads(line)["serving"]["requests"] for line in lines] == [4, 4]
 
 
 def test_eval_asks_the_board_for_every_choice(board: Board, host: str, tmp_path: Path) -> None:
@@ -512,9 +507,9 @@ def test_top_shows_one_board_on_one_screen(host: str, board: Board) -> None:
     assert "no energy sensor" in text
 
 
-def busy_snapshot(seconds: float, tokens: int) -> telemetry.Snapshot:
+def busy_snapshot(seconds: float, tokens: int) -> TelemetrySnapshot:
     module = telemetry.EnergyRail(name="A+B", whole_module=True, joules=90, watts=7.5)
-    return telemetry.Snapshot(
+    message = telemetry.Snapshot(
         monotonic_seconds=seconds, power_mode="25W", gpu_load_ratio=0.4,
         serving=telemetry.Serving(requests=2, requests_in_flight=1, generated_tokens=tokens),
         memory=telemetry.Memory(
@@ -528,6 +523,7 @@ def busy_snapshot(seconds: float, tokens: int) -> telemetry.Snapshot:
             telemetry.Clock(unit="cpu4", hertz=700_000_000), telemetry.Clock(unit="gpu", hertz=900_000_000),
         ],
     )  # fmt: skip
+    return snapshot_of(message)
 
 
 def test_top_shows_rates_watts_heat_clocks_and_memory_against_the_budget() -> None:
@@ -536,7 +532,7 @@ def test_top_shows_rates_watts_heat_clocks_and_memory_against_the_budget() -> No
         history.add(busy_snapshot(float(second), 20 * second))
     device = deployment.GetDeviceResponse(profile_id="orin", phase=deployment.PHASE_PROBATION)
     screen = Console(width=160, record=True, file=io.StringIO())
-    screen.print(render("b:1", device, [], busy_snapshot(2.0, 40), history))
+    screen.print(render("b:1", status_of(device, []), busy_snapshot(2.0, 40), history))
     text = screen.export_text()
     assert "probation" in text
     assert "power mode 25W" in text

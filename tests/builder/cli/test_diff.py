@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 from edgewright.errors import InputError
 from edgewright.v1.deployment_pb2 import Release, ReleaseState
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.cli.host import diff as diff_command
 from edgewright_builder.cli.main import app
 from edgewright_builder.push import pushed_before
 from tests.support.built_artifacts import make_artifact
+from tests.support.device_simulator import Board, simulated_in_thread
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
@@ -64,25 +64,22 @@ def test_a_board_s_release_is_found_among_what_was_pushed(
     old, new = artifacts
     monkeypatch.setenv("EDGEWRIGHT_CACHE", str(tmp_path / "cache"))
     active, staged = ReleaseState.RELEASE_STATE_ACTIVE, ReleaseState.RELEASE_STATE_STAGED
-    releases = [
-        Release(release=bytes.fromhex(old.digest), state=active),
-        Release(release=bytes.fromhex(new.digest), state=staged),
-    ]
-
-    def run_with_releases(coroutine: Any) -> list[Release]:
-        coroutine.close()
-        return releases
-
-    monkeypatch.setattr(diff_command, "run", run_with_releases)
-    missing = invoke("board:1", new.folder).exception
-    assert isinstance(missing, InputError)
-    assert "only artifacts pushed from here are kept" in str(missing)
-    pushed_before.remember(old)
-    pushed_before.remember(new)
-    for which in ("board:1", f"board:1/{old.digest[:10]}"):
-        assert invoke(which, f"board:1/{new.digest}").output.startswith(
-            f"{old.digest[:12]} → {new.digest[:12]}"
-        )
-    wrong = invoke("board:1/zzz", new.folder).exception
-    assert isinstance(wrong, InputError)
-    assert "has 0 releases whose digest begins with zzz" in str(wrong)
+    board = Board(
+        releases=[
+            Release(release=bytes.fromhex(old.digest), state=active),
+            Release(release=bytes.fromhex(new.digest), state=staged),
+        ]
+    )
+    with simulated_in_thread(board) as address:
+        host = str(address)
+        missing = invoke(host, new.folder, "--insecure").exception
+        assert isinstance(missing, InputError)
+        assert "only artifacts pushed from here are kept" in str(missing)
+        pushed_before.remember(old)
+        pushed_before.remember(new)
+        for which in (host, f"{host}/{old.digest[:10]}"):
+            text = invoke(which, f"{host}/{new.digest}", "--insecure").output
+            assert text.startswith(f"{old.digest[:12]} → {new.digest[:12]}")
+        wrong = invoke(f"{host}/zzz", new.folder, "--insecure").exception
+        assert isinstance(wrong, InputError)
+        assert "has 0 releases whose digest begins with zzz" in str(wrong)

@@ -26,7 +26,7 @@ HEAVY = (
 )
 
 # Parts of a command too long for one file.
-PARTS = {"host.__init__", "board.__init__", "host.adapter", "host.trust_display", "board.rollout"}
+PARTS = {"host.__init__", "board.__init__", "board.rollout"}
 
 
 def imported_by(*words: str) -> list[str]:

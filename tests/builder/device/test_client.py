@@ -247,7 +247,7 @@ async def test_leaving_a_generation_frees_the_engine(board: Board, client: Devic
     stream = client.generate(inference.GenerateRequest(prompt="x"))
     async for _ in stream:
         break
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
     for _ in range(100):
         if board.cancelled:
             break

@@ -21,11 +21,11 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.server import run_agent
 from edgewright_agent.trust import Trust
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.cli.host.trust_display import spread
 from edgewright_builder.cli.main import app
 from edgewright_builder.keys import trust_issuer
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.keys.key_files import load_signing_key, private_pem, public_pem, write_new
+from edgewright_builder.sdk.credentials import tell_boards
 from tests.agent.conftest import settings_for
 from tests.support.built_artifacts import make_artifact
 from tests.support.scripted_engine import Script, only_fake
@@ -137,7 +137,7 @@ async def test_a_board_far_behind_is_brought_up_to_date_and_so_is_one_whose_docu
             trust_issuer.rotate_root_key(folder, [])
     store = folder.parent / "store"
     async with board_of(folder, store) as (_, address):
-        await spread(folder, [address], insecure=True, as_json=False)
+        assert not (await tell_boards(folder, [address], insecure=True)).failed
     async with board_of(folder, store) as (trust, _):
         assert trust.document is not None
         assert (trust.document.version, trust.problem) == (71, "")
@@ -146,20 +146,17 @@ async def test_a_board_far_behind_is_brought_up_to_date_and_so_is_one_whose_docu
     (store / "trust" / "00000071.json").write_bytes(b"rot")
     async with board_of(folder, store) as (trust, address):
         assert "damaged" in trust.problem
-        await spread(folder, [address], insecure=True, as_json=False)
+        assert not (await tell_boards(folder, [address], insecure=True)).failed
     async with board_of(folder, store) as (trust, _):
         assert trust.problem == ""
 
 
-async def test_a_board_whose_newest_document_expired_says_so_when_told_again(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_board_whose_newest_document_expired_says_so_when_told_again(folder: Path) -> None:
     trust_issuer.change(folder, [], issued=LONG_AGO, expires=LONG_AGO + timedelta(days=1))
     async with board_of(folder, folder.parent / "store") as (_, address):
-        await spread(folder, [address], insecure=True, as_json=False)
-        with pytest.raises(RefusedError):
-            await spread(folder, [address], insecure=True, as_json=False)
-    assert "Trust document 2 expired on" in capsys.readouterr().err
+        assert not (await tell_boards(folder, [address], insecure=True)).failed
+        (failed,) = (await tell_boards(folder, [address], insecure=True)).failed
+    assert "Trust document 2 expired on" in str(failed.error)
 
 
 def test_a_rotated_root_key_is_followed_and_the_old_one_signs_no_more(folder: Path) -> None:

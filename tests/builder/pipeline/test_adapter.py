@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 
 from edgewright.errors import InputError
 from edgewright.manifest import AdapterSlots
-from edgewright_builder.cli.host.adapter import accuracy_lines
 from edgewright_builder.device.client import DeviceClient
 from edgewright_builder.models import load_model
 from edgewright_builder.pipeline.adapter_base import find_base, require_slots
@@ -24,7 +23,7 @@ from edgewright_builder.recipe.adapter import AdapterRecipe, load_any_recipe
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
 from edgewright_builder.recipe.model import FinetuneSettings, Recipe
 from edgewright_builder.run.run import digest_of_products
-from edgewright_builder.show.describe import plan_line
+from edgewright_builder.sdk.running import RunFolder
 from edgewright_builder.stages.finetune_adapter import finetune_adapter
 from edgewright_builder.stages.teacher import cache_teacher, read_teacher
 from edgewright_builder.train.distill import DistillationData, Training
@@ -204,7 +203,7 @@ async def test_a_push_says_that_an_adapter_travels_and_sends_its_bytes_only(tmp_
     async with simulated_device(Board()) as address, DeviceClient(address, None) as client:
         result = await push(client, artifact.folder, None)
     assert (result.plan.how, result.sent_bytes) == ("adapter", 3000)
-    assert plan_line(result.plan) == "  adapter: 2.9 KiB to send, its base stays where it is"
+    assert result.plan.line == "adapter: 2.9 KiB to send, its base stays where it is"
 
 
 def test_accuracies_are_printed_with_their_errors_and_the_paired_difference(tmp_path: Path) -> None:
@@ -216,7 +215,8 @@ def test_accuracies_are_printed_with_their_errors_and_the_paired_difference(tmp_
         },
     }
     results = {"tasks": {"quiz": {"metric": "acc", "rows": 100, "models": models}}}
-    (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
-    assert accuracy_lines(tmp_path / "results.json") == [
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate" / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    assert RunFolder(tmp_path).accuracy_lines() == [
         "quiz, 100 rows: base 25.0 ± 4.0 %, adapter 90.0 ± 3.0 %, +65.0 ± 5.0 points"
     ]

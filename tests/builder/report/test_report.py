@@ -29,12 +29,13 @@ from edgewright.manifest import (
 )
 from edgewright.v1 import telemetry_pb2
 from edgewright_builder.bench.results import Bench, BenchSubject, bench_to_json
-from edgewright_builder.cli.connection import as_document
 from edgewright_builder.cli.host.report import report
 from edgewright_builder.report import summary_table, write_report
 from edgewright_builder.report.inputs import read_run
 from edgewright_builder.report.summary import differences, key_numbers, verdict
 from edgewright_builder.run.run import STAGES
+from edgewright_builder.sdk.results.telemetry import snapshot_of
+from edgewright_builder.show.document import document
 
 MIB = 1024 * 1024
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -234,7 +235,7 @@ def write_device_files(run: Path, energy: bool) -> None:
         (before,),
     )
     write_json(run / "bench/finetuned.json", bench_to_json(unquantized))
-    write_json(run / "device/telemetry.json", as_document(snapshot))
+    write_json(run / "device/telemetry.json", document(snapshot_of(snapshot)))
     probes = [
         {"name": "ready", "required": True, "passed": True, "detail": "ready after 1.9 s"},
         {"name": "golden_prompt", "required": True, "passed": True, "detail": "16 of 16 tokens as expected"},

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from edgewright.v1.deployment_pb2 import CollectGarbageResponse
-from edgewright_builder.cli.connection import as_document, connect, emit, run
+from edgewright_builder.cli.boards import open_board
 from edgewright_builder.cli.options import AsJson, Credentials, Host, Insecure
-from edgewright_builder.device.releases import Deleted, delete_releases, unneeded
-from edgewright_builder.show import describe
+from edgewright_builder.cli.output import console, emit, stoppable
+from edgewright_builder.show.sheet import print_result
 
 
+@stoppable()
 def gc(
     host: Host,
     credentials: Credentials = None,
@@ -32,15 +31,8 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Free what no release on a board needs: blobs nobody asked about for an hour, uploads idle for a day."""
-
-    async def work() -> tuple[Sequence[Deleted], CollectGarbageResponse]:
-        async with connect(host, credentials, insecure) as client:
-            chosen = unneeded(await client.list_releases()) if with_releases else []
-            deleted = await delete_releases(client, chosen, dry_run=dry_run)
-            return deleted, await client.collect_garbage(dry_run=dry_run, quarantine=quarantine)
-
-    deleted, garbage = run(work())
-    emit({**describe.deleted_document(deleted), **as_document(garbage)}, as_json=as_json)
+    with open_board(host, credentials, insecure) as board:
+        freed = board.gc(releases=with_releases, quarantine=quarantine, dry_run=dry_run)
+    emit("gc", freed, as_json=as_json)
     if not as_json:
-        for line in (*describe.deleted_lines(deleted), *describe.garbage_lines(garbage, dry_run=dry_run)):
-            typer.echo(line)
+        print_result(console(), freed)

@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from edgewright.v1.inference_pb2 import Chat, ChatMessage, Completion, GenerateRequest
-from edgewright_builder.cli.connection import as_document, connect, emit, run
+from edgewright_builder.cli.boards import open_board
 from edgewright_builder.cli.options import AsJson, Credentials, Host, Insecure
-from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.show import describe
+from edgewright_builder.cli.output import emit, stoppable
+from edgewright_builder.device.messages import printable
 
 
+@stoppable()
 def generate(
     host: Host,
     prompt: Annotated[str, typer.Argument(help="What to say to the model.", show_default=False)],
@@ -37,36 +37,21 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Generate text with the model a board serves; it streams to stdout."""
-    request = GenerateRequest(
-        max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stop or []
-    )
-    if chat:
-        request.chat.CopyFrom(Chat(messages=[ChatMessage(role="user", content=prompt)]))
-    else:
-        request.prompt = prompt
-
-    async def work() -> tuple[str, Completion]:
-        async with connect(host, credentials, insecure) as client:
-            return await _stream(client, request, echo=not as_json)
-
-    text, completion = run(work())
-    emit({"text": text, **as_document(completion)}, as_json=as_json)
-    if not as_json:
-        Console(stderr=True, highlight=False).print(
-            describe.completion_line(completion), style="dim", markup=False
+    with open_board(host, credentials, insecure) as board:
+        generation = board.generate(
+            prompt,
+            chat=chat,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            stop=stop or [],
         )
-
-
-async def _stream(client: DeviceClient, request: GenerateRequest, *, echo: bool) -> tuple[str, Completion]:
-    pieces: list[str] = []
-    completion = Completion()
-    async for event in client.generate(request):
-        text = "".join(delta.text for delta in event.deltas)
-        pieces.append(text)
-        if echo:
-            typer.echo(text, nl=False)
-        if event.HasField("completion"):
-            completion = event.completion
-    if echo:
+        for piece in generation:
+            if not as_json:
+                typer.echo(printable(piece), nl=False)
+    emit("generate", generation.completion, as_json=as_json)
+    if not as_json:
         typer.echo()
-    return "".join(pieces), completion
+        line = generation.completion.line
+        Console(stderr=True, highlight=False).print(line, style="dim", markup=False, soft_wrap=True)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from edgewright.errors import InputError
-from edgewright_builder.artifact.artifact import open_artifact
 from edgewright_builder.cli.board import rollout
-from edgewright_builder.cli.connection import as_document, connect, console, emit, require_commit, run
+from edgewright_builder.cli.board.rollout import PushOptions
+from edgewright_builder.cli.boards import open_board
 from edgewright_builder.cli.given import given, refuse_with, refuse_without
 from edgewright_builder.cli.options import AsJson, Credentials, Insecure, Save
+from edgewright_builder.cli.output import console, emit, stoppable
+from edgewright_builder.cli.progress_view import ProgressView
 from edgewright_builder.fleet.waves import DEFAULT_WAVES
-from edgewright_builder.keys import trust_issuer
-from edgewright_builder.push.deltas import DeltaSources
-from edgewright_builder.push.push import PushResult
-from edgewright_builder.push.push import push as push_artifact
-from edgewright_builder.push.transfer import TransferListener
-from edgewright_builder.show import describe, display
+from edgewright_builder.sdk.artifacts import open_artifact
+from edgewright_builder.sdk.async_board import NotCommittedError
+from edgewright_builder.sdk.fleet import Fleet
+from edgewright_builder.show.sheet import print_result
 
 Delta = Annotated[
     bool, typer.Option("--delta/--no-delta", help="Send what changed since a release the board has, if less.")
@@ -42,6 +40,7 @@ DeltaFrom = Annotated[
 ]
 
 
+@stoppable("Stopped. Push again to go on from here.")
 def push(
     ctx: typer.Context,
     artifact: Annotated[
@@ -77,29 +76,28 @@ def push(
     save: Save = None,
 ) -> None:
     """Send an artifact to a board, or to a fleet in waves, and wait for the verdicts. Run it again to go on."""
-    found = list(hosts or [])
-    if bool(found) == (fleet is not None):
+    boards = list(hosts or [])
+    if bool(boards) == (fleet is not None):
         raise InputError("Name the boards to push to, either as HOST:PORT or with --fleet FLEET.yaml.")
     if not delta:
         refuse_with(ctx, "--no-delta", "delta_from")
     if not activate:
         refuse_with(ctx, "--no-activate", "force", "probation")
-    if fleet is None and len(found) == 1:
+    earlier = [open_artifact(folder).folder for folder in delta_from or ()]
+    options: PushOptions = {
+        "activate": activate, "force": force, "probation_seconds": probation, "delta": delta, "delta_from": earlier,
+    }  # fmt: skip
+    if fleet is None and len(boards) == 1:
         refuse_without(ctx, "--fleet or several HOST:PORT", *rollout.OPTIONS)
-        sources = delta_sources(delta, delta_from)
-        _push_one(
-            artifact, found[0], credentials, insecure, activate, force, probation, sources, as_json, save
-        )
+        _push_one(artifact, boards[0], credentials, insecure, options, as_json=as_json, save=save)
         return
+    own = credentials if fleet is None or given(ctx, "credentials") else None
     rollout.push_fleet(
+        Fleet(fleet or boards, credentials=own, insecure=insecure).select(*(select or [])),
         artifact,
-        rollout.Boards(found, fleet, select or [], credentials, given(ctx, "credentials"), insecure),
         rollout.Waves(wave, abort_over, proceed_at, parallel, timeout),
         rollout.JournalOptions(journal, retry_failed),
-        activate=activate,
-        force=force,
-        confirm_within_seconds=probation,
-        delta_sources=delta_sources(delta, delta_from),
+        options,
         as_json=as_json,
         save=save,
     )
@@ -110,68 +108,20 @@ def _push_one(
     host: str,
     credentials: Path | None,
     insecure: bool,
-    activate: bool,
-    force: bool,
-    confirm_within_seconds: float,
-    sources: DeltaSources | None,
+    options: PushOptions,
+    *,
     as_json: bool,
     save: Path | None,
 ) -> None:
     out = console(as_json=as_json)
     opened = open_artifact(artifact)
     out.print(f"{opened.manifest.name} {opened.manifest.version} ({opened.digest[:12]})", markup=False)
-    bar = display.TransferBar(out)
-    listener = TransferListener(
-        planned=lambda plan: out.print(describe.plan_line(plan), markup=False, soft_wrap=True),
-        sent=bar.update,
-        note=lambda text: out.print(f"  {text}", markup=False, soft_wrap=True),
-    )
-
-    async def work() -> PushResult:
-        async with connect(host, credentials, insecure) as client:
-            with bar.shown():
-                return await push_artifact(
-                    client,
-                    artifact,
-                    trust_issuer.release_key(credentials),
-                    activate=activate,
-                    force=force,
-                    confirm_within_seconds=confirm_within_seconds,
-                    listener=listener,
-                    delta_sources=sources,
-                )
-
-    result = run(work(), when_stopped="Stopped. Push again to go on from here.")
-    emit(_push_document(result), as_json=as_json, save=save)
-    _print_push(out, result)
-    if result.verdict is not None:
-        require_commit(host, result.verdict)
-
-
-def _push_document(result: PushResult) -> dict[str, Any]:
-    fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-    return fields | {
-        "plan": dataclasses.asdict(result.plan),
-        "memory": as_document(result.memory),
-        "verdict": dataclasses.asdict(result.verdict) if result.verdict is not None else None,
-    }
-
-
-def _print_push(out: Console, result: PushResult) -> None:
-    for line in describe.push_lines(result):
-        out.print(line)
-    if result.verdict is None:
-        out.print("staged; not activated")
-        return
-    if result.verdict.probes:
-        display.table(
-            out, describe.PROBE_COLUMNS, [describe.probe_row(probe) for probe in result.verdict.probes]
-        )
-    out.print(f"{result.verdict.outcome.replace('_', ' ')}: {result.verdict.message}", markup=False)
-
-
-def delta_sources(delta: bool, folders: list[Path] | None) -> DeltaSources | None:
-    """Where earlier artifacts may be; None if none is wanted. Raises InputError for a folder that is none."""
-    for folder in folders or ():
-        open_artifact(folder)
-    return DeltaSources(tuple(folders or ())) if delta else None
+    with open_board(host, credentials, insecure) as board, ProgressView(out).shown() as view:
+        try:
+            result = board.push(artifact, on_progress=view, **options)
+        except NotCommittedError as error:
+            emit("push", error.result, as_json=as_json, save=save)
+            print_result(out, error.result)
+            raise
+    emit("push", result, as_json=as_json, save=save)
+    print_result(out, result)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from edgewright.v1.deployment_pb2 import Release
-from edgewright_builder.cli.connection import as_document, connect, console, emit, run
+from edgewright_builder.cli.boards import open_board
 from edgewright_builder.cli.options import AsJson, Credentials, Host, Insecure
-from edgewright_builder.device.releases import Deleted, delete_releases, release_named
-from edgewright_builder.show import describe, display
+from edgewright_builder.cli.output import console, emit, stoppable
+from edgewright_builder.show.sheet import print_result
 
 
+@stoppable()
 def releases(
     host: Host,
     credentials: Credentials = None,
@@ -29,18 +28,14 @@ def releases(
     as_json: AsJson = False,
 ) -> None:
     """List the releases on a board, or delete some of them."""
-
-    async def work() -> tuple[Sequence[Deleted], list[Release]]:
-        async with connect(host, credentials, insecure) as client:
-            found = await client.list_releases()
-            named = [release_named(found, digest, host) for digest in delete or []]
-            deleted = await delete_releases(client, named)
-            return deleted, await client.list_releases() if deleted else found
-
-    deleted, left = run(work())
-    document = {"releases": [as_document(release) for release in left]}
-    emit({**describe.deleted_document(deleted), **document}, as_json=as_json)
+    with open_board(host, credentials, insecure) as board:
+        before = board.releases()
+        named = [before.named(digest) for digest in delete or []]  # all of them, before the first is deleted
+        deleted = tuple(board.delete(each.release) for each in named)
+        left = board.releases() if deleted else before
+    document = {"deleted_releases": deleted, "releases": left.releases}
+    emit("releases", document, as_json=as_json)
     if not as_json:
-        for line in describe.deleted_lines(deleted):
-            typer.echo(line)
-        display.table(console(), describe.RELEASE_COLUMNS, [describe.release_row(each) for each in left])
+        for each in deleted:
+            typer.echo(each.line)
+        print_result(console(), left)

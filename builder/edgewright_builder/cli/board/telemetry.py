@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from edgewright.v1.telemetry_pb2 import Snapshot
-from edgewright_builder.cli.connection import as_document, connect, console, emit, run
+from edgewright_builder.cli.boards import open_board
 from edgewright_builder.cli.given import refuse_with, refuse_without
 from edgewright_builder.cli.options import AsJson, Credentials, Host, Insecure, Save
-from edgewright_builder.device import record
-from edgewright_builder.device.patience import Patience
-from edgewright_builder.show import display
-from edgewright_builder.show.telemetry import recorded_line, snapshot_facts, snapshot_line
-
-LINK_SECONDS = 30.0  # a link that broke is waited for
+from edgewright_builder.cli.output import console, emit, emit_line, stoppable
+from edgewright_builder.show.sheet import print_result
 
 
+@stoppable()
 def telemetry(
     ctx: typer.Context,
     host: Host,
@@ -41,35 +36,28 @@ def telemetry(
     save: Save = None,
 ) -> None:
     """Show latency, memory, energy and temperature of a board. With --json --follow: one document a line."""
-
-    async def once() -> Snapshot:
-        async with connect(host, credentials, insecure) as client:
-            return await client.get_snapshot()
-
-    async def for_ever() -> None:
-        async with connect(host, credentials, insecure) as client:
-            async for snapshot in client.watch_telemetry(interval):
-                typer.echo(json.dumps(as_document(snapshot)) if as_json else snapshot_line(snapshot))
-
-    async def recorded(after_sequence: int) -> None:
-        async with connect(host, credentials, insecure) as client:
-            async for sequence, snapshot in record.recorded(client, after_sequence, Patience(LINK_SECONDS)):
-                document = {"sequence": sequence, **as_document(snapshot)}
-                typer.echo(json.dumps(document) if as_json else recorded_line(sequence, snapshot))
-
     if recorded_after is not None:
         refuse_with(ctx, "--recorded-after", "follow", "save")
     if follow:
         refuse_with(ctx, "--follow", "save")
     else:
         refuse_without(ctx, "--follow", "interval")
-    if recorded_after is not None:
-        run(recorded(recorded_after))
-        return
-    if follow:
-        run(for_ever())
-        return
-    snapshot = run(once())
-    emit(as_document(snapshot), as_json=as_json, save=save)
-    if not as_json:
-        display.facts(console(), host, snapshot_facts(snapshot))
+    with open_board(host, credentials, insecure) as board:
+        if recorded_after is not None:
+            for entry in board.recorded_telemetry(recorded_after):
+                _print_line("telemetry-record", entry, str(entry), as_json=as_json)
+        elif follow:
+            for snapshot in board.watch_telemetry(interval):
+                _print_line("telemetry", snapshot, snapshot.line, as_json=as_json)
+        else:
+            found = board.telemetry()
+            emit("telemetry", found, as_json=as_json, save=save)
+            if not as_json:
+                print_result(console(), found)
+
+
+def _print_line(schema: str, result: object, line: str, *, as_json: bool) -> None:
+    if as_json:
+        emit_line(schema, result)
+    else:
+        typer.echo(line)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from typing import Annotated
 
 import typer
 from rich.live import Live
 
-from edgewright_builder.cli.connection import connect, console, run
+from edgewright_builder.cli.boards import open_board
 from edgewright_builder.cli.options import Credentials, Host, Insecure
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.cli.output import console, stoppable
 from edgewright_builder.device.failures import LinkError
+from edgewright_builder.sdk.board import Board
 from edgewright_builder.show.top import History, render
 
 DEVICE_SECONDS = 2.0  # the phase and the releases change seldom
 RETRY_SECONDS = 1.0
 
 
+@stoppable("")
 def top(
     host: Host,
     credentials: Credentials = None,
@@ -29,32 +31,28 @@ def top(
     ] = None,
 ) -> None:
     """Watch a board: latency, tokens/s, memory against the budget, watts, heat, clocks, release and phase."""
-
-    async def watch() -> None:
-        async with connect(host, credentials, insecure) as client:
-            with Live(console=console(), screen=screens is None, auto_refresh=False) as live:
-                await _follow(client, host, live, interval, screens)
-
-    run(watch(), when_stopped="")
+    with (
+        open_board(host, credentials, insecure) as board,
+        Live(console=console(), screen=screens is None, auto_refresh=False) as live,
+    ):
+        _follow(board, live, interval, screens)
 
 
-async def _follow(client: DeviceClient, host: str, live: Live, interval: float, screens: int | None) -> None:
+def _follow(board: Board, live: Live, interval: float, screens: int | None) -> None:
     """Draws each snapshot; an agent that restarts is waited for, if it was there at all."""
     history, shown = History(), 0
     while True:
         try:
-            device, releases = await client.get_device(), await client.list_releases()
-            asked_at = asyncio.get_running_loop().time()
-            async for snapshot in client.watch_telemetry(interval):
+            status, asked_at = board.status(), time.monotonic()
+            for snapshot in board.watch_telemetry(interval):
                 history.add(snapshot)
-                live.update(render(host, device, releases, snapshot, history), refresh=True)
+                live.update(render(board.address, status, snapshot, history), refresh=True)
                 shown += 1
                 if shown == screens:
                     return
-                if asyncio.get_running_loop().time() - asked_at >= DEVICE_SECONDS:
-                    device, releases = await client.get_device(), await client.list_releases()
-                    asked_at = asyncio.get_running_loop().time()
+                if time.monotonic() - asked_at >= DEVICE_SECONDS:
+                    status, asked_at = board.status(), time.monotonic()
         except LinkError:
             if not shown:
                 raise
-            await asyncio.sleep(RETRY_SECONDS)
+            time.sleep(RETRY_SECONDS)

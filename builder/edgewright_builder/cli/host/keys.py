@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from edgewright_builder.artifact.artifact import resign_artifact
-from edgewright_builder.cli.connection import run
+from edgewright.errors import RefusedError
 from edgewright_builder.cli.given import refuse_without
-from edgewright_builder.cli.host.trust_display import show, spread
 from edgewright_builder.cli.options import AsJson, Insecure
-from edgewright_builder.keys import trust_issuer
-from edgewright_builder.keys.credentials import Written, create_credentials, issue_certificate
-from edgewright_builder.keys.key_files import load_signing_key
-from edgewright_builder.keys.revocations import revocation_of
+from edgewright_builder.cli.output import console, emit, stoppable
+from edgewright_builder.keys.credentials import Written
+from edgewright_builder.keys.trust_issuer import parse_days
+from edgewright_builder.sdk.credentials import Credentials
+from edgewright_builder.show.sheet import print_result
 
 
 class CertificateRole(str, Enum):
@@ -55,7 +54,7 @@ def create(
     force: Annotated[bool, typer.Option("--force", help="Begin anew; what is there is moved aside.")] = False,
 ) -> None:
     """Make a release key, a root key, an authority, and certificates for agent, deployer and observer."""
-    written = create_credentials(folder, host or [], force=force)
+    written = Credentials(folder).write(host or [], force=force)
     typer.echo(f"Credentials in {folder}: keep release.key and ca.key on this machine, root.key off line.")
     typer.echo(f"A board needs: {folder}/agent.pem, agent.key, ca.pem, release.pub.")
     _tell_aside(written)
@@ -73,7 +72,7 @@ def certificate(
     ] = CertificateRole.AGENT,
 ) -> None:
     """Make one more certificate, for a board or a client; also in place of one that ends."""
-    written = issue_certificate(folder, role.value, host or [])
+    written = Credentials(folder).certificate(role.value, host or [])
     key, pem = written.files
     typer.echo(f"{pem} and {key.name} written, signed by {folder}/ca.key.")
     if role is CertificateRole.AGENT:
@@ -82,6 +81,7 @@ def certificate(
 
 
 @app.command()
+@stoppable()
 def trust(
     ctx: typer.Context,
     folder: Folder,
@@ -114,17 +114,20 @@ def trust(
     """Show whom boards trust, change it, or tell boards about it. A change writes the next trust-N.json."""
     if not hosts:
         refuse_without(ctx, "HOST:PORT", "insecure")
-    signing = root_key or []
+    keys, signing = Credentials(folder), root_key or []
     if add or threshold:
-        _wrote(trust_issuer.add_keys(folder, signing, "release", add or [], threshold))
+        _wrote(keys.add_keys("release", add or [], threshold=threshold, root_keys=signing))
     if add_root or root_threshold:
-        _wrote(trust_issuer.add_keys(folder, signing, "root", add_root or [], root_threshold))
+        _wrote(keys.add_keys("root", add_root or [], threshold=root_threshold, root_keys=signing))
     if expires is not None:
-        _wrote(trust_issuer.renew(folder, signing, trust_issuer.parse_days(expires)))
+        _wrote(keys.renew(parse_days(expires), root_keys=signing))
     if hosts:
-        run(spread(folder, hosts, insecure=insecure, as_json=as_json))
-    else:
-        show(folder, as_json=as_json)
+        _tell(keys, hosts, insecure=insecure, as_json=as_json)
+        return
+    found = keys.trust()
+    emit("trust", found, as_json=as_json)
+    if not as_json:
+        print_result(console(), found)
 
 
 @app.command()
@@ -134,9 +137,8 @@ def rotate(
     root_key: RootKey = None,
 ) -> None:
     """Make a new release key; the old one stays trusted until it is revoked. With --root, a new root key."""
-    turn = trust_issuer.rotate_root_key if root else trust_issuer.rotate_release_key
-    old, path = turn(folder, root_key or [])
-    name = "root" if root else "release"
+    name: Literal["release", "root"] = "root" if root else "release"
+    old, path = Credentials(folder).rotate(name, root_keys=root_key or [])
     typer.echo(
         f"New {name} key in {folder}/{name}.key; the old one, {old[:8]}, is kept as {name}-{old[:8]}.key."
     )
@@ -165,9 +167,7 @@ def revoke(
     root_key: RootKey = None,
 ) -> None:
     """Revoke a key, a certificate or a release. What serves goes on serving, unless --stop."""
-    trust_issuer.begin(folder)
-    found = revocation_of(folder, what, stop=stop, reason=reason)
-    path = trust_issuer.revoke(folder, root_key or [], found)
+    found, path = Credentials(folder).revoke(what, stop=stop, reason=reason, root_keys=root_key or [])
     typer.echo(f"Revoked {found.kind} {found.sha256[:12]}{', and what serves of it stops' if stop else ''}.")
     _wrote(path)
 
@@ -178,8 +178,21 @@ def sign(
     folder: Folder,
 ) -> None:
     """Add the release key's signature to an artifact, after a rotation or where several keys must sign."""
-    signed = resign_artifact(artifact, load_signing_key(folder / "release.key"))
+    signed = Credentials(folder).sign(artifact)
     typer.echo(f"{signed.digest[:12]} is signed by {folder}/release.key; its digest is the same.")
+
+
+def _tell(keys: Credentials, hosts: list[str], *, insecure: bool, as_json: bool) -> None:
+    """Tells boards the newest document; a line for each. Raises RefusedError if one did not take it up."""
+    update = keys.tell(hosts, insecure=insecure)
+    emit("trust-update", update, as_json=as_json)
+    if not as_json:
+        for board in update.boards:
+            for line in board.lines():
+                typer.echo(line, err=board.error is not None)
+    if update.failed:
+        first = update.failed[0].host
+        raise RefusedError(f"{len(update.failed)} of {len(hosts)} boards did not take it up, first {first}.")
 
 
 def _tell_aside(written: Written) -> None:

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from edgewright_builder.artifact import mirror
-from edgewright_builder.artifact.artifact import resign_artifact
-from edgewright_builder.keys.key_files import load_signing_key
+from edgewright.sizes import format_bytes
+from edgewright_builder.sdk.artifacts import add_mirrors, export_mirror
 
 app = typer.Typer(help="Let boards fetch from a web server or an OCI registry.", no_args_is_help=True)
 
@@ -34,13 +33,9 @@ def add(
     replace: Annotated[bool, typer.Option("--replace", help="Forget the mirrors it names now.")] = False,
 ) -> None:
     """Name mirrors in an artifact's manifest and sign it again; boards call no address that is not signed."""
-    key = load_signing_key(credentials / "release.key")
-    found = [mirror.parse_mirror(each) for each in url]
-    before = () if replace else mirror.mirrors_of(artifact)
-    mirrors = list(dict.fromkeys((*before, *found)))
-    signed = resign_artifact(artifact, key, mirrors=[each.model_dump() for each in mirrors])
-    for each in signed.manifest.mirrors:
-        typer.echo(f"mirror: {each.url} ({each.layout})")
+    signed = add_mirrors(artifact, url, credentials=credentials, replace=replace)
+    for mirror in signed.manifest.mirrors:
+        typer.echo(f"mirror: {mirror.url} ({mirror.layout})")
     typer.echo(f"Signed again: the artifact is now {signed.digest[:12]}; its files are the same.")
 
 
@@ -52,8 +47,8 @@ def export(
     ],
 ) -> None:
     """Write an artifact's files as an OCI image layout, to be served as it is or copied to a registry."""
-    blobs, size_bytes = mirror.export(artifact, folder)
+    written = export_mirror(artifact, folder)
     typer.echo(
-        f"{blobs} files, {size_bytes / 2**20:.1f} MiB, written to {folder}; files that were there stayed."
+        f"{written.files} files, {format_bytes(written.size_bytes)}, written to {folder}; files that were there stayed."
     )
     typer.echo(f"Serve {folder} and name its address: edgewright mirror add {artifact} https://HOST/PATH")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from edgewright.sizes import parse_bytes
 from edgewright_builder.cli.options import AsJson, Budget, Engine
-from edgewright_profiles import load_profile
+from edgewright_builder.cli.output import console, emit
+from edgewright_builder.show.sheet import print_result
 
 
 def plan(
@@ -26,23 +24,16 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Find the best depth, bits, group size, context and concurrency that fit, and show what they were chosen from."""
-    from edgewright_builder.fit.calibrate import calibration_for
-    from edgewright_builder.fit.display.document import search_document
-    from edgewright_builder.fit.display.terminal import print_search
-    from edgewright_builder.fit.engines import ENGINES, engine_traits
-    from edgewright_builder.fit.model_facts import find_model
-    from edgewright_builder.fit.plan import Wishes, search_plans
+    from edgewright_builder.sdk import fitting  # here, so that --help answers at once
 
-    facts, profile = find_model(model), load_profile(device)
-    kinds = [engine_traits(engine).kind] if engine else list(ENGINES)
-    wishes = Wishes(min_context, concurrency, at_least=True)
-    search = search_plans(
-        facts.architecture,
-        wishes,
-        profile.budget_bytes() if budget is None else parse_bytes(budget),
-        [calibration_for(kind, profile.id) for kind in kinds],
+    found = fitting.plan(
+        model,
+        device=device,
+        budget=budget,
+        context_tokens=min_context,
+        concurrency=concurrency,
+        engine=engine,
     )
-    if as_json:
-        typer.echo(json.dumps(search_document(search, facts.name, profile.id), indent=2))
-    else:
-        print_search(Console(highlight=False), search)
+    emit("plan", found, as_json=as_json)
+    if not as_json:
+        print_result(console(), found)

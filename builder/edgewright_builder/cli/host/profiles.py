@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgewright_builder.cli.connection import connect, run
+from edgewright_builder.cli.boards import open_board
 from edgewright_builder.cli.given import refuse_without
 from edgewright_builder.cli.options import Credentials, Insecure
+from edgewright_builder.cli.output import emit, stoppable
+from edgewright_builder.show.document import document
 from edgewright_profiles import DeviceProfile, Figure, list_profiles, load_profile
 
 app = typer.Typer(
@@ -29,7 +31,7 @@ def list_command(as_json: Json = False) -> None:
     """List the built-in profiles with their budgets."""
     profiles = [load_profile(profile_id) for profile_id in list_profiles()]
     if as_json:
-        _print_json([summary(profile) for profile in profiles])
+        emit("profiles", {"profiles": [summary(profile) for profile in profiles]}, as_json=True)
     else:
         Console().print(profiles_table(profiles))
 
@@ -42,12 +44,15 @@ def show_command(
     """Show one profile: every figure, its source and how far to trust it."""
     loaded = load_profile(profile)
     if as_json:
-        _print_json(loaded.model_dump(mode="json"))
+        typer.echo(
+            json.dumps(document(loaded), indent=2, ensure_ascii=False)
+        )  # its schema_version names its schema
     else:
         Console().print(profile_table(loaded))
 
 
 @app.command("detect")
+@stoppable()
 def detect_command(
     ctx: typer.Context,
     host: Annotated[
@@ -60,15 +65,14 @@ def detect_command(
     insecure: Insecure = False,
 ) -> None:
     """Draft a profile from a live board: YAML to standard output, what only a datasheet tells to standard error."""
-    from edgewright_builder.device.profile_draft import Draft, draft_here, draft_of
-
-    async def ask(address: str) -> Draft:
-        async with connect(address, credentials, insecure) as client:
-            return draft_of(await client.get_device(), await client.get_snapshot())
+    from edgewright_builder.sdk.profiles import draft_profile
 
     if host is None:
         refuse_without(ctx, "HOST:PORT", "credentials", "insecure")
-    draft = draft_here() if host is None else run(ask(host))
+        draft = draft_profile()
+    else:
+        with open_board(host, credentials, insecure) as board:
+            draft = board.draft_profile()
     typer.echo(yaml.safe_dump(draft.document, sort_keys=False, allow_unicode=True), nl=False)
     typer.echo(f"nearest known profile: {draft.nearest.id} ({draft.why_nearest})", err=True)
     typer.echo(f"not found here, fill in from a datasheet: {', '.join(draft.missing)}", err=True)
@@ -156,7 +160,3 @@ def _value(name: str, value: Any) -> str:
 
 def _mib(size_bytes: int) -> str:
     return f"{size_bytes / 2**20:,.0f} MiB"
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))

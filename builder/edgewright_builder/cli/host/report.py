@@ -6,26 +6,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from edgewright.errors import InputError
+from edgewright_builder.cli.output import console
+from edgewright_builder.sdk.running import open_run
+from edgewright_builder.show.sheet import print_result
 
 
 def report(
     run: Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)],
 ) -> None:
     """Write RUN/report.html and print the key numbers."""
-    from edgewright_builder.report import write_report
-    from edgewright_builder.report.terminal import summary_table
-
-    if (run / "finetune" / "adapter" / "model.onnx_adapter").is_file():
-        raise InputError(
-            f"{run} is the build of an adapter, of which there is no report: its figures are in "
-            f"{run / 'evaluate' / 'results.json'}, and `edgewright build` with --resume prints them again."
-        )
-    if not any((run / name).is_file() for name in ("recipe.yaml", "plan.json")):
-        raise InputError(f"{run} is not a run: it has no recipe.yaml. `edgewright build` makes one.")
-    path = write_report(run)
-    console = Console(highlight=False)
-    console.print(summary_table(run))
-    console.print(f"Report: {path.resolve()}", markup=False, soft_wrap=True)
+    found = open_run(run)
+    path = found.report()
+    print_result(console(), found)
+    console().print(f"Report: {path.resolve()}", markup=False, soft_wrap=True)

@@ -1,0 +1,61 @@
+"""How commands print: results for people on stdout, or one JSON document for scripts and everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from edgewright.errors import InputError
+from edgewright_builder.show.document import document
+
+
+def console(*, as_json: bool = False) -> Console:
+    """Returns where people read: stdout, or stderr when stdout is for a script."""
+    return Console(stderr=as_json, highlight=False)
+
+
+def document_of(schema: str, result: Any) -> dict[str, Any]:
+    """Returns the result as a JSON object that names its schema, such as `edgewright.status.v1`."""
+    content = document(result)
+    assert isinstance(content, Mapping), "results are objects"
+    return {"schema": f"edgewright.{schema}.v1", **content}
+
+
+def emit(schema: str, result: Any, *, as_json: bool, save: Path | None = None) -> None:
+    """Prints the result as a JSON document if it was asked for, and saves it if a file was named."""
+    text = json.dumps(document_of(schema, result), indent=2, ensure_ascii=False, allow_nan=False)
+    if as_json:
+        typer.echo(text)
+    if save is not None:
+        write_text(save, text + "\n")
+
+
+def emit_line(schema: str, result: Any) -> None:
+    """Prints the result as a JSON document on one line."""
+    typer.echo(json.dumps(document_of(schema, result), ensure_ascii=False, allow_nan=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file and the folder it is in. Raises InputError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} can't be written ({error.strerror}); choose another file.") from error
+
+
+@contextmanager
+def stoppable(sentence: str = "Stopped.") -> Iterator[None]:
+    """Ctrl-C ends the command with this sentence and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if sentence:
+            typer.echo(f"edgewright: {sentence}", err=True)
+        raise typer.Exit(130) from None

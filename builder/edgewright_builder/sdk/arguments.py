@@ -1,0 +1,50 @@
+"""What callers may give, and sentences for what they may not. Light to import."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from edgewright.errors import InputError
+from edgewright.sizes import parse_bytes
+from edgewright_profiles import DeviceProfile, load_profile
+
+CREDENTIALS_VARIABLE = "EDGEWRIGHT_CREDENTIALS"
+
+
+def as_path(value: str | Path, what: str) -> Path:
+    """Returns the path. Raises InputError for what is none."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise wrong_type(what, value, "a path")
+    return Path(value)
+
+
+def size_bytes(size: str | int | None, what: str) -> int | None:
+    """Returns `4GiB`, or a number of bytes, as bytes; None for None. Raises InputError."""
+    if size is None:
+        return None
+    if isinstance(size, str):
+        return parse_bytes(size)
+    if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
+        raise wrong_type(what, size, 'a size, such as "4GiB", or a number of bytes above 0')
+    return size
+
+
+def device_profile(device: str | Path | DeviceProfile) -> DeviceProfile:
+    """Returns the profile of a device's id, alias or YAML file. Raises InputError."""
+    if isinstance(device, DeviceProfile):
+        return device
+    return load_profile(str(as_path(device, "the device")))
+
+
+def credentials_folder(credentials: str | Path | None) -> Path | None:
+    """Returns the folder given, or the one that the environment names; None where neither does. Raises InputError."""
+    named = credentials if credentials is not None else os.environ.get(CREDENTIALS_VARIABLE) or None
+    return None if named is None else as_path(named, "credentials")
+
+
+def wrong_type(what: str, value: object, wanted: str) -> InputError:
+    """Returns the error for a value of a type that can't be used."""
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}…"
+    return InputError(f"For {what} {type(value).__name__} {shown} was given; expected {wanted}.")

@@ -1,0 +1,213 @@
+"""What is measured: a board's speed, memory, energy and accuracy, and the same of a run's model on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from edgewright.durable import write_json
+from edgewright.errors import InputError
+from edgewright_agent.benchmark.load import BenchmarkPlan
+from edgewright_builder.bench.board import run_from_here, run_on_board, subject_of
+from edgewright_builder.bench.results import Bench, read_bench
+from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.sdk.arguments import as_path
+from edgewright_builder.sdk.loop import SHARED
+from edgewright_builder.sdk.results.bench import BenchReport, bench_report
+from edgewright_builder.sdk.results.calibration import BoardCalibrated
+from edgewright_builder.sdk.results.evaluation import Evaluation, TaskEvaluation
+from edgewright_builder.sdk.results.progress import OnProgress, ProgressEmitter
+from edgewright_builder.show.document import document
+
+if TYPE_CHECKING:
+    from edgewright_builder.device.score import RemoteScorer
+    from edgewright_builder.tasks.loading import Task
+
+HOST_PROMPTS_MIN = 4
+SEED_BITS = 32
+
+
+def load_plan(
+    prompts: int, input_tokens: int, output_tokens: int, concurrency: int, warmup: int, seed: int
+) -> BenchmarkPlan:
+    """Returns the load. Raises InputError for one that makes no sense."""
+    for name, value in (
+        ("prompts", prompts),
+        ("input_tokens", input_tokens),
+        ("output_tokens", output_tokens),
+    ):
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} is {value!r}; give a whole number of at least 1.")
+    return BenchmarkPlan(prompts, input_tokens, output_tokens, concurrency, warmup, seed)
+
+
+async def bench_board(
+    client: DeviceClient,
+    plan: BenchmarkPlan,
+    repeats: int,
+    host_prompts: int | None,
+    on_progress: OnProgress | None,
+) -> BenchReport:
+    """Measures on the board, `repeats` times, and then from here unless `host_prompts` is 0."""
+    ours = _host_prompts(plan) if host_prompts is None else host_prompts
+    runs = []
+    for number in range(repeats):
+        stage = "on the board" if repeats == 1 else f"on the board {number + 1}/{repeats}"
+        steps = _steps(ProgressEmitter(stage, on_progress))
+        runs.append(await run_on_board(client, replace(plan, seed=plan.seed + number), steps))
+    subject = subject_of(
+        str(client.address),
+        await client.get_device(),
+        await client.list_releases(),
+        await client.get_snapshot(),
+    )
+    found = Bench(subject, tuple(runs))
+    if ours:
+        here = replace(
+            plan,
+            prompts=ours,
+            warmup_prompts=min(plan.warmup_prompts, 1),
+            seed=secrets.randbits(SEED_BITS),
+        )
+        host, link = await run_from_here(client, here, _steps(ProgressEmitter("from here", on_progress)))
+        found = replace(found, host=host, link_seconds=link)
+    return bench_report(found)
+
+
+def bench_local(
+    run: str | Path,
+    *,
+    stage: Literal["finetuned", "exported"] = "finetuned",
+    prompts: int = 30,
+    input_tokens: int = 128,
+    output_tokens: int = 64,
+    concurrency: int = 1,
+    warmup: int = 2,
+    repeats: int = 1,
+    on_progress: OnProgress | None = None,
+) -> BenchReport:
+    """Measures a run's model on this machine: before quantization ("finetuned") or what ships ("exported").
+
+    The result is kept in the run, where its report and `open_bench` find it. Raises InputError, OutsideError.
+    """
+    from edgewright_builder.bench.local import candidate, result_file, run_locally
+
+    folder = as_path(run, "the run")
+    plan = load_plan(prompts, input_tokens, output_tokens, concurrency, warmup, secrets.randbits(SEED_BITS))
+    model = candidate(folder, stage)
+    found = SHARED.listen(
+        lambda emit: run_locally(
+            model, plan, repeats, _steps(ProgressEmitter(f"{stage}, on this machine", emit))
+        ),
+        on_progress or _nobody,
+    )
+    report = bench_report(found)
+    file = result_file(folder, stage)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, document(report))
+    return report
+
+
+def open_bench(path: str | Path) -> BenchReport:
+    """Returns a saved result: of `bench --save`, or a run's model before quantization. Raises InputError."""
+    file = as_path(path, "the result")
+    if not file.is_dir():
+        return bench_report(read_bench(file))
+    from edgewright_builder.bench.local import result_file
+
+    found = result_file(file, "finetuned")
+    if not found.is_file():
+        raise InputError(
+            f"{file} has not been measured before quantization; `edgewright bench --local {file}` does that."
+        )
+    return bench_report(read_bench(found))
+
+
+async def evaluate_board(
+    client: DeviceClient,
+    tasks: str | Iterable[str | Path],
+    benchmarks: str | Path | None,
+    limit: int | None,
+    on_progress: OnProgress | None,
+) -> Evaluation:
+    """Scores each task on the board; asks first whether it scores at all, before rows are fetched."""
+    from edgewright_builder.device.score import RemoteScorer, require_scores
+    from edgewright_builder.tasks.loading import load_task
+
+    await require_scores(client)
+    names = tasks.split(",") if isinstance(tasks, str) else [str(task) for task in tasks]
+    folder = None if benchmarks is None else as_path(benchmarks, "benchmarks")
+    loaded = [await asyncio.to_thread(load_task, name, folder, limit) for name in names]
+    loop = asyncio.get_running_loop()
+    scorer = RemoteScorer(client, loop)
+    results = []
+    for task in loaded:
+        emitter = ProgressEmitter(task.name, on_progress)
+
+        def step(done: int, total: int, text: str = "", emitter: ProgressEmitter = emitter) -> None:
+            loop.call_soon_threadsafe(emitter.step, done, total, text)
+
+        results.append(await asyncio.to_thread(_evaluate_task, scorer, task, step))
+    return Evaluation(tuple(results))
+
+
+def _evaluate_task(scorer: RemoteScorer, task: Task, step: Callable[..., None]) -> TaskEvaluation:
+    from edgewright_builder.tasks.results import run_task
+
+    result = run_task(scorer, task, on_progress=step)
+    accuracy = result.accuracy()
+    return TaskEvaluation(
+        result.task,
+        "served",
+        result.metric,
+        accuracy.value,
+        accuracy.standard_error,
+        accuracy.rows,
+        tuple(result.correct()),
+    )
+
+
+async def calibrate_board(client: DeviceClient, *, as_served: bool) -> BoardCalibrated:
+    """Measures the active release, and keeps the point with those that were measured on the board before."""
+    from edgewright_builder.device.measure import measured_point
+    from edgewright_builder.fit.calibrate import BoardCalibration, check_point, load_board, refit, save_board
+    from edgewright_builder.fit.memory import load_calibration
+
+    found = await measured_point(client, fill=not as_served)
+    shipped = load_calibration(found.engine)
+    predicted_bytes = check_point(shipped, found.point).peak_bytes  # raises for an impossible point
+    before = load_board(found.engine, found.board)
+    if (
+        before is None or before.engine_version != found.engine_version
+    ):  # another version of the engine starts anew
+        before = BoardCalibration(found.board, found.engine, found.engine_version, ())
+    measured = before.with_point(found.point)
+    moved = refit(shipped, measured)
+    return BoardCalibrated(
+        board=found.board,
+        engine=found.engine,
+        engine_version=found.engine_version,
+        points=moved.points,
+        file=save_board(measured),
+        predicted_peak_bytes=predicted_bytes,
+        error_fraction=moved.error_fraction,
+        measured_peak_bytes=found.point.measured_peak_bytes,
+        measure=found.point.measure,
+        decode=found.point.decode,
+    )
+
+
+def _host_prompts(plan: BenchmarkPlan) -> int:
+    return min(plan.prompts, max(HOST_PROMPTS_MIN, 2 * plan.concurrency))
+
+
+def _steps(emitter: ProgressEmitter) -> Callable[[int, int, float], None]:
+    return lambda done, total, rate: emitter.step(done, total, f"{rate:.1f} tokens/s")
+
+
+def _nobody(progress: object) -> None:
+    """Hears nothing."""
