@@ -108,7 +108,7 @@ def open_run(folder: str | Path) -> RunFolder:
 
     path = as_path(folder, "the run")
     if not path.is_dir():
-        raise InputError(f"{path} is no run: it is not a folder. `edgewright build` makes one.")
+        raise InputError(f"{path} is not a run: it has no recipe.yaml. `edgewright build` makes one.")
     return RunFolder(path)
 
 

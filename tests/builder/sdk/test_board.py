@@ -182,7 +182,7 @@ def test_releases_are_a_sequence_that_knows_which_is_active(device: Board, board
         (lambda: ew.check("llama-3.2-3b", device="this-host", budget=0), "For the budget int 0 was given"),
         (lambda: ew.check(3, device="this-host"), "For the model int was given"),  # type: ignore[arg-type]
         (lambda: ew.Credentials.create("keys", "board-7.local"), "The hosts are a list of names"),
-        (lambda: ew.open_run("no-such-run"), "no-such-run is no run"),
+        (lambda: ew.open_run("no-such-run"), "no-such-run is not a run: it has no recipe.yaml"),
         (lambda: ew.open_artifact(3), "For the artifact int 3 was given"),  # type: ignore[arg-type]
     ],
 )
