@@ -63,8 +63,16 @@ def manifest_fields(
         },
         "performance": _performance(speed) if speed.measurements else None,
         "adapter_slots": None if recipe.serving.adapters is None else recipe.serving.adapters.model_dump(),
-        "lineage": {**lineage, "architecture": asdict(architecture), "configuration": asdict(m)},
+        "lineage": {**lineage, "architecture": _facts(architecture), "configuration": asdict(m)},
     }
+
+
+def _facts(architecture: Architecture) -> dict[str, Any]:
+    """Returns the architecture's facts. A limit that does not hold is left out, as it was before there was one."""
+    facts = asdict(architecture)
+    if not facts["context_limited_by"]:
+        del facts["context_limited_by"]
+    return facts
 
 
 def _performance(speed: Speed) -> dict[str, Any]:
