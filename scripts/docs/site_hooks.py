@@ -18,11 +18,13 @@ import board_tables
 import cli_reference
 import error_index
 import recipe_keys
+import sdk_reference
 import wire_contract
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
+        "reference/sdk.md": sdk_reference.page,
         "reference/cli.md": cli_reference.page,
         "reference/wire.md": wire_contract.page,
         "reference/recipe.md": recipe_keys.page,
