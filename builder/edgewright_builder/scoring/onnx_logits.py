@@ -20,7 +20,11 @@ def open_logits(engine: Path) -> Callable[[Sequence[int]], Tensor]:
     import onnxruntime
     import torch
 
-    session = onnxruntime.InferenceSession(str(engine / "model.onnx"), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # adapters' slots are optional inputs, and each would be warned of
+    session = onnxruntime.InferenceSession(
+        str(engine / "model.onnx"), options, providers=["CPUExecutionProvider"]
+    )
     own = {"input_ids", "attention_mask", "position_ids"}
     head_size = json.loads((engine / "genai_config.json").read_text(encoding="utf-8"))["model"]["decoder"][
         "head_size"
