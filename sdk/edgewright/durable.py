@@ -12,6 +12,7 @@ import hashlib
 import json
 import mmap
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ UNSUPPORTED = (
     errno.EINVAL,
     errno.EOPNOTSUPP,
 )  # what a file system says that can't (tmpfs, some overlays, some FUSE)
+# What reading says of a file that is not there, is something else (a folder, a socket, a loop of links), or has rotted.
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EIO)
 _READ_BYTES = 1024 * 1024
 
 Pace = Callable[[int], None]
@@ -116,7 +119,7 @@ class FileSystem:
     def sha256_of(self, path: Path) -> str:
         """SHA-256 of the file's bytes, in hex, as a program sees them."""
         digest = hashlib.sha256()
-        with path.open("rb", buffering=0) as file:
+        with os.fdopen(_open_regular(path), "rb", buffering=0) as file:
             while data := file.read(_READ_BYTES):
                 digest.update(data)
         return digest.hexdigest()
@@ -128,6 +131,12 @@ class FileSystem:
             digest.update(piece)
             pace(len(piece))
         return digest.hexdigest()
+
+
+def read_regular(path: Path) -> bytes:
+    """Returns a file's bytes. Raises OSError, also for what is no file: reading a pipe would wait for ever."""
+    with os.fdopen(_open_regular(path), "rb") as file:
+        return file.read()
 
 
 def write_durably(fs: FileSystem, path: Path, data: bytes) -> None:
@@ -161,11 +170,11 @@ def publish(fs: FileSystem, temporary: Path, target: Path) -> None:
 def _pieces_on_disk(path: Path) -> Iterator[memoryview]:
     """A file's bytes, each piece good until the next. Where O_DIRECT is unknown, what is cached is dropped first."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+        file = _open_regular(path, os.O_DIRECT)
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = _open_regular(path)
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
     try:
         memory, offset = memoryview(mmap.mmap(-1, _READ_BYTES)), 0  # aligned
@@ -174,6 +183,14 @@ def _pieces_on_disk(path: Path) -> Iterator[memoryview]:
             offset += count
     finally:
         os.close(file)
+
+
+def _open_regular(path: Path, flags: int = 0) -> int:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise FileNotFoundError(errno.ENOENT, "it is no file", str(path))
+    return file
 
 
 @contextlib.contextmanager
@@ -195,12 +212,18 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def raise_unless_gone(error: OSError, path: Path) -> None:
     """Raises OutsideError if reading failed in a way that may pass; else the file is not there, or is unreadable."""
-    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO):
+    if error.errno not in GONE:
         raise OutsideError(f"{path} could not be read: {error.strerror}.") from error
 
 
 def remove_tree(fs: FileSystem, path: Path) -> None:
-    """Removes a folder and all below it; nothing if it is gone. Not durable, and not at one stroke."""
+    """Removes a folder and all below it; nothing if it is gone. Not durable, and not at one stroke.
+
+    A link to a folder is removed, and the folder left alone.
+    """
+    if path.is_symlink():
+        fs.unlink(path)
+        return
     if not path.is_dir():
         return
     for entry in sorted(path.iterdir()):

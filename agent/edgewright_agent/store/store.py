@@ -83,7 +83,8 @@ class Store:
         self._signed_chunkings = SignedChunkings()
         self.traffic = Traffic()
         for release in found.releases:
-            self._blobs.chunks.add_all(Blob.of_file(file) for file in release.manifest.files)
+            here = [file for file in release.manifest.files if file.sha256 in found.blob_bytes]
+            self._blobs.chunks.add_all(Blob.of_file(file) for file in here)
         self.state = StateFile(self.fs, self.layout.state)
 
     def close(self) -> None:

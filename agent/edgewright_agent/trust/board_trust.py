@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from edgewright.dsse import verify_envelope
-from edgewright.durable import TEMPORARY_PREFIX, FileSystem, disk_errors, write_durably
+from edgewright.durable import TEMPORARY_PREFIX, FileSystem, disk_errors, read_regular, write_durably
 from edgewright.errors import EdgewrightError, InputError, OutsideError, RefusedError
 from edgewright.trust import rules
 from edgewright.trust.document import TrustDocument
@@ -213,7 +213,7 @@ class Trust:
             return  # `--trust` gave a newer one
         version, path = stored[-1]
         try:
-            document = rules.read_signed(path.read_bytes())
+            document = rules.read_signed(read_regular(path))
             if document.version != version:
                 raise InputError(f"it is version {document.version}")
         except (EdgewrightError, OSError) as error:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from edgewright.durable import FileSystem, write_durably
+from edgewright.durable import FileSystem, read_regular, write_durably
 from edgewright.errors import OutsideError
 from edgewright_agent.runtime.failures import log_failure
 
@@ -62,7 +62,7 @@ def _read(path: Path | None) -> float:
     if path is None:
         return 0.0
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
         seconds = int(data.split()[0])
     except (OSError, ValueError, IndexError):
         return 0.0  # none yet, or damaged: the system's clock and the next document's time remain

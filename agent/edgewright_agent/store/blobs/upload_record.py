@@ -7,6 +7,7 @@ import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from edgewright.durable import read_regular
 from edgewright_agent.store.blobs.blob import ChunkRange
 
 
@@ -28,7 +29,7 @@ class PartialMeta:
 def read_meta(path: Path) -> PartialMeta | None:
     """The record of an upload, or None if there is none that is whole."""
     try:
-        envelope = json.loads(path.read_bytes())
+        envelope = json.loads(read_regular(path))
         if zlib.crc32(envelope["body"].encode()) != envelope["crc32"]:
             return None
         fields = json.loads(envelope["body"])

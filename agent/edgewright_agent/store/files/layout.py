@@ -37,9 +37,19 @@ class Layout:
         return self.root / "state.json"
 
     @property
+    def state_previous(self) -> Path:
+        """The state before."""
+        return self.root / "state.json.prev"
+
+    @property
     def scrub(self) -> Path:
         """How far the background scrub has come."""
         return self.root / "scrub.json"
+
+    @property
+    def scrub_previous(self) -> Path:
+        """The record before."""
+        return self.root / "scrub.json.prev"
 
     @property
     def blobs(self) -> Path:

@@ -17,6 +17,7 @@ from edgewright.durable import (
     disk_errors,
     publish,
     raise_unless_gone,
+    read_regular,
     remove_tree,
     write_durably,
 )
@@ -100,12 +101,12 @@ def resign_release(fs: FileSystem, folder: Path, signature: bytes) -> None:
 
 def read_signed(folder: Path) -> tuple[bytes, bytes]:
     """The manifest and the signature that counts, the later one if there is one. Raises OSError."""
-    return (folder / MANIFEST).read_bytes(), _read_signature(folder)
+    return read_regular(folder / MANIFEST), _read_signature(folder)
 
 
 def _read_signature(folder: Path) -> bytes:
     later = folder / LATER_SIGNATURE
-    return (later if later.exists() else folder / SIGNATURE).read_bytes()
+    return read_regular(later if later.exists() else folder / SIGNATURE)
 
 
 def read_release(folder: Path) -> StagedRelease | None:
@@ -114,8 +115,8 @@ def read_release(folder: Path) -> StagedRelease | None:
     Raises OutsideError if the board is out of something, so that the release may yet be whole.
     """
     try:
-        data, signature = (folder / MANIFEST).read_bytes(), (folder / SIGNATURE).read_bytes()
-        checksums = (folder / CHECKSUMS).read_bytes().decode()
+        data, signature = read_regular(folder / MANIFEST), read_regular(folder / SIGNATURE)
+        checksums = read_regular(folder / CHECKSUMS).decode()
         manifest = parse_manifest(data)
         sizes_bytes = [(folder / "tree" / file.path).stat().st_size for file in manifest.files]
     except (UnicodeDecodeError, EdgewrightError):

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from edgewright.durable import FileSystem, raise_unless_gone, write_durably
+from edgewright.durable import FileSystem, raise_unless_gone, read_regular, write_durably
 
 
 class StateFile:
@@ -41,13 +41,13 @@ class StateFile:
         body = json.dumps({"generation": self._generation, "value": value}, sort_keys=True)
         text = json.dumps({"crc32": zlib.crc32(body.encode()), "body": body}, indent=1)
         if _read(self._path) is not None:  # a broken file must not replace a whole predecessor
-            write_durably(self._fs, self._previous, self._path.read_bytes())
+            write_durably(self._fs, self._previous, read_regular(self._path))
         write_durably(self._fs, self._path, text.encode())
 
 
 def _read(path: Path) -> tuple[int, dict[str, Any]] | None:
     try:
-        envelope = json.loads(path.read_bytes())
+        envelope = json.loads(read_regular(path))
         if zlib.crc32(envelope["body"].encode()) != envelope["crc32"]:
             return None
         body = json.loads(envelope["body"])

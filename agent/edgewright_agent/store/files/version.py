@@ -8,7 +8,7 @@ import re
 import zlib
 from pathlib import Path
 
-from edgewright.durable import FileSystem, write_durably
+from edgewright.durable import FileSystem, read_regular, write_durably
 from edgewright.errors import InputError, OutsideError
 from edgewright_agent.store.files.layout import Layout
 from edgewright_agent.store.files.state_file import StateFile
@@ -50,7 +50,7 @@ def check_version(fs: FileSystem, layout: Layout) -> None:
 def _content(path: Path) -> bytes:
     """Empty where the disk can't read it any more."""
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         if error.errno != errno.EIO:
             raise

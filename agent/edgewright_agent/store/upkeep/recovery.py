@@ -12,14 +12,22 @@ from edgewright.durable import (
     FileSystem,
     disk_errors,
     publish,
+    read_regular,
     remove_tree,
 )
 from edgewright.errors import EdgewrightError
 from edgewright.manifest import parse_manifest
 from edgewright_agent.store.blobs.upload_record import read_meta
 from edgewright_agent.store.files.layout import Layout
-from edgewright_agent.store.files.releases import MANIFEST, StagedRelease, heal_release, read_release
+from edgewright_agent.store.files.releases import (
+    MANIFEST,
+    StagedRelease,
+    clear_unlisted,
+    heal_release,
+    read_release,
+)
 from edgewright_agent.store.files.version import check_version
+from edgewright_agent.store.upkeep.unexpected import put_aside
 
 _BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
@@ -38,6 +46,7 @@ def recover(fs: FileSystem, layout: Layout) -> RecoveredStore:
     Raises as `check_version`.
     """
     with disk_errors(layout.root):
+        put_aside(fs, layout)
         check_version(fs, layout)
         for folder in layout.folders:
             fs.make_folder(folder)
@@ -86,9 +95,10 @@ def _releases(fs: FileSystem, layout: Layout) -> list[StagedRelease]:
 def _heal(fs: FileSystem, layout: Layout, folder: Path) -> None:
     """Finishes what an agent that ended between a blob's second arrival and its links left undone."""
     try:
-        manifest = parse_manifest((folder / MANIFEST).read_bytes())
+        manifest = parse_manifest(read_regular(folder / MANIFEST))
     except (OSError, EdgewrightError):
         return  # not whole, and about to be found so
+    clear_unlisted(fs, layout, manifest, folder)
     heal_release(fs, layout, manifest, folder)
 
 

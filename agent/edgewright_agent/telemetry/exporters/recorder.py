@@ -28,7 +28,9 @@ class Recorder:
         bytes_max: int = HISTORY_BYTES,
         interval_seconds: float = RECORD_SECONDS,
     ) -> None:
-        self._ring = Ring(folder, bytes_max)
+        self._folder = folder
+        self._bytes_max = bytes_max
+        self._ring: Ring | None = None  # opened once the disk lets it
         self._snapshot = snapshot
         self._interval_seconds = interval_seconds
         self._failing = False
@@ -36,7 +38,7 @@ class Recorder:
     @property
     def last_sequence(self) -> int:
         """The number of the newest snapshot recorded; 0 if there is none."""
-        return self._ring.last_sequence
+        return 0 if self._ring is None else self._ring.last_sequence
 
     async def run(self) -> None:
         """For ever; what fails is tried again, and said once."""
@@ -47,7 +49,7 @@ class Recorder:
     def record(self) -> None:
         """Keeps what is measured now."""
         try:
-            self._ring.append(self._snapshot().SerializeToString())
+            self._opened().append(self._snapshot().SerializeToString())
         except Exception as error:  # noqa: BLE001 - whatever it is, the next one is recorded
             if not self._failing:
                 log_failure(_log, "telemetry is not recorded", error)
@@ -57,5 +59,11 @@ class Recorder:
 
     def recorded(self, after_sequence: int) -> Iterator[tuple[int, telemetry_pb2.Snapshot]]:
         """Snapshots recorded after that one, oldest first."""
-        for sequence, payload in self._ring.read(after_sequence):
+        for sequence, payload in self._opened().read(after_sequence):
             yield sequence, telemetry_pb2.Snapshot.FromString(payload)
+
+    def _opened(self) -> Ring:
+        """The record. Raises OSError: a disk that takes no writes must not keep the agent from starting."""
+        if self._ring is None:
+            self._ring = Ring(self._folder, self._bytes_max)
+        return self._ring

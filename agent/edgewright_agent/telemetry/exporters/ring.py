@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import struct
 import threading
@@ -27,6 +28,7 @@ ENTRY_BYTES_MAX = 1024 * 1024
 FIRST_SEQUENCE_MAX = 2**40
 _HEADER = struct.Struct("<IIQ")
 _SUFFIX = ".ring"
+_NAME = re.compile(r"[0-9a-f]{16}\.ring")
 
 
 class Ring:
@@ -72,7 +74,9 @@ class Ring:
                 yield from ((sequence, payload) for sequence, payload, _ in entries if sequence > after)
 
     def _segments(self) -> list[Path]:
-        return sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX)
+        return sorted(
+            path for path in self._folder.iterdir() if _NAME.fullmatch(path.name) and path.is_file()
+        )
 
     def _segment_for(self, sequence: int) -> Path:
         segments = self._segments()
