@@ -111,8 +111,10 @@ class ScriptedEngine:
         return await asyncio.shield(self._death)
 
     def die(self, cause: DeathCause = DeathCause.KILLED) -> None:
+        """Ends now; requests under way may have caused it."""
         if not self._death.done():
-            self._death.set_result(Death(cause, None, 9, ("last words",)))
+            death = Death(cause, None, 9, ("last words",), requests_under_way=self.active_requests)
+            self._death.set_result(death)
 
     def memory(self) -> EngineMemory:
         return EngineMemory(self._script.peak_bytes, self._script.peak_bytes, "pss")

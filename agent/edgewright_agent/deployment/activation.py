@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from edgewright.errors import OutsideError
 from edgewright.v1.common_pb2 import Reason
@@ -39,8 +41,16 @@ class ActivationSettings:
     senses: BoardSensors = field(default_factory=BoardSensors)
 
 
+class _BroughtDownError(OutsideError):
+    """Clients' requests ended the candidate's trial: that says nothing of the candidate."""
+
+
 class Activation:
-    """Drives a change to its end, through the rules of `lifecycle`."""
+    """Drives a change to its end, through the rules of `lifecycle`.
+
+    A candidate answers clients once it has passed its probes, so that their load decides none. If their requests bring
+    it down during its probation, it is tried once more without them: no client decides which release serves.
+    """
 
     def __init__(
         self, store: Store, engines: EngineManager, progress: StateWriter, terms: ActivationSettings
@@ -50,6 +60,7 @@ class Activation:
         self._progress = progress
         self._terms = terms
         self._confirmed = asyncio.Event()
+        self._alone = False  # whether the candidate is tried without clients until it is kept
 
     @property
     def _state(self) -> State:
@@ -61,7 +72,7 @@ class Activation:
 
     async def finish(self) -> None:
         """Tries until the board is at rest. While the state can't be written nothing new is started."""
-        pause_seconds = self._terms.retry_seconds
+        pause_seconds, self._alone = self._terms.retry_seconds, False
         while not self._state.at_rest:
             try:
                 if self._state.phase is Phase.PROBATION:  # its end could not be written
@@ -91,6 +102,11 @@ class Activation:
             return
         try:
             await self._try(candidate)
+        except _BroughtDownError as error:
+            log_failure(_log, f"trying {candidate} again without clients", error)
+            self._alone, why = True, str(error)
+            await self._engines.keep_only(lifecycle.way_back(self._state))
+            await self._progress.apply(lambda state: lifecycle.excused(state, why))
         except Exception as error:
             log_failure(_log, f"starting {candidate}", error)
             why, ended = str(error), _rule_of(error)
@@ -108,24 +124,27 @@ class Activation:
         serving = await self._engines.bring_up(candidate, beside=beside)
         same_engine = before is not None and before.engine is serving.engine  # only the adapter changed
         trial = TrialConditions(self._terms.budget_bytes, senses, kills if same_engine else 0)
-        probing = self._state.phase is Phase.ACTIVATING
-        if not (beside and probing):  # beside: the release before serves until this one has proved itself
+        if self._state.phase is not Phase.ACTIVATING:
             await self._engines.show(serving)
+            await self._progress.apply(lifecycle.started)
+            return
         await self._progress.apply(lifecycle.started)
-        if probing:
-            await self._probe(serving, trial)
+        await self._probe(serving, trial, beside=beside)
 
-    async def _probe(self, serving: ServingRelease, trial: TrialConditions) -> None:
-        """Commits the candidate. Raises OutsideError if it fails a required probe."""
-        probes = await _within(
-            PROBES_SECONDS_MAX, run_probes(serving.engine, serving.release.manifest, trial)
-        )
+    async def _probe(self, serving: ServingRelease, trial: TrialConditions, *, beside: bool) -> None:
+        """Commits the candidate. Raises OutsideError if it fails a required probe.
+
+        `beside`: the release before serves until this one has proved itself.
+        """
+        probes = await _within(PROBES_SECONDS_MAX, run_probes(serving.engine, serving.release, trial))
         self._progress.tell(self._state, probes)
         _require(probes)
+        if not (beside or self._alone):
+            await self._engines.show(serving)
         if self._terms.probation_seconds:
             await _sit_out(serving, self._terms.probation_seconds)
             probes = (*probes[:-2], *memory_probes(serving.engine, trial))
-            _require(probes)
+            self._require_after_clients(serving, probes)
         await self._engines.show(serving)
         if self._state.confirm_within_seconds and not await self._is_confirmed(serving, probes):
             await self._engines.stop()
@@ -135,19 +154,51 @@ class Activation:
         await self._progress.apply(lambda state: lifecycle.committed(state, *counters), probes)
 
     async def _is_confirmed(self, serving: ServingRelease, probes: tuple[ProbeResult, ...]) -> bool:
-        """Waits for the host's word. Raises OutsideError if the engine dies meanwhile."""
+        """Waits for the host's word. Raises OutsideError if the engine dies meanwhile, unless of clients' requests."""
         self._confirmed.clear()
         await self._progress.apply(lifecycle.awaiting, probes)
-        watching = asyncio.create_task(_sit_out(serving, self._state.confirm_within_seconds))
+        until_seconds = time.monotonic() + self._state.confirm_within_seconds
         confirming = asyncio.create_task(self._confirmed.wait())
+        try:
+            while not confirming.done():
+                try:
+                    await self._wait_for_confirmation(serving, confirming, until_seconds)
+                except _BroughtDownError as error:
+                    log_failure(_log, f"starting {serving.release.digest} again", error)
+                    serving = await self._start_again(serving)
+                else:
+                    break
+            return confirming.done()
+        finally:
+            confirming.cancel()
+
+    async def _wait_for_confirmation(
+        self, serving: ServingRelease, confirming: asyncio.Task[Any], until_seconds: float
+    ) -> None:
+        """Returns once it is confirmed or the time is over. Raises as `_sit_out`."""
+        watching = asyncio.create_task(_sit_out(serving, max(0.0, until_seconds - time.monotonic())))
         try:
             await asyncio.wait((watching, confirming), return_when=asyncio.FIRST_COMPLETED)
             if not confirming.done():
                 await watching
-            return confirming.done()
         finally:
             watching.cancel()
-            confirming.cancel()
+
+    async def _start_again(self, serving: ServingRelease) -> ServingRelease:
+        await self._engines.stop()
+        await asyncio.sleep(self._terms.retry_seconds)
+        again = await self._engines.bring_up(serving.release, beside=False)
+        await self._engines.show(again)
+        return again
+
+    def _require_after_clients(self, serving: ServingRelease, probes: tuple[ProbeResult, ...]) -> None:
+        """As `_require`; what clients may have caused is asked again without them."""
+        try:
+            _require(probes)
+        except OutsideError as error:
+            if self._alone or not serving.admission.admitted:
+                raise
+            raise _BroughtDownError(f"While clients were served: {error}", error.reason) from error
 
     def _active_counter(self) -> int:
         active = self._store.releases().get(self._state.active or "")
@@ -168,7 +219,8 @@ async def _sit_out(serving: ServingRelease, seconds: float) -> None:
     except asyncio.TimeoutError:
         return
     message = f"The engine ended during probation: {death.sentence}."
-    raise OutsideError(message, Reason.REASON_ENGINE_FAILED)
+    kind = _BroughtDownError if death.is_of_requests else OutsideError
+    raise kind(message, Reason.REASON_ENGINE_FAILED)
 
 
 async def _within(seconds: float, probing: Awaitable[tuple[ProbeResult, ...]]) -> tuple[ProbeResult, ...]:

@@ -28,6 +28,7 @@ class Admission:
         self._waiting = 0
         self._waiting_max = max(WAITING_MIN, slots * WAITING_PER_SLOT)
         self._wait_seconds = wait_seconds
+        self.admitted = 0  # requests since the engine was started
         self._held = 0
         self._held_seconds = 0.0  # moving mean of how long a slot is held
         self._idle = asyncio.Event()
@@ -40,6 +41,7 @@ class Admission:
         The patient wait for ever: a benchmark measures its own queue.
         """
         await (self._slots.acquire() if patient else self._enter())
+        self.admitted += 1
         self._held += 1
         self._idle.clear()
         begin = time.monotonic()

@@ -87,8 +87,11 @@ class Deployer:
 
     def notes(self) -> list[str]:
         """What an operator should know of the active release's engine, a sentence each."""
-        refusal = self.refusal()
-        return [] if refusal is None else [f"Nothing is served. {refusal}"]
+        refusal, restarts = self.refusal(), self._supervisor.note()
+        return [
+            *([] if refusal is None else [f"Nothing is served. {refusal}"]),
+            *([] if restarts is None else [restarts]),
+        ]
 
     def kernels(self) -> tuple[str, ...]:
         """What the serving engine says it multiplies with; empty if nothing serves or it does not say."""

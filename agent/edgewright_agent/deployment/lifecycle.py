@@ -3,6 +3,7 @@
     IDLE --staged--> STAGED --activate--> ACTIVATING (from IDLE and SAFE too)
     ACTIVATING --started--> PROBATION --probes pass, confirmed where asked for--> IDLE (committed)
     ACTIVATING, PROBATION --failed--> ACTIVATING again, or ROLLING_BACK once the attempts are spent
+    PROBATION --clients' requests ended the engine--> ACTIVATING again, without spending an attempt
     ACTIVATING --rotted on the disk--> ROLLING_BACK at once, and not denied; --hindered--> as failed, and not denied
     ROLLING_BACK --started--> IDLE (rolled back);  --failed, attempts spent--> the same to the other one, or SAFE
     IDLE, STAGED --the active release keeps dying--> ROLLING_BACK, or SAFE if there is no previous one
@@ -93,6 +94,11 @@ def starting(state: State) -> State:
     return _go_back(state, back, f"{why}; rolling back to {_short(back)}")
 
 
+def start_excused(state: State) -> State:
+    """A request ended the active release's engine: that start is not held against the release."""
+    return replace(state, starts=max(0, state.starts - 1))
+
+
 def steady(state: State) -> State:
     """The active release's engine has run for long."""
     return replace(state, starts=0)
@@ -147,6 +153,13 @@ def failed(state: State, why: str) -> State:
     if state.phase is not Phase.ROLLING_BACK:
         state = replace(state, denied=(*state.denied, *_candidate(state))[-DENIED_MAX:])
     return _without_candidate(state, why)
+
+
+def excused(state: State, why: str) -> State:
+    """Clients' requests ended the candidate's trial. It is tried again, and no attempt is spent."""
+    return _change(
+        state, Phase.ACTIVATING, why, attempts=max(0, state.attempts - 1), awaiting_confirmation=False
+    )
 
 
 def hindered(state: State, why: str) -> State:

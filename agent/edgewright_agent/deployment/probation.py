@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import takewhile
+from pathlib import Path
 
 import psutil
 
@@ -17,10 +20,15 @@ from edgewright.sizes import format_bytes
 from edgewright_agent.benchmark.prompts import shuffles, words_for
 from edgewright_agent.engines import Engine, GenerationRequest, Token
 from edgewright_agent.engines.process.death import out_of_memory_line
+from edgewright_agent.runtime.threads import within
+from edgewright_agent.store import StagedRelease
 from edgewright_agent.telemetry.types import EnergyWindow
 
 PROBES_SECONDS_MAX = 600.0  # all of them together; an engine that hangs must not hold the board
 UNTOLD = GenerationRequest(prompt="The", max_tokens=16, ignore_eos=True)  # timed where no golden prompt is
+CHAT = GenerationRequest(messages=[{"role": "user", "content": "Say hello."}], max_tokens=8)
+CHAT_SECONDS_MAX = 120.0  # eight tokens; a template that loops is given up earlier by engines that bound it
+TOKENIZER_FOLDER = "tokenizer"
 SLOW_RATIO = 0.7  # of the predicted rate: below it the prediction, or the board, is wrong
 COSTLY_RATIO = 1.5  # of the predicted energy
 # What vLLM falls back to where a GPU has no code for Marlin or Machete: prompts are then read several times slower.
@@ -66,11 +74,16 @@ class _Run:
     energy: EnergyWindow | None
 
 
-async def run_probes(engine: Engine, manifest: Manifest, trial: TrialConditions) -> tuple[ProbeResult, ...]:
-    """All probes in order; those after a failed required one are left out."""
+async def run_probes(
+    engine: Engine, release: StagedRelease, trial: TrialConditions
+) -> tuple[ProbeResult, ...]:
+    """Returns the result of each probe in order; those after a failed required one are left out."""
+    manifest = release.manifest
     probes = [await _ready(engine)]
     if probes[-1].passed and manifest.golden is not None:
         probes.append(await _golden_prompt(engine, manifest.golden))
+    if probes[-1].passed and has_chat_template(release.model_tree / TOKENIZER_FOLDER):
+        probes.append(await _chat(engine))
     if probes[-1].passed:
         probes += await _performance(engine, manifest, trial.senses)
     probes += _kernels(engine)
@@ -127,6 +140,28 @@ async def _golden_prompt(engine: Engine, golden: GoldenPrompt) -> ProbeResult:
         return ProbeResult("golden_prompt", True, f"{same} greedy tokens as on the host, then {lead}")
     came = f"differ at {same}" if same < len(tokens) else f"{same} of {len(golden.tokens)} came"
     return ProbeResult("golden_prompt", False, f"expected the host's greedy tokens: {came}")
+
+
+async def _chat(engine: Engine) -> ProbeResult:
+    """The model's chat template renders, in time, and the engine answers what it renders."""
+    try:
+        run = await within(CHAT_SECONDS_MAX, _generate(engine, CHAT))
+    except asyncio.TimeoutError:
+        return ProbeResult("chat", False, f"the chat was not answered within {CHAT_SECONDS_MAX:g} s")
+    except EdgewrightError as error:
+        return ProbeResult("chat", False, str(error))
+    return ProbeResult("chat", True, f"a chat was answered, {run.prompt_tokens} + {len(run.tokens)} tokens")
+
+
+def has_chat_template(tokenizer_folder: Path) -> bool:
+    """Whether the model has a chat template: a base model has none, and answers completions only."""
+    if (tokenizer_folder / "chat_template.jinja").exists():
+        return True
+    try:
+        config = json.loads((tokenizer_folder / "tokenizer_config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and bool(config.get("chat_template"))
 
 
 async def _performance(engine: Engine, manifest: Manifest, senses: BoardSensors) -> list[ProbeResult]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
 
 from edgewright_agent.deployment import lifecycle
 from edgewright_agent.deployment.engine_manager import EngineManager
 from edgewright_agent.deployment.state_writer import StateWriter
-from edgewright_agent.engines import Engine
+from edgewright_agent.engines import Death, Engine
 from edgewright_agent.runtime.failures import is_rot, log_failure
 from edgewright_agent.runtime.threads import within
 from edgewright_agent.store import Store
@@ -17,6 +20,31 @@ from edgewright_agent.store.bases import servable
 RESTART_SECONDS_MAX = 60.0  # between two starts; an engine that ran for as long is steady
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Restarts:
+    """How often the engine of one release had to be started again while it was active."""
+
+    digest: str = ""
+    count: int = 0
+    last_unix_seconds: float = 0.0
+    reason: str = ""
+
+    def after(self, death: Death) -> Restarts:
+        """Returns the count after one more death."""
+        return Restarts(self.digest, self.count + 1, time.time(), death.sentence)
+
+    def sentence(self) -> str | None:
+        """The count for people; None if there was none."""
+        if not self.count:
+            return None
+        when = datetime.fromtimestamp(self.last_unix_seconds, timezone.utc)
+        times = "once" if self.count == 1 else f"{self.count} times"
+        return (
+            f"The engine of release {self.digest[:12]} was started again {times}, last at {when:%Y-%m-%d %H:%M:%S} "
+            f"UTC: {self.reason}."
+        )
 
 
 class Supervisor:
@@ -29,10 +57,17 @@ class Supervisor:
         self._engines = engines
         self._progress = progress
         self._restart_seconds = restart_seconds
+        self._restarts = Restarts()
+
+    def note(self) -> str | None:
+        """How often the active release's engine was restarted, and why the last time, as a sentence."""
+        return self._restarts.sentence()
 
     async def keep_serving(self, digest: str) -> None:
         """Returns when another release has to serve, or none."""
         pause_seconds = self._restart_seconds
+        if self._restarts.digest != digest:
+            self._restarts = Restarts(digest)
         while True:
             refusal = self._engines.refusal(digest) if self._engines.serving is None else None
             if refusal is not None:  # nothing is counted: it may serve again once it is trusted again
@@ -45,7 +80,11 @@ class Supervisor:
                     if self._progress.state.serves != digest:
                         return
                     await self._engines.serve(self._store.release(digest))
-                if await self._until_death(self._engines.running_engine):
+                death, was_steady = await self._until_death(self._engines.running_engine)
+                self._restarts = self._restarts.after(death)
+                if death.is_of_requests:
+                    await self._progress.try_to_apply(lifecycle.start_excused)
+                if was_steady or death.is_of_requests:
                     pause_seconds = self._restart_seconds
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
                 log_failure(_log, f"release {digest}", error)
@@ -56,8 +95,8 @@ class Supervisor:
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, RESTART_SECONDS_MAX)
 
-    async def _until_death(self, engine: Engine) -> bool:
-        """Whether the engine ran for long before it ended."""
+    async def _until_death(self, engine: Engine) -> tuple[Death, bool]:
+        """How the engine ended, and whether it ran for long before."""
         steady = False
         try:
             death = await within(RESTART_SECONDS_MAX, engine.wait())
@@ -66,7 +105,7 @@ class Supervisor:
             await self._progress.try_to_apply(lifecycle.steady)
             death = await engine.wait()
         _log.error("the engine ended: %s; restarting it", death.sentence)
-        return steady
+        return death, steady
 
     async def _give_up(self, digest: str) -> None:
         """The active release is corrupt on the disk: back to the one before it, if there is one."""

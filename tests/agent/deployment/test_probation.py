@@ -11,6 +11,7 @@ import pytest
 
 from edgewright_agent.deployment.probation import BoardSensors, ProbeResult, TrialConditions, run_probes
 from edgewright_agent.engine_worker.model.fake import fake_tokens
+from edgewright_agent.store import StagedRelease
 from edgewright_agent.telemetry.types import EnergyWindow
 from tests.support.artifacts import make_artifact
 from tests.support.engine_releases import fake_release
@@ -32,8 +33,9 @@ async def probed(
         limits={"context_tokens": 256, **limits}, golden={"prompt": PROMPT, "tokens": TOKENS}, **options
     )
     release = fake_release(folder, prompt_token_seconds=PROMPT_TOKEN_SECONDS)
+    staged = StagedRelease(artifact.digest, artifact.manifest, folder)
     async with release.running() as engine:
-        probes = await run_probes(engine, artifact.manifest, TrialConditions(2**40, senses))
+        probes = await run_probes(engine, staged, TrialConditions(2**40, senses))
     return {probe.name: probe for probe in probes}
 
 

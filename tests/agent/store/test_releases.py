@@ -230,8 +230,10 @@ def test_a_store_that_has_such_a_folder_already_opens(tmp_path: Path) -> None:
     (engine / f"{TEMPORARY_PREFIX}cache").mkdir()
     (engine / f"{TEMPORARY_PREFIX}cache" / "a.bin").write_bytes(b"x")
     (engine / f"{TEMPORARY_PREFIX}model.bin").write_bytes(b"a link that was not finished")
-    assert set(open_store(tmp_path).releases()) == {artifact.digest}
-    assert sorted(path.name for path in engine.iterdir()) == [f"{TEMPORARY_PREFIX}cache", "model.bin"]
+    again = open_store(tmp_path)
+    assert set(again.releases()) == {artifact.digest}
+    assert [path.name for path in engine.iterdir()] == ["model.bin"]  # an engine finds nothing else
+    assert again.quarantined_files() == 1  # and nothing of somebody's is lost
 
 
 def test_a_store_has_one_agent(tmp_path: Path) -> None:

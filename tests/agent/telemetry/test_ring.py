@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright.v1 import telemetry_pb2
@@ -64,6 +64,7 @@ def test_a_reader_of_a_folder_that_was_wiped_gets_all_that_was_recorded_since(tm
     assert [payload for _, payload in anew.read(seen)] == [b"since"] * 100
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(sizes=st.lists(st.integers(0, 300), min_size=1, max_size=80), bytes_max=st.integers(400, 4000))
 def test_the_record_is_bounded_and_keeps_the_latest(
     sizes: list[int], bytes_max: int, tmp_path_factory: pytest.TempPathFactory
@@ -80,6 +81,7 @@ def test_the_record_is_bounded_and_keeps_the_latest(
     assert kept == list(range(kept[0], last + 1))
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(cut=st.integers(1, 60))
 def test_a_torn_end_is_cut_off_and_the_record_goes_on(
     cut: int, tmp_path_factory: pytest.TempPathFactory
@@ -96,6 +98,7 @@ def test_a_torn_end_is_cut_off_and_the_record_goes_on(
     assert [sequence for sequence, _ in again.read()] == list(range(first, first + whole + 1))
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(position=st.integers(0, 107), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_never_read_as_an_entry(
     position: int, bit: int, tmp_path_factory: pytest.TempPathFactory

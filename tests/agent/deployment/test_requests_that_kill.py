@@ -1,0 +1,201 @@
+"""Requests that bring an engine down: it is started again, and no client decides which release serves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgewright.errors import EdgewrightError
+from edgewright_agent.deployment.deployer import Deployer
+from edgewright_agent.deployment.engine_manager import ServingRelease
+from edgewright_agent.deployment.lifecycle import ATTEMPTS_MAX, STARTS_MAX
+from edgewright_agent.deployment.state import ChangeOutcome, Phase
+from edgewright_agent.engines import DeathCause, GenerationRequest
+from tests.agent.deployment.test_deployer import GOOD, NEXT, activated, at_rest, deploying
+from tests.support.scripted_engine import Script, ScriptedEngine
+
+REQUEST = GenerationRequest(prompt="p", max_tokens=10_000)
+
+
+@contextlib.asynccontextmanager
+async def a_client(deployer: Deployer) -> AsyncIterator[ScriptedEngine]:
+    """Somebody whose request is being answered; the engine that answers it."""
+    serving = await answering(deployer)
+    assert isinstance(serving.engine, ScriptedEngine)
+    async with serving.admission.admit():
+        tokens = serving.engine.generate(REQUEST)
+        await anext(tokens)
+        yield serving.engine
+        await tokens.aclose()
+
+
+async def answering(deployer: Deployer) -> ServingRelease:
+    for _ in range(5000):
+        with contextlib.suppress(EdgewrightError):
+            return deployer.serving()
+        await asyncio.sleep(0.001)
+    raise AssertionError("nothing serves")
+
+
+async def until(condition: Any) -> None:
+    for _ in range(5000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it did not come to that")
+
+
+async def test_an_active_release_whose_engine_requests_kill_again_and_again_stays_active(
+    tmp_path: Path,
+) -> None:
+    script = Script(pause_seconds=0.001)
+    async with deploying(tmp_path, script, restart_seconds=0.001) as deployer:
+        await activated(deployer, GOOD.digest)
+        await activated(deployer, NEXT.digest)
+        for number in range(STARTS_MAX + 5):
+            async with a_client(deployer) as engine:
+                engine.die()
+            await until(lambda count=number: len(script.engines) > count + 2)
+        assert deployer.state.active == (await answering(deployer)).release.digest == NEXT.digest
+        assert deployer.state.starts <= 1
+        (note,) = deployer.notes()
+        assert f"started again {STARTS_MAX + 5} times" in note
+        assert "last words" in note
+
+
+async def test_an_active_release_whose_engine_dies_by_itself_gives_way(tmp_path: Path) -> None:
+    async with deploying(tmp_path, Script(), restart_seconds=0.001) as deployer:
+        await activated(deployer, GOOD.digest)
+        await activated(deployer, NEXT.digest)
+        for _ in range(STARTS_MAX + 1):
+            engine = (await answering(deployer)).engine
+            if (await answering(deployer)).release.digest == GOOD.digest:
+                break
+            assert isinstance(engine, ScriptedEngine)
+            engine.die()
+            await until(
+                lambda dead=engine: deployer._engines.serving is None or deployer.serving().engine is not dead
+            )
+        await until(lambda: deployer.state.active == GOOD.digest)
+
+
+async def test_an_engine_that_hangs_over_a_request_is_started_again_and_says_why(tmp_path: Path) -> None:
+    async with deploying(tmp_path, Script(pause_seconds=0.001), restart_seconds=0.001) as deployer:
+        await activated(deployer, GOOD.digest)
+        async with a_client(deployer) as engine:
+            engine.die(DeathCause.HUNG)
+        await until(lambda: deployer.notes())
+        assert (await answering(deployer)).engine is not engine
+        assert "hung" in deployer.notes()[0]
+
+
+async def test_a_candidate_that_clients_kill_during_probation_is_tried_again_without_them(
+    tmp_path: Path,
+) -> None:
+    script = Script(pause_seconds=0.001)
+    async with deploying(tmp_path, script, probation_seconds=0.3) as deployer:
+        await activated(deployer, GOOD.digest)
+        await deployer.activate(NEXT.digest)
+        await until(
+            lambda: deployer._engines.serving is not None and deployer.serving().release.digest == NEXT.digest
+        )
+        async with a_client(deployer) as engine:
+            engine.die()
+        await until(lambda: len(script.engines) == 3)
+        await asyncio.sleep(0.05)
+        with pytest.raises(EdgewrightError):  # it is alone: nobody can kill it any more
+            deployer.serving()
+        await at_rest(deployer)
+        assert (deployer.state.outcome, deployer.state.active) == (ChangeOutcome.COMMITTED, NEXT.digest)
+        assert (await answering(deployer)).release.digest == NEXT.digest
+
+
+async def test_a_candidate_that_dies_alone_too_is_denied(tmp_path: Path) -> None:
+    script = Script(pause_seconds=0.001)
+    async with deploying(tmp_path, script, probation_seconds=0.2) as deployer:
+        await activated(deployer, GOOD.digest)
+        await deployer.activate(NEXT.digest)
+        await until(
+            lambda: deployer._engines.serving is not None and deployer.serving().release.digest == NEXT.digest
+        )
+        async with a_client(deployer) as engine:
+            engine.die()
+        killed = 2
+        while not deployer.state.at_rest:
+            if len(script.engines) > killed and script.engines[-1].release.digest == NEXT.digest:
+                killed = len(script.engines)
+                await asyncio.sleep(0.05)
+                script.engines[-1].die()
+            await asyncio.sleep(0.005)
+        assert deployer.state.active == GOOD.digest
+        assert NEXT.digest in deployer.state.denied
+        assert [engine.release.digest for engine in script.engines].count(NEXT.digest) == ATTEMPTS_MAX + 1
+
+
+async def test_memory_that_clients_took_is_not_held_against_the_candidate(tmp_path: Path) -> None:
+    script = Script(pause_seconds=0.001)
+    async with deploying(tmp_path, script, probation_seconds=0.3) as deployer:
+        await activated(deployer, GOOD.digest)
+        await deployer.activate(NEXT.digest)
+        await until(
+            lambda: deployer._engines.serving is not None and deployer.serving().release.digest == NEXT.digest
+        )
+        async with a_client(deployer):
+            script.peak_bytes = 10_001
+        await until(lambda: len(script.engines) == 3)
+        script.peak_bytes = 1000
+        await at_rest(deployer)
+        assert (deployer.state.outcome, deployer.state.active) == (ChangeOutcome.COMMITTED, NEXT.digest)
+
+
+async def test_a_candidate_that_clients_kill_while_it_waits_to_be_confirmed_goes_on_waiting(
+    tmp_path: Path,
+) -> None:
+    script = Script(pause_seconds=0.001)
+    async with deploying(tmp_path, script, restart_seconds=0.001) as deployer:
+        await activated(deployer, GOOD.digest)
+        await deployer.activate(NEXT.digest, confirm_within_seconds=60.0)
+        await until(lambda: deployer.state.awaiting_confirmation)
+        for number in range(12):  # more often than a change may have transitions
+            async with a_client(deployer) as engine:
+                engine.die()
+            await until(lambda count=number: len(script.engines) > count + 2)
+        assert (deployer.state.phase, deployer.state.candidate) == (Phase.PROBATION, NEXT.digest)
+        assert (await answering(deployer)).release.digest == NEXT.digest
+        await deployer.confirm(NEXT.digest)
+        await at_rest(deployer)
+        assert deployer.state.active == NEXT.digest
+
+
+async def test_a_candidate_that_dies_by_itself_while_it_waits_is_not_kept(tmp_path: Path) -> None:
+    script = Script()
+    async with deploying(tmp_path, script, restart_seconds=0.001) as deployer:
+        await activated(deployer, GOOD.digest)
+        await deployer.activate(NEXT.digest, confirm_within_seconds=60.0)
+        for _ in range(ATTEMPTS_MAX):
+            await until(lambda: deployer.state.awaiting_confirmation)
+            script.engines[-1].die()
+            await until(lambda: not deployer.state.awaiting_confirmation)
+        await at_rest(deployer)
+        assert deployer.state.active == GOOD.digest
+
+
+async def test_clients_load_does_not_decide_a_candidates_probes(tmp_path: Path) -> None:
+    script = Script()
+    async with deploying(tmp_path, script) as deployer:
+        await activated(deployer, GOOD.digest)
+        asked: list[bool] = []
+
+        async def before(what: str, release: Any) -> None:
+            if what == "ask" and release.digest == NEXT.digest:
+                asked.append(deployer._engines.serving is not None)
+
+        script.before = before
+        await activated(deployer, NEXT.digest)
+        assert asked
+        assert not any(asked)
