@@ -8,6 +8,7 @@ import json
 import logging
 import signal
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ from edgewright_agent.runtime import systemd
 from edgewright_agent.runtime.allocator import tune_allocator
 from edgewright_agent.runtime.handles import raise_handle_limit
 from edgewright_agent.runtime.startup_pages import release_startup_pages
-from edgewright_agent.runtime.tls import TlsFiles
+from edgewright_agent.runtime.tls import TlsFiles, validity_problem
 from edgewright_agent.server import AgentSettings, run_agent
 from edgewright_agent.store import Space
 from edgewright_agent.store.background_scrub import BackgroundScrubSettings
@@ -186,6 +187,10 @@ async def _serve(settings: AgentSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     async with run_agent(settings) as agent:
+        now = datetime.now(timezone.utc)
+        problem = None if settings.tls is None else validity_problem(settings.tls, now)
+        if problem is not None:
+            typer.echo(f"warning: {problem}", err=True)
         if settings.trust is None:
             typer.echo("warning: without --trust every release is refused; give release.pub", err=True)
         if agent.observation.metrics is not None:

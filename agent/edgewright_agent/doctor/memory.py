@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from edgewright.sizes import format_bytes
 from edgewright_agent.doctor.finding import Finding, Subject, ok, warning
+from edgewright_agent.engines.process.cgroup import enforcement
 from edgewright_agent.telemetry.collectors import memory
 from edgewright_agent.telemetry.collectors.sysfs import NoDataError, read_text
 
@@ -71,9 +73,19 @@ def memory_cgroup_is_on(subject: Subject) -> Finding | None:
     match = re.search(r"^memory\s+\d+\s+\d+\s+(\d)", text, re.MULTILINE)
     unified = read_text(subject.root / "sys/fs/cgroup/cgroup.controllers")
     if "memory" in (unified or "").split() or (unified is None and match is not None and match[1] == "1"):
-        return ok("The kernel can limit an engine's memory.")
+        return ok(f"The kernel can limit an engine's memory{_from_here(subject.root)}.")
     return warning(
         "The kernel's memory cgroup is off: an engine that grows can take the whole board down.",
         "Add `cgroup_enable=memory cgroup_memory=1` to the kernel's command line (Raspberry Pi: "
         "/boot/firmware/cmdline.txt; Jetson: APPEND in /boot/extlinux/extlinux.conf), and reboot.",
     )
+
+
+def _from_here(root: Path) -> str:
+    """What `probe` says of this process: the agent's unit is allowed what a shell is not."""
+    if root != Path("/"):
+        return ""
+    here = enforcement()
+    if here.available:
+        return f", and so can this process ({here.detail})"
+    return f"; this process may not ({here.detail}), the agent may under its systemd unit"

@@ -15,10 +15,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from edgewright_agent.doctor import cpu
 from edgewright_agent.engines import EngineInfo, available_engines
 from edgewright_agent.engines.process.cgroup import Enforcement, enforcement
 from edgewright_agent.telemetry import SensorStatus
-from edgewright_agent.telemetry.collectors.registry import discover_rails, read_gauges
+from edgewright_agent.telemetry.collectors.registry import asked, discover_rails, read_gauges
 from edgewright_agent.telemetry.collectors.sysfs import read_text
 from edgewright_agent.telemetry.types import BoardMemory
 from edgewright_profiles import DeviceProfile, list_profiles, load_profile
@@ -62,13 +63,14 @@ def probe(
 ) -> BoardFacts:
     """Looks at the board below `root`. Kernel, machine, Python and engines are the running system's."""
     values, gauge_sensors = read_gauges(root)
-    _, energy_sensors = discover_rails(root)
+    rails, sources = discover_rails(root)
+    energy_sensors = asked(rails, sources)
     model = read_text(root / "proc/device-tree/model") or ""
     compatible = tuple((read_text(root / "proc/device-tree/compatible") or "").replace("\0", " ").split())
     memory: BoardMemory | None = values.get("memory")
     l4t = parse_l4t(read_text(root / "etc/nv_tegra_release") or "")
-    cpu = _cpu(root)
-    profile, reason = guess_profile(model, compatible, cpu, memory.total_bytes if memory else None)
+    cpu_name = cpu.name(root)
+    profile, reason = guess_profile(model, compatible, cpu_name, memory.total_bytes if memory else None)
     return BoardFacts(
         board_model=model,
         device_tree_compatible=compatible,
@@ -76,8 +78,8 @@ def probe(
         kernel=platform.release(),
         l4t=l4t,
         power_mode=values.get("power_mode"),
-        cpu=cpu,
-        cpu_cores=os.cpu_count() or 1,
+        cpu=cpu_name,
+        cpu_cores=cpu.cores(root) or os.cpu_count() or 1,
         python=platform.python_version(),
         memory=memory,
         sensors=(*energy_sensors, *gauge_sensors),
@@ -147,12 +149,6 @@ def _warnings(l4t: str | None, memory: BoardMemory | None, profile: DeviceProfil
     return tuple(warnings)
 
 
-def _cpu(root: Path) -> str:
-    lines = (read_text(root / "proc/cpuinfo") or "").splitlines()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "")
-
-
 def _board_table(found: BoardFacts) -> Table:
     table = Table(title="Board", show_header=False, title_justify="left")
     memory = found.memory
@@ -162,13 +158,13 @@ def _board_table(found: BoardFacts) -> Table:
         "Machine": f"{found.machine}, kernel {found.kernel}",
         "Jetson Linux": found.l4t or "none",
         "Power mode": found.power_mode or "none",
-        "CPU": f"{found.cpu_cores} × {found.cpu}" if found.cpu else f"{found.cpu_cores} cores",
+        "CPU": f"{found.cpu_cores} × {found.cpu}" if found.cpu else f"{found.cpu_cores} of unknown kind",
         "Memory": f"{memory.available_bytes / 2**20:.0f} MiB available of {memory.total_bytes / 2**20:.0f}"
         if memory
         else "unknown",
         "Memory limit": found.memory_limit.detail
         if found.memory_limit.available
-        else f"engines run without one: {found.memory_limit.detail}",
+        else f"none for an agent started from here: {found.memory_limit.detail}",
         "Python": found.python,
     }
     for name, value in rows.items():

@@ -23,14 +23,23 @@ REMEDIES = {
 
 
 def sensors_answer(subject: Subject) -> Finding | None:
-    """Each sensor of the profile has its rails."""
+    """Each sensor of the profile has its rails, and each of them gives a value now."""
     if subject.profile is None or not subject.profile.sensors:
         return None
     for sensor in subject.profile.sensors:
         try:
-            rails = {rail.name for rail in ENERGY_SOURCES[sensor.kind](subject.root)}
+            found = ENERGY_SOURCES[sensor.kind](subject.root)
         except NoDataError as absent:
             return _silent(subject.root, sensor.kind, str(absent))
+        rails = {rail.name for rail in found}
+        mute = [rail.name for rail in found if rail.read() is None]
+        if mute:
+            return warning(
+                f"The sensor {sensor.kind} is there, and gives no value for {', '.join(mute)}: no energy is measured "
+                "there.",
+                "Look at its files: `grep -r . /sys/class/hwmon/hwmon*/ 2>&1 | grep -e _input -e _enable`; reboot if "
+                "they answer with an error.",
+            )
         lacking = [name for name in sensor.rails.value if name not in rails]
         if lacking and sensor.kind != "rapl":  # psys is a courtesy of some boards
             return warning(

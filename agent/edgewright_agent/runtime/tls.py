@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import grpc
@@ -32,6 +33,28 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     ):
         raise InputError(f"{files.key} is not the key of the certificate {files.certificate}.")
     return grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=True)
+
+
+def validity_problem(files: TlsFiles, now: datetime) -> str | None:
+    """Why nobody can connect now, with what to do: the board's certificate or its authority is not valid; else None.
+
+    Raises InputError for a file that can't be read.
+    """
+    for path in (files.certificate, files.authority):
+        certificate = _certificate(path, _read(path))
+        begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        clock = f"the board's clock says {now:%Y-%m-%d %H:%M} UTC"
+        if now < begin:
+            return (
+                f"{path} is valid from {begin:%Y-%m-%d %H:%M} UTC and {clock}: no client can connect before. Set the "
+                "clock: `sudo timedatectl set-ntp true`."
+            )
+        if now >= end:
+            return (
+                f"{path} was valid until {end:%Y-%m-%d %H:%M} UTC and {clock}: no client can connect. Set the clock, "
+                "or make a new one on the host with `edgewright keys certificate`."
+            )
+    return None
 
 
 def _read(path: Path) -> bytes:

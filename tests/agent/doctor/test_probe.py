@@ -42,6 +42,49 @@ def test_the_probe_knows_the_board(
     assert found.engines == ENGINES
 
 
+ORIN_CORE = (
+    "BogoMIPS\t: 62.50\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: 0xd42\nCPU revision\t: 1\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name", "cores"),
+    [
+        ("".join(f"processor\t: {n}\n{ORIN_CORE}\n" for n in range(6)), "Cortex-A78AE", 6),
+        (
+            "".join(f"processor\t: 0\n{ORIN_CORE.replace('d42', part)}\n" for part in ("d05", "d05", "d0b")),
+            "2 × Cortex-A55 + 1 × Cortex-A76", 3,
+        ),
+        (f"processor\t: 0\n{ORIN_CORE.replace('d42', 'fff')}", "implementer 0x41, part 0xfff", 1),
+        ("processor\t: 0\nmodel name\t: ARMv7 Processor rev 4\n\nHardware\t: BCM2835\n", "ARMv7 Processor rev 4", 1),
+    ],
+)  # fmt: skip
+def test_a_cpu_has_its_name_and_all_its_cores(tmp_path: Path, cpuinfo: str, name: str, cores: int) -> None:
+    write(tmp_path, "proc/cpuinfo", cpuinfo)
+    found = probe(tmp_path, engines=lambda: ())
+    assert (found.cpu, found.cpu_cores) == (name, cores)
+
+
+def test_a_power_sensor_that_gives_no_value_does_not_answer(tmp_path: Path) -> None:
+    found = {sensor.name: sensor for sensor in probed("orin-nano", tmp_path).sensors}
+    assert found["ina3221"].available
+    (chip,) = (path.parent for path in tmp_path.glob("sys/class/hwmon/hwmon*/in1_label"))
+    (chip / "curr1_input").write_text("")  # as a driver that reads nothing leaves it
+    found = {sensor.name: sensor for sensor in probe(tmp_path, engines=lambda: ENGINES).sensors}
+    assert not found["ina3221"].available
+    assert "VDD_IN" in found["ina3221"].detail
+
+
+def test_a_channel_that_is_switched_off_is_no_rail(tmp_path: Path) -> None:
+    root = write_board("orin-nano", tmp_path)
+    (chip,) = (path.parent for path in root.glob("sys/class/hwmon/hwmon*/in3_label"))
+    (chip / "in3_enable").write_text("0\n")
+    (chip / "in3_input").write_text("")
+    found = {sensor.name: sensor for sensor in probe(root, engines=lambda: ENGINES).sensors}
+    assert found["ina3221"].available
+    assert (chip / "in3_label").read_text().strip() not in found["ina3221"].detail
+
+
 def test_of_two_profiles_with_one_module_number_the_memory_decides() -> None:
     compatible = ["nvidia,p3737-0000+p3701-0000"]
     assert guess_profile("", compatible, "", 30536 * 2**20)[0].id == "jetson-agx-orin-32gb"

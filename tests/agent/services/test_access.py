@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from edgewright.errors import InputError
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
-from edgewright_agent.runtime.tls import TlsFiles, server_credentials
+from edgewright_agent.runtime.tls import TlsFiles, server_credentials, validity_problem
 from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_builder.keys.credentials import create_credentials
 from tests.agent.conftest import settings_for
@@ -73,6 +74,19 @@ async def test_an_observer_may_only_look(secure_agent: RunningAgent, credentials
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await stub.WriteBlob(iter([]), timeout=TIMEOUT_SECONDS)
         assert reason_of(error.value) == "PERMISSION"
+
+
+@pytest.mark.parametrize(
+    ("days", "says"),
+    [(-30, "is valid from"), (0, None), (30 * 365, "was valid until")],
+    ids=["before", "now", "after"],
+)
+def test_a_board_whose_clock_is_outside_its_certificates_says_so(
+    credentials: Path, days: int, says: str | None
+) -> None:
+    problem = validity_problem(tls_files(credentials), datetime.now(timezone.utc) + timedelta(days=days))
+    assert (problem is None) == (says is None)
+    assert says is None or (says in str(problem) and "clock" in str(problem) and "agent.pem" in str(problem))
 
 
 @pytest.mark.parametrize("who", ["nobody", "stranger"])

@@ -8,10 +8,13 @@ Page cache counts towards the limit, but the kernel takes it back before it kill
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from edgewright_agent.engines.process.process_group import descendants
 
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
@@ -69,22 +72,27 @@ def cgroup_of(pid: int, root: Path = ROOT) -> EngineCgroup:
 
 
 def enforcement(root: Path = ROOT, own: Path = OWN) -> Enforcement:
-    """Finds out whether a limit can be set here, by setting one for an empty group."""
+    """Whether this process may set a limit: tries it with an empty group, and moves no process for it."""
     try:
-        group = make_engine_cgroup(2**30, root=root, own=own)
+        parent = find_parent(root, own)
+        if parent.version == 2 and not _hands_down_memory(parent.folder):
+            _check_may_hand_down(parent.folder)
+        else:
+            make_engine_cgroup(2**30, root=root, own=own).remove()
     except OSError as error:
         return Enforcement(False, why_not(error))
-    group.remove()
-    return Enforcement(True, f"cgroup v{group.version} in {group.folder.parent}")
+    return Enforcement(True, f"cgroup v{parent.version} in {parent.folder}")
 
 
 def why_not(error: OSError) -> str:
-    """Returns the reason as a sentence for people."""
+    """Returns the reason for people, and what to do, without a full stop."""
     if isinstance(error, FileNotFoundError):
         return "no memory controller is mounted below /sys/fs/cgroup"
-    if isinstance(error, PermissionError) or error.errno in (13, 30):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{error.filename} is not ours to write: run under systemd with Delegate=memory, or as root"
-    return f"{error.filename}: {error.strerror}"
+    if error.errno == errno.EBUSY:
+        return f"{error.filename} {error.strerror}: run under systemd with Delegate=memory, in a group of its own"
+    return f"{error.filename}: {error.strerror}; run under systemd with Delegate=memory"
 
 
 def make_engine_cgroup(limit_bytes: int, *, root: Path = ROOT, own: Path = OWN) -> EngineCgroup:
@@ -123,15 +131,42 @@ def find_parent(root: Path = ROOT, own: Path = OWN) -> Parent:
 
 
 def _hand_down_memory(folder: Path) -> None:
-    """Lets groups below `folder` limit memory. v2 allows that only where no process is: ours move to `agent`."""
-    if "memory" in _read(folder / "cgroup.subtree_control").split():
+    """Lets groups below `folder` limit memory. v2 allows that only where no process is: ours move to `agent`.
+
+    The hierarchy's root is the exception: it holds processes and groups. Raises OSError (EBUSY) where somebody else's
+    process is, which is not ours to move.
+    """
+    if _hands_down_memory(folder):
         return
-    if pids := _read(folder / "cgroup.procs").split():
+    _check_may_hand_down(folder)
+    if not _is_root(folder) and (pids := _read(folder / "cgroup.procs").split()):
         leaf = folder / "agent"
         leaf.mkdir(exist_ok=True)
         for pid in pids:
             _write(leaf / "cgroup.procs", pid)
     _write(folder / "cgroup.subtree_control", "+memory")
+
+
+def _hands_down_memory(folder: Path) -> bool:
+    return "memory" in _read(folder / "cgroup.subtree_control").split()
+
+
+def _check_may_hand_down(folder: Path) -> None:
+    """Raises OSError unless the group may be written, and holds this process and its own at most. Changes nothing."""
+    control = folder / "cgroup.subtree_control"
+    if not os.access(control, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(control))
+    if _is_root(folder):
+        return
+    ours = {os.getpid(), *descendants(os.getpid())}
+    others = [pid for pid in _read(folder / "cgroup.procs").split() if int(pid) not in ours]
+    if others:
+        raise OSError(errno.EBUSY, f"holds other processes too, such as {others[0]}", str(folder))
+
+
+def _is_root(folder: Path) -> bool:
+    """Whether this is the hierarchy's root, the one group without a type (cgroup-v2.rst, "Core Interface Files")."""
+    return (folder / "cgroup.procs").exists() and not (folder / "cgroup.type").exists()
 
 
 def _limit(group: EngineCgroup, limit_bytes: int) -> None:
@@ -147,8 +182,11 @@ def _limit(group: EngineCgroup, limit_bytes: int) -> None:
 
 
 def _write(file: Path, text: str) -> None:
-    with file.open("w", encoding="ascii") as control:
-        control.write(text)
+    try:
+        with file.open("w", encoding="ascii") as control:
+            control.write(text)
+    except OSError as error:  # one from the write itself does not name the file
+        raise type(error)(error.errno, error.strerror, str(file)) from None
 
 
 def _read(file: Path) -> str:

@@ -28,7 +28,8 @@ def _hwmon(root: Path) -> Iterator[Rail]:
     for chip in hwmon_chips(root, "ina3221"):
         for channel in CHANNELS:
             label = read_text(chip / f"in{channel}_label")
-            if _is_rail(label) and (chip / f"curr{channel}_input").exists():
+            is_off = read_int(chip / f"in{channel}_enable") == 0  # the driver then answers ENODATA
+            if _is_rail(label) and not is_off and (chip / f"curr{channel}_input").exists():
                 yield Rail(str(label), SOURCE, _product(chip, channel))
 
 

@@ -6,7 +6,7 @@ when the agent has no file handle left, says the same of this moment.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,20 @@ def discover_rails(root: Path) -> tuple[tuple[Rail, ...], tuple[SensorStatus, ..
             absent.get(source) or ", ".join(rail.name for rail in named if rail.source == source),
         )
         for source in ENERGY_SOURCES
+    )
+
+
+def asked(rails: Iterable[Rail], sources: Iterable[SensorStatus]) -> tuple[SensorStatus, ...]:
+    """What each source said, once every rail was read: one that is found and gives no value does not answer."""
+    silent: dict[str, list[str]] = {}
+    for rail in rails:
+        if rail.read() is None:
+            silent.setdefault(rail.source, []).append(rail.name)
+    return tuple(
+        SensorStatus(each.name, False, f"no answer from {', '.join(silent[each.name])}")
+        if each.available and each.name in silent
+        else each
+        for each in sources
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ def v2(tmp_path: Path) -> tuple[Path, Path]:
     unit = "system.slice/edgewright-agent.service"
     root = tree(tmp_path / "fs", {
         f"{unit}/cgroup.controllers": "memory pids\n", f"{unit}/cgroup.subtree_control": "\n",
-        f"{unit}/cgroup.procs": "",
+        f"{unit}/cgroup.procs": "", f"{unit}/cgroup.type": "domain\n",
     })  # fmt: skip
     own = tree(tmp_path / "proc", {"cgroup": f"0::/{unit}\n"}) / "cgroup"
     return root, own
@@ -60,14 +61,51 @@ def test_v2_limits_memory_and_swap_and_kills_the_whole_group(v2: tuple[Path, Pat
 def test_v2_lets_the_agent_out_of_the_way_of_its_engines(v2: tuple[Path, Path]) -> None:
     root, own = v2
     unit = root / "system.slice/edgewright-agent.service"
-    (unit / "cgroup.procs").write_text("4711\n", encoding="ascii")
+    (unit / "cgroup.procs").write_text(f"{os.getpid()}\n", encoding="ascii")
     first = make_engine_cgroup(MIB, root=root, own=own)
-    assert (unit / "agent" / "cgroup.procs").read_text(encoding="ascii") == "4711"
+    assert (unit / "agent" / "cgroup.procs").read_text(encoding="ascii") == str(os.getpid())
     own.write_text(
         f"0::/{unit.relative_to(root)}/agent\n", encoding="ascii"
     )  # where the agent is from now on
     tree(unit / "agent", {"cgroup.controllers": "memory pids\n"})
     assert make_engine_cgroup(MIB, root=root, own=own).folder.parent == first.folder.parent == unit
+
+
+def test_a_process_that_is_not_ours_is_not_moved_and_the_reason_names_it(v2: tuple[Path, Path]) -> None:
+    root, own = v2
+    unit = root / "system.slice/edgewright-agent.service"
+    (unit / "cgroup.procs").write_text(f"1\n{os.getpid()}\n", encoding="ascii")
+    with pytest.raises(OSError, match="holds other processes too, such as 1"):
+        make_engine_cgroup(MIB, root=root, own=own)
+    found = enforcement(root, own)
+    assert not found.available
+    assert "such as 1" in found.detail
+    assert "Delegate=memory" in found.detail
+    assert not (unit / "agent").exists()
+
+
+def test_asking_whether_a_limit_can_be_set_changes_nothing(v2: tuple[Path, Path]) -> None:
+    root, own = v2
+    unit = root / "system.slice/edgewright-agent.service"
+    (unit / "cgroup.procs").write_text(f"{os.getpid()}\n", encoding="ascii")
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert enforcement(root, own).available
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_in_the_root_of_the_hierarchy_nobody_is_moved(tmp_path: Path) -> None:
+    root = tree(tmp_path / "fs", {
+        "cgroup.controllers": "memory pids\n", "cgroup.subtree_control": "\n", "cgroup.procs": "1\n2\n",
+    })  # fmt: skip
+    own = tree(tmp_path / "proc", {"cgroup": "0::/\n"}) / "cgroup"
+    assert enforcement(root, own).available
+    assert make_engine_cgroup(MIB, root=root, own=own).folder.parent == root
+    assert not (root / "agent").exists()
+
+
+def test_a_write_that_fails_names_its_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"cgroup\.procs"):
+        cgroup._write(tmp_path / "nowhere/cgroup.procs", "1")
 
 
 def test_v1_is_used_where_the_host_mounts_that(v1: tuple[Path, Path]) -> None:
