@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 
 from edgewright.errors import EdgewrightError, OutsideError, RefusedError
-from edgewright.trust.rules import RevokedRelease
+from edgewright.trust.rules import RevocationVerdict
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment import lifecycle
 from edgewright_agent.deployment.state import ChangeOutcome, Phase, State
@@ -48,7 +48,7 @@ def check_roll_back(trust: Trust, release: StagedRelease, staged: Releases) -> N
             raise RefusedError(message, Reason.REASON_REVOKED)
 
 
-def revoked_releases(trust: Trust, staged: Releases) -> dict[str, RevokedRelease]:
+def revoked_releases(trust: Trust, staged: Releases) -> dict[str, RevocationVerdict]:
     """The staged releases that were revoked, and with a base the adapters that need it."""
     own = {digest: found for digest, each in staged.items() if (found := _withdrawal(trust, each))}
     needing = {
@@ -102,7 +102,7 @@ def _with_base(release: StagedRelease, staged: Releases) -> list[StagedRelease]:
     return [release] if base is None or base not in staged else [release, staged[base]]
 
 
-def _withdrawal(trust: Trust, release: StagedRelease) -> RevokedRelease | None:
+def _withdrawal(trust: Trust, release: StagedRelease) -> RevocationVerdict | None:
     try:
         return trust.revocation_of(release.digest, *_signed(release))
     except EdgewrightError:

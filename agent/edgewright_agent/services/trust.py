@@ -9,7 +9,7 @@ import grpc.aio
 
 from edgewright.dsse import key_id
 from edgewright.trust.document import Revocation, RevokedKind, SignerSet, TrustDocument
-from edgewright.trust.rules import RevokedRelease
+from edgewright.trust.rules import RevocationVerdict
 from edgewright.v1 import trust_pb2, trust_pb2_grpc
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.revocation import revoked_releases
@@ -66,7 +66,7 @@ class TrustService(trust_pb2_grpc.TrustServiceServicer):
 
 
 def _withdrawn_to(
-    withdrawn: Iterable[RevokedRelease], active: str | None
+    withdrawn: Iterable[RevocationVerdict], active: str | None
 ) -> list[trust_pb2.WithdrawnRelease]:
     return [
         trust_pb2.WithdrawnRelease(

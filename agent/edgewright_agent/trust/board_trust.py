@@ -16,7 +16,7 @@ from edgewright.durable import TEMPORARY_PREFIX, FileSystem, disk_errors, read_r
 from edgewright.errors import EdgewrightError, InputError, OutsideError, RefusedError
 from edgewright.trust import rules
 from edgewright.trust.document import TrustDocument
-from edgewright.trust.rules import RevokedRelease
+from edgewright.trust.rules import RevocationVerdict
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.runtime.failures import log_failure
 from edgewright_agent.store.files.state_file import StateFile
@@ -124,7 +124,7 @@ class Trust:
             keys = self._chain.public_keys()
         verify_envelope(manifest, envelope, keys)
 
-    def revocation_of(self, digest: str, manifest: bytes, envelope: bytes) -> RevokedRelease | None:
+    def revocation_of(self, digest: str, manifest: bytes, envelope: bytes) -> RevocationVerdict | None:
         """Judges as `rules.withdrawn`, over the document in force."""
         document = self.document
         return None if document is None else rules.revocation_of(document, digest, manifest, envelope)

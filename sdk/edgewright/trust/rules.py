@@ -29,7 +29,7 @@ ENVELOPE_BYTES_MAX = TRUST_BYTES_MAX * 4 // 3 + 64 * 1024
 
 
 @dataclass(frozen=True)
-class RevokedRelease:
+class RevocationVerdict:
     """A release that was signed well once and no longer counts."""
 
     digest: str
@@ -110,14 +110,14 @@ def check_fresh(document: TrustDocument, now: datetime) -> None:
 
 def revocation_of(
     document: TrustDocument, digest: str, manifest: bytes, envelope: bytes
-) -> RevokedRelease | None:
+) -> RevocationVerdict | None:
     """Returns why a release no longer counts; None if it was not revoked. Raises InputError (`SIGNATURE_INVALID`).
 
     A release is withdrawn with its keys only if too few signatures of good keys are left.
     """
     by_digest = document.revocations("release").get(digest)
     if by_digest is not None:
-        return RevokedRelease(
+        return RevocationVerdict(
             digest, by_digest.stop, _because(f"release {digest[:12]} was revoked", by_digest)
         )
     opened = envelope_over(manifest, envelope)
@@ -127,7 +127,7 @@ def revocation_of(
     if not lost or len(good) >= document.release.threshold:
         return None
     reason = _because(f"its key {lost[0].sha256[:12]} was revoked", lost[0])
-    return RevokedRelease(digest, any(each.stop for each in lost), reason)
+    return RevocationVerdict(digest, any(each.stop for each in lost), reason)
 
 
 def check_certificate(document: TrustDocument, sha256: str) -> None:

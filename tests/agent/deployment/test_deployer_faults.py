@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from edgewright import durable
 from edgewright.durable import FileSystem
 from edgewright.errors import EdgewrightError, OutsideError
 from edgewright_agent.deployment import supervision
@@ -252,7 +253,7 @@ async def test_a_board_without_file_handles_denies_nothing(
         assert serves(deployer, NEXT.digest)
 
 
-def out_of_handles(path: Path) -> str:
+def out_of_handles(path: Path, flags: int = 0) -> int:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
@@ -281,13 +282,13 @@ def test_a_start_without_file_handles_takes_nothing_for_lost(
         stage(store, GOOD)
         store.state.write({"phase": "idle"})
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", out_of_handles)
+        patch.setattr(durable, "_open_regular", out_of_handles)
         with pytest.raises(OutsideError, match="Too many open files"):
             opened()
     with contextlib.closing(opened()) as store:
         assert set(store.releases()) == {GOOD.digest}
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "read_bytes", out_of_handles)
+            patch.setattr(durable, "_open_regular", out_of_handles)
             with pytest.raises(OutsideError, match="Too many open files"):
                 store.state.read()
         assert store.state.read() == {"phase": "idle"}
