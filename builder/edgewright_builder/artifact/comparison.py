@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgewright.sizes import format_bytes
@@ -36,7 +35,7 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
             for f in comparison.files
         ]
         parts.append(Grid(("file", "old", "new", "chunks to send"), files))
-    return Sheet((*parts, Lines(summary_lines(comparison))), lambda: _pictures(comparison))
+    return Sheet((*parts, Lines(summary_lines(comparison))))
 
 
 def summary_lines(comparison: Comparison) -> list[str]:
@@ -63,19 +62,3 @@ def _size(size_bytes: int | None) -> str:
 def _shown(value: Any) -> str:
     text = "none" if value is None else " ".join(str(value).split())
     return text if len(text) <= 48 else f"{text[:45]}…"
-
-
-def _pictures(comparison: Comparison) -> Mapping[str, str]:
-    from edgewright_builder.report.charts import Bar, bar_chart
-
-    transfer = comparison.transfer
-    sizes = {
-        "the artifact": transfer.artifact_bytes,
-        "as chunks": transfer.plain_bytes,
-        "as a delta": transfer.delta_bytes,
-    }
-    bars = [Bar(name, float(size), format_bytes(size)) for name, size in sizes.items()]
-    chart = bar_chart(
-        bars, "bytes to send", lambda value: format_bytes(int(value)), description="Bytes that a push sends"
-    )
-    return {"What a push sends": str(chart)}

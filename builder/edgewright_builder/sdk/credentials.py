@@ -22,7 +22,7 @@ from edgewright_builder.keys.revocations import revocation_of
 from edgewright_builder.sdk.arguments import as_path
 from edgewright_builder.sdk.board_arguments import artifact_folder
 from edgewright_builder.sdk.loop import SHARED
-from edgewright_builder.sdk.results.trust import BoardTrust, RevokedRelease, TrustStatement, TrustUpdate
+from edgewright_builder.sdk.results.trust import BoardTrust, TrustStatement, TrustUpdate, UntrustedRelease
 
 BOARDS_AT_ONCE = 16
 Keys = Sequence[str | Path]
@@ -143,7 +143,7 @@ async def _tell(folder: Path, host: str, newest: TrustDocument, *, insecure: boo
         for first in range(0, len(chain), DOCUMENTS_MAX):
             after = await client.update_trust(chain[first : first + DOCUMENTS_MAX])
             version, withdrawn = after.version, after.withdrawn
-        releases = tuple(from_message(RevokedRelease, each) for each in withdrawn)
+        releases = tuple(from_message(UntrustedRelease, each) for each in withdrawn)
         return BoardTrust(host, version, before.version, releases)
 
 

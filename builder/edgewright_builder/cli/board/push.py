@@ -9,7 +9,7 @@ import typer
 
 from edgewright.errors import InputError
 from edgewright_builder.cli.board import rollout
-from edgewright_builder.cli.board.rollout import PushOptions
+from edgewright_builder.cli.board.rollout import EachBoardOptions
 from edgewright_builder.cli.boards import open_board
 from edgewright_builder.cli.given import given, refuse_with, refuse_without
 from edgewright_builder.cli.options import AsJson, Credentials, Insecure, Save
@@ -84,7 +84,7 @@ def push(
     if not activate:
         refuse_with(ctx, "--no-activate", "force", "probation")
     earlier = [open_artifact(folder).folder for folder in delta_from or ()]
-    options: PushOptions = {
+    options: EachBoardOptions = {
         "activate": activate, "force": force, "probation_seconds": probation, "delta": delta, "delta_from": earlier,
     }  # fmt: skip
     if fleet is None and len(boards) == 1:
@@ -108,7 +108,7 @@ def _push_one(
     host: str,
     credentials: Path | None,
     insecure: bool,
-    options: PushOptions,
+    options: EachBoardOptions,
     *,
     as_json: bool,
     save: Path | None,

@@ -60,7 +60,7 @@ RetryFailed = Annotated[
 OPTIONS = ("select", "wave", "abort_over", "proceed_at", "parallel", "timeout", "journal", "retry_failed")
 
 
-class PushOptions(TypedDict):
+class EachBoardOptions(TypedDict):
     """What holds for every board."""
 
     activate: bool
@@ -94,7 +94,7 @@ def push_fleet(
     artifact: Path,
     waves: Waves,
     journal: JournalOptions,
-    options: PushOptions,
+    options: EachBoardOptions,
     *,
     as_json: bool,
     save: Path | None,

@@ -41,7 +41,7 @@ class TrustStatement:
 
 
 @dataclass(frozen=True)
-class RevokedRelease:
+class UntrustedRelease:
     """A release on a board that is not trusted any more."""
 
     release: str
@@ -64,7 +64,7 @@ class BoardTrust:
     host: str
     version: int | None = None  # in force now
     before: int | None = None
-    withdrawn: tuple[RevokedRelease, ...] = ()
+    withdrawn: tuple[UntrustedRelease, ...] = ()
     error: str | None = None
 
     def lines(self) -> list[str]:
