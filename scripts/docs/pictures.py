@@ -25,6 +25,7 @@ CURSOR = re.compile(r"\x1b\[(?:2K|1A|\?25[lh])|\r")
 FONT = re.compile(
     r"@font-face \{.*?\}", re.DOTALL
 )  # fetched from elsewhere; the next in the list does as well
+BAR = re.compile(r"\d:\d\d:\d\d(\x1b\[0m)?\s*$")  # the bar that a terminal draws over ends with a time
 PROMPT = "Why do plants need sunlight?"
 
 
@@ -82,7 +83,7 @@ def output(command: list[str]) -> list[str]:
         check=True,
     )
     lines = [CURSOR.sub("", line) for line in done.stdout.splitlines()]
-    return [line for line in lines if line.strip() and "sending" not in line]
+    return [line for line in lines if line.strip() and not BAR.search(line)]
 
 
 if __name__ == "__main__":
