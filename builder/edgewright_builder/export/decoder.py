@@ -11,7 +11,7 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgewright_builder.fit.families import FAMILIES
+from edgewright_builder.fit.configuration.families import FAMILIES
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgewright.errors import InputError
-from edgewright_builder.fit.families import (
+from edgewright_builder.fit.configuration.families import (
     FAMILIES,
     UNSUPPORTED,
     Family,
@@ -15,7 +15,7 @@ from edgewright_builder.fit.families import (
     window_of,
     windowed_layers,
 )
-from edgewright_builder.fit.features import longest_sequence, require_known_features
+from edgewright_builder.fit.configuration.features import longest_sequence, require_known_features
 
 SUPPORTED_TYPES = tuple(FAMILIES)
 GROUP_SIZES = (128, 64, 32)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewright_builder.export.for_engine import export_for_engine
+from edgewright_builder.fit.configuration.features import is_written_anew
 from edgewright_builder.fit.engines import DEFAULT_ENGINE
-from edgewright_builder.fit.features import is_written_anew
 from edgewright_builder.models import read_config
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from edgewright.errors import InputError
 from edgewright_builder.fit.architecture import architecture_from_config
-from edgewright_builder.fit.families import FAMILIES, UNSUPPORTED
+from edgewright_builder.fit.configuration.families import FAMILIES, UNSUPPORTED
 
 SHAPE = {
     "num_hidden_layers": 6, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4,

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from edgewright.errors import InputError
 from edgewright_builder.cli.main import app
 from edgewright_builder.fit.architecture import architecture_from_config
-from edgewright_builder.fit.features import is_written_anew, longest_sequence
+from edgewright_builder.fit.configuration.features import is_written_anew, longest_sequence
 from edgewright_builder.fit.proof.tiny_config import POSITIONS, TOKENS, VOCABULARY, tiny_config
 from tests.support.configurations import (
     GEMMA_3,

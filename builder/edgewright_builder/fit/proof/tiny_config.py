@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgewright_builder.fit.families import (
+from edgewright_builder.fit.configuration.families import (
     FAMILIES,
     Family,
     decoder_config,
@@ -20,7 +20,7 @@ from edgewright_builder.fit.families import (
     window_of,
     windowed_layers,
 )
-from edgewright_builder.fit.features import longest_sequence, rope_parameters, rope_type
+from edgewright_builder.fit.configuration.features import longest_sequence, rope_parameters, rope_type
 
 TOKENS = 192  # of the sequence that is compared
 POSITIONS = 256  # the tiny model's maximum

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgewright.errors import InputError
-from edgewright_builder.fit.families import FAMILIES, decoder_config, window_of
+from edgewright_builder.fit.configuration.families import FAMILIES, decoder_config, window_of
 
 # Kinds of positions, with the keys without which transformers can't compute them.
 ROPE_KEYS: Mapping[str, tuple[str, ...]] = {
