@@ -108,7 +108,7 @@ def _otlp(url: str | None, stack: contextlib.AsyncExitStack, telemetry: Telemetr
 
 
 def _deployment(deployer: Deployer) -> Deployment:
-    """What answers requests: on probation that is the candidate, which is not active yet."""
+    """Returns what answers requests: on probation that is the candidate, which is not active yet."""
     phase = deployer.state.phase.value
     try:
         release = deployer.serving().release

@@ -86,7 +86,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 
 @dataclass(frozen=True)
 class AgentSettings:
-    """All that `edgewright-agent serve` is told."""
+    """All settings of `edgewright-agent serve`."""
 
     profile: DeviceProfile
     store: Path

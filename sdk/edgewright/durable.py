@@ -36,15 +36,17 @@ class FileSystem:
     """Every call that durability rests on. A test gives the store one that forgets what was not synced."""
 
     def create(self, path: Path) -> int:
-        """A new, empty file, open for reading and writing."""
+        """Returns a new, empty file, open for reading and writing."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
     def open(self, path: Path) -> int:
-        """A file that exists, open for reading and writing."""
+        """Returns a file that exists, open for reading and writing."""
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def open_direct(self, path: Path) -> int:
-        """A file that exists, open for writing past the page cache. Raises OSError EINVAL where that can't be."""
+        """Returns a file that exists, open for writing past the page cache. Raises OSError EINVAL where that can't
+        be.
+        """
         return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
 
     def close(self, file: int) -> None:
@@ -125,7 +127,7 @@ class FileSystem:
         return digest.hexdigest()
 
     def sha256_on_disk(self, path: Path, pace: Pace) -> str:
-        """The same of what the disk holds, past the page cache. `pace` is told the size of each piece read."""
+        """Returns the same of what the disk holds, past the page cache. `pace` hears the size of each piece read."""
         digest = hashlib.sha256()
         for piece in _pieces_on_disk(path):
             digest.update(piece)
@@ -168,7 +170,9 @@ def publish(fs: FileSystem, temporary: Path, target: Path) -> None:
 
 
 def _pieces_on_disk(path: Path) -> Iterator[memoryview]:
-    """A file's bytes, each piece good until the next. Where O_DIRECT is unknown, what is cached is dropped first."""
+    """Yields a file's bytes, each piece good until the next. Where O_DIRECT is unknown, what is cached is dropped
+    first.
+    """
     try:
         file = _open_regular(path, os.O_DIRECT)
     except OSError as error:

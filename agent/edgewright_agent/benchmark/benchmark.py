@@ -130,13 +130,13 @@ class _Others:
         self._sent_before = load.prompts_sent
 
     def count(self) -> int:
-        """All that the board has accepted, less the prompts of the load."""
+        """Returns all that the board has accepted, less the prompts of the load."""
         ours = self._load.prompts_sent - self._sent_before
         return max(0, self._telemetry.serving().requests - self._requests_before - ours)
 
 
 def _rail(telemetry: Telemetry) -> str | None:
-    """Which rail speaks for the board: another one does once it is found."""
+    """Returns which rail speaks for the board: another one does once it is found."""
     energy = telemetry.energy()
     return None if energy is None else energy.name
 

@@ -206,7 +206,7 @@ class Activation:
 
 
 def _rule_of(error: Exception) -> Callable[[State, str], State]:
-    """What the failure means for the candidate."""
+    """Returns what the failure means for the candidate."""
     if is_rot(error) or is_untrusted(error):
         return lifecycle.rotted
     return lifecycle.hindered if is_shortage(error) else lifecycle.failed

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 async def background_scrub(
     settings: BackgroundScrubSettings, store: Store, deployer: Deployer, telemetry: Telemetry
 ) -> AsyncIterator[None]:
-    """Patrols until the context ends. A release found damaged gives way at once, not at its next start."""
+    """Scrubs until the context ends. A release found damaged is replaced at once, not at its next start."""
     if not settings.interval_seconds:
         yield
         return

@@ -65,7 +65,7 @@ class Deployer:
         return self._progress.state
 
     def serving(self) -> ServingRelease:
-        """What answers requests.
+        """Returns what answers requests.
 
         Raises RefusedError (`NO_ACTIVE_RELEASE`), OutsideError (`ENGINE_STARTING`).
         """
@@ -82,11 +82,11 @@ class Deployer:
         raise RefusedError(message, Reason.REASON_NO_ACTIVE_RELEASE)
 
     def refusal(self) -> str | None:
-        """Why the active release may not be served, as a sentence; None if it may, or there is none."""
+        """Returns why the active release may not be served, as a sentence; None if it may, or there is none."""
         return self._engines.refusal(self.state.serves)
 
     def notes(self) -> list[str]:
-        """What an operator should know of the active release's engine, a sentence each."""
+        """Returns what an operator should know of the active release's engine, a sentence each."""
         refusal, restarts = self.refusal(), self._supervisor.note()
         return [
             *([] if refusal is None else [f"Nothing is served. {refusal}"]),
@@ -94,7 +94,7 @@ class Deployer:
         ]
 
     def kernels(self) -> tuple[str, ...]:
-        """What the serving engine says it multiplies with; empty if nothing serves or it does not say."""
+        """Returns what the serving engine says it multiplies with; empty if nothing serves or it does not say."""
         return () if self._engines.serving is None else tuple(self._engines.serving.engine.kernels())
 
     async def start(self, stopped: Set[str] = frozenset()) -> None:
@@ -200,7 +200,7 @@ class Deployer:
         return freed_bytes
 
     def watch(self, *, follow: bool) -> AsyncIterator[DeploymentStatus]:
-        """The status now, then each change; ends at rest unless `follow`."""
+        """Yields the status now, then each change; ends at rest unless `follow`."""
         return self._progress.watch(follow=follow)
 
     async def _change(self, rule: Rule) -> State:

@@ -193,7 +193,7 @@ def lost() -> State:
 
 
 def without_lost(state: State, staged: set[str]) -> State:
-    """The state without releases that are no longer whole; from a lost active one back to the previous.
+    """Returns the state without releases that are no longer whole; from a lost active one back to the previous.
 
     A lost candidate is not denied: it may be tried as soon as it was pushed again.
     """
@@ -209,7 +209,7 @@ def without_lost(state: State, staged: set[str]) -> State:
 
 
 def way_back(state: State) -> str | None:
-    """What the board serves if the candidate does not: the active release, else the previous one.
+    """Returns what the board serves if the candidate does not: the active release, else the previous one.
 
     No release is gone back to twice in one change.
     """
@@ -254,7 +254,7 @@ def _without_candidate(state: State, why: str) -> State:
 
 
 def _previous(state: State) -> str | None:
-    """The previous release, if the board may go back to it by itself.
+    """Returns the previous release, if the board may go back to it by itself.
 
     Not if it failed on trial here since: going back probes nothing, so that is for an operator to ask.
     """

@@ -93,7 +93,7 @@ async def run_probes(
 
 
 def memory_probes(engine: Engine, trial: TrialConditions) -> tuple[ProbeResult, ...]:
-    """What must hold at the end of the probation too."""
+    """Returns what must hold at the end of the probation too."""
     return (_peak_memory(engine, trial.budget_bytes), _no_out_of_memory(engine, trial))
 
 
@@ -143,7 +143,7 @@ async def _golden_prompt(engine: Engine, golden: GoldenPrompt) -> ProbeResult:
 
 
 async def _chat(engine: Engine) -> ProbeResult:
-    """The model's chat template renders, in time, and the engine answers what it renders."""
+    """Judges whether the model's chat template renders, in time, and the engine answers what it renders."""
     try:
         run = await within(CHAT_SECONDS_MAX, _generate(engine, CHAT))
     except asyncio.TimeoutError:
@@ -184,7 +184,7 @@ def _latency(run: _Run, manifest: Manifest) -> ProbeResult:
 
 
 def _kernels(engine: Engine) -> list[ProbeResult]:
-    """What an engine that chooses its kernels by the board has chosen."""
+    """Returns what an engine that chooses its kernels by the board has chosen."""
     kernels = engine.kernels()
     slow = [kernel for kernel in kernels if kernel.startswith(SLOW_KERNELS)]
     return [ProbeResult("kernels", not slow, ", ".join(kernels), required=False)] if kernels else []

@@ -49,7 +49,7 @@ def check_roll_back(trust: Trust, release: StagedRelease, staged: Releases) -> N
 
 
 def revoked_releases(trust: Trust, staged: Releases) -> dict[str, RevocationVerdict]:
-    """The staged releases that were revoked, and with a base the adapters that need it."""
+    """Returns the staged releases that were revoked, and with a base the adapters that need it."""
     own = {digest: found for digest, each in staged.items() if (found := _withdrawal(trust, each))}
     needing = {
         digest: replace(own[base], digest=digest, reason=f"its base {base[:12]} can't be used")
@@ -60,14 +60,14 @@ def revoked_releases(trust: Trust, staged: Releases) -> dict[str, RevocationVerd
 
 
 def stopped_releases(trust: Trust, staged: Releases) -> set[str]:
-    """The staged releases that must not answer another request."""
+    """Returns the staged releases that must not answer another request."""
     return {digest for digest, found in revoked_releases(trust, staged).items() if found.stop}
 
 
 def without_stopped(state: State, staged: Set[str], stopped: Set[str]) -> State:
-    """The state when `stopped` may not serve, not even for a moment. Pure.
+    """Returns the state when `stopped` may not serve, not even for a moment. Pure.
 
-    A trial of one ends, an active one gives way to the previous release if that may serve. Nothing is denied:
+    A trial of one ends, an active one is replaced by the previous release if that may serve. Nothing is denied:
     a release that is signed again may be tried again.
     """
     gone = state.in_use & stopped

@@ -36,7 +36,7 @@ class Restarts:
         return Restarts(self.digest, self.count + 1, time.time(), death.sentence)
 
     def sentence(self) -> str | None:
-        """The count for people; None if there was none."""
+        """Returns the count for people; None if there was none."""
         if not self.count:
             return None
         when = datetime.fromtimestamp(self.last_unix_seconds, timezone.utc)
@@ -60,7 +60,7 @@ class Supervisor:
         self._restarts = Restarts()
 
     def note(self) -> str | None:
-        """How often the active release's engine was restarted, and why the last time, as a sentence."""
+        """Returns how often the active release's engine was restarted, and why the last time, as a sentence."""
         return self._restarts.sentence()
 
     async def keep_serving(self, digest: str) -> None:
@@ -96,7 +96,7 @@ class Supervisor:
             pause_seconds = min(2 * pause_seconds, RESTART_SECONDS_MAX)
 
     async def _until_death(self, engine: Engine) -> tuple[Death, bool]:
-        """How the engine ended, and whether it ran for long before."""
+        """Returns how the engine ended, and whether it ran for long before."""
         steady = False
         try:
             death = await within(RESTART_SECONDS_MAX, engine.wait())

@@ -25,7 +25,7 @@ PARTS = {
 
 
 def name(root: Path) -> str:
-    """The CPU's name, of each kind of core if there are several; empty if it does not say."""
+    """Returns the CPU's name, of each kind of core if there are several; empty if it does not say."""
     cores = _cores(root)
     models = Counter(name for core in cores if (name := core.get("model name") or _arm_name(core)))
     return " + ".join(
@@ -34,12 +34,12 @@ def name(root: Path) -> str:
 
 
 def cores(root: Path) -> int:
-    """How many cores are on line; 0 if it does not say."""
+    """Returns how many cores are on line; 0 if it does not say."""
     return len(_cores(root))
 
 
 def _cores(root: Path) -> list[dict[str, str]]:
-    """The fields of each core. A core's block begins with its number."""
+    """Returns the fields of each core. A core's block begins with its number."""
     cores: list[dict[str, str]] = []
     for line in (read_text(root / "proc/cpuinfo") or "").splitlines():
         key, _, value = (part.strip() for part in line.partition(":"))

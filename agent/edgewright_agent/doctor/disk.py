@@ -184,7 +184,7 @@ def _measure(trial: Path) -> tuple[float, float]:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+    """Returns the folder, or the nearest above it that is there."""
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     return folder

@@ -82,7 +82,7 @@ def memory_cgroup_is_on(subject: Subject) -> Finding | None:
 
 
 def _from_here(root: Path) -> str:
-    """What `probe` says of this process: the agent's unit is allowed what a shell is not."""
+    """Returns what `probe` says of this process: the agent's unit is allowed what a shell is not."""
     if root != Path("/"):
         return ""
     here = enforcement()

@@ -69,7 +69,7 @@ def trust_is_valid(subject: Subject) -> Finding | None:
 
 
 def _revoked(given: TrustDocument | None, document: TrustDocument) -> Finding | None:
-    """A key of `--trust` that no longer counts: without the store it would count again."""
+    """Returns a key of `--trust` that no longer counts: without the store it would count again."""
     revoked = document.revocations("key")
     lost = [key_id(key)[:12] for key in (given.release_keys() if given else ()) if key_id(key) in revoked]
     if not lost:

@@ -130,7 +130,7 @@ def listening_sockets(listen: Address | Path) -> Iterator[list[socket.socket]]:
 
 
 def _bound_tcp_sockets(listen: Address, stack: contextlib.ExitStack) -> list[socket.socket]:
-    """One socket for each address of the host, all on one port."""
+    """Returns one socket for each address of the host, all on one port."""
     places = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     port, sockets = listen.port, []
     for family, kind, protocol, _, address in dict.fromkeys(places):

@@ -1,4 +1,4 @@
-"""A failure that is survived: how it is told in the log, and whether the board is to blame."""
+"""A failure that is survived: how the log says it, and whether the board is to blame."""
 
 from __future__ import annotations
 

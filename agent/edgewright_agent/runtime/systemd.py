@@ -1,4 +1,4 @@
-"""What systemd is told: ready, stopping, and that the event loop still turns. See sd_notify(3)."""
+"""Tells systemd: ready, stopping, and that the event loop still turns. See sd_notify(3)."""
 
 from __future__ import annotations
 

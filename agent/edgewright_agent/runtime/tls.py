@@ -36,7 +36,8 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
 
 
 def validity_problem(files: TlsFiles, now: datetime) -> str | None:
-    """Why nobody can connect now, with what to do: the board's certificate or its authority is not valid; else None.
+    """Returns why nobody can connect now, with what to do: the board's certificate or its authority is not valid;
+    else None.
 
     Raises InputError for a file that can't be read.
     """

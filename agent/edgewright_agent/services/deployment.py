@@ -46,7 +46,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def GetDevice(  # noqa: N802
         self, request: deployment_pb2.GetDeviceRequest, context: Context
     ) -> deployment_pb2.GetDeviceResponse:
-        """What this board is, has, can run and is doing."""
+        """Returns what this board is, has, can run and is doing."""
         state, memory = self._deployer.state, psutil.virtual_memory()
         engines = await asyncio.to_thread(self._policy.engines)
         return deployment_pb2.GetDeviceResponse(
@@ -73,7 +73,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def FindMissingBlobs(  # noqa: N802
         self, request: deployment_pb2.FindMissingBlobsRequest, context: Context
     ) -> deployment_pb2.FindMissingBlobsResponse:
-        """What must still be sent."""
+        """Returns what must still be sent."""
         blobs = messages.blobs_from(request.blobs)
         missing = await asyncio.to_thread(self._store.missing, blobs)
         return deployment_pb2.FindMissingBlobsResponse(
@@ -116,7 +116,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def QueryWriteStatus(  # noqa: N802
         self, request: deployment_pb2.QueryWriteStatusRequest, context: Context
     ) -> deployment_pb2.QueryWriteStatusResponse:
-        """What of an upload is durable."""
+        """Returns what of an upload is durable."""
         sha256 = messages.sha256_from(request.sha256)
         refusal = self._receiver.last_refusal(sha256)
         try:
@@ -135,7 +135,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def StageRelease(  # noqa: N802
         self, request: deployment_pb2.StageReleaseRequest, context: Context
     ) -> deployment_pb2.StageReleaseResponse:
-        """The verdict, and the release if it is yes."""
+        """Returns the verdict, and the release if it is yes."""
         manifest, signature = request.manifest, request.signature
         verdict = await asyncio.to_thread(
             judge_admission, self._policy, self._store, self._deployer.state, manifest, signature
@@ -180,7 +180,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def WatchDeployment(  # noqa: N802
         self, request: deployment_pb2.WatchDeploymentRequest, context: Context
     ) -> AsyncIterator[deployment_pb2.WatchDeploymentResponse]:
-        """The phase, and each change of it."""
+        """Yields the phase, and each change of it."""
         async for status in self._deployer.watch(follow=request.follow):
             yield messages.status_to(status)
 
@@ -198,7 +198,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def ListReleases(  # noqa: N802
         self, request: deployment_pb2.ListReleasesRequest, context: Context
     ) -> deployment_pb2.ListReleasesResponse:
-        """Every release on the board."""
+        """Returns every release on the board."""
         state, staged = self._deployer.state, self._store.releases()
         releases = [messages.release_to(staged[digest], state) for digest in sorted(staged)]
         return deployment_pb2.ListReleasesResponse(releases=releases)
@@ -233,7 +233,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
             await run_in_thread(_close, turn, steps)
 
     def _notes(self) -> list[str]:
-        """What an operator should know of the active release."""
+        """Returns what an operator should know of the active release."""
         active = self._store.releases().get(self._deployer.state.active or "")
         return [] if active is None else [*self._deployer.notes(), *self._policy.notes(active)]
 

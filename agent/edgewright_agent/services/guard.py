@@ -43,7 +43,7 @@ def require_role(method: str, unary: bool, context: Context) -> None:
 
 
 def refuse_revoked(trust: Trust) -> Check:
-    """A check that refuses every call of a certificate that the trust document revokes."""
+    """Returns a check that refuses every call of a certificate that the trust document revokes."""
 
     def check(method: str, unary: bool, context: Context) -> None:
         certificate = certificate_of(context.auth_context())
@@ -78,7 +78,7 @@ class Guard(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """The call's handler, guarded."""
+        """Returns the call's handler, guarded."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return None  # an unknown method: grpc answers UNIMPLEMENTED

@@ -60,7 +60,7 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
     async def WatchTelemetry(  # noqa: N802
         self, request: telemetry_pb2.WatchTelemetryRequest, context: Context
     ) -> AsyncIterator[telemetry_pb2.WatchTelemetryResponse]:
-        """What was recorded, if asked for; then a snapshot every interval."""
+        """Yields what was recorded, if asked for; then a snapshot every interval."""
         interval_seconds = request.interval_seconds or 1.0
         low, high = INTERVAL_SECONDS
         if not low <= interval_seconds <= high:

@@ -43,7 +43,7 @@ class BackgroundScrub:
         found: Callable[[frozenset[str]], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`is_busy`: whether to wait. `found` is told the releases that are damaged, as soon as one is."""
+        """`is_busy`: whether to wait. `found` hears the releases that are damaged, as soon as one is."""
         self._store = store
         self._settings = settings
         self._is_busy = is_busy

@@ -11,12 +11,12 @@ from edgewright_agent.store.files.releases import StagedRelease
 
 
 def servable(releases: Mapping[str, StagedRelease]) -> set[str]:
-    """The releases that have all they need here: an adapter also its base."""
+    """Returns the releases that have all they need here: an adapter also its base."""
     return {digest for digest, release in releases.items() if release.base in releases}
 
 
 def adapters_on(base: str, releases: Mapping[str, StagedRelease]) -> list[str]:
-    """The adapter releases that need `base`."""
+    """Returns the adapter releases that need `base`."""
     return sorted(digest for digest, release in releases.items() if release.manifest.base == base)
 
 
@@ -44,7 +44,7 @@ def check_unneeded(digest: str, releases: Mapping[str, StagedRelease]) -> None:
 
 
 def _mismatch(manifest: Manifest, adapter: AdapterSpec, base: Manifest) -> str | None:
-    """What speaks against this adapter on this base; None if nothing does."""
+    """Returns what speaks against this adapter on this base; None if nothing does."""
     slots = base.adapter_slots
     if slots is None:
         return "takes no adapters"

@@ -20,7 +20,7 @@ _PIECE_BYTES = 256 * 1024
 
 
 def apply_delta(layout: Layout, delta: Delta, frame: bytes | bytearray, chunk_bytes: int) -> bytearray:
-    """The chunk that `frame` makes with its base. Its digest is still to be checked.
+    """Returns the chunk that `frame` makes with its base. Its digest is still to be checked.
 
     Raises InputError for a frame that does not hold `chunk_bytes` bytes, RefusedError (`DELTA_BASE_MISSING`).
     """

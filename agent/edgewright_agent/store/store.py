@@ -1,4 +1,4 @@
-"""The store's front door: what is here, what is missing, what may go."""
+"""The store's public interface: what is here, what is missing, what may go."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Store:
             return [self._missing(blob) for blob in blobs if not self._blobs.ask(blob.sha256)]
 
     def begin_upload(self, blob: Blob) -> Upload | None:
-        """The writer of this blob, with its disk space claimed and every chunk that is here filled in.
+        """Returns the writer of this blob, with its disk space claimed and every chunk that is here filled in.
 
         None if the blob is present. Hand the writer to `end_upload`, whatever happens.
         Raises BusyError if the blob has a writer, OutsideError (`DISK_SPACE`).
@@ -136,7 +136,7 @@ class Store:
             self._end_writing(upload.blob)
 
     def write_status(self, sha256: str) -> WriteStatus:
-        """What of this blob is durable. Raises RefusedError (`UPLOAD_UNKNOWN`)."""
+        """Returns what of this blob is durable. Raises RefusedError (`UPLOAD_UNKNOWN`)."""
         with self._mutex:
             if sha256 in self._blobs.sizes:
                 return WriteStatus(True, self._blobs.sizes[sha256], ())
@@ -149,12 +149,12 @@ class Store:
     # Releases
 
     def releases(self) -> dict[str, StagedRelease]:
-        """Every staged release by the SHA-256 of its manifest."""
+        """Returns every staged release by the SHA-256 of its manifest."""
         with self._mutex:
             return dict(self._releases)
 
     def release(self, digest: str) -> StagedRelease:
-        """One staged release. Raises RefusedError (`RELEASE_UNKNOWN`)."""
+        """Returns one staged release. Raises RefusedError (`RELEASE_UNKNOWN`)."""
         with self._mutex:
             if digest in self._releases:
                 return self._releases[digest]
@@ -261,16 +261,16 @@ class Store:
             return dict(self._blobs.sizes)
 
     def free_bytes(self) -> int:
-        """What the store may still take."""
+        """Returns what the store may still take."""
         with self._mutex:
             return free_bytes(self._space, self.layout, sum(self._blobs.sizes.values()), self._writing)
 
     def quarantined_files(self) -> int:
-        """How many blobs and releases were found corrupt and are still here."""
+        """Returns how many blobs and releases were found corrupt and are still here."""
         return sum(1 for _ in self.layout.quarantine.iterdir())
 
     def bytes_by_state(self) -> dict[str, int]:
-        """What is stored, what is half there, what is in quarantine, and what may still come."""
+        """Returns what is stored, what is half there, what is in quarantine, and what may still come."""
         return {
             "stored": sum(self.blob_bytes().values()),
             "partial": disk_bytes(self.layout.partial),

@@ -134,7 +134,7 @@ class ServingStats:
 class RequestWindow:
     """One request, from its arrival to its end. The first of `end`, `fail` and `reject` counts.
 
-    Mark every token once. `served_by` is told when it ends, whatever serves by then.
+    Mark every token once. `served_by` hears when it ends, whatever serves by then.
     """
 
     def __init__(

@@ -75,7 +75,7 @@ class Trust:
             return self._document
 
     def now(self) -> datetime:
-        """The time by which expiry is judged."""
+        """Returns the time by which expiry is judged."""
         with self._mutex:
             return self._clock.now()
 

@@ -37,7 +37,7 @@ class MonotoneClock:
         self._seen = self._written
 
     def now(self) -> datetime:
-        """The later of the system's time and the latest time seen."""
+        """Returns the later of the system's time and the latest time seen."""
         self._seen = min(max(self._seen, self._clock()), YEAR_9999_SECONDS)
         if abs(self._seen - self._written) >= REMEMBER_SECONDS:
             self._remember()

@@ -152,7 +152,7 @@ def compare_tensors(old: Artifact, new: Artifact) -> TensorChanges:
 
 
 def transfer_of(old: Artifact, new: Artifact) -> TransferBytes:
-    """What a push would send, without and with a delta."""
+    """Returns what a push would send, without and with a delta."""
     have, maker = _chunks_of(old.manifest), DeltaMaker(new, old)
     plain_bytes = delta_bytes = 0
     for file in {file.sha256: file for file in new.manifest.files}.values():

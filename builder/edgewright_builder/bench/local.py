@@ -45,7 +45,9 @@ class Candidate:
 
 
 def candidate(run: Path, stage: BenchStage) -> Candidate:
-    """The run's model at that stage; "finetuned" is exported first, unless it was. Raises InputError, OutsideError."""
+    """Returns the run's model at that stage; "finetuned" is exported first, unless it was. Raises InputError,
+    OutsideError.
+    """
     path = run / "artifact" / MANIFEST_NAME
     if not path.is_file():
         raise InputError(f"{run} holds no artifact yet; `edgewright build` makes it.")
@@ -59,7 +61,7 @@ def candidate(run: Path, stage: BenchStage) -> Candidate:
 
 
 def _unquantized(run: Path, engine: str) -> tuple[Path, str]:
-    """The fine-tuned checkpoint as the engine takes it, exported once per checkpoint; and in which precision."""
+    """Returns the fine-tuned checkpoint as the engine takes it, exported once, and its precision."""
     from edgewright_builder.export.for_engine import (
         export_before_quantization,
         precision_before_quantization,
@@ -81,7 +83,7 @@ def _unquantized(run: Path, engine: str) -> tuple[Path, str]:
 
 
 async def run_locally(model: Candidate, plan: BenchmarkPlan, repeats: int, on_progress: OnProgress) -> Bench:
-    """Every repeat in one engine process. Raises InputError for a plan beyond the model's context."""
+    """Runs every repeat in one engine process. Raises InputError for a plan beyond the model's context."""
     limits, kind = model.manifest.limits, model.manifest.engine.kind
     plan.check(limits.context_tokens)
     telemetry = Telemetry(load_profile(THIS_HOST))
@@ -144,5 +146,5 @@ def _subject(model: Candidate, telemetry: Telemetry) -> BenchSubject:
 
 
 def result_file(run: Path, stage: BenchStage) -> Path:
-    """Where the result of that stage is left."""
+    """Returns where the result of that stage is left."""
     return run / "bench" / f"{stage}.json"

@@ -44,7 +44,7 @@ def require_credentials(address: Address, credentials: Path | None) -> None:
 
 
 def open_channel(address: Address, credentials: Path | None) -> grpc.aio.Channel:
-    """A channel with mutual TLS from a credentials folder, or without any for `credentials` None.
+    """Returns a channel with mutual TLS from a credentials folder, or without any for `credentials` None.
 
     Raises as `require_credentials`. Nothing is sent yet.
     """

@@ -1,4 +1,4 @@
-"""The one door to an agent: every call of the wire contract, with deadlines, retries and our own errors."""
+"""The client of an agent: every call of the wire contract, with deadlines, retries and our own errors."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ class DeviceClient:
         return self._reached
 
     async def get_device(self) -> deployment.GetDeviceResponse:
-        """What the board is, has, can run and is doing."""
+        """Returns what the board is, has, can run and is doing."""
         return await self._repeatable(self._deployment.GetDevice, deployment.GetDeviceRequest())
 
     async def find_missing(self, blobs: Sequence[deployment.Blob]) -> list[deployment.MissingBlob]:
-        """Which of these blobs, and which of their chunks, the board lacks."""
+        """Returns which of these blobs, and which of their chunks, the board lacks."""
         request = deployment.FindMissingBlobsRequest(blobs=blobs)
         return list((await self._repeatable(self._deployment.FindMissingBlobs, request)).missing)
 
@@ -116,7 +116,7 @@ class DeviceClient:
         return self._stream(lambda: self._deployment.FetchBlobs(request))
 
     async def get_trust(self) -> trust.GetTrustResponse:
-        """Whose releases the board runs, and which of its own it would not take any more."""
+        """Returns whose releases the board runs, and which of its own it would not take any more."""
         return await self._repeatable(self._trust.GetTrust, trust.GetTrustRequest())
 
     async def update_trust(self, documents: Sequence[bytes]) -> trust.UpdateTrustResponse:
@@ -124,7 +124,7 @@ class DeviceClient:
         return await self._once(self._trust.UpdateTrust, trust.UpdateTrustRequest(documents=documents))
 
     async def query_write_status(self, sha256: bytes) -> deployment.QueryWriteStatusResponse:
-        """What of an upload would survive a power cut."""
+        """Returns what of an upload would survive a power cut."""
         request = deployment.QueryWriteStatusRequest(sha256=sha256)
         return await self._repeatable(self._deployment.QueryWriteStatus, request)
 
@@ -146,7 +146,7 @@ class DeviceClient:
         await self._once(self._deployment.ActivateRelease, request)
 
     def watch_deployment(self, *, follow: bool = False) -> AsyncIterator[deployment.WatchDeploymentResponse]:
-        """The phase, and each change of it, until the board is at rest."""
+        """Yields the phase, and each change of it, until the board is at rest."""
         request = deployment.WatchDeploymentRequest(follow=follow)
         return self._stream(lambda: self._deployment.WatchDeployment(request))
 
@@ -155,7 +155,7 @@ class DeviceClient:
         return (await self._once(self._deployment.RollBack, deployment.RollBackRequest())).release
 
     async def list_releases(self) -> list[deployment.Release]:
-        """Every release on the board."""
+        """Returns every release on the board."""
         request = deployment.ListReleasesRequest()
         return list((await self._repeatable(self._deployment.ListReleases, request)).releases)
 
@@ -204,13 +204,13 @@ class DeviceClient:
     async def recorded_telemetry(
         self, after_sequence: int = 0
     ) -> AsyncGenerator[tuple[int, telemetry.Snapshot], None]:
-        """What the board recorded after that sequence number while nobody listened, oldest first."""
+        """Yields what the board recorded after that sequence number while nobody listened, oldest first."""
         request = telemetry.WatchTelemetryRequest(after_sequence=after_sequence, recorded_only=True)
         async for response in self._stream(lambda: self._telemetry.WatchTelemetry(request)):
             yield response.sequence, response.snapshot
 
     async def watch_telemetry(self, interval_seconds: float) -> AsyncIterator[telemetry.Snapshot]:
-        """A snapshot every `interval_seconds`, for ever."""
+        """Yields a snapshot every `interval_seconds`, for ever."""
         request = telemetry.WatchTelemetryRequest(interval_seconds=interval_seconds)
         async for response in self._stream(lambda: self._telemetry.WatchTelemetry(request)):
             yield response.snapshot
@@ -262,7 +262,7 @@ class DeviceClient:
     async def _patient_stream(
         self, begin: Callable[[], Stream[Any]], *, busy: bool = False, begin_anew: bool = False
     ) -> AsyncGenerator[Any, None]:
-        """The same, asked again until the board begins; with `begin_anew` also where the link breaks later."""
+        """Yields the same, asked again until the board begins; with `begin_anew` also where the link breaks later."""
         retries = self._retries(soon_seconds=self._soon_seconds, busy=busy)
         while True:
             has_begun = False
@@ -286,7 +286,9 @@ class DeviceClient:
         return (await self.get_device()).phase in UNDER_CHANGE
 
     async def _error_of_stream(self, call: grpc.aio.AioRpcError, sha256: bytes) -> EdgewrightError:
-        """The board's own refusal, also where the library lost it (https://github.com/grpc/grpc/issues/36066)."""
+        """Returns the board's own refusal, also where the library lost it
+        (https://github.com/grpc/grpc/issues/36066).
+        """
         error = self._error(call)
         if lost_its_status(call):
             with contextlib.suppress(EdgewrightError):  # no status, or no link: the cut-off is all we know

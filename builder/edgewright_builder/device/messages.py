@@ -35,7 +35,7 @@ def printable(text: str) -> str:
 
 
 def _hints(kind: Any) -> Mapping[str, Any]:
-    """The types of the fields by name, remembered: resolving them is slow."""
+    """Returns the types of the fields by name, remembered: resolving them is slow."""
     if kind not in _HINTS:
         hints = get_type_hints(kind)
         _HINTS[kind] = {each.name: hints[each.name] for each in fields(kind)}

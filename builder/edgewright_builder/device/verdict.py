@@ -128,7 +128,7 @@ async def _answers(
 def verdict_of(
     last: WatchDeploymentResponse, release: bytes, probes: Sequence[ProbeResult]
 ) -> DeploymentVerdict:
-    """The verdict in the last report of a board at rest; raises OutsideError if it tells of no transition."""
+    """Returns the verdict in the last report of a board at rest; raises OutsideError if it tells of no transition."""
     if last.active_release == release and last.phase != Phase.PHASE_SAFE:
         outcome = Outcome.OUTCOME_COMMITTED
     elif last.outcome in (Outcome.OUTCOME_ROLLED_BACK, Outcome.OUTCOME_FAILED):

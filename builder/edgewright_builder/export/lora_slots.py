@@ -98,7 +98,7 @@ def _slot_at(node: Any) -> AdapterSlot | None:
 
 
 def _slot_nodes(graph: Any, node: Any, slot: AdapterSlot) -> list[Any]:
-    """Returns the nodes after `node` that add an adapter to what it computes; `node` gives way to them."""
+    """Returns the nodes after `node` that add an adapter to what it computes. They replace `node`."""
     from onnx import TensorProto, helper
 
     inputs, outputs = _shape(graph, node)

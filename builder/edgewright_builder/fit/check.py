@@ -77,7 +77,7 @@ def make_question(
     concurrency: int = 1,
     engine: str | None = None,
 ) -> FitQuestion:
-    """A question with its defaults filled in. Raises InputError for one that makes no sense."""
+    """Returns a question with its defaults filled in. Raises InputError for one that makes no sense."""
     kind = engine or DEFAULT_ENGINE
     engine_traits(kind)
     if context_tokens is None:
@@ -95,7 +95,7 @@ def make_question(
 
 
 def check(question: FitQuestion) -> Check:
-    """The answer to one question."""
+    """Returns the answer to one question."""
     architecture, calibration = question.model.architecture, question.calibration
     plan = plan_for(architecture, asked_configuration(question), question.budget_bytes, calibration)
     refusal = why_not(question)
@@ -117,7 +117,7 @@ def check(question: FitQuestion) -> Check:
 
 
 def asked_configuration(question: FitQuestion) -> Configuration:
-    """What `build` would start from: every layer, the largest group, the engine's best bits."""
+    """Returns what `build` would start from: every layer, the largest group, the engine's best bits."""
     traits, architecture = engine_traits(question.calibration.engine), question.model.architecture
     return Configuration(
         layers=architecture.layers,
@@ -131,7 +131,7 @@ def asked_configuration(question: FitQuestion) -> Configuration:
 
 
 def why_not(question: FitQuestion) -> str | None:
-    """Why this engine can't serve this model on this board, memory aside; None if it can."""
+    """Returns why this engine can't serve this model on this board, memory aside; None if it can."""
     traits = engine_traits(question.calibration.engine)
     support = question.profile.engine(traits.kind)
     if support is not None and not support.supported.value:

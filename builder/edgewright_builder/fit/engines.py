@@ -48,7 +48,7 @@ ON_REQUEST: Mapping[str, EngineTraits] = {
 
 
 def engine_traits(kind: str) -> EngineTraits:
-    """The engine of that name; raises InputError for one that is unknown."""
+    """Returns the engine of that name; raises InputError for one that is unknown."""
     known = {**ENGINES, **ON_REQUEST}
     if kind not in known:
         raise InputError(f"There is no engine {kind!r}; there are {', '.join(known)}.")

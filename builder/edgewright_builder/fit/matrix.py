@@ -69,7 +69,9 @@ class Column:
 
 
 def columns_of(rows: Sequence[Sequence[Cell]]) -> list[Column]:
-    """The matrix by columns, in the order of `rows`; a board joins the column before it where that says enough."""
+    """Returns the matrix by columns, in the order of `rows`; a board joins the column before it where that says
+    enough.
+    """
     columns: list[Column] = []
     for cells in zip(*rows, strict=True):
         before = columns[-1] if columns else None
@@ -99,7 +101,7 @@ def make_matrix(
     context_tokens: int = DEFAULT_CONTEXT_TOKENS,
     engine: str | None = None,
 ) -> list[list[Cell]]:
-    """One row a model, one cell a board, the smallest budget first. Raises InputError for an unknown engine."""
+    """Returns one row a model, one cell a board, the smallest budget first. Raises InputError for an unknown engine."""
     ordered = sorted(boards, key=lambda board: board.budget_bytes())
     return [[_cell(model, board, context_tokens, engine) for board in ordered] for model in models]
 
@@ -110,7 +112,7 @@ def short_tokens(tokens: int) -> str:
 
 
 def board_label(profile_id: str) -> str:
-    """A short name of a few words: jetson-orin-nano-8gb → Orin Nano 8GB."""
+    """Returns a short name of a few words: jetson-orin-nano-8gb → Orin Nano 8GB."""
     words = (word for word in profile_id.split("-") if word not in ("jetson", "raspberry", "mini", "pc"))
     return " ".join(
         word.upper() if word in ("nx", "agx") or any(map(str.isdigit, word)) else word.title()

@@ -31,7 +31,7 @@ class ModelFacts:
 
 
 def find_model(text: str) -> ModelFacts:
-    """What `text` names. Raises InputError for what is no model, OutsideError where the hub can't be asked."""
+    """Returns what `text` names. Raises InputError for what is no model, OutsideError where the hub can't be asked."""
     path = Path(text).expanduser()
     if path.exists():
         return _from_path(path)
@@ -45,7 +45,7 @@ def find_model(text: str) -> ModelFacts:
 
 
 def from_builtin(model: BuiltinModel) -> ModelFacts:
-    """The facts of a row of the table."""
+    """Returns the facts of a row of the table."""
     return ModelFacts(model.name, architecture_from_config(model.config), model.source, model.config)
 
 
@@ -105,7 +105,7 @@ def _elements(shape: tuple[int, ...]) -> int:
 
 
 def hub_cache() -> Path:
-    """Where the hub's client keeps what it has fetched (huggingface_hub's own rules)."""
+    """Returns where the hub's client keeps what it has fetched (huggingface_hub's own rules)."""
     if cache := os.environ.get("HF_HUB_CACHE"):
         return Path(cache).expanduser()
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
@@ -113,7 +113,7 @@ def hub_cache() -> Path:
 
 
 def _cached_config(hub_id: str) -> Path | None:
-    """The config.json of the newest snapshot in the local cache."""
+    """Returns the config.json of the newest snapshot in the local cache."""
     folder = hub_cache() / f"models--{hub_id.replace('/', '--')}" / "snapshots"
     found = sorted(folder.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
     return found[-1] if found else None

@@ -76,7 +76,7 @@ class PlanSearch:
 def plan_for(
     architecture: Architecture, configuration: Configuration, budget_bytes: int, calibration: Calibration
 ) -> BuildPlan:
-    """The prediction for one configuration."""
+    """Returns the prediction for one configuration."""
     memory = predict_memory(architecture, configuration, calibration)
     return BuildPlan(
         engine=calibration.engine,
@@ -100,7 +100,7 @@ def expected_accuracy_loss(architecture: Architecture, configuration: Configurat
 def make_plan(
     architecture: Architecture, wishes: Wishes, budget_bytes: int, calibration: Calibration
 ) -> BuildPlan:
-    """The plan with the least expected loss that fits.
+    """Returns the plan with the least expected loss that fits.
 
     Raises InputError naming the smallest budget that would do and what it costs, where nothing fits.
     """
@@ -110,7 +110,7 @@ def make_plan(
 def search_plans(
     architecture: Architecture, wishes: Wishes, budget_bytes: int, calibrations: Sequence[Calibration]
 ) -> PlanSearch:
-    """Every configuration of every engine, held against the budget. Raises InputError where nothing fits."""
+    """Returns every configuration of every engine, held against the budget. Raises InputError where nothing fits."""
     check_wishes(architecture, wishes)
     plans = [
         plan_for(architecture, configuration, budget_bytes, calibration)
@@ -125,7 +125,7 @@ def search_plans(
 
 
 def candidates(architecture: Architecture, wishes: Wishes, engine: str) -> Iterator[Configuration]:
-    """Every configuration the engine could be given."""
+    """Yields every configuration the engine could be given."""
     traits = engine_traits(engine)
     for layers, group_size, embedding_bits, kv_bits, context_tokens, concurrency in product(
         _depths(architecture, wishes),
@@ -149,7 +149,7 @@ def candidates(architecture: Architecture, wishes: Wishes, engine: str) -> Itera
 def with_group_size(
     plan: BuildPlan, architecture: Architecture, group_size: int, calibration: Calibration
 ) -> BuildPlan:
-    """The same plan at another group size, which the search may choose."""
+    """Returns the same plan at another group size, which the search may choose."""
     configuration = replace(plan.configuration, group_size=group_size)
     return plan_for(architecture, configuration, plan.budget_bytes, calibration)
 
@@ -185,7 +185,7 @@ def _depths(architecture: Architecture, wishes: Wishes) -> list[int]:
 
 
 def _contexts(architecture: Architecture, wishes: Wishes) -> list[int]:
-    """The context asked for; where more is welcome, its doubles too, up to the model's maximum."""
+    """Returns the context asked for; where more is welcome, its doubles too, up to the model's maximum."""
     contexts = [wishes.context_tokens]
     while wishes.at_least and contexts[-1] < architecture.max_context_tokens:
         contexts.append(min(2 * contexts[-1], architecture.max_context_tokens))
@@ -206,7 +206,7 @@ def _preference(plan: BuildPlan) -> tuple[float, int, int, int]:
 
 
 def _front(plans: Sequence[BuildPlan]) -> tuple[BuildPlan, ...]:
-    """The plans that no other beats; of equal ones the first. A plan can only be beaten by one before it."""
+    """Returns the plans that no other beats; of equal ones the first. A plan can only be beaten by one before it."""
     front: list[BuildPlan] = []
     for plan in sorted(plans, key=lambda plan: (plan.expected_accuracy_loss, plan.memory.peak_bytes)):
         if not any(_as_good(other, plan) for other in front):
@@ -238,7 +238,7 @@ def _nothing_fits(smallest: BuildPlan, budget_bytes: int) -> str:
 def plan_to_json(
     plan: BuildPlan, architecture: Architecture, model: str, device: dict[str, str]
 ) -> dict[str, Any]:
-    """The plan as `plan.json` holds it."""
+    """Returns the plan as `plan.json` holds it."""
     memory = plan.memory
     breakdown = {
         "linear": memory.linear_bytes,

@@ -126,7 +126,9 @@ def held(path: Path) -> Iterator[None]:
 
 
 def _read(path: Path, release: str) -> list[dict[str, Any]]:
-    """Every whole line; none if there is not even the first one. Cuts a torn end off what is known to be a journal."""
+    """Returns every whole line; none if there is not even the first one. Cuts a torn end off what is known to be a
+    journal.
+    """
     try:
         data = path.read_bytes() if path.exists() else b""
     except OSError as error:

@@ -130,7 +130,7 @@ class _Rollout:
         return self._stopped
 
     def outcomes(self, devices: Sequence[FleetDevice]) -> list[DeviceOutcome]:
-        """How the devices of a finished wave ended."""
+        """Returns how the devices of a finished wave ended."""
         return [self._journal.results[device.name].outcome for device in devices]
 
     def _is_settled(self, device: FleetDevice) -> bool:

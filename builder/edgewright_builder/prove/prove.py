@@ -124,7 +124,7 @@ def _run_child(tiny_configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 
 def _suspects(tiny: Mapping[str, Any]) -> str:
-    """What of the configuration may be the reason: all that plain Llama does not have."""
+    """Returns what of the configuration may be the reason: all that plain Llama does not have."""
     kinds = tiny["rope_parameters"]
     kinds = [each for each in kinds.values() if isinstance(each, dict)] or [kinds]
     told = {"rope_type": ", ".join(dict.fromkeys(each["rope_type"] for each in kinds))}

@@ -54,7 +54,7 @@ OPTIMIZER_CLASSES = ("s1", "s3", "s2", "s5", "s4", "s6")
 
 
 def budget_parts(plan: PlanRecord) -> list[Bar]:
-    """The prediction's parts in the order of the map above; a part it does not know keeps its own name."""
+    """Returns the prediction's parts in the order of the map above; a part it does not know keeps its own name."""
     names = [*TENSOR_CLASSES, *(name for name in plan.breakdown_bytes if name not in TENSOR_CLASSES)]
     parts = [
         (*TENSOR_CLASSES.get(n, (n, "s6")), plan.breakdown_bytes[n])
@@ -65,7 +65,7 @@ def budget_parts(plan: PlanRecord) -> list[Bar]:
 
 
 def budget_figure(plan: PlanRecord, measured_bytes: int | None) -> Markup:
-    """The prediction's parts against the budget, with predicted and measured peaks."""
+    """Returns the prediction's parts against the budget, with predicted and measured peaks."""
     parts = budget_parts(plan)
     unit, size = byte_unit(max(plan.budget_bytes, plan.predicted_peak_bytes, measured_bytes or 0))
     predicted = f"predicted {format_bytes(plan.predicted_peak_bytes)} ± {format_bytes(plan.error_bytes)}"
@@ -83,7 +83,7 @@ def budget_figure(plan: PlanRecord, measured_bytes: int | None) -> Markup:
 
 
 def attrition_figure(counts: Mapping[str, int]) -> Markup:
-    """The rows left after each check, from all that were generated to those kept."""
+    """Returns the rows left after each check, from all that were generated to those kept."""
     left = counts.get("generated", 0)
     bars = [Bar("generated", left, f"{left}", class_="s6")]
     for reason, dropped in counts.items():
@@ -137,7 +137,7 @@ def _params(trial: TrialRecord) -> str:
 
 
 def training_figure(curves: Curves) -> Markup | None:
-    """The loss that was minimised, per optimizer step."""
+    """Returns the loss that was minimised, per optimizer step."""
     points = [(float(point.step), point.loss) for point in curves.train if math.isfinite(point.loss)]
     if not points:
         return None
@@ -173,7 +173,7 @@ def validation_figure(curves: Curves) -> Markup | None:
 
 
 def accuracy_figure(scores: Sequence[TaskScore]) -> Markup:
-    """One task's models in the order of their making, with ± 1 standard error."""
+    """Returns one task's models in the order of their making, with ± 1 standard error."""
     known = sorted(
         scores, key=lambda score: list(MODELS).index(score.model) if score.model in MODELS else len(MODELS)
     )
@@ -195,7 +195,7 @@ def accuracy_figure(scores: Sequence[TaskScore]) -> Markup:
 
 
 def difference_figure(found: Sequence[Difference]) -> Markup:
-    """Each step's change of accuracy with ± 1 and ± 1.96 standard errors."""
+    """Returns each step's change of accuracy with ± 1 and ± 1.96 standard errors."""
     rows = [
         Bar(
             f"{one.task}: {MODELS[one.before]} → {MODELS[one.after]}",
@@ -229,7 +229,7 @@ def memory_figure(plan: PlanRecord, measured_bytes: int) -> Markup:
 
 
 def stage_time_figure(stages: Sequence[StageRecord]) -> Markup:
-    """Where the time went."""
+    """Returns where the time went."""
     total = sum(stage.seconds for stage in stages) or 1.0
     minutes = max(stage.seconds for stage in stages) >= 180
     bars = [

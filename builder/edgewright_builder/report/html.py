@@ -36,7 +36,7 @@ def write_report(run: Path) -> Path:
 
 
 def render(inputs: RunInputs) -> str:
-    """The report's HTML."""
+    """Returns the report's HTML."""
     templates = environment()
     templates.filters |= _filters()
     tasks, rungs = ladder(inputs)
@@ -60,7 +60,7 @@ def render(inputs: RunInputs) -> str:
 
 
 def draw(inputs: RunInputs) -> dict[str, Markup | None]:
-    """Every picture by name; None where its input is missing."""
+    """Returns every picture by name; None where its input is missing."""
     plan, peak, curves = inputs.plan, inputs.measured_peak_bytes, inputs.curves
     found = differences(inputs.scores)
     return {
@@ -76,7 +76,9 @@ def draw(inputs: RunInputs) -> dict[str, Markup | None]:
 
 
 def _device(inputs: RunInputs) -> BenchView | None:
-    """The bench to show: the device's; beside it what quantization changed, on one machine where both are there."""
+    """Returns the bench to show: the device's; beside it what quantization changed, on one machine where both are
+    there.
+    """
     if inputs.measured is None:
         return draw_bench(inputs.exported, inputs.before) if inputs.exported else None
     drawn = draw_bench(inputs.measured)

@@ -304,7 +304,7 @@ def _as(type_: type[T]) -> Callable[[bytes], T | None]:
 
 
 def _host_scores(folder: _Folder) -> tuple[TaskScore, ...]:
-    """All of `evaluate/MODEL/TASK.json`, also those of an evaluation that is not over."""
+    """Returns all of `evaluate/MODEL/TASK.json`, also those of an evaluation that is not over."""
     scores = []
     for path in sorted((folder.run / "evaluate").glob("*/*.json")):
         model = path.parent.name

@@ -95,7 +95,7 @@ def verdict(inputs: RunInputs) -> Headline:
 
 
 def unfinished_stages(inputs: RunInputs) -> list[str]:
-    """The stages that are not done, in order."""
+    """Returns the stages that are not done, in order."""
     done = {stage.stage for stage in inputs.stages if stage.status == "done"}
     return [name for name in STAGES if name not in done]
 

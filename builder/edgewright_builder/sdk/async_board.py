@@ -272,7 +272,7 @@ class AsyncBoard:
         return draft_of(await self._client().get_device(), await self._client().get_snapshot())
 
     def _client(self) -> DeviceClient:
-        """The open client. Raises InputError for a closed board, and for one of another event loop."""
+        """Returns the open client. Raises InputError for a closed board, and for one of another event loop."""
         if self._closed:
             raise InputError(
                 f"The board {self.address} is closed; open it again with {type(self).__name__}(…)."

@@ -163,7 +163,7 @@ def _build_adapter(order: BuildOrder, recipe: AdapterRecipe, reporter: Reporter)
 
 
 def _model_line(job: Build) -> str:
-    """What is to be made, and what it will take."""
+    """Returns what is to be made, and what it will take."""
     plan = job.plan
     return (
         f"{job.recipe.name} for {job.profile.name}: {plan.configuration.layers} of {plan.layers_full} layers, "
@@ -197,7 +197,7 @@ def _begun(order: BuildOrder, reporter: Reporter, opening_line: str) -> Iterator
 def _with_evaluation(
     recipe: Recipe | AdapterRecipe, benchmarks: str | Path | None, tasks: str | None, limit: int | None
 ) -> Recipe | AdapterRecipe:
-    """The recipe with what the caller says of its evaluation."""
+    """Returns the recipe with what the caller says of its evaluation."""
     update: dict[str, object] = {}
     if benchmarks is not None:
         update["benchmarks"] = as_path(benchmarks, "benchmarks").resolve()

@@ -50,7 +50,7 @@ class Credentials:
         return credentials
 
     def write(self, hosts: Sequence[str] = (), *, force: bool = False) -> Written:
-        """The same, in this folder; returns what was written. Raises as `create`."""
+        """Does the same in this folder. Returns what was written. Raises as `create`."""
         return create_credentials(self.folder, _hosts(hosts), force=force)
 
     def certificate(

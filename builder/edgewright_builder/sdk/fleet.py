@@ -229,7 +229,7 @@ class Fleet:
 
 
 def _words(emit: OnProgress) -> tuple[RolloutListener, Callable[[str], None]]:
-    """A listener that tells each wave and each board's end."""
+    """Returns a listener that tells each wave and each board's end."""
 
     def say(text: str) -> None:
         emit(Progress("rollout", text))

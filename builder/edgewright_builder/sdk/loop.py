@@ -45,7 +45,7 @@ class LoopThread:
         begin: Callable[[Callable[[Event], None]], Coroutine[Any, Any, T]],
         listener: Callable[[Event], None],
     ) -> T:
-        """The same, with a listener that is called in this thread. What it raises cancels the call."""
+        """Returns the same, with a listener that is called in this thread. What it raises cancels the call."""
         events: SimpleQueue[tuple[Event] | None] = SimpleQueue()
         call = self._begin(begin(lambda event: events.put((event,))))
         call.future.add_done_callback(lambda _: events.put(None))

@@ -57,7 +57,7 @@ class History:
 
 
 def render(host: str, status: BoardStatus, snapshot: TelemetrySnapshot, history: History) -> RenderableType:
-    """The whole screen: three panels beside each other where they fit."""
+    """Returns the whole screen: three panels beside each other where they fit."""
     panels = {
         "requests": _serving(snapshot, history),
         "memory": _memory(snapshot.memory),
@@ -70,7 +70,7 @@ def render(host: str, status: BoardStatus, snapshot: TelemetrySnapshot, history:
 
 
 def sparkline(values: Iterable[float]) -> str:
-    """A row of blocks, the highest value full."""
+    """Returns a row of blocks, the highest value full."""
     points = list(values)
     top = max(points, default=0.0)
     if top <= 0:
@@ -79,7 +79,7 @@ def sparkline(values: Iterable[float]) -> str:
 
 
 def bar(part: float, whole: float) -> Text:
-    """How much of `whole` is taken: green, yellow from 80 %, red from 95 %."""
+    """Returns how much of `whole` is taken: green, yellow from 80 %, red from 95 %."""
     ratio = part / whole if whole else 0.0
     full = min(BAR_CELLS, round(ratio * BAR_CELLS))
     colour = "red" if ratio >= 0.95 else "yellow" if ratio >= 0.8 else "green"
@@ -168,12 +168,12 @@ def _power(snapshot: TelemetrySnapshot, history: History) -> RenderableType:
 
 
 def _rails(snapshot: TelemetrySnapshot) -> list[EnergyReading]:
-    """Every rail, the one that is the whole board first."""
+    """Returns every rail, the one that is the whole board first."""
     return sorted(snapshot.energy, key=lambda rail: not rail.whole_module)
 
 
 def _watts(snapshot: TelemetrySnapshot, history: History) -> list[tuple[RenderableType, ...]]:
-    """Every rail, the one that is the whole board in bold; a silent one says so."""
+    """Returns every rail, the one that is the whole board in bold; a silent one says so."""
     rows: list[tuple[RenderableType, ...]] = []
     for rail in _rails(snapshot):
         watts = f"{rail.watts:.2f} W" if rail.watts is not None else "no answer"
@@ -228,7 +228,7 @@ def clocks_by_unit(snapshot: TelemetrySnapshot) -> list[tuple[str, int]]:
 
 
 def _name(name: str, style: str = "") -> Text:
-    """A rail's or zone's name, cut so that its number stays on the screen; a sum of rails is called that."""
+    """Returns a rail's or zone's name, cut so that its number stays on the screen; a sum of rails is called that."""
     name = f"sum of {name.count('+') + 1}" if "+" in name else name
     short = name if len(name) <= LABEL_CHARACTERS else f"{name[: LABEL_CHARACTERS - 1]}…"
     return Text(short, style)

@@ -42,7 +42,7 @@ Prepared = TypeVar("Prepared")
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What the application is told when it starts."""
+    """What the application gets when it starts."""
 
     model: str  # its name in the API
     sequences_max: int  # that share the KV cache at the same time

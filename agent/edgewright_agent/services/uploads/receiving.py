@@ -68,7 +68,7 @@ class BlobReceiver:
                 raise
 
     def last_refusal(self, sha256: str) -> EdgewrightError | None:
-        """Why the last stream of this blob was refused."""
+        """Returns why the last stream of this blob was refused."""
         return self._refusals.get(sha256)
 
     @contextlib.contextmanager

@@ -37,7 +37,7 @@ class ChunkIndex:
         self._gone.add(blob_sha256)
 
     def found(self, blob: Blob) -> set[int]:
-        """The chunks of `blob` that some stored blob holds."""
+        """Returns the chunks of `blob` that some stored blob holds."""
         return {index for index in range(len(blob.chunks)) if self._place(blob, index) is not None}
 
     def fill(self, upload: Upload) -> int:

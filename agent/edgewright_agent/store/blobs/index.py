@@ -89,6 +89,6 @@ class BlobIndex:
 
 
 def corrupt_blob(sha256: str, actual: str) -> OutsideError:
-    """What is said of a blob in quarantine (`STORE_CORRUPT`)."""
+    """Returns what is said of a blob in quarantine (`STORE_CORRUPT`)."""
     message = f"Stored blob {sha256[:12]} is now {actual[:24]}; it was put in quarantine. Push it again."
     return OutsideError(message, Reason.REASON_STORE_CORRUPT)

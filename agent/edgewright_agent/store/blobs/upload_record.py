@@ -21,13 +21,13 @@ class PartialMeta:
     durable: tuple[ChunkRange, ...]
 
     def to_bytes(self) -> bytes:
-        """The file's content."""
+        """Returns the file's content."""
         body = json.dumps(asdict(self), sort_keys=True)
         return json.dumps({"crc32": zlib.crc32(body.encode()), "body": body}).encode()
 
 
 def read_meta(path: Path) -> PartialMeta | None:
-    """The record of an upload, or None if there is none that is whole."""
+    """Returns the record of an upload, or None if there is none that is whole."""
     try:
         envelope = json.loads(read_regular(path))
         if zlib.crc32(envelope["body"].encode()) != envelope["crc32"]:

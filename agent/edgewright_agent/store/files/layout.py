@@ -87,17 +87,17 @@ class Layout:
         return (self.blobs, self.partial, self.releases, self.quarantine)
 
     def blob(self, sha256: str) -> Path:
-        """A stored blob."""
+        """Returns the path of a stored blob."""
         return self.blobs / sha256[:2] / sha256
 
     def partial_data(self, sha256: str) -> Path:
-        """The bytes of an upload."""
+        """Returns the path of an upload's bytes."""
         return self.partial / f"{sha256}.data"
 
     def partial_meta(self, sha256: str) -> Path:
-        """Which chunks of an upload are durable."""
+        """Returns the path of the record of which chunks of an upload are durable."""
         return self.partial / f"{sha256}.meta"
 
     def release(self, sha256: str) -> Path:
-        """A staged release."""
+        """Returns the path of a staged release."""
         return self.releases / sha256

@@ -100,7 +100,7 @@ def resign_release(fs: FileSystem, folder: Path, signature: bytes) -> None:
 
 
 def read_signed(folder: Path) -> tuple[bytes, bytes]:
-    """The manifest and the signature that counts, the later one if there is one. Raises OSError."""
+    """Returns the manifest and the signature that counts, the later one if there is one. Raises OSError."""
     return read_regular(folder / MANIFEST), _read_signature(folder)
 
 
@@ -110,7 +110,7 @@ def _read_signature(folder: Path) -> bytes:
 
 
 def read_release(folder: Path) -> StagedRelease | None:
-    """The release in this folder, or None if it is not whole or not what its name says.
+    """Returns the release in this folder, or None if it is not whole or not what its name says.
 
     Raises OutsideError if the board is out of something, so that the release may yet be whole.
     """

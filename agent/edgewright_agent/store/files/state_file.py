@@ -20,7 +20,7 @@ class StateFile:
         self._generation = 0
 
     def read(self) -> dict[str, Any] | None:
-        """The newest whole value, or None if there is none.
+        """Returns the newest whole value, or None if there is none.
 
         Raises OutsideError if the board is out of something, so that the value may yet be whole.
         """

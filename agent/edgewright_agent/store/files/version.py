@@ -1,4 +1,4 @@
-"""Which layout the store has. The number is checksummed, so that a flipped bit is told from a newer agent's number."""
+"""Which layout the store has. The number is checksummed: a flipped bit is no newer agent's number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 def version_line(version: int) -> bytes:
-    """The file's content for this layout."""
+    """Returns the file's content for this layout."""
     digits = str(version).encode()
     return b"%s %08x\n" % (digits, zlib.crc32(digits))
 

@@ -16,7 +16,7 @@ from edgewright_agent.store.upkeep.space import partials, quarantine_bytes, quar
 def find_garbage(
     layout: Layout, blobs: BlobIndex, *, needed: Collection[str], writing: Collection[str], quarantine: bool
 ) -> Garbage:
-    """What may go now. `needed`: blobs of releases; `writing`: uploads that have a writer."""
+    """Returns what may go now. `needed`: blobs of releases; `writing`: uploads that have a writer."""
     uploads, now = partials(layout), time.time()
     garbage = choose_garbage(
         blobs.sizes,

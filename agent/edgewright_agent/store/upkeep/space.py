@@ -26,7 +26,7 @@ class Space:
 
 
 def free_bytes(space: Space, layout: Layout, blob_bytes: int, promised: Mapping[str, int]) -> int:
-    """What the store may still take. `promised`: uploads that have begun, and the size of each.
+    """Returns what the store may still take. `promised`: uploads that have begun, and the size of each.
 
     A promise counts from the moment it is made: its blocks may not be claimed yet.
     """
@@ -71,7 +71,7 @@ def quarantine_bytes(layout: Layout) -> int:
 
 
 def quarantine_freed_bytes(layout: Layout) -> int:
-    """What removing the quarantine frees: files that have no other name."""
+    """Returns what removing the quarantine frees: files that have no other name."""
     files = _files(layout.quarantine.rglob("*"))
     return sum(found.st_size for found in files.values() if found.st_nlink == 1)
 

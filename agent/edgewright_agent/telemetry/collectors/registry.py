@@ -70,7 +70,7 @@ def discover_rails(root: Path) -> tuple[tuple[Rail, ...], tuple[SensorStatus, ..
 
 
 def asked(rails: Iterable[Rail], sources: Iterable[SensorStatus]) -> tuple[SensorStatus, ...]:
-    """What each source said, once every rail was read: one that is found and gives no value does not answer."""
+    """Returns what each source said, once every rail was read: one that is found and gives no value does not answer."""
     silent: dict[str, list[str]] = {}
     for rail in rails:
         if rail.read() is None:

@@ -63,7 +63,7 @@ class Recorder:
             yield sequence, telemetry_pb2.Snapshot.FromString(payload)
 
     def _opened(self) -> Ring:
-        """The record. Raises OSError: a disk that takes no writes must not keep the agent from starting."""
+        """Returns the record. Raises OSError: a disk that takes no writes must not keep the agent from starting."""
         if self._ring is None:
             self._ring = Ring(self._folder, self._bytes_max)
         return self._ring

@@ -59,7 +59,7 @@ class Ring:
             return sequence
 
     def read(self, after: int = 0) -> Iterator[tuple[int, bytes]]:
-        """The entries with a sequence above `after`, oldest first; what is damaged is left out.
+        """Yields the entries with a sequence above `after`, oldest first; what is damaged is left out.
 
         After a sequence that this ring never gave, as an earlier one in its place did: all of them.
         """

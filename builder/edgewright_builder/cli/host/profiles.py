@@ -79,7 +79,7 @@ def detect_command(
 
 
 def summary(profile: DeviceProfile) -> dict[str, Any]:
-    """The facts of `profiles list`."""
+    """Returns the facts of `profiles list`."""
     return {
         "id": profile.id,
         "name": profile.name,
@@ -94,7 +94,7 @@ def summary(profile: DeviceProfile) -> dict[str, Any]:
 
 
 def profiles_table(profiles: list[DeviceProfile]) -> Table:
-    """One line for each profile."""
+    """Returns one line for each profile."""
     table = Table(title="Device profiles", title_justify="left")
     table.add_column("Profile", no_wrap=True)
     for column in ("Memory seen", "Budget", "GB/s"):
@@ -113,7 +113,7 @@ def profiles_table(profiles: list[DeviceProfile]) -> Table:
 
 
 def profile_table(profile: DeviceProfile) -> Table:
-    """One line for each figure."""
+    """Returns one line for each figure."""
     table = Table("Figure", "Value", "Confidence", "Source", title=escape(profile.name), title_justify="left")
     table.caption = (
         f"budget {_mib(profile.budget_bytes())}, with a desktop {_mib(profile.budget_bytes(True))}; "
@@ -127,7 +127,7 @@ def profile_table(profile: DeviceProfile) -> Table:
 
 
 def figures(profile: DeviceProfile) -> list[tuple[str, Figure[Any]]]:
-    """Every figure of the profile under a readable name, in the schema's order."""
+    """Returns every figure of the profile under a readable name, in the schema's order."""
     rows: list[tuple[str, Figure[Any]]] = [
         (f"memory.{name}", getattr(profile.memory, name)) for name in type(profile.memory).model_fields
     ]

@@ -45,7 +45,7 @@ def check_document(answer: Check) -> dict[str, Any]:
 
 
 def proof_document(proof: Proof) -> dict[str, Any]:
-    """How near the engine's logits are to those of transformers, for a tiny model of the same configuration."""
+    """Returns how near the engine's logits are to those of transformers, for a tiny model of the same configuration."""
     return {
         "equal": proof.equal,
         "max_logit_difference": proof.max_logit_difference,
@@ -58,7 +58,7 @@ def proof_document(proof: Proof) -> dict[str, Any]:
 
 
 def plan_document(plan: BuildPlan) -> dict[str, Any]:
-    """One plan and what is predicted for it."""
+    """Returns one plan and what is predicted for it."""
     return {
         "engine": plan.engine,
         **asdict(plan.configuration),
@@ -74,7 +74,7 @@ def plan_document(plan: BuildPlan) -> dict[str, Any]:
 
 
 def search_document(search: PlanSearch, model: str, device: str) -> dict[str, Any]:
-    """What `plan` chose, and the front it chose from."""
+    """Returns what `plan` chose, and the front it chose from."""
     return {
         "model": model,
         "device": device,
@@ -86,7 +86,7 @@ def search_document(search: PlanSearch, model: str, device: str) -> dict[str, An
 
 
 def matrix_document(rows: Sequence[Sequence[Cell]]) -> dict[str, Any]:
-    """One entry a model and board."""
+    """Returns one entry a model and board."""
     return {"cells": [{**asdict(cell), "text": cell.text} for row in rows for cell in row]}
 
 

@@ -75,7 +75,7 @@ def _speed(speed: Speed) -> str:
 
 
 def _settings(answer: Check) -> str:
-    """What to build: this configuration, or what the first change that fits makes of it."""
+    """Returns what to build: this configuration, or what the first change that fits makes of it."""
     if answer.verdict is FitVerdict.FITS:
         return f"Settings: {settings(answer.plan)}"
     fitting = next((change for change in answer.changes if change.fits), None)
@@ -85,7 +85,7 @@ def _settings(answer: Check) -> str:
 
 
 def settings(plan: BuildPlan) -> str:
-    """The recipe's keys that build this configuration."""
+    """Returns the recipe's keys that build this configuration."""
     m = plan.configuration
     return (
         f"serving.engine: {plan.engine}, serving.context_tokens: {m.context_tokens}, "
@@ -187,7 +187,7 @@ def _breakdown(plan: BuildPlan) -> Table:
 
 
 def _bar(plan: BuildPlan) -> Text:
-    """The parts against the budget; `|` is where the budget ends."""
+    """Returns the parts against the budget; `|` is where the budget ends."""
     whole = max(plan.budget_bytes, plan.bound.upper_bytes)
     text, drawn, total = Text("  "), 0, 0
     for name, size_bytes, _ in breakdown(plan.memory):
