@@ -160,7 +160,7 @@ if TYPE_CHECKING:
         DeviceProfile,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Where each public name is.
 _MODULES = {
