@@ -191,7 +191,10 @@ def _runtime_dir() -> Iterator[Path]:
         folder = tempfile.TemporaryDirectory(prefix="edgewright-", dir=given)
     except OSError as error:
         where = given or "the folder for temporary files"
-        message = f"No folder for the engines' sockets could be made in {where}: {error.strerror or error}."
+        message = (
+            f"No folder for the engines' sockets could be made in {where}: {error.strerror or error}. Free some space "
+            "there, or name another folder in RUNTIME_DIRECTORY."
+        )
         raise OutsideError(message) from error
     with folder as path:
         yield Path(path)

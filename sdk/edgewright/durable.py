@@ -217,7 +217,9 @@ def disk_errors(path: Path) -> Iterator[None]:
 def raise_unless_gone(error: OSError, path: Path) -> None:
     """Raises OutsideError if reading failed in a way that may pass; else the file is not there, or is unreadable."""
     if error.errno not in GONE:
-        raise OutsideError(f"{path} could not be read: {error.strerror}.") from error
+        raise OutsideError(
+            f"{path} could not be read: {error.strerror}. Check the disk, and try again."
+        ) from error
 
 
 def remove_tree(fs: FileSystem, path: Path) -> None:

@@ -181,7 +181,10 @@ class Load:
         """Returns what `run` gave. Raises the engine's error if no prompt was served."""
         tally, served = self.tally, len(self.tally.served)
         if not served:
-            raise tally.last_error or OutsideError("No prompt was served.", Reason.REASON_ENGINE_FAILED)
+            raise tally.last_error or OutsideError(
+                "No prompt was served. Look at the agent's log, and run it again.",
+                Reason.REASON_ENGINE_FAILED,
+            )
         serving = tally.stats.serving()
         read = sum(finish.prompt_tokens for finish, _ in tally.served)
         generated = tally.generated_tokens
@@ -223,7 +226,10 @@ class Load:
                     return item
                 if window is not None:
                     window.token(item.at_seconds)
-        raise OutsideError("The engine ended a generation without a finish.", Reason.REASON_ENGINE_FAILED)
+        raise OutsideError(
+            "The engine ended an answer without saying why. Run it again; if it stays so, look at the agent's log.",
+            Reason.REASON_ENGINE_FAILED,
+        )
 
 
 async def _next_done(done: asyncio.Queue[None], serving: asyncio.Task[None]) -> None:

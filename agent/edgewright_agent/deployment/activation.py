@@ -1,4 +1,4 @@
-"""Tries the candidate: starts its engine, probes it, waits for the host's word; commits it or goes back."""
+"""Tries a candidate: starts its engine, probes it, waits for the host to confirm it, and commits it or goes back."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ class Activation:
         return self._progress.state
 
     def confirm(self) -> None:
-        """The host keeps the candidate that waits for it."""
+        """Tells the change under way that the host keeps the candidate."""
         self._confirmed.set()
 
     async def finish(self) -> None:
-        """Tries until the board is at rest. While the state can't be written nothing new is started."""
+        """Drives the change until the board is at rest. Starts nothing new while the state can't be written."""
         pause_seconds, self._alone = self._terms.retry_seconds, False
         while not self._state.at_rest:
             try:
@@ -86,7 +86,7 @@ class Activation:
                 pause_seconds = min(2 * pause_seconds, RESTART_SECONDS_MAX)
 
     async def _serve_meanwhile(self) -> None:
-        """What the board would go back to serves although the change can't go on."""
+        """Serves what the board would go back to while the change can't go on."""
         back = self._store.releases().get(lifecycle.way_back(self._state) or "")
         if back is None or self._engines.serving is not None:
             return
@@ -116,7 +116,7 @@ class Activation:
                 raise  # what the board lacks may be there after a pause
 
     async def _try(self, digest: str) -> None:
-        """Starts the candidate and, unless it is an old acquaintance, probes it."""
+        """Starts the candidate, and probes it unless it is a release that the board goes back to."""
         senses, candidate = self._terms.senses, self._store.release(digest)
         beside = self._engines.has_room_beside(candidate, self._terms.budget_bytes, senses.available_bytes())
         before = self._engines.serving
@@ -132,9 +132,9 @@ class Activation:
         await self._probe(serving, trial, beside=beside)
 
     async def _probe(self, serving: ServingRelease, trial: TrialConditions, *, beside: bool) -> None:
-        """Commits the candidate. Raises OutsideError if it fails a required probe.
+        """Probes the candidate and commits it. Raises OutsideError if it fails a required probe.
 
-        `beside`: the release before serves until this one has proved itself.
+        `beside`: the active release serves until the candidate has proved itself.
         """
         probes = await _within(PROBES_SECONDS_MAX, run_probes(serving.engine, serving.release, trial))
         self._progress.tell(self._state, probes)
@@ -154,7 +154,9 @@ class Activation:
         await self._progress.apply(lambda state: lifecycle.committed(state, *counters), probes)
 
     async def _is_confirmed(self, serving: ServingRelease, probes: tuple[ProbeResult, ...]) -> bool:
-        """Waits for the host's word. Raises OutsideError if the engine dies meanwhile, unless of clients' requests."""
+        """Whether the host confirmed the candidate in time. Raises OutsideError if its engine dies by itself
+        meanwhile.
+        """
         self._confirmed.clear()
         await self._progress.apply(lifecycle.awaiting, probes)
         until_seconds = time.monotonic() + self._state.confirm_within_seconds
@@ -175,7 +177,7 @@ class Activation:
     async def _wait_for_confirmation(
         self, serving: ServingRelease, confirming: asyncio.Task[Any], until_seconds: float
     ) -> None:
-        """Returns once it is confirmed or the time is over. Raises as `_sit_out`."""
+        """Returns once the candidate is confirmed or the time is over. Raises as `_sit_out`."""
         watching = asyncio.create_task(_sit_out(serving, max(0.0, until_seconds - time.monotonic())))
         try:
             await asyncio.wait((watching, confirming), return_when=asyncio.FIRST_COMPLETED)
@@ -192,7 +194,7 @@ class Activation:
         return again
 
     def _require_after_clients(self, serving: ServingRelease, probes: tuple[ProbeResult, ...]) -> None:
-        """As `_require`; what clients may have caused is asked again without them."""
+        """Raises as `_require`. What clients may have caused is probed again without them."""
         try:
             _require(probes)
         except OutsideError as error:
@@ -206,14 +208,14 @@ class Activation:
 
 
 def _rule_of(error: Exception) -> Callable[[State, str], State]:
-    """Returns what the failure means for the candidate."""
+    """Returns the rule of `lifecycle` that says what the failure means for the candidate."""
     if is_rot(error) or is_untrusted(error):
         return lifecycle.rotted
     return lifecycle.hindered if is_shortage(error) else lifecycle.failed
 
 
 async def _sit_out(serving: ServingRelease, seconds: float) -> None:
-    """Waits so long. Raises OutsideError if the engine ends before."""
+    """Waits for `seconds`. Raises OutsideError if the engine ends before."""
     try:
         death = await within(seconds, serving.engine.wait())
     except asyncio.TimeoutError:

@@ -1,4 +1,4 @@
-"""How many requests the engine gets at once: what the plan allows. Some more wait, the rest are refused."""
+"""Limits how many requests the engine gets at once to what the plan allows. A few more wait; the rest are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WEIGHT = 0.2  # of the newest request in the mean
 
 
 class Admission:
-    """A gate of `slots`, with a short queue before it."""
+    """A semaphore of `slots` with a short queue."""
 
     def __init__(self, slots: int, wait_seconds: float = WAIT_SECONDS) -> None:
         self._slots = asyncio.Semaphore(slots)
@@ -38,7 +38,7 @@ class Admission:
     async def admit(self, *, patient: bool = False) -> AsyncIterator[None]:
         """Holds a slot. Raises BusyError (`OVERLOADED`) if the queue is full or moves too slowly.
 
-        The patient wait for ever: a benchmark measures its own queue.
+        `patient` waits without a limit: a benchmark measures its own queue.
         """
         await (self._slots.acquire() if patient else self._enter())
         self.admitted += 1
@@ -61,7 +61,7 @@ class Admission:
 
     @property
     def retry_seconds(self) -> int:
-        """When a place in the queue is likely to be free: a slot's usual time, shared by the slots."""
+        """Returns when a place in the queue is likely to be free: the mean time of a request, divided by the slots."""
         return max(1, min(math.ceil(self._held_seconds / self._count), RETRY_SECONDS_MAX))
 
     def _note(self, held_seconds: float) -> None:

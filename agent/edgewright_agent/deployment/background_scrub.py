@@ -1,4 +1,4 @@
-"""The store's scrub while an agent runs: in an idle thread of its own, and what follows when it finds rot."""
+"""Runs the store's scrub in an idle thread, and has the deployer act on what it finds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 async def background_scrub(
     settings: BackgroundScrubSettings, store: Store, deployer: Deployer, telemetry: Telemetry
 ) -> AsyncIterator[None]:
-    """Scrubs until the context ends. A release found damaged is replaced at once, not at its next start."""
+    """Scrubs until the context ends. A release that is found damaged stops serving at once."""
     if not settings.interval_seconds:
         yield
         return
@@ -61,7 +61,7 @@ def _is_busy(store: Store, deployer: Deployer, telemetry: Telemetry) -> bool:
 
 
 def _run_idle(scrub: BackgroundScrub, stop: threading.Event) -> None:
-    """Behind every other thread, for the processor and for the disk."""
+    """Runs the scrub with the lowest priority for the processor and for the disk."""
     thread = threading.get_native_id()
     with contextlib.suppress(
         OSError, psutil.Error

@@ -1,6 +1,6 @@
-"""What hosts may ask of a board's releases: activate, confirm, roll back, withdraw, delete, watch.
+"""What a host can do with a board's releases: activate, confirm, roll back, revoke, delete, watch.
 
-`activation` does what is asked and `supervision` keeps the outcome running, by the rules of `lifecycle`.
+`activation` carries a change out and `supervision` keeps the result running, by the rules of `lifecycle`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class Deployer:
-    """Takes one change at a time and owns the engines. Belongs to one event loop."""
+    """Carries out one change at a time and owns the engines. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -61,11 +61,11 @@ class Deployer:
 
     @property
     def state(self) -> State:
-        """Where the board is."""
+        """Returns where the board is."""
         return self._progress.state
 
     def serving(self) -> ServingRelease:
-        """Returns what answers requests.
+        """Returns the release that answers requests, and its engine.
 
         Raises RefusedError (`NO_ACTIVE_RELEASE`), OutsideError (`ENGINE_STARTING`).
         """
@@ -94,11 +94,11 @@ class Deployer:
         ]
 
     def kernels(self) -> tuple[str, ...]:
-        """Returns what the serving engine says it multiplies with; empty if nothing serves or it does not say."""
+        """Returns the kernels that the serving engine says it uses; empty if nothing serves or it does not say."""
         return () if self._engines.serving is None else tuple(self._engines.serving.engine.kernels())
 
     async def start(self, stopped: Set[str] = frozenset()) -> None:
-        """Finishes what a stopped agent left under way, then serves the active release, unless in `stopped`."""
+        """Finishes what a stopped agent left under way, then serves the active release, unless it is in `stopped`."""
         whole = servable(self._store.releases())
 
         def taken_up(state: State) -> State:
@@ -116,7 +116,7 @@ class Deployer:
             await self._engines.stop()
 
     async def staged(self, digest: str) -> None:
-        """A release has come and waits to be activated."""
+        """Notes that a release was staged and waits to be activated."""
         async with self._changing:
             await self._progress.apply(lambda state: lifecycle.staged(state, digest))
 
@@ -155,7 +155,7 @@ class Deployer:
             return str(state.candidate)
 
     async def stop_revoked(self, stopped: Set[str]) -> None:
-        """Stops serving and trying these releases now; goes back to the previous one if that may serve."""
+        """Stops serving and trying these releases at once. Goes back to the previous release if that may serve."""
         async with self._changing:
             if not self.state.in_use & stopped:
                 return
@@ -177,7 +177,9 @@ class Deployer:
         self._run()
 
     async def found_damaged(self, damaged: Set[str]) -> None:
-        """These releases have rotted on the disk. What serves from one is started anew, and so given up."""
+        """Starts what serves from one of these damaged releases again, which finds the damage and gives the release
+        up.
+        """
         async with self._changing:
             serves = self._store.releases().get(self.state.serves or "")
             if serves is None or not self.state.at_rest or not {serves.digest, serves.base} & damaged:
@@ -200,7 +202,7 @@ class Deployer:
         return freed_bytes
 
     def watch(self, *, follow: bool) -> AsyncIterator[DeploymentStatus]:
-        """Yields the status now, then each change; ends at rest unless `follow`."""
+        """Yields the status now, then each change. Ends at rest unless `follow`."""
         return self._progress.watch(follow=follow)
 
     async def _change(self, rule: Rule) -> State:
@@ -209,7 +211,7 @@ class Deployer:
         return state
 
     def _run(self) -> None:
-        """What drives the board from now on; it begins when what did so before has let go."""
+        """Replaces the task that drives the board. The new one begins when the one before has ended."""
         before = self._task
         self._cancel()
         self._task = asyncio.create_task(self._drive(before))

@@ -1,4 +1,4 @@
-"""The engine that serves and, during a warm swap, the one that is to replace it."""
+"""Owns the engine that serves and, during a warm swap, the one that is to replace it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OnServing = Callable[["ServingRelease | None"], Awaitable[None]]
 
 
 class EngineManager:
-    """Owner of every engine process; each is held until it is certainly gone."""
+    """Owns every engine process, and holds each until it has certainly ended."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class EngineManager:
         return self._keeps(release.digest)
 
     def holds_model_of(self, release: StagedRelease) -> bool:
-        """Whether the serving engine holds this release's model: then only the adapter differs."""
+        """Whether the serving engine holds this release's model, so that only the adapter differs."""
         return self.serving is not None and self._loaded.get(self.serving.engine) == release.base
 
     def _keeps(self, digest: str | None) -> bool:
@@ -74,7 +74,7 @@ class EngineManager:
         return self.serving.engine
 
     def has_room_beside(self, candidate: StagedRelease, budget_bytes: int, available_bytes: int) -> bool:
-        """Whether the candidate needs an engine of its own and the serving one may go on beside it, as measured."""
+        """Whether the candidate needs an engine of its own, and fits beside the serving one as measured."""
         if self.serving is None or self.serves(candidate) or self.holds_model_of(candidate):
             return False
         predicted = self.serving.release.manifest.memory
@@ -82,11 +82,11 @@ class EngineManager:
         return warm_swap_fits(candidate.manifest.memory, predicted, now_bytes, budget_bytes, available_bytes)
 
     async def bring_up(self, release: StagedRelease, *, beside: bool) -> ServingRelease:
-        """Returns an engine with this release that nobody is sent to yet; `beside` the serving one or instead of it.
+        """Returns an engine with this release that gets no requests yet: `beside` the serving one or instead of it.
 
-        If the serving engine holds the model, it changes its adapter and goes on serving. What is about to be
-        loaded is read first, while the other still serves: flash rots, and no altered byte may be served. Raises as
-        `Store.verify_release`, `StartEngine` and `Engine.use_adapter`.
+        If the serving engine holds the model, it changes its adapter and goes on serving. What is about to be loaded
+        is read and verified first, while the other still serves: flash rots. Raises as `Store.verify_release`,
+        `StartEngine` and `Engine.use_adapter`.
         """
         if self.serving is not None and self.serves(release):
             return self.serving
@@ -114,7 +114,9 @@ class EngineManager:
         return None
 
     def _verify(self, release: StagedRelease) -> None:
-        """Also the contents, once: an agent before this one may have staged what this one would refuse."""
+        """Verifies the release's bytes, and once its contents: an earlier agent may have staged what this one
+        refuses.
+        """
         self._check_serving(release)
         self._store.verify_release(release)
         if release.digest not in self._checked:
@@ -122,11 +124,11 @@ class EngineManager:
             self._checked.add(release.digest)
 
     async def serve(self, release: StagedRelease) -> None:
-        """Brings the release up, instead of what serves, and sends requests to it. Raises as `bring_up`."""
+        """Brings the release up instead of what serves, and sends requests to it. Raises as `bring_up`."""
         await self.show(await self.bring_up(release, beside=False))
 
     async def show(self, serving: ServingRelease) -> None:
-        """Sends requests to `serving` from now on. The engine before it finishes what it has begun and ends."""
+        """Sends requests to `serving` from now on. The engine before it finishes its requests and ends."""
         before, self.serving = self.serving, serving
         await self._on_serving(serving)
         if before is not None and before.engine is not serving.engine:
@@ -134,7 +136,7 @@ class EngineManager:
         await self._stop_others(serving.engine)
 
     async def keep_only(self, digest: str | None) -> None:
-        """Stops every engine but the serving one, and that too unless it serves this release."""
+        """Stops every engine but the serving one, and the serving one too unless it serves this release."""
         if self.serving is None or not self._keeps(digest):
             await self.stop()
         else:
@@ -176,7 +178,7 @@ def warm_swap_fits(
     """Whether two engines fit beside each other: in the budget, and in the memory that is free now.
 
     Both count with the upper end of their predictions. A swap that turns out too tight would kill the engine that
-    answers requests; a swap that is refused is cold, and only costs time.
+    answers requests. A swap that is refused is cold, and only costs time.
     """
     serving_bound_bytes = max(serving_now_bytes, serving.bound_bytes)
     growth_bytes = candidate.bound_bytes + serving_bound_bytes - serving_now_bytes
@@ -185,11 +187,14 @@ def warm_swap_fits(
 
 
 async def _in_time(switching: Awaitable[None]) -> None:
-    """Raises OutsideError (`ENGINE_FAILED`) if the engine hangs."""
+    """Waits for the switch. Raises OutsideError (`ENGINE_FAILED`) if the engine hangs."""
     try:
         await within(SWITCH_SECONDS_MAX, switching)
     except asyncio.TimeoutError:
-        message = f"The engine did not change its adapter within {SWITCH_SECONDS_MAX:g} s: it hangs."
+        message = (
+            f"The engine did not change its adapter within {SWITCH_SECONDS_MAX:g} s: it hangs. It is ended and started "
+            "again."
+        )
         raise OutsideError(message, Reason.REASON_ENGINE_FAILED) from None
 
 

@@ -29,7 +29,7 @@ DENIED_MAX = 64
 
 
 def staged(state: State, digest: str) -> State:
-    """The release lies on the disk, whole. Changes nothing while the board is busy or safe."""
+    """Returns the state once the release lies on the disk, whole. Changes nothing while the board is busy or safe."""
     if state.phase not in (Phase.IDLE, Phase.STAGED) or digest == state.active:
         return state
     return replace(state, phase=Phase.STAGED, staged=digest)
@@ -38,7 +38,7 @@ def staged(state: State, digest: str) -> State:
 def activate(
     state: State, digest: str, counter: int, *, force: bool = False, confirm_within_seconds: float = 0.0
 ) -> State:
-    """The release `digest`, with this release counter, becomes the candidate.
+    """Returns the state in which the release `digest`, with this release counter, is the candidate.
 
     Raises BusyError, RefusedError (`RELEASE_DENIED`; `DOWNGRADE`).
     """
@@ -73,15 +73,15 @@ def roll_back(state: State) -> State:
 
 
 def go_back(state: State, digest: str, why: str) -> State:
-    """The board goes back to this release by itself, from rest."""
+    """Returns the state in which the board goes back to this release by itself, from rest."""
     return _go_back(state, digest, f"{why}; going back to {_short(digest)}")
 
 
 def starting(state: State) -> State:
-    """The active release's engine is about to be started at rest.
+    """Returns the state before the active release's engine is started at rest.
 
-    Counted, as attempts are: an engine that takes the board down with it must not be started at each boot
-    for ever. Once too many starts have ended early, the previous release gets its turn.
+    The start is counted, as attempts are: an engine that takes the board down with it must not be started at each
+    boot for ever. Once too many starts have ended early, the board goes back to the previous release.
     """
     if state.serves is None:
         return state  # a change has begun meanwhile
@@ -95,17 +95,17 @@ def starting(state: State) -> State:
 
 
 def start_excused(state: State) -> State:
-    """A request ended the active release's engine: that start is not held against the release."""
+    """Returns the state after a request ended the active release's engine: that start does not count."""
     return replace(state, starts=max(0, state.starts - 1))
 
 
 def steady(state: State) -> State:
-    """The active release's engine has run for long."""
+    """Returns the state once the active release's engine has run for long."""
     return replace(state, starts=0)
 
 
 def attempt(state: State) -> State:
-    """The candidate's engine is about to be started once more."""
+    """Returns the state before the candidate's engine is started once more."""
     if state.attempts >= ATTEMPTS_MAX:
         return failed(state, "no attempts are left")
     number = state.attempts + 1
@@ -114,7 +114,7 @@ def attempt(state: State) -> State:
 
 
 def started(state: State) -> State:
-    """The candidate's engine answers."""
+    """Returns the state once the candidate's engine answers."""
     if state.phase is Phase.ACTIVATING:
         return _change(state, Phase.PROBATION, f"{_short(state.candidate)} answers; probing it")
     assert state.phase is Phase.ROLLING_BACK, state.phase
@@ -124,14 +124,14 @@ def started(state: State) -> State:
 
 
 def awaiting(state: State) -> State:
-    """The candidate passed its probes and has to be confirmed by the host."""
+    """Returns the state once the candidate passed its probes and the host has to confirm it."""
     seconds = f"{state.confirm_within_seconds:g} s"
     message = f"{_short(state.candidate)} passed its probes; waiting {seconds} to be confirmed"
     return _change(state, Phase.PROBATION, message, awaiting_confirmation=True)
 
 
 def committed(state: State, counter: int, active_counter: int) -> State:
-    """The candidate passed: it is active. `active_counter` is that of the release it replaces, 0 if none.
+    """Returns the state in which the candidate is active. `active_counter`: of the release it replaces, 0 if none.
 
     The floor rises to the lower of both counters: what is active and what is gone back to stay legal.
     """
@@ -146,7 +146,7 @@ def committed(state: State, counter: int, active_counter: int) -> State:
 
 
 def failed(state: State, why: str) -> State:
-    """The candidate's engine did not start, died, or failed a required probe."""
+    """Returns the state after the candidate's engine did not start, died, or failed a required probe."""
     if state.attempts < ATTEMPTS_MAX:
         again = Phase.ROLLING_BACK if state.phase is Phase.ROLLING_BACK else Phase.ACTIVATING
         return _change(state, again, why, awaiting_confirmation=False)
@@ -156,44 +156,47 @@ def failed(state: State, why: str) -> State:
 
 
 def excused(state: State, why: str) -> State:
-    """Clients' requests ended the candidate's trial. It is tried again, and no attempt is spent."""
+    """Returns the state after clients' requests ended the trial: the candidate is tried again, and no attempt is
+    spent.
+    """
     return _change(
         state, Phase.ACTIVATING, why, attempts=max(0, state.attempts - 1), awaiting_confirmation=False
     )
 
 
 def hindered(state: State, why: str) -> State:
-    """The board was out of something, so the candidate was not tried. That says nothing of it: it is not denied."""
+    """Returns the state after the board was out of something. The candidate was not tried, so it is not denied."""
     return replace(failed(state, why), denied=state.denied)
 
 
 def rotted(state: State, why: str) -> State:
-    """What the candidate is started from is corrupt in the store. More attempts would read the same.
+    """Returns the state after the candidate's files were found corrupt. More attempts would read the same.
 
-    It is not denied: the disk is what failed, and the release may be tried as soon as it was pushed again.
+    It is not denied: the disk is what failed. The release may be tried as soon as it was pushed again.
     """
     return _without_candidate(state, why)
 
 
 def unconfirmed(state: State) -> State:
-    """Nobody confirmed the candidate in time. It is not denied: the link may be what failed."""
+    """Returns the state after nobody confirmed the candidate in time. It is not denied: the link may be what failed."""
     why = f"{_short(state.candidate)} was not confirmed within {state.confirm_within_seconds:g} s"
     return _without_candidate(state, why)
 
 
 def recovered(state: State) -> State:
-    """What to do after the agent itself was stopped or killed in `state`."""
+    """Returns the state to go on from after the agent was stopped or killed in `state`."""
     return state if state.at_rest else failed(state, "the agent stopped during the change")
 
 
 def lost() -> State:
-    """The state can't be read any more: which release was active is for an operator to say."""
+    """Returns the state of a board whose state file can't be read: an operator has to say which release is active."""
     message = "the board's state can't be read; activate a release"
     return State(phase=Phase.SAFE, outcome=ChangeOutcome.FAILED, message=message)
 
 
 def without_lost(state: State, staged: set[str]) -> State:
-    """Returns the state without releases that are no longer whole; from a lost active one back to the previous.
+    """Returns the state without releases that are no longer whole. From a lost active one it goes back to the
+    previous.
 
     A lost candidate is not denied: it may be tried as soon as it was pushed again.
     """
@@ -219,7 +222,7 @@ def way_back(state: State) -> str | None:
 
 
 def forgotten(state: State, digest: str) -> State:
-    """The release was deleted: pushed anew, it may be tried again."""
+    """Returns the state after the release was deleted. Pushed again, it may be tried again."""
     state = _without_staged(state) if digest == state.staged else state
     return replace(state, denied=tuple(other for other in state.denied if other != digest))
 
@@ -256,7 +259,7 @@ def _without_candidate(state: State, why: str) -> State:
 def _previous(state: State) -> str | None:
     """Returns the previous release, if the board may go back to it by itself.
 
-    Not if it failed on trial here since: going back probes nothing, so that is for an operator to ask.
+    It may not if the release failed on trial here since. Going back probes nothing, so an operator has to ask for it.
     """
     return None if state.previous in (*state.given_up, *state.denied) else state.previous
 

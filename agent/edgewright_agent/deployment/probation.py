@@ -1,4 +1,4 @@
-"""Probes: what a candidate must show before it becomes active, and what people want to know of it."""
+"""Probes: what a candidate must show before it becomes active, and what else people want to know of it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SLOW_KERNELS = ("ExllamaLinearKernel", "ConchLinearKernel", "TritonW4A16LinearKe
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What one probe found."""
+    """The result of one probe."""
 
     name: str
     passed: bool
@@ -47,7 +47,7 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class BoardSensors:
-    """What probes and swaps ask the board."""
+    """The readings of the board that probes and swaps need."""
 
     available_bytes: Callable[[], int] = lambda: int(psutil.virtual_memory().available)
     # Of a request admitted, given its first and its last token at these seconds; None: no sensor, or a gap.
@@ -56,7 +56,7 @@ class BoardSensors:
 
 @dataclass(frozen=True)
 class TrialConditions:
-    """The board on which a candidate is tried out."""
+    """The conditions on which a candidate is tried."""
 
     budget_bytes: int
     senses: BoardSensors = field(default_factory=BoardSensors)
@@ -65,7 +65,7 @@ class TrialConditions:
 
 @dataclass(frozen=True)
 class _Run:
-    """One generation, timed."""
+    """The tokens and times of one generation."""
 
     prompt_tokens: int
     tokens: tuple[int, ...]
@@ -93,12 +93,12 @@ async def run_probes(
 
 
 def memory_probes(engine: Engine, trial: TrialConditions) -> tuple[ProbeResult, ...]:
-    """Returns what must hold at the end of the probation too."""
+    """Returns the probes that must hold at the end of the probation too."""
     return (_peak_memory(engine, trial.budget_bytes), _no_out_of_memory(engine, trial))
 
 
 def _peak_memory(engine: Engine, budget_bytes: int) -> ProbeResult:
-    """The engine's process tree has stayed within the budget since its start."""
+    """Probes that the engine's process tree has stayed within the budget since its start."""
     memory = engine.memory()
     peak, budget = format_bytes(memory.peak_bytes), format_bytes(budget_bytes)
     detail = f"peak {peak} ({memory.measure}), budget {budget}"
@@ -106,7 +106,7 @@ def _peak_memory(engine: Engine, budget_bytes: int) -> ProbeResult:
 
 
 def _no_out_of_memory(engine: Engine, trial: TrialConditions) -> ProbeResult:
-    """No allocation failed in the engine, and the kernel killed none of its processes, as near as it can be told."""
+    """Probes that no allocation failed in the engine, and that the kernel killed none of its processes for memory."""
     found = engine.out_of_memory_kills()
     kills, counted = found.count - trial.kills_before, f"counted among {found.among.value}"
     line = out_of_memory_line(engine.last_lines())
@@ -125,7 +125,7 @@ async def _ready(engine: Engine) -> ProbeResult:
 
 
 async def _golden_prompt(engine: Engine, golden: GoldenPrompt) -> ProbeResult:
-    """The host's greedy tokens come out here too: the bytes, the tokenizer and the kernels are right."""
+    """Probes that the host's greedy tokens come out here too: then bytes, tokenizer and kernels are right."""
     try:
         tokens = (await _generate(engine, _request(golden))).tokens
     except EdgewrightError as error:
@@ -143,7 +143,7 @@ async def _golden_prompt(engine: Engine, golden: GoldenPrompt) -> ProbeResult:
 
 
 async def _chat(engine: Engine) -> ProbeResult:
-    """Judges whether the model's chat template renders, in time, and the engine answers what it renders."""
+    """Probes that the model's chat template renders in time, and that the engine answers what it renders."""
     try:
         run = await within(CHAT_SECONDS_MAX, _generate(engine, CHAT))
     except asyncio.TimeoutError:
@@ -154,7 +154,7 @@ async def _chat(engine: Engine) -> ProbeResult:
 
 
 def has_chat_template(tokenizer_folder: Path) -> bool:
-    """Whether the model has a chat template: a base model has none, and answers completions only."""
+    """Whether the model has a chat template. A base model has none, and answers completions only."""
     if (tokenizer_folder / "chat_template.jinja").exists():
         return True
     try:
@@ -165,7 +165,7 @@ def has_chat_template(tokenizer_folder: Path) -> bool:
 
 
 async def _performance(engine: Engine, manifest: Manifest, senses: BoardSensors) -> list[ProbeResult]:
-    """Speed and energy of a run of its own: the golden prompt has warmed the engine up."""
+    """Probes speed and energy in a run of its own, after the golden prompt has warmed the engine up."""
     try:
         request = UNTOLD if manifest.golden is None else await _unread(engine, manifest.golden)
         run = await _generate(engine, request, senses)
@@ -184,7 +184,7 @@ def _latency(run: _Run, manifest: Manifest) -> ProbeResult:
 
 
 def _kernels(engine: Engine) -> list[ProbeResult]:
-    """Returns what an engine that chooses its kernels by the board has chosen."""
+    """Reports the kernels that the engine chose for this board, if it says so."""
     kernels = engine.kernels()
     slow = [kernel for kernel in kernels if kernel.startswith(SLOW_KERNELS)]
     return [ProbeResult("kernels", not slow, ", ".join(kernels), required=False)] if kernels else []

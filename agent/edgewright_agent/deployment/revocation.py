@@ -1,4 +1,4 @@
-"""What a revocation means for the releases that are already on this board. See `trust.rules` for the policy."""
+"""Applies the trust in force to the releases that are on this board. `trust.rules` has the policy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def check_activation(trust: Trust, release: StagedRelease, staged: Releases) -> 
 
 
 def check_serving(trust: Trust, release: StagedRelease) -> None:
-    """May this release answer requests, whenever it was activated? Raises as `Trust.check_serving`, OutsideError."""
+    """Raises unless this release may answer requests, whenever it was activated.
+
+    Raises as `Trust.check_serving`, and OutsideError.
+    """
     try:
         trust.check_serving(*_signed(release))
     except RefusedError as error:
@@ -65,10 +68,10 @@ def stopped_releases(trust: Trust, staged: Releases) -> set[str]:
 
 
 def without_stopped(state: State, staged: Set[str], stopped: Set[str]) -> State:
-    """Returns the state when `stopped` may not serve, not even for a moment. Pure.
+    """Returns the state in which `stopped` do not serve, not even for a moment. Pure.
 
-    A trial of one ends, an active one is replaced by the previous release if that may serve. Nothing is denied:
-    a release that is signed again may be tried again.
+    A trial of one ends. An active one is replaced by the previous release if that may serve. Nothing is denied: a
+    release that is signed again may be tried again.
     """
     gone = state.in_use & stopped
     if not gone:

@@ -1,4 +1,4 @@
-"""May this artifact become a release here? Signature, device, engine, counter, memory and blobs decide."""
+"""Decides whether an artifact becomes a release here: signature, device, engine, counter, memory, blobs, contents."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edgewright_agent.trust import Trust
 
 @dataclass(frozen=True)
 class AdmissionPolicy:
-    """What an artifact has to suit."""
+    """What this board demands of an artifact."""
 
     profile_id: str
     budget_bytes: int
@@ -30,7 +30,7 @@ class AdmissionPolicy:
     engines: Callable[[], Sequence[EngineInfo]]
 
     def notes(self, active: StagedRelease) -> list[str]:
-        """Returns what would be refused of the active release if it came now and is served all the same (decision
+        """Returns what would be refused of the active release if it came now, and is served all the same (decision
         0048).
         """
         profiles = active.manifest.device_profiles
@@ -44,7 +44,7 @@ class AdmissionPolicy:
 
 @dataclass(frozen=True)
 class AdmissionVerdict:
-    """The numbers, whatever the answer; `refusal` is the answer if it is no."""
+    """The figures of the decision, whatever it is; `refusal` is set if it is no."""
 
     digest: str
     manifest: Manifest
@@ -99,9 +99,9 @@ def _check_engine(engines: Iterable[EngineInfo], manifest: Manifest) -> None:
 
 
 def _check_memory(policy: AdmissionPolicy, manifest: Manifest) -> None:
-    """Refuses what the prediction itself puts above the budget.
+    """Refuses an artifact that the prediction itself puts above the budget.
 
-    The error bar is left out on purpose: what lies within it is tried, and the measured peak decides (the probe
+    The error bar is left out on purpose. What lies within it is tried, and the measured peak decides (the probe
     `peak_memory`). Refusing it here would refuse releases that boards have measured and serve.
     """
     predicted_bytes = manifest.memory.predicted_peak_bytes

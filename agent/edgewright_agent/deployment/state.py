@@ -1,4 +1,4 @@
-"""What a board knows of its releases: all that must survive a power cut, as plain values."""
+"""The state of a board's releases: all that must survive a power cut, as plain values."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class State:
 
     @property
     def serves(self) -> str | None:
-        """The release that should answer requests while the board is at rest."""
+        """Returns the release that should answer requests while the board is at rest."""
         return self.active if self.phase in (Phase.IDLE, Phase.STAGED) else None
 
     @property
     def in_use(self) -> set[str]:
-        """Releases that may not be deleted."""
+        """Returns the releases that may not be deleted."""
         return {release for release in (self.active, self.previous, self.candidate) if release is not None}
 
     def to_json(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class State:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> State:
-        """Returns the inverse of `to_json`; what a newer or older agent wrote besides is left out."""
+        """Returns the state that `to_json` wrote. Fields that only a newer or older agent knows are left out."""
         known = {field.name: value[field.name] for field in fields(cls) if field.name in value}
         phase, outcome = Phase(value["phase"]), ChangeOutcome(value["outcome"])
         lists = {"denied": tuple(value["denied"]), "given_up": tuple(value.get("given_up", ()))}

@@ -1,4 +1,4 @@
-"""The board's state: on the disk before it counts, then told to whoever watches."""
+"""Writes the board's state: to the disk first, then to whoever watches."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class StateWriter:
 
     @property
     def state(self) -> State:
-        """Where the board is."""
+        """Returns where the board is."""
         return self._status.state
 
     @property
     def probes(self) -> tuple[ProbeResult, ...]:
-        """What was found last."""
+        """Returns the probes of the last trial."""
         return self._status.probes
 
     async def apply(self, rule: Rule, probes: tuple[ProbeResult, ...] = ()) -> State:
-        """Saves what the rule makes of the state, one change after another. Raises as the rule, OutsideError."""
+        """Saves what the rule makes of the state, one change after another. Raises as the rule, and OutsideError."""
         async with self._writing:
             state = rule(self.state)
             if state != self.state:
@@ -60,7 +60,7 @@ class StateWriter:
         self.tell(state, probes)
 
     async def try_to_apply(self, rule: Rule) -> bool:
-        """Whether it could be saved. A disk that takes no more writes is no reason to stop serving."""
+        """Applies the rule; returns whether it could be saved. A full disk is no reason to stop serving."""
         try:
             await self.apply(rule)
         except Exception as error:  # noqa: BLE001
@@ -69,12 +69,12 @@ class StateWriter:
         return True
 
     async def apply_or_tell(self, rule: Rule) -> None:
-        """What has to hold in any case: where the disk takes no writes it is found again at the next start."""
+        """Applies a rule that has to hold in any case. What could not be saved is applied again at the next start."""
         if not await self.try_to_apply(rule):
             self.tell(rule(self.state))
 
     def tell(self, state: State, probes: tuple[ProbeResult, ...] = ()) -> None:
-        """Makes this the state from now on, even if the disk does not know it yet."""
+        """Makes this the state from now on, even if it is not on the disk."""
         self._status = DeploymentStatus(state, probes)
         for queue in self._watchers:
             queue.put_nowait(self._status)

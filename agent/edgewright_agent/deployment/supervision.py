@@ -1,4 +1,4 @@
-"""Keeps the active release's engine running: restarts with a growing pause, until the release has to be given up."""
+"""Keeps the active release's engine running: restarts it with growing pauses, until the release has to be given up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Restarts:
-    """How often the engine of one release had to be started again while it was active."""
+    """A count of how often one active release's engine had to be started again."""
 
     digest: str = ""
     count: int = 0
@@ -48,7 +48,7 @@ class Restarts:
 
 
 class Supervisor:
-    """Looks after one release at a time, while the board is at rest."""
+    """Keeps one release running at a time, while the board is at rest."""
 
     def __init__(
         self, store: Store, engines: EngineManager, progress: StateWriter, restart_seconds: float
@@ -96,7 +96,7 @@ class Supervisor:
             pause_seconds = min(2 * pause_seconds, RESTART_SECONDS_MAX)
 
     async def _until_death(self, engine: Engine) -> tuple[Death, bool]:
-        """Returns how the engine ended, and whether it ran for long before."""
+        """Returns how the engine ended, and whether it had run for long."""
         steady = False
         try:
             death = await within(RESTART_SECONDS_MAX, engine.wait())
@@ -108,6 +108,6 @@ class Supervisor:
         return death, steady
 
     async def _give_up(self, digest: str) -> None:
-        """The active release is corrupt on the disk: back to the one before it, if there is one."""
+        """Goes back to the previous release, if there is one: the active one is corrupt on the disk."""
         whole = servable(self._store.releases()) - {digest}
         await self._progress.apply_or_tell(lambda state: lifecycle.without_lost(state, whole))

@@ -29,6 +29,7 @@ from edgewright_agent.store import Blob, Store, Upload
 from edgewright_agent.store.blobs.blob import from_ranges, to_ranges
 
 PROGRESS_SECONDS = 0.25
+NEXT = "The next mirror is asked; what none of them has, the host sends."
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class _Fetch:
                 await self._fetch_blob(client, mirror, blob)
                 return
             except (MirrorError, BusyError) as error:
-                await self._tell(FetchProgress(self._fetched_bytes, self._missing_bytes, str(error)))
+                await self._tell(FetchProgress(self._fetched_bytes, self._missing_bytes, f"{error} {NEXT}"))
 
     async def _fetch_blob(self, client: httpx.AsyncClient, mirror: Mirror, blob: Blob) -> None:
         begun: list[Upload] = []  # filled in the thread, so that a cancelled fetch lets go of it too

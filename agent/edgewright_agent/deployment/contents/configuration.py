@@ -1,4 +1,4 @@
-"""What a configuration file may not say: code to be run, and files that are none of the artifact's."""
+"""Rules for configuration files: they may name no code, and no file outside the artifact."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which files an ONNX model names besides its own: where its tensors' bytes lie (external data).
+"""Finds the files that an ONNX model names besides its own: where its tensors' bytes lie (external data).
 
 Reads the protocol buffer by its wire format, with the field numbers of onnx.proto
-(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto): a board has no `onnx` package, and the weights that may lie in
-the file are passed over unread.
+(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto). A board has no `onnx` package. Weights inside the file are
+skipped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CONTEXT_OPERATOR = "EPContext"  # holds a compiled model, or the path of one
 
 
 class NotOnnxError(ValueError):
-    """The bytes are no ONNX model."""
+    """The bytes are not an ONNX model."""
 
 
 def named_files(path: Path) -> set[str]:
@@ -61,7 +61,7 @@ def _locations(message: memoryview, kind: str, depth: int) -> Iterator[str]:
 
 
 def _location(entry: memoryview) -> Iterator[str]:
-    """Yields all values of an entry that is called `location`, whatever a parser makes of repeated fields."""
+    """Yields all values of an entry that is called `location`: parsers differ about repeated fields."""
     fields = list(_fields(entry))
     if any(number == _KEY and value is not None and bytes(value) == b"location" for number, value in fields):
         yield from (

@@ -1,7 +1,7 @@
 """Refuses an artifact whose files make an engine open what the manifest does not list.
 
-A signature covers the listed files. What they name outside the artifact was never hashed, differs from board to board,
-and may be code. So every file that an engine is led to has to be in the manifest, whichever engine it is.
+A signature covers the listed files. A file outside the artifact was never hashed, differs from board to board, and
+may be code. So every file that an engine is led to has to be in the manifest, for every engine.
 """
 
 from __future__ import annotations

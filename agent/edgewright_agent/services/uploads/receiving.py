@@ -136,7 +136,10 @@ async def _receive_chunks(
                 await writer.put(*assembler.take())
                 began = time.monotonic()
             elif time.monotonic() - began > CHUNK_SECONDS:
-                raise OutsideError(f"No whole chunk came for {CHUNK_SECONDS:g} s; the link is too slow.")
+                raise OutsideError(
+                    f"No whole chunk came for {CHUNK_SECONDS:g} s: the link is too slow. What is durable stays; go on "
+                    "when it is faster."
+                )
         assembler.end()
         await writer.finish()
     finally:
