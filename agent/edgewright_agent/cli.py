@@ -166,7 +166,7 @@ def probe(
 
 
 def main() -> None:
-    """The console script: errors are one sentence and an exit code, never a traceback."""
+    """Runs the command line. An error is one sentence and an exit code, never a traceback."""
     try:
         app()
     except EdgewrightError as error:

@@ -1,4 +1,4 @@
-"""Who looks at telemetry beside gRPC: the record on disk, and whoever scrapes the metrics."""
+"""Feeds those who read telemetry beside gRPC: the record on disk, Prometheus, and an OTLP collector."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgewright_agent.telemetry.types import Deployment, StoreUsage
 
 @dataclass(frozen=True)
 class ObservationSettings:
-    """What is recorded and where metrics are served."""
+    """What is recorded, and where metrics go."""
 
     history_bytes: int = HISTORY_BYTES
     record_seconds: float = RECORD_SECONDS
@@ -108,7 +108,7 @@ def _otlp(url: str | None, stack: contextlib.AsyncExitStack, telemetry: Telemetr
 
 
 def _deployment(deployer: Deployer) -> Deployment:
-    """Returns what answers requests: on probation that is the candidate, which is not active yet."""
+    """Returns what answers requests. On probation that may be the candidate, which is not active yet."""
     phase = deployer.state.phase.value
     try:
         release = deployer.serving().release

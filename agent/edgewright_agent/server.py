@@ -1,4 +1,4 @@
-"""The agent put together: store, deployer, telemetry and the gRPC server over them."""
+"""Puts the agent together: store, deployer, telemetry, and the gRPC server over them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 
 @dataclass(frozen=True)
 class AgentSettings:
-    """All settings of `edgewright-agent serve`."""
+    """The settings of `edgewright-agent serve`."""
 
     profile: DeviceProfile
     store: Path
@@ -106,13 +106,13 @@ class AgentSettings:
 
     @property
     def memory_budget_bytes(self) -> int:
-        """What a release may take at its peak."""
+        """Returns what a release may take at its peak."""
         return memory_budget_bytes(self.profile, self.budget_bytes)
 
 
 @dataclass(frozen=True)
 class RunningAgent:
-    """An agent that answers."""
+    """An agent that answers, and its parts."""
 
     address: Address
     store: Store
@@ -129,7 +129,7 @@ async def run_agent(
     available_engines: Callable[[], Sequence[EngineInfo]] = engines.available_engines,
     start_engine: StartEngine | None = None,
 ) -> AsyncIterator[RunningAgent]:
-    """An agent that serves until the context ends.
+    """Runs an agent until the context ends.
 
     Raises InputError: wrong TLS files, port in use, store held by another agent, listening to strangers.
     """
@@ -185,7 +185,9 @@ async def run_agent(
 
 @contextlib.contextmanager
 def _runtime_dir() -> Iterator[Path]:
-    """Where engines have their sockets: what systemd gives (in memory, so a full disk does not matter), or /tmp."""
+    """Gives a folder for the engines' sockets: in systemd's runtime folder (in memory, so a full disk does not
+    matter), or /tmp.
+    """
     given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or None
     try:
         folder = tempfile.TemporaryDirectory(prefix="edgewright-", dir=given)

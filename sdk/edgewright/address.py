@@ -1,4 +1,4 @@
-"""Where the agent listens."""
+"""Addresses that the agent listens on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgewright.errors import InputError
 
 @dataclass(frozen=True)
 class Address:
-    """HOST:PORT; an IPv6 host stands in brackets."""
+    """A host and a port, written HOST:PORT; an IPv6 host stands in brackets."""
 
     host: str
     port: int

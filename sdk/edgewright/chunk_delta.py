@@ -1,4 +1,4 @@
-"""How a chunk is made from fewer bytes: a zstd frame of the chunk XOR what the board already has of it."""
+"""Deltas of chunks: a zstd frame of the chunk XOR what the board already has of it."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ def check_delta(delta: Delta, chunk_bytes: int) -> None:
 
 
 def xor(first: bytes | bytearray | memoryview, second: bytes | bytearray | memoryview) -> bytes:
-    """Byte by byte; both have the same length."""
+    """Returns the XOR of two byte strings of one length."""
     mixed = int.from_bytes(first, "little") ^ int.from_bytes(second, "little")
     return mixed.to_bytes(len(first), "little")

@@ -52,13 +52,13 @@ class Envelope:
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding: the bytes that are signed."""
+    """Returns DSSE's pre-authentication encoding: the bytes that are signed."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """SHA-256 of the raw public key, in hex."""
+    """Returns the SHA-256 of the raw public key, in hex."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()
 
 

@@ -33,20 +33,18 @@ Pace = Callable[[int], None]
 
 
 class FileSystem:
-    """Every call that durability rests on. A test gives the store one that forgets what was not synced."""
+    """The system calls that durability rests on. A test gives the store one that forgets what was not synced."""
 
     def create(self, path: Path) -> int:
-        """Returns a new, empty file, open for reading and writing."""
+        """Opens a new, empty file for reading and writing."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
     def open(self, path: Path) -> int:
-        """Returns a file that exists, open for reading and writing."""
+        """Opens an existing file for reading and writing."""
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def open_direct(self, path: Path) -> int:
-        """Returns a file that exists, open for writing past the page cache. Raises OSError EINVAL where that can't
-        be.
-        """
+        """Opens an existing file for writing past the page cache. Raises OSError (EINVAL) where that can't be."""
         return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
 
     def close(self, file: int) -> None:
@@ -72,15 +70,15 @@ class FileSystem:
             view, offset = view[written:], offset + written
 
     def sync_data(self, file: int) -> None:
-        """The bytes, and the size if it changed."""
+        """Syncs the bytes, and the size if it changed."""
         os.fdatasync(file)
 
     def sync_file(self, file: int) -> None:
-        """The bytes and the mode."""
+        """Syncs the bytes and the mode."""
         os.fsync(file)
 
     def sync_folder(self, path: Path) -> None:
-        """The names in the folder."""
+        """Syncs the names in the folder."""
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
@@ -88,11 +86,11 @@ class FileSystem:
             os.close(folder)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Replaces `target` at one stroke."""
+        """Replaces `target` in one step."""
         source.rename(target)
 
     def link(self, source: Path, target: Path) -> None:
-        """A second name for the same bytes."""
+        """Makes a second name for the same bytes."""
         target.hardlink_to(source)
 
     def unlink(self, path: Path) -> None:
@@ -108,18 +106,18 @@ class FileSystem:
         path.rmdir()
 
     def create_folder(self, path: Path) -> None:
-        """A folder in one that exists; not durable before that one is synced."""
+        """Makes a folder in one that exists. It is not durable before that one is synced."""
         path.mkdir()
 
     def make_folder(self, path: Path) -> None:
-        """The folder and its parents, each durably named in the one above."""
+        """Makes the folder and its parents, each durably named in the one above."""
         if not path.is_dir():
             self.make_folder(path.parent)
             self.create_folder(path)
             self.sync_folder(path.parent)
 
     def sha256_of(self, path: Path) -> str:
-        """SHA-256 of the file's bytes, in hex, as a program sees them."""
+        """Returns the SHA-256 of the file's bytes, in hex, as a program sees them."""
         digest = hashlib.sha256()
         with os.fdopen(_open_regular(path), "rb", buffering=0) as file:
             while data := file.read(_READ_BYTES):
@@ -127,7 +125,7 @@ class FileSystem:
         return digest.hexdigest()
 
     def sha256_on_disk(self, path: Path, pace: Pace) -> str:
-        """Returns the same of what the disk holds, past the page cache. `pace` hears the size of each piece read."""
+        """Returns the SHA-256 of what the disk holds, past the page cache. `pace` gets the size of each piece read."""
         digest = hashlib.sha256()
         for piece in _pieces_on_disk(path):
             digest.update(piece)
@@ -170,8 +168,8 @@ def publish(fs: FileSystem, temporary: Path, target: Path) -> None:
 
 
 def _pieces_on_disk(path: Path) -> Iterator[memoryview]:
-    """Yields a file's bytes, each piece good until the next. Where O_DIRECT is unknown, what is cached is dropped
-    first.
+    """Yields a file's bytes as the disk has them; each piece is good until the next. Without O_DIRECT, cached pages
+    are dropped first.
     """
     try:
         file = _open_regular(path, os.O_DIRECT)
@@ -223,7 +221,7 @@ def raise_unless_gone(error: OSError, path: Path) -> None:
 
 
 def remove_tree(fs: FileSystem, path: Path) -> None:
-    """Removes a folder and all below it; nothing if it is gone. Not durable, and not at one stroke.
+    """Removes a folder and all below it; does nothing if it is gone. It is neither durable nor one step.
 
     A link to a folder is removed, and the folder left alone.
     """

@@ -127,7 +127,7 @@ class MemoryPrediction(_Frozen):
 
     @property
     def bound_bytes(self) -> int:
-        """The upper end of the prediction's interval: predicted peak plus error."""
+        """Returns the upper end of the prediction's interval: predicted peak plus error."""
         return self.predicted_peak_bytes + self.error_bytes
 
 
@@ -223,17 +223,17 @@ class Manifest(_Frozen):
 
     @property
     def kind(self) -> Literal["model", "adapter"]:
-        """A model of its own, or an adapter of another release's."""
+        """Returns whether this is a model of its own or an adapter of another release's."""
         return "model" if self.adapter is None else "adapter"
 
     @property
     def base(self) -> str | None:
-        """The release whose model an adapter adapts."""
+        """Returns the release whose model an adapter adapts; None for a model."""
         return None if self.adapter is None else self.adapter.base
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all files."""
+        """Returns the bytes of all files."""
         return sum(file.size_bytes for file in self.files)
 
     def to_bytes(self) -> bytes:

@@ -15,7 +15,9 @@ _BYTES = {unit.lower(): size_bytes for unit, size_bytes in _UNITS.items()}
 
 
 def parse_bytes(text: str) -> int:
-    """`180MiB` → 188743680. Raises InputError for a missing unit or a number that is not positive."""
+    """Returns the bytes of `180MiB`, 188743680. Raises InputError for a missing unit or a number that is not
+    positive.
+    """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", text.lower())
     if match is None or match[2] not in _BYTES:
         units = ", ".join(_UNITS)
@@ -29,7 +31,7 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(size_bytes: int) -> str:
-    """188743680 → `180.0 MiB`; two decimals from a GiB on."""
+    """Returns 188743680 as `180.0 MiB`; with two decimals from a GiB on."""
     for unit, factor, decimals in (("GiB", 2**30, 2), ("MiB", 2**20, 1), ("KiB", 2**10, 1)):
         if abs(size_bytes) >= factor:
             return f"{size_bytes / factor:.{decimals}f} {unit}"

@@ -1,4 +1,4 @@
-"""What is wrong with the keys and values of a file that people write, in a sentence that names the key."""
+"""Says what is wrong with the keys and values of a file that people write, in a sentence that names the key."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _wanted(message: str) -> str:
 
 
 def _at(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
-    """(the section, the dotted key) of an error, without Pydantic's names for the types a key may have."""
+    """Returns (the section, the dotted key) of an error, without Pydantic's names for the types a key may have."""
     section: type[BaseModel] = kind
     inside: type[BaseModel] | None = kind
     key: list[str] = []

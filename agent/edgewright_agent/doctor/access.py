@@ -1,4 +1,4 @@
-"""What this user may not read. Under the systemd unit that is no fault: root reads /etc/edgewright for the agent."""
+"""Finds files that this user may not read. Under the systemd unit that is no fault: root reads them for the agent."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ CONFIGURATION = "etc/edgewright"  # where the unit's LoadCredential= looks
 
 
 def ask_for_root(subject: Subject, paths: Iterable[Path]) -> Finding | None:
-    """Returns a warning for the first of these that root has to look at: root's configuration, or another user's
-    store.
-    """
+    """Returns a warning for the first path that only root may look at: root's configuration, another user's store."""
     for path in paths:
         if _is_closed(path) and (_is_configuration(subject, path) or _is_in_store(subject, path)):
             return warning(
@@ -26,7 +24,7 @@ def ask_for_root(subject: Subject, paths: Iterable[Path]) -> Finding | None:
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether this user may not even know if it is there."""
+    """Whether this user may not even know that the path exists."""
     try:
         path.stat()
     except PermissionError:

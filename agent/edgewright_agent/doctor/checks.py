@@ -1,4 +1,4 @@
-"""Every check, in the order its finding is read: what everything else needs comes first."""
+"""The table of all checks, in the order of their findings: what everything else needs comes first."""
 
 from __future__ import annotations
 

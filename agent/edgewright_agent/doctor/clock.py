@@ -1,4 +1,4 @@
-"""Is it now? Certificates hold for a time, and boards without a battery start in 1970."""
+"""Checks the clock and the certificates that hold for a time. Boards without a battery start in 1970."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SET_CLOCK = (
 
 
 def clock_is_set(subject: Subject) -> Finding:
-    """The clock is not before this software."""
+    """Checks that the clock is not before this software was made."""
     now = _now(subject)
     if now < RELEASED:
         return problem(
@@ -30,7 +30,7 @@ def clock_is_set(subject: Subject) -> Finding:
 
 
 def certificates_are_valid(subject: Subject) -> Finding | None:
-    """The board's certificate and its authority's hold now, and for a while."""
+    """Checks that the board's certificate and its authority's are valid now, and for a while."""
     if subject.tls is None:
         return None
     now, paths = _now(subject), (subject.tls.certificate, subject.tls.authority)

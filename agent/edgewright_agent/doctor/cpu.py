@@ -1,4 +1,4 @@
-"""What the CPU is called and how many cores it has, from `/proc/cpuinfo`.
+"""Reads from `/proc/cpuinfo` what the CPU is called and how many cores it has.
 
 x86 says "model name". ARM says the numbers of each core's implementer and part (arch/arm64/kernel/cpuinfo.c). Their
 names are those of `lscpu` (util-linux, sys-utils/lscpu-arm.c), for the boards that run language models.
@@ -25,7 +25,7 @@ PARTS = {
 
 
 def name(root: Path) -> str:
-    """Returns the CPU's name, of each kind of core if there are several; empty if it does not say."""
+    """Returns the CPU's name, with counts if there are several kinds of core; empty if it does not say."""
     cores = _cores(root)
     models = Counter(name for core in cores if (name := core.get("model name") or _arm_name(core)))
     return " + ".join(

@@ -1,4 +1,4 @@
-"""Will the store hold what is sent, and keep it through a power cut?"""
+"""Checks that the store will hold what is sent, and keep it through a power cut."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ UNFIT = {
 
 
 def store_is_on_a_disk(subject: Subject) -> Finding | None:
-    """The store's file system keeps what is written and can link."""
+    """Checks that the store's file system keeps what is written and has hard links."""
     if subject.store is None:
         return None
     kind, mount = file_system(subject.root, _existing(subject.store))
@@ -48,7 +48,7 @@ def store_is_on_a_disk(subject: Subject) -> Finding | None:
 
 
 def disk_has_room(subject: Subject) -> Finding | None:
-    """There is space, and there are inodes."""
+    """Checks that there is space, and that there are inodes."""
     if subject.store is None:
         return None
     folder = _existing(subject.store)
@@ -74,7 +74,7 @@ def disk_has_room(subject: Subject) -> Finding | None:
 
 
 def nothing_has_rotted(subject: Subject) -> Finding | None:
-    """No stored byte has changed by itself, as far as anybody has looked."""
+    """Checks that nothing in the store was found corrupt."""
     if subject.store is None:
         return None
     quarantine = Layout(subject.store).quarantine
@@ -92,7 +92,7 @@ def nothing_has_rotted(subject: Subject) -> Finding | None:
 
 
 def store_can_be_written(subject: Subject) -> Finding | None:
-    """Whoever runs this may write the store, durably; if root runs it, whom the store belongs to."""
+    """Checks that whoever runs this may write the store durably; if root runs it, that the store's owner may."""
     if subject.store is None:
         return None
     folder = _existing(subject.store)
@@ -109,7 +109,7 @@ def store_can_be_written(subject: Subject) -> Finding | None:
 
 
 def _owner_may_write(folder: Path) -> Finding:
-    """Root may write anything; the agent runs as whom the store belongs to."""
+    """Checks the owner: root may write anything, and the agent runs as the store's owner."""
     found = folder.stat()
     if found.st_mode & stat.S_IRWXU != stat.S_IRWXU:
         return problem(
@@ -136,7 +136,7 @@ def _unwritable(store: Path, folder: Path, error: Exception) -> Finding:
 
 
 def disk_is_fast(subject: Subject) -> Finding | None:
-    """16 MiB and five small files, each with fsync; in a store that is there, not in what may be anybody's folder."""
+    """Measures 16 MiB and five small files, each with fsync, in a store that exists."""
     if subject.store is None or not subject.store.is_dir():
         return None
     try:
@@ -152,7 +152,7 @@ def disk_is_fast(subject: Subject) -> Finding | None:
 
 
 def file_system(root: Path, folder: Path) -> tuple[str, str]:
-    """Kind and mount point of the file system that holds `folder`, by `/proc/mounts`; empty if unknown."""
+    """Returns kind and mount point of the file system that holds `folder`, by `/proc/mounts`; empty if unknown."""
     best = ("", "")
     for line in (read_text(root / "proc/mounts") or "").splitlines():
         fields = line.split()
@@ -162,7 +162,7 @@ def file_system(root: Path, folder: Path) -> tuple[str, str]:
 
 
 def _measure(trial: Path) -> tuple[float, float]:
-    """Bytes per second, and the median seconds of a small write with fsync."""
+    """Returns bytes per second, and the median seconds of a small write with fsync."""
     fs, data = FileSystem(), os.urandom(TRIAL_BYTES)
     trial.unlink(missing_ok=True)
     file = fs.create(trial)
@@ -184,7 +184,7 @@ def _measure(trial: Path) -> tuple[float, float]:
 
 
 def _existing(folder: Path) -> Path:
-    """Returns the folder, or the nearest above it that is there."""
+    """Returns the folder, or the nearest above it that exists."""
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     return folder

@@ -1,7 +1,7 @@
-"""Can the engines that are installed compute? Installing proves nothing: a wheel may hold no code for this chip.
+"""Checks that the installed engines compute. Installing proves nothing: a wheel may hold no code for this chip.
 
-Each is tried in a child process of the interpreter that would run it, with a product small enough to know
-by heart. A crash, a missing library or a wrong number is the finding.
+Each is tried in a child process of the interpreter that would run it, with a product small enough to know by heart. A
+crash, a missing library or a wrong number is the finding.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class KernelRun:
 
 
 def cuda_wheels_fit(subject: Subject) -> Finding | None:
-    """No CUDA wheel is installed that has no code for this board's GPU."""
+    """Checks that no CUDA wheel is installed that has no code for this board's GPU."""
     gpu = subject.profile.gpu if subject.profile is not None else None
     if gpu is None or gpu.compute_capability is None or subject.profile is None:
         return None
@@ -54,7 +54,7 @@ def cuda_wheels_fit(subject: Subject) -> Finding | None:
 
 
 def onnx_runs_a_kernel(subject: Subject) -> Finding | None:
-    """ONNX Runtime computes a 4-bit product, as models are made of."""
+    """Checks that ONNX Runtime computes a 4-bit product, as models are made of."""
     info = onnx.info()
     if not info.available:
         return warning(
@@ -67,7 +67,7 @@ def onnx_runs_a_kernel(subject: Subject) -> Finding | None:
 
 
 def vllm_runs_a_kernel(subject: Subject) -> Finding | None:
-    """The torch that vLLM brings computes a product, on the GPU if it claims one."""
+    """Checks that the torch of vLLM computes a product, on the GPU if it claims one."""
     command = shutil.which(vllm_command())
     if command is None or not subject.start_engines:
         return None
@@ -80,7 +80,7 @@ def vllm_runs_a_kernel(subject: Subject) -> Finding | None:
 
 
 def run_kernel(command: list[str]) -> KernelRun:
-    """Runs a trial in its own process."""
+    """Runs a trial program in its own process."""
     environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
     try:
         done = subprocess.run(
@@ -94,7 +94,7 @@ def run_kernel(command: list[str]) -> KernelRun:
 
 
 def judge(engine: str, trial: KernelRun) -> Finding:
-    """Returns what the end of a trial means."""
+    """Returns the finding that the end of a trial means."""
     last = trial.output.splitlines()[-1].rstrip(". ") if trial.output else "it said nothing"
     if trial.returncode == 0:
         return ok(f"{engine} computes what it should: {last}.")

@@ -1,4 +1,4 @@
-"""Can the agent read what it is started with, and can nobody else read what is secret?"""
+"""Checks that the agent can read its files, and that nobody else can read the secret ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgewright_agent.runtime.tls import server_credentials
 
 
 def tls_files_fit(subject: Subject) -> Finding | None:
-    """Certificate, key and authority can be read and belong together."""
+    """Checks that certificate, key and authority can be read and belong together."""
     if subject.tls is None:
         return warning(
             "No certificate is configured: the agent serves on loopback only, and only with --insecure.",
@@ -33,7 +33,7 @@ def tls_files_fit(subject: Subject) -> Finding | None:
 
 
 def key_is_private(subject: Subject) -> Finding | None:
-    """Only its owner can read the board's key."""
+    """Checks that only its owner can read the board's key."""
     if subject.tls is None or is_hidden(subject.tls.key) or not subject.tls.key.exists():
         return None
     mode = stat.S_IMODE(subject.tls.key.stat().st_mode)
@@ -46,7 +46,7 @@ def key_is_private(subject: Subject) -> Finding | None:
 
 
 def ca_key_is_elsewhere(subject: Subject) -> Finding | None:
-    """What signs certificates, artifacts or trust documents is not on the board."""
+    """Checks that no key that signs certificates, artifacts or trust documents is on the board."""
     if subject.tls is None or is_hidden(subject.tls.key):
         return None
     folder = subject.tls.key.parent

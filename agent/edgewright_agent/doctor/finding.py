@@ -1,4 +1,4 @@
-"""What a check is given and what it says."""
+"""The values that checks take and return."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgewright_profiles import DeviceProfile
 
 
 class Severity(Enum):
-    """How bad it is."""
+    """How serious a finding is."""
 
     OK = "ok"
     WARNING = "warning"  # it works, but worse or not for long
@@ -24,7 +24,7 @@ class Severity(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence, and what to do unless it is ok."""
+    """One sentence, and what to do unless all is well."""
 
     result: Severity
     sentence: str
@@ -33,7 +33,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Subject:
-    """The board, and what the agent on it is, or will be, started with; None: not said, so not checked."""
+    """The board, and what its agent is started with. None: not given, so not checked."""
 
     root: Path = Path("/")  # of /proc, /sys and /etc
     profile: DeviceProfile | None = None
@@ -47,7 +47,7 @@ class Subject:
 
     @property
     def memory_budget_bytes(self) -> int | None:
-        """What a release may take at its peak; None without a profile."""
+        """Returns what a release may take at its peak; None without a profile."""
         return None if self.profile is None else memory_budget_bytes(self.profile, self.budget_bytes)
 
 
@@ -55,15 +55,15 @@ Check = Callable[[Subject], "Finding | None"]
 
 
 def ok(sentence: str) -> Finding:
-    """All is well."""
+    """Returns a finding that all is well."""
     return Finding(Severity.OK, sentence)
 
 
 def warning(sentence: str, remedy: str) -> Finding:
-    """It works, but worse or not for long."""
+    """Returns a finding that it works, but worse or not for long."""
     return Finding(Severity.WARNING, sentence, remedy)
 
 
 def problem(sentence: str, remedy: str) -> Finding:
-    """It does not work."""
+    """Returns a finding that it does not work."""
     return Finding(Severity.PROBLEM, sentence, remedy)

@@ -1,4 +1,4 @@
-"""Is this the board the profile says, with system software that works?"""
+"""Checks that this is the board of the profile, with system software that works."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgewright_agent.telemetry.collectors.sysfs import NoDataError, read_text
 
 
 def profile_fits(subject: Subject) -> Finding | None:
-    """The profile given is of this board."""
+    """Checks that the profile is of this board."""
     profile = subject.profile
     if profile is None or profile.id == THIS_HOST:
         return None
@@ -31,7 +31,7 @@ def profile_fits(subject: Subject) -> Finding | None:
 
 
 def memory_fits_the_profile(subject: Subject) -> Finding | None:
-    """The board has the memory that budgets are made from."""
+    """Checks that the board has the memory that budgets are made from."""
     total_bytes = _memory_bytes(subject)
     if subject.profile is None or total_bytes is None:
         return None
@@ -45,7 +45,7 @@ def memory_fits_the_profile(subject: Subject) -> Finding | None:
 
 
 def jetson_linux_is_sound(subject: Subject) -> Finding | None:
-    """The Jetson Linux release has no known fault."""
+    """Checks that the Jetson Linux release has no known fault."""
     release = read_text(subject.root / "etc/nv_tegra_release")
     if release is None:
         return None

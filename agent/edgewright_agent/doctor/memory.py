@@ -1,4 +1,4 @@
-"""Is the memory there for the model, and can an engine be held to its share of it?"""
+"""Checks that there is memory for the model, and that an engine can be held to its share of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgewright_agent.telemetry.collectors.sysfs import NoDataError, read_text
 
 
 def memory_is_available(subject: Subject) -> Finding | None:
-    """Other programs leave the budget of the board."""
+    """Checks that other programs leave the budget of the board."""
     budget_bytes = subject.memory_budget_bytes
     if budget_bytes is None:
         return None
@@ -32,7 +32,7 @@ def memory_is_available(subject: Subject) -> Finding | None:
 
 
 def no_desktop_runs(subject: Subject) -> Finding | None:
-    """A desktop takes 800 MB (jetson-ai-lab's memory tips) that a small board needs."""
+    """Checks for a desktop, which takes 800 MB (jetson-ai-lab's memory tips) that a small board needs."""
     target = subject.root / "etc/systemd/system/default.target"
     if subject.profile is None or not target.is_symlink():
         return None
@@ -45,7 +45,7 @@ def no_desktop_runs(subject: Subject) -> Finding | None:
 
 
 def swap_is_no_memory(subject: Subject) -> Finding | None:
-    """Swap in zram is memory the model lacks; on an SD card it is slow and wears the card out."""
+    """Checks swap: zram takes memory that the model lacks, and on an SD card swap is slow and wears the card out."""
     swaps = (read_text(subject.root / "proc/swaps") or "").splitlines()[1:]
     devices = [line.split() for line in swaps if len(line.split()) >= 3]
     zram_kib = sum(int(fields[2]) for fields in devices if "zram" in fields[0] and fields[2].isdecimal())
@@ -66,7 +66,7 @@ def swap_is_no_memory(subject: Subject) -> Finding | None:
 
 
 def memory_cgroup_is_on(subject: Subject) -> Finding | None:
-    """The kernel can hold an engine to a limit of memory."""
+    """Checks that the kernel can hold an engine to a limit of memory."""
     text = read_text(subject.root / "proc/cgroups")
     if text is None:
         return None
@@ -82,7 +82,7 @@ def memory_cgroup_is_on(subject: Subject) -> Finding | None:
 
 
 def _from_here(root: Path) -> str:
-    """Returns what `probe` says of this process: the agent's unit is allowed what a shell is not."""
+    """Returns what `probe` says of this process. The agent's unit may do what a shell may not."""
     if root != Path("/"):
         return ""
     here = enforcement()

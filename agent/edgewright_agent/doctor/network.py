@@ -1,4 +1,4 @@
-"""Can the agent be reached?"""
+"""Checks that the agent can be reached."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warni
 
 
 def port_is_free(subject: Subject) -> Finding | None:
-    """The agent can listen, or somebody does."""
+    """Checks that the port is free, or says that somebody listens there."""
     address = subject.listen
     if address is None or address.port == 0:
         return None

@@ -1,4 +1,4 @@
-"""Does the board run as fast as it may?"""
+"""Checks that the board runs as fast as it may."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgewright_profiles import DeviceProfile
 
 
 def power_mode_is_highest(subject: Subject) -> Finding | None:
-    """The power mode by name; numbers mean different things on different boards."""
+    """Checks the power mode by its name: numbers mean different things on different boards."""
     try:
         current = nvpmodel.read(subject.root)
     except NoDataError:
@@ -30,7 +30,7 @@ def power_mode_is_highest(subject: Subject) -> Finding | None:
 
 
 def gpu_may_be_used(subject: Subject) -> Finding | None:
-    """On a Jetson the GPU's device belongs to the group `video`."""
+    """Checks that this user may open the GPU's device, which belongs to the group `video` on a Jetson."""
     device = subject.root / "dev/nvmap"
     if not device.exists():
         return None

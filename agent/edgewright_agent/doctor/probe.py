@@ -1,4 +1,4 @@
-"""What this board really is, has and can run; and which device profile describes it."""
+"""Finds out what this board is, has and can run, and which device profile describes it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class BoardFacts:
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for `json.dumps`."""
+        """Returns plain values for `json.dumps`."""
         return asdict(self)
 
 
@@ -92,7 +92,7 @@ def probe(
 
 
 def parse_l4t(release: str) -> str | None:
-    """'36.4.3' from the text of `/etc/nv_tegra_release`: '# R36 (release), REVISION: 4.3, …'."""
+    """Returns '36.4.3' from the text of `/etc/nv_tegra_release`: '# R36 (release), REVISION: 4.3, …'."""
     match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", release)
     return f"{match.group(1)}.{match.group(2)}" if match else None
 

@@ -1,4 +1,4 @@
-"""The findings for people and for scripts."""
+"""Shows the findings to people and to scripts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLORS = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.PROBLEM: "r
 
 
 def lines(findings: Mapping[str, Finding]) -> Iterator[tuple[Severity | None, str]]:
-    """Yields one line per finding, its remedy below it, and the sum; with the result that colours it."""
+    """Yields one line per finding, its remedy below it, and the totals; each with the severity that colours it."""
     width = max((len(name) for name in findings), default=0)
     for name, found in findings.items():
         yield found.result, f"{found.result.value:8}{name:{width}}  {found.sentence}"
@@ -28,7 +28,7 @@ def _counted(count: int, result: Severity) -> str:
 
 
 def to_json(findings: Mapping[str, Finding]) -> dict[str, Any]:
-    """Plain values, for `json.dumps`."""
+    """Returns plain values for `json.dumps`."""
     rows = [
         {"check": name, **asdict(found), "result": found.result.value} for name, found in findings.items()
     ]

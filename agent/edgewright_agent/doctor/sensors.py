@@ -1,4 +1,4 @@
-"""Are the power sensors there that the profile lists, and may they be read?"""
+"""Checks that the power sensors of the profile are there, may be read, and give values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REMEDIES = {
 
 
 def sensors_answer(subject: Subject) -> Finding | None:
-    """Each sensor of the profile has its rails, and each of them gives a value now."""
+    """Checks that each sensor of the profile has its rails, and that each of them gives a value now."""
     if subject.profile is None or not subject.profile.sensors:
         return None
     for sensor in subject.profile.sensors:

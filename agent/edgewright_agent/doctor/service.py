@@ -1,4 +1,4 @@
-"""Does this systemd know what the unit file asks of it?"""
+"""Checks that this systemd knows what the unit file asks of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIBRARIES = ("lib/systemd", "usr/lib/systemd", "usr/lib/*/systemd")
 
 
 def systemd_loads_credentials(subject: Subject) -> Finding | None:
-    """The unit's LoadCredential= means something here, or its stand-in is set."""
+    """Checks that the unit's LoadCredential= works here, or that its stand-in is set."""
     version = _version(subject.root)
     if version is None or version >= LOAD_CREDENTIAL_SINCE:
         return None if version is None else ok(f"systemd {version} hands the agent its credentials.")

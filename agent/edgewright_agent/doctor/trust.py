@@ -1,4 +1,4 @@
-"""Would a push be accepted? By the store's trust document, if one came since `--trust`; read, and never touched."""
+"""Checks that a push would be accepted, by `--trust` and the trust document in the store. It changes nothing there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RENEW = "Renew it: `edgewright keys trust DIR --expires 365`, then `edgewright k
 
 
 class _Untouched(FileSystem):
-    """Reads, and writes nowhere: an agent may be at work on this store."""
+    """A file system that reads, and writes nowhere: an agent may be at work on this store."""
 
     def create(self, path: Path) -> int:
         return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -46,7 +46,7 @@ class _Untouched(FileSystem):
 
 
 def trust_is_valid(subject: Subject) -> Finding | None:
-    """Somebody is trusted here, and will be for a while."""
+    """Checks that somebody is trusted here, and will be for a while."""
     stored = None if subject.store is None else Layout(subject.store).trust
     closed = ask_for_root(subject, (*subject.trust, *([stored] if stored else ())))
     if closed is not None:
@@ -69,7 +69,7 @@ def trust_is_valid(subject: Subject) -> Finding | None:
 
 
 def _revoked(given: TrustDocument | None, document: TrustDocument) -> Finding | None:
-    """Returns a key of `--trust` that no longer counts: without the store it would count again."""
+    """Returns a warning if `--trust` names a key that is revoked: without the store it would count again."""
     revoked = document.revocations("key")
     lost = [key_id(key)[:12] for key in (given.release_keys() if given else ()) if key_id(key) in revoked]
     if not lost:

@@ -1,6 +1,6 @@
-"""Blobs from an HTTP mirror or an OCI registry that a signed manifest names.
+"""Fetches blobs from an HTTP mirror or an OCI registry that a signed manifest names.
 
-`http` gets a stretch of one blob within bounds, `fetch` brings what is missing into the store.
+`http` gets a range of one blob within bounds; `fetch` brings what is missing into the store.
 """
 
 from edgewright_agent.mirror.fetch import FetchProgress, fetch_missing

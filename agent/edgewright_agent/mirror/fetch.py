@@ -34,7 +34,7 @@ NEXT = "The next mirror is asked; what none of them has, the host sends."
 
 @dataclass(frozen=True)
 class FetchProgress:
-    """How far a fetch is."""
+    """How far a fetch has come."""
 
     fetched_bytes: int  # by this fetch
     missing_bytes: int  # still
@@ -44,10 +44,10 @@ class FetchProgress:
 async def fetch_missing(
     store: Store, manifest: Manifest, limits: MirrorLimits = MirrorLimits()
 ) -> AsyncGenerator[FetchProgress, None]:
-    """Fetches what it can and says how far it is; the last progress is final.
+    """Fetches what it can; yields how far it has come. The last item is final.
 
-    A mirror that lacks a blob, or serves it badly, is no error: the next one is tried, and what none has
-    stays missing. Raises OutsideError (`DISK_SPACE`).
+    A mirror that lacks a blob, or serves it badly, is no error: the next one is tried, and what none has stays
+    missing. Raises OutsideError (`DISK_SPACE`).
     """
     queue: asyncio.Queue[FetchProgress | None] = asyncio.Queue()
     task = asyncio.create_task(_Fetch(store, manifest, limits, queue.put).run())
@@ -138,7 +138,7 @@ class _Fetch:
     async def _take(
         self, upload: Upload, url: str, stretch: BlobRange, chunks: range, absent: set[int]
     ) -> None:
-        """Writes the chunks that come and are absent; reads not a byte beyond the last."""
+        """Writes the chunks that arrive and are absent. Reads not a byte beyond the last."""
         indices, buffer = iter(chunks), bytearray()
         index = next(indices)
         async for piece in stretch.pieces:

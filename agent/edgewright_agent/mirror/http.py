@@ -1,7 +1,7 @@
-"""One stretch of one blob over HTTP, from a server that may be broken, slow or hostile.
+"""Gets one range of one blob over HTTP, from a server that may be broken, slow or hostile.
 
-Whatever it sends, no more is read than was asked for, nothing is decompressed, no redirect leaves https,
-and silence or a trickle ends the request. What the bytes are worth is for their digests to say.
+Whatever it sends, no more is read than was asked for, nothing is decompressed, no redirect leaves https, and silence
+or a trickle ends the request. The digests decide what the bytes are worth.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class BrokenOffError(MirrorError):
 
 @dataclass(frozen=True)
 class MirrorLimits:
-    """How much patience a mirror gets."""
+    """How long a mirror is waited for, and how slow it may be."""
 
     connect_seconds: float = 10.0
     silence_seconds: float = 20.0  # between two pieces
@@ -47,7 +47,7 @@ class MirrorLimits:
 
 @dataclass(frozen=True)
 class BlobRange:
-    """A body that begins at byte `first` of the blob."""
+    """A response body that begins at byte `first` of the blob."""
 
     first: int
     pieces: AsyncIterator[bytes]
@@ -65,10 +65,10 @@ def open_client(limits: MirrorLimits) -> httpx.AsyncClient:
 async def get_range(
     client: httpx.AsyncClient, url: str, first: int, end: int, blob_bytes: int, limits: MirrorLimits
 ) -> AsyncIterator[BlobRange]:
-    """Bytes `first` to `end` (exclusive) of the blob at `url`, which has `blob_bytes`.
+    """Gets bytes `first` to `end` (exclusive) of the blob at `url`, which has `blob_bytes`.
 
-    A server that knows no ranges answers with the whole blob: then the stretch begins at 0. Raises
-    MirrorError, BrokenOffError.
+    A server that knows no ranges answers with the whole blob: then the range begins at 0. Raises MirrorError,
+    BrokenOffError.
     """
     headers = {"Range": f"bytes={first}-{end - 1}"}
     with _http_errors(url):
@@ -85,7 +85,7 @@ async def get_range(
 
 
 async def _send(client: httpx.AsyncClient, request: httpx.Request, limits: MirrorLimits) -> httpx.Response:
-    """Follows redirects by hand: httpx would read their bodies to the end, and one may have none."""
+    """Sends a request. Follows redirects by hand: httpx would read their bodies to an end that may never come."""
     for _ in range(limits.redirects_max + 1):
         response = await _in_time(client.send(request, stream=True), request.url, limits)
         if response.next_request is None:
@@ -98,7 +98,7 @@ async def _send(client: httpx.AsyncClient, request: httpx.Request, limits: Mirro
 
 
 async def _in_time(work: Awaitable[_Result], url: httpx.URL, limits: MirrorLimits) -> _Result:
-    """For what is small: a head, a token. httpx's limit of silence begins anew with each byte, this one doesn't."""
+    """Bounds the time for a head or a token. httpx's own limit of silence begins anew with each byte."""
     seconds = limits.connect_seconds + limits.silence_seconds
     try:
         return await within(seconds, work)
@@ -107,7 +107,7 @@ async def _in_time(work: Awaitable[_Result], url: httpx.URL, limits: MirrorLimit
 
 
 def _check(response: httpx.Response, first: int, end: int, blob_bytes: int) -> int:
-    """Returns where the body begins; refuses one that can't be the stretch before a byte of it is read."""
+    """Returns where the body begins. Refuses one that can't be the range before a byte of it is read."""
     url, status = response.url, response.status_code
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
@@ -133,9 +133,7 @@ def _check(response: httpx.Response, first: int, end: int, blob_bytes: int) -> i
 
 
 async def _paced(response: httpx.Response, limits: MirrorLimits) -> AsyncIterator[bytes]:
-    """Yields the body piece by piece, for as long as they come fast enough; what the caller does with one takes no
-    time.
-    """
+    """Yields the body piece by piece while it comes fast enough. What the caller does with a piece takes no time."""
     seconds, received, began = 0.0, 0, time.monotonic()
     async for piece in response.aiter_raw():  # as it comes: httpx would keep a part of a piece to itself
         received += len(piece)

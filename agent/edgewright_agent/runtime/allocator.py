@@ -1,4 +1,4 @@
-"""How the agent's process holds memory: little, and without giving it back and asking again for every message."""
+"""Tunes how the agent's process holds memory: little, and without asking the kernel again for every message."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LARGE_BYTES = 8 * 1024 * 1024
 
 
 def tune_allocator() -> bool:
-    """One arena instead of eight per core, and a few freed MiB kept; whether the C library knows how.
+    """Sets one arena instead of eight per core, and keeps a few freed MiB. Returns whether the C library knows how.
 
-    An upload allocates and frees three buffers per message. By default glibc maps and unmaps each, and the
-    page faults of that took an eighth of the agent's processor time (`benchmarks/push.py`).
+    An upload allocates and frees three buffers per message. By default glibc maps and unmaps each, and the page
+    faults of that took an eighth of the agent's processor time (`benchmarks/push.py`).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

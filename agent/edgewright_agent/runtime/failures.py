@@ -1,4 +1,4 @@
-"""A failure that is survived: how the log says it, and whether the board is to blame."""
+"""Classifies failures that the agent survives: how to log them, and whether the board or the release is to blame."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _SHORTAGES = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 
 def log_failure(log: logging.Logger, what: str, error: Exception) -> None:
-    """One line for what is expected to go wrong, a traceback for what is not."""
+    """Logs one line for what is expected to go wrong, and a traceback for what is not."""
     expected = isinstance(error, (EdgewrightError, OSError))
     log.error("%s: %s", what, error, exc_info=None if expected else error)
 
 
 def is_rot(error: Exception) -> bool:
-    """Whether what the store holds no longer is what was put there: only another push helps."""
+    """Whether the store no longer holds what was put there, so that only another push helps."""
     return isinstance(error, EdgewrightError) and error.reason == Reason.REASON_STORE_CORRUPT
 
 
@@ -28,7 +28,7 @@ def is_untrusted(error: Exception) -> bool:
 
 
 def is_shortage(error: Exception) -> bool:
-    """Whether the board was out of something, so that nothing is known of the release: an engine says what it lacks."""
+    """Whether the board was out of something, so that nothing is known of the release."""
     if isinstance(error, OutsideError):
         return error.reason in (Reason.REASON_UNSPECIFIED, Reason.REASON_DISK_SPACE)
     return isinstance(error, OSError) and error.errno in _SHORTAGES

@@ -1,8 +1,8 @@
-"""Memory that only the start needed.
+"""Gives back memory that only the start needed.
 
 Importing and linking touch most pages of the files of Python and its libraries; running touches few of them again.
-They stay in the resident set until memory runs short. Let go of, they are page cache that anybody may have: a page that
-is needed again comes back from there.
+They stay in the resident set until memory runs short. Given back, they are page cache that anybody may use; a page
+that is needed again is read from there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SMAPS = Path("/proc/self/smaps")
 
 
 def release_startup_pages(smaps: Path = SMAPS) -> int:
-    """Lets go of the mapped files' pages (madvise(2)); returns the bytes of address space that was told so."""
+    """Gives the mapped files' pages back (madvise(2)); returns the bytes of address space that were named."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     told = [
@@ -26,7 +26,8 @@ def release_startup_pages(smaps: Path = SMAPS) -> int:
 
 
 def unwritten_files(smaps: Path = SMAPS) -> Iterator[tuple[int, int]]:
-    """Start and length of each read-only mapping of a file no page of which differs from it (proc_pid_smaps(5)).
+    """Yields start and length of each read-only mapping of a file no page of which differs from it
+    (proc_pid_smaps(5)).
 
     Pages that the linker or a debugger has written have no copy in the file and are left alone.
     """

@@ -1,4 +1,4 @@
-"""Tells systemd: ready, stopping, and that the event loop still turns. See sd_notify(3)."""
+"""Tells systemd that the agent is ready, is stopping, and that its event loop still turns. See sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _outage = threading.Event()  # the last message did not arrive, and the log says
 
 
 def notify(state: str) -> None:
-    """One datagram to systemd; nothing where systemd did not start us.
+    """Sends one datagram to systemd; does nothing where systemd did not start us.
 
-    Its socket may be gone for good (a variable left over from elsewhere) or for a while (systemd starts anew): the
+    Its socket may be gone for good (a variable left over from elsewhere) or for a while (systemd starts anew). The
     agent serves all the same.
     """
     address = os.environ.get("NOTIFY_SOCKET")
@@ -44,7 +44,7 @@ def watchdog_seconds() -> float | None:
 
 @contextlib.asynccontextmanager
 async def watched() -> AsyncIterator[None]:
-    """Feeds the watchdog from this event loop while the context is open: a loop that hangs is restarted."""
+    """Feeds the watchdog from this event loop while the context is open. systemd restarts an agent whose loop hangs."""
     seconds = watchdog_seconds()
     if seconds is None:
         yield

@@ -1,4 +1,4 @@
-"""Waiting that a cancellation neither cuts short nor slips through: in a thread, to the end, within a time."""
+"""Ways to wait that a cancellation neither cuts short nor slips through: in a thread, to the end, within a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Result = TypeVar("_Result")
 async def run_in_thread(
     function: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs
 ) -> _Result:
-    """`asyncio.to_thread` that ends no earlier than its thread, also when it is cancelled.
+    """Runs as `asyncio.to_thread`, and ends no earlier than its thread, also when it is cancelled.
 
     A thread can't be stopped; what comes next must not overtake it on the same file.
     """
@@ -38,11 +38,11 @@ async def to_the_end(work: Coroutine[Any, Any, _Result]) -> _Result:
 async def within(
     seconds: float, work: Awaitable[_Result], undo: Callable[[_Result], object] | None = None
 ) -> _Result:
-    """Returns the result of `work`; asyncio.TimeoutError if it takes longer. What is given up is cancelled, and has
+    """Returns the result of `work`; raises asyncio.TimeoutError if it takes longer. Then it is cancelled and has
     ended.
 
-    Before Python 3.12, `asyncio.wait_for` loses a cancellation that comes just as its work ends. Here the cancellation
-    counts, and `undo` gets the result that nobody takes: a slot, a connection.
+    Before Python 3.12, `asyncio.wait_for` loses a cancellation that comes just as its work ends. Here the
+    cancellation counts, and `undo` gets the result that nobody takes: a slot, a connection.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -57,7 +57,7 @@ async def within(
 
 
 async def _drop(task: asyncio.Future[_Result], undo: Callable[[_Result], object] | None) -> None:
-    """Cancels it and waits for its end; a cancellation that comes meanwhile counts then."""
+    """Cancels it and waits for its end. A cancellation that comes meanwhile is raised then."""
     cancelled = None
     task.cancel()
     while not task.done():

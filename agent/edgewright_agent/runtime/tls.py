@@ -1,4 +1,4 @@
-"""Who may talk to this board: holders of a certificate from the authority it was given."""
+"""TLS of the gRPC server: clients need a certificate from the authority that the agent was given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgewright.errors import InputError
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """PEM files: this board's certificate and key, and the authority its clients' certificates come from."""
+    """The PEM files: this board's certificate and key, and the authority of its clients' certificates."""
 
     certificate: Path
     key: Path
@@ -24,7 +24,7 @@ class TlsFiles:
 
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Credentials that demand a client certificate. Raises InputError that names the wrong file."""
+    """Returns credentials that demand a client certificate. Raises InputError that names the wrong file."""
     certificate, key, authority = (_read(path) for path in (files.certificate, files.key, files.authority))
     parsed = _certificate(files.certificate, certificate)
     _certificate(files.authority, authority)
@@ -36,8 +36,7 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
 
 
 def validity_problem(files: TlsFiles, now: datetime) -> str | None:
-    """Returns why nobody can connect now, with what to do: the board's certificate or its authority is not valid;
-    else None.
+    """Returns why nobody can connect now, with what to do: a certificate is not valid; None if all are.
 
     Raises InputError for a file that can't be read.
     """

@@ -1,8 +1,8 @@
-"""How many calls one certificate may have open, and how often it may call.
+"""Limits how many calls one certificate may have open, and how often it may call.
 
-An observer may only look, so it must not be able to take the board's processor, memory or file handles: its calls are
-few and rare, and those of all observers together leave room for a deployer. Who may deploy may stop the board anyway;
-a deployer's limit keeps a program that has gone wrong from doing it by accident.
+An observer may only look, so it must not be able to take the board's processor, memory or file handles. Its calls are
+few and rare, and all observers together leave room for a deployer. Whoever may deploy may stop the board anyway: a
+deployer's limit keeps a program that has gone wrong from doing it by accident.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CERTIFICATES_KEPT = 256
 
 @dataclass
 class _Bucket:
-    """A token bucket: what may still be called at once, as of a moment."""
+    """A token bucket: how many calls may still be made at once, as of a moment."""
 
     calls: float
     seconds: float
@@ -75,7 +75,7 @@ class CallLimits:
             )
 
     def _take(self, name: str) -> bool:
-        """Whether the bucket of this certificate had a call left; takes it."""
+        """Takes a call from the certificate's bucket; returns whether there was one."""
         now = self._clock()
         bucket = self._buckets.setdefault(name, _Bucket(OBSERVER_BURST_CALLS, now))
         self._buckets.move_to_end(name)

@@ -1,4 +1,4 @@
-"""Who makes a call: the certificate, the roles it names, and the address it came from."""
+"""Reads who makes a call from its certificate: the certificate's digest and the roles it names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 @dataclass(frozen=True)
 class ClientCertificate:
-    """What counts of a client's certificate."""
+    """The parts of a client's certificate that decide what it may do."""
 
     sha256: str  # of its DER, in hex
     roles: frozenset[str]  # empty unless it may be used by clients
@@ -42,9 +42,9 @@ def _parse(pem: bytes) -> ClientCertificate:
 
 
 def _roles(certificate: x509.Certificate) -> frozenset[str]:
-    """Returns the roles in URI names only: whoever has a name certified by DNS or e-mail gets no role from it.
+    """Returns the roles in URI names. A name certified by DNS or e-mail gives no role.
 
-    A certificate that was not issued for clients has none either: a board's own would make it a deployer.
+    A certificate that was not issued for clients gives none either: a board's own would make it a deployer.
     """
     try:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value

@@ -1,4 +1,4 @@
-"""Items of a stream that are here at the same time, put together: a message costs more than what it carries."""
+"""Puts items of a stream together that are here at the same time: a message costs more than what it carries."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Which connections to the gRPC server may stay: those that call, and a few that have not called yet.
+"""Decides which connections to the gRPC server may stay: those that call, and a few that have not called yet.
 
 gRPC for Python accepts a connection, and spends a file handle on it, before anybody has shown a certificate. Its own
-options limit how many there are and how long a handshake takes (`connection_options`). What they can't do is done from
-beside it: the kernel keeps a connection that has sent nothing (TCP_DEFER_ACCEPT, tcp(7)), and a guard closes those that
-have not made a call in time, too many from one address, and the oldest of them where a deployer would find no place.
-A connection is closed with shutdown(2) on a second handle, which its owner sees as the end of the stream.
+options limit how many there are and how long a handshake takes (`connection_options`). The rest is done from beside
+it. The kernel keeps a connection that has sent nothing (TCP_DEFER_ACCEPT, tcp(7)). A guard closes those that make no
+call in time, too many from one address, and the oldest of them before a deployer would find no place. It closes a
+connection with shutdown(2) on a second handle, which gRPC sees as the end of the stream.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _Answer = TypeVar("_Answer")
 
 
 def connection_options(connections_max: int) -> tuple[tuple[str, int], ...]:
-    """gRPC's own limits on connections (include/grpc/impl/channel_arg_names.h)."""
+    """Returns gRPC's own limits on connections (include/grpc/impl/channel_arg_names.h)."""
     return (
         ("grpc.max_allowed_incoming_connections", connections_max),
         ("grpc.server_handshake_timeout_ms", round(1000 * HANDSHAKE_SECONDS)),
@@ -63,7 +63,7 @@ class ConnectionGuard:
         is_revoked: Callable[[str], bool] = lambda sha256: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`is_revoked`: of a certificate's SHA-256; its open connections are closed, with the streams on them."""
+        """`is_revoked` judges a certificate by its SHA-256. Open connections of a revoked one are closed."""
         self._port = port
         self._max = connections_max
         self._is_revoked = is_revoked
@@ -71,7 +71,7 @@ class ConnectionGuard:
         self._known: dict[Peer, _Connection] = {}
 
     def called(self, peer: str, certificate: ClientCertificate | None) -> None:
-        """A call was let in over the connection of `peer`, as gRPC names it."""
+        """Notes that a call was let in over the connection of `peer`, as gRPC names it."""
         address = parse_peer(peer)
         if address is None:
             return
@@ -83,7 +83,7 @@ class ConnectionGuard:
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Sweeps again and again until the context ends."""
+        """Sweeps at intervals until the context ends."""
         defer_accept(self._port)
         task = asyncio.create_task(self._run())
         try:
@@ -127,7 +127,7 @@ def surplus(connections: Mapping[Peer, _Connection], connections_max: int, now_s
 
 
 def parse_peer(peer: str) -> Peer | None:
-    """Address and port of gRPC's `ipv4:127.0.0.1:50` or `ipv6:%5B::1%5D:50`; None for a Unix socket."""
+    """Returns address and port of gRPC's `ipv4:127.0.0.1:50` or `ipv6:%5B::1%5D:50`; None for a Unix socket."""
     kind, _, rest = peer.partition(":")
     host, _, port = rest.replace("%5B", "[").replace("%5D", "]").rpartition(":")
     if kind not in ("ipv4", "ipv6") or not port.isdecimal():
@@ -152,7 +152,7 @@ def _oldest_first(connections: Mapping[Peer, _Connection], role: CallerRole | No
 
 
 def _accepted(port: int) -> dict[Peer, int]:
-    """File handles of the port's accepted connections, by who is at the other end."""
+    """Returns the file handles of the port's accepted connections, by who is at the other end."""
 
     def peer_of(handle: socket.socket) -> Peer | None:
         return _peer(handle) if _port(handle) == port else None
@@ -183,7 +183,7 @@ def _socket_numbers() -> list[int]:
 def _on_tcp(number: int, question: Callable[[socket.socket], _Answer]) -> _Answer | None:
     """Asks a TCP socket of gRPC's on a second handle, which can't become another file's meanwhile.
 
-    None where the system refuses: the connection has ended, listens, is no TCP, or no handle is left.
+    Returns None where the system refuses: the connection has ended, listens, is no TCP, or no handle is left.
     """
     with contextlib.suppress(OSError), os.fdopen(os.dup(number), "rb", buffering=0) as second:
         handle = socket.socket(fileno=second.fileno())

@@ -46,7 +46,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def GetDevice(  # noqa: N802
         self, request: deployment_pb2.GetDeviceRequest, context: Context
     ) -> deployment_pb2.GetDeviceResponse:
-        """Returns what this board is, has, can run and is doing."""
+        """Says what this board is, has, can run and is doing."""
         state, memory = self._deployer.state, psutil.virtual_memory()
         engines = await asyncio.to_thread(self._policy.engines)
         return deployment_pb2.GetDeviceResponse(
@@ -73,7 +73,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def FindMissingBlobs(  # noqa: N802
         self, request: deployment_pb2.FindMissingBlobsRequest, context: Context
     ) -> deployment_pb2.FindMissingBlobsResponse:
-        """Returns what must still be sent."""
+        """Says what must still be sent."""
         blobs = messages.blobs_from(request.blobs)
         missing = await asyncio.to_thread(self._store.missing, blobs)
         return deployment_pb2.FindMissingBlobsResponse(
@@ -83,7 +83,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def WriteBlob(  # noqa: N802
         self, request_iterator: AsyncIterator[WriteRequest], context: Context
     ) -> deployment_pb2.WriteBlobResponse:
-        """Takes in the missing chunks of one blob."""
+        """Receives the missing chunks of one blob."""
         received_bytes = await self._receiver.receive(
             request_iterator,
             accepted=lambda go_on: context.send_initial_metadata(((ACCEPTED_KEY, go_on),)),
@@ -93,7 +93,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def FetchBlobs(  # noqa: N802
         self, request: deployment_pb2.FetchBlobsRequest, context: Context
     ) -> AsyncIterator[deployment_pb2.FetchBlobsResponse]:
-        """Fetches from the manifest's mirrors; no address is called that nobody trusted has signed."""
+        """Fetches from the manifest's mirrors. No address is called that nobody trusted has signed."""
         verdict = await asyncio.to_thread(
             judge_admission,
             self._policy,
@@ -116,7 +116,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def QueryWriteStatus(  # noqa: N802
         self, request: deployment_pb2.QueryWriteStatusRequest, context: Context
     ) -> deployment_pb2.QueryWriteStatusResponse:
-        """Returns what of an upload is durable."""
+        """Says what of an upload is durable."""
         sha256 = messages.sha256_from(request.sha256)
         refusal = self._receiver.last_refusal(sha256)
         try:
@@ -135,7 +135,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def StageRelease(  # noqa: N802
         self, request: deployment_pb2.StageReleaseRequest, context: Context
     ) -> deployment_pb2.StageReleaseResponse:
-        """Returns the verdict, and the release if it is yes."""
+        """Gives the verdict, and builds the release if it is yes."""
         manifest, signature = request.manifest, request.signature
         verdict = await asyncio.to_thread(
             judge_admission, self._policy, self._store, self._deployer.state, manifest, signature
@@ -158,7 +158,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def ActivateRelease(  # noqa: N802
         self, request: deployment_pb2.ActivateReleaseRequest, context: Context
     ) -> deployment_pb2.ActivateReleaseResponse:
-        """Begins the change."""
+        """Begins to activate a release."""
         staged = self._store.releases()
         wanted = staged.get(messages.sha256_from(request.release))
         if wanted is not None:
@@ -173,21 +173,21 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def ConfirmRelease(  # noqa: N802
         self, request: deployment_pb2.ConfirmReleaseRequest, context: Context
     ) -> deployment_pb2.ConfirmReleaseResponse:
-        """Keeps the candidate."""
+        """Keeps the candidate that waits to be confirmed."""
         await self._deployer.confirm(messages.sha256_from(request.release))
         return deployment_pb2.ConfirmReleaseResponse()
 
     async def WatchDeployment(  # noqa: N802
         self, request: deployment_pb2.WatchDeploymentRequest, context: Context
     ) -> AsyncIterator[deployment_pb2.WatchDeploymentResponse]:
-        """Yields the phase, and each change of it."""
+        """Streams the phase, and each change of it."""
         async for status in self._deployer.watch(follow=request.follow):
             yield messages.status_to(status)
 
     async def RollBack(  # noqa: N802
         self, request: deployment_pb2.RollBackRequest, context: Context
     ) -> deployment_pb2.RollBackResponse:
-        """Begins the way back."""
+        """Begins to go back to the previous release."""
         staged = self._store.releases()
         previous = staged.get(self._deployer.state.previous or "")
         if previous is not None:
@@ -198,7 +198,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def ListReleases(  # noqa: N802
         self, request: deployment_pb2.ListReleasesRequest, context: Context
     ) -> deployment_pb2.ListReleasesResponse:
-        """Returns every release on the board."""
+        """Lists every release on the board."""
         state, staged = self._deployer.state, self._store.releases()
         releases = [messages.release_to(staged[digest], state) for digest in sorted(staged)]
         return deployment_pb2.ListReleasesResponse(releases=releases)
@@ -206,14 +206,14 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def DeleteRelease(  # noqa: N802
         self, request: deployment_pb2.DeleteReleaseRequest, context: Context
     ) -> deployment_pb2.DeleteReleaseResponse:
-        """Forgets a release."""
+        """Deletes a release."""
         freed_bytes = await self._deployer.delete(messages.sha256_from(request.release))
         return deployment_pb2.DeleteReleaseResponse(freed_bytes=freed_bytes)
 
     async def CollectGarbage(  # noqa: N802
         self, request: deployment_pb2.CollectGarbageRequest, context: Context
     ) -> deployment_pb2.CollectGarbageResponse:
-        """Removes what nobody needs."""
+        """Removes what no release needs."""
         garbage = await asyncio.to_thread(
             self._store.collect, dry_run=request.dry_run, quarantine=request.quarantine
         )
@@ -222,7 +222,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     async def ScrubStore(  # noqa: N802
         self, request: deployment_pb2.ScrubStoreRequest, context: Context
     ) -> AsyncIterator[deployment_pb2.ScrubStoreResponse]:
-        """Verifies what is stored, in a thread; a caller who leaves ends it."""
+        """Verifies what is stored, in a thread. It ends when its caller leaves."""
         stop, turn = threading.Event(), threading.Lock()
         steps = scrub(self._store, bytes_per_second_max=request.bytes_per_second_max, stop=stop)
         try:

@@ -1,4 +1,4 @@
-"""What every call passes: who may make it, how many at once, must it have a deadline, and how its errors travel."""
+"""Guards every call: who may make it, how many at once, whether it has a deadline, and how its errors travel."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Check = Callable[[str, bool, Context], None]  # method, is it unary, context
 
 
 def require_deadline(method: str, unary: bool, context: Context) -> None:
-    """Unary calls say how long they wait: a client that is gone must not hold the board."""
+    """Requires a deadline of unary calls: a client that is gone must not hold the board."""
     if unary and method.startswith(OUR_CALLS) and context.time_remaining() is None:
         message = f"{method} came without a deadline; set one, for instance 30 seconds."
         raise InputError(message, Reason.REASON_DEADLINE_MISSING)
 
 
 def require_role(method: str, unary: bool, context: Context) -> None:
-    """The caller's certificate must have the role that `roles` asks for this call."""
+    """Requires the role that `roles` lists for this call."""
     if method.startswith(OUR_CALLS):  # health and reflection: any certificate of our authority
         check_role(method, certificate_of(context.auth_context()))
 
@@ -54,7 +54,7 @@ def refuse_revoked(trust: Trust) -> Check:
 
 
 def _parser(method: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Raises InputError for bytes that are no message."""
+    """Returns a parser that raises InputError for bytes that are no message."""
 
     def parsed(data: bytes) -> Any:
         try:
@@ -78,7 +78,7 @@ class Guard(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Returns the call's handler, guarded."""
+        """Returns the call's handler with the checks around it."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return None  # an unknown method: grpc answers UNIMPLEMENTED

@@ -32,7 +32,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def Generate(  # noqa: N802
         self, request: inference_pb2.GenerateRequest, context: Context
     ) -> AsyncIterator[inference_pb2.GenerateResponse]:
-        """Tokens as they come."""
+        """Streams tokens as they come."""
         generation = messages.generation_from(request)
         async with contextlib.aclosing(coalesced(self._inference.generate(generation))) as bundles:
             async for bundle in bundles:

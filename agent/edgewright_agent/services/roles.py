@@ -1,4 +1,4 @@
-"""Which role each call of the wire contract needs. A call that is not listed is refused to everybody."""
+"""The role that each call of the wire contract needs. A call that is not listed is refused to everybody."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgewright_agent.services.callers import ClientCertificate
 
 
 class CallerRole(Enum):
-    """Who a certificate makes its holder. A deployer may do all that an observer may."""
+    """The roles a certificate can give. A deployer may do all that an observer may."""
 
     OBSERVER = "observer"
     DEPLOYER = "deployer"

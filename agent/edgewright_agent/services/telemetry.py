@@ -54,13 +54,13 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
     async def GetSnapshot(  # noqa: N802
         self, request: telemetry_pb2.GetSnapshotRequest, context: Context
     ) -> telemetry_pb2.GetSnapshotResponse:
-        """Everything measured, as of now."""
+        """Gives everything measured, as of now."""
         return telemetry_pb2.GetSnapshotResponse(snapshot=await asyncio.to_thread(self._snapshot))
 
     async def WatchTelemetry(  # noqa: N802
         self, request: telemetry_pb2.WatchTelemetryRequest, context: Context
     ) -> AsyncIterator[telemetry_pb2.WatchTelemetryResponse]:
-        """Yields what was recorded, if asked for; then a snapshot every interval."""
+        """Streams what was recorded, if asked for; then a snapshot every interval."""
         interval_seconds = request.interval_seconds or 1.0
         low, high = INTERVAL_SECONDS
         if not low <= interval_seconds <= high:
@@ -77,7 +77,7 @@ class TelemetryService(telemetry_pb2_grpc.TelemetryServiceServicer):
     async def RunBenchmark(  # noqa: N802
         self, request: telemetry_pb2.RunBenchmarkRequest, context: Context
     ) -> AsyncIterator[telemetry_pb2.RunBenchmarkResponse]:
-        """Progress, then the result."""
+        """Streams progress, then the result."""
         if self._benchmarking.locked():
             raise BusyError("A benchmark is under way. Try again when it has ended.")
         async with self._benchmarking:

@@ -50,7 +50,7 @@ class TrustService(trust_pb2_grpc.TrustServiceServicer):
     async def UpdateTrust(  # noqa: N802
         self, request: trust_pb2.UpdateTrustRequest, context: Context
     ) -> trust_pb2.UpdateTrustResponse:
-        """Takes up newer documents, and stops what they say must stop."""
+        """Accepts newer documents, and stops what they say must stop."""
         return await to_the_end(self._update(list(request.documents)))
 
     async def _update(self, documents: list[bytes]) -> trust_pb2.UpdateTrustResponse:

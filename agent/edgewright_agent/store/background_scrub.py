@@ -1,4 +1,6 @@
-"""The whole store read again and again in the background: slowly, out of everybody's way, on from where it was."""
+"""Reads the whole store again and again in the background: slowly, with the lowest priority, and on from where it
+was.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BackgroundScrubSettings:
-    """How often and how fast."""
+    """How often and how fast the store is read."""
 
     interval_seconds: float = INTERVAL_SECONDS  # 0: never
     bytes_per_second: int = BYTES_PER_SECOND
@@ -43,7 +45,7 @@ class BackgroundScrub:
         found: Callable[[frozenset[str]], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`is_busy`: whether to wait. `found` hears the releases that are damaged, as soon as one is."""
+        """`is_busy` says whether to wait. `found` gets the damaged releases as soon as there is one."""
         self._store = store
         self._settings = settings
         self._is_busy = is_busy
@@ -57,7 +59,7 @@ class BackgroundScrub:
         self._recorded = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
-        """Goes its rounds until `stop` is set."""
+        """Scrubs round after round until `stop` is set."""
         while not stop.wait(self._due_seconds()):
             try:
                 self._round(stop)

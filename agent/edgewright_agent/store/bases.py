@@ -1,4 +1,4 @@
-"""Adapter releases and their bases: an adapter serves only on the release whose model it adapts."""
+"""Adapter releases and their bases. An adapter serves only on the release whose model it adapts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgewright_agent.store.files.releases import StagedRelease
 
 
 def servable(releases: Mapping[str, StagedRelease]) -> set[str]:
-    """Returns the releases that have all they need here: an adapter also its base."""
+    """Returns the releases that have all they need here: an adapter also needs its base."""
     return {digest for digest, release in releases.items() if release.base in releases}
 
 
@@ -44,7 +44,7 @@ def check_unneeded(digest: str, releases: Mapping[str, StagedRelease]) -> None:
 
 
 def _mismatch(manifest: Manifest, adapter: AdapterSpec, base: Manifest) -> str | None:
-    """Returns what speaks against this adapter on this base; None if nothing does."""
+    """Returns why this adapter can't be used on this base; None if it can."""
     slots = base.adapter_slots
     if slots is None:
         return "takes no adapters"

@@ -1,7 +1,7 @@
-"""A chunk made from fewer bytes: a zstd frame of the chunk XOR what the board already has of it.
+"""Makes a chunk from fewer bytes: a zstd frame of the chunk XOR what the board already has of it.
 
-Memory is bounded whatever comes: one chunk, one piece of the base, and a decompression window of at most 4 MiB.
-Nothing is trusted: the caller compares what comes out with the chunk's digest.
+Memory is bounded whatever is sent: one chunk, one piece of the base, and a decompression window of at most 4 MiB. The
+caller compares what comes out with the chunk's digest.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def apply_delta(layout: Layout, delta: Delta, frame: bytes | bytearray, chunk_by
 
 
 def _decompress(frame: bytes | bytearray, size_bytes: int) -> bytearray:
-    """Stops as soon as more than `size_bytes` come out, so a bomb costs one byte too many."""
+    """Decompresses the frame. Stops as soon as more than `size_bytes` come out, so a bomb costs one byte too many."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX)
     chunk, filled = bytearray(size_bytes), 0
     try:

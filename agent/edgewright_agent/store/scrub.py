@@ -27,7 +27,7 @@ class Scrubbed:
 
 
 class ScrubStoppedError(Exception):
-    """Somebody asked the scrub to end."""
+    """The scrub was asked to end."""
 
 
 def scrub(
@@ -55,7 +55,7 @@ def scrub(
 
 
 def is_sound(store: Store, sha256: str, pace: Pace) -> bool:
-    """Whether the disk still gives this blob's bytes; if not, it is in quarantine now. Raises OutsideError."""
+    """Whether the disk still gives this blob's bytes. If not, the blob is in quarantine now. Raises OutsideError."""
     try:
         store.verify_blob(sha256, pace)
     except OutsideError as error:
@@ -66,7 +66,7 @@ def is_sound(store: Store, sha256: str, pace: Pace) -> bool:
 
 
 def damaged_releases(store: Store, corrupt: Set[str]) -> tuple[str, ...]:
-    """Releases that need one of these blobs, or whose own files are not whole."""
+    """Returns the releases that need one of these blobs, or whose own files are not whole."""
     return tuple(
         digest
         for digest, release in sorted(store.releases().items())
@@ -75,7 +75,7 @@ def damaged_releases(store: Store, corrupt: Set[str]) -> tuple[str, ...]:
 
 
 def _pace(bytes_per_second_max: int, stop: threading.Event) -> Pace:
-    """Sleeps so long that the rate is kept; wakes up at once when asked to stop."""
+    """Returns a function that sleeps to keep the rate, and wakes up at once when asked to stop."""
     began, read_bytes = time.monotonic(), 0
 
     def pace(piece_bytes: int) -> None:

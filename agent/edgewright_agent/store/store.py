@@ -1,4 +1,4 @@
-"""The store's public interface: what is here, what is missing, what may go."""
+"""The store: blobs, uploads, releases, and the space they take."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from edgewright_agent.store.upkeep.space import (
 
 
 class Store:
-    """Blobs, uploads and releases under one root. Thread-safe; every method blocks on the disk."""
+    """The blobs, uploads and releases under one root. Thread-safe; every method blocks on the disk."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Store:
         self.state = StateFile(self.fs, self.layout.state)
 
     def close(self) -> None:
-        """Lets another agent have the store."""
+        """Releases the store's lock."""
         os.close(self._lock)
 
     # Blobs
@@ -101,8 +101,8 @@ class Store:
     def begin_upload(self, blob: Blob) -> Upload | None:
         """Returns the writer of this blob, with its disk space claimed and every chunk that is here filled in.
 
-        None if the blob is present. Hand the writer to `end_upload`, whatever happens.
-        Raises BusyError if the blob has a writer, OutsideError (`DISK_SPACE`).
+        None if the blob is present. Hand the writer to `end_upload`, whatever happens. Raises BusyError if the blob
+        has a writer, OutsideError (`DISK_SPACE`).
         """
         with self._mutex:
             if self._blobs.ask(blob.sha256):
@@ -136,7 +136,7 @@ class Store:
             self._end_writing(upload.blob)
 
     def write_status(self, sha256: str) -> WriteStatus:
-        """Returns what of this blob is durable. Raises RefusedError (`UPLOAD_UNKNOWN`)."""
+        """Returns how much of this blob is durable. Raises RefusedError (`UPLOAD_UNKNOWN`)."""
         with self._mutex:
             if sha256 in self._blobs.sizes:
                 return WriteStatus(True, self._blobs.sizes[sha256], ())
@@ -167,7 +167,7 @@ class Store:
             self._signed_chunkings.add(manifest)
 
     def absent_blobs(self, manifest: Manifest) -> list[str]:
-        """SHA-256 of the manifest's files that are not here; the others are kept for an hour."""
+        """Returns the SHA-256 of the manifest's files that are not here. The others are kept for an hour."""
         with self._mutex:
             return [sha256 for sha256 in _blobs_of(manifest) if not self._blobs.ask(sha256)]
 
@@ -198,7 +198,7 @@ class Store:
             return release
 
     def resign(self, digest: str, signature: bytes) -> None:
-        """Lets a later signature of a staged release count. Raises as `release`, OutsideError."""
+        """Keeps a later signature of a staged release, which counts from now on. Raises as `release`, OutsideError."""
         release = self.release(digest)
         with self._mutex, disk_errors(release.folder):
             resign_release(self.fs, release.folder, signature)
@@ -242,7 +242,7 @@ class Store:
             )
 
     def delete_release(self, digest: str) -> int:
-        """Forgets a release; returns the bytes of the blobs that went with it. Raises as `release`."""
+        """Deletes a release; returns the bytes of the blobs that went with it. Raises as `release`."""
         with self._mutex:
             self.release(digest)
             check_unneeded(digest, self._releases)
@@ -256,7 +256,7 @@ class Store:
     # Space
 
     def blob_bytes(self) -> dict[str, int]:
-        """Size of each stored blob by its SHA-256."""
+        """Returns the size of each stored blob by its SHA-256."""
         with self._mutex:
             return dict(self._blobs.sizes)
 
@@ -266,11 +266,11 @@ class Store:
             return free_bytes(self._space, self.layout, sum(self._blobs.sizes.values()), self._writing)
 
     def quarantined_files(self) -> int:
-        """Returns how many blobs and releases were found corrupt and are still here."""
+        """Returns how many things are in quarantine."""
         return sum(1 for _ in self.layout.quarantine.iterdir())
 
     def bytes_by_state(self) -> dict[str, int]:
-        """Returns what is stored, what is half there, what is in quarantine, and what may still come."""
+        """Returns the bytes that are stored, half there, in quarantine, and free."""
         return {
             "stored": sum(self.blob_bytes().values()),
             "partial": disk_bytes(self.layout.partial),
@@ -279,9 +279,9 @@ class Store:
         }
 
     def collect(self, *, dry_run: bool = False, quarantine: bool = False) -> Garbage:
-        """Removes what `choose_garbage` chooses, and what is in quarantine if that is asked for.
+        """Removes what `choose_garbage` chooses, and what is in quarantine if `quarantine` is set.
 
-        Runs under the same lock as staging: a blob is either needed already, or was asked about just now.
+        It holds the same lock as staging: a blob is either needed already, or was asked about just now.
         """
         with self._mutex:
             garbage = find_garbage(
@@ -293,12 +293,12 @@ class Store:
 
     @property
     def is_busy(self) -> bool:
-        """Whether something comes in, or a scrub that somebody asked for runs."""
+        """Whether an upload or a scrub that somebody asked for is under way."""
         return bool(self._writing) or self._scrub_mutex.locked()
 
     @contextlib.contextmanager
     def scrubbing(self) -> Iterator[None]:
-        """Held by the one scrub there may be. Raises BusyError."""
+        """Holds the lock of the one scrub there may be. Raises BusyError."""
         if not self._scrub_mutex.acquire(blocking=False):
             raise BusyError("Another scrub of the store is under way. Try again later.")
         try:

@@ -1,4 +1,4 @@
-"""What has come into the store since the agent started, and what was found corrupt in it."""
+"""Counts what has come into the store since the agent started, and what was found corrupt in it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ class Traffic:
         self._corrupt = 0
 
     def came(self, way: Way, size_bytes: int) -> None:
-        """A chunk was written; `size_bytes` is what it cost: on the link, or for `dedup` on the disk."""
+        """Counts a chunk that was written. `size_bytes` is what it cost: on the link, or for `dedup` on the disk."""
         with self._lock:
             self._bytes[way] += size_bytes
 
     def found_corrupt(self) -> None:
-        """A blob no longer matched its digest."""
+        """Counts a blob that no longer matches its digest."""
         with self._lock:
             self._corrupt += 1
 
     @property
     def bytes_by_way(self) -> dict[str, int]:
-        """Bytes by every way; zero for those not taken yet."""
+        """Returns the bytes by every way; zero for those not taken yet."""
         with self._lock:
             return {way: self._bytes[way] for way in ("full", "delta", "dedup")}
 
     @property
     def corrupt(self) -> int:
-        """Blobs found corrupt, by a scrub or before a start."""
+        """Returns how many blobs were found corrupt, by a scrub or before a start."""
         with self._lock:
             return self._corrupt

@@ -36,20 +36,20 @@ class Meter:
         self.gaps = 0
 
     def add_watts(self, seconds: float, watts: float | None) -> None:
-        """A power sample at `seconds`; None if the sensor did not answer."""
+        """Adds a power sample of that moment; None if the sensor did not answer."""
         self._add(seconds, watts, is_counter=False)
 
     def add_counter(self, seconds: float, joules: float | None) -> None:
-        """A reading of an energy counter at `seconds`; None if the sensor did not answer."""
+        """Adds a reading of an energy counter at that moment; None if the sensor did not answer."""
         self._add(seconds, joules, is_counter=True)
 
     @property
     def last_seconds(self) -> float | None:
-        """When the last sample was taken."""
+        """Returns when the last sample was taken; None before the first."""
         return None if self._last is None else self._last[0]
 
     def watts(self, now: float) -> float | None:
-        """Mean power over the last second of samples; None before there are two, or in or across a gap."""
+        """Returns the mean power over the last second of samples; None before there are two, or in or across a gap."""
         history = self._history
         if len(history) < 2 or now - history[-1].seconds > GAP_SECONDS:
             return None
@@ -61,7 +61,7 @@ class Meter:
         return (last.joules - first.joules) / (last.seconds - first.seconds)
 
     def joules_between(self, start_seconds: float, end_seconds: float) -> float | None:
-        """Joules between two moments, both by interpolation; None outside the history or across a gap.
+        """Returns the joules between two moments, both interpolated; None outside the history or across a gap.
 
         The end may lie up to a second after the last sample: power is then taken to have stayed as it was.
         """
@@ -92,7 +92,7 @@ class Meter:
             self._history = self._history[keep:]
 
     def _counter_step(self, before: float, now: float) -> float | None:
-        """Joules from one reading to the next; None if the counter was reset in between."""
+        """Returns the joules from one reading to the next; None if the counter was reset in between."""
         step = now - before
         if step < 0:
             step += self._wraps_at_joules or 0.0

@@ -42,7 +42,7 @@ def percentile(ordered: list[float], ratio: float) -> float:
 
 
 def distribution(values: Iterable[float]) -> Distribution:
-    """Count, mean and percentiles of `values`; all zero if there are none."""
+    """Returns count, mean and percentiles of `values`; all zero if there are none."""
     ordered = sorted(values)
     if not ordered:
         return Distribution()
@@ -57,7 +57,7 @@ def distribution(values: Iterable[float]) -> Distribution:
 
 
 class ServingStats:
-    """Counters and the last `values_max` values of one release's requests. Thread-safe."""
+    """The counters and the last `values_max` values of one release's requests. Thread-safe."""
 
     def __init__(self, values_max: int = VALUES_MAX) -> None:
         self._lock = threading.Lock()
@@ -68,33 +68,33 @@ class ServingStats:
         self._itl_seconds: deque[float] = deque(maxlen=values_max)
 
     def admit(self) -> None:
-        """A request begins."""
+        """Counts a request that begins."""
         with self._lock:
             self._requests += 1
             self._in_flight += 1
 
     def reject(self) -> None:
-        """The request was turned away: it does not count as one."""
+        """Counts a request that was turned away, which is no longer one that began."""
         with self._lock:
             self._requests -= 1
             self._in_flight -= 1
             self._rejected += 1
 
     def fail(self) -> None:
-        """The request ended in an error."""
+        """Counts a request that ended in an error."""
         with self._lock:
             self._in_flight -= 1
             self._failed += 1
 
     def token(self, since_last_seconds: float | None) -> None:
-        """A token came out; None: it is its request's first."""
+        """Counts a token; None: it is its request's first."""
         with self._lock:
             self._generated_tokens += 1
             if since_last_seconds is not None:
                 self._itl_seconds.append(since_last_seconds)
 
     def end(self, prompt_tokens: int, ttft_seconds: float | None, tpot_seconds: float | None) -> None:
-        """The request ended well."""
+        """Counts a request that ended well."""
         with self._lock:
             self._in_flight -= 1
             self._prompt_tokens += prompt_tokens
@@ -105,12 +105,12 @@ class ServingStats:
 
     @property
     def in_flight(self) -> int:
-        """Requests admitted and not over."""
+        """Returns the requests that are admitted and not over."""
         with self._lock:
             return self._in_flight
 
     def serving(self) -> ServingSummary:
-        """Returns the state now."""
+        """Returns the counters and distributions now."""
         with self._lock:
             ttft, tpot, itl = list(self._ttft_seconds), list(self._tpot_seconds), list(self._itl_seconds)
             counters = ServingSummary(
@@ -132,9 +132,9 @@ class ServingStats:
 
 
 class RequestWindow:
-    """One request, from its arrival to its end. The first of `end`, `fail` and `reject` counts.
+    """The times of one request, from its arrival to its end. The first of `end`, `fail` and `reject` counts.
 
-    Mark every token once. `served_by` hears when it ends, whatever serves by then.
+    Mark every token once. `served_by` is reported when it ends, whatever serves by then.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class RequestWindow:
         stats.admit()
 
     def token(self, at_seconds: float | None = None) -> None:
-        """A token came out of the engine: then, or now."""
+        """Marks a token that came out of the engine at that moment, or now."""
         now = self._clock() if at_seconds is None else at_seconds
         self._stats.token(None if self._last_seconds is None else now - self._last_seconds)
         if self._first_seconds is None:
@@ -168,7 +168,9 @@ class RequestWindow:
     def end(
         self, prompt_tokens: int = 0, generated_tokens: int | None = None, finish_reason: str | None = None
     ) -> RequestSummary:
-        """The request ended well, or its client left: then nobody has counted its tokens, and the marks count."""
+        """Ends a request that ended well or whose client left; then the marks count its tokens. Returns its
+        measurements.
+        """
         generated = self._tokens if generated_tokens is None else generated_tokens
         self._count_unmarked(generated)
         summary = self._summary(generated)
@@ -184,21 +186,21 @@ class RequestWindow:
         return summary
 
     def fail(self) -> None:
-        """The request ended in an error."""
+        """Ends a request that ended in an error."""
         if self._open:
             self._open = False
             self._stats.fail()
             self._tell("error", 0, self._tokens, self._summary(self._tokens))
 
     def reject(self, why: Rejection) -> None:
-        """The request was turned away: nothing was computed for it, and nothing failed."""
+        """Ends a request that was turned away: nothing was computed for it, and nothing failed."""
         if self._open:
             self._open = False
             self._stats.reject()
             self._tell(why, 0, 0, RequestSummary(None, None, None))
 
     def _count_unmarked(self, generated: int) -> None:
-        """Tokens that came together with a marked one, in one chunk: nothing lay between them."""
+        """Counts the tokens that came together with a marked one, in one chunk: nothing lay between them."""
         if self._open:
             for _ in range(generated - self._tokens):
                 self._stats.token(0.0 if self._tokens else None)

@@ -32,7 +32,7 @@ class Distribution:
 
 @dataclass(frozen=True)
 class ServingSummary:
-    """Requests since the active release was started."""
+    """The requests since the active release was started."""
 
     requests: int = 0  # accepted, ended or not
     requests_failed: int = 0
@@ -67,7 +67,7 @@ class MemoryPressure:
 
 @dataclass(frozen=True)
 class FreeBlocks:
-    """Free blocks of the largest size the kernel keeps."""
+    """The free blocks of the largest size the kernel keeps."""
 
     count: int
     block_bytes: int
@@ -112,7 +112,7 @@ class EnergyMark:
 
 @dataclass(frozen=True)
 class EnergyWindow:
-    """Energy of one request: arrival to first token, first to last token.
+    """The energy of one request: arrival to first token, first to last token.
 
     Requests that overlap share the rail: each window then holds the energy of all of them.
     """

@@ -1,4 +1,4 @@
-"""Whose releases this board runs: its own copy of the trust document, and the time it is judged by."""
+"""Whose releases this board runs: its trust document, the chain it follows, and the clock it is judged by."""
 
 from edgewright_agent.trust.board_trust import Trust
 

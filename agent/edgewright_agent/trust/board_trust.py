@@ -1,4 +1,4 @@
-"""The trust this board holds: the newest document it was given, on disk, and what follows from it."""
+"""The trust of this board: the newest document it was given, kept on disk, and what follows from it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Trust:
 
     @property
     def document(self) -> TrustDocument | None:
-        """The document in force; None if the agent was given no keys."""
+        """Returns the document in force; None if the agent was given no keys."""
         with self._mutex:
             return self._document
 
@@ -81,7 +81,7 @@ class Trust:
 
     @property
     def problem(self) -> str:
-        """Why nothing can be staged now, as a sentence; empty if it can."""
+        """Returns why nothing can be staged now, as a sentence; empty if it can."""
         try:
             self._usable()
         except EdgewrightError as error:
@@ -114,9 +114,10 @@ class Trust:
         rules.check_release(self._usable(), manifest, envelope)
 
     def check_serving(self, manifest: bytes, envelope: bytes) -> None:
-        """May this go on being served after a restart? Not its expiry and no dropped key says no: another chain does.
+        """Raises unless this may go on being served after a restart.
 
-        Raises RefusedError (`KEY_UNTRUSTED`), InputError (`SIGNATURE_INVALID`).
+        An expiry and a dropped key do not forbid it; a release of another chain of trust is refused. Raises
+        RefusedError (`KEY_UNTRUSTED`), InputError (`SIGNATURE_INVALID`).
         """
         with self._mutex:
             if self._document is None:
@@ -125,7 +126,7 @@ class Trust:
         verify_envelope(manifest, envelope, keys)
 
     def revocation_of(self, digest: str, manifest: bytes, envelope: bytes) -> RevocationVerdict | None:
-        """Judges as `rules.withdrawn`, over the document in force."""
+        """Returns why a release no longer counts; None if it does. See `rules.revocation_of`."""
         document = self.document
         return None if document is None else rules.revocation_of(document, digest, manifest, envelope)
 
@@ -167,9 +168,9 @@ class Trust:
             self._clock.reset(document.issued)
 
     def _continues_chain(self, base: TrustDocument, folder: Path) -> bool:
-        """Whether `base` is of the stored chain; if not, what is stored is put aside.
+        """Whether `base` belongs to the stored chain. If not, what is stored is put aside.
 
-        A store of an agent before this one has no chain: what it holds is taken for one with `base`.
+        A store that an earlier agent wrote has no chain: what it holds is taken for one with `base`.
         """
         assert self._chain_file is not None, "there is a folder"
         saved = self._chain_file.read()
@@ -192,7 +193,7 @@ class Trust:
             self._fs.sync_folder(folder)
 
     def _extend_chain(self, document: TrustDocument | None) -> None:
-        """Remembers the keys of the document in force. A disk that takes no writes is asked again with the next one."""
+        """Remembers the keys of the document in force. If the disk takes no writes, the next document tries again."""
         if document is None:
             return
         self._chain = self._chain.extended(document)
@@ -226,7 +227,7 @@ class Trust:
         self._document, self._floor = document, version
 
     def _keep(self, document: TrustDocument) -> None:
-        """The document in force is on the disk, if it was not yet. Raises OutsideError: it is still not."""
+        """Writes the document in force if it is not on the disk yet. Raises OutsideError if it still is not."""
         if self._unkept is None:
             return
         try:

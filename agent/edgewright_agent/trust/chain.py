@@ -1,8 +1,8 @@
-"""The chain of trust a board has followed: every key that a document of it named, from what `--trust` gave onwards.
+"""The chain of trust that a board has followed: every key of what `--trust` gave and of all documents since.
 
-A release that was accepted under an earlier document of the chain goes on being served after its key was dropped
-(decision 0031); one that was accepted under another chain does not (decision 0048). The newest document alone can't
-tell the two apart.
+A release that was accepted under an earlier document of the chain is served after its key was dropped (decision
+0031). One that was accepted under another chain is not (decision 0048). The newest document alone can't tell the two
+apart.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from edgewright.trust.document import TrustDocument
 
 @dataclass(frozen=True)
 class TrustChain:
-    """All root and release keys so far, as 32 raw bytes in hex."""
+    """All root and release keys so far, each 32 raw bytes in hex."""
 
     root_keys: frozenset[str] = frozenset()
     release_keys: frozenset[str] = frozenset()
 
     def holds(self, document: TrustDocument) -> bool:
-        """Whether the document is of this chain: a root key of it has been one before."""
+        """Whether the document belongs to this chain: one of its root keys was a root key before."""
         return not self.root_keys.isdisjoint(document.root.keys)
 
     def extended(self, document: TrustDocument) -> TrustChain:
@@ -39,7 +39,7 @@ class TrustChain:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values."""
         return {"root_keys": sorted(self.root_keys), "release_keys": sorted(self.release_keys)}
 
     @classmethod

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class MonotoneClock:
-    """Seconds since 1970, never less than before. `path` None: forgets when the agent stops."""
+    """A clock of seconds since 1970 that never runs backwards. Without a `path` it forgets when the agent stops."""
 
     def __init__(self, fs: FileSystem, path: Path | None, clock: Callable[[], float] = time.time) -> None:
         self._fs = fs

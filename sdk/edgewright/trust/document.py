@@ -32,7 +32,7 @@ class _Frozen(BaseModel):
 
 
 class SignerSet(_Frozen):
-    """Any `threshold` of these keys decide."""
+    """A set of keys, any `threshold` of which decide."""
 
     threshold: Annotated[int, Field(ge=1, le=SIGNATURES_MAX)] = 1
     keys: Annotated[tuple[PublicKey, ...], Field(min_length=1, max_length=SIGNATURES_MAX)]
@@ -89,12 +89,12 @@ class TrustDocument(_Frozen):
         return self
 
     def release_keys(self) -> tuple[Ed25519PublicKey, ...]:
-        """Release keys that are not revoked."""
+        """Returns the release keys that are not revoked."""
         revoked = self.revocations("key")
         return tuple(key for key in self.release.public_keys() if key_id(key) not in revoked)
 
     def revocations(self, kind: RevokedKind) -> dict[str, Revocation]:
-        """Revocations of one kind, by SHA-256 in hex."""
+        """Returns the revocations of one kind, by SHA-256 in hex."""
         return {each.sha256: each for each in self.revoked if each.kind == kind}
 
     def to_bytes(self) -> bytes:

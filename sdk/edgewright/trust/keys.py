@@ -1,4 +1,4 @@
-"""The files given with `--trust`: public keys in PEM, a folder of them, or one trust document."""
+"""Reads what `--trust` names: public keys in PEM, a folder of them, or one trust document."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load_trust(paths: Iterable[Path]) -> TrustDocument | None:
 
 
 def load_trusted_keys(paths: Iterable[Path]) -> tuple[Ed25519PublicKey, ...]:
-    """Ed25519 public keys in PEM files or folders of `*.pub`. Raises InputError that names the file."""
+    """Returns the Ed25519 public keys in PEM files or folders of `*.pub`. Raises InputError that names the file."""
     return tuple(load_public_key(file) for path in paths for file in _key_files(path))
 
 

@@ -113,7 +113,7 @@ def revocation_of(
 ) -> RevocationVerdict | None:
     """Returns why a release no longer counts; None if it was not revoked. Raises InputError (`SIGNATURE_INVALID`).
 
-    A release is withdrawn with its keys only if too few signatures of good keys are left.
+    A release is revoked with its keys only if too few signatures of good keys are left.
     """
     by_digest = document.revocations("release").get(digest)
     if by_digest is not None:

@@ -1,4 +1,4 @@
-"""Between messages and plain values. What a client may get wrong is checked here."""
+"""Translates between messages and plain values, and checks what a client may get wrong."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _OUTCOMES = {
 
 
 def sha256_from(data: bytes) -> str:
-    """Hex of a digest; raises InputError unless it has 32 bytes."""
+    """Returns a digest in hex. Raises InputError unless it has 32 bytes."""
     if len(data) != 32:
         raise InputError(f"A SHA-256 has 32 bytes; {len(data)} came.")
     return data.hex()
 
 
 def sha256_to(digest: str | None) -> bytes:
-    """Bytes of a digest; empty for none."""
+    """Returns the bytes of a digest; empty for none."""
     return bytes.fromhex(digest or "")
 
 
@@ -216,7 +216,7 @@ def generation_from(message: inference_pb2.GenerateRequest) -> GenerationRequest
 
 
 def items_from(message: inference_pb2.ScoreRequest) -> list[ScoreItem]:
-    """Items within the call's bounds; raises InputError."""
+    """Returns items within the call's bounds; raises InputError."""
     most = max((len(item.continuations) for item in message.items), default=0)
     if len(message.items) > ITEMS_MAX or most > CONTINUATIONS_MAX:
         raise InputError(

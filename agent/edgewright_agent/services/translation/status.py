@@ -1,4 +1,4 @@
-"""How errors travel: one table from Reason to status code, and `google.rpc` details beside it."""
+"""Translates errors: one table from Reason to status code, and `google.rpc` details beside it."""
 
 from __future__ import annotations
 

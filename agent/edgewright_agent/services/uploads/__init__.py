@@ -1,1 +1,1 @@
-"""Uploads: the parts of a WriteBlob stream, gathered and written to the store."""
+"""Uploads: a WriteBlob stream is read, put together chunk by chunk, and written to the store."""

@@ -1,4 +1,4 @@
-"""Parts in, chunks out: the rules of a WriteBlob stream, in memory that does not grow with what comes."""
+"""Puts the parts of a WriteBlob stream together to chunks, by its rules, in memory that does not grow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHUNKS_IN_HAND = 2  # one is hashed while the other is on its way to the disk
 
 @dataclass(frozen=True)
 class Unfinished:
-    """The beginning of a chunk whose stream broke. Not verified: the whole chunk will be."""
+    """The beginning of a chunk whose stream broke. It is not verified yet: the whole chunk will be."""
 
     chunking: str
     chunk: int
@@ -23,7 +23,7 @@ class Unfinished:
 
 
 class ChunkAssembler:
-    """Puts the parts of one chunk, or of its delta, together; each chunk may come once."""
+    """Assembles one chunk, or its delta, after the other. Each chunk may come once."""
 
     def __init__(self, blob: Blob, unfinished: Unfinished | None = None) -> None:
         self.received_bytes = 0
@@ -44,7 +44,7 @@ class ChunkAssembler:
 
     @property
     def go_on(self) -> str:
-        """Where a client may go on: `CHUNK OFFSET`, or nothing."""
+        """Returns where a client may go on: `CHUNK OFFSET`, or nothing."""
         return "" if self._chunk is None else f"{self._chunk} {self._filled_bytes}"
 
     def unfinished(self) -> Unfinished | None:
@@ -54,14 +54,14 @@ class ChunkAssembler:
         return Unfinished(self._blob.chunking, self._chunk, bytes(self._data[: self._filled_bytes]))
 
     def announce(self, delta: Delta) -> None:
-        """The parts that come now are a delta. Raises InputError inside a chunk."""
+        """Notes that the next parts are a delta. Raises InputError inside a chunk."""
         self._forget_unfinished()
         if self._chunk is not None:
             raise InputError(f"A delta came inside chunk {self._chunk}; it belongs before the first part.")
         self._begin(delta.chunk, delta)
 
     def add(self, part: ReceivedPart) -> bool:
-        """Takes in a part; whether the chunk is complete. Raises InputError for one out of order or bounds."""
+        """Adds a part; returns whether the chunk is complete. Raises InputError for one out of order or bounds."""
         chunk, offset_bytes, data = part
         if not 0 < len(data) <= PART_BYTES_MAX:
             raise InputError(f"After the blob come parts of 1 to {PART_BYTES_MAX} bytes; {len(data)} came.")

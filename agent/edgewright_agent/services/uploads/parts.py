@@ -1,4 +1,4 @@
-"""The parts of a WriteBlob stream, read without copying the bytes they carry."""
+"""Reads the parts of a WriteBlob stream without copying the bytes they carry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _VARINT_BYTES_MAX = 5  # of a uint32
 
 
 class ReceivedPart(NamedTuple):
-    """BlobPart."""
+    """A `BlobPart` of the wire contract."""
 
     chunk: int
     offset_bytes: int
@@ -23,10 +23,10 @@ WriteRequest = ReceivedPart | WriteBlobRequest  # a part, or the message that ho
 
 
 def parse_write_request(message: bytes) -> WriteRequest:
-    """`WriteBlobRequest.FromString`, which would copy a part's data twice. Raises DecodeError.
+    """Parses as `WriteBlobRequest.FromString`, which would copy a part's data twice. Raises DecodeError.
 
-    Reads what every encoder writes, fields in order and each once (https://protobuf.dev/programming-guides/encoding/);
-    the library reads the rest.
+    It reads what every encoder writes, fields in order and each once
+    (https://protobuf.dev/programming-guides/encoding/). The library reads the rest.
     """
     try:
         return _parse_part(message)
@@ -44,7 +44,7 @@ def part_of(request: WriteRequest) -> ReceivedPart:
 
 
 def _parse_part(message: bytes) -> ReceivedPart:
-    """Raises ValueError or IndexError for anything but one plain part."""
+    """Returns the part. Raises ValueError or IndexError for anything but one plain part."""
     numbers = {_CHUNK: 0, _OFFSET: 0}
     size_bytes, position = _varint(message, 1)
     if message[0] != _PART or position + size_bytes != len(message):

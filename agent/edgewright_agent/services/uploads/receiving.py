@@ -1,4 +1,4 @@
-"""The parts of one WriteBlob, put together chunk by chunk and written while the next chunk arrives."""
+"""Receives one WriteBlob: puts its parts together, and writes a chunk while the next one arrives."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def _nobody_waits(go_on: str) -> None:
 
 
 class BlobReceiver:
-    """Takes in blobs, a few at once, and remembers why it refused one. Belongs to one event loop."""
+    """Receives blobs, a few at once, and remembers why it refused one. Belongs to one event loop."""
 
     def __init__(self, store: Store, *, stall_seconds: float = STALL_SECONDS) -> None:
         self._store = store
@@ -68,7 +68,7 @@ class BlobReceiver:
                 raise
 
     def last_refusal(self, sha256: str) -> EdgewrightError | None:
-        """Returns why the last stream of this blob was refused."""
+        """Returns why the last stream of this blob was refused; None if it was not."""
         return self._refusals.get(sha256)
 
     @contextlib.contextmanager
@@ -102,7 +102,7 @@ class BlobReceiver:
 
 
 def _keep(kept: dict[str, Value], sha256: str, value: Value | None, most: int) -> None:
-    """Remembers the newest few."""
+    """Keeps the newest `most` entries."""
     if value is not None:
         kept[sha256] = value
     while len(kept) > most:
@@ -156,7 +156,7 @@ class _Writer:
         self._flushing: asyncio.Task[None] | None = None
 
     async def put(self, chunk: int, data: memoryview, delta: Delta | None) -> None:
-        """Takes a chunk once few enough are in hand. `data` is left alone `CHUNKS_IN_HAND` chunks later."""
+        """Takes a chunk once few enough are being written. `data` may be used again `CHUNKS_IN_HAND` chunks later."""
         while len(self._writing) >= (1 if self._upload.wants_order else CHUNKS_IN_HAND):
             await self._oldest()
         if self._flushing is not None and self._flushing.done():

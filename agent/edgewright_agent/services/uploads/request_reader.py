@@ -1,4 +1,4 @@
-"""The messages of one client stream, read with patience that ends."""
+"""Reads the messages of one client stream, and gives up on a stream that stalls."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Request = TypeVar("Request")
 
 
 class RequestReader(Generic[Request]):
-    """Awaits each message for `stall_seconds` at most; an async context manager.
+    """Awaits each message for `stall_seconds` at most. An async context manager.
 
-    One timer for the whole stream: a task or a timeout per message costs more than the message.
+    One timer serves the whole stream: a task or a timeout per message costs more than the message.
     """
 
     def __init__(self, requests: AsyncIterator[Request], stall_seconds: float) -> None:
@@ -56,7 +56,7 @@ class RequestReader(Generic[Request]):
             self._waiting_since = None
 
     async def drain(self) -> None:
-        """Reads on for a moment: a client that is cut off while it writes may never hear why."""
+        """Reads on for a moment: a client that is cut off while it writes may never read why."""
         with contextlib.suppress(EdgewrightError, asyncio.TimeoutError):
             await within(DRAIN_SECONDS, self._drain())
 

@@ -1,4 +1,4 @@
-"""What a blob is, which of its chunks are here, and ranges to say so in few words."""
+"""Blobs, what is missing of one, and ranges of chunks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgewright.manifest import File
 
 @dataclass(frozen=True)
 class Blob:
-    """A file named by its bytes, and how it is cut. The chunks in order, concatenated, are the file."""
+    """A file named by its digest, and the chunks it is cut into. The chunks in order, concatenated, are the file."""
 
     sha256: str  # hex
     size_bytes: int
@@ -26,23 +26,23 @@ class Blob:
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
-        """Where each chunk begins in the file, in bytes."""
+        """Returns where each chunk begins in the file, in bytes."""
         return (0, *accumulate(size for _, size in self.chunks))[: len(self.chunks)]
 
     @cached_property
     def chunking(self) -> str:
-        """Names the way the blob is cut: chunk numbers mean nothing under another."""
+        """Returns a name of the way the blob is cut. Chunk numbers mean nothing under another chunking."""
         text = "\n".join(f"{sha256} {size}" for sha256, size in self.chunks)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def bytes_of(self, chunks: Iterable[int]) -> int:
-        """Sum of the sizes of these chunks."""
+        """Returns the sum of the sizes of these chunks."""
         return sum(self.chunks[index][1] for index in chunks)
 
 
 @dataclass(frozen=True)
 class ChunkRange:
-    """Chunks first, first + 1, … first + count - 1."""
+    """The chunks first, first + 1, … first + count - 1."""
 
     first: int
     count: int
@@ -50,7 +50,7 @@ class ChunkRange:
 
 @dataclass(frozen=True)
 class Missing:
-    """What must still be sent of one blob; no chunks if the board can make it from what it has."""
+    """The chunks of a blob that must still be sent; none if the board can make it from what it has."""
 
     sha256: str
     chunks: tuple[ChunkRange, ...]
@@ -59,7 +59,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class WriteStatus:
-    """What of an upload survives a power cut."""
+    """How much of an upload survives a power cut."""
 
     complete: bool
     durable_bytes: int

@@ -1,4 +1,4 @@
-"""Where a chunk can be had on this board, so that it need not be sent."""
+"""Finds chunks that this board already holds in some blob, so that they need not be sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Place:
 
 
 class ChunkIndex:
-    """Chunks of stored blobs by their digest. Rebuilt from the staged manifests at each start."""
+    """The chunks of stored blobs by their digest. It is rebuilt from the staged manifests at each start."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -26,14 +26,14 @@ class ChunkIndex:
         self._gone: set[str] = set()
 
     def add_all(self, blobs: Iterable[Blob]) -> None:
-        """Learns the chunks of blobs that are stored."""
+        """Adds the chunks of blobs that are stored."""
         for blob in blobs:
             self._gone.discard(blob.sha256)
             for chunk, offset_bytes in zip(blob.chunks, blob.offsets, strict=True):
                 self._places[chunk] = _Place(blob.sha256, offset_bytes)
 
     def forget(self, blob_sha256: str) -> None:
-        """The blob is no longer stored."""
+        """Removes a blob that is no longer stored."""
         self._gone.add(blob_sha256)
 
     def found(self, blob: Blob) -> set[int]:
@@ -41,7 +41,9 @@ class ChunkIndex:
         return {index for index in range(len(blob.chunks)) if self._place(blob, index) is not None}
 
     def fill(self, upload: Upload) -> int:
-        """Copies into the upload what is here and returns its bytes. A copy that fails its digest is left out."""
+        """Copies the chunks that are here into the upload; returns their bytes. A copy that fails its digest is left
+        out.
+        """
         filled_bytes = 0
         for index in sorted(self.found(upload.blob) - upload.present):
             chunk = upload.blob.chunks[index]

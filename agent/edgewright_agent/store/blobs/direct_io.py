@@ -20,7 +20,7 @@ DIRECT_BYTES_MIN = 64 * 1024  # below, a trip to the disk costs more than a copy
 
 
 class ChunkBuffer:
-    """Memory for a chunk, in which it lies as in the file's pages: what `ChunkFile` can write without a copy."""
+    """Memory for a chunk, aligned as in the file's pages, so that `ChunkFile` can write it without a copy."""
 
     def __init__(self, longest_bytes: int) -> None:
         huge_bytes = longest_bytes // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
@@ -34,16 +34,16 @@ class ChunkBuffer:
         self._memory = memoryview(memory)[begin:]
 
     def at(self, offset_bytes: int, size_bytes: int) -> memoryview:
-        """Room for `size_bytes` that belong at this offset of a file."""
+        """Returns room for `size_bytes` that belong at this offset of a file."""
         begin = offset_bytes % PAGE_BYTES
         return self._memory[begin : begin + size_bytes]
 
 
 class ChunkFile:
-    """An open file that chunks are written to, past the cache where possible."""
+    """An open file that chunks are written to, past the page cache where possible."""
 
     def __init__(self, fs: FileSystem, path: Path, file: int) -> None:
-        """`file`: `path`, open for writing. Closed by the caller."""
+        """`file` is `path`, open for writing. The caller closes it."""
         self._fs = fs
         self._file = file
         self._is_wanted = True
@@ -66,7 +66,7 @@ class ChunkFile:
         self._fs.write(self._file, data[end:], offset + end)
 
     def close(self) -> None:
-        """Lets go of the way past the cache."""
+        """Closes the handle that writes past the cache."""
         if self._direct is not None:
             self._fs.close(self._direct)
 

@@ -1,4 +1,4 @@
-"""The blobs that are here: their sizes, their chunks, when each was last asked about, and whether it is sound."""
+"""The index of stored blobs: their sizes, their chunks, when each was last asked about, and whether it is sound."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgewright_agent.store.files.layout import Layout
 
 
 class BlobIndex:
-    """What is stored under a digest. Its caller locks, but for `digest_of`, which reads for long."""
+    """The blobs by their digest. The caller locks, except for `digest_of`, which reads for long."""
 
     def __init__(
         self, fs: FileSystem, layout: Layout, sizes: Mapping[str, int], clock: Callable[[], float]
@@ -29,7 +29,7 @@ class BlobIndex:
         self._fresh = RecentlyVerified(clock)
 
     def ask(self, sha256: str) -> bool:
-        """Whether the blob is here; if so, it was asked about now."""
+        """Whether the blob is here. If so, notes that it was asked about now."""
         if sha256 not in self.sizes:
             return False
         self._asked[sha256] = self._clock()
@@ -41,27 +41,27 @@ class BlobIndex:
         return {sha256: now - asked for sha256, asked in self._asked.items()}
 
     def settle(self, sha256: str) -> None:
-        """A release keeps the blob from now on, so it does not matter when somebody asked."""
+        """Notes that a release keeps the blob from now on, so that it does not matter when somebody asked."""
         self._asked.pop(sha256, None)
 
     def put(self, blob: Blob) -> None:
-        """The blob has just been verified and published."""
+        """Adds a blob that was just verified and published."""
         self._fresh.note(self._layout.blob(blob.sha256))
         self.sizes[blob.sha256] = blob.size_bytes
         self.ask(blob.sha256)
         self.chunks.add_all([blob])
 
     def is_fresh(self, sha256: str) -> bool:
-        """Whether this process published the blob just now, and nobody touched it since."""
+        """Whether this process published the blob just now, and nobody has touched it since."""
         return self._fresh.holds(self._layout.blob(sha256))
 
     def remove(self, sha256: str) -> None:
-        """Takes the blob away. Raises OSError."""
+        """Deletes the blob. Raises OSError."""
         self._fs.unlink(self._layout.blob(sha256))
         self._forget(sha256)
 
     def digest_of(self, sha256: str, pace: Pace | None = None) -> str:
-        """SHA-256 of the blob's file, as the disk holds it if there is a `pace`; or words that say it is lost.
+        """Returns the SHA-256 of the blob's file, read from the disk itself if there is a `pace`; or why it is lost.
 
         Raises OutsideError if the board is out of something, so that the blob may yet be sound.
         """
@@ -75,7 +75,7 @@ class BlobIndex:
             return f"unreadable ({error.strerror})"
 
     def put_in_quarantine(self, sha256: str) -> bool:
-        """Takes away a blob that is not what its name says; whether it was still counted as here."""
+        """Moves a blob to quarantine that is not what its name says. Returns whether it still counted as here."""
         path = self._layout.blob(sha256)
         with disk_errors(path):
             if path.exists():
@@ -89,6 +89,6 @@ class BlobIndex:
 
 
 def corrupt_blob(sha256: str, actual: str) -> OutsideError:
-    """Returns what is said of a blob in quarantine (`STORE_CORRUPT`)."""
+    """Returns the error for a blob that is in quarantine now (`STORE_CORRUPT`)."""
     message = f"Stored blob {sha256[:12]} is now {actual[:24]}; it was put in quarantine. Push it again."
     return OutsideError(message, Reason.REASON_STORE_CORRUPT)

@@ -1,4 +1,4 @@
-"""One blob on its way in: verified chunk by chunk, durable window by window, published whole."""
+"""Uploads of one blob: verified chunk by chunk, made durable window by window, published whole."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLUSH_SECONDS = 5.0
 
 
 class Upload:
-    """The single writer of one blob. Different chunks may be written at once, and `flush` run beside that."""
+    """The single writer of one blob. Different chunks may be written at once, and `flush` may run beside that."""
 
     def __init__(
         self, fs: FileSystem, layout: Layout, blob: Blob, *, chunks_are_signed: bool = False
@@ -46,7 +46,7 @@ class Upload:
 
     @property
     def present(self) -> set[int]:
-        """Chunks that need not be sent."""
+        """Returns the chunks that need not be sent."""
         with self._mutex:
             return self._durable | self._syncing | self._written
 
@@ -84,10 +84,10 @@ class Upload:
             self.flush()
 
     def flush(self) -> None:
-        """Makes what was written durable, then says so: never the other way round.
+        """Makes what was written durable, and only then counts it as durable.
 
-        Chunks whose sync fails are forgotten, not tried again: the kernel may have dropped their pages and
-        would report success the next time (https://lwn.net/Articles/752063/). Raises OutsideError.
+        Chunks whose sync fails are forgotten, not tried again: the kernel may have dropped their pages and would
+        report success the next time (https://lwn.net/Articles/752063/). Raises OutsideError.
         """
         with self._flushing:
             with self._mutex:
@@ -108,7 +108,7 @@ class Upload:
             self._write_meta()
 
     def suspend(self) -> None:
-        """Keeps what there is for later; gives the space back if there is nothing."""
+        """Keeps what there is for later. Gives the space back if there is nothing."""
         self.flush()
         if not self._durable:
             self._discard()
@@ -134,7 +134,7 @@ class Upload:
             self._fs.unlink(self._meta)
 
     def close(self) -> None:
-        """Lets go of the file; what was flushed stays."""
+        """Closes the file. What was flushed stays."""
         self._chunks.close()
         self._fs.close(self._file)
 

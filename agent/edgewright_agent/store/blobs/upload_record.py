@@ -1,4 +1,4 @@
-"""What `<sha256>.meta` says of an upload: only what has reached the disk, and checksummed."""
+"""The record `<sha256>.meta` of an upload: which chunks have reached the disk, with a checksum."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PartialMeta:
 
 
 def read_meta(path: Path) -> PartialMeta | None:
-    """Returns the record of an upload, or None if there is none that is whole."""
+    """Returns the record of an upload; None if there is none that is whole."""
     try:
         envelope = json.loads(read_regular(path))
         if zlib.crc32(envelope["body"].encode()) != envelope["crc32"]:

@@ -1,4 +1,4 @@
-"""What spares a blob a second hash: a signed list of its chunks on arrival, a fresh publication at staging."""
+"""Saves blobs a second hash: by a signed list of chunks on arrival, and by a fresh publication at staging."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ FRESH_SECONDS = 3600.0
 
 
 class SignedChunkings:
-    """Which chunks make which blob, by manifests whose signature was verified.
+    """Which chunks make which blob, from manifests whose signature was verified.
 
-    Such a manifest names the digest of each file and of its chunks, so a blob whose every chunk was verified
-    against that list is the blob its signer meant. Hashing it once more as a whole would prove nothing new,
-    and would make resuming cost as much as the blob is long. What an engine loads is hashed as a whole before
-    each activation.
+    Such a manifest names the digest of each file and of its chunks. So a blob whose every chunk was verified against
+    that list is the blob its signer meant. Hashing it again as a whole would prove nothing new, and would make
+    resuming cost as much as the blob is long. What an engine loads is hashed as a whole before each activation.
     """
 
     def __init__(self) -> None:
         self._chunkings: dict[str, str] = {}
 
     def add(self, manifest: Manifest) -> None:
-        """Learns the blobs of a manifest with a trusted signature."""
+        """Adds the blobs of a manifest with a trusted signature."""
         for file in manifest.files:
             blob = Blob.of_file(file)
             self._chunkings.pop(blob.sha256, None)  # to the end: the oldest go first
@@ -49,14 +48,14 @@ class _Seen:
 
 
 class RecentlyVerified:
-    """Files that this process has just verified and written: reading them back would read the page cache."""
+    """The files that this process has just verified and written. Reading them back would only read the page cache."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: dict[Path, _Seen] = {}
 
     def note(self, path: Path) -> None:
-        """The file has just been published."""
+        """Notes that the file has just been published."""
         now = self._clock()
         self._seen = {path: seen for path, seen in self._seen.items() if now - seen.seconds < FRESH_SECONDS}
         self._seen[path] = _look(path, now)

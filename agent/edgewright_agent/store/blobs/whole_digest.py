@@ -1,4 +1,4 @@
-"""SHA-256 of a blob whose chunks arrive one by one, without reading it back where they come in order."""
+"""Computes the SHA-256 of a blob whose chunks arrive one by one, without reading it back if they come in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _READ_BYTES = 1024 * 1024
 
 
 class WholeDigest:
-    """Hashes chunks as they are written while they come in order; the rest is read from the file at the end.
+    """Hashes chunks as they are written while they come in order. The rest is read from the file at the end.
 
     The state of a hash can't be saved, so a resumed upload is read back from where its order broke.
     """
@@ -22,7 +22,7 @@ class WholeDigest:
         self._next = 0  # the first chunk that is not in `_digest`
 
     def add(self, index: int, data: bytes | bytearray | memoryview) -> None:
-        """Takes in a chunk that was verified and written."""
+        """Adds a chunk that was verified and written."""
         if index == self._next:
             self._digest.update(data)
             self._next += 1

@@ -17,28 +17,28 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths under the store's root; the drawing above."""
+    """The paths under the store's root, as in the drawing above."""
 
     root: Path
 
     @property
     def version(self) -> Path:
-        """Which layout this is; see `version`."""
+        """The number of the layout; see `version`."""
         return self.root / "VERSION"
 
     @property
     def lock(self) -> Path:
-        """Held by the agent for life."""
+        """The lock that the agent holds while it runs."""
         return self.root / "lock"
 
     @property
     def state(self) -> Path:
-        """What the board is doing."""
+        """The state of the board's releases."""
         return self.root / "state.json"
 
     @property
     def state_previous(self) -> Path:
-        """The state before."""
+        """The state before that one."""
         return self.root / "state.json.prev"
 
     @property
@@ -48,17 +48,17 @@ class Layout:
 
     @property
     def scrub_previous(self) -> Path:
-        """The record before."""
+        """The scrub's record before that one."""
         return self.root / "scrub.json.prev"
 
     @property
     def blobs(self) -> Path:
-        """Folders of two hex digits."""
+        """The folders of two hex digits that hold blobs."""
         return self.root / "blobs" / "sha256"
 
     @property
     def partial(self) -> Path:
-        """Uploads that are not complete."""
+        """The uploads that are not complete."""
         return self.root / "partial"
 
     @property
@@ -68,36 +68,36 @@ class Layout:
 
     @property
     def trust(self) -> Path:
-        """Whose releases may run; kept by `edgewright_agent.trust`."""
+        """The trust document and clock, kept by `edgewright_agent.trust`."""
         return self.root / "trust"
 
     @property
     def telemetry(self) -> Path:
-        """Recorded measurements; kept by `edgewright_agent.telemetry.exporters.recorder`."""
+        """The recorded measurements, kept by `edgewright_agent.telemetry.exporters.recorder`."""
         return self.root / "telemetry"
 
     @property
     def quarantine(self) -> Path:
-        """What was found corrupt."""
+        """What was found corrupt, and what does not belong in the store."""
         return self.root / "quarantine"
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """All that must exist."""
+        """The folders that must exist."""
         return (self.blobs, self.partial, self.releases, self.quarantine)
 
     def blob(self, sha256: str) -> Path:
-        """Returns the path of a stored blob."""
+        """Returns where a blob is stored."""
         return self.blobs / sha256[:2] / sha256
 
     def partial_data(self, sha256: str) -> Path:
-        """Returns the path of an upload's bytes."""
+        """Returns where the bytes of an upload are."""
         return self.partial / f"{sha256}.data"
 
     def partial_meta(self, sha256: str) -> Path:
-        """Returns the path of the record of which chunks of an upload are durable."""
+        """Returns where the record of an upload's durable chunks is."""
         return self.partial / f"{sha256}.meta"
 
     def release(self, sha256: str) -> Path:
-        """Returns the path of a staged release."""
+        """Returns the folder of a staged release."""
         return self.releases / sha256

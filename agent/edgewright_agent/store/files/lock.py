@@ -1,4 +1,4 @@
-"""A store has one agent."""
+"""The lock that gives a store to one agent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgewright.v1.common_pb2 import Reason
 
 
 def take_lock(path: Path) -> int:
-    """Returns the open file that holds the lock, for as long as it stays open. Raises InputError (`BUSY`)."""
+    """Returns the open file that holds the lock for as long as it stays open. Raises InputError (`BUSY`)."""
     with disk_errors(path):
         if (
             os.path.lexists(path) and not path.is_file()

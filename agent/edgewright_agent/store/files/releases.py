@@ -41,7 +41,7 @@ class StagedRelease:
 
     @property
     def tree(self) -> Path:
-        """The release's files."""
+        """The folder of the release's files."""
         return self.folder / "tree"
 
     @property
@@ -56,7 +56,7 @@ class StagedRelease:
 
     @property
     def adapter(self) -> Path | None:
-        """The adapter to load on top of the model."""
+        """The adapter to load on top of the model; None without one."""
         return None if self.manifest.adapter is None else self.tree / self.manifest.adapter.path
 
 
@@ -86,7 +86,7 @@ def build_release(
 
 
 def write_records(fs: FileSystem, folder: Path, manifest_bytes: bytes, signature: bytes) -> None:
-    """The release's own files, and their digests in the form `sha256sum -c` reads."""
+    """Writes the release's own files, and their digests in the form that `sha256sum -c` reads."""
     lines = [_checksum_line(MANIFEST, manifest_bytes), _checksum_line(SIGNATURE, signature)]
     write_durably(fs, folder / MANIFEST, manifest_bytes)
     write_durably(fs, folder / SIGNATURE, signature)
@@ -94,7 +94,7 @@ def write_records(fs: FileSystem, folder: Path, manifest_bytes: bytes, signature
 
 
 def resign_release(fs: FileSystem, folder: Path, signature: bytes) -> None:
-    """Keeps a later signature of the same manifest beside the first, at one stroke: the first is in the sums."""
+    """Keeps a later signature of the same manifest beside the first, in one step: the first is in the checksums."""
     if _read_signature(folder) != signature:
         write_durably(fs, folder / LATER_SIGNATURE, signature)
 
@@ -110,7 +110,7 @@ def _read_signature(folder: Path) -> bytes:
 
 
 def read_release(folder: Path) -> StagedRelease | None:
-    """Returns the release in this folder, or None if it is not whole or not what its name says.
+    """Returns the release in this folder; None if it is not whole or not what its name says.
 
     Raises OutsideError if the board is out of something, so that the release may yet be whole.
     """
@@ -174,7 +174,7 @@ def clear_unlisted(fs: FileSystem, layout: Layout, manifest: Manifest, folder: P
 
 
 def remove_release(fs: FileSystem, layout: Layout, digest: str) -> None:
-    """Takes the release away: first its name, durably, then its links."""
+    """Removes the release: first its name, durably, then its links."""
     going = layout.releases / f"{TEMPORARY_PREFIX}{digest}"
     with disk_errors(going):
         remove_tree(fs, going)

@@ -1,4 +1,4 @@
-"""A small JSON value on disk: versioned, checksummed, and with its predecessor beside it."""
+"""A small JSON value on disk, with a version, a checksum, and its predecessor beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class StateFile:
         self._generation = 0
 
     def read(self) -> dict[str, Any] | None:
-        """Returns the newest whole value, or None if there is none.
+        """Returns the newest whole value; None if there is none.
 
         Raises OutsideError if the board is out of something, so that the value may yet be whole.
         """
@@ -36,7 +36,7 @@ class StateFile:
         return self._path.exists() and _read(self._path) is None and _read(self._previous) is None
 
     def write(self, value: dict[str, Any]) -> None:
-        """Replaces the value; after a crash at any point `read` gives the old one or the new one."""
+        """Replaces the value. After a crash at any point `read` gives the old one or the new one."""
         self._generation += 1
         body = json.dumps({"generation": self._generation, "value": value}, sort_keys=True)
         text = json.dumps({"crc32": zlib.crc32(body.encode()), "body": body}, indent=1)

@@ -1,4 +1,4 @@
-"""Which layout the store has. The number is checksummed: a flipped bit is no newer agent's number."""
+"""The number of the store's layout, with a checksum: a flipped bit is not taken for a newer agent's number."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def version_line(version: int) -> bytes:
 
 
 def check_version(fs: FileSystem, layout: Layout) -> None:
-    """Sees that this agent knows the layout. A damaged number is written anew where all else is ours.
+    """Checks that this agent knows the layout. A damaged number is written again if everything else is ours.
 
-    To be called before the store's folders are made. Raises InputError if a newer agent wrote the store, or if the
-    number is damaged and nothing else tells whose store this is; OutsideError.
+    Call it before the store's folders are made. Raises InputError if a newer agent wrote the store, or if the number
+    is damaged and nothing else tells whose store this is; OutsideError.
     """
     if not layout.version.exists():
         write_durably(fs, layout.version, version_line(LAYOUT_VERSION))
@@ -48,7 +48,7 @@ def check_version(fs: FileSystem, layout: Layout) -> None:
 
 
 def _content(path: Path) -> bytes:
-    """Empty where the disk can't read it any more."""
+    """Returns the file's bytes; empty where the disk can't read it any more."""
     try:
         return read_regular(path)
     except OSError as error:
@@ -58,7 +58,7 @@ def _content(path: Path) -> bytes:
 
 
 def _version_of(content: bytes) -> int | None:
-    """None if no agent wrote this."""
+    """Returns the number; None if no agent wrote this."""
     if content == _WITHOUT_CHECKSUM:
         return 1
     match = _CHECKSUMMED.fullmatch(content)
@@ -78,7 +78,7 @@ def _require_ours(fs: FileSystem, layout: Layout, found: bytes) -> None:
 
 
 def _write_anew(fs: FileSystem, path: Path) -> None:
-    """A full disk must not keep the board from starting: the next start tries again."""
+    """Writes the number again. A full disk does not keep the board from starting: the next start tries again."""
     try:
         write_durably(fs, path, version_line(LAYOUT_VERSION))
     except OutsideError as error:

@@ -1,4 +1,4 @@
-"""Garbage on a disk: what `garbage` is told of the store, and taking away what it chose."""
+"""Collects garbage on the disk: gathers what `garbage` needs to choose, and removes what it chose."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def find_garbage(
 def remove_garbage(
     fs: FileSystem, layout: Layout, blobs: BlobIndex, garbage: Garbage, *, quarantine: bool
 ) -> None:
-    """Takes it away, and what is in quarantine if asked. Raises OutsideError."""
+    """Removes it, and what is in quarantine if asked. Raises OutsideError."""
     with disk_errors(layout.root):
         for sha256 in garbage.blobs:
             blobs.remove(sha256)

@@ -1,4 +1,4 @@
-"""What may go: a pure choice from what is here, who needs it, and when it was last asked for."""
+"""Chooses what may go: a pure rule over what is here, who needs it, and when it was last asked about."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def choose_garbage(
     idle_seconds: Mapping[str, float],
     upload_idle_seconds: Mapping[str, float],
 ) -> Garbage:
-    """Blobs no release needs and nobody asked about for an hour; uploads nobody continued for a day.
+    """Returns the blobs that no release needs and nobody asked about for an hour, and uploads idle for a day.
 
-    `idle_seconds`: since each blob was asked about; a blob left out was never. `upload_idle_seconds`: of the
-    uploads without a writer; one left out is being written.
+    `idle_seconds`: since each blob was asked about; a blob left out never was. `upload_idle_seconds`: of the uploads
+    without a writer; one left out is being written.
     """
     loose = {sha256: size for sha256, size in blob_bytes.items() if sha256 not in needed}
     blobs = {

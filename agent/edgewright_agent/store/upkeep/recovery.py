@@ -1,4 +1,4 @@
-"""What a start finds in the store. Crashes leave temporary names and half uploads; both are cleared."""
+"""Recovers the store at a start. Crashes leave temporary names and half uploads; both are cleared."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class RecoveredStore:
-    """All that is whole."""
+    """The blobs and releases that are whole."""
 
     blob_bytes: dict[str, int]  # size of each blob by its SHA-256
     releases: tuple[StagedRelease, ...]
@@ -93,7 +93,7 @@ def _releases(fs: FileSystem, layout: Layout) -> list[StagedRelease]:
 
 
 def _heal(fs: FileSystem, layout: Layout, folder: Path) -> None:
-    """Finishes what an agent that ended between a blob's second arrival and its links left undone."""
+    """Finishes the links of a blob that arrived again, where an agent ended before it could."""
     try:
         manifest = parse_manifest(read_regular(folder / MANIFEST))
     except (OSError, EdgewrightError):
@@ -103,7 +103,7 @@ def _heal(fs: FileSystem, layout: Layout, folder: Path) -> None:
 
 
 def _make_names_durable(fs: FileSystem, layout: Layout) -> None:
-    """What a killed agent renamed is seen here, but might not survive a power cut yet. Cheap if it does."""
+    """Syncs the folders. What a killed agent renamed is seen here, but might not survive a power cut yet."""
     for folder in (*sorted(layout.blobs.iterdir()), *layout.folders, layout.blobs.parent, layout.root):
         fs.sync_folder(folder)
 

@@ -1,4 +1,4 @@
-"""How much the store may take, and what it has taken or promised."""
+"""Computes how much the store may still take: disk, quota, reserve, and what is promised to uploads."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Space:
 def free_bytes(space: Space, layout: Layout, blob_bytes: int, promised: Mapping[str, int]) -> int:
     """Returns what the store may still take. `promised`: uploads that have begun, and the size of each.
 
-    A promise counts from the moment it is made: its blocks may not be claimed yet.
+    A promise counts from the moment it is made: its disk blocks may not be claimed yet.
     """
     uploads = {sha256: found.st_size for sha256, found in partials(layout).items()}
     outstanding = sum(max(0, size - uploads.get(sha256, 0)) for sha256, size in promised.items())
@@ -51,7 +51,7 @@ def require_room(blob: Blob, available_bytes: int) -> None:
 
 
 def partials(layout: Layout) -> dict[str, os.stat_result]:
-    """Uploads by their blob. One that is published while this looks is left out."""
+    """Returns the uploads by their blob. One that is published meanwhile is left out."""
     found = {}
     for path in layout.partial.glob("*.data"):
         with contextlib.suppress(FileNotFoundError):
@@ -60,9 +60,9 @@ def partials(layout: Layout) -> dict[str, os.stat_result]:
 
 
 def quarantine_bytes(layout: Layout) -> int:
-    """Bytes of what was found corrupt, each file once whatever its names.
+    """Returns the bytes of what was found corrupt, each file once whatever its names.
 
-    A rotten blob counts though its release still links to it; what is a stored blob, too, counts there.
+    A rotten blob counts although its release still links to it. What is a stored blob, too, counts as stored.
     """
     files = _files(layout.quarantine.rglob("*"))
     linked = any(found.st_nlink > 1 for found in files.values())
@@ -71,13 +71,13 @@ def quarantine_bytes(layout: Layout) -> int:
 
 
 def quarantine_freed_bytes(layout: Layout) -> int:
-    """Returns what removing the quarantine frees: files that have no other name."""
+    """Returns what removing the quarantine frees: the files that have no other name."""
     files = _files(layout.quarantine.rglob("*"))
     return sum(found.st_size for found in files.values() if found.st_nlink == 1)
 
 
 def disk_bytes(folder: Path) -> int:
-    """Disk space of the files in a folder; those that go meanwhile are left out."""
+    """Returns the disk space of the files in a folder. Those that go meanwhile are left out."""
     total = 0
     for path in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -86,7 +86,7 @@ def disk_bytes(folder: Path) -> int:
 
 
 def _files(paths: Iterable[Path]) -> dict[int, os.stat_result]:
-    """Files by their inode. One that goes meanwhile is left out."""
+    """Returns the files by their inode. One that goes meanwhile is left out."""
     files = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError):

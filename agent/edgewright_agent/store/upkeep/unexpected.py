@@ -1,7 +1,7 @@
-"""What is in the store and can't be of ours: a folder where a file belongs, a dangling link, a pipe, a strange name.
+"""Finds what does not belong in the store: a folder in the place of a file, a dangling link, a pipe, a strange name.
 
-An interrupted repair of the disk, a careless `cp` or a broken backup leaves such things. They must not stop a start, so
-they go to quarantine, where `edgewright status` counts them and `edgewright gc --quarantine` removes them.
+An interrupted repair of the disk, a careless `cp` or a broken backup leaves such things. They must not stop a start.
+They go to quarantine, where `edgewright status` counts them and `edgewright gc --quarantine` removes them.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _log = logging.getLogger(__name__)
 
 
 def put_aside(fs: FileSystem, layout: Layout) -> None:
-    """Moves it to quarantine. Raises OSError.
+    """Moves to quarantine what does not belong in the store. Raises OSError.
 
-    A folder of the store may be a link to one. A file whose absence would mean that there has never been one leaves an
-    empty file behind: then it is known that something is lost.
+    A folder of the store may be a link to one. Where the absence of a file would mean that there has never been one,
+    an empty file is left behind: so it is known that something was lost.
     """
     mover = _Mover(fs, layout)
     mover.make_quarantine()
@@ -68,7 +68,7 @@ class _Mover:
         self._layout = layout
 
     def make_quarantine(self) -> None:
-        """The quarantine itself first: a file in its place becomes what is first in it."""
+        """Makes the quarantine first. A file in its place becomes the first thing in it."""
         quarantine = self._layout.quarantine
         if os.path.lexists(quarantine) and not quarantine.is_dir():
             moved = quarantine.with_name(f"{TEMPORARY_PREFIX}{PREFIX}{time.time_ns()}")
@@ -80,7 +80,7 @@ class _Mover:
     def check(
         self, paths: Iterable[Path], is_ours: Callable[[Path], bool], *, leaves_a_file: bool = False
     ) -> None:
-        """Moves those that are there and not ours."""
+        """Moves those of `paths` that exist and are not ours."""
         for path in paths:
             if path.name.startswith(TEMPORARY_PREFIX) or not os.path.lexists(path) or is_ours(path):
                 continue
@@ -100,5 +100,5 @@ def _is_file(path: Path) -> bool:
 
 
 def _named(pattern: re.Pattern[str], is_kind: Callable[[int], bool]) -> Callable[[Path], bool]:
-    """Whether an entry has such a name and is, itself, of this kind."""
+    """Returns whether an entry has such a name and is, itself, of this kind."""
     return lambda path: pattern.fullmatch(path.name) is not None and is_kind(path.lstat().st_mode)

@@ -19,7 +19,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def read(root: Path) -> FreeBlocks:
-    """Free blocks of the largest size, over all nodes and zones. Raises NoDataError."""
+    """Returns the free blocks of the largest size, over all nodes and zones. Raises NoDataError."""
     text = read_text(root / FILE)
     if not text:
         raise NoDataError(f"/{FILE} can't be read")

@@ -21,7 +21,7 @@ PATTERNS = (
 
 
 def read(root: Path) -> float:
-    """Share of time the GPU was busy, 0 to 1. Raises NoDataError."""
+    """Returns the share of time the GPU was busy, 0 to 1. Raises NoDataError."""
     for pattern in PATTERNS:
         for path in sorted(root.glob(pattern)):
             load = read_int(path)

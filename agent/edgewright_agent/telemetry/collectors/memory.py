@@ -9,7 +9,7 @@ from edgewright_agent.telemetry.types import BoardMemory
 
 
 def read(root: Path) -> BoardMemory:
-    """Total, available, swap in use and the GPU's share, now. Raises NoDataError."""
+    """Returns total, available and used swap memory and the GPU's share, now. Raises NoDataError."""
     return parse(read_text(root / "proc/meminfo") or "")
 
 

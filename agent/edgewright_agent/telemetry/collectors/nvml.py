@@ -20,12 +20,12 @@ def discover(root: Path) -> tuple[Rail, ...]:
 
 
 def load(root: Path) -> float:
-    """Share of time the first GPU that tells was busy, 0 to 1. Raises NoDataError."""
+    """Returns the share of time the first GPU that tells was busy, 0 to 1. Raises NoDataError."""
     return load_of(_library(root))
 
 
 def _library(root: Path) -> Any:
-    """NVML has no root to redirect: with any `root` but `/` there is no data. Raises NoDataError."""
+    """Returns NVML. It has no root to redirect: with any `root` but `/` there is no data. Raises NoDataError."""
     if root != Path("/"):
         raise NoDataError("NVML measures the running machine only")
     try:

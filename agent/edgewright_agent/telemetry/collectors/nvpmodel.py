@@ -28,5 +28,5 @@ def read(root: Path) -> str:
 
 
 def parse_modes(conf: str) -> dict[int, str]:
-    """Names of the power modes by number, from the text of `/etc/nvpmodel.conf`."""
+    """Returns the names of the power modes by number, from the text of `/etc/nvpmodel.conf`."""
     return {int(number): name for number, name in MODE.findall(conf)}

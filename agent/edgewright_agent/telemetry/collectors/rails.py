@@ -1,4 +1,4 @@
-"""What an energy source gives: rails that can be read."""
+"""The rails that an energy source gives, and how to read them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Rail:
 
 
 def hwmon_chips(root: Path, name: str) -> Iterator[Path]:
-    """Folders of the hwmon chips of that name, in order of their number."""
+    """Yields the folders of the hwmon chips of that name, in order of their number."""
     folders = root.glob("sys/class/hwmon/hwmon*")
     for folder in sorted(folders, key=lambda path: (len(path.name), path.name)):
         if read_text(folder / "name") == name:

@@ -11,7 +11,7 @@ SOURCE = "rapl"
 
 
 def discover(root: Path) -> tuple[Rail, ...]:
-    """Packages, their parts (`package-0/core`) and psys, as far as they can be read. Raises NoDataError."""
+    """Returns packages, their parts (`package-0/core`) and psys, as far as they can be read. Raises NoDataError."""
     zones = sorted(root.glob("sys/class/powercap/intel-rapl:*"))
     if not zones:
         raise NoDataError("no RAPL domain under /sys/class/powercap")

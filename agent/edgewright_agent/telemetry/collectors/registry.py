@@ -70,7 +70,7 @@ def discover_rails(root: Path) -> tuple[tuple[Rail, ...], tuple[SensorStatus, ..
 
 
 def asked(rails: Iterable[Rail], sources: Iterable[SensorStatus]) -> tuple[SensorStatus, ...]:
-    """Returns what each source said, once every rail was read: one that is found and gives no value does not answer."""
+    """Reads every rail once; returns what each source said. One that is found and gives no value does not answer."""
     silent: dict[str, list[str]] = {}
     for rail in rails:
         if rail.read() is None:
@@ -84,7 +84,7 @@ def asked(rails: Iterable[Rail], sources: Iterable[SensorStatus]) -> tuple[Senso
 
 
 def read_gauges(root: Path) -> tuple[dict[str, Any], tuple[SensorStatus, ...]]:
-    """Values of the gauges that have one, and what each gauge said."""
+    """Returns the values of the gauges that have one, and what each gauge said."""
     values: dict[str, Any] = {}
     sensors: list[SensorStatus] = []
     for name, read in GAUGES.items():

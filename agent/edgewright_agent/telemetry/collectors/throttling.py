@@ -17,7 +17,7 @@ X86 = "sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
 
 
 def read(root: Path) -> tuple[Throttling, ...]:
-    """Events since boot, by cause. Raises NoDataError."""
+    """Returns the events since boot, by cause. Raises NoDataError."""
     found = tuple(
         Throttling(cause, count)
         for chip in hwmon_chips(root, "soctherm_oc")

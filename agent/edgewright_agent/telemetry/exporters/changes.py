@@ -1,4 +1,4 @@
-"""How a board went from phase to phase since the agent started, counted for exporters."""
+"""Counts for exporters how a board went from phase to phase since the agent started."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ REASONS = {"activating": "did_not_start", "probation": "failed_probation"}
 
 
 class Changes:
-    """Told each phase in turn; read by another thread."""
+    """Gets each phase in turn. Another thread reads the counts."""
 
     def __init__(self) -> None:
         self._phase: str | None = None
@@ -28,10 +28,10 @@ class Changes:
 
     @property
     def transitions(self) -> dict[tuple[str, str], int]:
-        """How often, by phase before and after."""
+        """Returns the counts by phase before and after."""
         return self._transitions.copy()
 
     @property
     def rollbacks(self) -> dict[str, int]:
-        """How often, by reason."""
+        """Returns the counts by reason."""
         return self._rollbacks.copy()

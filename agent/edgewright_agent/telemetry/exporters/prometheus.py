@@ -43,7 +43,7 @@ SCRAPE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the figures come from."""
+    """The functions that the figures come from."""
 
     snapshot: Callable[[], Snapshot]
     deployment: Callable[[], Deployment]
@@ -95,7 +95,7 @@ class Requests:
 
 
 class BoardCollector(Collector):
-    """What is measured at the moment of the scrape."""
+    """Collects what is measured at the moment of the scrape."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
@@ -116,7 +116,7 @@ class BoardCollector(Collector):
             yield from _stored(self._sources.stored())
 
     def describe(self) -> list[Metric]:
-        """Nothing in advance: sensors differ between boards."""
+        """Describes nothing in advance: sensors differ between boards."""
         return []
 
 
@@ -148,7 +148,7 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread for each connection, and few of them: the oldest waits for its answer, a new one is closed."""
+    """A server with a thread for each connection, and few connections. One too many is closed at once."""
 
     daemon_threads = True
 

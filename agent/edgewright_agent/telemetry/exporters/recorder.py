@@ -41,13 +41,13 @@ class Recorder:
         return 0 if self._ring is None else self._ring.last_sequence
 
     async def run(self) -> None:
-        """For ever; what fails is tried again, and said once."""
+        """Records for ever. What fails is tried again, and logged once."""
         while True:
             await asyncio.to_thread(self.record)
             await asyncio.sleep(self._interval_seconds)
 
     def record(self) -> None:
-        """Keeps what is measured now."""
+        """Records what is measured now."""
         try:
             self._opened().append(self._snapshot().SerializeToString())
         except Exception as error:  # noqa: BLE001 - whatever it is, the next one is recorded
@@ -58,12 +58,14 @@ class Recorder:
             self._failing = False
 
     def recorded(self, after_sequence: int) -> Iterator[tuple[int, telemetry_pb2.Snapshot]]:
-        """Snapshots recorded after that one, oldest first."""
+        """Yields the snapshots recorded after that one, oldest first."""
         for sequence, payload in self._opened().read(after_sequence):
             yield sequence, telemetry_pb2.Snapshot.FromString(payload)
 
     def _opened(self) -> Ring:
-        """Returns the record. Raises OSError: a disk that takes no writes must not keep the agent from starting."""
+        """Returns the record. Raises OSError; it is opened late, so that a full disk does not keep the agent from
+        starting.
+        """
         if self._ring is None:
             self._ring = Ring(self._folder, self._bytes_max)
         return self._ring

@@ -59,9 +59,9 @@ class Ring:
             return sequence
 
     def read(self, after: int = 0) -> Iterator[tuple[int, bytes]]:
-        """Yields the entries with a sequence above `after`, oldest first; what is damaged is left out.
+        """Yields the entries with a sequence above `after`, oldest first. What is damaged is left out.
 
-        After a sequence that this ring never gave, as an earlier one in its place did: all of them.
+        After a sequence that this ring never gave, as an earlier one in its place did, it yields all of them.
         """
         after = after if after <= self._last else 0
         segments = self._segments()
@@ -110,7 +110,7 @@ def _append_whole(segment: Path, entry: bytes) -> None:
 
 
 def _sync(path: Path) -> None:
-    """What has been written to it so far is on the disk; a segment that was dropped meanwhile needs no sync."""
+    """Syncs the file, unless it was dropped meanwhile."""
     with contextlib.suppress(FileNotFoundError):
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -124,7 +124,7 @@ def _first(segment: Path) -> int:
 
 
 def _entries(segment: Path) -> Iterator[tuple[int, bytes, int]]:
-    """Sequence, payload and end offset of each whole entry, up to the first that is damaged."""
+    """Yields sequence, payload and end offset of each whole entry, up to the first that is damaged."""
     try:
         data = segment.read_bytes()
     except FileNotFoundError:

@@ -104,7 +104,7 @@ class Telemetry:
     def request(
         self, served_by: ServedBy = ServedBy(), operation: Operation = "text_completion"
     ) -> RequestWindow:
-        """A request is admitted now. Mark its tokens, then end, fail or reject it."""
+        """Opens the window of a request that is admitted now. Mark its tokens, then end, fail or reject it."""
         return RequestWindow(
             self._serving, self.energy_between, self._clock, self._ended, served_by, operation
         )
@@ -118,16 +118,16 @@ class Telemetry:
             listener(ended)
 
     def reset_serving(self) -> None:
-        """A new release serves: its counters begin at zero. Open windows still count for the old one."""
+        """Sets the counters to zero for a new release. Open windows still count for the old one."""
         self._serving = ServingStats()
 
     def set_engine_memory_source(self, source: Callable[[], EngineMemory] | None) -> None:
-        """Where the engine's memory is read from, at each snapshot; None: no engine runs."""
+        """Sets where the engine's memory is read from at each snapshot; None: no engine runs."""
         self._engine_memory = source
 
     @property
     def requests_in_flight(self) -> int:
-        """Admitted and not over."""
+        """Returns the requests that are admitted and not over."""
         return self._serving.in_flight
 
     def serving(self) -> ServingSummary:
@@ -163,7 +163,7 @@ class Telemetry:
         return None if source is None else source()
 
     def snapshot(self) -> Snapshot:
-        """Everything measured. Gauges are at most a second old while the thread runs."""
+        """Returns everything measured. Gauges are at most a second old while the thread runs."""
         if not self._gauge_sensors:
             self.sample()
         gauges = self._gauges
@@ -208,7 +208,7 @@ class Telemetry:
         self._used_peak_bytes = max(self._used_peak_bytes, board.total_bytes - board.available_bytes)
 
     def _look_for_rails(self) -> None:
-        """Each time anew: a driver may come after the agent, and one that was loaded again has other files."""
+        """Looks for rails again: a driver may come after the agent, and one that was loaded again has other files."""
         rails, self._energy_sources = discover_rails(self._root)
         with self._sampling:
             self._power.take_up(rails)
@@ -235,7 +235,7 @@ class Telemetry:
                 self._try(self._sample_fast)
 
     def _try(self, sample: Callable[[], None]) -> None:
-        """A sample that fails ends nothing, and leaves no old values behind that look like new ones."""
+        """Takes a sample. One that fails ends nothing, and leaves no old values behind that look like new ones."""
         try:
             sample()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next sample is taken

@@ -1,4 +1,4 @@
-"""All rails of the board, metered; and which of them speaks for the whole module."""
+"""Meters all rails of the board, and chooses the one that speaks for the whole module."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PowerMeter:
         self.take_up(rails)
 
     def take_up(self, rails: Sequence[Rail]) -> None:
-        """The rails as they are found now: each keeps its meter, and one that is not found is silent.
+        """Takes the rails as they are found now. Each keeps its meter; one that is not found is silent.
 
         A driver that was loaded again has other files, and what was its file may be another rail's.
         """
@@ -72,7 +72,7 @@ class PowerMeter:
             self._sum.meter.add_watts(self._clock(), total)
 
     def rails(self) -> tuple[EnergyRail, ...]:
-        """Counters of all rails; the sum that is the whole module, if it is one, comes first."""
+        """Returns the counters of all rails; the sum that is the whole module, if it is one, comes first."""
         return tuple(self._energy(each) for each in self._all())
 
     def answering(self) -> tuple[EnergyRail, ...]:
@@ -143,7 +143,7 @@ def _key(rail: Rail) -> tuple[str, str]:
 
 
 def _silence() -> None:
-    """A rail that is not there now."""
+    """Reads a rail that is not there now."""
 
 
 def _sum_of(rails: Sequence[Rail], names: tuple[str, ...]) -> _Metered | None:
