@@ -1,7 +1,7 @@
-"""Makes the documentation's pictures anew: `python scripts/docs/pictures.py RUN ADDRESS`, after `make demo`.
+"""Makes the documentation's pictures anew: `python scripts/docs/pictures.py RUN ADDRESS`.
 
-RUN is a build with its report; ADDRESS is an agent with nothing on it, whose certificate EDGEWRIGHT_CREDENTIALS fits.
-Needs Chromium, and cwebp of Debian's package `webp`.
+RUN is a build of examples/ticket-routing.yaml with its report. ADDRESS is an agent with nothing on it, whose
+certificate EDGEWRIGHT_CREDENTIALS fits. Needs Chromium, and cwebp of Debian's package `webp`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FONT = re.compile(
     r"@font-face \{.*?\}", re.DOTALL
 )  # fetched from elsewhere; the next in the list does as well
 BAR = re.compile(r"\d:\d\d:\d\d(\x1b\[0m)?\s*$")  # the bar that a terminal draws over ends with a time
-PROMPT = "Why do plants need sunlight?"
+PROMPT = "Half of my order is missing from the carton."
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     picture_report(run / "report.html")
     picture_terminal([
         ["push", f"{run}/artifact", address],
-        ["generate", address, PROMPT, "--max-tokens", "48"],
+        ["generate", address, PROMPT],
     ])  # fmt: skip
 
 

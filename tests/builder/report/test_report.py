@@ -355,6 +355,14 @@ def test_the_headline_compares_size_memory_accuracy_speed_and_energy(run: Path) 
     assert numbers["Accuracy, mean of 2 tasks"].detail.startswith("on the device")
 
 
+def test_a_student_that_was_its_own_teacher_has_no_percentage_of_nothing(run: Path) -> None:
+    path = run / "finetune" / "curves.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "validation_kl_before": 5e-12}))
+    numbers = {number.name: number for number in key_numbers(read_run(run))}
+    assert "%" not in numbers["KL to the teacher"].detail
+    assert "the student was the teacher" in numbers["KL to the teacher"].detail
+
+
 def test_the_verdict_follows_the_measurement_and_before_it_the_prediction(run: Path) -> None:
     assert verdict(read_run(run)).tone == "good"
     plan = json.loads((run / "plan.json").read_text())
