@@ -43,15 +43,22 @@ def require_credentials(address: Address, credentials: Path | None) -> None:
         )
 
 
-def open_channel(address: Address, credentials: Path | None) -> grpc.aio.Channel:
+def open_channel(address: Address, credentials: Path | None, target: str | None = None) -> grpc.aio.Channel:
     """Returns a channel with mutual TLS from a credentials folder, or without any for `credentials` None.
 
-    Raises as `require_credentials`. Nothing is sent yet.
+    `target` holds the numeric addresses to dial (`resolution.numeric_target`); for None gRPC looks the host up.
+    TLS expects a certificate for `address.host` in either case. Raises as `require_credentials`. Nothing is sent yet.
     """
     require_credentials(address, credentials)
+    options: list[tuple[str, str | int]] = [*OPTIONS]
+    if target is not None:
+        options += [("grpc.default_authority", str(address)), ("grpc.enable_http_proxy", 0)]
+        if credentials is not None:
+            options.append(("grpc.ssl_target_name_override", address.host))
+    where = target or str(address)
     if credentials is not None:
-        return grpc.aio.secure_channel(str(address), _tls(credentials), options=OPTIONS)
-    return grpc.aio.insecure_channel(str(address), options=OPTIONS)
+        return grpc.aio.secure_channel(where, _tls(credentials), options=options)
+    return grpc.aio.insecure_channel(where, options=options)
 
 
 def _tls(folder: Path) -> grpc.ChannelCredentials:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -21,8 +22,9 @@ from edgewright.v1.deployment_pb2_grpc import DeploymentServiceStub
 from edgewright.v1.inference_pb2_grpc import InferenceServiceStub
 from edgewright.v1.telemetry_pb2_grpc import TelemetryServiceStub
 from edgewright.v1.trust_pb2_grpc import TrustServiceStub
-from edgewright_builder.device.channel import open_channel
-from edgewright_builder.device.failures import error_for, error_of, lost_its_status
+from edgewright_builder.device.channel import open_channel, require_credentials
+from edgewright_builder.device.failures import LinkError, error_for, error_of, lost_its_status
+from edgewright_builder.device.resolution import numeric_target
 from edgewright_builder.device.retries import SOON_SECONDS, OnWait, Retries, hear_nothing
 from edgewright_builder.device.stream import MakeParts, send_stream
 
@@ -64,13 +66,13 @@ class DeviceClient:
         self.address = address
         self._soon_seconds = soon_seconds
         self._on_wait = on_wait
-        self._secure = credentials is not None
+        require_credentials(address, credentials)
+        self._credentials = credentials
         self._reached = False
-        self._channel = open_channel(address, credentials)
-        self._deployment = DeploymentServiceStub(self._channel)
-        self._inference = InferenceServiceStub(self._channel)
-        self._telemetry = TelemetryServiceStub(self._channel)
-        self._trust = TrustServiceStub(self._channel)
+        self._channels: list[grpc.aio.Channel] = []  # calls use the last; others may still carry older calls
+        self._target: str | None = None
+        self._dialling = asyncio.Lock()
+        self._link_broke = False
 
     async def __aenter__(self) -> DeviceClient:
         return self
@@ -82,7 +84,8 @@ class DeviceClient:
 
     async def close(self) -> None:
         """Ends the calls under way and closes the channel."""
-        await self._channel.close()
+        for channel in self._channels:
+            await channel.close()
 
     @property
     def reached(self) -> bool:
@@ -91,12 +94,12 @@ class DeviceClient:
 
     async def get_device(self) -> deployment.GetDeviceResponse:
         """Returns what the board is, has, can run and is doing."""
-        return await self._repeatable(self._deployment.GetDevice, deployment.GetDeviceRequest())
+        return await self._repeatable(lambda: self._deployment.GetDevice, deployment.GetDeviceRequest())
 
     async def find_missing(self, blobs: Sequence[deployment.Blob]) -> list[deployment.MissingBlob]:
         """Returns which of these blobs, and which of their chunks, the board lacks."""
         request = deployment.FindMissingBlobsRequest(blobs=blobs)
-        return list((await self._repeatable(self._deployment.FindMissingBlobs, request)).missing)
+        return list((await self._repeatable(lambda: self._deployment.FindMissingBlobs, request)).missing)
 
     async def write_blob(self, blob: deployment.Blob, parts: MakeParts) -> int:
         """Sends the parts of a blob once the board wants them; returns the bytes the board took.
@@ -104,7 +107,8 @@ class DeviceClient:
         `parts` gives encoded WriteBlobRequests. After a LinkError, ask what is missing.
         """
         try:
-            received_bytes = await send_stream(self._channel, blob, parts)
+            await self._dial()
+            received_bytes = await send_stream(self._channels[-1], blob, parts)
         except grpc.aio.AioRpcError as error:
             raise await self._error_of_stream(error, blob.digest.sha256) from None
         self._reached = True
@@ -117,21 +121,23 @@ class DeviceClient:
 
     async def get_trust(self) -> trust.GetTrustResponse:
         """Returns whose releases the board runs, and which of its own it would not take any more."""
-        return await self._repeatable(self._trust.GetTrust, trust.GetTrustRequest())
+        return await self._repeatable(lambda: self._trust.GetTrust, trust.GetTrustRequest())
 
     async def update_trust(self, documents: Sequence[bytes]) -> trust.UpdateTrustResponse:
         """Gives the board newer trust documents, oldest first."""
-        return await self._once(self._trust.UpdateTrust, trust.UpdateTrustRequest(documents=documents))
+        return await self._once(
+            lambda: self._trust.UpdateTrust, trust.UpdateTrustRequest(documents=documents)
+        )
 
     async def query_write_status(self, sha256: bytes) -> deployment.QueryWriteStatusResponse:
         """Returns what of an upload would survive a power cut."""
         request = deployment.QueryWriteStatusRequest(sha256=sha256)
-        return await self._repeatable(self._deployment.QueryWriteStatus, request)
+        return await self._repeatable(lambda: self._deployment.QueryWriteStatus, request)
 
     async def stage(self, manifest: bytes, signature: bytes) -> deployment.StageReleaseResponse:
         """Has the board verify an uploaded artifact and make it a release."""
         request = deployment.StageReleaseRequest(manifest=manifest, signature=signature)
-        return await self._repeatable(self._deployment.StageRelease, request, STAGE_DEADLINE_SECONDS)
+        return await self._repeatable(lambda: self._deployment.StageRelease, request, STAGE_DEADLINE_SECONDS)
 
     async def activate(
         self, release: bytes, *, force: bool = False, confirm_within_seconds: float = 0.0
@@ -143,7 +149,7 @@ class DeviceClient:
         request = deployment.ActivateReleaseRequest(
             release=release, force=force, confirm_within_seconds=confirm_within_seconds
         )
-        await self._once(self._deployment.ActivateRelease, request)
+        await self._once(lambda: self._deployment.ActivateRelease, request)
 
     def watch_deployment(self, *, follow: bool = False) -> AsyncIterator[deployment.WatchDeploymentResponse]:
         """Yields the phase, and each change of it, until the board is at rest."""
@@ -152,24 +158,24 @@ class DeviceClient:
 
     async def roll_back(self) -> bytes:
         """Begins to go back to the previous release, and returns which that is."""
-        return (await self._once(self._deployment.RollBack, deployment.RollBackRequest())).release
+        return (await self._once(lambda: self._deployment.RollBack, deployment.RollBackRequest())).release
 
     async def list_releases(self) -> list[deployment.Release]:
         """Returns every release on the board."""
         request = deployment.ListReleasesRequest()
-        return list((await self._repeatable(self._deployment.ListReleases, request)).releases)
+        return list((await self._repeatable(lambda: self._deployment.ListReleases, request)).releases)
 
     async def confirm(self, release: bytes) -> None:
         """Keeps the release that waits for it."""
         request = deployment.ConfirmReleaseRequest(release=release)
-        await self._repeatable(self._deployment.ConfirmRelease, request)
+        await self._repeatable(lambda: self._deployment.ConfirmRelease, request)
 
     async def collect_garbage(
         self, *, dry_run: bool = False, quarantine: bool = False
     ) -> deployment.CollectGarbageResponse:
         """Removes what no release needs and nobody asked about lately."""
         request = deployment.CollectGarbageRequest(dry_run=dry_run, quarantine=quarantine)
-        return await self._once(self._deployment.CollectGarbage, request)
+        return await self._once(lambda: self._deployment.CollectGarbage, request)
 
     def scrub_store(self, bytes_per_second_max: int = 0) -> AsyncIterator[deployment.ScrubStoreResponse]:
         """Has the board read and verify all it stores; the last answer is final."""
@@ -179,7 +185,7 @@ class DeviceClient:
     async def delete_release(self, release: bytes) -> int:
         """Forgets a release; returns the bytes that became free."""
         request = deployment.DeleteReleaseRequest(release=release)
-        return (await self._once(self._deployment.DeleteRelease, request)).freed_bytes
+        return (await self._once(lambda: self._deployment.DeleteRelease, request)).freed_bytes
 
     def generate(
         self, request: inference.GenerateRequest, *, patient: bool = True
@@ -194,12 +200,14 @@ class DeviceClient:
         """Log-likelihoods of continuations under the model that serves."""
         request = inference.ScoreRequest(items=items)
         retries = self._retries(soon_seconds=self._soon_seconds)
-        return list((await self._repeatable(self._inference.Score, request, deadline_seconds, retries)).items)
+        return list(
+            (await self._repeatable(lambda: self._inference.Score, request, deadline_seconds, retries)).items
+        )
 
     async def get_snapshot(self) -> telemetry.Snapshot:
         """Everything measured, as of now."""
         request = telemetry.GetSnapshotRequest()
-        return (await self._repeatable(self._telemetry.GetSnapshot, request)).snapshot
+        return (await self._repeatable(lambda: self._telemetry.GetSnapshot, request)).snapshot
 
     async def recorded_telemetry(
         self, after_sequence: int = 0
@@ -223,7 +231,7 @@ class DeviceClient:
 
     async def _repeatable(
         self,
-        method: Callable[..., Awaitable[Response]],
+        method: Callable[[], Callable[..., Awaitable[Response]]],
         request: Message,
         deadline_seconds: float = DEADLINE_SECONDS,
         retries: Retries | None = None,
@@ -237,18 +245,20 @@ class DeviceClient:
 
     async def _once(
         self,
-        method: Callable[..., Awaitable[Response]],
+        method: Callable[[], Callable[..., Awaitable[Response]]],
         request: Message,
         deadline_seconds: float = DEADLINE_SECONDS,
     ) -> Response:
+        await self._dial()
         try:
-            response = await method(request, timeout=deadline_seconds)
+            response = await method()(request, timeout=deadline_seconds)
             self._reached = True
             return response
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from None
 
     async def _stream(self, begin: Callable[[], Stream[Any]]) -> AsyncGenerator[Any, None]:
+        await self._dial()
         call = begin()
         try:
             async for response in call:
@@ -278,6 +288,29 @@ class DeviceClient:
                     raise
                 await retries.wait(error)
 
+    async def _dial(self) -> None:
+        """Opens the channel; another one if the link broke and the host has other addresses by now."""
+        async with self._dialling:
+            if self._channels and not self._link_broke:
+                return
+            try:
+                target = await numeric_target(self.address)
+            except LinkError:
+                if not self._channels:
+                    raise
+                return  # the name may be gone as long as the board is away; its addresses may still be right
+            self._link_broke = False
+            if not self._channels or target != self._target:
+                self._target = target
+                self._use(open_channel(self.address, self._credentials, target))
+
+    def _use(self, channel: grpc.aio.Channel) -> None:
+        self._channels.append(channel)
+        self._deployment = DeploymentServiceStub(channel)
+        self._inference = InferenceServiceStub(channel)
+        self._telemetry = TelemetryServiceStub(channel)
+        self._trust = TrustServiceStub(channel)
+
     def _retries(self, *, soon_seconds: float = 0.0, busy: bool = False) -> Retries:
         return Retries(soon_seconds, busy=busy, on_wait=self._on_wait, is_changing=self._is_changing)
 
@@ -298,4 +331,6 @@ class DeviceClient:
         return error
 
     def _error(self, call: grpc.aio.AioRpcError) -> EdgewrightError:
-        return error_of(call, self.address, secure=self._secure, reached=self._reached)
+        error = error_of(call, self.address, secure=self._credentials is not None, reached=self._reached)
+        self._link_broke = self._link_broke or isinstance(error, LinkError)
+        return error
