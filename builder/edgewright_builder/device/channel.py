@@ -61,8 +61,13 @@ def open_channel(address: Address, credentials: Path | None, target: str | None 
     return grpc.aio.insecure_channel(where, options=options)
 
 
+def client_certificate(folder: Path) -> Path:
+    """Returns the file of the certificate that a client with this credentials folder shows."""
+    return folder / ("deployer.pem" if (folder / "deployer.pem").exists() else "observer.pem")
+
+
 def _tls(folder: Path) -> grpc.ChannelCredentials:
-    role = "deployer" if (folder / "deployer.pem").exists() else "observer"
+    role = client_certificate(folder).stem
     try:
         authority, key, chain = (
             (folder / name).read_bytes() for name in ("ca.pem", f"{role}.key", f"{role}.pem")

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import Message
 
 from edgewright.address import Address
-from edgewright.errors import EdgewrightError
+from edgewright.errors import EdgewrightError, OutsideError
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import inference_pb2 as inference
 from edgewright.v1 import telemetry_pb2 as telemetry
@@ -22,11 +22,19 @@ from edgewright.v1.deployment_pb2_grpc import DeploymentServiceStub
 from edgewright.v1.inference_pb2_grpc import InferenceServiceStub
 from edgewright.v1.telemetry_pb2_grpc import TelemetryServiceStub
 from edgewright.v1.trust_pb2_grpc import TrustServiceStub
-from edgewright_builder.device.channel import open_channel, require_credentials
-from edgewright_builder.device.failures import LinkError, error_for, error_of, lost_its_status
+from edgewright_builder.device.channel import client_certificate, open_channel, require_credentials
+from edgewright_builder.device.failures import (
+    LinkError,
+    distrusts,
+    error_for,
+    error_of,
+    is_refused,
+    lost_its_status,
+)
 from edgewright_builder.device.resolution import numeric_target
 from edgewright_builder.device.retries import SOON_SECONDS, OnWait, Retries, hear_nothing
 from edgewright_builder.device.stream import MakeParts, send_stream
+from edgewright_builder.device.validity import clock_problem
 
 DEADLINE_SECONDS = 30.0
 # Staging re-hashes every byte of the release on the board: 4 GB from an SD card take minutes.
@@ -255,7 +263,7 @@ class DeviceClient:
             self._reached = True
             return response
         except grpc.aio.AioRpcError as error:
-            raise self._error(error) from None
+            raise await self._error(error) from None
 
     async def _stream(self, begin: Callable[[], Stream[Any]]) -> AsyncGenerator[Any, None]:
         await self._dial()
@@ -265,7 +273,7 @@ class DeviceClient:
                 self._reached = True
                 yield response
         except grpc.aio.AioRpcError as error:
-            raise self._error(error) from None
+            raise await self._error(error) from None
         finally:
             call.cancel()
 
@@ -322,7 +330,7 @@ class DeviceClient:
         """Returns the board's own refusal, also where the library lost it
         (https://github.com/grpc/grpc/issues/36066).
         """
-        error = self._error(call)
+        error = await self._error(call)
         if lost_its_status(call):
             with contextlib.suppress(EdgewrightError):  # no status, or no link: the cut-off is all we know
                 status = await self.query_write_status(sha256)
@@ -330,7 +338,11 @@ class DeviceClient:
                     return error_for(status.last_refusal.reason, status.last_refusal.message)
         return error
 
-    def _error(self, call: grpc.aio.AioRpcError) -> EdgewrightError:
+    async def _error(self, call: grpc.aio.AioRpcError) -> EdgewrightError:
         error = error_of(call, self.address, secure=self._credentials is not None, reached=self._reached)
         self._link_broke = self._link_broke or isinstance(error, LinkError)
+        if self._credentials is not None and not self._reached and (is_refused(call) or distrusts(call)):
+            files = client_certificate(self._credentials), self._credentials / "ca.pem"
+            problem = await clock_problem(self.address, *files, is_refused=is_refused(call))
+            return OutsideError(problem) if problem else error
         return error

@@ -70,6 +70,20 @@ def lost_its_status(call: grpc.aio.AioRpcError) -> bool:
     return call.code() is grpc.StatusCode.INTERNAL and _LOST in (call.details() or "")
 
 
+def distrusts(call: grpc.aio.AioRpcError) -> bool:
+    """Whether this side did not accept the peer's certificate."""
+    return call.code() is grpc.StatusCode.UNAVAILABLE and "CERTIFICATE" in (call.details() or "")
+
+
+def is_refused(call: grpc.aio.AioRpcError) -> bool:
+    """Whether the peer hung up during the handshake, as it does on a certificate it does not accept."""
+    return call.code() is grpc.StatusCode.UNAVAILABLE and _hung_up(call.details() or "")
+
+
+def _hung_up(details: str) -> bool:
+    return "failed to connect" in details and "Socket closed" in details
+
+
 def _reason(call: grpc.aio.AioRpcError) -> tuple[Reason.ValueType | None, int]:
     """Returns the agent's Reason, None where it gave none, and the seconds after which it may be asked again."""
     try:
@@ -127,7 +141,7 @@ def _unreachable(details: str, address: Address, *, secure: bool) -> EdgewrightE
             "use the credentials that the agent's certificate was made with."
         )
         return OutsideError(message)
-    if "failed to connect" in details and "Socket closed" in details:
+    if _hung_up(details):
         if secure:
             message = (
                 f"{address} refuses the client certificate: use the credentials the agent was started with."
