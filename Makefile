@@ -5,7 +5,7 @@ BUILDER := .venv/.builder
 DEV := .venv/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-crash test-vllm coverage check docs fix protos pins clean
+.PHONY: help demo test test-slow test-crash test-vllm coverage check docs fix protos schemas pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ fix: $(DEV) ## format, and mend what lint can mend
 
 protos: ## the stubs anew, from the .proto files
 	scripts/gen-protos
+
+schemas: $(DEV) ## the JSON Schemas of what commands print with --json, from the results' types
+	$(BIN)/python scripts/docs/json_schemas.py
 
 pins: ## constraints.txt anew, with the newest releases that pyproject.toml allows
 	scripts/pin

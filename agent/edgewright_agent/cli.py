@@ -160,7 +160,7 @@ def probe(
 
     found = probe_board()
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        typer.echo(json.dumps({"schema": "edgewright.probe.v1", **found.to_json()}, indent=2))
     else:
         Console().print(render(found))
 

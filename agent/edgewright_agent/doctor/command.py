@@ -81,7 +81,7 @@ def doctor(
     )
     findings = examine(subject)
     if as_json:
-        typer.echo(json.dumps(to_json(findings), indent=2))
+        typer.echo(json.dumps({"schema": "edgewright.doctor.v1", **to_json(findings)}, indent=2))
     else:
         console = Console(highlight=False)
         for result, line in lines(findings):

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
-from typing import Any
+from typing import TypedDict
 
 from edgewright_agent.doctor.finding import Finding, Severity
 
 COLORS = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.PROBLEM: "red"}
+
+
+class FindingDocument(TypedDict):
+    """One finding."""
+
+    check: str
+    result: str  # ok, warning, problem
+    sentence: str
+    remedy: str
+
+
+class DoctorDocument(TypedDict):
+    """What `doctor --json` prints after the name of its schema."""
+
+    healthy: bool
+    findings: list[FindingDocument]
 
 
 def lines(findings: Mapping[str, Finding]) -> Iterator[tuple[Severity | None, str]]:
@@ -27,10 +42,11 @@ def _counted(count: int, result: Severity) -> str:
     return f"{count} {result.value}{'' if result is Severity.OK or count == 1 else 's'}"
 
 
-def to_json(findings: Mapping[str, Finding]) -> dict[str, Any]:
+def to_json(findings: Mapping[str, Finding]) -> DoctorDocument:
     """Returns plain values for `json.dumps`."""
-    rows = [
-        {"check": name, **asdict(found), "result": found.result.value} for name, found in findings.items()
+    rows: list[FindingDocument] = [
+        {"check": name, "result": found.result.value, "sentence": found.sentence, "remedy": found.remedy}
+        for name, found in findings.items()
     ]
     return {"healthy": healthy(findings), "findings": rows}
 

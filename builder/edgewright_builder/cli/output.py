@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import typer
@@ -13,6 +14,33 @@ from rich.console import Console
 
 from edgewright.errors import InputError
 from edgewright_builder.show.document import document
+
+# The version of each document. Another field, or another type of one, takes the next number: docs/json.md says why.
+VERSIONS: Mapping[str, int] = MappingProxyType(
+    {
+        "status": 1,
+        "releases": 1,
+        "push": 1,
+        "rollout": 1,
+        "rollback": 1,
+        "gc": 1,
+        "scrub": 1,
+        "generate": 1,
+        "telemetry": 1,
+        "telemetry-record": 1,
+        "bench": 1,
+        "eval": 1,
+        "calibrate": 1,
+        "check": 1,
+        "models": 1,
+        "matrix": 1,
+        "plan": 1,
+        "diff": 1,
+        "profiles": 1,
+        "trust": 1,
+        "trust-update": 1,
+    }
+)
 
 
 def console(*, as_json: bool = False) -> Console:
@@ -24,7 +52,7 @@ def document_of(schema: str, result: Any) -> dict[str, Any]:
     """Returns the result as a JSON object that names its schema, such as `edgewright.status.v1`."""
     content = document(result)
     assert isinstance(content, Mapping), "results are objects"
-    return {"schema": f"edgewright.{schema}.v1", **content}
+    return {"schema": f"edgewright.{schema}.v{VERSIONS[schema]}", **content}
 
 
 def emit(schema: str, result: Any, *, as_json: bool, save: Path | None = None) -> None:

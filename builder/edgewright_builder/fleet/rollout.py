@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict
 
 from edgewright.errors import BusyError, EdgewrightError, OutsideError
 from edgewright_agent.runtime.threads import within
@@ -44,6 +44,15 @@ COLUMNS = ("device", "outcome", "serves", "sent", "seconds", "message")
 ROWS_MAX = 25  # above this the summary names only the devices that need a look
 
 
+class RolloutDocument(TypedDict):
+    """The report as JSON holds it."""
+
+    complete: bool
+    stopped: str | None
+    devices: list[DeviceResult]
+    not_begun: list[str]
+
+
 @shown
 @dataclass(frozen=True)
 class RolloutReport:
@@ -59,12 +68,12 @@ class RolloutReport:
         """Whether every device of the rollout serves the release, or holds it where it was only to be staged."""
         return not self.untouched and all(result.outcome in SUCCESSES for result in self.results.values())
 
-    def _document(self) -> Mapping[str, Any]:
+    def _document(self) -> RolloutDocument:
         results = self.results.values()
         return {
             "complete": self.complete,
             "stopped": self.stopped,
-            "devices": [{**vars(result), "outcome": result.outcome.value} for result in results],
+            "devices": list(results),
             "not_begun": list(self.untouched),
         }
 

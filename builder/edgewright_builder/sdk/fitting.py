@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -14,7 +14,14 @@ from edgewright.sizes import format_bytes
 from edgewright_builder.fit.catalogue import builtin_models
 from edgewright_builder.fit.check import DEFAULT_CONTEXT_TOKENS, Check, FitVerdict, make_question
 from edgewright_builder.fit.check import check as answer_question
-from edgewright_builder.fit.display.document import check_document, matrix_document, search_document
+from edgewright_builder.fit.display.document import (
+    CheckDocument,
+    MatrixDocument,
+    SearchDocument,
+    check_document,
+    matrix_document,
+    search_document,
+)
 from edgewright_builder.fit.display.matrix import matrix_markdown, print_matrix
 from edgewright_builder.fit.display.terminal import breakdown, print_check, print_search
 from edgewright_builder.fit.matrix import Cell, make_matrix
@@ -82,7 +89,7 @@ class Fit:
         """The configuration that was judged: every layer, the engine's best bits."""
         return self.answer.plan
 
-    def _document(self) -> Mapping[str, Any]:
+    def _document(self) -> CheckDocument:
         return check_document(self.answer)
 
     def _sheet(self) -> Sheet:
@@ -113,7 +120,7 @@ class PlanChoice:
         """The configurations that no other beats in every respect."""
         return tuple(self.search.front)
 
-    def _document(self) -> Mapping[str, Any]:
+    def _document(self) -> SearchDocument:
         return search_document(self.search, self.model, self.device)
 
     def _sheet(self) -> Sheet:
@@ -241,7 +248,7 @@ class FitMatrix:
         """The matrix as a Markdown table."""
         return matrix_markdown(self.rows)
 
-    def _document(self) -> Mapping[str, Any]:
+    def _document(self) -> MatrixDocument:
         return matrix_document(self.rows)
 
     def _sheet(self) -> Sheet:

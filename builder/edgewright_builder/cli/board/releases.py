@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
 from edgewright_builder.cli.boards import open_board
 from edgewright_builder.cli.options import AsJson, Credentials, Host, Insecure
 from edgewright_builder.cli.output import console, emit, stoppable
+from edgewright_builder.sdk.results.board import BoardRelease
+from edgewright_builder.sdk.results.storage import DeletedRelease
 from edgewright_builder.show.sheet import print_result
+
+
+class ReleasesDocument(TypedDict):
+    """What was deleted, and what the board holds after that."""
+
+    deleted_releases: tuple[DeletedRelease, ...]
+    releases: tuple[BoardRelease, ...]
 
 
 @stoppable()
@@ -33,7 +42,7 @@ def releases(
         named = [before.named(digest) for digest in delete or []]  # all of them, before the first is deleted
         deleted = tuple(board.delete(each.release) for each in named)
         left = board.releases() if deleted else before
-    document = {"deleted_releases": deleted, "releases": left.releases}
+    document: ReleasesDocument = {"deleted_releases": deleted, "releases": left.releases}
     emit("releases", document, as_json=as_json)
     if not as_json:
         for each in deleted:

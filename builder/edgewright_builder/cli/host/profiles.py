@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import typer
 import yaml
@@ -26,12 +26,32 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+class ProfileSummary(TypedDict):
+    """The facts of one profile in `profiles list`."""
+
+    id: str
+    name: str
+    memory_seen_bytes: int
+    carve_out_bytes: int
+    budget_bytes: int
+    budget_desktop_bytes: int
+    bandwidth_bytes_per_second: float
+    power_modes: list[str]
+    engines: list[str]
+
+
+class ProfilesDocument(TypedDict):
+    """The built-in profiles."""
+
+    profiles: list[ProfileSummary]
+
+
 @app.command("list")
 def list_command(as_json: Json = False) -> None:
     """List the built-in profiles with their budgets."""
     profiles = [load_profile(profile_id) for profile_id in list_profiles()]
     if as_json:
-        emit("profiles", {"profiles": [summary(profile) for profile in profiles]}, as_json=True)
+        emit("profiles", ProfilesDocument(profiles=[summary(profile) for profile in profiles]), as_json=True)
     else:
         Console().print(profiles_table(profiles))
 
@@ -78,7 +98,7 @@ def detect_command(
     typer.echo(f"not found here, fill in from a datasheet: {', '.join(draft.missing)}", err=True)
 
 
-def summary(profile: DeviceProfile) -> dict[str, Any]:
+def summary(profile: DeviceProfile) -> ProfileSummary:
     """Returns the facts of `profiles list`."""
     return {
         "id": profile.id,

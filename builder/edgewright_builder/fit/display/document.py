@@ -2,18 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 from edgewright_builder.fit.check import Check
 from edgewright_builder.fit.matrix import Cell
-from edgewright_builder.fit.memory import PeakMemory
+from edgewright_builder.fit.memory import PeakMemory, TensorClass
 from edgewright_builder.fit.plan import BuildPlan, PlanSearch
 from edgewright_builder.fit.proof.record import Proof
+from edgewright_builder.fit.speed import Speed
 
 
-def check_document(answer: Check) -> dict[str, Any]:
+class BreakdownDocument(TypedDict):
+    """The parts of a predicted peak, in bytes."""
+
+    tensors: tuple[TensorClass, ...]
+    tied: bool
+    kv_cache: int
+    layer_activations: int
+    logits: int
+    lookup: int
+    in_file: int  # negative: of the weights, what stays in the file
+    runtime: int
+    second_copies: int
+    steady: int
+    load_peak: int
+
+
+class PlanDocument(TypedDict):
+    """A configuration and what is predicted for it."""
+
+    engine: str
+    layers: int
+    weight_bits: int
+    group_size: int
+    embedding_bits: int
+    context_tokens: int
+    concurrency: int
+    kv_bits: int
+    layers_full: int
+    budget_bytes: int
+    predicted_peak_bytes: int
+    error_bytes: int
+    fits: bool
+    expected_accuracy_loss: float
+    calibrated_on: str
+    breakdown_bytes: BreakdownDocument
+
+
+class ChangeDocument(TypedDict):
+    """A change that would make the model fit."""
+
+    title: str
+    saves_bytes: int
+    cost: str
+    expected_accuracy_loss: float
+    fits: bool
+    plan: PlanDocument
+
+
+class ProofDocument(TypedDict):
+    """How near the engine's logits are to those of transformers."""
+
+    equal: bool
+    max_logit_difference: float
+    logit_deviation: float
+    argmax_agreement: float
+    tokens: int
+    seconds: float
+    versions: Mapping[str, str]
+
+
+class CheckDocument(TypedDict):
+    """Whether a model fits a device, and what the answer rests on."""
+
+    model: str
+    model_source: str
+    parameters: int
+    device: str
+    verdict: str  # fits, uncertain, does_not_fit, not_served
+    why_not_served: str | None
+    spare_bytes: int
+    plan: PlanDocument
+    largest_context_tokens: int
+    largest_concurrency: int
+    changes: list[ChangeDocument]
+    speed: Speed
+    caveats: list[str]
+    proof: ProofDocument | None
+
+
+class SearchDocument(TypedDict):
+    """The best configuration that fits, and those it was chosen from."""
+
+    model: str
+    device: str
+    candidates: int
+    fitting: int
+    chosen: PlanDocument
+    front: list[PlanDocument]
+
+
+class CellDocument(TypedDict):
+    """One model on one board."""
+
+    model: str
+    board: str
+    served: bool
+    context_tokens: int
+    embedding_bits: int
+    layers: int
+    layers_full: int
+    text: str
+
+
+class MatrixDocument(TypedDict):
+    """Every built-in model on every built-in board."""
+
+    cells: list[CellDocument]
+
+
+def check_document(answer: Check) -> CheckDocument:
     """Everything `check` prints; sizes in bytes, times in seconds."""
     question = answer.question
     return {
@@ -38,13 +147,13 @@ def check_document(answer: Check) -> dict[str, Any]:
             }
             for change in answer.changes
         ],
-        "speed": asdict(answer.speed),
+        "speed": answer.speed,
         "caveats": list(answer.caveats),
         "proof": None if answer.proof is None else proof_document(answer.proof),
     }
 
 
-def proof_document(proof: Proof) -> dict[str, Any]:
+def proof_document(proof: Proof) -> ProofDocument:
     """Returns how near the engine's logits are to those of transformers, for a tiny model of the same configuration."""
     return {
         "equal": proof.equal,
@@ -57,11 +166,18 @@ def proof_document(proof: Proof) -> dict[str, Any]:
     }
 
 
-def plan_document(plan: BuildPlan) -> dict[str, Any]:
+def plan_document(plan: BuildPlan) -> PlanDocument:
     """Returns one plan and what is predicted for it."""
+    wanted = plan.configuration
     return {
         "engine": plan.engine,
-        **asdict(plan.configuration),
+        "layers": wanted.layers,
+        "weight_bits": wanted.weight_bits,
+        "group_size": wanted.group_size,
+        "embedding_bits": wanted.embedding_bits,
+        "context_tokens": wanted.context_tokens,
+        "concurrency": wanted.concurrency,
+        "kv_bits": wanted.kv_bits,
         "layers_full": plan.layers_full,
         "budget_bytes": plan.budget_bytes,
         "predicted_peak_bytes": plan.memory.peak_bytes,
@@ -73,7 +189,7 @@ def plan_document(plan: BuildPlan) -> dict[str, Any]:
     }
 
 
-def search_document(search: PlanSearch, model: str, device: str) -> dict[str, Any]:
+def search_document(search: PlanSearch, model: str, device: str) -> SearchDocument:
     """Returns what `plan` chose, and the front it chose from."""
     return {
         "model": model,
@@ -85,14 +201,27 @@ def search_document(search: PlanSearch, model: str, device: str) -> dict[str, An
     }
 
 
-def matrix_document(rows: Sequence[Sequence[Cell]]) -> dict[str, Any]:
+def matrix_document(rows: Sequence[Sequence[Cell]]) -> MatrixDocument:
     """Returns one entry a model and board."""
-    return {"cells": [{**asdict(cell), "text": cell.text} for row in rows for cell in row]}
+    return {"cells": [_cell(cell) for row in rows for cell in row]}
 
 
-def _breakdown(memory: PeakMemory) -> dict[str, Any]:
+def _cell(cell: Cell) -> CellDocument:
     return {
-        "tensors": [asdict(tensor) for tensor in memory.tensors],
+        "model": cell.model,
+        "board": cell.board,
+        "served": cell.served,
+        "context_tokens": cell.context_tokens,
+        "embedding_bits": cell.embedding_bits,
+        "layers": cell.layers,
+        "layers_full": cell.layers_full,
+        "text": cell.text,
+    }
+
+
+def _breakdown(memory: PeakMemory) -> BreakdownDocument:
+    return {
+        "tensors": memory.tensors,
         "tied": memory.tied,
         "kv_cache": memory.kv_cache_bytes,
         "layer_activations": memory.layer_activation_bytes,

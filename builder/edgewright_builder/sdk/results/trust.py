@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgewright.dsse import key_id
 from edgewright.trust.document import SignerSet, TrustDocument
@@ -20,8 +18,8 @@ class TrustStatement:
     folder: Path
     content: TrustDocument
 
-    def _document(self) -> Mapping[str, Any]:
-        return self.content.model_dump(mode="json")
+    def _document(self) -> TrustDocument:
+        return self.content
 
     def _sheet(self) -> Sheet:
         content = self.content

@@ -1,0 +1,154 @@
+"""What each command prints with --json is valid by the schema that the document names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import json_schemas
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from jsonschema import Draft202012Validator
+from typer.testing import CliRunner
+
+from edgewright.v1 import deployment_pb2 as deployment
+from edgewright.v1 import telemetry_pb2 as telemetry
+from edgewright_agent.cli import app as agent_app
+from edgewright_builder.bench.results import Bench, BenchSubject
+from edgewright_builder.cli.main import app
+from edgewright_builder.cli.output import document_of
+from edgewright_builder.fit.speed import MeasuredDecode
+from edgewright_builder.sdk.results.bench import bench_report
+from edgewright_builder.sdk.results.calibration import BoardCalibrated
+from edgewright_builder.sdk.results.trust import BoardTrust, TrustUpdate, UntrustedRelease
+from tests.support.built_artifacts import make_artifact
+from tests.support.device_simulator import Board, simulated_in_thread
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+ORIN = "jetson-orin-nano-super"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEWRIGHT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def board() -> Board:
+    return Board()
+
+
+@pytest.fixture
+def host(board: Board) -> Iterator[str]:
+    with simulated_in_thread(board) as address:
+        yield str(address)
+
+
+def validate(document: dict[str, Any]) -> str:
+    name = str(document.get("schema") or document["schema_version"])
+    schema = json.loads((json_schemas.FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    Draft202012Validator(schema).validate(document)
+    return name
+
+
+def printed(*arguments: object, program: Any = app) -> list[str]:
+    """Returns the names of the documents that a command printed, after it has validated them."""
+    result = CliRunner().invoke(program, [str(argument) for argument in (*arguments, "--json")])
+    names, decoder, rest = [], json.JSONDecoder(), result.stdout.strip()
+    while rest:
+        document, end = decoder.raw_decode(rest)
+        names.append(validate(document))
+        rest = rest[end:].lstrip()
+    assert names, result.exception
+    return names
+
+
+def snapshot() -> telemetry.Snapshot:
+    times = telemetry.Distribution(count=4, mean=0.02, p50=0.02, p90=0.03, p99=0.03, max=0.031)
+    return telemetry.Snapshot(
+        serving=telemetry.Serving(requests=4, generated_tokens=64, time_to_first_token_seconds=times),
+        memory=telemetry.Memory(total_bytes=8 << 30, budget_bytes=4 << 30, engine_bytes=100 << 20),
+        energy=[telemetry.EnergyRail(name="A", joules=30, watts=2.5)],
+        temperatures=[telemetry.Temperature(zone="tj", celsius=61.5)],
+        clocks=[telemetry.Clock(unit="gpu", hertz=900_000_000)],
+        sensors=[telemetry.Sensor(name="ina3221", detail="no such chip")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("check", "llama-3.2-3b", "--device", ORIN), "check"),
+        (("check", "llama-3.2-3b", "--device", ORIN, "--budget", "1GiB"), "check"),
+        (("check", "--all"), "matrix"),
+        (("check", "--list"), "models"),
+        (("plan", "smollm2-1.7b", "--device", ORIN, "--budget", "1.5GiB"), "plan"),
+        (("profiles", "list"), "profiles"),
+        (("profiles", "show", ORIN), "profile"),
+    ],
+)
+def test_what_needs_no_board(arguments: tuple[str, ...], name: str) -> None:
+    assert printed(*arguments) == [f"edgewright.{name}.v1"]
+
+
+def test_what_a_board_answers(board: Board, host: str, tmp_path: Path) -> None:
+    board.staged, board.active, board.tokens = {b"\3" * 32}, b"\3" * 32, ["a", "b"]
+    board.snapshots, board.corrupt = [snapshot()] * 2, True
+    quiz = tmp_path / "quiz.jsonl"
+    quiz.write_text(json.dumps({"question": "Sky?", "choices": ["blue", "wide"], "answer": 0}) + "\n")
+    assert printed("status", host, "--insecure") == ["edgewright.status.v1"]
+    assert printed("gc", host, "--insecure") == ["edgewright.gc.v1"]
+    assert printed("scrub", host, "--insecure") == ["edgewright.scrub.v1"]
+    assert printed("generate", host, "x", "--raw", "--insecure") == ["edgewright.generate.v1"]
+    assert printed("eval", host, "--insecure", "--tasks", quiz) == ["edgewright.eval.v1"]
+    assert printed("telemetry", host, "--insecure") == ["edgewright.telemetry.v1"]
+    assert printed("telemetry", host, "--insecure", "--follow") == ["edgewright.telemetry.v1"] * 2
+    recorded = printed("telemetry", host, "--insecure", "--recorded-after", 0)
+    assert set(recorded) == {"edgewright.telemetry-record.v1"}
+    assert printed("releases", host, "--insecure") == ["edgewright.releases.v1"]
+    assert printed("releases", host, "--insecure", "--delete", "0303") == ["edgewright.releases.v1"]
+
+
+def test_pushes_and_what_differs(board: Board, host: str, tmp_path: Path) -> None:
+    old = make_artifact(tmp_path / "old", {"engine/model.bin": bytes(1024)}, KEY)
+    new = make_artifact(tmp_path / "new", {"engine/model.bin": b"new"}, KEY)
+    assert printed("push", old.folder, host, "--insecure") == ["edgewright.push.v1"]
+    assert printed("push", old.folder, host, "--insecure", "--no-activate") == ["edgewright.push.v1"]
+    assert printed("diff", old.folder, new.folder) == ["edgewright.diff.v1"]
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text(f"name: test\ndevices: [{host}]\n")
+    assert printed("push", new.folder, "--fleet", fleet, "--insecure") == ["edgewright.rollout.v1"]
+    board.verdict = [
+        deployment.WatchDeploymentResponse(
+            phase=deployment.PHASE_IDLE, active_release=b"\2" * 32, message="too slow",
+            outcome=deployment.OUTCOME_ROLLED_BACK,
+        )
+    ]  # fmt: skip
+    assert printed("push", old.folder, host, "--insecure") == ["edgewright.push.v1"]
+
+
+def test_whom_boards_trust(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    CliRunner().invoke(app, ["keys", "create", str(keys)])
+    assert printed("keys", "trust", keys) == ["edgewright.trust.v1"]
+    withdrawn = (UntrustedRelease("03" * 32, active=True, stop=False, reason="a bug"),)
+    told = TrustUpdate((BoardTrust("b:1", 2, 1, withdrawn), BoardTrust("b:2", error="out of reach")))
+    validate(document_of("trust-update", told))
+
+
+def test_measurements(tmp_path: Path) -> None:
+    run = telemetry.BenchmarkResult(prompts=4, concurrency=1, duration_seconds=2.0)
+    report = bench_report(Bench(BenchSubject("b:1"), (run,)))
+    validate(document_of("bench", report))
+    validate(document_of("bench", report.compared(report)))
+    decode = MeasuredDecode(10, 0.1, None, "15W")
+    made = BoardCalibrated("b", "vllm", "1", 1, tmp_path / "b.json", 10, float("nan"), 11, "pss", decode)
+    validate(document_of("calibrate", made))
+
+
+def test_what_the_agent_says_of_its_board(tmp_path: Path) -> None:
+    assert printed("probe", program=agent_app) == ["edgewright.probe.v1"]
+    examined = printed("doctor", "--store", tmp_path, "--no-engines", program=agent_app)
+    assert examined == ["edgewright.doctor.v1"]
