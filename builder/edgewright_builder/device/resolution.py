@@ -82,7 +82,10 @@ async def _look_up(address: Address) -> list[tuple[socket.AddressFamily, str]]:
 
     # A thread of asyncio's pool would keep the process alive until the resolver gives up.
     threading.Thread(target=ask, name="resolve", daemon=True).start()
-    done, _ = await asyncio.wait({answer}, timeout=RESOLVE_SECONDS)
+    try:
+        done, _ = await asyncio.wait({answer}, timeout=RESOLVE_SECONDS)
+    finally:
+        answer.cancel()  # does nothing to one that is here; one that comes later is nobody's
     if not done:
         raise TimeoutError(None, f"Its name was not resolved within {RESOLVE_SECONDS:.0f} s")
     return answer.result()
