@@ -221,7 +221,7 @@ async def _sit_out(serving: ServingRelease, seconds: float) -> None:
     except asyncio.TimeoutError:
         return
     message = f"The engine ended during probation: {death.sentence}."
-    kind = _BroughtDownError if death.is_of_requests else OutsideError
+    kind = _BroughtDownError if serving.blames_requests(death) else OutsideError
     raise kind(message, Reason.REASON_ENGINE_FAILED)
 
 

@@ -23,7 +23,7 @@ from edgewright_agent.deployment.engine_manager import (
 )
 from edgewright_agent.deployment.probation import BoardSensors
 from edgewright_agent.deployment.revocation import without_stopped
-from edgewright_agent.deployment.state import State
+from edgewright_agent.deployment.state import Phase, State
 from edgewright_agent.deployment.state_writer import DeploymentStatus, Rule, StateWriter
 from edgewright_agent.deployment.supervision import Supervisor
 from edgewright_agent.runtime.threads import run_in_thread, to_the_end
@@ -88,7 +88,13 @@ class Deployer:
     def notes(self) -> list[str]:
         """Returns what an operator should know of the active release's engine, a sentence each."""
         refusal, restarts = self.refusal(), self._supervisor.note()
+        safe = self.state.phase is Phase.SAFE
         return [
+            *(
+                [f"Nothing is served: {self.state.message}. Activate a release, or roll back."]
+                if safe
+                else []
+            ),
             *([] if refusal is None else [f"Nothing is served. {refusal}"]),
             *([] if restarts is None else [restarts]),
         ]

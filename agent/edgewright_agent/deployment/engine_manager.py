@@ -11,7 +11,7 @@ from edgewright.manifest import MemoryPrediction
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment.admission import Admission
 from edgewright_agent.deployment.contents import check_contents
-from edgewright_agent.engines import Engine
+from edgewright_agent.engines import Death, Engine
 from edgewright_agent.runtime.threads import run_in_thread, within
 from edgewright_agent.store import StagedRelease, Store
 
@@ -29,6 +29,14 @@ class ServingRelease:
     release: StagedRelease
     engine: Engine
     admission: Admission
+
+    def blames_requests(self, death: Death) -> bool:
+        """Whether clients' requests may have caused this death, so that it says nothing of the release.
+
+        Without a request an engine does what it did in its probation. A client may leave before the engine falls
+        over its request, so every request since the start counts.
+        """
+        return death.is_of_requests or self.admission.admitted > 0
 
 
 CheckServing = Callable[[StagedRelease], None]
@@ -68,10 +76,10 @@ class EngineManager:
         return serving is not None and serving.release.digest == digest and serving.engine in self._loaded
 
     @property
-    def running_engine(self) -> Engine:
-        """The engine of the release that serves."""
+    def running(self) -> ServingRelease:
+        """The release that serves, and its engine."""
         assert self.serving is not None, "asked only while a release serves"
-        return self.serving.engine
+        return self.serving
 
     def has_room_beside(self, candidate: StagedRelease, budget_bytes: int, available_bytes: int) -> bool:
         """Whether the candidate needs an engine of its own, and fits beside the serving one as measured."""

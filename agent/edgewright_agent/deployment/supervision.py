@@ -80,11 +80,13 @@ class Supervisor:
                     if self._progress.state.serves != digest:
                         return
                     await self._engines.serve(self._store.release(digest))
-                death, was_steady = await self._until_death(self._engines.running_engine)
+                serving = self._engines.running
+                death, was_steady = await self._until_death(serving.engine)
                 self._restarts = self._restarts.after(death)
-                if death.is_of_requests:
+                excused = serving.blames_requests(death)
+                if excused:
                     await self._progress.try_to_apply(lifecycle.start_excused)
-                if was_steady or death.is_of_requests:
+                if was_steady or excused:
                     pause_seconds = self._restart_seconds
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
                 log_failure(_log, f"release {digest}", error)

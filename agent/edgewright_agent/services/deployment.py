@@ -235,7 +235,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
     def _notes(self) -> list[str]:
         """Returns what an operator should know of the active release."""
         active = self._store.releases().get(self._deployer.state.active or "")
-        return [] if active is None else [*self._deployer.notes(), *self._policy.notes(active)]
+        return [*self._deployer.notes(), *([] if active is None else self._policy.notes(active))]
 
     def _memory(self, verdict: AdmissionVerdict) -> deployment_pb2.MemoryVerdict:
         prediction = verdict.manifest.memory

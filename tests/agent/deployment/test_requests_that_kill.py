@@ -84,6 +84,22 @@ async def test_an_active_release_whose_engine_dies_by_itself_gives_way(tmp_path:
         await until(lambda: deployer.state.active == GOOD.digest)
 
 
+@pytest.mark.parametrize("cause", [DeathCause.KILLED, DeathCause.HUNG])
+async def test_a_client_that_leaves_before_the_engine_falls_over_its_request_decides_nothing(
+    tmp_path: Path, cause: DeathCause
+) -> None:
+    script = Script(pause_seconds=0.001)
+    async with deploying(tmp_path, script, restart_seconds=0.001) as deployer:
+        await activated(deployer, GOOD.digest)
+        await activated(deployer, NEXT.digest)
+        for number in range(STARTS_MAX + 5):
+            async with a_client(deployer) as engine:
+                pass
+            engine.die(cause)
+            await until(lambda count=number: len(script.engines) > count + 2)
+        assert deployer.state.active == (await answering(deployer)).release.digest == NEXT.digest
+
+
 async def test_an_engine_that_hangs_over_a_request_is_started_again_and_says_why(tmp_path: Path) -> None:
     async with deploying(tmp_path, Script(pause_seconds=0.001), restart_seconds=0.001) as deployer:
         await activated(deployer, GOOD.digest)
