@@ -17,7 +17,8 @@ OPTIONS = [
     ("grpc.http2.ping_timeout_ms", 60_000),
     # By default the core waits up to 2 minutes before it dials again; a board restarts its agent in seconds.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # gRPC takes this for the least time that a connection attempt may last, the TLS handshake included.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
 
