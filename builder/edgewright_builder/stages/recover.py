@@ -6,6 +6,7 @@ half see general text, so that neither is lost.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,8 +87,11 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
     after = _judge(model, material, settings)
     better = _mean(after) < _mean(before)
     changed = recovery.recovered_tensors(model, settings) if better else {}
+    shutil.rmtree(
+        folder / "model", ignore_errors=True
+    )  # half of it, where the stage was killed while it wrote
     write_checkpoint(checkpoint, folder / "model", changed)
-    (folder / "state.pt").unlink()
+    (folder / "state.pt").unlink(missing_ok=True)  # minutes that end before the first save leave none
     if not better:
         build.run.reporter.note(
             f"recover: {_mean(before):.3f} became {_mean(after):.3f}; GPTQ's scales are kept"
@@ -97,7 +101,7 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
         **{f"kl_{name}_before": value.mean for name, value in before.items()},
         **{f"kl_{name}_after": value.mean for name, value in after.items()},
         "steps": settings.steps,
-        "tokens": steps[-1].tokens if steps else 0,
+        "tokens": steps[-1].tokens if steps else material.tokens,  # none now: all were taken before a kill
     }
 
 
@@ -108,6 +112,11 @@ class Material:
     data: DistillationData
     batches: list[list[int]]
     held_out: dict[str, list[int]]
+
+    @property
+    def tokens(self) -> int:
+        """The counted tokens of all steps."""
+        return sum(self.data.samples[index].counted_tokens for batch in self.batches for index in batch)
 
 
 def _material(teacher: Path, texts: Texts, build: Build, folder: Path) -> Material:
