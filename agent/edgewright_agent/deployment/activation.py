@@ -29,6 +29,7 @@ from edgewright_agent.runtime.threads import within
 from edgewright_agent.store import Store
 
 _log = logging.getLogger(__name__)
+DEATH_SECONDS_MAX = 1.0  # from an engine's last answer until the kernel says how it ended
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Activation:
         """
         probes = await _within(PROBES_SECONDS_MAX, run_probes(serving.engine, serving.release, trial))
         self._progress.tell(self._state, probes)
-        _require(probes)
+        await _require_alive(serving, probes)
         if not (beside or self._alone):
             await self._engines.show(serving)
         if self._terms.probation_seconds:
@@ -223,6 +224,19 @@ async def _sit_out(serving: ServingRelease, seconds: float) -> None:
     message = f"The engine ended during probation: {death.sentence}."
     kind = _BroughtDownError if serving.blames_requests(death) else OutsideError
     raise kind(message, Reason.REASON_ENGINE_FAILED)
+
+
+async def _require_alive(serving: ServingRelease, probes: tuple[ProbeResult, ...]) -> None:
+    """Raises as `_require`. If the engine died of the probe, the message says how it ended."""
+    try:
+        _require(probes)
+    except OutsideError as error:
+        try:
+            death = await within(DEATH_SECONDS_MAX, serving.engine.wait())
+        except asyncio.TimeoutError:
+            raise error from None
+        message = f"{error} The engine ended during probation: {death.sentence}."
+        raise OutsideError(message, Reason.REASON_ENGINE_FAILED) from error
 
 
 async def _within(seconds: float, probing: Awaitable[tuple[ProbeResult, ...]]) -> tuple[ProbeResult, ...]:

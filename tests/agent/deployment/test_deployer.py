@@ -158,6 +158,20 @@ async def test_an_engine_that_dies_during_probation_rolls_back(tmp_path: Path) -
         assert "during probation" in deployer.state.message
 
 
+async def test_an_engine_that_dies_of_a_probe_is_told_with_how_it_ended(tmp_path: Path) -> None:
+    script = Script()
+
+    async def die_when_asked(what: str, release: StagedRelease) -> None:
+        if what == "ask":
+            script.running[-1].die()
+
+    script.before = die_when_asked
+    async with deploying(tmp_path, script) as deployer:
+        await activated(deployer, GOOD.digest)
+        assert "Probe golden_prompt failed" in deployer.state.message
+        assert "The engine ended during probation: killed (signal 9)" in deployer.state.message
+
+
 async def kill_on_probation(deployer: Deployer, script: Script) -> None:
     while not (deployer.state.phase is Phase.PROBATION and script.running):
         await asyncio.sleep(0.005)
