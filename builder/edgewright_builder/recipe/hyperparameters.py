@@ -29,6 +29,24 @@ class Hyperparameters:
     alpha: float  # share of the KL divergence in the loss; the rest is cross-entropy
 
 
+class FixedHyperparameters(Section):
+    """A training that is known to suit. Given in a recipe, nothing is searched."""
+
+    optimizer: Optimizer = "adam"  # adam or muon
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4  # η
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0  # w_d
+    lora_rank: Annotated[int, Field(ge=1, le=4096)] = 32  # r
+    lora_scale: Annotated[float, Field(gt=0, le=100)] = 2.0  # a: ΔW = a·BA
+    temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # T, of the distillation
+    # α, the share of the KL in the loss; the rest is cross-entropy
+    alpha: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+    @property
+    def values(self) -> Hyperparameters:
+        """The same as what trainings take."""
+        return Hyperparameters(**self.model_dump())
+
+
 @dataclass(frozen=True)
 class TrialSettings:
     """What one trial of the search tries: how to train, and the group size that the result is rounded with."""

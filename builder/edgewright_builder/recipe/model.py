@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits
 from edgewright_builder.recipe.file import Section, absolute, model_name, parse
-from edgewright_builder.recipe.hyperparameters import SearchSpace
+from edgewright_builder.recipe.hyperparameters import FixedHyperparameters, SearchSpace
 
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ReleaseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -175,6 +175,7 @@ class Recipe(Section):
     teachers: Teachers
     data: DataSettings = DataSettings()
     search: SearchSettings = SearchSettings()
+    hyperparameters: FixedHyperparameters | None = None  # instead of a search
     finetune: FinetuneSettings = FinetuneSettings()
     quantize: QuantizeSettings = QuantizeSettings()
     recover: RecoverSettings = RecoverSettings()
@@ -191,6 +192,12 @@ class Recipe(Section):
     def _data_has_a_source(self) -> Recipe:
         if self.data.file is None and self.teachers.data is None:
             raise ValueError(NO_DATA)
+        return self
+
+    @model_validator(mode="after")
+    def _searched_or_fixed(self) -> Recipe:
+        if self.hyperparameters is not None and "search" in self.model_fields_set:
+            raise ValueError("`search` and `hyperparameters` are both given: remove one of them")
         return self
 
     @model_validator(mode="after")
@@ -212,6 +219,8 @@ class Recipe(Section):
         values["quantize"]["delta_from"] = None if earlier is None else earlier.name
         general = self.recover.data
         values["recover"]["data"] = None if general is None else general.name
+        if self.hyperparameters is None:
+            del values["hyperparameters"]
         values["evaluate"]["benchmarks"] = None
         values["evaluate"]["tasks"] = [Path(task).name for task in self.evaluate.tasks]
         return values

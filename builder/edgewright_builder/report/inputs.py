@@ -235,6 +235,11 @@ class RunInputs:
     problems: tuple[str, ...] = ()  # files that are there and can't be read
 
     @property
+    def fixed_hyperparameters(self) -> bool:
+        """Whether the recipe fixed the hyperparameters, so that nothing was searched."""
+        return not self.trials and any(stage.stage == "search" for stage in self.stages)
+
+    @property
     def bench(self) -> BenchmarkResult | None:
         """The device's typical run."""
         return self.measured.typical if self.measured else None

@@ -33,8 +33,13 @@ if TYPE_CHECKING:
 def run_search(
     build: Build, data: FinishedStage, student: FinishedStage, teacher: FinishedStage
 ) -> FinishedStage:
-    """Runs the stage, or keeps what it left. Product: `best.json`, which `read_best` reads. Resumable."""
+    """Runs the stage, or keeps what it left. Product: `best.json`, which `read_best` reads. Resumable.
+
+    A recipe that fixes its hyperparameters has nothing to search: then `best.json` holds those.
+    """
     recipe = build.recipe
+    if recipe.hyperparameters is not None:
+        return _keep_fixed(build, recipe.hyperparameters.values)
     group_sizes = [plan.configuration.group_size for plan in build.plans]
     inputs = {
         "student": student.output_digest,
@@ -50,6 +55,16 @@ def run_search(
         return search(student.folder / "model", training, recipe.search, group_sizes, folder)
 
     return build.run.stage("search", inputs, work, products=("best.json",), resumable=True)
+
+
+def _keep_fixed(build: Build, fixed: Hyperparameters) -> FinishedStage:
+    choice = TrialSettings(fixed, build.plan.configuration.group_size)
+
+    def work(folder: Path) -> dict[str, Any]:
+        write_json(folder / "best.json", asdict(choice))
+        return asdict(fixed)
+
+    return build.run.stage("search", {"fixed": asdict(choice)}, work, products=("best.json",))
 
 
 def read_best(search: FinishedStage) -> TrialSettings:

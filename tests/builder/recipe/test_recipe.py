@@ -54,6 +54,11 @@ def test_every_example_is_a_valid_recipe(path: Path) -> None:
             {"quantize": {"group_size": 64}, "search": {"space": {"group_size": [32, 64]}}},
             "`quantize.group_size` is 64 and `search.space.group_size` is [32, 64]: give one of them",
         ),
+        (
+            {"search": {"trials": 2}, "hyperparameters": {"optimizer": "muon"}},
+            "`search` and `hyperparameters` are both given",
+        ),
+        ({"hyperparameters": {"learning_rat": 1e-3}}, "unknown key `hyperparameters.learning_rat`"),
         ({"task": None}, "`task` is None"),
         ({"teachers": {"knowledge": {"model": "e/f"}}}, "give `teachers.data`"),
     ],
