@@ -237,7 +237,7 @@ class RunInputs:
     @property
     def fixed_hyperparameters(self) -> bool:
         """Whether the recipe fixed the hyperparameters, so that nothing was searched."""
-        return not self.trials and any(stage.stage == "search" for stage in self.stages)
+        return any(stage.stage == "search" and "fixed" in stage.summary for stage in self.stages)
 
     @property
     def bench(self) -> BenchmarkResult | None:

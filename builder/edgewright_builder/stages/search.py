@@ -62,7 +62,7 @@ def _keep_fixed(build: Build, fixed: Hyperparameters) -> FinishedStage:
 
     def work(folder: Path) -> dict[str, Any]:
         write_json(folder / "best.json", asdict(choice))
-        return asdict(fixed)
+        return {"fixed": asdict(fixed)}
 
     return build.run.stage("search", {"fixed": asdict(choice)}, work, products=("best.json",))
 
