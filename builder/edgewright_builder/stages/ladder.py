@@ -77,6 +77,7 @@ def _towards(model: nn.Module, training: Training) -> DistillationData:
     import torch
 
     from edgewright_builder.train.distill import counted_hidden, output_head
+    from edgewright_builder.train.knowledge import HiddenStates
     from edgewright_builder.train.samples import collate
 
     data, device = training.data, next(model.parameters()).device
@@ -85,7 +86,7 @@ def _towards(model: nn.Module, training: Training) -> DistillationData:
             index: counted_hidden(model, collate(data.samples, [index], data.pad_token, device))
             for index in data.validation
         }
-    return replace(data, teacher_hidden=states.__getitem__, teacher_head=output_head(model))
+    return replace(data, knowledge=HiddenStates(states.__getitem__, output_head(model)))
 
 
 def _entry(

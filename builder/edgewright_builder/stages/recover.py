@@ -136,7 +136,7 @@ def _material(teacher: Path, texts: Texts, build: Build, folder: Path) -> Materi
     cache = folder / "teacher"
     cache.mkdir(exist_ok=True)
     cache_teacher(teacher, kept, settings.batch_tokens, pad_token(job), cache, build.run.reporter.step)
-    data = DistillationData(kept, (), (), *read_teacher(cache, kept), pad_token(job))
+    data = DistillationData(kept, (), (), read_teacher(cache, kept), pad_token(job))
     held_out = {"pairs": pairs_held_out, "general": general_held_out}
     return Material(
         data,

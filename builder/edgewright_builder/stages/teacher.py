@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgewright_builder.run.progress import OnProgress
     from edgewright_builder.run.run import FinishedStage
     from edgewright_builder.train.distill import Training
+    from edgewright_builder.train.knowledge import Knowledge
     from edgewright_builder.train.samples import Sample
 
 
@@ -83,9 +84,8 @@ def training_of(job: Distillation, data: FinishedStage, teacher: FinishedStage) 
     finetune, seed = job.recipe.finetune, job.recipe.seed
     samples = samples_of(job, data)
     train, validation = split(samples, finetune.validation_fraction, seed)
-    hidden, head = read_teacher(teacher.folder, samples)
-    shared = min(len(head), job.architecture.vocab_size)  # families pad their heads to different heights
-    material = DistillationData(samples, train, validation, hidden, head[:shared], pad_token(job))
+    knowledge = read_teacher(teacher.folder, samples, job.architecture.vocab_size)
+    material = DistillationData(samples, train, validation, knowledge, pad_token(job))
     return Training(material, finetune, seed, job.run.reporter.step)
 
 
@@ -176,13 +176,16 @@ class _Cache:
             return hidden.cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
-def read_teacher(folder: Path, samples: Sequence[Sample]) -> tuple[Callable[[int], Tensor], Tensor]:
-    """Returns (sample index → its (counted tokens, hidden) states, the output head), mapped from disk.
+def read_teacher(folder: Path, samples: Sequence[Sample], vocabulary: int | None = None) -> Knowledge:
+    """Returns what T2 knows of the samples, mapped from disk, of the first `vocabulary` tokens if given.
 
-    Raises InputError or OutsideError where the cache does not hold these samples.
+    Families pad their heads to different heights, so a student may have fewer rows than T2. Raises InputError or
+    OutsideError where the cache does not hold these samples.
     """
     import torch
     from safetensors.torch import load_file
+
+    from edgewright_builder.train.knowledge import HiddenStates
 
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     dtype, hidden_size = getattr(torch, index["dtype"]), index["hidden_size"]
@@ -212,4 +215,5 @@ def read_teacher(folder: Path, samples: Sequence[Sample]) -> tuple[Callable[[int
         return rows[start : start + samples[sample_index].counted_tokens]
 
     head = load_file(folder / "head.safetensors")["head"]
-    return hidden_of, head.to("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return HiddenStates(hidden_of, head.to(device)[:vocabulary])

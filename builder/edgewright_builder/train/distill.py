@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from edgewright.errors import InputError
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
 from edgewright_builder.recipe.model import FinetuneSettings
+from edgewright_builder.train.knowledge import Knowledge
 from edgewright_builder.train.loop import Course, TrainStep, train_steps
-from edgewright_builder.train.losses import distillation_loss, kl_divergence, kl_per_token
 from edgewright_builder.train.optimizers import make_optimizer
 from edgewright_builder.train.samples import Batch, Sample, collate, make_batches
 
@@ -23,13 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DistillationData:
-    """Samples with the teacher's final hidden states for their counted positions."""
+    """Samples with what the teacher knows of them."""
 
     samples: Sequence[Sample]
     train: Sequence[int]
     validation: Sequence[int]
-    teacher_hidden: Callable[[int], Tensor]  # sample index → (counted tokens, teacher's hidden)
-    teacher_head: Tensor  # (vocabulary, teacher's hidden), cut to the rows both models have
+    knowledge: Knowledge
     pad_token: int
 
 
@@ -104,16 +104,16 @@ def train_epoch(
 @torch.inference_mode()
 def validation_divergence(model: nn.Module, data: DistillationData, batch_tokens: int) -> Divergence:
     """Returns KL(teacher ‖ model) at temperature 1 on the validation samples."""
-    head, device = output_head(model)[: len(data.teacher_head)], next(model.parameters()).device
-    sums, counts = [], []
+    head, device = output_head(model), next(model.parameters()).device
+    parts: list[Tensor] = []
     for indices in make_batches(data.samples, data.validation, batch_tokens, seed=None):
-        batch = collate(data.samples, indices, data.pad_token, device)
-        hidden = counted_hidden(model, batch)
-        divergence = kl_per_token(hidden, head, _teacher_hidden(data, indices, device), data.teacher_head)
-        lengths = [data.samples[index].counted_tokens for index in indices]
-        sums += [float(part.sum()) for part in torch.split(divergence, lengths)]
-        counts += lengths
-    return _divergence(sums, counts)
+        hidden = counted_hidden(model, collate(data.samples, indices, data.pad_token, device))
+        parts += data.knowledge.divergences(partial(_logits, hidden, head), indices)
+    return _divergence(parts)
+
+
+def _logits(hidden: Tensor, head: Tensor, rows: slice, vocabulary: int) -> Tensor:
+    return hidden[rows] @ head[:vocabulary].T
 
 
 @torch.inference_mode()
@@ -122,16 +122,20 @@ def logits_divergence(logits_of: Callable[[int], Tensor], data: DistillationData
 
     logits_of: sample index → (counted tokens, vocabulary).
     """
-    sums, counts = [], []
+    parts: list[Tensor] = []
     for index in data.validation:
-        teacher = data.teacher_hidden(index) @ data.teacher_head.T
-        student = logits_of(index)[:, : teacher.shape[1]]
-        sums.append(float(kl_divergence(student.to(teacher.device), teacher, temperature=1.0).sum()))
-        counts.append(len(student))
-    return _divergence(sums, counts)
+        student = logits_of(index)
+        parts += data.knowledge.divergences(partial(_cut, student), [index])
+    return _divergence(parts)
 
 
-def _divergence(sums: Sequence[float], counts: Sequence[int]) -> Divergence:
+def _cut(logits: Tensor, rows: slice, vocabulary: int) -> Tensor:
+    return logits[rows, :vocabulary]
+
+
+def _divergence(parts: Sequence[Tensor]) -> Divergence:
+    """Returns the mean over all tokens, from the divergences of each sample's."""
+    sums, counts = [float(part.sum()) for part in parts], [len(part) for part in parts]
     mean = sum(sums) / sum(counts)
     return Divergence(mean, _ratio_standard_error(sums, counts, mean), sum(counts))
 
@@ -153,18 +157,12 @@ def loss_on(
     model: nn.Module, data: DistillationData, alpha: float, temperature: float
 ) -> Callable[[Batch], Tensor]:
     """Returns equation (5) as a function of a batch, averaged over the batch's counted tokens."""
-    head = output_head(model)[: len(data.teacher_head)]
+    head = output_head(model)
 
     def loss_of(batch: Batch) -> Tensor:
-        teacher = _teacher_hidden(data, batch.indices, batch.input_ids.device)
-        hidden = counted_hidden(model, batch)
-        return distillation_loss(hidden, head, teacher, data.teacher_head, batch.labels, alpha, temperature)
+        return data.knowledge.loss(counted_hidden(model, batch), head, batch, alpha, temperature)
 
     return loss_of
-
-
-def _teacher_hidden(data: DistillationData, indices: Sequence[int], device: torch.device) -> Tensor:
-    return torch.cat([data.teacher_hidden(index) for index in indices]).to(device)
 
 
 def _ratio_standard_error(sums: Sequence[float], counts: Sequence[int], mean: float) -> float:

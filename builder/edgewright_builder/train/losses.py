@@ -14,6 +14,7 @@ tensor is longer than one chunk. In the code p is always the student's distribut
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -99,15 +100,15 @@ def distillation_loss(
 
 @torch.inference_mode()
 def kl_per_token(
-    student_hidden: Tensor, student_head: Tensor, teacher_hidden: Tensor, teacher_head: Tensor
+    student_logits: Callable[[slice], Tensor], teacher_logits: Callable[[slice], Tensor], tokens: int
 ) -> Tensor:
-    """Returns KL(q ‖ p) at τ = 1 of each token, (tokens,), in nats: comparable between all trials."""
+    """Returns KL(q ‖ p) at τ = 1 of each token, (tokens,), in nats: comparable between all trials.
+
+    student_logits, teacher_logits: rows → (rows, vocabulary), asked for one chunk at a time.
+    """
     chunks = []
-    for start in range(0, student_hidden.shape[0], CHUNK_TOKENS):
+    for start in range(0, tokens, CHUNK_TOKENS):
         rows = slice(start, start + CHUNK_TOKENS)
-        student_logits, teacher_logits = (
-            student_hidden[rows] @ student_head.T,
-            teacher_hidden[rows] @ teacher_head.T,
-        )
-        chunks.append(kl_divergence(student_logits, teacher_logits, temperature=1.0))
+        teacher = teacher_logits(rows)
+        chunks.append(kl_divergence(student_logits(rows).to(teacher.device), teacher, temperature=1.0))
     return torch.cat(chunks)

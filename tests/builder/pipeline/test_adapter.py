@@ -56,8 +56,7 @@ def data(tmp_path: Path) -> DistillationData:
     cache = tmp_path / "cache"
     cache.mkdir()
     cache_teacher(tmp_path / "teacher", samples, 128, 0, cache, lambda *_: None)
-    hidden, head = read_teacher(cache, samples)
-    return DistillationData(samples, *split(samples, 0.25, seed=0), hidden, head, pad_token=0)
+    return DistillationData(samples, *split(samples, 0.25, seed=0), read_teacher(cache, samples), pad_token=0)
 
 
 def test_a_gptq_checkpoint_in_floats_is_the_model_it_was_rounded_to(quantized: tuple[Path, Path]) -> None:

@@ -36,8 +36,8 @@ def data(tmp_path: Path) -> DistillationData:
     tiny_tokenizer().save_pretrained(tmp_path / "teacher")
     (tmp_path / "cache").mkdir()
     cache_teacher(tmp_path / "teacher", SAMPLES, 64, 0, tmp_path / "cache", lambda *_: None)
-    hidden, head = read_teacher(tmp_path / "cache", SAMPLES)
-    return DistillationData(SAMPLES, (), range(16, 20), hidden, head, pad_token=0)
+    knowledge = read_teacher(tmp_path / "cache", SAMPLES)
+    return DistillationData(SAMPLES, (), range(16, 20), knowledge, pad_token=0)
 
 
 def trained(

@@ -21,6 +21,7 @@ from edgewright_builder.stages.search import search
 from edgewright_builder.stages.student import block_influence, least_influential, remove_layers
 from edgewright_builder.stages.teacher import cache_teacher, read_teacher
 from edgewright_builder.train.distill import DistillationData, Training, train_epoch, validation_divergence
+from edgewright_builder.train.knowledge import HiddenStates
 from edgewright_builder.train.lora import add_lora, linear_layers, merge_lora
 from edgewright_builder.train.samples import Sample, collate, make_batches, make_sample, split
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
@@ -55,9 +56,8 @@ def data(models: tuple[Path, Path], tmp_path: Path) -> DistillationData:
     cache = tmp_path / "cache"
     cache.mkdir()
     cache_teacher(models[1], samples(), BATCH_TOKENS, 0, cache, lambda *_: None)
-    hidden, head = read_teacher(cache, samples())
     train, validation = split(samples(), 0.25, seed=0)
-    return DistillationData(samples(), train, validation, hidden, head, pad_token=0)
+    return DistillationData(samples(), train, validation, read_teacher(cache, samples()), pad_token=0)
 
 
 def training(
@@ -135,14 +135,15 @@ def test_the_cache_gives_back_the_teachers_hidden_states(
     models: tuple[Path, Path], data: DistillationData
 ) -> None:
     teacher = load(models[1])
+    assert isinstance(data.knowledge, HiddenStates)
     for index in (0, 7):
         sample = data.samples[index]
         with torch.inference_mode():
             hidden = teacher.model(input_ids=torch.tensor([sample.tokens])).last_hidden_state[
                 0, sample.first : -1
             ]
-        torch.testing.assert_close(data.teacher_hidden(index), hidden, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(data.teacher_head, teacher.lm_head.weight.detach())
+        torch.testing.assert_close(data.knowledge.hidden_of(index), hidden, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(data.knowledge.head, teacher.lm_head.weight.detach())
 
 
 @pytest.mark.parametrize("kept_fraction", [0.0, 0.4, 0.99])
