@@ -33,8 +33,8 @@ from serving_peers import Clock, DoorPeer, GrpcPeer, Peer, Timing
 from edgewright.v1.inference_pb2 import GenerateRequest
 from edgewright.v1.inference_pb2_grpc import InferenceServiceStub
 from edgewright_builder.artifact.artifact import write_artifact
-from edgewright_builder.device.channel import parse_address
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.channel import parse_address
+from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.push.push import push

@@ -26,7 +26,7 @@ from edgewright.address import Address
 from edgewright.v1.deployment_pb2 import BlobPart
 from edgewright_agent.runtime.tls import TlsFiles, server_credentials
 from edgewright_agent.store import ChunkBuffer
-from edgewright_builder.device.channel import open_channel
+from edgewright_builder.device_client.channel import open_channel
 
 SERVICE = "benchmark.Sink"
 MODES = ("message", "drop", "hash", "write", "hash-write")

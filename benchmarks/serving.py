@@ -33,8 +33,8 @@ from serving_peers import ChildPeer, DoorPeer, EnginePeer, GrpcPeer, Peer, Timin
 from edgewright_agent.engines import EngineLimits, start_engine
 from edgewright_agent.engines.process.cpus import default_threads
 from edgewright_builder.artifact.artifact import open_artifact
-from edgewright_builder.device.channel import parse_address
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.channel import parse_address
+from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.push.push import push
 
 HERE = Path(__file__).parent

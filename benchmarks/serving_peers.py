@@ -15,7 +15,7 @@ import httpx
 
 from edgewright.v1.inference_pb2 import GenerateRequest
 from edgewright_agent.engines import Engine, GenerationRequest, Token
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.client import DeviceClient
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from serving_agent import Agent, running_agent
 from soak_hostile import hostile_soak
 from soak_load import Clients, Outcome, ask
 
-from edgewright_builder.device.channel import parse_address
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.channel import parse_address
+from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.push.push import push
 
 MIB = 2**20

@@ -15,7 +15,7 @@ import httpx
 
 from edgewright.errors import BusyError, EdgewrightError, InputError
 from edgewright.v1.inference_pb2 import Chat, ChatMessage, GenerateRequest, ScoreItem
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.client import DeviceClient
 
 STUCK_SECONDS = 60.0
 SENTENCE = "The board reads its sensors once a second. "

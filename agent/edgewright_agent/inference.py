@@ -35,7 +35,7 @@ class Inference:
     ) -> AsyncGenerator[Token | Completed, None]:
         """Yields tokens as they come, then one Completed. `aclose()` frees the engine at once.
 
-        Raises as `Deployer.serving`, `Admission.admit` and `Engine.generate`.
+        Raises as `Deployer.serving`, `RequestSlots.admit` and `Engine.generate`.
         """
         operation: Operation = "text_completion" if request.messages is None else "chat"
         async with (
@@ -96,7 +96,7 @@ class Inference:
         """Gives a slot of the release that serves once it is free; meanwhile another release may have taken over."""
         while True:
             serving = self._deployer.serving()
-            async with serving.admission.admit(patient=patient):
+            async with serving.slots.admit(patient=patient):
                 if serving is self._deployer.serving():
                     yield serving
                     return

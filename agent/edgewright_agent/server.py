@@ -28,11 +28,11 @@ from edgewright.v1 import (
     trust_pb2_grpc,
 )
 from edgewright_agent import engines
-from edgewright_agent.deployment.background_scrub import background_scrub
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.engine_manager import OnServing, ServingRelease, StartEngine
 from edgewright_agent.deployment.probation import BoardSensors
 from edgewright_agent.deployment.revocation import check_serving, stopped_releases
+from edgewright_agent.deployment.scrub_thread import scrub_thread
 from edgewright_agent.deployment.staging import AdmissionPolicy
 from edgewright_agent.engines import Engine, EngineInfo, EngineLimits
 from edgewright_agent.inference import Inference
@@ -177,7 +177,7 @@ async def run_agent(
         guard.connections = ConnectionGuard(address.port, connections_max, trust.is_revoked_certificate)
         await server.start()
         await stack.enter_async_context(guard.connections.watching())
-        await stack.enter_async_context(background_scrub(settings.scrub, store, deployer, telemetry))
+        await stack.enter_async_context(scrub_thread(settings.scrub, store, deployer, telemetry))
         openai = await _serve_openai(settings.openai, stack, inference)
         yield RunningAgent(address, store, deployer, telemetry, observation, openai)
         await health_service.enter_graceful_shutdown()

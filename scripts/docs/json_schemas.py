@@ -20,7 +20,7 @@ from edgewright_builder.artifact.diff import Comparison
 from edgewright_builder.cli.board.releases import ReleasesDocument
 from edgewright_builder.cli.host.profiles import ProfilesDocument
 from edgewright_builder.cli.output import VERSIONS
-from edgewright_builder.device.verdict import DeploymentVerdict
+from edgewright_builder.device_client.verdict import DeploymentVerdict
 from edgewright_builder.fleet.rollout import RolloutReport
 from edgewright_builder.push.push import PushResult
 from edgewright_builder.sdk import fitting

@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from edgewright_builder.artifact.diff import (
         Comparison,
     )
-    from edgewright_builder.device.failures import (
+    from edgewright_builder.device_client.failures import (
         LinkError,
     )
-    from edgewright_builder.device.profile_draft import (
+    from edgewright_builder.device_client.profile_draft import (
         ProfileDraft,
     )
-    from edgewright_builder.device.verdict import (
+    from edgewright_builder.device_client.verdict import (
         DeploymentVerdict,
         ProbeVerdict,
     )
@@ -178,9 +178,9 @@ _MODULES = {
     ),
     "edgewright_builder.artifact.artifact": ("Artifact",),
     "edgewright_builder.artifact.diff": ("Comparison",),
-    "edgewright_builder.device.failures": ("LinkError",),
-    "edgewright_builder.device.profile_draft": ("ProfileDraft",),
-    "edgewright_builder.device.verdict": (
+    "edgewright_builder.device_client.failures": ("LinkError",),
+    "edgewright_builder.device_client.profile_draft": ("ProfileDraft",),
+    "edgewright_builder.device_client.verdict": (
         "DeploymentVerdict",
         "ProbeVerdict",
     ),

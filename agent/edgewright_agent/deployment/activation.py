@@ -199,7 +199,7 @@ class Activation:
         try:
             _require(probes)
         except OutsideError as error:
-            if self._alone or not serving.admission.admitted:
+            if self._alone or not serving.slots.admitted:
                 raise
             raise _BroughtDownError(f"While clients were served: {error}", error.reason) from error
 

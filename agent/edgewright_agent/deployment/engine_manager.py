@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from edgewright.errors import EdgewrightError, OutsideError
 from edgewright.manifest import MemoryPrediction
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.deployment.admission import Admission
 from edgewright_agent.deployment.contents import check_contents
+from edgewright_agent.deployment.request_slots import RequestSlots
 from edgewright_agent.engines import Death, Engine
 from edgewright_agent.runtime.threads import run_in_thread, within
 from edgewright_agent.store import StagedRelease, Store
@@ -28,7 +28,7 @@ class ServingRelease:
 
     release: StagedRelease
     engine: Engine
-    admission: Admission
+    slots: RequestSlots
 
     def blames_requests(self, death: Death) -> bool:
         """Whether clients' requests may have caused this death, so that it says nothing of the release.
@@ -36,7 +36,7 @@ class ServingRelease:
         Without a request an engine does what it did in its probation. A client may leave before the engine falls
         over its request, so every request since the start counts.
         """
-        return death.is_of_requests or self.admission.admitted > 0
+        return death.is_of_requests or self.slots.admitted > 0
 
 
 CheckServing = Callable[[StagedRelease], None]
@@ -140,7 +140,7 @@ class EngineManager:
         before, self.serving = self.serving, serving
         await self._on_serving(serving)
         if before is not None and before.engine is not serving.engine:
-            await before.admission.drain(DRAIN_SECONDS)
+            await before.slots.drain(DRAIN_SECONDS)
         await self._stop_others(serving.engine)
 
     async def keep_only(self, digest: str | None) -> None:
@@ -207,4 +207,4 @@ async def _in_time(switching: Awaitable[None]) -> None:
 
 
 def _serving(release: StagedRelease, engine: Engine) -> ServingRelease:
-    return ServingRelease(release, engine, Admission(engine.slots(release.manifest.limits.concurrency)))
+    return ServingRelease(release, engine, RequestSlots(engine.slots(release.manifest.limits.concurrency)))

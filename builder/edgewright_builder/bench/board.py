@@ -24,7 +24,7 @@ from edgewright_agent.engines import Finish, GenerationRequest, Token
 from edgewright_agent.telemetry.proto import distribution_to_proto
 from edgewright_agent.telemetry.serving import distribution
 from edgewright_builder.bench.results import BenchSubject
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.fit.calibrate import point_from_basis
 
 OnProgress = Callable[[int, int, float], None]  # prompts done, of how many, tokens/s

@@ -22,7 +22,7 @@ from edgewright.v1.telemetry_pb2 import BenchmarkResult
 from edgewright_agent.benchmark import benchmark as agent_benchmark
 from edgewright_agent.benchmark.load import BenchmarkPlan, BenchmarkProgress
 from edgewright_agent.benchmark.proto import result_to_proto
-from edgewright_agent.deployment.admission import Admission
+from edgewright_agent.deployment.request_slots import RequestSlots
 from edgewright_agent.engines import Engine, EngineLimits, Finish, GenerationRequest, Token, start_engine
 from edgewright_agent.telemetry.sampling.monitor import Telemetry
 from edgewright_builder.artifact.artifact import MANIFEST_NAME
@@ -108,7 +108,7 @@ async def run_locally(model: Candidate, plan: BenchmarkPlan, repeats: int, on_pr
 async def _one(
     model: Candidate, engine: Engine, telemetry: Telemetry, plan: BenchmarkPlan, on_progress: OnProgress
 ) -> BenchmarkResult:
-    gate = Admission(engine.slots(model.manifest.limits.concurrency))
+    gate = RequestSlots(engine.slots(model.manifest.limits.concurrency))
 
     async def generate(request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
         async with gate.admit(patient=True), aclosing(engine.generate(request)) as events:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from edgewright.errors import InputError
 from edgewright.validation import first_complaint
-from edgewright_builder.device.channel import parse_address
+from edgewright_builder.device_client.channel import parse_address
 
 DEVICES_MAX = 10_000
 Label = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^=,!\s]+$")]

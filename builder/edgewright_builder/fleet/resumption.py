@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from edgewright.errors import EdgewrightError
 from edgewright.v1.deployment_pb2 import Phase
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.fleet.inventory import FleetDevice
 from edgewright_builder.fleet.journal import RolloutJournal
 from edgewright_builder.fleet.waves import SUCCESSES

@@ -11,7 +11,7 @@ from typing import TypedDict
 
 from edgewright.errors import BusyError, EdgewrightError, OutsideError
 from edgewright_agent.runtime.threads import within
-from edgewright_builder.device.failures import LinkError
+from edgewright_builder.device_client.failures import LinkError
 from edgewright_builder.fleet.inventory import FleetDevice
 from edgewright_builder.fleet.journal import DeviceResult, RolloutJournal
 from edgewright_builder.fleet.waves import SUCCESSES, DeviceOutcome, Thresholds, abort_reason, hold_reason

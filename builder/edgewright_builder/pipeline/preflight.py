@@ -15,7 +15,7 @@ from edgewright_builder.data.presets import load_preset
 from edgewright_builder.data.prompts import load_prompts
 from edgewright_builder.fit.engines import engine_traits, why_not_served
 from edgewright_builder.models import load_tokenizer, read_config, require_same_vocabulary, resolve_model
-from edgewright_builder.prove.prove import require_proof
+from edgewright_builder.parity.prove import require_proof
 from edgewright_builder.quantization.earlier import require_same_shape
 from edgewright_builder.recipe.model import DataTeacher, EvaluateSettings
 from edgewright_builder.run.build import Build

@@ -21,8 +21,8 @@ from edgewright.v1.deployment_pb2 import (
 )
 from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.artifact.delta import DeltaMaker, Frame, Frames
-from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.parts import PART_BYTES, PartMessage, encode_part
+from edgewright_builder.device_client.client import DeviceClient
+from edgewright_builder.device_client.parts import PART_BYTES, PartMessage, encode_part
 from edgewright_builder.push import pushed_before
 
 # What serves is the likeliest ancestor; a candidate may yet be rolled back, and denied ones be deleted.

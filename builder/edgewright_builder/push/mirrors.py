@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from edgewright.errors import OutsideError
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.client import DeviceClient
 
 
 async def fetch_from_mirrors(client: DeviceClient, artifact: Artifact, note: Callable[[str], None]) -> int:

@@ -14,11 +14,11 @@ from edgewright.errors import BusyError
 from edgewright.sizes import format_bytes
 from edgewright.v1.deployment_pb2 import ReleaseState
 from edgewright_builder.artifact.artifact import Artifact, verify_artifact
-from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.failures import LinkError
-from edgewright_builder.device.messages import from_message
-from edgewright_builder.device.patience import Patience
-from edgewright_builder.device.verdict import DeploymentVerdict, watch_verdict
+from edgewright_builder.device_client.client import DeviceClient
+from edgewright_builder.device_client.failures import LinkError
+from edgewright_builder.device_client.messages import from_message
+from edgewright_builder.device_client.patience import Patience
+from edgewright_builder.device_client.verdict import DeploymentVerdict, watch_verdict
 from edgewright_builder.push.deltas import Deltas, DeltaSources, deltas_from
 from edgewright_builder.push.mirrors import fetch_from_mirrors
 from edgewright_builder.push.transfer import Transfer, TransferListener, TransferPlan

@@ -14,10 +14,10 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright.v1.deployment_pb2 import MemoryVerdict, MissingBlob
 from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.artifact.delta import Frames
-from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.failures import LinkError
-from edgewright_builder.device.parts import PartMessage, Resumption, blob_of, parts_of
-from edgewright_builder.device.patience import Patience
+from edgewright_builder.device_client.client import DeviceClient
+from edgewright_builder.device_client.failures import LinkError
+from edgewright_builder.device_client.parts import PartMessage, Resumption, blob_of, parts_of
+from edgewright_builder.device_client.patience import Patience
 from edgewright_builder.push.deltas import Deltas, chunk_indices, frame_parts, travelling_bytes
 
 # Small blobs travel beside the large ones, so that no file waits for another to become durable; large ones

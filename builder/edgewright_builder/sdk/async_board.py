@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 from edgewright.errors import BusyError, InputError, RefusedError
 from edgewright.v1.deployment_pb2 import ScrubStoreResponse
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.messages import from_message
-from edgewright_builder.device.patience import Patience
-from edgewright_builder.device.record import recorded
-from edgewright_builder.device.retries import OnWait, hear_nothing
-from edgewright_builder.device.verdict import DeploymentVerdict, watch_verdict
+from edgewright_builder.device_client.client import DeviceClient
+from edgewright_builder.device_client.messages import from_message
+from edgewright_builder.device_client.patience import Patience
+from edgewright_builder.device_client.record import recorded
+from edgewright_builder.device_client.retries import OnWait, hear_nothing
+from edgewright_builder.device_client.verdict import DeploymentVerdict, watch_verdict
 from edgewright_builder.push.deltas import DeltaSources
 from edgewright_builder.push.push import PushResult, push
 from edgewright_builder.push.transfer import Sent, TransferListener
@@ -34,7 +34,7 @@ from edgewright_builder.sdk.results.storage import DeletedRelease, GarbageCollec
 from edgewright_builder.sdk.results.telemetry import RecordedTelemetry, TelemetrySnapshot, snapshot_of
 
 if TYPE_CHECKING:
-    from edgewright_builder.device.profile_draft import ProfileDraft
+    from edgewright_builder.device_client.profile_draft import ProfileDraft
     from edgewright_builder.sdk.results.bench import BenchReport
     from edgewright_builder.sdk.results.calibration import BoardCalibrated
     from edgewright_builder.sdk.results.evaluation import Evaluation
@@ -210,7 +210,7 @@ class AsyncBoard:
 
     async def score(self, items: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """As `Board.score`."""
-        from edgewright_builder.device.score import score
+        from edgewright_builder.device_client.score import score
 
         return await score(self._client(), items)
 
@@ -267,7 +267,7 @@ class AsyncBoard:
 
     async def draft_profile(self) -> ProfileDraft:
         """As `Board.draft_profile`."""
-        from edgewright_builder.device.profile_draft import draft_of
+        from edgewright_builder.device_client.profile_draft import draft_of
 
         return draft_of(await self._client().get_device(), await self._client().get_snapshot())
 

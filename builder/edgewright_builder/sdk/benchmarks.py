@@ -14,7 +14,7 @@ from edgewright.errors import InputError
 from edgewright_agent.benchmark.load import BenchmarkPlan
 from edgewright_builder.bench.board import run_from_here, run_on_board, subject_of
 from edgewright_builder.bench.results import Bench, read_bench
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.sdk.arguments import as_path
 from edgewright_builder.sdk.loop import SHARED
 from edgewright_builder.sdk.results.bench import BenchReport, bench_report
@@ -24,7 +24,7 @@ from edgewright_builder.sdk.results.progress import OnProgress, ProgressEmitter
 from edgewright_builder.show.document import document
 
 if TYPE_CHECKING:
-    from edgewright_builder.device.score import RemoteScorer
+    from edgewright_builder.device_client.score import RemoteScorer
     from edgewright_builder.tasks.loading import Task
 
 HOST_PROMPTS_MIN = 4
@@ -135,7 +135,7 @@ async def evaluate_board(
     on_progress: OnProgress | None,
 ) -> Evaluation:
     """Scores each task on the board; asks first whether it scores at all, before rows are fetched."""
-    from edgewright_builder.device.score import RemoteScorer, require_scores
+    from edgewright_builder.device_client.score import RemoteScorer, require_scores
     from edgewright_builder.tasks.loading import load_task
 
     await require_scores(client)
@@ -173,7 +173,7 @@ def _evaluate_task(scorer: RemoteScorer, task: Task, step: Callable[..., None]) 
 
 async def calibrate_board(client: DeviceClient, *, as_served: bool) -> BoardCalibrated:
     """Measures the active release, and keeps the point with those that were measured on the board before."""
-    from edgewright_builder.device.measure import measured_point
+    from edgewright_builder.device_client.measure import measured_point
     from edgewright_builder.fit.calibrate import BoardCalibration, check_point, load_board, refit, save_board
     from edgewright_builder.fit.memory import load_calibration
 

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.device.retries import OnWait, hear_nothing
-from edgewright_builder.device.verdict import DeploymentVerdict
+from edgewright_builder.device_client.retries import OnWait, hear_nothing
+from edgewright_builder.device_client.verdict import DeploymentVerdict
 from edgewright_builder.push.push import PushResult
 from edgewright_builder.sdk.async_board import AsyncBoard
 from edgewright_builder.sdk.loop import SHARED
@@ -20,7 +20,7 @@ from edgewright_builder.sdk.results.storage import DeletedRelease, GarbageCollec
 from edgewright_builder.sdk.results.telemetry import RecordedTelemetry, TelemetrySnapshot
 
 if TYPE_CHECKING:
-    from edgewright_builder.device.profile_draft import ProfileDraft
+    from edgewright_builder.device_client.profile_draft import ProfileDraft
     from edgewright_builder.sdk.results.bench import BenchReport
     from edgewright_builder.sdk.results.calibration import BoardCalibrated
     from edgewright_builder.sdk.results.evaluation import Evaluation

@@ -11,7 +11,7 @@ from edgewright.address import Address
 from edgewright.errors import InputError
 from edgewright.v1.inference_pb2 import Chat, ChatMessage, GenerateRequest
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.device.channel import parse_address, require_credentials
+from edgewright_builder.device_client.channel import parse_address, require_credentials
 from edgewright_builder.sdk.arguments import credentials_folder, wrong_type
 from edgewright_builder.sdk.results.generation import ChatTurn
 

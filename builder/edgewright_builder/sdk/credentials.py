@@ -12,9 +12,9 @@ from edgewright.errors import EdgewrightError, InputError, RefusedError
 from edgewright.trust.document import Revocation, TrustDocument
 from edgewright_agent.trust.board_trust import DOCUMENTS_MAX
 from edgewright_builder.artifact.artifact import Artifact, resign_artifact
-from edgewright_builder.device.channel import parse_address
-from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.messages import from_message
+from edgewright_builder.device_client.channel import parse_address
+from edgewright_builder.device_client.client import DeviceClient
+from edgewright_builder.device_client.messages import from_message
 from edgewright_builder.keys import trust_issuer
 from edgewright_builder.keys.credentials import Written, create_credentials, issue_certificate
 from edgewright_builder.keys.key_files import load_signing_key

@@ -171,7 +171,7 @@ def check(
 
 def _proof(answer: Check) -> Proof:
     from edgewright_builder.fit.engines import engine_traits
-    from edgewright_builder.prove.prove import require_proof
+    from edgewright_builder.parity.prove import require_proof
 
     if engine_traits(answer.plan.engine).loads != "onnx graph":
         raise InputError(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from edgewright.errors import InputError
 from edgewright_builder.artifact.artifact import Artifact, verify_artifact
-from edgewright_builder.device.channel import parse_address
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.channel import parse_address
+from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.fleet.inventory import FleetDevice, inventory_of_hosts, load_inventory
 from edgewright_builder.fleet.journal import RolloutJournal, held
 from edgewright_builder.fleet.resumption import forget_outdated, holds, serves

@@ -9,7 +9,7 @@ from edgewright_builder.sdk.arguments import device_profile
 from edgewright_profiles import DeviceProfile, list_profiles, load_profile
 
 if TYPE_CHECKING:
-    from edgewright_builder.device.profile_draft import ProfileDraft
+    from edgewright_builder.device_client.profile_draft import ProfileDraft
 
 
 def profiles() -> tuple[DeviceProfile, ...]:
@@ -24,6 +24,6 @@ def profile(device: str | Path | DeviceProfile) -> DeviceProfile:
 
 def draft_profile() -> ProfileDraft:
     """Returns a profile of this machine, memory and bandwidth measured; `Board.draft_profile` drafts one of a board."""
-    from edgewright_builder.device.profile_draft import draft_here
+    from edgewright_builder.device_client.profile_draft import draft_here
 
     return draft_here()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgewright_builder.recipe.hyperparameters import TrialSettings
     from edgewright_builder.run.build import Build
     from edgewright_builder.run.run import FinishedStage
-    from edgewright_builder.train.distill import Training
+    from edgewright_builder.train.epoch import Training
     from edgewright_builder.train.loop import TrainStep
 
 
@@ -42,7 +42,7 @@ def finetune(student: Path, training: Training, best: TrialSettings, folder: Pat
     """Writes `model` (merged), `adapter` (the LoRA alone) and `curves.json`. Returns the KL to the teacher."""
     from edgewright_builder.models import load_model, load_tokenizer
     from edgewright_builder.quantization.rounding import temporarily_quantized
-    from edgewright_builder.train.distill import train_epoch, validation_divergence
+    from edgewright_builder.train.epoch import train_epoch, validation_divergence
     from edgewright_builder.train.loop import recorder
     from edgewright_builder.train.lora import add_lora, linear_layers, merge_lora
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgewright_builder.recipe.hyperparameters import Hyperparameters
     from edgewright_builder.run.distillation import Distillation
     from edgewright_builder.run.run import FinishedStage
-    from edgewright_builder.train.distill import Training
+    from edgewright_builder.train.epoch import Training
     from edgewright_builder.train.loop import TrainStep
 
 ADAPTER_PATH = "adapter/model.onnx_adapter"  # in the stage's folder and in the artifact
@@ -66,7 +66,7 @@ def finetune_adapter(
     """
     from edgewright_builder.export.lora_slots import write_adapter
     from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
-    from edgewright_builder.train.distill import train_epoch
+    from edgewright_builder.train.epoch import train_epoch
     from edgewright_builder.train.loop import recorder
     from edgewright_builder.train.lora import add_lora
 
@@ -115,7 +115,7 @@ def _array(tensor: Tensor) -> NDArray[np.float32]:
 
 def _judge(model: nn.Module, training: Training, hyperparameters: Hyperparameters) -> dict[str, float]:
     """Returns the validation split's loss as it is trained, and its KL to the knowledge teacher at temperature 1."""
-    from edgewright_builder.train.distill import validation_divergence, validation_loss
+    from edgewright_builder.train.epoch import validation_divergence, validation_loss
 
     data, batch_tokens = training.data, training.settings.batch_tokens
     loss = validation_loss(model, data, hyperparameters, batch_tokens)

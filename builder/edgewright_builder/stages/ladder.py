@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from edgewright_builder.run.build import Build
     from edgewright_builder.run.run import FinishedStage
-    from edgewright_builder.train.distill import DistillationData, Divergence, Training
+    from edgewright_builder.train.epoch import DistillationData, Divergence, Training
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _towards(model: nn.Module, training: Training) -> DistillationData:
     """Returns the same samples with `model` as their teacher; its states of the held-out ones stay in memory."""
     import torch
 
-    from edgewright_builder.train.distill import counted_hidden, output_head
+    from edgewright_builder.train.epoch import counted_hidden, output_head
     from edgewright_builder.train.knowledge import HiddenStates
     from edgewright_builder.train.samples import collate
 
@@ -96,7 +96,7 @@ def _entry(
     to_finetuned: DistillationData | None,
     batch_tokens: int,
 ) -> dict[str, Any]:
-    from edgewright_builder.train.distill import validation_divergence
+    from edgewright_builder.train.epoch import validation_divergence
 
     nearer = None if to_finetuned is None else validation_divergence(model, to_finetuned, batch_tokens)
     return _document(name, validation_divergence(model, to_teacher, batch_tokens), nearer)
@@ -105,7 +105,7 @@ def _entry(
 def _exported(engine: Path, to_teacher: DistillationData, to_finetuned: DistillationData) -> dict[str, Any]:
     """Returns the entry of the exported graph, whose logits ONNX Runtime computes."""
     from edgewright_builder.scoring.onnx_logits import open_logits
-    from edgewright_builder.train.distill import logits_divergence
+    from edgewright_builder.train.epoch import logits_divergence
 
     logits_of = open_logits(engine)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgewright_builder.recipe.model import RecoverSettings
     from edgewright_builder.run.build import Build
     from edgewright_builder.run.run import FinishedStage
-    from edgewright_builder.train.distill import DistillationData, Divergence
+    from edgewright_builder.train.epoch import DistillationData, Divergence
     from edgewright_builder.train.samples import Sample
 
 GENERAL_VALIDATION_FRACTION = 0.1
@@ -121,7 +121,7 @@ class Material:
 
 def _material(teacher: Path, texts: Texts, build: Build, folder: Path) -> Material:
     """Returns what is trained and judged on; the teacher reads those samples alone, once, and its states are cached."""
-    from edgewright_builder.train.distill import DistillationData
+    from edgewright_builder.train.epoch import DistillationData
     from edgewright_builder.train.recovery import RecoverySamples
     from edgewright_builder.train.samples import split
 
@@ -156,7 +156,7 @@ def _split_general(texts: Texts, seed: int) -> tuple[list[int], list[int]]:
 
 
 def _judge(model: nn.Module, material: Material, settings: RecoverSettings) -> dict[str, Divergence]:
-    from edgewright_builder.train.distill import validation_divergence
+    from edgewright_builder.train.epoch import validation_divergence
 
     return {
         name: validation_divergence(model, replace(material.data, validation=indices), settings.batch_tokens)

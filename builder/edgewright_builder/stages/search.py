@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgewright_builder.run.build import Build
     from edgewright_builder.run.progress import OnProgress
     from edgewright_builder.run.run import FinishedStage
-    from edgewright_builder.train.distill import DistillationData, Training
+    from edgewright_builder.train.epoch import DistillationData, Training
     from edgewright_builder.train.loop import TrainStep
     from edgewright_builder.train.study import SearchStudy
 
@@ -106,7 +106,7 @@ def _run_trial(
 ) -> None:
     """Trains and judges one trial on a freshly loaded student, so that trials cannot touch each other."""
     from edgewright_builder.models import load_model
-    from edgewright_builder.train.distill import train_epoch
+    from edgewright_builder.train.epoch import train_epoch
     from edgewright_builder.train.loop import DivergedError
     from edgewright_builder.train.lora import add_lora, merge_lora
 
@@ -125,7 +125,7 @@ def _run_trial(
 def _judge(model: nn.Module, training: Training, choice: TrialSettings, objective: str) -> float:
     """Returns what the search minimises. Raises DivergedError where that is no finite number."""
     from edgewright_builder.quantization.rounding import temporarily_quantized
-    from edgewright_builder.train.distill import validation_divergence, validation_loss
+    from edgewright_builder.train.epoch import validation_divergence, validation_loss
     from edgewright_builder.train.loop import DivergedError
     from edgewright_builder.train.lora import linear_layers
 

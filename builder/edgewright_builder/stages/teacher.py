@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgewright_builder.run.distillation import Distillation
     from edgewright_builder.run.progress import OnProgress
     from edgewright_builder.run.run import FinishedStage
-    from edgewright_builder.train.distill import Training
+    from edgewright_builder.train.epoch import Training
     from edgewright_builder.train.knowledge import Knowledge
     from edgewright_builder.train.samples import Sample
 
@@ -78,7 +78,7 @@ def _lost_line(samples: Sequence[Sample], pairs: int, sequence_tokens: int) -> s
 
 def training_of(job: Distillation, data: FinishedStage, teacher: FinishedStage) -> Training:
     """Returns what every training of this build shares: samples, their split, and the teacher's hidden states."""
-    from edgewright_builder.train.distill import DistillationData, Training
+    from edgewright_builder.train.epoch import DistillationData, Training
     from edgewright_builder.train.samples import split
 
     finetune, seed = job.recipe.finetune, job.recipe.seed
@@ -113,7 +113,7 @@ def cache_teacher(
     from safetensors.torch import save_file
 
     from edgewright_builder.models import load_model
-    from edgewright_builder.train.distill import output_head
+    from edgewright_builder.train.epoch import output_head
     from edgewright_builder.train.samples import make_batches
 
     model = load_model(teacher)
@@ -167,7 +167,7 @@ class _Cache:
     def _states(self, model: nn.Module, indices: Sequence[int]) -> bytes:
         import torch
 
-        from edgewright_builder.train.distill import counted_hidden
+        from edgewright_builder.train.epoch import counted_hidden
         from edgewright_builder.train.samples import collate
 
         device = next(model.parameters()).device

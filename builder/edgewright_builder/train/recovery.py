@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from edgewright.durable import FileSystem, write_durably
 from edgewright_builder.quantization.frozen_codes import frozen_layers
-from edgewright_builder.train.distill import DistillationData, loss_on
+from edgewright_builder.train.epoch import DistillationData, loss_on
 from edgewright_builder.train.loop import Course, TrainStep, recorder, train_steps
 from edgewright_builder.train.samples import Sample, make_batches
 

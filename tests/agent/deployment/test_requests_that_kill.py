@@ -27,7 +27,7 @@ async def a_client(deployer: Deployer) -> AsyncIterator[ScriptedEngine]:
     """Somebody whose request is being answered; the engine that answers it."""
     serving = await answering(deployer)
     assert isinstance(serving.engine, ScriptedEngine)
-    async with serving.admission.admit():
+    async with serving.slots.admit():
         tokens = serving.engine.generate(REQUEST)
         await anext(tokens)
         yield serving.engine

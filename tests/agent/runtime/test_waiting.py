@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from edgewright_agent.deployment.admission import Admission
+from edgewright_agent.deployment.request_slots import RequestSlots
 from edgewright_agent.runtime.threads import within
 
 STEPS = range(12)  # of the event loop, between what is waited for and the cancellation
@@ -19,7 +19,7 @@ async def turns(count: int) -> None:
 
 @pytest.mark.parametrize("steps", STEPS)
 async def test_who_leaves_as_a_slot_comes_free_does_not_keep_it(steps: int) -> None:
-    gate, leave, served = Admission(1), asyncio.Event(), []
+    gate, leave, served = RequestSlots(1), asyncio.Event(), []
 
     async def hold() -> None:
         async with gate.admit():

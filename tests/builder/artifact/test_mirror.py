@@ -23,7 +23,7 @@ from edgewright_agent.server import run_agent
 from edgewright_builder.artifact import mirror
 from edgewright_builder.artifact.artifact import open_artifact, verify_artifact
 from edgewright_builder.cli.main import app
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.push.push import push

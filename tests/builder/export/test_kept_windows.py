@@ -23,7 +23,7 @@ def test_a_short_request_is_served_by_a_graph_that_keeps_a_window(tmp_path: Path
 
     from edgewright_agent.engine_worker.batching.pool import Pool
     from edgewright_agent.engine_worker.model.onnx import OnnxBackend
-    from edgewright_builder.prove.checkpoint import make_checkpoint
+    from edgewright_builder.parity.checkpoint import make_checkpoint
 
     config = {**QWEN_2, "use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}
     checkpoint, engine = tmp_path / "checkpoint", tmp_path / "engine"

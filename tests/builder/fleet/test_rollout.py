@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.device.channel import parse_address
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.channel import parse_address
+from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.fleet.inventory import FleetDevice
 from edgewright_builder.fleet.journal import RolloutJournal
 from edgewright_builder.fleet.rollout import RolloutListener, RolloutReport, RolloutSettings, roll_out

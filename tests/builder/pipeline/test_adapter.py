@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from edgewright.errors import InputError
 from edgewright.manifest import AdapterSlots
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.models import load_model
 from edgewright_builder.pipeline.adapter_base import find_base, require_slots
 from edgewright_builder.push.push import push
@@ -26,7 +26,7 @@ from edgewright_builder.run.run import digest_of_products
 from edgewright_builder.sdk.running import RunFolder
 from edgewright_builder.stages.finetune_adapter import finetune_adapter
 from edgewright_builder.stages.teacher import cache_teacher, read_teacher
-from edgewright_builder.train.distill import DistillationData, Training
+from edgewright_builder.train.epoch import DistillationData, Training
 from edgewright_builder.train.samples import make_sample, split
 from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import Board, simulated_device

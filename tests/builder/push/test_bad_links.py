@@ -14,7 +14,7 @@ import pytest
 from edgewright.trust.keys import load_public_key
 from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.push.push import PushResult, push

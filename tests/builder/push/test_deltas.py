@@ -21,8 +21,8 @@ from edgewright_agent.services.uploads import receiving
 from edgewright_agent.store import Blob, apply_delta
 from edgewright_agent.store.files.layout import Layout
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.device.channel import parse_address
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.channel import parse_address
+from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.push import pushed_before
@@ -30,7 +30,7 @@ from edgewright_builder.push.deltas import DeltaSources, base_candidates
 from edgewright_builder.push.push import PushResult, push
 from edgewright_builder.push.transfer import TransferListener, TransferPlan
 from tests.agent.conftest import settings_for
-from tests.builder.device.test_agent import agent_process, durable_bytes_of
+from tests.builder.device_client.test_agent import agent_process, durable_bytes_of
 from tests.support.bad_link import Link, bad_link
 from tests.support.built_artifacts import make_artifact
 from tests.support.scripted_engine import Script, only_fake

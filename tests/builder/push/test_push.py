@@ -13,7 +13,7 @@ from edgewright.errors import BusyError, InputError, OutsideError, RefusedError
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1.common_pb2 import Reason
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.push.push import PushResult, push
 from edgewright_builder.push.transfer import Sent, TransferListener, TransferPlan
 from tests.support.built_artifacts import make_artifact

@@ -19,15 +19,15 @@ import pytest
 from edgewright.errors import BusyError
 from edgewright_agent.store import Space, Store
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.device.channel import parse_address
-from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.failures import LinkError
+from edgewright_builder.device_client.channel import parse_address
+from edgewright_builder.device_client.client import DeviceClient
+from edgewright_builder.device_client.failures import LinkError
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.push import transfer
 from edgewright_builder.push.push import PushResult, push
 from edgewright_builder.push.transfer import TransferListener
-from tests.builder.device.test_agent import agent_process
+from tests.builder.device_client.test_agent import agent_process
 from tests.support.built_artifacts import make_artifact
 
 MIB = 1024 * 1024

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import inference_pb2 as inference
 from edgewright.v1 import telemetry_pb2 as telemetry
-from edgewright_builder.device.messages import from_message, printable
+from edgewright_builder.device_client.messages import from_message, printable
 from edgewright_builder.push.push import MemoryAdmission
 from edgewright_builder.sdk.results import bench, board, generation, storage
 from edgewright_builder.sdk.results import telemetry as shown_telemetry

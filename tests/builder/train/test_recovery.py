@@ -12,7 +12,7 @@ import torch
 from edgewright_builder.quantization.frozen_codes import load_frozen_codes
 from edgewright_builder.recipe.model import RecoverSettings
 from edgewright_builder.stages.teacher import cache_teacher, read_teacher
-from edgewright_builder.train.distill import DistillationData, validation_divergence
+from edgewright_builder.train.epoch import DistillationData, validation_divergence
 from edgewright_builder.train.recovery import RecoverySamples, norms, recover, recovered_tensors
 from edgewright_builder.train.samples import Sample
 from tests.support.tiny_gptq_checkpoint import write_quantized

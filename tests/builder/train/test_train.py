@@ -20,7 +20,7 @@ from edgewright_builder.recipe.model import FinetuneSettings, SearchSettings
 from edgewright_builder.stages.search import search
 from edgewright_builder.stages.student import block_influence, least_influential, remove_layers
 from edgewright_builder.stages.teacher import cache_teacher, read_teacher
-from edgewright_builder.train.distill import DistillationData, Training, train_epoch, validation_divergence
+from edgewright_builder.train.epoch import DistillationData, Training, train_epoch, validation_divergence
 from edgewright_builder.train.knowledge import HiddenStates
 from edgewright_builder.train.lora import add_lora, linear_layers, merge_lora
 from edgewright_builder.train.samples import Sample, collate, make_batches, make_sample, split

@@ -10,7 +10,7 @@ from rich.console import Console
 from edgewright_builder.cli.boards import open_board
 from edgewright_builder.cli.options import AsJson, Credentials, Host, Insecure
 from edgewright_builder.cli.output import emit, stoppable
-from edgewright_builder.device.messages import printable
+from edgewright_builder.device_client.messages import printable
 
 
 @stoppable()

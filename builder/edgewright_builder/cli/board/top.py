@@ -11,7 +11,7 @@ from rich.live import Live
 from edgewright_builder.cli.boards import open_board
 from edgewright_builder.cli.options import Credentials, Host, Insecure
 from edgewright_builder.cli.output import console, stoppable
-from edgewright_builder.device.failures import LinkError
+from edgewright_builder.device_client.failures import LinkError
 from edgewright_builder.sdk.board import Board
 from edgewright_builder.show.top import History, render
 

@@ -1,6 +1,6 @@
 """What a configuration asks of attention beyond plain Llama, by the names of its keys; and what is refused by name.
 
-Every feature that is let through is written into the graph by `export` and proved by `prove`. Sources: transformers 5,
+Every feature that is let through is written into the graph by `export` and proved by `parity`. Sources: transformers 5,
 `modeling_rope_utils.py` for the kinds of positions and the keys they need, and the configuration of each model type.
 """
 

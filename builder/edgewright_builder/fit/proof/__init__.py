@@ -1,1 +1,1 @@
-"""What has been proved equal to transformers: of which configuration, by which figures. Doing it is `prove`'s work."""
+"""Says which configurations were proved equal to transformers, and by which figures. `parity` runs the proofs."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgewright.v1.telemetry_pb2 import BenchmarkResult
 from edgewright_builder.bench import tables
 from edgewright_builder.bench.results import Bench, BenchSubject, bench_from_json
-from edgewright_builder.device.messages import from_message
+from edgewright_builder.device_client.messages import from_message
 from edgewright_builder.sdk.results.telemetry import LatencyDistribution
 from edgewright_builder.show.document import document
 from edgewright_builder.show.sheet import Facts, Grid, Lines, Sheet, shown

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgewright.errors import InputError
 from edgewright.sizes import format_bytes
 from edgewright.v1 import deployment_pb2
-from edgewright_builder.device.messages import from_message
+from edgewright_builder.device_client.messages import from_message
 from edgewright_builder.show.sheet import Facts, Grid, Sheet, shown
 
 COLUMNS = ("release", "name", "version", "counter", "size", "engine", "state")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgewright.errors import InputError, OutsideError
 from edgewright.v1.inference_pb2 import GenerateResponse
-from edgewright_builder.device.messages import from_message
+from edgewright_builder.device_client.messages import from_message
 from edgewright_builder.show.sheet import Lines, Sheet, shown
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 from edgewright.sizes import format_bytes
 from edgewright.v1.telemetry_pb2 import Snapshot
-from edgewright_builder.device.messages import from_message
+from edgewright_builder.device_client.messages import from_message
 from edgewright_builder.show.sheet import Facts, Sheet, shown
 
 Rows = list[tuple[str, str]]

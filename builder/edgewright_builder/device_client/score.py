@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from edgewright.errors import BusyError
 from edgewright.v1 import inference_pb2 as inference
-from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.patience import Patience
+from edgewright_builder.device_client.client import DeviceClient
+from edgewright_builder.device_client.patience import Patience
 
 BATCH_ITEMS = 64
 # A batch of 64 long questions at 50 prompt tokens a second.

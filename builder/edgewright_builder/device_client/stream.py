@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from edgewright.v1.deployment_pb2 import Blob, WriteBlobRequest, WriteBlobResponse
-from edgewright_builder.device.parts import PartMessage, Resumption
+from edgewright_builder.device_client.parts import PartMessage, Resumption
 
 METHOD = "/edgewright.v1.DeploymentService/WriteBlob"
 ACCEPTED_KEY = "edgewright-accepted"  # initial metadata of the agent: "", or "CHUNK OFFSET" to go on from

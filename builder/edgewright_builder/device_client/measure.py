@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from edgewright.errors import RefusedError
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import telemetry_pb2 as telemetry
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.fit.calibrate import MeasuredPoint, point_from_basis
 from edgewright_builder.fit.memory import Configuration, load_calibration, predict_memory
 from edgewright_builder.fit.speed import MeasuredDecode, bytes_per_token

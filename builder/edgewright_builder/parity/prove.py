@@ -75,9 +75,9 @@ def distributions() -> dict[str, str]:
 def _code_digest() -> str:
     """Of the exporter's rooms and of the engine's model code."""
     from edgewright_agent.engine_worker import model
-    from edgewright_builder import export, prove
+    from edgewright_builder import export, parity
 
-    folders = [Path(str(package.__file__)).parent for package in (export, prove, model)]
+    folders = [Path(str(package.__file__)).parent for package in (export, parity, model)]
     files = sorted(file for folder in folders for file in folder.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
@@ -104,7 +104,7 @@ def _run_child(tiny_configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     with TemporaryDirectory(prefix="edgewright-proof-") as scratch:
         job, log_file = Path(scratch) / "job.json", Path(scratch) / "proof.log"
         job.write_text(json.dumps(list(tiny_configs)), encoding="utf-8")
-        command = [*tethered(), sys.executable, "-m", "edgewright_builder.prove.child", str(job)]
+        command = [*tethered(), sys.executable, "-m", "edgewright_builder.parity.child", str(job)]
         with log_file.open("w", encoding="utf-8") as log:
             try:
                 subprocess.run(

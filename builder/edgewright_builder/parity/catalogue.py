@@ -9,7 +9,7 @@ from edgewright_builder.fit.catalogue import builtin_models
 from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits
 from edgewright_builder.fit.proof.record import Proof, digest_of_tiny
 from edgewright_builder.fit.proof.tiny_config import tiny_config
-from edgewright_builder.prove.prove import distributions, prove
+from edgewright_builder.parity.prove import distributions, prove
 
 
 @dataclass(frozen=True)

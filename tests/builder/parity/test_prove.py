@@ -15,9 +15,9 @@ from edgewright.errors import InputError
 from edgewright_builder.cli.main import app
 from edgewright_builder.fit.proof.record import Proof, fingerprint
 from edgewright_builder.fit.proof.tiny_config import tiny_config
-from edgewright_builder.prove import prove as proving
-from edgewright_builder.prove.catalogue import catalogue_document, prove_catalogue
-from edgewright_builder.prove.prove import prove, require_proof
+from edgewright_builder.parity import prove as proving
+from edgewright_builder.parity.catalogue import catalogue_document, prove_catalogue
+from edgewright_builder.parity.prove import prove, require_proof
 from tests.support.configurations import GEMMA_3, LLAMA, SUPPORTED
 
 ROOT = Path(__file__).parents[3]

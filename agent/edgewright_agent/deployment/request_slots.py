@@ -19,7 +19,7 @@ RETRY_SECONDS_MAX = 60
 _WEIGHT = 0.2  # of the newest request in the mean
 
 
-class Admission:
+class RequestSlots:
     """A semaphore of `slots` with a short queue."""
 
     def __init__(self, slots: int, wait_seconds: float = WAIT_SECONDS) -> None:

@@ -10,7 +10,7 @@ from edgewright.errors import InputError
 from edgewright.v1.deployment_pb2 import EngineInfo, GetDeviceResponse
 from edgewright.v1.telemetry_pb2 import EnergyRail, Snapshot
 from edgewright_builder.cli.host.profiles import app
-from edgewright_builder.device.profile_draft import draft_of
+from edgewright_builder.device_client.profile_draft import draft_of
 from edgewright_profiles import load_profile
 
 ORIN = GetDeviceResponse(

@@ -19,15 +19,15 @@ from edgewright.v1 import telemetry_pb2 as telemetry
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.benchmark.load import BenchmarkPlan
 from edgewright_builder.bench.board import run_on_board
-from edgewright_builder.device import verdict as verdicts
-from edgewright_builder.device.channel import parse_address
-from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.failures import LinkError
+from edgewright_builder.device_client import verdict as verdicts
+from edgewright_builder.device_client.channel import parse_address
+from edgewright_builder.device_client.client import DeviceClient
+from edgewright_builder.device_client.failures import LinkError
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.push.push import push
 from edgewright_builder.push.transfer import TransferListener
-from tests.builder.device.test_agent import agent_process
+from tests.builder.device_client.test_agent import agent_process
 from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import LINK_BREAKS, Board, simulated_device
 

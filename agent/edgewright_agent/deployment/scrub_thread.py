@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def background_scrub(
+async def scrub_thread(
     settings: BackgroundScrubSettings, store: Store, deployer: Deployer, telemetry: Telemetry
 ) -> AsyncIterator[None]:
     """Scrubs until the context ends. A release that is found damaged stops serving at once."""

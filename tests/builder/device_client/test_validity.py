@@ -12,8 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from edgewright.errors import OutsideError
-from edgewright_builder.device import validity
-from edgewright_builder.device.client import DeviceClient
+from edgewright_builder.device_client import validity
+from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.keys import certificates
 from tests.support.device_simulator import Board, simulated_device
 

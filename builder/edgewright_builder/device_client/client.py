@@ -22,8 +22,8 @@ from edgewright.v1.deployment_pb2_grpc import DeploymentServiceStub
 from edgewright.v1.inference_pb2_grpc import InferenceServiceStub
 from edgewright.v1.telemetry_pb2_grpc import TelemetryServiceStub
 from edgewright.v1.trust_pb2_grpc import TrustServiceStub
-from edgewright_builder.device.channel import client_certificate, open_channel, require_credentials
-from edgewright_builder.device.failures import (
+from edgewright_builder.device_client.channel import client_certificate, open_channel, require_credentials
+from edgewright_builder.device_client.failures import (
     LinkError,
     distrusts,
     error_for,
@@ -31,10 +31,10 @@ from edgewright_builder.device.failures import (
     is_refused,
     lost_its_status,
 )
-from edgewright_builder.device.resolution import numeric_target
-from edgewright_builder.device.retries import SOON_SECONDS, OnWait, Retries, hear_nothing
-from edgewright_builder.device.stream import MakeParts, send_stream
-from edgewright_builder.device.validity import clock_problem
+from edgewright_builder.device_client.resolution import numeric_target
+from edgewright_builder.device_client.retries import SOON_SECONDS, OnWait, Retries, hear_nothing
+from edgewright_builder.device_client.stream import MakeParts, send_stream
+from edgewright_builder.device_client.validity import clock_problem
 
 DEADLINE_SECONDS = 30.0
 # Staging re-hashes every byte of the release on the board: 4 GB from an SD card take minutes.

@@ -14,7 +14,7 @@ import threading
 import urllib.request
 
 from edgewright.address import Address
-from edgewright_builder.device.failures import LinkError
+from edgewright_builder.device_client.failures import LinkError
 
 RESOLVE_SECONDS = 15.0  # the system's resolver gives up after 10 s where a DNS server is silent
 # Those that gRPC obeys; the first that is set counts.

@@ -1,6 +1,6 @@
 """Proves tiny configurations in a process of its own, as the exporter writes to the terminal and imports torch.
 
-    python -m edgewright_builder.prove.child JOB.json
+    python -m edgewright_builder.parity.child JOB.json
 
 The job lists tiny configurations; beside it `results.json` gets for each what `Proof` holds, or why it failed.
 """
@@ -40,8 +40,8 @@ def _result(tiny: Mapping[str, Any]) -> dict[str, Any]:
 def _compared(tiny: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
     from edgewright_builder.export.model_builder import Job, build
     from edgewright_builder.export.onnx import quantized_options
-    from edgewright_builder.prove.checkpoint import HEAD_BITS, make_checkpoint
-    from edgewright_builder.prove.compare import agreement, logits_of
+    from edgewright_builder.parity.checkpoint import HEAD_BITS, make_checkpoint
+    from edgewright_builder.parity.compare import agreement, logits_of
 
     checkpoint, engine = scratch / "checkpoint", scratch / "engine"
     model = make_checkpoint(tiny, checkpoint)

@@ -12,10 +12,10 @@ import pytest
 
 from edgewright.address import Address
 from edgewright.errors import OutsideError
-from edgewright_builder.device import resolution
-from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.failures import LinkError
-from edgewright_builder.device.resolution import numeric_target
+from edgewright_builder.device_client import resolution
+from edgewright_builder.device_client.client import DeviceClient
+from edgewright_builder.device_client.failures import LinkError
+from edgewright_builder.device_client.resolution import numeric_target
 from edgewright_builder.keys.certificates import agent_pair, load_authority
 from edgewright_builder.keys.credentials import create_credentials
 from tests.support.device_simulator import Board, simulated_device

@@ -16,8 +16,8 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright.v1.deployment_pb2 import BlobPart, WriteBlobRequest
 from edgewright_agent.server import run_agent
 from edgewright_builder.artifact.artifact import describe_file
-from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.parts import (
+from edgewright_builder.device_client.client import DeviceClient
+from edgewright_builder.device_client.parts import (
     PART_BYTES,
     PartMessage,
     Resumption,
@@ -25,7 +25,7 @@ from edgewright_builder.device.parts import (
     encode_part,
     parts_of,
 )
-from edgewright_builder.device.patience import Patience
+from edgewright_builder.device_client.patience import Patience
 from tests.agent.conftest import settings_for
 from tests.support.scripted_engine import Script, only_fake
 

@@ -64,8 +64,8 @@ def test_a_graph_without_it_is_not_equal(name: str, tmp_path: Path) -> None:
 def compared(tiny: Mapping[str, Any], change: Mapping[str, Any], folder: Path) -> Proof:
     """The checkpoint of `tiny`, exported with a configuration that is changed behind transformers' back."""
     from edgewright_builder.export.model_builder import Job, build
-    from edgewright_builder.prove.checkpoint import make_checkpoint
-    from edgewright_builder.prove.compare import agreement, logits_of
+    from edgewright_builder.parity.checkpoint import make_checkpoint
+    from edgewright_builder.parity.compare import agreement, logits_of
 
     folder.mkdir()
     checkpoint, engine = folder / "checkpoint", folder / "engine"

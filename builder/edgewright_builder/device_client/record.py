@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from edgewright.v1.telemetry_pb2 import Snapshot
-from edgewright_builder.device.client import DeviceClient
-from edgewright_builder.device.failures import LinkError
-from edgewright_builder.device.patience import Patience
+from edgewright_builder.device_client.client import DeviceClient
+from edgewright_builder.device_client.failures import LinkError
+from edgewright_builder.device_client.patience import Patience
 
 
 async def recorded(
