@@ -29,15 +29,17 @@ from edgewright_builder.artifact.fields import draft_manifest
 from edgewright_builder.export.onnx import export_onnx
 from edgewright_builder.local_engine.engine import local_engine
 from edgewright_builder.models import load_tokenizer, resolve_model
+from edgewright_builder.quantization.calibration import CalibrationTexts, packed_calibration
 from edgewright_builder.quantization.earlier import earlier_model
 from edgewright_builder.recipe.model import Recipe, load_recipe
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.run import Run, digest_of_products
 from edgewright_builder.stages.evaluate import EvaluatedModel, evaluate
-from edgewright_builder.stages.quantize import Quantization, draw, quantize
+from edgewright_builder.stages.general_text import general_samples, split_general
+from edgewright_builder.stages.quantize import Quantization, quantize
 from edgewright_builder.tasks.loading import Task, load_task
 from edgewright_builder.tasks.results import TaskResult
-from edgewright_builder.train.samples import Sample, make_sample, split
+from edgewright_builder.train.samples import make_sample, split
 
 EXCLUDED = {"files", "golden", "accuracy"}
 
@@ -54,8 +56,7 @@ class Variant:
 def variants_of(old: Path, new: Path, recipe: Recipe, bands: Sequence[float], run: Run) -> list[Variant]:
     """NEW_RUN's own export, then one for each dead band; made once and kept in the work folder."""
     variants = [Variant("fresh GPTQ", new / "export", None)]
-    samples = [sample.tokens for sample in calibration_of(new, recipe)]
-    calibration = draw(samples, recipe.quantize.calibration_sequences, recipe.seed)
+    calibration = calibration_of(new, recipe)
     group_size = json.loads((new / "plan.json").read_text())["group_size"]
     embedding_bits = json.loads((new / "export" / "stage.json").read_text())["summary"]["embedding_bits"]
     model = new / "finetune" / "model"
@@ -73,16 +74,24 @@ def variants_of(old: Path, new: Path, recipe: Recipe, bands: Sequence[float], ru
     return variants
 
 
-def calibration_of(new: Path, recipe: Recipe) -> list[Sample]:
-    """The samples NEW_RUN calibrated on."""
-    tokenizer, finetune = load_tokenizer(resolve_model(recipe.student.model)), recipe.finetune
+def calibration_of(new: Path, recipe: Recipe) -> list[list[int]]:
+    """The sequences NEW_RUN calibrated on."""
+    student, finetune, settings = resolve_model(recipe.student.model), recipe.finetune, recipe.quantize
+    tokenizer = load_tokenizer(student)
     pairs = [
         json.loads(line) for line in (new / "data" / "data.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     made = (make_sample(tokenizer, pair, finetune.loss_on, finetune.sequence_tokens) for pair in pairs)
     samples = [sample for sample in made if sample is not None]
     train, _ = split(samples, finetune.validation_fraction, recipe.seed)
-    return [samples[index] for index in train]
+    general = general_samples(student, recipe) if settings.general_share > 0 else []
+    general_train, _ = split_general(general, recipe.seed)
+    texts = CalibrationTexts(
+        [samples[index].tokens for index in train], [general[index].tokens for index in general_train]
+    )
+    return packed_calibration(
+        texts, settings.calibration_tokens, settings.general_share, finetune.sequence_tokens, recipe.seed
+    )
 
 
 def unpacked(tree: Path, manifest: Manifest) -> Artifact:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgewright_builder.export.onnx import export_onnx
 from edgewright_builder.export.vllm import export_vllm
-from edgewright_builder.stages.quantize import Quantization, draw, quantize
+from edgewright_builder.stages.quantize import Quantization, quantize
 
 VOCABULARY = 267  # see `tiny_model`
 
@@ -24,7 +24,7 @@ def main(checkpoint: Path, folder: Path) -> None:
     sequences = [[source.randrange(3, VOCABULARY) for _ in range(64)] for _ in range(16)]
     for name in ("quantized", "onnx", "vllm"):
         (folder / name).mkdir()
-    job = Quantization(checkpoint, group_size=32, calibration=draw(sequences, 16, seed=0))
+    job = Quantization(checkpoint, group_size=32, calibration=sequences)
     quantize(job, folder / "quantized", lambda *_: None)
     export_onnx(folder / "quantized/model", 8, folder / "onnx")
     export_vllm(folder / "quantized/model", folder / "vllm")

@@ -23,6 +23,25 @@ WEIGHT_BITS = 4
 
 
 @dataclass(frozen=True)
+class GptqOptions:
+    """How GPTQModel rounds. The defaults are what won in docs/quantization.md's table."""
+
+    act_group_aware: bool = (
+        True  # the inputs that calibration excites most are rounded first, within their groups
+    )
+    damp_percent: float = 0.05  # of the Hessian's mean diagonal, added to it
+    mse: float = (
+        0.0  # the power of the error that each group's scale is searched for; 0: the scale is max|w| / 7.5
+    )
+    foem_beta: float = 0.0  # weight of the first-order term (FOEM, Zheng et al., AAAI 2026); 0: plain GPTQ
+    true_sequential: bool = True  # a layer's projections see those before them rounded
+    batch_sequences: int = 8  # in one forward pass
+
+
+BEST_OPTIONS = GptqOptions()
+
+
+@dataclass(frozen=True)
 class GptqJob:
     """What the process is to do, as `job.json` holds it."""
 
@@ -31,10 +50,17 @@ class GptqJob:
     group_size: int
     calibration: list[list[int]]  # token sequences
     earlier: dict[str, Any] | None  # folders of the earlier model, and its dead band
+    options: GptqOptions = BEST_OPTIONS
 
     def write(self, path: Path) -> None:
         """Writes the job durably."""
         write_json(path, asdict(self))
+
+
+def read_job(path: Path) -> GptqJob:
+    """Returns the job that `GptqJob.write` left."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return GptqJob(**values | {"options": GptqOptions(**values["options"])})
 
 
 def earlier_job(earlier: Earlier) -> dict[str, Any]:
@@ -50,24 +76,34 @@ def earlier_job(earlier: Earlier) -> dict[str, Any]:
 def run_gptq(job: GptqJob) -> dict[str, Any]:
     """Quantizes and saves. Returns the loss that GPTQ reports for each linear layer, and what moved."""
     import torch
-    from gptqmodel import GPTQModel, QuantizeConfig
+    from gptqmodel import GPTQModel
 
     changes = None if job.earlier is None else _keep_codes(job.earlier)
-    config = QuantizeConfig(
-        bits=WEIGHT_BITS, group_size=job.group_size, sym=True, desc_act=False, offload_to_disk=False,
-        act_group_aware=job.earlier is None,  # reorders columns, as only fresh scales allow
-    )  # fmt: skip
+    config = _config(job)
     cuda = torch.cuda.is_available()
     dtype = torch.bfloat16 if cuda else torch.float32
     model = GPTQModel.load(job.model, config, device="cuda:0" if cuda else "cpu", dtype=dtype)
     _report_layers(model)
     calibration = [{"input_ids": tokens, "attention_mask": [1] * len(tokens)} for tokens in job.calibration]
-    log = model.quantize(calibration, batch_size=8)
+    log = model.quantize(calibration, batch_size=job.options.batch_sequences)
     model.save(job.out)
     (Path(job.out) / "quant_log.csv").unlink(missing_ok=True)  # holds times, would change the digest
     losses = [float(row["loss"]) for row in next(iter(log.values())) if _is_number(row["loss"])]
     delta = {} if changes is None or job.earlier is None else changes.summary(job.earlier["dead_band"])
     return {"losses": losses, "delta": delta}
+
+
+def _config(job: GptqJob) -> Any:
+    from gptqmodel import QuantizeConfig
+    from gptqmodel.quantization.config import FOEMConfig
+
+    options = job.options
+    return QuantizeConfig(
+        bits=WEIGHT_BITS, group_size=job.group_size, sym=True, desc_act=False, offload_to_disk=False,
+        act_group_aware=options.act_group_aware and job.earlier is None,  # reorders columns: fresh scales alone
+        damp_percent=options.damp_percent, mse=options.mse, true_sequential=options.true_sequential,
+        foem=FOEMConfig(alpha=0.0, beta=options.foem_beta) if options.foem_beta else None,
+    )  # fmt: skip
 
 
 def _keep_codes(earlier: dict[str, Any]) -> CodeChanges:
@@ -104,5 +140,4 @@ def _is_number(text: Any) -> bool:
 
 if __name__ == "__main__":
     job_path = Path(sys.argv[1])
-    job_read = GptqJob(**json.loads(job_path.read_text(encoding="utf-8")))
-    write_json(job_path.with_name("losses.json"), run_gptq(job_read))
+    write_json(job_path.with_name("losses.json"), run_gptq(read_job(job_path)))

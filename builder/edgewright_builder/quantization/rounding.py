@@ -12,13 +12,14 @@ from torch import Tensor, nn
 def fake_quantize(weight: Tensor, bits: int, group_size: int) -> Tensor:
     """Returns `weight` rounded to a symmetric grid of 2^bits levels per group of `group_size` inputs, as floats.
 
-    weight: (out, in), `in` a multiple of `group_size`. The scale is max|w| / (2^(bits−1) − 1) of each group.
+    weight: (out, in), `in` a multiple of `group_size`. The scale of a group is 2·max|w| / (2^bits − 1), that is
+    max|w| / 7.5 for 4 bits, with the codes −8 to 7: the grid that GPTQModel's symmetric `Quantizer` starts from.
     """
     rows, columns = weight.shape
     groups: Tensor = weight.reshape(rows, columns // group_size, group_size)
-    levels = 2 ** (bits - 1) - 1
-    scale: Tensor = groups.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / levels
-    codes: Tensor = (groups / scale).round_().clamp_(-levels - 1, levels)
+    codes_max = 2 ** (bits - 1) - 1
+    scale: Tensor = groups.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) * 2 / (2**bits - 1)
+    codes: Tensor = (groups / scale).round_().clamp_(-codes_max - 1, codes_max)
     return codes.mul_(scale).reshape(rows, columns)
 
 

@@ -103,7 +103,9 @@ class QuantizeSettings(Section):
 
     group_size: Literal["auto", 32, 64, 128] = "auto"  # weights that share a scale; auto: the plan's
     embedding_bits: Literal["auto", 4, 8] = "auto"  # auto: the plan's
-    calibration_sequences: Annotated[int, Field(ge=8)] = 128  # sequences that GPTQ calibrates on
+    calibration_tokens: Annotated[int, Field(ge=512)] = 12288  # tokens that GPTQ calibrates on, packed
+    # share of them that is general text (`recover.data`) instead of the task's pairs
+    general_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     delta_from: Path | None = None  # an earlier run, or its GPTQ checkpoint, that boards already have
     dead_band: Annotated[float, Field(ge=0, le=8)] = 0.25  # steps beyond rounding in which its codes are kept
 

@@ -1,25 +1,29 @@
-"""The stage `quantize`: GPTQ to 4 bits (GPTQModel), calibrated on the data, in a process of its own."""
+"""The stage `quantize`: GPTQ to 4 bits (GPTQModel), calibrated on pairs and general text, in a process of its own."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import random
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from edgewright.errors import OutsideError
 from edgewright.tether import tethered
 from edgewright_builder.models import read_config
+from edgewright_builder.quantization.calibration import (
+    TOKENS_ADVISED,
+    CalibrationTexts,
+    packed_calibration,
+)
 from edgewright_builder.quantization.earlier import Earlier, earlier_model, require_same_shape
-from edgewright_builder.quantization.gptq_process import GptqJob, earlier_job
+from edgewright_builder.quantization.gptq_process import BEST_OPTIONS, GptqJob, GptqOptions, earlier_job
 from edgewright_builder.run.run import child_fault
+from edgewright_builder.stages.general_text import general_digest, general_samples, split_general
 from edgewright_builder.stages.search import read_best
 from edgewright_builder.stages.teacher import samples_of
 
@@ -40,7 +44,11 @@ def run_quantize(
     inputs = {
         "model": finetuned.output_digest,
         "data": data.output_digest,
-        "sequences": recipe.quantize.calibration_sequences,
+        "calibration": [recipe.quantize.calibration_tokens, recipe.quantize.general_share],
+        "general": general_digest(recipe),
+        "sequence_tokens": recipe.finetune.sequence_tokens,
+        "validation_fraction": recipe.finetune.validation_fraction,
+        "options": asdict(BEST_OPTIONS),
         "group_size": group_size,
         "seed": recipe.seed,
     }
@@ -49,13 +57,7 @@ def run_quantize(
         inputs["earlier"] = [earlier.digest, earlier.dead_band]
 
     def work(folder: Path) -> dict[str, Any]:
-        from edgewright_builder.train.samples import split
-
-        samples = samples_of(build.distillation, data)
-        train, _ = split(samples, recipe.finetune.validation_fraction, recipe.seed)
-        sequences = draw(
-            [samples[index].tokens for index in train], recipe.quantize.calibration_sequences, recipe.seed
-        )
+        sequences = calibration_of(build, data)
         job = Quantization(finetuned.folder / "model", group_size, sequences, earlier)
         return quantize(job, folder, build.run.reporter.step)
 
@@ -68,10 +70,29 @@ def earlier_of(recipe: Recipe) -> Earlier | None:
     return None if settings.delta_from is None else earlier_model(settings.delta_from, settings.dead_band)
 
 
-def draw(sequences: Sequence[Sequence[int]], count: int, seed: int) -> list[list[int]]:
-    """Returns `count` token sequences drawn by `seed`, all of them where there are fewer."""
-    drawn = random.Random(seed).sample(list(sequences), min(count, len(sequences)))  # noqa: S311 - not for secrets
-    return [list(tokens) for tokens in drawn]
+def calibration_of(build: Build, data: FinishedStage) -> list[list[int]]:
+    """Returns the sequences that GPTQ calibrates on; says so where they are fewer than asked for or than advised."""
+    from edgewright_builder.train.samples import split
+
+    recipe = build.recipe
+    settings, asked = recipe.quantize, recipe.quantize.calibration_tokens
+    samples = samples_of(build.distillation, data)
+    train, _ = split(samples, recipe.finetune.validation_fraction, recipe.seed)
+    general = general_samples(build.distillation.student, recipe) if settings.general_share > 0 else []
+    general_train, _ = split_general(general, recipe.seed)
+    texts = CalibrationTexts(
+        [samples[index].tokens for index in train], [general[index].tokens for index in general_train]
+    )
+    sequences = packed_calibration(
+        texts, asked, settings.general_share, recipe.finetune.sequence_tokens, recipe.seed
+    )
+    tokens = sum(map(len, sequences))
+    if tokens < min(asked, TOKENS_ADVISED):
+        build.run.reporter.note(
+            f"quantize: {tokens:,} tokens to calibrate on, {asked:,} are asked for and {TOKENS_ADVISED:,} advised; "
+            "give more pairs, or general text by `quantize.general_share` and `recover.data`"
+        )
+    return sequences
 
 
 @dataclass(frozen=True)
@@ -82,6 +103,7 @@ class Quantization:
     group_size: int
     calibration: list[list[int]]
     earlier: Earlier | None = None
+    options: GptqOptions = BEST_OPTIONS
 
 
 def quantize(quantization: Quantization, folder: Path, on_progress: OnProgress) -> dict[str, Any]:
@@ -99,6 +121,7 @@ def quantize(quantization: Quantization, folder: Path, on_progress: OnProgress) 
         group_size=quantization.group_size,
         calibration=calibration,
         earlier=None if earlier is None else earlier_job(earlier),
+        options=quantization.options,
     )
     work = folder / "work"
     work.mkdir(exist_ok=True)

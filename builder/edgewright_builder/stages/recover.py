@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgewright.digests import file_sha256
-from edgewright.errors import InputError
+from edgewright_builder.stages.general_text import general_digest, general_samples, split_general
 from edgewright_builder.stages.teacher import cache_teacher, pad_token, read_teacher, samples_of
 
 if TYPE_CHECKING:
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from edgewright_builder.run.run import FinishedStage
     from edgewright_builder.train.epoch import DistillationData, Divergence
     from edgewright_builder.train.samples import Sample
-
-GENERAL_VALIDATION_FRACTION = 0.1
-SAMPLES_MIN = 2  # one to train on and one to validate
 
 
 def run_recover(
@@ -40,7 +36,7 @@ def run_recover(
         "checkpoint": quantized.output_digest,
         "data": data.output_digest,
         "recover": settings.model_dump(exclude={"data"}),
-        "general": "shipped" if settings.data is None else file_sha256(settings.data),
+        "general": general_digest(build.recipe),
         "validation_fraction": build.recipe.finetune.validation_fraction,
         "seed": build.recipe.seed,
     }
@@ -49,7 +45,10 @@ def run_recover(
         pairs = [
             replace(sample, first=0) for sample in samples_of(build.distillation, data)
         ]  # every token counts
-        texts = Texts(pairs, _general(build), build.recipe.finetune.validation_fraction)
+        general = []
+        if settings.general_share > 0:
+            general = general_samples(build.distillation.student, build.recipe)
+        texts = Texts(pairs, general, build.recipe.finetune.validation_fraction)
         teacher, checkpoint = finetuned.folder / "model", quantized.folder / "model"
         return recover(teacher, checkpoint, texts, build, folder)
 
@@ -128,7 +127,9 @@ def _material(teacher: Path, texts: Texts, build: Build, folder: Path) -> Materi
     job, settings, seed = build.distillation, build.recipe.recover, build.recipe.seed
     samples = [*texts.pairs, *texts.general]
     pairs, pairs_held_out = split(texts.pairs, texts.validation_fraction, seed)
-    general, general_held_out = _split_general(texts, seed)
+    general, general_held_out = (
+        [len(texts.pairs) + index for index in part] for part in split_general(texts.general, seed)
+    )
     batches = RecoverySamples(samples, pairs, general).batches(settings, seed)
     used = sorted({*(index for batch in batches for index in batch), *pairs_held_out, *general_held_out})
     place = {index: position for position, index in enumerate(used)}
@@ -145,16 +146,6 @@ def _material(teacher: Path, texts: Texts, build: Build, folder: Path) -> Materi
     )
 
 
-def _split_general(texts: Texts, seed: int) -> tuple[list[int], list[int]]:
-    from edgewright_builder.train.samples import split
-
-    if not texts.general:
-        return [], []
-    first = len(texts.pairs)
-    train, held_out = split(texts.general, GENERAL_VALIDATION_FRACTION, seed)
-    return [first + index for index in train], [first + index for index in held_out]
-
-
 def _judge(model: nn.Module, material: Material, settings: RecoverSettings) -> dict[str, Divergence]:
     from edgewright_builder.train.epoch import validation_divergence
 
@@ -167,24 +158,3 @@ def _judge(model: nn.Module, material: Material, settings: RecoverSettings) -> d
 def _mean(divergences: dict[str, Divergence]) -> float:
     """Returns the mean of the kinds: neither the pairs nor the general text decides alone."""
     return sum(each.mean for each in divergences.values()) / len(divergences)
-
-
-def _general(build: Build) -> list[Sample]:
-    """Returns the general text, each passage a sample that every token of counts. Raises InputError for too little."""
-    from edgewright_builder.data.general import general_passages, read_passages
-    from edgewright_builder.models import load_tokenizer
-    from edgewright_builder.train.samples import Sample
-
-    settings = build.recipe.recover
-    if settings.general_share == 0:
-        return []
-    passages = general_passages() if settings.data is None else read_passages(settings.data)
-    tokenizer, limit = load_tokenizer(build.distillation.student), build.recipe.finetune.sequence_tokens
-    encoded = (tokenizer(passage).input_ids[:limit] for passage in passages)
-    samples = [Sample(tuple(tokens), 0) for tokens in encoded if len(tokens) > 1]
-    if len(samples) < SAMPLES_MIN:
-        raise InputError(
-            f"`recover.data` holds {len(samples)} passages of more than one token; at least {SAMPLES_MIN} are needed, "
-            "100 are advised. Put blank lines between passages, or set `recover.general_share: 0`."
-        )
-    return samples

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edgewright_builder.quantization.earlier import earlier_model
-from edgewright_builder.stages.quantize import Quantization, draw, quantize
+from edgewright_builder.stages.quantize import Quantization, quantize
 from tests.support.tiny_build import write_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -28,7 +28,7 @@ def quantized(
 ) -> dict:  # type: ignore[type-arg]
     folder.mkdir(parents=True)
     earlier = None if run is None else earlier_model(run, band)
-    job = Quantization(model, GROUP, draw(sequences(seed), 16, seed=0), earlier)
+    job = Quantization(model, GROUP, sequences(seed), earlier)
     return quantize(job, folder, lambda *_: None)
 
 

@@ -26,7 +26,8 @@ def test_defaults_are_the_papers(tmp_path: Path) -> None:
     recipe = load_recipe(written(tmp_path, MINIMAL))
     assert (recipe.data.pairs, recipe.data.temperature, recipe.data.top_p) == (600, 0.7, 0.95)
     assert (recipe.search.trials, recipe.finetune.validation_fraction) == (16, 0.1)
-    assert recipe.quantize.calibration_sequences == 128
+    # the paper says 128 sequences and not how long; tokens are what decides
+    assert recipe.quantize.calibration_tokens == 12288
     space = recipe.search.space
     bounds = {name: (getattr(space, name).low, getattr(space, name).high) for name in (
         "lora_scale", "lora_rank", "learning_rate", "temperature", "alpha", "weight_decay")}  # fmt: skip

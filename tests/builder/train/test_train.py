@@ -118,7 +118,7 @@ def test_rounding_moves_a_weight_by_half_a_step_at_most(seed: int, bits: int) ->
     torch.manual_seed(seed)
     weight = torch.randn(6, 64)
     rounded = fake_quantize(weight, bits, group_size=32)
-    step = weight.reshape(6, 2, 32).abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 1)
+    step = weight.reshape(6, 2, 32).abs().amax(-1, keepdim=True) * 2 / (2**bits - 1)
     assert float(((rounded - weight).reshape(6, 2, 32).abs() / step).max()) <= 0.5 + 1e-4
     assert len(set(rounded[0, :32].tolist())) <= 2**bits
 
