@@ -1,7 +1,8 @@
 """Energy from samples: one meter per rail, a joule counter that only rises.
 
 Power rails are integrated by the trapezoid rule, E += (P0 + P1) / 2 · (t1 - t0); counters (RAPL, NVML) by
-differences modulo their range. A stretch of more than a second without a sample is a gap: it is counted
+differences modulo their range. A sensor may read a little below nothing, as an INA3221 does by a step of 8 mA: that is
+shown as it was read, and adds no energy. A stretch of more than a second without a sample is a gap: it is counted
 as one, and its energy is not. So is a counter's reset: what came before it is unknown.
 """
 
@@ -22,6 +23,7 @@ class Point:
     seconds: float
     joules: float
     gaps: int
+    signed_joules: float  # negative power subtracted: what mean power follows from
 
 
 class Meter:
@@ -32,6 +34,7 @@ class Meter:
         self._last: tuple[float, float] | None = None  # time, watts or counter
         self._history: list[Point] = []  # appended to or replaced, never shortened: readers need no lock
         self.joules = 0.0
+        self._signed_joules = 0.0
         self.samples = 0
         self.gaps = 0
 
@@ -49,7 +52,9 @@ class Meter:
         return None if self._last is None else self._last[0]
 
     def watts(self, now: float) -> float | None:
-        """Returns the mean power over the last second of samples; None before there are two, or in or across a gap."""
+        """Returns the mean power over the last second of samples, below 0 too; None before there are two, or in or
+        across a gap.
+        """
         history = self._history
         if len(history) < 2 or now - history[-1].seconds > GAP_SECONDS:
             return None
@@ -58,7 +63,7 @@ class Meter:
         first = history[min(start, len(history) - 2)]
         if first.gaps != last.gaps:
             return None
-        return (last.joules - first.joules) / (last.seconds - first.seconds)
+        return (last.signed_joules - first.signed_joules) / (last.seconds - first.seconds)
 
     def joules_between(self, start_seconds: float, end_seconds: float) -> float | None:
         """Returns the joules between two moments, both interpolated; None outside the history or across a gap.
@@ -83,10 +88,11 @@ class Meter:
             if elapsed > GAP_SECONDS or step is None:
                 self.gaps += 1
             else:
-                self.joules += step
+                self._signed_joules += step
+                self.joules += step if is_counter else (max(0.0, previous) + max(0.0, value)) / 2 * elapsed
         self._last = (seconds, value)
         self.samples += 1
-        self._history.append(Point(seconds, self.joules, self.gaps))
+        self._history.append(Point(seconds, self.joules, self.gaps, self._signed_joules))
         if self._history[0].seconds < seconds - 2 * HISTORY_SECONDS:
             keep = bisect_right(self._history, seconds - HISTORY_SECONDS, key=_seconds)
             self._history = self._history[keep:]
@@ -113,5 +119,10 @@ def _at(history: list[Point], seconds: float) -> Point | None:
         return left  # also where a gap begins there
     if left.gaps != right.gaps:
         return None
-    slope = (right.joules - left.joules) / (right.seconds - left.seconds)
-    return Point(seconds, left.joules + slope * (seconds - left.seconds), left.gaps)
+    share = (seconds - left.seconds) / (right.seconds - left.seconds)
+    return Point(
+        seconds,
+        left.joules + share * (right.joules - left.joules),
+        left.gaps,
+        left.signed_joules + share * (right.signed_joules - left.signed_joules),
+    )

@@ -159,7 +159,9 @@ class DeviceClient:
         )
         await self._once(lambda: self._deployment.ActivateRelease, request)
 
-    def watch_deployment(self, *, follow: bool = False) -> AsyncIterator[deployment.WatchDeploymentResponse]:
+    def watch_deployment(
+        self, *, follow: bool = False
+    ) -> AsyncGenerator[deployment.WatchDeploymentResponse, None]:
         """Yields the phase, and each change of it, until the board is at rest."""
         request = deployment.WatchDeploymentRequest(follow=follow)
         return self._stream(lambda: self._deployment.WatchDeployment(request))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edgewright.errors import BusyError
 from edgewright.sizes import format_bytes
-from edgewright.v1.deployment_pb2 import ReleaseState
+from edgewright.v1.deployment_pb2 import ReleaseState, WatchDeploymentResponse
 from edgewright_builder.artifact.artifact import Artifact, verify_artifact
 from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.device_client.failures import LinkError
 from edgewright_builder.device_client.messages import from_message
 from edgewright_builder.device_client.patience import Patience
-from edgewright_builder.device_client.verdict import DeploymentVerdict, watch_verdict
+from edgewright_builder.device_client.verdict import AT_REST, DeploymentVerdict, watch_verdict
 from edgewright_builder.push.deltas import Deltas, DeltaSources, deltas_from
 from edgewright_builder.push.mirrors import fetch_from_mirrors
 from edgewright_builder.push.transfer import Transfer, TransferListener, TransferPlan
@@ -162,7 +163,7 @@ async def _remember(deltas: Deltas, listener: TransferListener) -> None:
 async def _activate(
     client: DeviceClient, release: bytes, patience: Patience, *, force: bool, confirm_within_seconds: float
 ) -> None:
-    """Asks for the activation; returns too where the change under way is this very one."""
+    """Asks for the activation; returns too where the change under way is to this very release."""
     asked_before = False
     while True:
         try:
@@ -170,20 +171,31 @@ async def _activate(
                 return await client.activate(
                     release, force=force, confirm_within_seconds=confirm_within_seconds
                 )
-            except BusyError:
-                if await _is_under_way(client, release, asked_before=asked_before, force=force):
+            except BusyError as busy:
+                report = await _report(client)
+                if report.candidate_release == release:  # also where the board goes back to it
                     return None
-                raise
+                if asked_before and await _was_heard(client, release, force=force):
+                    return None
+                if report.phase not in AT_REST:
+                    raise
+                await patience.wait(busy)  # whatever it was has ended meanwhile
         except LinkError as error:
             asked_before = True  # and perhaps heard: only the answer may be lost
             await patience.wait(error)
 
 
-async def _is_under_way(client: DeviceClient, release: bytes, *, asked_before: bool, force: bool) -> bool:
-    """Whether the change that keeps the board busy is to this release, and not somebody else's."""
-    states = {ReleaseState.RELEASE_STATE_CANDIDATE}
-    if asked_before:  # it may have ended meanwhile
-        states.add(ReleaseState.RELEASE_STATE_ACTIVE)
-        # Denied: it failed just now and is being rolled back. With force it may have been denied long before.
-        states |= set() if force else {ReleaseState.RELEASE_STATE_DENIED}
+async def _report(client: DeviceClient) -> WatchDeploymentResponse:
+    """Returns what the board is doing now."""
+    async with contextlib.aclosing(client.watch_deployment()) as reports:
+        async for report in reports:
+            return report
+    raise LinkError(f"{client.address} ended its report before it began; see the agent's log.")
+
+
+async def _was_heard(client: DeviceClient, release: bytes, *, force: bool) -> bool:
+    """Whether an activation whose answer was lost has been begun, and perhaps has ended."""
+    states = {ReleaseState.RELEASE_STATE_CANDIDATE, ReleaseState.RELEASE_STATE_ACTIVE}
+    # Denied: it failed just now and is being rolled back. With force it may have been denied long before.
+    states |= set() if force else {ReleaseState.RELEASE_STATE_DENIED}
     return any(each.release == release and each.state in states for each in await client.list_releases())

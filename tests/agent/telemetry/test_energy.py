@@ -41,7 +41,7 @@ def test_a_wrapping_counter_gives_the_sum_of_its_increments(increments: list[flo
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 3), st.one_of(st.none(), st.floats(0, 1000))), max_size=60))
+@given(st.lists(st.tuples(st.floats(0, 3), st.one_of(st.none(), st.floats(-50, 1000))), max_size=60))
 def test_joules_never_fall_whatever_the_sensor_says(samples: list[tuple[float, float | None]]) -> None:
     power, counter, now = Meter(), Meter(), 0.0
     for step, value in samples:
@@ -51,6 +51,30 @@ def test_joules_never_fall_whatever_the_sensor_says(samples: list[tuple[float, f
         counter.add_counter(now, value)
         assert power.joules >= before[0]
         assert counter.joules >= before[1]
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-5, 5), min_size=3, max_size=30))
+def test_negative_power_is_shown_as_read_and_adds_no_energy(readings: list[float]) -> None:
+    meter, apart = Meter(), Meter()
+    for number, watts in enumerate(readings):
+        meter.add_watts(number * 0.1, watts)
+        apart.add_watts(number * 0.1, max(0.0, watts))
+    assert meter.joules == pytest.approx(apart.joules)
+    now = (len(readings) - 1) * 0.1
+    window = readings[-11:]
+    mean = sum((a + b) / 2 for a, b in itertools.pairwise(window)) / (len(window) - 1)
+    assert meter.watts(now) == pytest.approx(mean, abs=1e-9)
+    between = meter.joules_between(0.0, now)
+    assert between == pytest.approx(meter.joules)
+
+
+def test_a_rail_that_rests_one_step_below_nothing_stands_still_in_joules_and_shows_its_watts() -> None:
+    meter = Meter()
+    for number in range(20):
+        meter.add_watts(number * 0.1, 5.048 * -0.008)
+    assert meter.joules == 0
+    assert meter.watts(1.9) == pytest.approx(-0.040384)
 
 
 @settings(deadline=None)

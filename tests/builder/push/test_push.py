@@ -202,6 +202,37 @@ async def test_another_transition_is_reported_and_not_mistaken_for_ours(
         await send(address, artifact)
 
 
+async def test_a_board_that_goes_back_to_this_very_release_is_followed(
+    board: Board, address: Address, artifact: Artifact
+) -> None:
+    ours = bytes.fromhex(artifact.digest)
+    back = deployment.WatchDeploymentResponse(
+        phase=deployment.PHASE_ROLLING_BACK, active_release=ours, candidate_release=ours
+    )
+    rest = deployment.WatchDeploymentResponse(
+        phase=deployment.PHASE_IDLE, active_release=ours, outcome=deployment.OUTCOME_ROLLED_BACK
+    )
+    board.refuse = {"ActivateRelease": [BUSY]}
+    board.active, board.verdict = ours, [back, rest]
+    result = await send(address, artifact)
+    assert result.verdict is not None
+    assert result.verdict.committed
+
+
+@pytest.mark.parametrize("busy", [1, 3])
+async def test_a_change_that_ended_before_it_was_looked_at_is_no_reason_to_give_up(
+    board: Board, address: Address, artifact: Artifact, busy: int
+) -> None:
+    ours = bytes.fromhex(artifact.digest)
+    board.refuse = {"ActivateRelease": [BUSY] * busy}
+    board.active = ours
+    board.verdict = [deployment.WatchDeploymentResponse(phase=deployment.PHASE_IDLE, active_release=ours)]
+    result = await send(address, artifact)
+    assert result.verdict is not None
+    assert result.verdict.committed
+    assert board.calls.count("ActivateRelease") == busy + 1
+
+
 async def test_an_activation_whose_answer_was_lost_is_followed(
     board: Board, address: Address, artifact: Artifact
 ) -> None:
@@ -238,7 +269,7 @@ async def test_where_ours_was_not_heard_and_another_change_is_under_way_that_is_
     board.verdict = SOMEBODY_ROLLS_BACK  # not ours
     with pytest.raises(BusyError):
         await send(address, artifact, force=denied_before)
-    assert "WatchDeployment" not in board.calls
+    assert board.calls.count("WatchDeployment") == 1  # looked at, and not followed
 
 
 async def test_a_link_that_breaks_while_asking_whose_change_it_is_is_waited_for(
