@@ -129,14 +129,14 @@ def test_the_sum_that_is_the_module_begins_when_its_last_part_is_found(tmp_path:
     best = telemetry.energy()
     assert best is not None
     assert (best.name, best.whole_module) == ("VDD_GPU_SOC+VDD_CPU_CV+VIN_SYS_5V0", True)
-    assert best.watts == pytest.approx(10.9952)
+    assert best.watts == pytest.approx(11.39488)
 
 
 def test_a_rail_that_never_answers_has_no_joules_anywhere_and_its_sensor_says_who(
     tmp_path: Path, clock: Clock
 ) -> None:
     telemetry = orin_nano(tmp_path, clock)
-    write(tmp_path, f"{HWMON}/hwmon1/curr1_input", "")  # in place of ENODATA, which a file can't give
+    write(tmp_path, f"{HWMON}/hwmon1/curr1_input", "!ENODATA")
     run(telemetry, clock, 3.0)
     assert set(rails(telemetry)) == {"VDD_CPU_GPU_CV", "VDD_SOC"}
     assert exported_rails(telemetry) == {"VDD_CPU_GPU_CV", "VDD_SOC"}
@@ -164,3 +164,20 @@ def test_a_rail_that_falls_silent_is_absent_and_comes_back_where_it_stood(
     assert back.joules == pytest.approx(5.056 * 2.0)
     assert back.gaps == 1
     assert sensor(telemetry, "ina3221").available
+
+
+def test_a_rail_that_rests_below_nothing_shows_that_and_its_joules_never_fall(
+    tmp_path: Path, clock: Clock
+) -> None:
+    telemetry = orin_nano(tmp_path, clock)
+    run(telemetry, clock, 2.0)
+    before = rails(telemetry)["VDD_SOC"].joules
+    write(tmp_path, f"{HWMON}/hwmon1/curr3_input", -8)
+    run(telemetry, clock, 0.2)
+    stepped = rails(telemetry)["VDD_SOC"].joules
+    run(telemetry, clock, 3.0)
+    after = rails(telemetry)["VDD_SOC"]
+    assert before < stepped == after.joules
+    assert after.watts == pytest.approx(-0.040384)
+    assert 'edgewright_power_watts{rail="VDD_SOC",scope="part"} -0.04' in scraped(telemetry)
+    assert f'edgewright_energy_joules_total{{rail="VDD_SOC",scope="part"}} {after.joules}' in scraped(telemetry)

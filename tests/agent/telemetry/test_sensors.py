@@ -47,8 +47,42 @@ def test_orin_nano_rails_are_volts_times_amperes_and_the_shunt_sum_is_no_rail(bo
 def test_unconnected_channels_of_agx_orin_are_no_rails(board: Board) -> None:
     rails = ina3221.discover(board("agx-orin"))
     assert watts(rails) == pytest.approx(
-        {"VDD_GPU_SOC": 4.996, "VDD_CPU_CV": 0.9992, "VIN_SYS_5V0": 5.0, "VDDQ_VDD2_1V8AO": 0.6}
+        {"VDD_GPU_SOC": 5.19584, "VDD_CPU_CV": 1.19904, "VIN_SYS_5V0": 5.0, "VDDQ_VDD2_1V8AO": 0.6}
     )
+
+
+def test_alarms_limits_samples_and_shunt_voltages_are_no_rails(board: Board) -> None:
+    root = board("orin-nano")
+    for name, value in (("curr1_crit", 1), ("curr1_crit_alarm", 1), ("in4_input", 9_960_000), ("samples", 1)):
+        write(root, f"sys/class/hwmon/hwmon1/{name}", value)
+    assert watts(ina3221.discover(root)) == pytest.approx(
+        {"VDD_IN": 5.056, "VDD_CPU_GPU_CV": 0.484608, "VDD_SOC": 1.453824}
+    )
+
+
+def test_a_current_one_step_below_nothing_is_read_as_it_is(board: Board) -> None:
+    root = board("orin-nano")
+    write(root, "sys/class/hwmon/hwmon1/curr2_input", -8)
+    assert watts(ina3221.discover(root))["VDD_CPU_GPU_CV"] == pytest.approx(-0.040384)
+
+
+@pytest.mark.parametrize("file", ["in1_input", "curr1_input"])
+def test_a_channel_that_answers_with_an_error_gives_nothing(board: Board, file: str) -> None:
+    root = board("orin-nano")
+    write(root, f"sys/class/hwmon/hwmon1/{file}", "!ENODATA")
+    assert watts(ina3221.discover(root))["VDD_IN"] is None
+
+
+@pytest.mark.parametrize("enable", [0, "!ENODATA"])
+def test_a_channel_switched_off_while_it_is_read_goes_silent_and_then_is_no_rail(
+    board: Board, enable: object
+) -> None:
+    root = board("orin-nano")
+    vdd_in = ina3221.discover(root)[0]
+    for name, value in (("in1_enable", enable), ("in1_input", "!ENODATA"), ("curr1_input", "!ENODATA")):
+        write(root, f"sys/class/hwmon/hwmon1/{name}", value)
+    assert vdd_in.read() is None
+    assert watts(ina3221.discover(root)).get("VDD_IN") is None
 
 
 def test_a_shunt_sum_in_a_channel_of_an_old_kernel_is_no_rail(board: Board) -> None:

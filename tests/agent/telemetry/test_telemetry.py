@@ -75,7 +75,7 @@ def test_a_snapshot_of_an_orin_nano_holds_all_it_has(orin_nano: Telemetry, clock
 @pytest.mark.parametrize(
     ("board", "profile", "rail", "watts"),
     [
-        ("agx-orin", "jetson-agx-orin-64gb", "VDD_GPU_SOC+VDD_CPU_CV+VIN_SYS_5V0", 10.9952),
+        ("agx-orin", "jetson-agx-orin-64gb", "VDD_GPU_SOC+VDD_CPU_CV+VIN_SYS_5V0", 11.39488),
         ("thor", "jetson-agx-thor-t5000", "VIN", 30.024),
         ("nano-l4t32", "jetson-nano-4gb", "POM_5V_IN", 2.543),
     ],
