@@ -180,4 +180,6 @@ def test_a_rail_that_rests_below_nothing_shows_that_and_its_joules_never_fall(
     assert before < stepped == after.joules
     assert after.watts == pytest.approx(-0.040384)
     assert 'edgewright_power_watts{rail="VDD_SOC",scope="part"} -0.04' in scraped(telemetry)
-    assert f'edgewright_energy_joules_total{{rail="VDD_SOC",scope="part"}} {after.joules}' in scraped(telemetry)
+    assert f'edgewright_energy_joules_total{{rail="VDD_SOC",scope="part"}} {after.joules}' in scraped(
+        telemetry
+    )
