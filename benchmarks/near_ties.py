@@ -60,7 +60,8 @@ class Steps:
             self.log_probabilities[:, 1:].max(axis=1),
             np.where(self.choices == self.tops[:, 0], -np.inf, self.best),
         )
-        return self.log_probabilities[:, 0] - others
+        leads: Floats = self.log_probabilities[:, 0] - others
+        return leads
 
 
 def load(file: Path) -> Steps:
