@@ -22,7 +22,12 @@ from edgewright_builder.local_engine.engine import LocalEngine, local_engine
 from edgewright_builder.run.build import Build
 from edgewright_builder.run.run import FinishedStage
 from edgewright_builder.stages.data import run_data
-from edgewright_builder.stages.evaluate import EvaluatedModel, open_checkpoint, run_evaluate
+from edgewright_builder.stages.evaluate import (
+    EvaluatedModel,
+    open_checkpoint,
+    open_gptq_checkpoint,
+    run_evaluate,
+)
 from edgewright_builder.stages.export import run_export
 from edgewright_builder.stages.finetune import run_finetune
 from edgewright_builder.stages.ladder import Rungs, run_ladder
@@ -47,12 +52,13 @@ def build_model(build: Build) -> FinishedStage:
     quantized = run_quantize(build, data, finetuned, search)
     recovered = run_recover(build, data, finetuned, quantized)
     exported = run_export(build, shipped(quantized, recovered))
-    run_ladder(build, data, teacher, Rungs(student, finetuned, quantized, recovered, exported))
+    rungs = Rungs(student, finetuned, quantized, recovered, exported)
+    run_ladder(build, data, teacher, rungs)
     lineage = _lineage(build, data, search, quantized, recovered)
     fields = manifest_fields(
         build.recipe, plan, build.speed_of(plan), build.architecture, build.profile.id, lineage
     )
-    evaluated = _evaluate(build, student, finetuned, exported, fields)
+    evaluated = _evaluate(build, rungs, fields)
     return run_package(job, _contents(build, exported, fields), data, evaluated, build.signing_key)
 
 
@@ -83,34 +89,36 @@ def _lineage(
     }
 
 
-def _evaluate(
-    build: Build,
-    student: FinishedStage,
-    finetuned: FinishedStage,
-    exported: FinishedStage,
-    fields: Mapping[str, Any],
-) -> FinishedStage:
-    """Evaluates teacher, student and fine-tuned model as checkpoints, and the export in the engine that serves it."""
-    job = build.distillation
-    checkpoints = {
-        "teacher": (job.teacher, job.teacher_digest),
-        "student": (student.folder / "model", student.output_digest),
-        "finetuned": (finetuned.folder / "model", finetuned.output_digest),
-    }
+def _evaluate(build: Build, rungs: Rungs, fields: Mapping[str, Any]) -> FinishedStage:
+    """Evaluates every model of the build: checkpoints in this process, the export in the engine that serves it."""
+    exported = rungs.exported
     models = [
-        EvaluatedModel(name, digest, partial(open_checkpoint, folder))
-        for name, (folder, digest) in checkpoints.items()
+        *_checkpoints(build, rungs),
+        EvaluatedModel("exported", exported.output_digest, partial(_open_export, exported.folder, fields)),
     ]
-    serving = partial(_open_export, exported.folder, fields)
-    models.append(EvaluatedModel("exported", exported.output_digest, serving))
-    inputs: dict[str, Any] = {
-        "models": {name: digest for name, (_, digest) in checkpoints.items()},
-        "exported": exported.output_digest,
+    inputs = {
+        "models": {model.name: model.identity for model in models},
         "serving": build.recipe.serving.model_dump(),
+        "quiz": build.recipe.evaluate.quiz,
     }
-    if build.recipe.evaluate.quiz != "plain":
-        inputs["quiz"] = build.recipe.evaluate.quiz
-    return run_evaluate(job, models, inputs)
+    return run_evaluate(build.distillation, models, inputs)
+
+
+def _checkpoints(build: Build, rungs: Rungs) -> Iterator[EvaluatedModel]:
+    """Yields the models before the export, in the order of their making."""
+    job = build.distillation
+    yield EvaluatedModel("teacher", job.teacher_digest, partial(open_checkpoint, job.teacher))
+    whole = not rungs.student.summary["dropped_layers"]
+    student = job.student_digest if whole else rungs.student.output_digest
+    yield EvaluatedModel("student", student, partial(open_checkpoint, rungs.student.folder / "model"))
+    finetuned = rungs.finetuned
+    yield EvaluatedModel(
+        "finetuned", finetuned.output_digest, partial(open_checkpoint, finetuned.folder / "model")
+    )
+    for name in ("quantized", "recovered"):
+        stage: FinishedStage = getattr(rungs, name)
+        if (checkpoint := stage.folder / "model").is_dir():
+            yield EvaluatedModel(name, stage.output_digest, partial(open_gptq_checkpoint, checkpoint))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits
 from edgewright_builder.recipe.file import Section, absolute, model_name, parse
 from edgewright_builder.recipe.hyperparameters import FixedHyperparameters, SearchSpace
+from edgewright_builder.tasks.definitions import QuizForm
 
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ReleaseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -161,7 +162,7 @@ class EvaluateSettings(Section):
     tasks: tuple[str, ...] = ()  # the paper's eight by name, or .jsonl files; default: the recipe's task
     benchmarks: Path | None = None  # folder of TASK/eval.jsonl; default: the hub
     limit: Annotated[int, Field(ge=1)] | None = None  # first rows only
-    quiz: Literal["plain", "chat"] = "plain"  # .jsonl files: as ARC asks, or in the model's chat template
+    quiz: QuizForm = "plain"  # .jsonl files: as ARC asks, or in the model's chat template
 
 
 class Recipe(Section):

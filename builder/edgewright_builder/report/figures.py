@@ -43,6 +43,7 @@ MODEL_CLASSES = {
     "student": "s5",
     "finetuned": "s3",
     "quantized": "s4",
+    "recovered": "s4",
     "exported": "s2",
     "device": "s1",
 }

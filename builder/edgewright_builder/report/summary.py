@@ -23,7 +23,8 @@ MODELS = {
     "teacher": "teacher",
     "student": "student before",
     "finetuned": "fine-tuned",
-    "quantized": "quantized",
+    "quantized": "GPTQ, 4 bits",
+    "recovered": "recovered, 4 bits",
     "exported": "exported, on the host",
     "device": "on the device",
 }

@@ -248,16 +248,17 @@ class AsyncBoard:
 
     async def eval(
         self,
-        tasks: str | Iterable[str | Path] = "arc_easy",
+        tasks: str | Iterable[str | Path] | None = None,
         *,
         benchmarks: str | Path | None = None,
         limit: int | None = None,
+        compare: str | Path | None = None,
         on_progress: OnProgress | None = None,
     ) -> Evaluation:
         """As `Board.eval`."""
-        from edgewright_builder.sdk.benchmarks import evaluate_board
+        from edgewright_builder.sdk.evaluating import evaluate_board
 
-        return await evaluate_board(self._client(), tasks, benchmarks, limit, on_progress)
+        return await evaluate_board(self._client(), tasks, benchmarks, limit, compare, on_progress)
 
     async def calibrate(self, *, as_served: bool = False) -> BoardCalibrated:
         """As `Board.calibrate`."""

@@ -1,13 +1,12 @@
-"""What is measured: a board's speed, memory, energy and accuracy, and the same of a run's model on this machine."""
+"""What is measured: a board's speed, memory and energy, and the same of a run's model on this machine."""
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from edgewright.durable import write_json
 from edgewright.errors import InputError
@@ -19,13 +18,8 @@ from edgewright_builder.sdk.arguments import as_path
 from edgewright_builder.sdk.loop import SHARED
 from edgewright_builder.sdk.results.bench import BenchReport, bench_report
 from edgewright_builder.sdk.results.calibration import BoardCalibrated
-from edgewright_builder.sdk.results.evaluation import Evaluation, TaskEvaluation
 from edgewright_builder.sdk.results.progress import OnProgress, ProgressEmitter
 from edgewright_builder.show.document import document
-
-if TYPE_CHECKING:
-    from edgewright_builder.device_client.score import RemoteScorer
-    from edgewright_builder.tasks.loading import Task
 
 HOST_PROMPTS_MIN = 4
 SEED_BITS = 32
@@ -125,50 +119,6 @@ def open_bench(path: str | Path) -> BenchReport:
             f"{file} has not been measured before quantization; `edgewright bench --local {file}` does that."
         )
     return bench_report(read_bench(found))
-
-
-async def evaluate_board(
-    client: DeviceClient,
-    tasks: str | Iterable[str | Path],
-    benchmarks: str | Path | None,
-    limit: int | None,
-    on_progress: OnProgress | None,
-) -> Evaluation:
-    """Scores each task on the board; asks first whether it scores at all, before rows are fetched."""
-    from edgewright_builder.device_client.score import RemoteScorer, require_scores
-    from edgewright_builder.tasks.loading import load_task
-
-    await require_scores(client)
-    names = tasks.split(",") if isinstance(tasks, str) else [str(task) for task in tasks]
-    folder = None if benchmarks is None else as_path(benchmarks, "benchmarks")
-    loaded = [await asyncio.to_thread(load_task, name, folder, limit) for name in names]
-    loop = asyncio.get_running_loop()
-    scorer = RemoteScorer(client, loop)
-    results = []
-    for task in loaded:
-        emitter = ProgressEmitter(task.name, on_progress)
-
-        def step(done: int, total: int, text: str = "", emitter: ProgressEmitter = emitter) -> None:
-            loop.call_soon_threadsafe(emitter.step, done, total, text)
-
-        results.append(await asyncio.to_thread(_evaluate_task, scorer, task, step))
-    return Evaluation(tuple(results))
-
-
-def _evaluate_task(scorer: RemoteScorer, task: Task, step: Callable[..., None]) -> TaskEvaluation:
-    from edgewright_builder.tasks.results import run_task
-
-    result = run_task(scorer, task, on_progress=step)
-    accuracy = result.accuracy()
-    return TaskEvaluation(
-        result.task,
-        "served",
-        result.metric,
-        accuracy.value,
-        accuracy.standard_error,
-        accuracy.rows,
-        tuple(result.correct()),
-    )
 
 
 async def calibrate_board(client: DeviceClient, *, as_served: bool) -> BoardCalibrated:

@@ -229,19 +229,22 @@ class Board:
 
     def eval(
         self,
-        tasks: str | Iterable[str | Path] = "arc_easy",
+        tasks: str | Iterable[str | Path] | None = None,
         *,
         benchmarks: str | Path | None = None,
         limit: int | None = None,
+        compare: str | Path | None = None,
         on_progress: OnProgress | None = None,
     ) -> Evaluation:
         """Measures accuracy on the bytes that serve. `tasks` are names, with commas between, or paths of .jsonl files.
 
-        `benchmarks` is a folder of TASK/eval.jsonl; without it rows come from the hub. `limit` takes the first rows.
+        None: arc_easy. `benchmarks` is a folder of TASK/eval.jsonl; without it rows come from the hub. `limit` takes
+        the first rows. `compare` names a build's folder instead: its rows are asked in its form, and each result says
+        how far the board is from the host.
         """
         return self._call(
             lambda listener: self._board.eval(
-                tasks, benchmarks=benchmarks, limit=limit, on_progress=listener
+                tasks, benchmarks=benchmarks, limit=limit, compare=compare, on_progress=listener
             ),
             on_progress,
         )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgewright.durable import FileSystem, write_durably
 from edgewright_builder.tasks.accuracy import paired_difference
-from edgewright_builder.tasks.definitions import QUIZ, chat_quiz
+from edgewright_builder.tasks.definitions import QUIZ, Definition, QuizForm, chat_quiz
 from edgewright_builder.tasks.loading import Task, load_task, task_identity
 from edgewright_builder.tasks.results import ScoredQuestion, TaskResult, run_task
 
@@ -51,7 +51,9 @@ def run_evaluate(
 
     def work(folder: Path) -> dict[str, Any]:
         tasks = _tasks(job, names)
-        results = evaluate(models, tasks, folder, on_progress=job.run.reporter.step).results
+        results = evaluate(
+            models, tasks, folder, form=settings.quiz, on_progress=job.run.reporter.step
+        ).results
         return {
             f"{task.name} {model.name}": round(results[model.name, task.name].accuracy().value, 4)
             for task in tasks
@@ -63,14 +65,20 @@ def run_evaluate(
 
 def _tasks(job: Distillation, names: Sequence[str]) -> list[Task]:
     """Returns the tasks of these names, as the recipe's settings ask them."""
+    settings = job.recipe.evaluate
+    quiz = quiz_of(settings.quiz, job.student)
+    return [load_task(name, settings.benchmarks, settings.limit, quiz) for name in names]
+
+
+def quiz_of(form: QuizForm, tokenizer_folder: Path) -> Definition:
+    """Returns how a user's own file is asked: as ARC asks, or in the chat template of the tokenizer in the folder."""
+    if form == "plain":
+        return QUIZ
     from edgewright_builder.models import load_tokenizer
     from edgewright_builder.train.samples import chat_texts
 
-    settings, quiz = job.recipe.evaluate, QUIZ
-    if settings.quiz == "chat":
-        tokenizer = load_tokenizer(job.student)
-        quiz = chat_quiz(lambda question: chat_texts(tokenizer, {"instruction": question, "output": ""})[0])
-    return [load_task(name, settings.benchmarks, settings.limit, quiz) for name in names]
+    tokenizer = load_tokenizer(tokenizer_folder)
+    return chat_quiz(lambda question: chat_texts(tokenizer, {"instruction": question, "output": ""})[0])
 
 
 @contextmanager
@@ -80,6 +88,16 @@ def open_checkpoint(folder: Path) -> Iterator[Scorer]:
     from edgewright_builder.scoring.local import LocalScorer
 
     yield LocalScorer(load_model(folder), load_tokenizer(folder))
+
+
+@contextmanager
+def open_gptq_checkpoint(folder: Path) -> Iterator[Scorer]:
+    """Yields the GPTQ checkpoint in `folder`, each weight the float that its code and scale stand for."""
+    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
+    from edgewright_builder.scoring.local import LocalScorer
+
+    yield LocalScorer(load_dequantized(folder), load_tokenizer(folder))
 
 
 def accuracies(evaluated: FinishedStage) -> list[dict[str, Any]]:
@@ -107,17 +125,23 @@ class Evaluation:
 
 
 def evaluate(
-    models: Sequence[EvaluatedModel], tasks: Sequence[Task], folder: Path, *, on_progress: OnProgress
+    models: Sequence[EvaluatedModel],
+    tasks: Sequence[Task],
+    folder: Path,
+    *,
+    on_progress: OnProgress,
+    form: QuizForm = "plain",
 ) -> Evaluation:
     """Evaluates each model on each task; the first model is the baseline of the paired differences.
 
-    Raises what opening and scoring a model raises; results finished before that stay.
+    Models of one identity are the same weights, so the first of them is scored for all. `form` is how users' own
+    files were asked. Raises what opening and scoring a model raises; results finished before that stay.
     """
     results: dict[tuple[str, str], TaskResult] = {}
     for model in models:
         missing = []
         for task in tasks:
-            stored = _read(_path(folder, model, task), _fingerprint(model, task))
+            stored = _stored(model, task, models, folder)
             if stored is None:
                 missing.append(task)
             else:
@@ -126,9 +150,23 @@ def evaluate(
             with model.open() as scorer:
                 for task in missing:
                     results[model.name, task.name] = _run(model, task, scorer, folder, on_progress)
-    summary = _summary(models, tasks, results)
+    summary = {"quiz": form, **_summary(models, tasks, results)}
     _write(folder / "results.json", summary)
     return Evaluation(results, summary)
+
+
+def _stored(
+    model: EvaluatedModel, task: Task, models: Sequence[EvaluatedModel], folder: Path
+) -> TaskResult | None:
+    """Returns the result that this model, or another of the same weights, has in the folder; None if there is none."""
+    own = _path(folder, model, task)
+    for same in [model, *(other for other in models if other.identity == model.identity)]:
+        path = _path(folder, same, task)
+        if result := _read(path, _fingerprint(model, task)):
+            if path != own:
+                _write(own, json.loads(path.read_bytes()))
+            return result
+    return None
 
 
 def _run(

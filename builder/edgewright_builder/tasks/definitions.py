@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from edgewright_builder.tasks.accuracy import Metric
 
 LETTERS = "ABCDE"
+QuizForm = Literal["plain", "chat"]  # how a user's own file is asked
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,13 @@ QUIZ = Definition("quiz", "", "acc_norm", _arc_easy)  # a user's own file, asked
 
 
 def chat_quiz(prompt_of: Callable[[str], str]) -> Definition:
-    """Returns how a user's own file is asked as a chat: `prompt_of` a question is what precedes the answer."""
+    """Returns how a user's own file is asked as a chat: `prompt_of` a question is what precedes the answer.
+
+    The most likely choice counts, not the one that is likeliest by byte: it is the one that greedy decoding would say.
+    """
 
     def build(row: dict[str, Any]) -> tuple[Choice, ...]:
         context = prompt_of(row["question"])
         return tuple(Choice(context, text, len(text.encode())) for text in row["choices"])
 
-    return Definition("quiz", "", "acc_norm", build)
+    return Definition("quiz", "", "acc", build)

@@ -8,6 +8,17 @@ from dataclasses import dataclass
 from edgewright_builder.show.sheet import Grid, Sheet, shown
 
 COLUMNS = ("task", "accuracy", "standard error", "rows")
+COMPARED_COLUMNS = (*COLUMNS, "on the host", "difference, paired")
+
+
+@dataclass(frozen=True)
+class HostComparison:
+    """What the build measured on the host for the same rows, and how far the board is from it."""
+
+    model: str  # exported, or adapter
+    accuracy: float
+    difference: float  # board minus host
+    standard_error: float  # of the difference, paired by rows
 
 
 @dataclass(frozen=True)
@@ -21,6 +32,7 @@ class TaskEvaluation:
     standard_error: float
     rows: int
     outcomes: tuple[bool, ...]
+    host: HostComparison | None = None  # where a build was named to compare with
 
 
 @shown
@@ -34,11 +46,9 @@ class Evaluation:
         return next(each for each in self.results if each.task == task)
 
     def _sheet(self) -> Sheet:
-        rows = [
-            (each.task, f"{each.accuracy:.4f}", f"{each.standard_error:.4f}", str(each.rows))
-            for each in self.results
-        ]
-        return Sheet((Grid(COLUMNS, rows),), self._pictures)
+        compared = any(each.host for each in self.results)
+        rows = [(*_measured(each), *(_on_host(each.host) if compared else ())) for each in self.results]
+        return Sheet((Grid(COMPARED_COLUMNS if compared else COLUMNS, rows),), self._pictures)
 
     def _pictures(self) -> Mapping[str, str]:
         from edgewright_builder.report.charts import Bar, bar_chart
@@ -51,3 +61,13 @@ class Evaluation:
             bars, "accuracy", lambda value: f"{100 * value:.0f} %", description="Accuracy by task", high=1.0
         )
         return {"Accuracy, with its standard error": str(chart)}
+
+
+def _measured(task: TaskEvaluation) -> tuple[str, ...]:
+    return (task.task, f"{task.accuracy:.4f}", f"{task.standard_error:.4f}", str(task.rows))
+
+
+def _on_host(host: HostComparison | None) -> tuple[str, ...]:
+    if host is None:
+        return ("", "")
+    return (f"{host.accuracy:.4f}", f"{host.difference:+.4f} ± {host.standard_error:.4f}")
