@@ -14,6 +14,7 @@ from edgewright_builder.cli.main import app
 from edgewright_builder.keys.key_files import load_signing_key
 from tests.support.agent_process import serving
 from tests.support.built_artifacts import make_artifact
+from tests.support.evaluated_run import write_evaluation
 from tests.support.markdown import ROOT
 
 HOST = "board.local"
@@ -32,6 +33,7 @@ class DocsWorld:
         (folder / "examples").symlink_to(ROOT / "examples")
         for version in ("older", "run"):
             self._write_artifact(folder / version / "artifact", version)
+        write_evaluation(folder / "run", ROOT / "examples" / "science_quiz.jsonl", "plain")
 
     def _write_artifact(self, folder: Path, version: str) -> None:
         make_artifact(

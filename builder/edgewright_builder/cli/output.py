@@ -29,7 +29,7 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
         "telemetry": 1,
         "telemetry-record": 1,
         "bench": 1,
-        "eval": 1,
+        "eval": 2,
         "calibrate": 1,
         "check": 1,
         "models": 1,

@@ -102,7 +102,7 @@ def test_what_a_board_answers(board: Board, host: str, tmp_path: Path) -> None:
     assert printed("gc", host, "--insecure") == ["edgewright.gc.v1"]
     assert printed("scrub", host, "--insecure") == ["edgewright.scrub.v1"]
     assert printed("generate", host, "x", "--raw", "--insecure") == ["edgewright.generate.v1"]
-    assert printed("eval", host, "--insecure", "--tasks", quiz) == ["edgewright.eval.v1"]
+    assert printed("eval", host, "--insecure", "--tasks", quiz) == ["edgewright.eval.v2"]
     assert printed("telemetry", host, "--insecure") == ["edgewright.telemetry.v1"]
     assert printed("telemetry", host, "--insecure", "--follow") == ["edgewright.telemetry.v1"] * 2
     recorded = printed("telemetry", host, "--insecure", "--recorded-after", 0)

@@ -96,6 +96,17 @@ def test_another_model_or_other_rows_are_run(identity: str, limit: int, tmp_path
     assert again.opened == 1
 
 
+def test_models_of_the_same_weights_are_scored_once(tmp_path: Path) -> None:
+    teacher, student = Oracle(40), Oracle(40)
+    models = [EvaluatedModel("teacher", "one", teacher.open), EvaluatedModel("student", "one", student.open)]
+    evaluation = evaluate(models, [quiz()], tmp_path, on_progress=silent)
+    assert (teacher.opened, student.opened) == (1, 0)
+    assert (tmp_path / "student" / "science_quiz.json").read_bytes() == (
+        tmp_path / "teacher" / "science_quiz.json"
+    ).read_bytes()
+    assert evaluation.results["student", "science_quiz"] == evaluation.results["teacher", "science_quiz"]
+
+
 def test_a_failure_keeps_what_was_finished(tmp_path: Path) -> None:
     board = Oracle(100)
     board.fail_after = 1
