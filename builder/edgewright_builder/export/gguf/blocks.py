@@ -42,11 +42,10 @@ def q4_0_exact(codes: NDArray[np.uint8], scales: NDArray[np.float16]) -> NDArray
     blocks = inputs // BLOCK_WEIGHTS
     block_scales = np.repeat(scales, blocks // groups, axis=1)
     halves = codes.reshape(outputs, blocks, 2, BLOCK_WEIGHTS // 2)
-    packed = halves[:, :, 0] | (halves[:, :, 1] << np.uint8(4))
-    scale_bytes = (
-        np.ascontiguousarray(block_scales, np.dtype("<f2")).view(np.uint8).reshape(outputs, blocks, 2)
-    )
-    return np.concatenate([scale_bytes, packed], axis=2).reshape(outputs, -1)
+    packed = np.empty((outputs, blocks, 2 + BLOCK_WEIGHTS // 2), np.uint8)
+    packed[:, :, :2] = np.ascontiguousarray(block_scales, "<f2").view(np.uint8).reshape(outputs, blocks, 2)
+    packed[:, :, 2:] = halves[:, :, 0] | (halves[:, :, 1] << np.uint8(4))
+    return packed.reshape(outputs, -1)
 
 
 def neighbours_order(rows: int, heads: int) -> NDArray[np.intp]:
