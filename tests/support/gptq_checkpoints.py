@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from edgewright_builder.prove.checkpoint import SYMMETRIC_ZEROS, make_checkpoint
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from edgewright_builder.parity.checkpoint import SYMMETRIC_ZEROS, make_checkpoint
 
 WIDE: Mapping[str, Any] = {
     "vocab_size": 263, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4,
