@@ -1,0 +1,174 @@
+"""Distillation losses between two vocabularies, computed in chunks of tokens.
+
+Student and teacher are compared where both have read the same text. Two comparisons of their distributions p and q:
+
+    projected   τ² · KL(C·q ‖ W·p): P-KL of X-Token (arXiv 2605.21699). W and C count every token for one letter of
+                the alphabet that both vocabularies share (`alignment.projection`), so both sides are distributions.
+    uld         Σ_i |p_(i) − q_(i)| of the sorted probabilities, the shorter filled up with zeros
+                (arXiv 2402.12030, equation 4). It knows no tokens and is the simple baseline.
+
+A comparison takes the place of L_KL in equation (5) of `losses`: its mean over the compared positions, plus the
+cross-entropy's mean over all counted ones. The gradient to the hidden states is computed in the same pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from edgewright_builder.train.losses import CHUNK_TOKENS
+
+PROBABILITY_MIN = torch.finfo(torch.float32).tiny
+
+
+@dataclass(frozen=True)
+class Letters:
+    """The letter of each token of both vocabularies."""
+
+    student: Tensor  # (student's vocabulary,) int64
+    teacher: Tensor  # (teacher's vocabulary,) int64
+    count: int
+
+    @cached_property
+    def student_has_others(self) -> bool:
+        """Whether the student has tokens of the letter "other", the last one."""
+        return bool((self.student == self.count - 1).any())
+
+    def to(self, device: torch.device) -> Letters:
+        """Returns the same on another device."""
+        return Letters(self.student.to(device), self.teacher.to(device), self.count)
+
+
+# (student's logits, teacher's logits), both (rows, own vocabulary) → (the comparison of each row, its gradient to the
+# student's logits).
+Comparison = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def projected_kl(letters: Letters, temperature: float) -> Comparison:
+    """Returns the comparison τ² · KL(C·q ‖ W·p), in nats."""
+
+    def compare(logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
+        p = functional.softmax(logits.float() / temperature, dim=-1)
+        projected = _folded(p, letters.student, letters.count)
+        q = _folded(
+            functional.softmax(teacher_logits.float() / temperature, dim=-1), letters.teacher, letters.count
+        )
+        if not letters.student_has_others:
+            q = _without_others(q)
+        projected.clamp_(min=PROBABILITY_MIN)
+        divergence = temperature**2 * (torch.xlogy(q, q) - q * projected.log()).sum(dim=-1)
+        ratio = q.div_(projected)  # dL/ds = τ · (p − p · (C·q / W·p) of the token's letter)
+        slope = p.sub_(p * ratio.index_select(1, letters.student)).mul_(temperature)
+        return divergence, slope
+
+    return compare
+
+
+def uld(temperature: float) -> Comparison:
+    """Returns the L1 distance of the sorted probabilities."""
+
+    def compare(logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
+        p = functional.softmax(logits.float() / temperature, dim=-1)
+        ranked, order = p.sort(dim=-1, descending=True)
+        q = (
+            functional.softmax(teacher_logits.float() / temperature, dim=-1)
+            .sort(dim=-1, descending=True)
+            .values
+        )
+        width = min(p.shape[1], q.shape[1])
+        difference = ranked.clone()
+        difference[:, :width] -= q[:, :width]
+        distance = difference.abs().sum(dim=-1) + q[:, width:].sum(dim=-1)
+        sign = torch.empty_like(p).scatter_(1, order, difference.sign_())
+        slope = p * (sign - (p * sign).sum(dim=-1, keepdim=True)) / temperature
+        return distance, slope
+
+    return compare
+
+
+def _folded(probabilities: Tensor, letter: Tensor, letters: int) -> Tensor:
+    """Returns (rows, letters): what each letter's tokens have together."""
+    rows = probabilities.shape[0]
+    return probabilities.new_zeros(rows, letters).index_add_(1, letter, probabilities)
+
+
+def _without_others(q: Tensor) -> Tensor:
+    """Returns T2's distribution given that its next token is one that the student has a letter for."""
+    q = q.clone()
+    q[:, -1] = 0
+    return q.div_(q.sum(dim=-1, keepdim=True).clamp_(min=PROBABILITY_MIN))
+
+
+class _ComparedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,  # (tokens, hidden)
+        head: Tensor,  # (vocabulary, hidden), frozen
+        labels: Tensor,  # (tokens,)
+        compared: Tensor,  # (positions,) rows of `hidden`, ascending
+        teacher_logits: Callable[[slice], Tensor],  # of these positions
+        compare: Comparison,
+        alpha: float,
+        chunk_tokens: int,
+    ) -> Tensor:
+        tokens, positions = len(hidden), len(compared)
+        gradient = torch.zeros_like(hidden)
+        total = torch.zeros((), dtype=torch.float64)
+        for start in range(0, tokens, chunk_tokens):
+            rows = slice(start, start + chunk_tokens)
+            logits = (hidden[rows] @ head.T).float()
+            slope = torch.zeros_like(logits)
+            first, last = (
+                int(torch.searchsorted(compared, edge)) for edge in (start, min(start + chunk_tokens, tokens))
+            )
+            if alpha > 0 and last > first:
+                here = compared[first:last] - start
+                values, towards_teacher = compare(logits[here], teacher_logits(slice(first, last)))
+                total += alpha / positions * values.sum().double().cpu()
+                slope.index_add_(0, here, towards_teacher, alpha=alpha / positions)
+            if alpha < 1:
+                log_p = functional.log_softmax(logits, dim=-1)
+                index = labels[rows].unsqueeze(1)
+                total -= (1 - alpha) / tokens * log_p.gather(1, index).sum().double().cpu()
+                p = log_p.exp_()
+                p.scatter_add_(1, index, torch.full_like(index, -1, dtype=p.dtype))
+                slope.add_(p, alpha=(1 - alpha) / tokens)
+            gradient[rows] = slope.to(head.dtype) @ head
+        ctx.save_for_backward(gradient)
+        return total.to(hidden.device, torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_outputs[0], None, None, None, None, None, None, None
+
+
+def compared_loss(
+    hidden: Tensor,
+    head: Tensor,
+    labels: Tensor,
+    compared: Tensor,
+    teacher_logits: Callable[[slice], Tensor],
+    compare: Comparison,
+    alpha: float,
+    chunk_tokens: int = CHUNK_TOKENS,
+) -> Tensor:
+    """Returns α times the comparison's mean plus 1 − α times the cross-entropy's, differentiable in `hidden` only.
+
+    hidden: (tokens, hidden); head: (vocabulary, hidden); labels: (tokens,); compared: (positions,) the rows that are
+    compared, ascending; teacher_logits: positions → (positions, teacher's vocabulary), asked for chunk by chunk.
+    """
+    if alpha == 1:  # rows that are not compared count for nothing
+        hidden, labels = hidden[compared], labels[compared]
+        compared = torch.arange(len(compared), device=compared.device)
+    loss: Tensor = _ComparedLoss.apply(  # type: ignore[no-untyped-call]
+        hidden, head, labels, compared, teacher_logits, compare, alpha, chunk_tokens
+    )
+    return loss

@@ -1,0 +1,164 @@
+"""The losses between two vocabularies, against what torch computes with every probability at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from edgewright_builder.train.aligned_knowledge import AlignedStates
+from edgewright_builder.train.cross_vocabulary import (
+    Comparison,
+    Letters,
+    compared_loss,
+    projected_kl,
+    uld,
+)
+from edgewright_builder.train.knowledge import HiddenStates
+from edgewright_builder.train.samples import Sample, collate
+
+TOKENS, HIDDEN, STUDENT, TEACHER, LETTERS = 53, 12, 40, 70, 31
+CHUNK = 16
+
+
+def letters(seed: int = 0) -> Letters:
+    """Every letter has a token on both sides."""
+    generator = torch.Generator().manual_seed(seed)
+    sides = []
+    for size in (STUDENT, TEACHER):
+        rest = torch.randint(LETTERS, (size - LETTERS,), generator=generator)
+        sides.append(torch.cat([torch.randperm(LETTERS, generator=generator), rest]))
+    return Letters(sides[0], sides[1], LETTERS)
+
+
+def matrix(letter: torch.Tensor) -> torch.Tensor:
+    """W or C written out, (letters, vocabulary)."""
+    return functional.one_hot(letter, LETTERS).T.float()
+
+
+Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def tensors(seed: int) -> Tensors:
+    """The student's hidden states and head, labels, the compared rows, and T2's logits at them."""
+    torch.manual_seed(seed)
+    compared = torch.randperm(TOKENS)[: TOKENS // 2].sort().values
+    hidden, head = torch.randn(TOKENS, HIDDEN, requires_grad=True), torch.randn(STUDENT, HIDDEN)
+    return hidden, head, torch.randint(STUDENT, (TOKENS,)), compared, 2 * torch.randn(len(compared), TEACHER)
+
+
+def dense_projected(logits: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    p, q = (functional.softmax(side / temperature, -1) for side in (logits, teacher))
+    projected, target = p @ matrix(letters().student).T, q @ matrix(letters().teacher).T
+    return temperature**2 * (target * (target.log() - projected.log())).sum(-1)
+
+
+def dense_uld(logits: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    p, q = (
+        functional.softmax(side / temperature, -1).sort(-1, descending=True).values
+        for side in (logits, teacher)
+    )
+    return (functional.pad(p, (0, TEACHER - STUDENT)) - q).abs().sum(-1)
+
+
+@pytest.mark.parametrize("method", ["projected", "uld"])
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 3.0])
+def test_the_chunked_comparison_and_its_gradient_equal_the_dense_ones(
+    method: str, alpha: float, temperature: float
+) -> None:
+    hidden, head, labels, compared, teacher = tensors(0)
+    compare: Comparison = projected_kl(letters(), temperature) if method == "projected" else uld(temperature)
+    chunked = compared_loss(
+        hidden, head, labels, compared, lambda rows: teacher[rows], compare, alpha, chunk_tokens=CHUNK
+    )
+    (gradient,) = torch.autograd.grad(chunked * 3, hidden)
+    logits = hidden @ head.T
+    dense_of = dense_projected if method == "projected" else dense_uld
+    dense = alpha * dense_of(logits[compared], teacher, temperature).mean()
+    dense = dense + (1 - alpha) * functional.cross_entropy(logits, labels)
+    (expected,) = torch.autograd.grad(dense * 3, hidden)
+    torch.testing.assert_close(chunked, dense, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+@given(seed=st.integers(0, 2**20), temperature=st.floats(0.5, 8.0))
+@settings(max_examples=25, deadline=None)
+def test_a_projected_divergence_is_never_negative(seed: int, temperature: float) -> None:
+    torch.manual_seed(seed)
+    values, slope = projected_kl(letters(seed), temperature)(
+        3 * torch.randn(7, STUDENT), 3 * torch.randn(7, TEACHER)
+    )
+    assert float(values.min()) >= -1e-5
+    torch.testing.assert_close(slope.sum(-1), torch.zeros(7), atol=1e-4, rtol=0)  # logits have no origin
+
+
+def test_a_student_that_spreads_its_probability_as_the_teacher_does_has_nothing_left_to_learn() -> None:
+    student, teacher = torch.zeros(1, 3), torch.zeros(1, 4)
+    same = Letters(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1, 1]), 2)
+    teacher[0] = torch.log(torch.tensor([2 / 3, 1 / 6, 1 / 12, 1 / 12]))
+    values, slope = projected_kl(same, 1.0)(student, teacher)
+    torch.testing.assert_close(values, torch.zeros(1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(slope, torch.zeros(1, 3), atol=1e-6, rtol=0)
+
+
+def test_a_student_certain_of_what_the_teacher_excludes_stays_finite() -> None:
+    student, teacher = torch.tensor([[1000.0, 0.0]]), torch.tensor([[0.0, 1000.0]])
+    both = Letters(torch.arange(2), torch.arange(2), 2)
+    values, slope = projected_kl(both, 0.5)(student, teacher)
+    assert bool(torch.isfinite(values).all() and torch.isfinite(slope).all())
+    assert float(values) > 10
+
+
+@pytest.mark.parametrize(("alpha", "temperature"), [(1.0, 1.0), (0.3, 2.0)])
+def test_a_teacher_of_the_students_own_vocabulary_forced_through_the_projection_gives_the_shared_loss(
+    alpha: float, temperature: float
+) -> None:
+    torch.manual_seed(3)
+    samples = [Sample(tuple(torch.randint(STUDENT, (9,)).tolist()), 3), Sample(tuple(range(20)), 0)]
+    states = [torch.randn(sample.counted_tokens, HIDDEN + 2) for sample in samples]
+    head, teacher_head = torch.randn(STUDENT, HIDDEN), torch.randn(STUDENT, HIDDEN + 2)
+    hidden = torch.randn(24, HIDDEN, requires_grad=True)
+    batch = collate(samples, [1, 0], 0, torch.device("cpu"))
+    shared = HiddenStates(states.__getitem__, teacher_head)
+    own = Letters(torch.arange(STUDENT), torch.arange(STUDENT), STUDENT)
+    forced = AlignedStates(
+        samples, lambda index: torch.arange(samples[index].counted_tokens), states.__getitem__, teacher_head, own,
+        "projected",
+    )  # fmt: skip
+    losses = [side.loss(hidden, head, batch, alpha, temperature) for side in (shared, forced)]
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-6)
+    gradients = [torch.autograd.grad(loss, hidden)[0] for loss in losses]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
+    logits = hidden.detach() @ head.T
+    parts = [
+        side.divergences(lambda rows, vocabulary: logits[rows, :vocabulary], [1, 0])
+        for side in (shared, forced)
+    ]
+    for ours, theirs in zip(*parts, strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_student_has_no_token_for_counts_for_nothing() -> None:
+    without, with_other = torch.tensor([[0.3, -0.2, 0.0]]), torch.tensor([[0.3, -0.2, 0.0, 5.0]])
+    student = torch.tensor([[0.1, 0.2, 0.3]])
+    compare = projected_kl(Letters(torch.arange(3), torch.tensor([0, 1, 2, 3]), 4), 1.0)
+    expected = projected_kl(Letters(torch.arange(3), torch.arange(3), 4), 1.0)(student, without)
+    for value, wanted in zip(compare(student, with_other), expected, strict=True):
+        torch.testing.assert_close(value, wanted)
+
+
+def test_samples_without_a_common_boundary_leave_the_cross_entropy() -> None:
+    samples = [Sample((1, 2, 3), 0)]
+    nothing = AlignedStates(
+        samples, lambda _: torch.zeros(0, dtype=torch.long), lambda _: torch.zeros(0, HIDDEN),
+        torch.randn(TEACHER, HIDDEN), letters(), "projected",
+    )  # fmt: skip
+    hidden, head = torch.randn(2, HIDDEN, requires_grad=True), torch.randn(STUDENT, HIDDEN)
+    batch = collate(samples, [0], 0, torch.device("cpu"))
+    loss = nothing.loss(hidden, head, batch, alpha=0.5, temperature=1.0)
+    torch.testing.assert_close(loss, 0.5 * functional.cross_entropy(hidden @ head.T, batch.labels))
+    assert float(nothing.loss(hidden.detach(), head, batch, alpha=1.0, temperature=1.0)) == 0
+    assert [len(part) for part in nothing.divergences(lambda *_: torch.zeros(0, STUDENT), [0])] == [0]
