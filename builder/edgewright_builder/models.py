@@ -271,15 +271,22 @@ def _content_digest(path: Path) -> str:
 
 
 def require_same_vocabulary(student: Path, teacher: Path) -> None:
-    """Raises InputError naming the first token that differs: a KL between different vocabularies means nothing."""
+    """Raises InputError naming the first token that differs."""
+    if (difference := vocabulary_difference(student, teacher)) is not None:
+        raise InputError(
+            f"`distillation.alignment: shared` needs one vocabulary, but {difference}. Choose a teacher of the "
+            "student's family, or `alignment: auto`."
+        )
+
+
+def vocabulary_difference(student: Path, teacher: Path) -> str | None:
+    """Returns the first token that differs, in words; None where the two share their vocabulary."""
     ours, theirs = _vocabulary(student), _vocabulary(teacher)
     for token_id in sorted(ours.keys() | theirs.keys()):
         mine, other = ours.get(token_id), theirs.get(token_id)
         if mine != other:
-            raise InputError(
-                f"Student and knowledge teacher must share their vocabulary, but token {token_id} is {mine!r} in the "
-                f"student and {other!r} in the teacher. Choose a teacher of the student's family."
-            )
+            return f"token {token_id} is {mine!r} in the student and {other!r} in the teacher"
+    return None
 
 
 def _vocabulary(folder: Path) -> dict[int, str]:

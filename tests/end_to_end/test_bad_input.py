@@ -136,7 +136,7 @@ def test_a_file_that_is_no_gguf_is_named(recipe: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_teacher_of_another_vocabulary_is_refused_with_the_first_token_that_differs(
+def test_a_vocabulary_said_to_be_shared_that_is_not_is_refused_with_the_first_token_that_differs(
     recipe: Path, tmp_path: Path
 ) -> None:
     teacher = copied_model(recipe, tmp_path)
@@ -145,9 +145,8 @@ def test_a_teacher_of_another_vocabulary_is_refused_with_the_first_token_that_di
     names = {token_id: token for token, token_id in vocabulary.items()}
     vocabulary[names[40]], vocabulary[names[41]] = 41, 40
     (teacher / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
-    changed = variant(
-        recipe, tmp_path, lambda values: values["teachers"]["knowledge"].update(model=str(teacher))
-    )
+    section = {"distillation": {"alignment": "shared"}, "teachers": {"knowledge": {"model": str(teacher)}}}
+    changed = variant(recipe, tmp_path, lambda values: values.update(section))
     done = build(changed, tmp_path / "run")
     assert_says(done, INPUT, f"token 40 is {names[40]!r} in the student and {names[41]!r} in the teacher")
     assert not (tmp_path / "run").exists()

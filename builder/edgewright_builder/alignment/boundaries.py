@@ -25,16 +25,25 @@ class Boundaries:
     student: tuple[int, ...]
     teacher: tuple[int, ...]
 
+    def within(self, first: int, end: int) -> Boundaries:
+        """Returns those after the student's tokens [first, end)."""
+        kept = [i for i, token in enumerate(self.student) if first <= token < end]
+        return Boundaries(tuple(self.student[i] for i in kept), tuple(self.teacher[i] for i in kept))
+
 
 def equal_parts(ours: bytes, theirs: bytes, contents: Sequence[bytes], after: tuple[int, int]) -> list[Part]:
-    """Returns the parts of two renderings that both took from `contents`, in order, searched for from `after` on.
+    """Returns the parts of two renderings that both took from `contents`, in order.
+
+    The last content is the answer, which is looked for from `after` on.
 
     What a template writes between two parts belongs to them where both wrote the same, so that equal renderings are
     one part.
     """
     parts: list[Part] = []
-    position, place = after
-    for content in contents:
+    position = place = 0
+    for number, content in enumerate(contents, 1):
+        if number == len(contents):
+            position, place = max(position, after[0]), max(place, after[1])
         start, other = ours.find(content, position), theirs.find(content, place)
         if content and start >= 0 and other >= 0:
             parts.append(Part(start, other, len(content)))
@@ -68,10 +77,11 @@ def common_boundaries(
     teacher = {end: token for token, end in enumerate(theirs) if end is not None}
     pairs: dict[int, tuple[int, int]] = {}  # by the student's byte: of tokens that end at one place the last
     for token, end in enumerate(ours):
-        for part in parts if end is not None else ():
-            if part.student <= end <= part.student + part.length:
-                other = teacher.get(end - part.student + part.teacher)
-                if other is not None:
-                    pairs[end] = (token, other)
+        if end is None:
+            continue
+        for part in parts:
+            other = teacher.get(end - part.student + part.teacher)
+            if part.student <= end <= part.student + part.length and other is not None:
+                pairs[end] = (token, other)
     ordered = sorted(pairs.values())
     return Boundaries(tuple(token for token, _ in ordered), tuple(token for _, token in ordered))

@@ -94,7 +94,7 @@ class _Letters:
     _letters: dict[bytes, bytes | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        ours, theirs = set(self.student.texts.values()), set(self.teacher.texts.values())
+        ours, theirs = self.student.written, self.teacher.written
         self._letters = {text: text for text in ours & theirs if text}
         first = _first(self.teacher, ours - theirs) | _first(self.student, theirs - ours)
         for text in sorted(first, key=len):  # a first piece is shorter, so its letter is known
@@ -111,11 +111,10 @@ def _first(tokenizer: Vocabulary, texts: Iterable[bytes]) -> dict[bytes, bytes]:
     A text that can't be cut alone, such as half a character, begins with the longest token that it begins with.
     """
     wanted: Sequence[bytes] = sorted(text for text in texts if text)
-    pieces = set(tokenizer.texts.values())
     cut: Mapping[bytes, bytes | None] = dict(zip(wanted, tokenizer.first_piece(wanted), strict=True))
-    return {text: piece for text in wanted if (piece := cut[text] or _longest(pieces, text))}
+    return {text: piece for text in wanted if (piece := cut[text] or _longest(tokenizer.written, text))}
 
 
-def _longest(pieces: set[bytes], text: bytes) -> bytes | None:
+def _longest(pieces: frozenset[bytes], text: bytes) -> bytes | None:
     prefixes = (text[:length] for length in range(len(text) - 1, 0, -1))
     return next((prefix for prefix in prefixes if prefix in pieces), None)

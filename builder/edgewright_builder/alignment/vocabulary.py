@@ -38,6 +38,11 @@ class Vocabulary:
         }
 
     @cached_property
+    def written(self) -> frozenset[bytes]:
+        """Every text that is a token."""
+        return frozenset(self.texts.values())
+
+    @cached_property
     def _is_byte_level(self) -> bool:
         """Whether tokens are written in the alphabet of GPT-2's bytes."""
         parts = (self.tokenizer.decoder, self.tokenizer.pre_tokenizer)

@@ -22,9 +22,8 @@ from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
 from edgewright_builder.fit.bound import PeakBound, adapter_bound
 from edgewright_builder.local_engine.engine import LocalEngine, local_engine
-from edgewright_builder.models import require_same_vocabulary
 from edgewright_builder.pipeline.adapter_base import Base, require_slots
-from edgewright_builder.pipeline.preflight import check_data, check_tasks
+from edgewright_builder.pipeline.preflight import check_data, check_knowledge, check_tasks
 from edgewright_builder.recipe.adapter import AdapterRecipe
 from edgewright_builder.run.distillation import Distillation
 from edgewright_builder.run.run import FinishedStage, Run
@@ -73,7 +72,7 @@ def preflight_adapter(build: AdapterBuild) -> None:
         raise InputError(f"{build.base.unquantized} is gone; name a model in `teachers.knowledge`.")
     check_tasks(recipe.evaluate, recipe.task)
     check_data(build.distillation)
-    require_same_vocabulary(build.distillation.student, build.distillation.teacher)
+    check_knowledge(build.distillation)
 
 
 def build_adapter(build: AdapterBuild) -> FinishedStage:

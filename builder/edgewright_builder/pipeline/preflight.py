@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from edgewright.errors import InputError, RefusedError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines import available_engines
+from edgewright_builder.alignment.check import require_aligned
+from edgewright_builder.alignment.share import share_of_texts
+from edgewright_builder.alignment.vocabulary import read_vocabulary
 from edgewright_builder.data.alpaca import AlpacaRow
+from edgewright_builder.data.general import general_passages
 from edgewright_builder.data.own_data import select_rows
 from edgewright_builder.data.presets import load_preset
 from edgewright_builder.data.prompts import load_prompts
 from edgewright_builder.fit.engines import engine_traits, why_not_served
-from edgewright_builder.models import load_tokenizer, read_config, require_same_vocabulary, resolve_model
+from edgewright_builder.models import load_tokenizer, read_config, resolve_model
 from edgewright_builder.parity.prove import require_proof
 from edgewright_builder.quantization.earlier import require_same_shape
 from edgewright_builder.recipe.model import DataTeacher, EvaluateSettings
@@ -40,7 +44,7 @@ def preflight(build: Build) -> None:
     _check_earlier(build)
     check_tasks(build.recipe.evaluate, build.recipe.task)
     check_data(build.distillation)
-    require_same_vocabulary(build.distillation.student, build.distillation.teacher)
+    check_knowledge(build.distillation)
     _check_computation(build)
 
 
@@ -130,6 +134,15 @@ def check_data(job: Distillation) -> None:
     made_before = read_stage(job.run.folder / "data") is not None
     if teacher is not None and not made_before:
         _check_teacher(teacher)
+
+
+def check_knowledge(job: Distillation) -> None:
+    """Raises InputError where T2's vocabulary can't be held against the student's."""
+    if job.alignment != "shared":
+        student, teacher = read_vocabulary(job.student), read_vocabulary(job.teacher)
+        require_aligned(
+            share_of_texts(student, teacher, general_passages()), job.recipe.distillation.minimum_aligned
+        )
 
 
 def _check_teacher(teacher: DataTeacher) -> None:

@@ -13,6 +13,7 @@ from edgewright_builder.recipe.model import (
     NO_DATA,
     DataSettings,
     DataTeacher,
+    DistillationSettings,
     EvaluateSettings,
     FinetuneSettings,
     KnowledgeTeacher,
@@ -23,6 +24,7 @@ from edgewright_builder.recipe.model import (
     data_from,
     evaluate_from,
     load_recipe,
+    portable_distillation,
     portable_files,
     portable_teachers,
 )
@@ -64,6 +66,7 @@ class AdapterRecipe(Section):
     adapter: AdapterSettings = AdapterSettings()
     teachers: AdapterTeachers = AdapterTeachers()
     data: DataSettings = DataSettings()
+    distillation: DistillationSettings = DistillationSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
 
@@ -100,6 +103,7 @@ class AdapterRecipe(Section):
         values["base"] = self.base.name
         values["teachers"] = portable_teachers(self.teachers.data, self.teachers.knowledge)
         values["data"] |= portable_files(self.data)
+        values |= portable_distillation(values.pop("distillation"))
         values["evaluate"] = {"tasks": [Path(task).name for task in self.evaluate.tasks]}
         return values
 

@@ -50,7 +50,7 @@ class DataTeacher(Section):
 
 
 class KnowledgeTeacher(Section):
-    """T2: the student learns its next-token distribution. The two must share their vocabulary."""
+    """T2: the student learns its next-token distribution."""
 
     model: str  # hub id, folder, GGUF file, or pypi:NAME==VERSION
 
@@ -97,6 +97,15 @@ class FinetuneSettings(Section):
     loss_on: Literal["response", "sequence"] = "response"  # tokens the loss is taken on: the answer, or all
     # share of the steps in which the learning rate rises
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+
+
+class DistillationSettings(Section):
+    """How the student is held against a knowledge teacher of another vocabulary."""
+
+    # how the two are compared; auto: shared where their vocabularies agree, else projected
+    alignment: Literal["auto", "shared", "projected", "uld"] = "auto"
+    # share of the student's tokens that the teacher must cut in the same way; below it the build is refused
+    minimum_aligned: Annotated[float, Field(ge=0, le=1)] = 0.25
 
 
 class QuantizeSettings(Section):
@@ -179,6 +188,7 @@ class Recipe(Section):
     data: DataSettings = DataSettings()
     search: SearchSettings = SearchSettings()
     hyperparameters: FixedHyperparameters | None = None  # instead of a search
+    distillation: DistillationSettings = DistillationSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     quantize: QuantizeSettings = QuantizeSettings()
     recover: RecoverSettings = RecoverSettings()
@@ -218,6 +228,7 @@ class Recipe(Section):
         values["student"]["model"] = model_name(self.student.model)
         values["teachers"] = portable_teachers(self.teachers.data, self.teachers.knowledge)
         values["data"] |= portable_files(self.data)
+        values |= portable_distillation(values.pop("distillation"))
         earlier = self.quantize.delta_from
         values["quantize"]["delta_from"] = None if earlier is None else earlier.name
         general = self.recover.data
@@ -235,6 +246,11 @@ def portable_teachers(data: DataTeacher | None, knowledge: KnowledgeTeacher | No
         "data": None if data is None else {"model": model_name(data.model)},
         "knowledge": None if knowledge is None else {"model": model_name(knowledge.model)},
     }
+
+
+def portable_distillation(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the section `distillation` as an artifact carries it: left out where it says nothing."""
+    return {} if values == DistillationSettings().model_dump() else {"distillation": values}
 
 
 def portable_files(data: DataSettings) -> dict[str, Any]:

@@ -5,9 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
-from edgewright_builder.models import model_digest, read_config, resolve_model
+from edgewright_builder.models import (
+    model_digest,
+    read_config,
+    require_same_vocabulary,
+    resolve_model,
+    vocabulary_difference,
+)
 from edgewright_builder.recipe.adapter import AdapterRecipe
 from edgewright_builder.recipe.model import Recipe
 from edgewright_builder.run.run import Run
@@ -44,6 +51,16 @@ class Distillation:
     def teacher_digest(self) -> str:
         """The digest of T2's files."""
         return model_digest(self.teacher)
+
+    @cached_property
+    def alignment(self) -> Literal["shared", "projected", "uld"]:
+        """How the student is held against T2. Raises InputError where `shared` is asked for and is not so."""
+        alignment = self.recipe.distillation.alignment
+        if alignment == "shared":
+            require_same_vocabulary(self.student, self.teacher)
+        if alignment == "auto":
+            return "shared" if vocabulary_difference(self.student, self.teacher) is None else "projected"
+        return alignment
 
     @cached_property
     def architecture(self) -> Architecture:

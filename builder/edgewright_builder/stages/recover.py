@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewright_builder.stages.general_text import general_digest, general_samples, split_general
-from edgewright_builder.stages.teacher import cache_teacher, pad_token, read_teacher, samples_of
+from edgewright_builder.stages.teacher import pad_token, samples_of
+from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
 
 if TYPE_CHECKING:
     from torch import nn
@@ -136,8 +137,8 @@ def _material(teacher: Path, texts: Texts, build: Build, folder: Path) -> Materi
     kept = [samples[index] for index in used]
     cache = folder / "teacher"
     cache.mkdir(exist_ok=True)
-    cache_teacher(teacher, kept, settings.batch_tokens, pad_token(job), cache, build.run.reporter.step)
-    data = DistillationData(kept, (), (), read_teacher(cache, kept), pad_token(job))
+    cache_hidden_states(teacher, kept, settings.batch_tokens, pad_token(job), cache, build.run.reporter.step)
+    data = DistillationData(kept, (), (), read_hidden_states(cache, kept), pad_token(job))
     held_out = {"pairs": pairs_held_out, "general": general_held_out}
     return Material(
         data,

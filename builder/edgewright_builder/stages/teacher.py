@@ -1,53 +1,55 @@
-"""The stage `teacher`: T2 is run once; its final hidden states stay on disk.
+"""The stage `teacher`: T2 reads the samples once, and what it says of them stays on disk.
 
-Exact logits at any temperature are one matmul with T2's output head away, in about 1/50 of the space of full logits.
+Its hidden states are kept in the student's own tokens where the two share a vocabulary, else in its own.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgewright.durable import write_json
-from edgewright.errors import InputError, OutsideError
+from edgewright.errors import InputError
+from edgewright_builder.teacher_cache.source import source_of
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from edgewright_builder.run.distillation import Distillation
-    from edgewright_builder.run.progress import OnProgress
     from edgewright_builder.run.run import FinishedStage
     from edgewright_builder.train.epoch import Training
-    from edgewright_builder.train.knowledge import Knowledge
     from edgewright_builder.train.samples import Sample
 
 
 def run_teacher(job: Distillation, data: FinishedStage) -> FinishedStage:
-    """Runs the stage, or keeps what it left. Products: `hidden.bin`, `head.safetensors`. Resumable."""
-    finetune = job.recipe.finetune
+    """Runs the stage, or keeps what it left. Its products depend on the source of T2's knowledge. Resumable."""
+    finetune, source = job.recipe.finetune, source_of(job)
     inputs = {
         "teacher": job.teacher_digest,
         "data": data.output_digest,
         "tokenizer": job.student_digest,
         "samples": [finetune.loss_on, finetune.sequence_tokens, finetune.batch_tokens],
+        **source.inputs,
     }
 
     def work(folder: Path) -> dict[str, Any]:
-        samples, step = samples_of(job, data), job.run.reporter.step
+        pairs, samples = pairs_and_samples(job, data)
         if lost := _lost_line(samples, data.summary["pairs"], finetune.sequence_tokens):
             job.run.reporter.note(lost)
-        return cache_teacher(job.teacher, samples, finetune.batch_tokens, pad_token(job), folder, step)
+        return source.write(pairs, samples, pad_token(job), folder)
 
-    return job.run.stage("teacher", inputs, work, products=("hidden.bin", "head.safetensors"), resumable=True)
+    return job.run.stage("teacher", inputs, work, products=source.products, resumable=True)
 
 
 def samples_of(job: Distillation, data: FinishedStage) -> list[Sample]:
     """Returns the data as token sequences in the student's chat template. Raises InputError for fewer than 2."""
+    return pairs_and_samples(job, data)[1]
+
+
+def pairs_and_samples(job: Distillation, data: FinishedStage) -> tuple[list[dict[str, Any]], list[Sample]]:
+    """Returns the pairs that something can be learned from, and each as the student's tokens.
+
+    Raises InputError for fewer than 2.
+    """
     from edgewright_builder.models import load_tokenizer
     from edgewright_builder.train.samples import make_sample
 
@@ -55,13 +57,13 @@ def samples_of(job: Distillation, data: FinishedStage) -> list[Sample]:
     lines = (data.folder / "data.jsonl").read_text(encoding="utf-8").split("\n")
     pairs = [json.loads(line) for line in lines if line]
     samples = (make_sample(tokenizer, pair, finetune.loss_on, finetune.sequence_tokens) for pair in pairs)
-    usable = [sample for sample in samples if sample is not None]
+    usable = [(pair, sample) for pair, sample in zip(pairs, samples, strict=True) if sample is not None]
     if len(usable) < 2:
         raise InputError(
             f"{len(usable)} of {len(pairs)} pairs keep an answer within `finetune.sequence_tokens` = "
             f"{finetune.sequence_tokens}; at least 2 are needed, one to train on and one to validate."
         )
-    return usable
+    return [pair for pair, _ in usable], [sample for _, sample in usable]
 
 
 def _lost_line(samples: Sequence[Sample], pairs: int, sequence_tokens: int) -> str:
@@ -77,14 +79,14 @@ def _lost_line(samples: Sequence[Sample], pairs: int, sequence_tokens: int) -> s
 
 
 def training_of(job: Distillation, data: FinishedStage, teacher: FinishedStage) -> Training:
-    """Returns what every training of this build shares: samples, their split, and the teacher's hidden states."""
+    """Returns what every training of this build shares: samples, their split, and what T2 knows."""
     from edgewright_builder.train.epoch import DistillationData, Training
     from edgewright_builder.train.samples import split
 
     finetune, seed = job.recipe.finetune, job.recipe.seed
     samples = samples_of(job, data)
     train, validation = split(samples, finetune.validation_fraction, seed)
-    knowledge = read_teacher(teacher.folder, samples, job.architecture.vocab_size)
+    knowledge = source_of(job).read(teacher.folder, samples)
     material = DistillationData(samples, train, validation, knowledge, pad_token(job))
     return Training(material, finetune, seed, job.run.reporter.step)
 
@@ -96,124 +98,3 @@ def pad_token(job: Distillation) -> int:
     tokenizer = load_tokenizer(job.student)
     token = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return int(token or 0)
-
-
-def cache_teacher(
-    teacher: Path,
-    samples: Sequence[Sample],
-    batch_tokens: int,
-    pad_token: int,
-    folder: Path,
-    on_progress: OnProgress,
-) -> dict[str, Any]:
-    """Writes `hidden.bin`, `index.json` and `head.safetensors`; goes on where a killed attempt stopped.
-
-    `hidden.bin` holds, batch after batch and sample after sample, the (counted tokens, hidden) states in T2's dtype.
-    """
-    from safetensors.torch import save_file
-
-    from edgewright_builder.models import load_model
-    from edgewright_builder.train.epoch import output_head
-    from edgewright_builder.train.samples import make_batches
-
-    model = load_model(teacher)
-    head = output_head(model)
-    batches = make_batches(samples, range(len(samples)), batch_tokens, seed=None)
-    save_file({"head": head.contiguous().clone()}, folder / "head.safetensors")
-    index = {
-        "dtype": str(head.dtype).removeprefix("torch."),
-        "hidden_size": head.shape[1],
-        "order": [index for batch in batches for index in batch],
-    }
-    write_json(folder / "index.json", index)
-    cache = _Cache(folder / "hidden.bin", samples, batches, pad_token, head.shape[1] * head.element_size())
-    cache.complete(model, on_progress)
-    return {"samples": len(samples), "tokens": cache.tokens, "cache_bytes": cache.tokens * cache.row_bytes}
-
-
-@dataclass(frozen=True)
-class _Cache:
-    """The file of hidden states: its samples in batches, each whole and durable before the next."""
-
-    path: Path
-    samples: Sequence[Sample]
-    batches: Sequence[Sequence[int]]
-    pad_token: int
-    row_bytes: int  # of one token's state
-
-    @property
-    def tokens(self) -> int:
-        """Counted tokens of all samples."""
-        return sum(sample.counted_tokens for sample in self.samples)
-
-    def complete(self, model: nn.Module, on_progress: OnProgress) -> None:
-        """Appends the batches that a killed attempt did not write whole."""
-        done, started, total = 0, time.monotonic(), self.tokens
-        present_bytes = self.path.stat().st_size if self.path.exists() else 0
-        with self.path.open("r+b" if self.path.exists() else "w+b") as file:
-            for indices in self.batches:
-                tokens = sum(self.samples[index].counted_tokens for index in indices)
-                if (done + tokens) * self.row_bytes <= present_bytes:  # whole in the killed attempt
-                    done += tokens
-                    continue
-                file.seek(done * self.row_bytes)
-                file.write(self._states(model, indices))
-                file.flush()
-                os.fsync(file.fileno())
-                done += tokens
-                on_progress(done, total, f"tokens, {done / (time.monotonic() - started):.0f} tok/s")
-            file.truncate(total * self.row_bytes)
-
-    def _states(self, model: nn.Module, indices: Sequence[int]) -> bytes:
-        import torch
-
-        from edgewright_builder.train.epoch import counted_hidden
-        from edgewright_builder.train.samples import collate
-
-        device = next(model.parameters()).device
-        with torch.inference_mode():
-            hidden = counted_hidden(model, collate(self.samples, indices, self.pad_token, device))
-            return hidden.cpu().contiguous().view(torch.uint8).numpy().tobytes()
-
-
-def read_teacher(folder: Path, samples: Sequence[Sample], vocabulary: int | None = None) -> Knowledge:
-    """Returns what T2 knows of the samples, mapped from disk, of the first `vocabulary` tokens if given.
-
-    Families pad their heads to different heights, so a student may have fewer rows than T2. Raises InputError or
-    OutsideError where the cache does not hold these samples.
-    """
-    import torch
-    from safetensors.torch import load_file
-
-    from edgewright_builder.train.knowledge import HiddenStates
-
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    dtype, hidden_size = getattr(torch, index["dtype"]), index["hidden_size"]
-    tokens = sum(sample.counted_tokens for sample in samples)
-    if sorted(index["order"]) != list(range(len(samples))):
-        raise InputError(
-            f"{folder} caches {len(index['order'])} samples, {len(samples)} are needed; delete {folder} and run "
-            "again with --resume."
-        )
-    path = folder / "hidden.bin"
-    expected_bytes = tokens * hidden_size * dtype.itemsize
-    if path.stat().st_size != expected_bytes:
-        raise OutsideError(
-            f"{path} has {path.stat().st_size} bytes instead of {expected_bytes}; delete {folder} and run again "
-            "with --resume."
-        )
-    rows = torch.from_file(str(path), shared=False, size=tokens * hidden_size, dtype=dtype).view(
-        tokens, hidden_size
-    )
-    starts, position = {}, 0
-    for sample_index in index["order"]:
-        starts[sample_index] = position
-        position += samples[sample_index].counted_tokens
-
-    def hidden_of(sample_index: int) -> Tensor:
-        start = starts[sample_index]
-        return rows[start : start + samples[sample_index].counted_tokens]
-
-    head = load_file(folder / "head.safetensors")["head"]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return HiddenStates(hidden_of, head.to(device)[:vocabulary])

@@ -21,6 +21,12 @@ def vocabularies(student: Tokenizer, teacher: Tokenizer) -> tuple[Vocabulary, Vo
     return vocabulary_of(Loaded(student), "student"), vocabulary_of(Loaded(teacher), "teacher")
 
 
+def token_id(tokenizer: Tokenizer, name: str) -> int:
+    token = tokenizer.token_to_id(name)
+    assert token is not None, f"no token {name!r}"
+    return token
+
+
 def projected(student: Vocabulary, teacher: Vocabulary, ends: Ends = NONE) -> Projection:
     return project(student, teacher, ends, (len(student.names), len(teacher.names)))
 
@@ -63,8 +69,8 @@ def test_a_number_that_one_of_them_packs_counts_for_its_first_digit(packed_by: s
         projection = projected(student, teacher)
         packed, single = projection.teacher, projection.student
     for name in numbers:
-        first = splitting.token_to_id("Ġ") if name.startswith("Ġ") else splitting.token_to_id(name[0])
-        assert packed[packing.token_to_id(name)] == single[first]
+        first = token_id(splitting, "Ġ") if name.startswith("Ġ") else token_id(splitting, name[0])
+        assert packed[token_id(packing, name)] == single[first]
 
 
 def test_equal_vocabularies_project_to_themselves() -> None:
@@ -80,12 +86,12 @@ def test_tokens_that_end_a_turn_count_for_each_other_under_any_name() -> None:
         byte_level(420, ("<|im_end|>", "<pad>")), sentencepiece(520, ("<start_of_turn>", "<end_of_turn>"))
     )
     ends = Ends(
-        frozenset({student.tokenizer.token_to_id("<|im_end|>")}),
-        frozenset({teacher.tokenizer.token_to_id("<end_of_turn>")}),
+        frozenset({token_id(student.tokenizer, "<|im_end|>")}),
+        frozenset({token_id(teacher.tokenizer, "<end_of_turn>")}),
     )
     projection = projected(student, teacher, ends)
     (ours,), (theirs,) = ends.student, ends.teacher
     other = projection.letters - 1
     assert projection.student[ours] == projection.teacher[theirs] != other
-    assert projection.student[student.tokenizer.token_to_id("<pad>")] == other
-    assert projection.teacher[teacher.tokenizer.token_to_id("<start_of_turn>")] == other
+    assert projection.student[token_id(student.tokenizer, "<pad>")] == other
+    assert projection.teacher[token_id(teacher.tokenizer, "<start_of_turn>")] == other

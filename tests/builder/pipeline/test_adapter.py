@@ -25,7 +25,7 @@ from edgewright_builder.recipe.model import FinetuneSettings, Recipe
 from edgewright_builder.run.run import digest_of_products
 from edgewright_builder.sdk.running import RunFolder
 from edgewright_builder.stages.finetune_adapter import finetune_adapter
-from edgewright_builder.stages.teacher import cache_teacher, read_teacher
+from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
 from edgewright_builder.train.epoch import DistillationData, Training
 from edgewright_builder.train.samples import make_sample, split
 from tests.support.built_artifacts import make_artifact
@@ -55,8 +55,10 @@ def data(tmp_path: Path) -> DistillationData:
     samples = [sample for sample in made if sample is not None]
     cache = tmp_path / "cache"
     cache.mkdir()
-    cache_teacher(tmp_path / "teacher", samples, 128, 0, cache, lambda *_: None)
-    return DistillationData(samples, *split(samples, 0.25, seed=0), read_teacher(cache, samples), pad_token=0)
+    cache_hidden_states(tmp_path / "teacher", samples, 128, 0, cache, lambda *_: None)
+    return DistillationData(
+        samples, *split(samples, 0.25, seed=0), read_hidden_states(cache, samples), pad_token=0
+    )
 
 
 def test_a_gptq_checkpoint_in_floats_is_the_model_it_was_rounded_to(quantized: tuple[Path, Path]) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from edgewright_builder.quantization.frozen_codes import load_frozen_codes
 from edgewright_builder.recipe.model import RecoverSettings
-from edgewright_builder.stages.teacher import cache_teacher, read_teacher
+from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
 from edgewright_builder.train.epoch import DistillationData, validation_divergence
 from edgewright_builder.train.recovery import RecoverySamples, norms, recover, recovered_tensors
 from edgewright_builder.train.samples import Sample
@@ -35,8 +35,8 @@ def data(tmp_path: Path) -> DistillationData:
     tiny_model(1).save_pretrained(tmp_path / "teacher")
     tiny_tokenizer().save_pretrained(tmp_path / "teacher")
     (tmp_path / "cache").mkdir()
-    cache_teacher(tmp_path / "teacher", SAMPLES, 64, 0, tmp_path / "cache", lambda *_: None)
-    knowledge = read_teacher(tmp_path / "cache", SAMPLES)
+    cache_hidden_states(tmp_path / "teacher", SAMPLES, 64, 0, tmp_path / "cache", lambda *_: None)
+    knowledge = read_hidden_states(tmp_path / "cache", SAMPLES)
     return DistillationData(SAMPLES, (), range(16, 20), knowledge, pad_token=0)
 
 

@@ -19,7 +19,7 @@ from edgewright_builder.recipe.hyperparameters import Hyperparameters, SearchSpa
 from edgewright_builder.recipe.model import FinetuneSettings, SearchSettings
 from edgewright_builder.stages.search import search
 from edgewright_builder.stages.student import block_influence, least_influential, remove_layers
-from edgewright_builder.stages.teacher import cache_teacher, read_teacher
+from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
 from edgewright_builder.train.epoch import DistillationData, Training, train_epoch, validation_divergence
 from edgewright_builder.train.knowledge import HiddenStates
 from edgewright_builder.train.lora import add_lora, linear_layers, merge_lora
@@ -55,9 +55,9 @@ def models(tmp_path: Path) -> tuple[Path, Path]:
 def data(models: tuple[Path, Path], tmp_path: Path) -> DistillationData:
     cache = tmp_path / "cache"
     cache.mkdir()
-    cache_teacher(models[1], samples(), BATCH_TOKENS, 0, cache, lambda *_: None)
+    cache_hidden_states(models[1], samples(), BATCH_TOKENS, 0, cache, lambda *_: None)
     train, validation = split(samples(), 0.25, seed=0)
-    return DistillationData(samples(), train, validation, read_teacher(cache, samples()), pad_token=0)
+    return DistillationData(samples(), train, validation, read_hidden_states(cache, samples()), pad_token=0)
 
 
 def training(
@@ -153,10 +153,10 @@ def test_a_cache_cut_short_is_completed_to_the_same_bytes(
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for folder in (whole, cut):
         folder.mkdir()
-    cache_teacher(models[1], samples(), BATCH_TOKENS, 0, whole, lambda *_: None)
+    cache_hidden_states(models[1], samples(), BATCH_TOKENS, 0, whole, lambda *_: None)
     complete = (whole / "hidden.bin").read_bytes()
     (cut / "hidden.bin").write_bytes(complete[: int(kept_fraction * len(complete))])
-    cache_teacher(models[1], samples(), BATCH_TOKENS, 0, cut, lambda *_: None)
+    cache_hidden_states(models[1], samples(), BATCH_TOKENS, 0, cut, lambda *_: None)
     assert (cut / "hidden.bin").read_bytes() == complete
 
 

@@ -1,0 +1,149 @@
+"""T2's final hidden states of the counted tokens, kept on disk.
+
+Exact logits at any temperature are one matmul with T2's output head away, in about 1/50 of the space of full logits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgewright.durable import write_json
+from edgewright.errors import InputError, OutsideError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgewright_builder.run.progress import OnProgress
+    from edgewright_builder.train.knowledge import HiddenStates
+    from edgewright_builder.train.samples import Sample
+
+PRODUCTS = ("hidden.bin", "head.safetensors")
+
+
+def cache_hidden_states(
+    teacher: Path,
+    samples: Sequence[Sample],
+    batch_tokens: int,
+    pad_token: int,
+    folder: Path,
+    on_progress: OnProgress,
+) -> dict[str, Any]:
+    """Writes `hidden.bin`, `index.json` and `head.safetensors`; goes on where a killed attempt stopped.
+
+    `hidden.bin` holds, batch after batch and sample after sample, the (counted tokens, hidden) states in T2's dtype.
+    """
+    from safetensors.torch import save_file
+
+    from edgewright_builder.models import load_model
+    from edgewright_builder.train.epoch import output_head
+    from edgewright_builder.train.samples import make_batches
+
+    model = load_model(teacher)
+    head = output_head(model)
+    batches = make_batches(samples, range(len(samples)), batch_tokens, seed=None)
+    save_file({"head": head.contiguous().clone()}, folder / "head.safetensors")
+    index = {
+        "dtype": str(head.dtype).removeprefix("torch."),
+        "hidden_size": head.shape[1],
+        "order": [index for batch in batches for index in batch],
+    }
+    write_json(folder / "index.json", index)
+    cache = _Cache(folder / "hidden.bin", samples, batches, pad_token, head.shape[1] * head.element_size())
+    cache.complete(model, on_progress)
+    return {"samples": len(samples), "tokens": cache.tokens, "cache_bytes": cache.tokens * cache.row_bytes}
+
+
+@dataclass(frozen=True)
+class _Cache:
+    """The file of hidden states: its samples in batches, each whole and durable before the next."""
+
+    path: Path
+    samples: Sequence[Sample]
+    batches: Sequence[Sequence[int]]
+    pad_token: int
+    row_bytes: int  # of one token's state
+
+    @property
+    def tokens(self) -> int:
+        """Counted tokens of all samples."""
+        return sum(sample.counted_tokens for sample in self.samples)
+
+    def complete(self, model: nn.Module, on_progress: OnProgress) -> None:
+        """Appends the batches that a killed attempt did not write whole."""
+        done, started, total = 0, time.monotonic(), self.tokens
+        present_bytes = self.path.stat().st_size if self.path.exists() else 0
+        with self.path.open("r+b" if self.path.exists() else "w+b") as file:
+            for indices in self.batches:
+                tokens = sum(self.samples[index].counted_tokens for index in indices)
+                if (done + tokens) * self.row_bytes <= present_bytes:  # whole in the killed attempt
+                    done += tokens
+                    continue
+                file.seek(done * self.row_bytes)
+                file.write(self._states(model, indices))
+                file.flush()
+                os.fsync(file.fileno())
+                done += tokens
+                on_progress(done, total, f"tokens, {done / (time.monotonic() - started):.0f} tok/s")
+            file.truncate(total * self.row_bytes)
+
+    def _states(self, model: nn.Module, indices: Sequence[int]) -> bytes:
+        import torch
+
+        from edgewright_builder.train.epoch import counted_hidden
+        from edgewright_builder.train.samples import collate
+
+        device = next(model.parameters()).device
+        with torch.inference_mode():
+            hidden = counted_hidden(model, collate(self.samples, indices, self.pad_token, device))
+            return hidden.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def read_hidden_states(
+    folder: Path, samples: Sequence[Sample], vocabulary: int | None = None
+) -> HiddenStates:
+    """Returns T2's hidden states of the samples, mapped from disk, and the first `vocabulary` rows of its head.
+
+    Families pad their heads to different heights, so a student may have fewer rows than T2. Raises InputError or
+    OutsideError where the cache does not hold these samples.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    from edgewright_builder.train.knowledge import HiddenStates
+
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    dtype, hidden_size = getattr(torch, index["dtype"]), index["hidden_size"]
+    tokens = sum(sample.counted_tokens for sample in samples)
+    if sorted(index["order"]) != list(range(len(samples))):
+        raise InputError(
+            f"{folder} caches {len(index['order'])} samples, {len(samples)} are needed; delete {folder} and run "
+            "again with --resume."
+        )
+    path = folder / "hidden.bin"
+    expected_bytes = tokens * hidden_size * dtype.itemsize
+    if path.stat().st_size != expected_bytes:
+        raise OutsideError(
+            f"{path} has {path.stat().st_size} bytes instead of {expected_bytes}; delete {folder} and run again "
+            "with --resume."
+        )
+    rows = torch.from_file(str(path), shared=False, size=tokens * hidden_size, dtype=dtype).view(
+        tokens, hidden_size
+    )
+    starts, position = {}, 0
+    for sample_index in index["order"]:
+        starts[sample_index] = position
+        position += samples[sample_index].counted_tokens
+
+    def hidden_of(sample_index: int) -> Tensor:
+        start = starts[sample_index]
+        return rows[start : start + samples[sample_index].counted_tokens]
+
+    head = load_file(folder / "head.safetensors")["head"]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return HiddenStates(hidden_of, head.to(device)[:vocabulary])

@@ -1,0 +1,131 @@
+"""Where T2's knowledge comes from: one interface, so that no stage knows which source it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgewright_builder.alignment.check import require_aligned, share_lines
+from edgewright_builder.teacher_cache import aligned_states, hidden_states
+
+if TYPE_CHECKING:
+    from edgewright_builder.run.distillation import Distillation
+    from edgewright_builder.train.knowledge import Knowledge
+    from edgewright_builder.train.samples import Sample
+
+
+class Source(Protocol):
+    """A source of T2's knowledge: how it is written to a folder, and read from it."""
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """What decides the result besides T2, the data and the student's tokens."""
+
+    @property
+    def products(self) -> Sequence[str]:
+        """The files that it leaves."""
+
+    def write(
+        self, pairs: Sequence[dict[str, Any]], samples: Sequence[Sample], pad_token: int, folder: Path
+    ) -> dict[str, Any]:
+        """Asks T2 about the samples, which are the pairs in the student's tokens; goes on where it was killed."""
+
+    def read(self, folder: Path, samples: Sequence[Sample]) -> Knowledge:
+        """Returns what T2 said. Raises InputError or OutsideError where the folder does not hold these samples."""
+
+
+def source_of(job: Distillation) -> Source:
+    """Returns the source that the recipe asks for."""
+    return SharedVocabulary(job) if job.alignment == "shared" else AlignedVocabularies(job, job.alignment)
+
+
+@dataclass(frozen=True)
+class SharedVocabulary:
+    """A local T2 that shares the student's vocabulary."""
+
+    job: Distillation
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Nothing more."""
+        return {}
+
+    @property
+    def products(self) -> Sequence[str]:
+        """Its hidden states and its output head."""
+        return hidden_states.PRODUCTS
+
+    def write(
+        self, pairs: Sequence[dict[str, Any]], samples: Sequence[Sample], pad_token: int, folder: Path
+    ) -> dict[str, Any]:
+        """Writes T2's hidden states at the student's counted tokens."""
+        return _write_states(self.job, samples, pad_token, folder)
+
+    def read(self, folder: Path, samples: Sequence[Sample]) -> Knowledge:
+        """Returns T2's exact distributions."""
+        return hidden_states.read_hidden_states(folder, samples, self.job.architecture.vocab_size)
+
+
+@dataclass(frozen=True)
+class AlignedVocabularies:
+    """A local T2 with a vocabulary of its own."""
+
+    job: Distillation
+    method: aligned_states.Method
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """How the two vocabularies are compared."""
+        return {"alignment": self.method}
+
+    @property
+    def products(self) -> Sequence[str]:
+        """What the shared vocabulary has, and the alignment."""
+        return aligned_states.PRODUCTS
+
+    def write(
+        self, pairs: Sequence[dict[str, Any]], samples: Sequence[Sample], pad_token: int, folder: Path
+    ) -> dict[str, Any]:
+        """Aligns the samples, says what share of them aligns, and writes T2's hidden states at its own tokens.
+
+        Raises InputError below the recipe's `distillation.minimum_aligned`.
+        """
+        from edgewright_builder.alignment.projection import project
+        from edgewright_builder.teacher_cache.aligned_samples import align_samples, read_tokenizer
+
+        job = self.job
+        student = read_tokenizer(job.student, job.student_source)
+        teacher = read_tokenizer(job.teacher, job.teacher_source)
+        aligned = align_samples(student, teacher, pairs, samples, job.recipe.finetune.loss_on)
+        for line in share_lines(aligned.share, student.vocabulary, teacher.vocabulary, "the data"):
+            job.run.reporter.note(line)
+        require_aligned(aligned.share, job.recipe.distillation.minimum_aligned)
+        rows = tuple(_vocabulary_rows(folder) for folder in (job.student, job.teacher))
+        projection = project(student.vocabulary, teacher.vocabulary, aligned.ends, (rows[0], rows[1]))
+        aligned_states.write_alignment(aligned.samples, projection, self.method, folder)
+        summary = _write_states(job, [sample.teacher for sample in aligned.samples], pad_token, folder)
+        share = aligned.share
+        return summary | {"compared_share": share.compared_share, "equal_share": share.equal_share}
+
+    def read(self, folder: Path, samples: Sequence[Sample]) -> Knowledge:
+        """Returns T2's distributions where they are compared with the student's."""
+        return aligned_states.read_aligned_states(folder, samples)
+
+
+def _vocabulary_rows(folder: Path) -> int:
+    """Returns the rows of a model's output head."""
+    from edgewright_builder.fit.architecture import architecture_from_config
+    from edgewright_builder.models import read_config
+
+    return architecture_from_config(read_config(folder)).vocab_size
+
+
+def _write_states(
+    job: Distillation, samples: Sequence[Sample], pad_token: int, folder: Path
+) -> dict[str, Any]:
+    batch_tokens, on_progress = job.recipe.finetune.batch_tokens, job.run.reporter.step
+    return hidden_states.cache_hidden_states(
+        job.teacher, samples, batch_tokens, pad_token, folder, on_progress
+    )
