@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edgewright_builder.alignment.projection import project
-from edgewright_builder.models import load_model
+from edgewright_builder.models import load_model, read_config
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
 from edgewright_builder.recipe.model import FinetuneSettings
 from edgewright_builder.teacher_cache.aligned_samples import (
@@ -64,7 +64,7 @@ def cached(
     """The cache as the stage writes it, read back."""
     folder.mkdir(exist_ok=True)
     found = aligned(readers)
-    rows = tuple(load_model(path).config.vocab_size for path in (models.student, models.teacher))  # type: ignore[union-attr]
+    rows = [read_config(path)["vocab_size"] for path in (models.student, models.teacher)]
     projection = project(readers[0].vocabulary, readers[1].vocabulary, found.ends, (rows[0], rows[1]))
     write_alignment(found.samples, projection, method, folder)
     cache_hidden_states(
