@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from edgewright_agent.engine_worker.model.backend import CachePlace
 from edgewright_agent.engine_worker.model.onnx import OnnxBackend
-from edgewright_builder.local_engine.float32 import write_float32_engine
+from edgewright_builder.local_engine.float32 import write_float32_tree
 
 PASSAGES = Path(__file__).parent.parent / "builder/edgewright_builder/data/general.txt"
 PROMPTS, PROMPT_CHARACTERS, TOKENS = 64, 60, 32
@@ -190,10 +190,10 @@ def main() -> None:
         compare(options.record, options.float32, options.others)
         return
     with tempfile.TemporaryDirectory(prefix="near-ties-") as scratch:
-        engine = options.artifact / "engine"
-        if options.float32:
-            engine = write_float32_engine(engine, Path(scratch))
-        backend = OnnxBackend(engine, options.artifact / "tokenizer", CONTEXT_TOKENS, options.threads)
+        tree = write_float32_tree(options.artifact, Path(scratch)) if options.float32 else options.artifact
+        backend = OnnxBackend(
+            tree / "engine", options.artifact / "tokenizer", CONTEXT_TOKENS, options.threads
+        )
         record = load(options.record) if options.command == "replay" else None
         steps = walk(backend, record, options.out if record is not None else options.record, options.seconds)
     print(f"{platform.machine()}: {len(steps.choices)} steps")

@@ -6,15 +6,24 @@ import asyncio
 import json
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
 from edgewright.errors import OutsideError
 from edgewright.manifest import Manifest
-from edgewright_agent.engines import Engine, EngineLimits, ScoreItem, available_engines, start_engine
+from edgewright_agent.engines import (
+    Engine,
+    EngineLimits,
+    ScoreItem,
+    available_engines,
+    onnx,
+    start_engine,
+)
+from edgewright_builder.local_engine.float32 import has_int8_products, write_float32_tree
 from edgewright_builder.local_engine.golden import Greedy
 
 READY_TIMEOUT_SECONDS = 900.0  # vLLM's three processes on a busy host
@@ -83,6 +92,29 @@ def local_engine(
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def open_arithmetics(
+    tree: Path, manifest: Manifest, scratch: Path, *, adapter: Path | None = None
+) -> tuple[Callable[[], AbstractContextManager[LocalEngine]], ...]:
+    """Returns what opens the engine in each arithmetic that its boards may compute in: as built, and in float32.
+
+    A copy of the graph goes to `scratch` for as long as the second one is open.
+    """
+    as_built = partial(local_engine, tree, manifest, adapter=adapter)
+    has_two = manifest.engine.kind == onnx.KIND and has_int8_products(tree)
+    return (as_built, partial(_float32_engine, tree, manifest, scratch, adapter)) if has_two else (as_built,)
+
+
+@contextmanager
+def _float32_engine(
+    tree: Path, manifest: Manifest, scratch: Path, adapter: Path | None
+) -> Iterator[LocalEngine]:
+    with (
+        tempfile.TemporaryDirectory(prefix="float32-", dir=scratch) as folder,
+        local_engine(write_float32_tree(tree, Path(folder)), manifest, adapter=adapter) as engine,
+    ):
+        yield engine
 
 
 def _lead(alternatives: Mapping[str, float]) -> float:

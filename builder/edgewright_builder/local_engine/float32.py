@@ -1,4 +1,4 @@
-"""An engine's folder whose 4-bit products are computed in float32, as ONNX Runtime does where it has no int8 kernel.
+"""A model's tree whose 4-bit products are computed in float32, as ONNX Runtime does where it has no int8 kernel.
 
 `accuracy_level` of MatMulNBits asks for an arithmetic: 4 rounds activations to int8, 1 keeps them in float32
 (onnxruntime, docs/ContribOperators.md). An ARM processor without dot products, such as Cortex-A57 or A72, computes in
@@ -11,34 +11,36 @@ import os
 import shutil
 from pathlib import Path
 
-from edgewright.errors import InputError
-
+GRAPH = "engine/model.onnx"
 # The attribute as protobuf writes it: field 1, its name; then field 3, a varint.
 _NAME = b"\n\x0eaccuracy_level\x18"
 _INT8, _FLOAT32 = _NAME + b"\x04", _NAME + b"\x01"
 
 
-def write_float32_engine(engine: Path, folder: Path) -> Path:
-    """Writes a copy of `engine` to `folder/engine` and returns it; weights are linked where the file system can.
+def has_int8_products(tree: Path) -> bool:
+    """Whether the graph of `tree` asks for products of int8."""
+    return _INT8 in (tree / GRAPH).read_bytes()
 
-    Raises InputError for a graph without int8 products.
+
+def write_float32_tree(tree: Path, folder: Path) -> Path:
+    """Writes a copy of `tree` (`engine/`, `tokenizer/`, …) to `folder/tree` and returns it.
+
+    All but the graph is linked, where the file system can.
     """
-    graph = (engine / "model.onnx").read_bytes()
-    if _INT8 not in graph:
-        raise InputError(
-            f"{engine / 'model.onnx'} has no product with accuracy_level 4: it is not of this builder."
-        )
-    target = folder / "engine"
-    target.mkdir(parents=True)
-    for file in engine.iterdir():
-        if file.name != "model.onnx":
-            _link(file, target / file.name)
-    (target / "model.onnx").write_bytes(graph.replace(_INT8, _FLOAT32))
+    target = folder / "tree"
+    for file in sorted(tree.rglob("*")):
+        if file.is_file():
+            _link(file, target / file.relative_to(tree))
+    graph = target / GRAPH
+    content = graph.read_bytes().replace(_INT8, _FLOAT32)
+    graph.unlink()  # the link, not what it was linked to
+    graph.write_bytes(content)
     return target
 
 
 def _link(source: Path, target: Path) -> None:
     """Links the file, as ONNX Runtime opens no weights behind a symbolic link; copies it to another file system."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
     except OSError:

@@ -21,7 +21,7 @@ from edgewright.errors import InputError
 from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
 from edgewright_builder.fit.bound import PeakBound, adapter_bound
-from edgewright_builder.local_engine.engine import LocalEngine, local_engine
+from edgewright_builder.local_engine.engine import LocalEngine, local_engine, open_arithmetics
 from edgewright_builder.pipeline.adapter_base import Base, require_slots
 from edgewright_builder.pipeline.preflight import check_data, check_knowledge, check_tasks
 from edgewright_builder.recipe.adapter import AdapterRecipe
@@ -123,16 +123,19 @@ def _open_base(build: AdapterBuild, finetuned: FinishedStage | None) -> Abstract
 
 def _contents(build: AdapterBuild, data: FinishedStage, finetuned: FinishedStage) -> Contents:
     size_bytes: int = finetuned.summary["adapter_bytes"]
+    base = build.base.artifact
 
     def sizes(_: Path) -> dict[str, float]:
-        share = size_bytes / build.base.artifact.manifest.size_bytes
+        share = size_bytes / base.manifest.size_bytes
         return {"size_bytes": size_bytes, "fraction_of_base": share}
 
     return Contents(
         inputs={"adapter": finetuned.output_digest},
         files={ADAPTER_PATH: finetuned.folder / ADAPTER_PATH},
         fields=_manifest_fields(build, data, finetuned),
-        open_engine=partial(_open_base, build, finetuned),
+        open_engines=partial(
+            open_arithmetics, base.folder, base.manifest, adapter=finetuned.folder / ADAPTER_PATH
+        ),
         sizes=sizes,
     )
 

@@ -7,7 +7,7 @@ Each stage is one file in `stages/`: what it depends on, what it leaves, and its
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -18,7 +18,8 @@ from edgewright import __version__
 from edgewright.durable import write_json
 from edgewright_builder.artifact.fields import artifact_files, draft_manifest, manifest_fields
 from edgewright_builder.fit.plan import BuildPlan, plan_to_json
-from edgewright_builder.local_engine.engine import LocalEngine, local_engine
+from edgewright_builder.local_engine.engine import LocalEngine, local_engine, open_arithmetics
+from edgewright_builder.local_engine.golden import OpenEngine
 from edgewright_builder.run.build import Build
 from edgewright_builder.run.run import FinishedStage
 from edgewright_builder.stages.data import run_data
@@ -127,6 +128,10 @@ def _open_export(export: Path, fields: Mapping[str, Any]) -> Iterator[LocalEngin
         yield engine
 
 
+def _open_arithmetics(export: Path, fields: Mapping[str, Any], scratch: Path) -> Sequence[OpenEngine]:
+    return open_arithmetics(export, draft_manifest(export, fields), scratch)
+
+
 def _contents(build: Build, exported: FinishedStage, fields: Mapping[str, Any]) -> Contents:
     bf16_bytes = build.architecture.with_layers(build.plan.configuration.layers).bf16_bytes
 
@@ -138,6 +143,6 @@ def _contents(build: Build, exported: FinishedStage, fields: Mapping[str, Any]) 
         inputs={"export": exported.output_digest},
         files=artifact_files(exported.folder),
         fields=fields,
-        open_engine=partial(_open_export, exported.folder, fields),
+        open_engines=partial(_open_arithmetics, exported.folder, fields),
         sizes=sizes,
     )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgewright.dsse import key_id
 from edgewright_builder.artifact.artifact import MANIFEST_NAME, write_artifact
-from edgewright_builder.local_engine.golden import PROMPTS, GreedyEngine, golden_prompt
+from edgewright_builder.local_engine.golden import PROMPTS, OpenEngine, golden_prompt
 from edgewright_builder.stages.evaluate import accuracies
 
 if TYPE_CHECKING:
@@ -29,7 +28,8 @@ class Contents:
     inputs: Mapping[str, Any]  # the digests of the stages whose products it holds
     files: Mapping[str, Path]  # path in the artifact → file
     fields: Mapping[str, Any]  # of `Manifest`, but `files`, `golden` and `accuracy`
-    open_engine: Callable[[], AbstractContextManager[GreedyEngine]]  # the engine that serves, on these files
+    # The engine that serves, on these files, in each arithmetic that boards compute in; with a folder to write to.
+    open_engines: Callable[[Path], Sequence[OpenEngine]]
     sizes: Callable[[Path], Mapping[str, float]]  # the written artifact → numbers for people
 
 
@@ -56,8 +56,7 @@ def run_package(
 
     def work(folder: Path) -> dict[str, Any]:
         prompts = _first_prompts(job, data)
-        with contents.open_engine() as engine:
-            golden = golden_prompt(engine, prompts)
+        golden = golden_prompt(contents.open_engines(folder), prompts)
         measured = {"golden": golden, "accuracy": accuracies(evaluated)}
         digest = write_artifact(artifact, contents.files, {**contents.fields, **measured}, signing_key)
         return {"artifact": digest, **contents.sizes(artifact)}
