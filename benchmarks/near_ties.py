@@ -177,7 +177,7 @@ def main() -> None:
         if name == "replay":
             command.add_argument("out", type=Path)
         command.add_argument("--float32", action="store_true", help="products in float32 instead of int8")
-        command.add_argument("--threads", type=int, default=2)
+        command.add_argument("--threads", type=int, default=1)
         command.add_argument(
             "--seconds", type=float, default=float("inf"), help="stop after so long; call again to go on"
         )

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -141,6 +143,16 @@ class GoldenPrompt(_Frozen):
     prompt: str
     tokens: tuple[int, ...]
     leads: tuple[float, ...] = ()  # of each token over the runner-up, in nats; empty: all must be the same
+
+    def same_tokens(self, tokens: Sequence[int]) -> int:
+        """Returns how many tokens are the host's before the first that is not."""
+        pairs = zip(tokens, self.tokens, strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    def accepts(self, tokens: Sequence[int]) -> bool:
+        """Whether a healthy board may answer so: as the host did, or otherwise from a near tie on."""
+        same = self.same_tokens(tokens)
+        return same == len(self.tokens) or self.is_near_tie(same)
 
     def is_near_tie(self, index: int) -> bool:
         """Whether another token than the host's may be right, too."""

@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 
 import psutil
@@ -130,12 +129,10 @@ async def _golden_prompt(engine: Engine, golden: GoldenPrompt) -> ProbeResult:
         tokens = (await _generate(engine, _request(golden))).tokens
     except EdgewrightError as error:
         return ProbeResult("golden_prompt", False, str(error))
-    same = sum(
-        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(tokens, golden.tokens, strict=False))
-    )
+    same = golden.same_tokens(tokens)
     if same == len(golden.tokens):
         return ProbeResult("golden_prompt", True, f"{same} greedy tokens as on the host")
-    if golden.is_near_tie(same):
+    if golden.accepts(tokens):
         lead = f"a near tie (lead {golden.leads[same]:.2f} nats) went another way"
         return ProbeResult("golden_prompt", True, f"{same} greedy tokens as on the host, then {lead}")
     came = f"differ at {same}" if same < len(tokens) else f"{same} of {len(golden.tokens)} came"
