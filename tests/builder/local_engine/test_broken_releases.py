@@ -113,7 +113,8 @@ def another_zero_point(tensors: Tensors) -> Tensors:
 
     def lower(codes: NDArray[Any]) -> NDArray[Any]:
         low, high = np.maximum(codes & 15, 1) - 1, np.maximum(codes >> 4, 1) - 1
-        return (high << 4 | low).astype(np.uint8)
+        lowered: NDArray[Any] = (high << 4 | low).astype(np.uint8)
+        return lowered
 
     return {name: lower(codes) for name, codes in tensors.items() if name.endswith("_Q4")}
 
