@@ -87,9 +87,8 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
     after = _judge(model, material, settings)
     better = _mean(after) < _mean(before)
     changed = recovery.recovered_tensors(model, settings) if better else {}
-    shutil.rmtree(
-        folder / "model", ignore_errors=True
-    )  # half of it, where the stage was killed while it wrote
+    # A stage that was killed while it wrote has left half of it.
+    shutil.rmtree(folder / "model", ignore_errors=True)
     write_checkpoint(checkpoint, folder / "model", changed)
     (folder / "state.pt").unlink(missing_ok=True)  # minutes that end before the first save leave none
     if not better:
@@ -100,8 +99,9 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
         "train": settings.train if better else "kept GPTQ's",
         **{f"kl_{name}_before": value.mean for name, value in before.items()},
         **{f"kl_{name}_after": value.mean for name, value in after.items()},
-        "steps": settings.steps,
-        "tokens": steps[-1].tokens if steps else material.tokens,  # none now: all were taken before a kill
+        # No step now: all were taken before a kill.
+        "steps": steps[-1].step if steps else settings.steps,
+        "tokens": steps[-1].tokens if steps else material.tokens,
     }
 
 
