@@ -313,7 +313,8 @@ class _Inference(InferenceServiceServicer):
         await begin(self._board, context, "Generate")
         self._board.prompts.append(request.prompt)
         try:
-            for index, text in enumerate(self._board.tokens):
+            tokens = self._board.tokens[: request.max_tokens or None]
+            for index, text in enumerate(tokens):
                 yield inference.GenerateResponse(deltas=[inference.TextDelta(text=text, token=index)])
                 await asyncio.sleep(0.01)
         except asyncio.CancelledError:
@@ -321,7 +322,7 @@ class _Inference(InferenceServiceServicer):
             raise
         completion = inference.Completion(
             finish_reason=inference.FINISH_REASON_STOP, prompt_tokens=len(request.prompt.split()) or 3,
-            generated_tokens=len(self._board.tokens), time_to_first_token_seconds=0.01,
+            generated_tokens=len(tokens), time_to_first_token_seconds=0.01,
         )  # fmt: skip
         yield inference.GenerateResponse(completion=completion)
 

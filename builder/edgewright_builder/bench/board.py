@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
@@ -25,7 +24,7 @@ from edgewright_agent.telemetry.proto import distribution_to_proto
 from edgewright_agent.telemetry.serving import distribution
 from edgewright_builder.bench.results import BenchSubject
 from edgewright_builder.device_client.client import DeviceClient
-from edgewright_builder.fit.calibrate import point_from_basis
+from edgewright_builder.device_client.measure import planned_point
 
 OnProgress = Callable[[int, int, float], None]  # prompts done, of how many, tokens/s
 
@@ -114,9 +113,8 @@ def subject_of(
 
 def _weights(release: Release) -> tuple[int | None, int | None]:
     """Bits of the linear weights and bytes of all at 16 bits, where the manifest says; an adapter's does not."""
-    with suppress(RefusedError, ValueError):
-        basis = json.loads(release.prediction_basis or "{}")
-        point = point_from_basis(release.release.hex(), basis, 0, "")
+    with suppress(RefusedError):
+        point = planned_point(release)
         shape = point.architecture.with_layers(point.configuration.layers)
         return point.configuration.weight_bits, shape.bf16_bytes
     return None, None

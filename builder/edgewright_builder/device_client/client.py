@@ -31,8 +31,10 @@ from edgewright_builder.device_client.failures import (
     is_refused,
     lost_its_status,
 )
+from edgewright_builder.device_client.plausibility import ImplausibleError, checks_of
 from edgewright_builder.device_client.resolution import numeric_target
 from edgewright_builder.device_client.retries import SOON_SECONDS, OnWait, Retries, hear_nothing
+from edgewright_builder.device_client.silence import SilenceWatch
 from edgewright_builder.device_client.stream import MakeParts, send_stream
 from edgewright_builder.device_client.validity import clock_problem
 
@@ -44,6 +46,10 @@ UNDER_CHANGE = (
     deployment.PHASE_PROBATION,
     deployment.PHASE_ROLLING_BACK,
 )
+
+SILENCE_SECONDS_MAX = 900.0  # of a stream: in a queue, while a long prompt is read, or a mirror is slow
+WORK_SECONDS_MAX = 3600.0  # for one prompt of a benchmark, or one file of a scrub
+REST_SECONDS_MAX = 4 * 3600.0  # from one change of a deployment to the next; a probation may be long
 
 Response = TypeVar("Response", bound=Message)
 ResponseItem = TypeVar("ResponseItem", bound=Message, covariant=True)
@@ -125,7 +131,7 @@ class DeviceClient:
     def fetch_blobs(self, manifest: bytes, signature: bytes) -> AsyncIterator[deployment.FetchBlobsResponse]:
         """Has the board fetch what it lacks from the mirrors the manifest names; the last answer is final."""
         request = deployment.FetchBlobsRequest(manifest=manifest, signature=signature)
-        return self._stream(lambda: self._deployment.FetchBlobs(request))
+        return self._stream(lambda: self._deployment.FetchBlobs, request)
 
     async def get_trust(self) -> trust.GetTrustResponse:
         """Returns whose releases the board runs, and which of its own it would not take any more."""
@@ -164,7 +170,7 @@ class DeviceClient:
     ) -> AsyncGenerator[deployment.WatchDeploymentResponse, None]:
         """Yields the phase, and each change of it, until the board is at rest."""
         request = deployment.WatchDeploymentRequest(follow=follow)
-        return self._stream(lambda: self._deployment.WatchDeployment(request))
+        return self._stream(lambda: self._deployment.WatchDeployment, request, REST_SECONDS_MAX)
 
     async def roll_back(self) -> bytes:
         """Begins to go back to the previous release, and returns which that is."""
@@ -190,7 +196,8 @@ class DeviceClient:
     def scrub_store(self, bytes_per_second_max: int = 0) -> AsyncIterator[deployment.ScrubStoreResponse]:
         """Has the board read and verify all it stores; the last answer is final."""
         request = deployment.ScrubStoreRequest(bytes_per_second_max=bytes_per_second_max)
-        return self._patient_stream(lambda: self._deployment.ScrubStore(request), busy=True)
+        silence_seconds = None if bytes_per_second_max else WORK_SECONDS_MAX
+        return self._patient_stream(lambda: self._deployment.ScrubStore, request, silence_seconds, busy=True)
 
     async def delete_release(self, release: bytes) -> int:
         """Forgets a release; returns the bytes that became free."""
@@ -202,7 +209,7 @@ class DeviceClient:
     ) -> AsyncGenerator[inference.GenerateResponse, None]:
         """Yields text as it is generated, then the completion. Closing the iterator frees the engine."""
         stream = self._patient_stream if patient else self._stream
-        return stream(lambda: self._inference.Generate(request))
+        return stream(lambda: self._inference.Generate, request)
 
     async def score(
         self, items: Sequence[inference.ScoreItem], *, deadline_seconds: float
@@ -224,20 +231,22 @@ class DeviceClient:
     ) -> AsyncGenerator[tuple[int, telemetry.Snapshot], None]:
         """Yields what the board recorded after that sequence number while nobody listened, oldest first."""
         request = telemetry.WatchTelemetryRequest(after_sequence=after_sequence, recorded_only=True)
-        async for response in self._stream(lambda: self._telemetry.WatchTelemetry(request)):
+        async for response in self._stream(lambda: self._telemetry.WatchTelemetry, request):
             yield response.sequence, response.snapshot
 
     async def watch_telemetry(self, interval_seconds: float) -> AsyncIterator[telemetry.Snapshot]:
         """Yields a snapshot every `interval_seconds`, for ever."""
         request = telemetry.WatchTelemetryRequest(interval_seconds=interval_seconds)
-        async for response in self._stream(lambda: self._telemetry.WatchTelemetry(request)):
+        silence_seconds = SILENCE_SECONDS_MAX + interval_seconds
+        async for response in self._stream(lambda: self._telemetry.WatchTelemetry, request, silence_seconds):
             yield response.snapshot
 
     def run_benchmark(
         self, request: telemetry.RunBenchmarkRequest
     ) -> AsyncIterator[telemetry.RunBenchmarkResponse]:
         """Yields the progress of a benchmark on the board, then its result; where the link breaks it is run anew."""
-        return self._patient_stream(lambda: self._telemetry.RunBenchmark(request), busy=True, begin_anew=True)
+        method = lambda: self._telemetry.RunBenchmark  # noqa: E731 - a channel may be opened anew
+        return self._patient_stream(method, request, WORK_SECONDS_MAX, busy=True, begin_anew=True)
 
     async def _repeatable(
         self,
@@ -263,31 +272,56 @@ class DeviceClient:
         try:
             response = await method()(request, timeout=deadline_seconds)
             self._reached = True
+            checks_of(request)(response)
             return response
         except grpc.aio.AioRpcError as error:
             raise await self._error(error) from None
+        except ImplausibleError as error:
+            raise self._implausible(error) from None
 
-    async def _stream(self, begin: Callable[[], Stream[Any]]) -> AsyncGenerator[Any, None]:
+    async def _stream(
+        self,
+        method: Callable[[], Callable[..., Stream[Any]]],
+        request: Message,
+        silence_seconds: float | None = SILENCE_SECONDS_MAX,
+    ) -> AsyncGenerator[Any, None]:
+        """Yields the answers. Raises OutsideError where none gets on from the one before for `silence_seconds`."""
         await self._dial()
-        call = begin()
-        try:
-            async for response in call:
-                self._reached = True
-                yield response
-        except grpc.aio.AioRpcError as error:
-            raise await self._error(error) from None
-        finally:
-            call.cancel()
+        call, check = method()(request), checks_of(request)
+        with SilenceWatch(call, silence_seconds) as watch:
+            try:
+                async for response in call:
+                    self._reached = True
+                    if check(response):
+                        watch.moved()
+                    yield response
+            except grpc.aio.AioRpcError as error:
+                raise await self._error(error) from None
+            except asyncio.CancelledError:
+                if watch.is_over:
+                    raise self._silent(silence_seconds) from None
+                raise
+            except ImplausibleError as error:
+                raise self._implausible(error) from None
+            finally:
+                call.cancel()
 
     async def _patient_stream(
-        self, begin: Callable[[], Stream[Any]], *, busy: bool = False, begin_anew: bool = False
+        self,
+        method: Callable[[], Callable[..., Stream[Any]]],
+        request: Message,
+        silence_seconds: float | None = SILENCE_SECONDS_MAX,
+        *,
+        busy: bool = False,
+        begin_anew: bool = False,
     ) -> AsyncGenerator[Any, None]:
         """Yields the same, asked again until the board begins; with `begin_anew` also where the link breaks later."""
         retries = self._retries(soon_seconds=self._soon_seconds, busy=busy)
         while True:
             has_begun = False
             try:
-                async with contextlib.aclosing(self._stream(begin)) as responses:
+                stream = self._stream(method, request, silence_seconds)
+                async with contextlib.aclosing(stream) as responses:
                     async for response in responses:
                         has_begun = True
                         retries.began()
@@ -339,6 +373,18 @@ class DeviceClient:
                 if status.HasField("last_refusal"):
                     return error_for(status.last_refusal.reason, status.last_refusal.message)
         return error
+
+    def _implausible(self, error: ImplausibleError) -> OutsideError:
+        return OutsideError(
+            f"{self.address} answers what no agent says: {error}. Check that an Edgewright agent of this version "
+            "listens there, and its log."
+        )
+
+    def _silent(self, seconds: float | None) -> OutsideError:
+        return OutsideError(
+            f"{self.address} keeps the call open and has not got on for {seconds:.0f} s; see the agent's log and "
+            "restart it."
+        )
 
     async def _error(self, call: grpc.aio.AioRpcError) -> EdgewrightError:
         error = error_of(call, self.address, secure=self._credentials is not None, reached=self._reached)

@@ -9,6 +9,7 @@ from grpc_status import rpc_status
 from edgewright.address import Address
 from edgewright.errors import BusyError, EdgewrightError, InputError, OutsideError, RefusedError
 from edgewright.v1.common_pb2 import Reason
+from edgewright_builder.device_client.messages import printable
 
 ERROR_DOMAIN = "edgewright"
 INPUT_REASONS = {
@@ -46,7 +47,7 @@ def error_of(call: grpc.aio.AioRpcError, address: Address, *, secure: bool, reac
     `secure`: the channel has TLS. `reached`: an earlier call got through, so address and credentials are right.
     """
     reason, retry_seconds = _reason(call)
-    details = call.details() or call.code().name
+    details = printable(call.details() or call.code().name)
     if reason is None:
         if call.code() is grpc.StatusCode.UNAVAILABLE:
             return _broken_off(address) if reached else _unreachable(details, address, secure=secure)
@@ -108,6 +109,10 @@ def _without_reason(code: grpc.StatusCode, details: str, address: Address) -> Ed
         return OutsideError(f"What listens at {address} is no Edgewright agent, or an older one: {details}.")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return LinkError(f"{address} did not answer in time; check the board's load and the link to it.")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return OutsideError(
+            f"{address} answers with a message of more than 4 MiB, which no agent does; check what listens there."
+        )
     # grpc.aio reports a write that met the end of its call as an "Internal error from Core".
     cut_off = "RST_STREAM" in details or _LOST in details
     if code is grpc.StatusCode.CANCELLED or cut_off:

@@ -34,7 +34,7 @@ async def measured_point(client: DeviceClient, *, fill: bool) -> BoardPoint:
     """
     device, active = await client.get_device(), await _active_release(client)
     version = next((each.version for each in device.engines if each.kind == active.engine), "")
-    unmeasured = point_from_basis(active.release.hex(), json.loads(active.prediction_basis or "{}"), 0, "")
+    unmeasured = planned_point(active)
     decode = None
     if fill:
         await use_whole_context(client, unmeasured.configuration)
@@ -44,6 +44,15 @@ async def measured_point(client: DeviceClient, *, fill: bool) -> BoardPoint:
         unmeasured, measured_peak_bytes=memory.engine_peak_bytes, measure=memory.engine_measure, decode=decode
     )
     return BoardPoint(device.profile_id, active.engine, version, point)
+
+
+def planned_point(release: deployment.Release) -> MeasuredPoint:
+    """Returns what the release was planned from, not measured yet; raises RefusedError if it does not say."""
+    try:
+        basis = json.loads(release.prediction_basis or "{}")
+    except (ValueError, RecursionError):
+        basis = {}
+    return point_from_basis(release.release.hex(), basis if isinstance(basis, dict) else {}, 0, "")
 
 
 async def use_whole_context(client: DeviceClient, m: Configuration) -> None:

@@ -11,11 +11,14 @@ from edgewright.errors import OutsideError
 from edgewright.v1.deployment_pb2 import Outcome, Phase, ProbeResult, WatchDeploymentResponse
 from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.device_client.failures import LinkError
+from edgewright_builder.device_client.messages import from_message, printable
 from edgewright_builder.device_client.patience import Patience
 from edgewright_builder.show.sheet import Lines, Sheet, shown
 
 ANSWER_SECONDS = 600.0  # vLLM compiles for minutes before it answers
 ANSWER_POLL_SECONDS = 0.5
+RESTS_MAX = 10  # an engine that dies after its probation has the board change once more
+REPORTS_MAX = 1_000  # of one change
 SERVING = (Phase.PHASE_IDLE, Phase.PHASE_STAGED)
 AT_REST = (*SERVING, Phase.PHASE_SAFE)
 
@@ -60,16 +63,21 @@ async def watch_verdict(
 ) -> DeploymentVerdict:
     """Follows a transition to `release` until the board is at rest and answers, across dropped links and restarts.
 
-    Raises OutsideError where the release is active and its engine does not answer within `ANSWER_SECONDS`.
+    Raises OutsideError where the release is active and its engine does not answer within `ANSWER_SECONDS`, and for a
+    board that contradicts itself `RESTS_MAX` times.
     """
     probes: Sequence[ProbeResult] = ()  # of the candidate: a roll-back's own reports hold none
     patience.moved()
-    while True:
+    for _ in range(RESTS_MAX):
         last, seen = await _watch_until_rest(client, release, patience, note)
         probes = seen or probes
         verdict = verdict_of(last, release, probes)
         if not verdict.committed or await _answers(client, release, patience, note):
             return verdict
+    raise OutsideError(
+        f"{client.address} has come to rest {RESTS_MAX} times and says each time that release {release.hex()[:12]} "
+        "is active, and then that it is not; see the agent's log."
+    )
 
 
 async def _watch_until_rest(
@@ -78,12 +86,20 @@ async def _watch_until_rest(
     """Returns the board's last report, and the last probes of the candidate."""
     last: WatchDeploymentResponse | None = None
     probes: Sequence[ProbeResult] = ()
+    reports: set[bytes] = set()  # one that came before is no movement: a board may report the same for ever
     while True:
         try:
             async for event in client.watch_deployment():
-                patience.moved()
+                if (report := event.SerializeToString(deterministic=True)) not in reports:
+                    reports.add(report)
+                    patience.moved()
+                if len(reports) > REPORTS_MAX:
+                    raise OutsideError(
+                        f"{client.address} has reported {REPORTS_MAX} changes and does not come to rest; "
+                        "see the agent's log."
+                    )
                 if event.message and (last is None or event.message != last.message):
-                    note(event.message)
+                    note(printable(event.message))
                 probes = event.probes or probes
                 last = event
                 if event.awaiting_confirmation and event.candidate_release == release:
@@ -140,6 +156,6 @@ def verdict_of(
     return DeploymentVerdict(
         Outcome.Name(outcome).removeprefix("OUTCOME_").lower(),
         last.active_release.hex(),
-        last.message,
-        tuple(ProbeVerdict(probe.name, probe.required, probe.passed, probe.detail) for probe in probes),
+        printable(last.message),
+        tuple(from_message(ProbeVerdict, probe) for probe in probes),
     )

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from edgewright_builder.fit.speed import MeasuredDecode
 SCHEMA = "edgewright.calibration.v1"
 SIZES_APART = 1.25  # linear layers must differ by this factor before a slope means anything
 ERROR_FRACTION_MIN = 0.01
+SIZE_MAX = 2**40  # of any figure of an architecture or a configuration
 PLAUSIBLE_FACTOR = 4.0  # a peak this far from the prediction is not this release's
 
 
@@ -163,12 +164,24 @@ def point_from_basis(
     try:
         architecture = Architecture(**basis["architecture"])
         configuration = Configuration(**basis["configuration"])
+        _require_sizes(architecture)
+        _require_sizes(configuration)
     except (KeyError, TypeError):
         raise RefusedError(
             f"Release {release[:12]} does not say which architecture and configuration it was planned from; "
             "build and push it again with this version."
         ) from None
     return MeasuredPoint(release, architecture, configuration, measured_peak_bytes, measure)
+
+
+def _require_sizes(basis: Architecture | Configuration) -> None:
+    """Raises TypeError for a size that no model has: what stands in a manifest is whatever its maker wrote."""
+    for size in fields(basis):
+        value = getattr(basis, size.name)
+        if size.type == "int" and (
+            type(value) is not int or not (size.default is MISSING) <= value < SIZE_MAX
+        ):
+            raise TypeError(size.name)
 
 
 def _key(point: MeasuredPoint) -> tuple[str, Configuration]:

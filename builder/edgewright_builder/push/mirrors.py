@@ -7,6 +7,7 @@ from collections.abc import Callable
 from edgewright.errors import OutsideError
 from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.device_client.client import DeviceClient
+from edgewright_builder.device_client.messages import printable
 
 
 async def fetch_from_mirrors(client: DeviceClient, artifact: Artifact, note: Callable[[str], None]) -> int:
@@ -23,7 +24,7 @@ async def fetch_from_mirrors(client: DeviceClient, artifact: Artifact, note: Cal
         async for step in client.fetch_blobs(artifact.manifest_bytes, artifact.signature_bytes):
             fetched_bytes = step.fetched_bytes
             if step.note:
-                note(step.note)
+                note(printable(step.note))
     except OutsideError as error:
         note(f"The board can't fetch: {error}")
     note(f"The board fetched {fetched_bytes / 1e6:.1f} MB from its mirrors.")

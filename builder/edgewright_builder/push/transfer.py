@@ -117,7 +117,9 @@ class Transfer:
         self._listener = listener
         self._deltas = deltas
         self._frames: Frames | None = None
-        self._resumed: dict[bytes, Resumption] = {}  # by blob, where the last stream went on
+        self._resumed: dict[
+            tuple[bytes, int], int
+        ] = {}  # by blob and chunk, the furthest that a stream went on from
         self._rate = _Rate()
         self._total_bytes = 0
         self._done_bytes = 0
@@ -235,8 +237,11 @@ class Transfer:
 
     def _note_resumption(self, sha256: bytes, resumption: Resumption | None) -> None:
         """Getting on inside a chunk is movement too: a link may break more often than a chunk is whole."""
-        if resumption is not None and resumption != self._resumed.get(sha256):
-            self._resumed[sha256] = resumption
+        if resumption is None:
+            return
+        place = sha256, resumption.chunk
+        if resumption.offset_bytes > self._resumed.get(place, -1):
+            self._resumed[place] = resumption.offset_bytes
             self.patience.moved()
 
     async def _stage(self) -> MemoryVerdict:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
-from edgewright.errors import BusyError, InputError, RefusedError
+from edgewright.errors import BusyError, InputError, OutsideError, RefusedError
 from edgewright.v1.deployment_pb2 import ScrubStoreResponse
 from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.device_client.client import DeviceClient
@@ -183,6 +183,8 @@ class AsyncBoard:
         emitter, last = ProgressEmitter("scrub", on_progress), ScrubStoreResponse()
         async for last in self._client().scrub_store(bytes_per_second_max):
             emitter.step(last.bytes, max(last.total_bytes, 1), f"{last.blobs} files", in_bytes=True)
+        if not last.done:
+            raise OutsideError(f"{self.address} ended the scrub before its end; see the agent's log.")
         return from_message(ScrubResult, last)
 
     def generate(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgewright.errors import EdgewrightError, InputError, RefusedError
+from edgewright.errors import EdgewrightError, InputError, OutsideError, RefusedError
 from edgewright.trust.document import Revocation, TrustDocument
 from edgewright_agent.trust.board_trust import DOCUMENTS_MAX
 from edgewright_builder.artifact.artifact import Artifact, resign_artifact
@@ -143,6 +143,10 @@ async def _tell(folder: Path, host: str, newest: TrustDocument, *, insecure: boo
         for first in range(0, len(chain), DOCUMENTS_MAX):
             after = await client.update_trust(chain[first : first + DOCUMENTS_MAX])
             version, withdrawn = after.version, after.withdrawn
+        if version != newest.version:
+            raise OutsideError(
+                f"it took the documents up to {newest.version} and says that {version} is in force; see the agent's log"
+            )
         releases = tuple(from_message(UntrustedRelease, each) for each in withdrawn)
         return BoardTrust(host, version, before.version, releases)
 
