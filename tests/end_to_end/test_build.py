@@ -22,7 +22,9 @@ def test_a_recipe_becomes_a_signed_artifact(built: Built) -> None:
     manifest = verify_artifact(built.run / "artifact", key).manifest
     assert manifest.model.layers == 3
     assert (manifest.model.group_size, manifest.model.weight_bits) == (64, 4)
-    assert {row.model for row in manifest.accuracy} == {"teacher", "student", "finetuned", "exported"}
+    assert {row.model for row in manifest.accuracy} == {
+        "teacher", "student", "finetuned", "quantized", "recovered", "exported",
+    }  # fmt: skip
     assert manifest.golden is not None
     assert len(manifest.golden.tokens) == len(manifest.golden.leads) > 0
     assert max(manifest.golden.leads) > 0

@@ -48,7 +48,9 @@ def test_a_recipe_becomes_a_release_that_vllm_serves(tmp_path: Path) -> None:
     assert (manifest.engine.kind, manifest.limits.concurrency) == ("vllm", 2)
     assert manifest.model.embedding_bits == 16
     assert {"engine/config.json", "engine/model.safetensors"} <= {file.path for file in manifest.files}
-    assert {row.model for row in manifest.accuracy} == {"teacher", "student", "finetuned", "exported"}
+    assert {row.model for row in manifest.accuracy} == {
+        "teacher", "student", "finetuned", "quantized", "recovered", "exported",
+    }  # fmt: skip
     assert manifest.golden is not None
     with local_engine(artifact.folder, manifest) as engine:
         assert (

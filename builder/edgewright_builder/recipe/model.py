@@ -89,7 +89,7 @@ class SearchSettings(Section):
 
 
 class FinetuneSettings(Section):
-    """One epoch of LoRA distillation."""
+    """LoRA distillation: one epoch, or as many as `hyperparameters` says."""
 
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of the pairs held out
     sequence_tokens: Annotated[int, Field(ge=16)] = 512  # longer samples are cut

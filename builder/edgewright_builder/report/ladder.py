@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgewright.sizes import format_bytes
-from edgewright_builder.report.formats import show_seconds
+from edgewright_builder.report.formats import show_accuracy, show_seconds
 from edgewright_builder.report.inputs import DivergenceRecord, RunInputs
 from edgewright_builder.report.summary import Difference, differences, show_difference
 
@@ -14,12 +14,14 @@ from edgewright_builder.report.summary import Difference, differences, show_diff
 STEPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "teacher": ("T2, which the student learns from", ("teacher",)),
     "student": ("pruned to its depth", ("student",)),
-    "finetuned": ("distilled: LoRA, merged, 16 bits", ("search", "finetune")),
+    "finetuned": ("fine-tuned: LoRA, merged, 16 bits", ("search", "finetune")),
     "quantized": ("GPTQ, 4 bits", ("quantize",)),
     "recovered": ("scales trained, 4 bits", ("recover",)),
     "exported": ("as it ships, on the host", ("export",)),
     "device": ("as it serves, on the board", ()),
 }
+WHOLE = "whole, as it was"  # a student of which no layer is left out
+CHECKPOINTS = {"quantized": "quantize", "recovered": "recover"}  # the stage that wrote it
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ def _row(
     model: str, inputs: RunInputs, tasks: tuple[str, ...], changes: Mapping[tuple[str, str], Difference]
 ) -> LadderRow:
     step, stages = STEPS[model]
+    if model == "student" and inputs.plan is not None and inputs.plan.layers == inputs.plan.layers_full:
+        step = WHOLE
     rung = next((each for each in inputs.rungs if each.model == model), None)
     shares = {score.task: score.share for score in inputs.scores if score.model == model}
     seconds = sum(stage.seconds for stage in inputs.stages if stage.stage in stages)
@@ -66,7 +70,7 @@ def _row(
         to_teacher=_nats(rung.to_teacher if rung else None),
         to_finetuned=_nats(rung.to_finetuned if rung else None),
         accuracies=tuple(
-            f"{shares[task].value:.1%} ± {shares[task].standard_error:.1%}" if task in shares else ""
+            show_accuracy(shares[task].value, shares[task].standard_error) if task in shares else ""
             for task in tasks
         ),
         changes=tuple(
@@ -86,4 +90,8 @@ def _size(model: str, inputs: RunInputs) -> str:
         return format_bytes(inputs.manifest.size_bytes)
     if model in ("student", "finetuned") and inputs.plan is not None and inputs.plan.bf16_bytes:
         return format_bytes(inputs.plan.bf16_bytes)
+    if model in CHECKPOINTS:
+        weights = (inputs.run / CHECKPOINTS[model] / "model").glob("*.safetensors")
+        size_bytes = sum(file.stat().st_size for file in weights)
+        return format_bytes(size_bytes) if size_bytes else ""
     return ""

@@ -1,4 +1,4 @@
-"""The report's key numbers as a table for the terminal."""
+"""The report's key numbers and its ladder as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgewright_builder.report.inputs import RunInputs, read_run
+from edgewright_builder.report.ladder import ladder
 from edgewright_builder.report.summary import key_numbers, unfinished_stages, verdict
 
 STYLES = {"good": "bold green", "warn": "bold yellow", "bad": "bold red", "plain": "bold", "absent": "dim"}
@@ -36,3 +37,24 @@ def summary_table(run: Path) -> Table:
 def _caption(inputs: RunInputs) -> str | None:
     lines = [f"Not done yet: {', '.join(unfinished_stages(inputs))}."] if unfinished_stages(inputs) else []
     return escape("\n".join([*lines, *inputs.problems])) or None
+
+
+def ladder_table(run: Path) -> Table | None:
+    """Returns what each step of the build brings and costs; None before anything is measured."""
+    tasks, rows = ladder(read_run(run))
+    if not rows:
+        return None
+    table = Table(title="What each step brings", title_justify="left")
+    table.add_column("model")
+    table.add_column("step", style="dim")
+    for column in (
+        "KL to fine-tuned",
+        *(part for task in tasks for part in (task, "change")),
+        "size",
+        "time",
+    ):
+        table.add_column(column, justify="right")
+    for row in rows:
+        measured = (part for columns in row.columns for part in columns)
+        table.add_row(row.model, row.step, row.to_finetuned, *measured, row.size, row.time)
+    return table

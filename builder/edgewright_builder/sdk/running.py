@@ -89,9 +89,11 @@ class RunFolder:
         return Sheet((Drawn(self._print),), self._pictures)
 
     def _print(self, console: Console) -> None:
-        from edgewright_builder.report.terminal import summary_table
+        from edgewright_builder.report.terminal import ladder_table, summary_table
 
         console.print(summary_table(self.folder))
+        if (steps := ladder_table(self.folder)) is not None:
+            console.print(steps)
 
     def _pictures(self) -> Mapping[str, str]:
         from edgewright_builder.report.html import draw

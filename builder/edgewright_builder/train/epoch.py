@@ -82,9 +82,10 @@ def train_epoch(
     hyperparameters: Hyperparameters,
     on_step: Callable[[TrainStep], None],
 ) -> None:
-    """Trains the LoRA of `adapted` in place: one pass over `data.train`, equation (5) on counted tokens.
+    """Trains the LoRA of `adapted` in place: `epochs` passes over `data.train`, equation (5) on counted tokens.
 
-    Raises DivergedError when the loss is no longer finite.
+    Each pass shuffles its batches anew; the learning rate rises and falls once over all of them. Raises DivergedError
+    when the loss is no longer finite.
     """
     data, settings = training.data, training.settings
     model: nn.Module = adapted.base_model.model  # type: ignore[assignment, union-attr]
@@ -92,7 +93,11 @@ def train_epoch(
     optimizer = make_optimizer(
         hyperparameters.optimizer, parameters, hyperparameters.learning_rate, hyperparameters.weight_decay
     )
-    batches = make_batches(data.samples, data.train, settings.batch_tokens, training.seed)
+    batches = [
+        batch
+        for epoch in range(hyperparameters.epochs)
+        for batch in make_batches(data.samples, data.train, settings.batch_tokens, training.seed + epoch)
+    ]
     course = Course(data.samples, batches, data.pad_token, settings.warmup_fraction)
     adapted.train()
     train_steps(

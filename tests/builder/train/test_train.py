@@ -22,6 +22,7 @@ from edgewright_builder.stages.student import block_influence, least_influential
 from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
 from edgewright_builder.train.epoch import DistillationData, Training, train_epoch, validation_divergence
 from edgewright_builder.train.knowledge import HiddenStates
+from edgewright_builder.train.loop import TrainStep
 from edgewright_builder.train.lora import add_lora, linear_layers, merge_lora
 from edgewright_builder.train.samples import Sample, collate, make_batches, make_sample, split
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
@@ -173,6 +174,19 @@ def test_training_brings_the_student_closer_and_merging_changes_nothing(
     assert trained.mean < 0.9 * before.mean
     assert merged.mean == pytest.approx(trained.mean, rel=1e-3)
     assert 0 < merged.standard_error < merged.mean
+
+
+def test_epochs_are_passes_over_the_data_in_other_orders(
+    models: tuple[Path, Path], data: DistillationData
+) -> None:
+    steps: list[TrainStep] = []
+    twice = replace(ADAM, epochs=2)
+    train_epoch(add_lora(load(models[0]), twice, seed=0), training(data), twice, steps.append)
+    once = sum(data.samples[index].counted_tokens for index in data.train)
+    assert steps[-1].tokens == 2 * once
+    orders = [make_batches(samples(), data.train, BATCH_TOKENS, seed) for seed in (0, 1)]
+    assert len(steps) == sum(map(len, orders))
+    assert orders[0] != orders[1]
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(
