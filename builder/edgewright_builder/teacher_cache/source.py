@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +11,8 @@ from edgewright_builder.alignment.check import require_aligned, share_lines
 from edgewright_builder.teacher_cache import aligned_states, hidden_states
 
 if TYPE_CHECKING:
+    from edgewright_builder.recipe.adapter import AdapterRecipe
+    from edgewright_builder.recipe.model import Recipe
     from edgewright_builder.run.distillation import Distillation
     from edgewright_builder.train.knowledge import Knowledge
     from edgewright_builder.train.samples import Sample
@@ -43,14 +45,20 @@ def source_of(job: Distillation) -> Source:
 
 @dataclass(frozen=True)
 class SharedVocabulary:
-    """A local T2 that shares the student's vocabulary."""
+    """A local T2 that shares the student's vocabulary.
+
+    Where a loss is the labels' alone, T2 is asked about the held-out samples only: they are what is compared with it.
+    """
 
     job: Distillation
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        """Nothing more."""
-        return {}
+        """Nothing more, or which samples are held out."""
+        recipe = self.job.recipe
+        if not _labels_alone(recipe):
+            return {}
+        return {"held_out": recipe.finetune.validation_fraction, "seed": recipe.seed}
 
     @property
     def products(self) -> Sequence[str]:
@@ -61,11 +69,24 @@ class SharedVocabulary:
         self, pairs: Sequence[dict[str, Any]], samples: Sequence[Sample], pad_token: int, folder: Path
     ) -> dict[str, Any]:
         """Writes T2's hidden states at the student's counted tokens."""
-        return _write_states(self.job, samples, pad_token, folder)
+        return _write_states(self.job, [samples[index] for index in self._asked(samples)], pad_token, folder)
 
     def read(self, folder: Path, samples: Sequence[Sample]) -> Knowledge:
         """Returns T2's exact distributions."""
-        return hidden_states.read_hidden_states(folder, samples, self.job.architecture.vocab_size)
+        asked = self._asked(samples)
+        states = hidden_states.read_hidden_states(
+            folder, [samples[index] for index in asked], self.job.architecture.vocab_size
+        )
+        place = {index: position for position, index in enumerate(asked)}
+        return replace(states, hidden_of=lambda index: states.hidden_of(place[index]))
+
+    def _asked(self, samples: Sequence[Sample]) -> Sequence[int]:
+        from edgewright_builder.train.samples import split
+
+        recipe = self.job.recipe
+        if not _labels_alone(recipe):
+            return range(len(samples))
+        return split(samples, recipe.finetune.validation_fraction, recipe.seed)[1]
 
 
 @dataclass(frozen=True)
@@ -112,6 +133,11 @@ class AlignedVocabularies:
     def read(self, folder: Path, samples: Sequence[Sample]) -> Knowledge:
         """Returns T2's distributions where they are compared with the student's."""
         return aligned_states.read_aligned_states(folder, samples)
+
+
+def _labels_alone(recipe: Recipe | AdapterRecipe) -> bool:
+    """Whether the recipe fixes α = 0, so that no training asks T2 anything."""
+    return recipe.hyperparameters is not None and recipe.hyperparameters.alpha == 0
 
 
 def _vocabulary_rows(folder: Path) -> int:

@@ -43,8 +43,8 @@ class HiddenStates:
     head: Tensor  # (vocabulary, T2's hidden), cut to the rows both models have
 
     def loss(self, hidden: Tensor, head: Tensor, batch: Batch, alpha: float, temperature: float) -> Tensor:
-        """Returns the exact loss against T2's distribution over the whole vocabulary."""
-        teacher = self._states(batch.indices).to(batch.input_ids.device)
+        """Returns the exact loss against T2's distribution over the whole vocabulary; α = 0 asks T2 nothing."""
+        teacher = self._states(batch.indices if alpha > 0 else ()).to(batch.input_ids.device)
         shared = head[: len(self.head)]
         return distillation_loss(hidden, shared, teacher, self.head, batch.labels, alpha, temperature)
 
@@ -58,4 +58,4 @@ class HiddenStates:
         return list(torch.split(divergence, [len(part) for part in parts]))
 
     def _states(self, indices: Sequence[int]) -> Tensor:
-        return torch.cat([self.hidden_of(index) for index in indices])
+        return torch.cat([self.hidden_of(index) for index in indices] or [self.head[:0]])
