@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.tokenizers import byte_level, sentencepiece
+from tests.support.tiny_tokenizers import byte_level, sentencepiece
 
 STUDENT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>\n{% endfor %}"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from edgewright_builder.alignment.boundaries import Part, common_boundaries, equal_parts
 from edgewright_builder.alignment.vocabulary import Vocabulary, vocabulary_of
 from tests.builder.alignment.test_vocabulary import KINDS, Loaded
-from tests.support.tokenizers import TEXT
+from tests.support.tiny_tokenizers import TEXT
 
 TEXTS = st.text(min_size=1, max_size=40) | st.sampled_from(TEXT.split("\n"))
 # One dialogue's answer in two chat templates.

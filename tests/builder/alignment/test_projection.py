@@ -6,7 +6,7 @@ from tokenizers import Tokenizer
 from edgewright_builder.alignment.projection import Ends, Projection, project
 from edgewright_builder.alignment.vocabulary import Vocabulary, vocabulary_of
 from tests.builder.alignment.test_vocabulary import Loaded
-from tests.support.tokenizers import byte_level, sentencepiece
+from tests.support.tiny_tokenizers import byte_level, sentencepiece
 
 NONE = Ends(frozenset(), frozenset())
 PAIRS = {

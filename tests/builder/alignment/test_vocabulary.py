@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from edgewright.errors import InputError
 from edgewright_builder.alignment.vocabulary import read_vocabulary, vocabulary_of
-from tests.support.tokenizers import TEXT, byte_level, normalizing, sentencepiece
+from tests.support.tiny_tokenizers import TEXT, byte_level, normalizing, sentencepiece
 
 KINDS = {
     "byte-level": byte_level(420),

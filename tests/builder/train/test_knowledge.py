@@ -40,6 +40,17 @@ def test_cached_hidden_states_give_bit_for_bit_the_loss_of_the_equations(
     assert torch.equal(*gradients)
 
 
+def test_a_loss_of_the_labels_alone_asks_the_teacher_nothing() -> None:
+    def never(index: int) -> torch.Tensor:
+        raise AssertionError(f"the teacher was asked about sample {index}")
+
+    (hidden, head), teacher_head = student(), torch.randn(VOCABULARY, TEACHER_HIDDEN)
+    batch = collate(SAMPLES, [1, 0], 0, torch.device("cpu"))
+    loss = HiddenStates(never, teacher_head).loss(hidden, head, batch, alpha=0.0, temperature=1.0)
+    expected = torch.nn.functional.cross_entropy(hidden @ head[:VOCABULARY].T, batch.labels)
+    torch.testing.assert_close(loss, expected)
+
+
 def test_divergences_come_sample_by_sample() -> None:
     (hidden, head), teacher_head = student(), torch.randn(VOCABULARY, TEACHER_HIDDEN)
     logits = hidden.detach() @ head.T
