@@ -19,6 +19,7 @@ from edgewright_agent.store import Space
 from edgewright_profiles import load_profile
 from tests.support.artifacts import RELEASE_KEY
 from tests.support.engine_releases import Release, tiny_onnx_release
+from tests.support.relay_transport import RelayTransport
 from tests.support.scripted_engine import Script, only_fake
 
 StartAgent = Callable[..., contextlib.AbstractAsyncContextManager[RunningAgent]]
@@ -83,8 +84,10 @@ async def engine(release: Release) -> AsyncIterator[ServedEngine]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def http(engine: ServedEngine) -> AsyncIterator[httpx.AsyncClient]:
-    """HTTP to `engine`, without the agent between."""
-    transport = httpx.AsyncHTTPTransport(uds=str(engine.socket))
+    """HTTP to `engine`, without the agent between; llama.cpp's as the agent puts it right."""
+    transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(uds=str(engine.socket))
+    if engine.kind == "llama.cpp":
+        transport = RelayTransport(engine)
     async with httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=120) as client:
         yield client
 

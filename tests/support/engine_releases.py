@@ -18,6 +18,7 @@ import pytest
 from edgewright.manifest import Manifest
 from edgewright_agent.engines import Engine, EngineLimits, Finish, GenerationRequest, Token, start_engine
 from tests.support.artifacts import make_artifact
+from tests.support.tiny_gguf import write_tiny_gguf
 
 CONTEXT_TOKENS = 256  # of the tiny model
 VLLM_READY_SECONDS = 900.0  # three processes that import torch: minutes on a busy host
@@ -27,7 +28,7 @@ VLLM_READY_SECONDS = 900.0  # three processes that import torch: minutes on a bu
 class Release:
     """A tree that an engine of `kind` can load."""
 
-    kind: Literal["fake", "onnxruntime-genai", "vllm"]
+    kind: Literal["fake", "onnxruntime-genai", "llama.cpp", "vllm"]
     tree: Path
     runtime_dir: Path
     concurrency: int = 1
@@ -100,6 +101,15 @@ def tiny_vllm_release(onnx: Release, folder: Path) -> Release:
     )
 
 
+def tiny_llama_release(onnx: Release, folder: Path) -> Release:
+    """The model of `tiny_onnx_release` as llama.cpp loads it, in float32."""
+    assert onnx.kind == "onnxruntime-genai"
+    (folder / "tree/engine").mkdir(parents=True)
+    write_tiny_gguf(onnx.tree / "checkpoint", folder / "tree/engine/model.gguf")
+    shutil.copytree(onnx.tree / "tokenizer", folder / "tree/tokenizer")
+    return Release("llama.cpp", folder / "tree", folder / "run")
+
+
 def asked_release(request: pytest.FixtureRequest, folders: pytest.TempPathFactory, **of_fake: Any) -> Release:
     """The release of the kind that is the fixture's parameter; the fake engine behaves as told."""
     if request.param == "fake":
@@ -108,6 +118,8 @@ def asked_release(request: pytest.FixtureRequest, folders: pytest.TempPathFactor
     if request.param == "vllm":
         require_vllm()
         return tiny_vllm_release(tiny, folders.mktemp("vllm"))
+    if request.param == "llama.cpp":
+        return tiny_llama_release(tiny, folders.mktemp("llama"))
     return tiny
 
 

@@ -216,7 +216,7 @@ def _energy(run: _Run, manifest: Manifest) -> list[ProbeResult]:
 
 
 def _request(golden: GoldenPrompt) -> GenerationRequest:
-    return GenerationRequest(prompt=golden.prompt, max_tokens=len(golden.tokens), temperature=0.0)
+    return GenerationRequest(prompt=golden.prompt, max_tokens=len(golden.tokens), temperature=0.0, exact=True)
 
 
 async def _unread(engine: Engine, golden: GoldenPrompt) -> GenerationRequest:

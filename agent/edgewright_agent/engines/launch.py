@@ -11,6 +11,7 @@ from edgewright.errors import EdgewrightError, RefusedError
 from edgewright.manifest import Manifest
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines import fake, onnx
+from edgewright_agent.engines.llama_cpp import launch as llama_cpp
 from edgewright_agent.engines.process.process import EngineProcess
 from edgewright_agent.engines.protocol.engine import Engine
 from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits
@@ -18,7 +19,8 @@ from edgewright_agent.engines.served import ServedEngine
 from edgewright_agent.engines.vllm import launch as vllm
 
 # One module per kind of engine, with its `KIND`, `info` and `launch`.
-_KINDS = {module.KIND: module for module in (onnx, vllm, fake)}
+_KINDS = {module.KIND: module for module in (onnx, llama_cpp, vllm, fake)}
+SOCKET_NAME = "http.sock"  # llama.cpp takes a name for a socket's by its ending
 SOCKET_PATH_BYTES_MAX = 100  # the kernel's limit is 107
 
 
@@ -44,7 +46,7 @@ async def start_engine(
     isn't ready in time.
     """
     _check_available(kind)
-    socket = _socket_folder(runtime_dir) / "http"
+    socket = _socket_folder(runtime_dir) / SOCKET_NAME
     try:
         launch = _KINDS[kind].launch(tree, manifest, limits, socket, adapter)
     except EdgewrightError:
@@ -74,7 +76,7 @@ def _socket_folder(runtime_dir: Path) -> Path:
     """Makes a folder that only this user may enter; elsewhere if its path is too long for the kernel."""
     runtime_dir.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="engine-", dir=runtime_dir))
-    if len(os.fsencode(folder / "http")) <= SOCKET_PATH_BYTES_MAX:
+    if len(os.fsencode(folder / SOCKET_NAME)) <= SOCKET_PATH_BYTES_MAX:
         return folder
     folder.rmdir()
     return Path(tempfile.mkdtemp(prefix="edgewright-engine-"))

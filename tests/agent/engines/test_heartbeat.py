@@ -23,7 +23,9 @@ PROMPT = "on the other hand"
 LONG = GenerationRequest(prompt=PROMPT, max_tokens=CONTEXT_TOKENS - 20, ignore_eos=True)
 
 
-@pytest.fixture(params=["fake", "onnxruntime-genai", pytest.param("vllm", marks=pytest.mark.vllm)])
+@pytest.fixture(
+    params=["fake", "onnxruntime-genai", "llama.cpp", pytest.param("vllm", marks=pytest.mark.vllm)]
+)
 async def engine(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ServedEngine]:

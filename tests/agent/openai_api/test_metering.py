@@ -5,6 +5,8 @@ from __future__ import annotations
 import openai
 import pytest
 
+from edgewright_agent.openai_api.http.metering import StreamMeter
+from edgewright_agent.telemetry.serving import RequestWindow, ServingStats
 from tests.support.openai_servers import (
     MESSAGES,
     TO_THE_END,
@@ -48,3 +50,26 @@ async def test_a_request_that_its_client_got_wrong_is_no_failure_of_the_board(fa
     assert after.requests == before.requests
     assert after.requests_failed == before.requests_failed
     assert after.requests_rejected == before.requests_rejected + 2
+
+
+def stream_of(*texts: str) -> list[dict[str, object]]:
+    return [{"choices": [{"delta": {"content": text}, "finish_reason": None}]} for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "marks"),
+    [(2, [1.0, 2.0]), (3, [1.0, 2.0, 3.0])],  # llama.cpp ends in a chunk of its own, our worker with a token
+)
+async def test_an_end_without_text_is_a_token_where_the_counts_say_so(
+    tokens: int, marks: list[float]
+) -> None:
+    marked: list[float | None] = []
+    window = RequestWindow(ServingStats(), lambda *seconds: None, lambda: 0.0)
+    window.token = marked.append  # type: ignore[assignment, method-assign]
+    meter = StreamMeter(window)
+    end: dict[str, object] = {"choices": [{"delta": {}, "finish_reason": "length"}]}
+    counts: dict[str, object] = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": tokens}}
+    for at_seconds, chunk in enumerate([*stream_of("a", "b"), end, counts], start=1):
+        meter.count(chunk, float(at_seconds))
+    meter.end()
+    assert marked == marks

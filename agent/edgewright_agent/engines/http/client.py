@@ -81,7 +81,7 @@ class EngineClient:
     async def stream(self, route: str, body: dict[str, Any]) -> AsyncGenerator[Token | Finish, None]:
         """Yields the tokens and the Finish of the completion that `body` asks for."""
         count, reason = 0, None
-        async with self._sending(route, body) as reply, aclosing(events(reply.pieces)) as arrivals:
+        async with self.sending(route, body) as reply, aclosing(events(reply.pieces)) as arrivals:
             async for together in arrivals:
                 for event, chunk in ((event, content(event)) for event in together):
                     if chunk is None:
@@ -102,7 +102,7 @@ class EngineClient:
 
     async def post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
         """Returns the whole JSON answer."""
-        async with self._sending(route, body) as reply:
+        async with self.sending(route, body) as reply:
             answer: dict[str, Any] = json.loads(await reply.read())
         return answer
 
@@ -117,8 +117,8 @@ class EngineClient:
         self._model = model
 
     @asynccontextmanager
-    async def _sending(self, route: str, body: dict[str, Any]) -> AsyncIterator[Reply]:
-        """Gives the reply if it is 200; raises what another status means."""
+    async def sending(self, route: str, body: dict[str, Any]) -> AsyncIterator[Reply]:
+        """Gives the reply to a POST if it is 200; raises what another status means."""
         try:
             async with self.relay("POST", route, json.dumps(body, ensure_ascii=False).encode()) as reply:
                 if reply.status != HTTPStatus.OK:

@@ -10,21 +10,23 @@ from enum import Enum
 
 from edgewright_agent.engine_worker.requests.exit_codes import ENDED_BY_REQUEST
 
-# How an allocation fails: libstdc++, Python, ONNX Runtime, torch, CUDA, Tegra's own spellings, and what vLLM says where
-# it finds too little memory before it allocates.
+# How an allocation fails: libstdc++, Python, ONNX Runtime, torch, CUDA, ggml, Tegra's own spellings, and what vLLM says
+# where it finds too little memory before it allocates.
 _OUT_OF_MEMORY = re.compile(
     r"bad_alloc|MemoryError|out of memory|OutOfMemory|Failed to allocate memory|not enough memory"
     r"|can't allocate memory|CUDA_ERROR_OUT_OF_MEMORY|NvMapMemAlloc|NvMapMemHandleAlloc|CUDACachingAllocator"
+    r"|insufficient memory|failed to allocate (\w+ )?buffer|failed to allocate compute"
     r"|No available memory for the cache|GiB KV cache is needed|is less than desired|is less than requested memory",
     re.IGNORECASE,
 )
-_ERROR = re.compile(r"\b\w*(Error|Exception): \S")
+_ERROR = re.compile(r"\b\w*(Error|Exception): \S|error loading model: \S")
 # What vLLM's processes say when another of them has ended.
 _CONSEQUENCE = re.compile(
     r"Engine core initialization failed|EngineDeadError|Executor failed|WorkerProc initialization failed"
     r"|died unexpectedly|UserWarning"
 )
-_VLLM_PREFIX = re.compile(r"^\(\w+[^)]*\) [A-Z]+ [\d-]+ [\d:]+ \[[^]]*\] ")
+# Who and when: of vLLM, and of llama.cpp.
+_PREFIX = re.compile(r"^\(\w+[^)]*\) [A-Z]+ [\d-]+ [\d:]+ \[[^]]*\] |^(\d+\.){3}\d+ [A-Z] ")
 
 
 class DeathCause(Enum):
@@ -115,6 +117,8 @@ def classify(
     else:
         cause = DeathCause.EXITED if ended_by is None else DeathCause.KILLED
     said = telling_line(last_lines) if ended_by is None or lost else ""
+    if cause is DeathCause.OUT_OF_MEMORY and said:
+        said = _PREFIX.sub("", out_of_memory_line(last_lines) or said)
     return Death(
         cause, exit_code, ended_by, tuple(last_lines),
         lost=lost, said=said, requests_under_way=requests_under_way,
@@ -126,7 +130,7 @@ def telling_line(lines: Sequence[str]) -> str:
     if not lines:
         return ""
     errors = [line for line in lines if _ERROR.search(line) and not _CONSEQUENCE.search(line)]
-    return _VLLM_PREFIX.sub("", (errors or lines)[-1])
+    return _PREFIX.sub("", (errors or lines)[-1])
 
 
 def out_of_memory_line(lines: Sequence[str]) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 FinishReason = Literal["stop", "length"]
+UNTOLD_ID = 2**32 - 1  # of a token that the engine counted and did not name
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class GenerationRequest:
     seed: int | None = None
     stop: Sequence[str] = ()  # at most 8
     ignore_eos: bool = False  # generate until max_tokens
+    exact: bool = False  # every token's id counts, and not when it came
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Token:
     """One generated token. Its text may be empty: a token can end inside a character or a stop string."""
 
     text: str
-    id: int
+    id: int  # or UNTOLD_ID
     at_seconds: float | None = (
         None  # when it was computed, on the monotonic clock; None if the engine does not say
     )

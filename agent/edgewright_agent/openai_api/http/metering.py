@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from http import HTTPStatus
 from typing import Any
 
@@ -31,6 +32,8 @@ class StreamMeter:
 
     def __init__(self, window: RequestWindow) -> None:
         self._window = window
+        self._tokens = 0
+        self._textless_at_seconds: float | None = None  # when the end came in a chunk without text
         self.usage: dict[str, Any] = {}
         self.reason: str | None = None
 
@@ -41,13 +44,23 @@ class StreamMeter:
         if "error" in chunk:
             self._window.fail()
         elif brings_tokens(chunk):
-            self._window.token(at_seconds)
+            self._mark(chunk, at_seconds)
         elif chunk.get("usage") and not chunk.get("choices"):
             return False
         return True
 
+    def _mark(self, chunk: dict[str, Any], at_seconds: float | None) -> None:
+        """Marks a token. Whether an end without text is one, the counts say: llama.cpp's is not, our worker's is."""
+        if finish_reason(chunk) is not None and not _text(chunk):
+            self._textless_at_seconds = time.monotonic() if at_seconds is None else at_seconds
+        else:
+            self._tokens += 1
+            self._window.token(at_seconds)
+
     def end(self) -> None:
         """Ends the request with what the stream has said about it."""
+        if self._textless_at_seconds is not None and self.usage.get("completion_tokens", 0) > self._tokens:
+            self._window.token(self._textless_at_seconds)
         self._window.end(self.usage.get("prompt_tokens", 0), self.usage.get("completion_tokens"), self.reason)
 
 
@@ -62,6 +75,12 @@ def brings_tokens(chunk: dict[str, Any]) -> bool:
     delta = choices[0].get("delta")
     opens = delta is not None and "role" in delta and not delta.get("content")
     return not opens or finish_reason(chunk) is not None
+
+
+def _text(chunk: dict[str, Any]) -> str:
+    choice = chunk["choices"][0]
+    delta = choice.get("delta")
+    return str((choice.get("text") if delta is None else delta.get("content")) or "")
 
 
 def finish_reason(chunk: dict[str, Any]) -> str | None:

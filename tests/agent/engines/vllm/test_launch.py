@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from edgewright.errors import InputError, RefusedError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines import EngineLimits, GenerationRequest, available_engines, start_engine
+from edgewright_agent.engines.http.request_checks import check_request
 from edgewright_agent.engines.process.cpus import choose_cpus
 from edgewright_agent.engines.protocol.launch import Launch
 from edgewright_agent.engines.vllm import launch as vllm
-from edgewright_agent.engines.vllm.client import check_request
 from tests.support.artifacts import make_artifact
 
 CONFIG = {
