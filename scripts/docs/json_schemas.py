@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from edgewright.trust.document import TrustDocument
 from edgewright_agent.doctor.probe import BoardFacts
 from edgewright_agent.doctor.report import DoctorDocument
+from edgewright_builder.alignment.check import TeacherCheck
 from edgewright_builder.artifact.diff import Comparison
 from edgewright_builder.cli.board.releases import ReleasesDocument
 from edgewright_builder.cli.host.profiles import ProfilesDocument
@@ -42,6 +43,7 @@ DOCUMENTS: Mapping[str, Any] = MappingProxyType(
         "bench": bench.BenchReport,
         "calibrate": calibration.BoardCalibrated,
         "check": fitting.Fit,
+        "check-teacher": TeacherCheck,
         "diff": Comparison,
         "doctor": DoctorDocument,
         "eval": evaluation.Evaluation,
@@ -69,6 +71,7 @@ DOCUMENTS: Mapping[str, Any] = MappingProxyType(
 COMMANDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "edgewright check": ("check", "matrix", "models"),
+        "edgewright check-teacher": ("check-teacher",),
         "edgewright plan": ("plan",),
         "edgewright profiles list": ("profiles",),
         "edgewright profiles show": ("profile",),

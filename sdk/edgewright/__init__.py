@@ -31,6 +31,9 @@ if TYPE_CHECKING:
         format_bytes,
         parse_bytes,
     )
+    from edgewright_builder.alignment.check import (
+        TeacherCheck,
+    )
     from edgewright_builder.artifact.artifact import (
         Artifact,
     )
@@ -156,6 +159,9 @@ if TYPE_CHECKING:
         RunFolder,
         open_run,
     )
+    from edgewright_builder.sdk.teachers import (
+        check_teacher,
+    )
     from edgewright_profiles import (
         DeviceProfile,
     )
@@ -176,6 +182,7 @@ _MODULES = {
         "format_bytes",
         "parse_bytes",
     ),
+    "edgewright_builder.alignment.check": ("TeacherCheck",),
     "edgewright_builder.artifact.artifact": ("Artifact",),
     "edgewright_builder.artifact.diff": ("Comparison",),
     "edgewright_builder.device_client.failures": ("LinkError",),
@@ -271,6 +278,7 @@ _MODULES = {
         "RunFolder",
         "open_run",
     ),
+    "edgewright_builder.sdk.teachers": ("check_teacher",),
     "edgewright_profiles": ("DeviceProfile",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -296,6 +304,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as a reader looks t
     "ChatTurn",
     "check",
     "check_all",
+    "check_teacher",
     "Comparison",
     "Completion",
     "Credentials",
@@ -349,6 +358,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as a reader looks t
     "ScrubResult",
     "ServingFigures",
     "TaskEvaluation",
+    "TeacherCheck",
     "TelemetrySnapshot",
     "TransferPlan",
     "TrustStatement",

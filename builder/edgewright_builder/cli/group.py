@@ -14,6 +14,7 @@ from typer.main import get_command
 # Each command, and where it is: the file in this package, then its function, or the app of a group of commands.
 COMMANDS: Mapping[str, str] = MappingProxyType({
     "check": "host.check:check",
+    "check-teacher": "host.check_teacher:check_teacher",
     "plan": "host.plan:plan",
     "profiles": "host.profiles:app",
     "build": "host.build:build",

@@ -32,6 +32,7 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
         "eval": 2,
         "calibrate": 1,
         "check": 1,
+        "check-teacher": 1,
         "models": 1,
         "matrix": 1,
         "plan": 1,

@@ -120,7 +120,7 @@ class AlignedVocabularies:
         student = read_tokenizer(job.student, job.student_source)
         teacher = read_tokenizer(job.teacher, job.teacher_source)
         aligned = align_samples(student, teacher, pairs, samples, job.recipe.finetune.loss_on)
-        for line in share_lines(aligned.share, student.vocabulary, teacher.vocabulary, "the data"):
+        for line in share_lines(aligned.share, student.vocabulary, teacher.vocabulary):
             job.run.reporter.note(line)
         require_aligned(aligned.share, job.recipe.distillation.minimum_aligned)
         rows = tuple(_vocabulary_rows(folder) for folder in (job.student, job.teacher))
