@@ -19,5 +19,5 @@ def check_teacher(teacher: str | Path, student: str | Path, *, minimum: float = 
     """
     if not 0 <= minimum <= 1:
         raise InputError(f"The minimum is {minimum:g}, expected is a share from 0 to 1.")
-    folders = [resolve_tokenizer(str(source)) for source in (teacher, student)]
+    folders = resolve_tokenizer(str(teacher)), resolve_tokenizer(str(student))
     return check_folders(*folders, (model_name(str(teacher)), model_name(str(student))), minimum)

@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from edgewright.errors import InputError
 from edgewright_builder.cli.main import app
-from tests.support.tokenizers import byte_level, sentencepiece
+from tests.support.tiny_tokenizers import byte_level, sentencepiece
 
 
 def folder(path: Path, tokenizer: object) -> Path:
