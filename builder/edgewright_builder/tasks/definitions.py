@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Any, Literal
 
+from edgewright.errors import InputError
 from edgewright_builder.tasks.accuracy import Metric
 
-LETTERS = "ABCDE"
 QuizForm = Literal["plain", "chat"]  # how a user's own file is asked
 
 
@@ -52,8 +53,16 @@ def _choices(context: str, texts: list[str]) -> tuple[Choice, ...]:
 
 
 def _lettered(row: dict[str, Any]) -> tuple[str, list[str]]:
-    """Returns the question with its choices listed A, B, C …; the model is to name the letter."""
-    letters = list(LETTERS[: len(row["choices"])])
+    """Returns the question with its choices listed A, B, C …; the model is to name the letter.
+
+    Raises InputError for more choices than letters.
+    """
+    letters = list(ascii_uppercase[: len(row["choices"])])
+    if len(letters) < len(row["choices"]):
+        raise InputError(
+            f"{len(row['choices'])} choices are listed by letter, and A to Z name {len(letters)} at most; remove "
+            "choices from the row."
+        )
     listed = "".join(f"\n{letter}. {text}" for letter, text in zip(letters, row["choices"], strict=True))
     return f"{row['question'].strip()}{listed}\nAnswer:", letters
 

@@ -102,3 +102,5 @@ def _question(where: str, number: int, row: dict[str, Any], definition: Definiti
         return Question(str(row.get("id", number)), definition.build(row), answer)
     except KeyError as error:
         raise InputError(f"{where}: task {definition.name} needs the field {error.args[0]!r}.") from error
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None

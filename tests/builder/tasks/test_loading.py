@@ -235,3 +235,29 @@ def test_a_quiz_is_asked_in_the_chat_template_if_wished(tmp_path: Path) -> None:
         ("<user>Which?<assistant>", "that one", 8),
     ]
     assert chat.digest() != plain.digest()
+
+
+def lettered_file(folder: Path, choices: int, task: str) -> Path:
+    row = {
+        "question": "Which?", "choices": [f"thing {number}" for number in range(choices)],
+        "answer": choices - 1, "subject": "things",
+    }  # fmt: skip
+    (folder / task).mkdir()
+    (folder / task / "eval.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("task", ["mmlu", "commonsense_qa"])
+@pytest.mark.parametrize("choices", [2, 6, 26])
+def test_up_to_26_choices_are_listed_by_letter(tmp_path: Path, choices: int, task: str) -> None:
+    (question,) = load_task(task, lettered_file(tmp_path, choices, task)).questions
+    last = chr(ord("A") + choices - 1)
+    assert [choice.continuation for choice in question.choices][-1] == f" {last}"
+    assert len(question.choices) == choices
+    assert f"\n{last}. thing {choices - 1}\nAnswer:" in question.choices[0].context
+
+
+@pytest.mark.parametrize("task", ["mmlu", "commonsense_qa"])
+def test_more_choices_than_letters_are_refused_with_the_line(tmp_path: Path, task: str) -> None:
+    with pytest.raises(InputError, match=r"eval\.jsonl, line 1: 27 choices are listed by letter.* 26 at most"):
+        load_task(task, lettered_file(tmp_path, 27, task))
