@@ -80,12 +80,19 @@ def load_frozen_codes(checkpoint: Path) -> nn.Module:
     model = load_dequantized(checkpoint, torch.float32)
     tensors = read_tensors(checkpoint)
     for name in sorted(key.removesuffix(".qweight") for key in tensors if key.endswith(".qweight")):
-        frozen = unpack(*(tensors[f"{name}.{part}"] for part in ("qweight", "scales", "qzeros")))
-        parent, _, last = name.rpartition(".")
-        plain: Any = model.get_submodule(name)
-        layer = FrozenCodesLinear(frozen, None if plain.bias is None else plain.bias.data)
-        setattr(model.get_submodule(parent), last, layer.to(plain.weight.device))
+        freeze_codes(
+            model, name, unpack(*(tensors[f"{name}.{part}"] for part in ("qweight", "scales", "qzeros")))
+        )
     return model.requires_grad_(False)
+
+
+def freeze_codes(model: nn.Module, name: str, frozen: Frozen) -> FrozenCodesLinear:
+    """Puts a `FrozenCodesLinear` of these codes in the place of the linear layer `name`, and returns it."""
+    parent, _, last = name.rpartition(".")
+    plain: Any = model.get_submodule(name)
+    layer = FrozenCodesLinear(frozen, None if plain.bias is None else plain.bias.data).to(plain.weight.device)
+    setattr(model.get_submodule(parent), last, layer)
+    return layer
 
 
 def frozen_layers(model: nn.Module) -> dict[str, FrozenCodesLinear]:
