@@ -259,5 +259,7 @@ def test_up_to_26_choices_are_listed_by_letter(tmp_path: Path, choices: int, tas
 
 @pytest.mark.parametrize("task", ["mmlu", "commonsense_qa"])
 def test_more_choices_than_letters_are_refused_with_the_line(tmp_path: Path, task: str) -> None:
-    with pytest.raises(InputError, match=r"eval\.jsonl, line 1: 27 choices are listed by letter.* 26 at most"):
+    with pytest.raises(
+        InputError, match=r"eval\.jsonl, line 1: 27 choices are listed by letter.* 26 at most"
+    ):
         load_task(task, lettered_file(tmp_path, 27, task))
