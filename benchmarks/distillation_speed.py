@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgewright_builder.train.distill import DistillationData
+    from edgewright_builder.train.epoch import DistillationData
     from edgewright_builder.train.loop import TrainStep
     from edgewright_builder.train.samples import Sample
 
@@ -201,17 +201,17 @@ def cache_states(work: Work, folder: Path) -> None:
 def read_states(work: Work, folder: Path) -> DistillationData:
     """Returns the samples with the teacher's states."""
     from edgewright_builder.stages.teacher import read_teacher
-    from edgewright_builder.train.distill import DistillationData
+    from edgewright_builder.train.epoch import DistillationData
 
     samples = _samples(work)
-    return DistillationData(samples, range(len(samples)), (), *read_teacher(folder, samples), 0)
+    return DistillationData(samples, range(len(samples)), (), read_teacher(folder, samples), 0)
 
 
 def train(kind: str, work: Work, data: DistillationData) -> tuple[list[TrainStep], list[float]]:
     """Takes all steps; returns them with the seconds of each."""
     import torch
 
-    from edgewright_builder.train.distill import loss_on
+    from edgewright_builder.train.epoch import loss_on
     from edgewright_builder.train.loop import Course, train_steps
 
     model, parameters = (finetuned if kind == "finetune" else recovered)(work)
@@ -225,7 +225,7 @@ def train(kind: str, work: Work, data: DistillationData) -> tuple[list[TrainStep
         steps.append(step)
         times.append(time.perf_counter())
 
-    train_steps(optimizer, Course(data.samples, batches, 0, 0.05), loss_on(model, data, 1.0, 1.0), on_step)
+    train_steps(optimizer, Course(data.samples, batches, 0.05), loss_on(model, data, 1.0, 1.0), on_step)
     return steps, [later - earlier for earlier, later in pairwise(times)]
 
 

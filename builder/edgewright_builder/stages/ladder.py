@@ -76,16 +76,17 @@ def _towards(model: nn.Module, training: Training) -> DistillationData:
     """Returns the same samples with `model` as their teacher; its states of the held-out ones stay in memory."""
     import torch
 
-    from edgewright_builder.train.epoch import counted_hidden, output_head
+    from edgewright_builder.train.epoch import output_head
     from edgewright_builder.train.knowledge import HiddenStates
-    from edgewright_builder.train.samples import collate
+    from edgewright_builder.train.packing import counted_hidden, layout_for
 
-    data, device = training.data, next(model.parameters()).device
+    data = training.data
+    states: dict[int, Tensor] = {}
     with torch.inference_mode():
-        states = {
-            index: counted_hidden(model, collate(data.samples, [index], data.pad_token, device))
-            for index in data.validation
-        }
+        for batch in layout_for(model, data.samples, data.pad_token).batches(data.validation):
+            lengths = [data.samples[index].counted_tokens for index in batch.indices]
+            parts = torch.split(counted_hidden(model, batch), lengths)
+            states |= zip(batch.indices, parts, strict=True)
     return replace(data, knowledge=HiddenStates(states.__getitem__, output_head(model)))
 
 

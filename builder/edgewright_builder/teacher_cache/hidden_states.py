@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,8 +54,8 @@ def cache_hidden_states(
         "order": [index for batch in batches for index in batch],
     }
     write_json(folder / "index.json", index)
-    cache = _Cache(folder / "hidden.bin", samples, batches, pad_token, head.shape[1] * head.element_size())
-    cache.complete(model, on_progress)
+    cache = _Cache(folder / "hidden.bin", samples, batches, head.shape[1] * head.element_size())
+    cache.complete(_states_of(model, samples, pad_token), on_progress)
     return {"samples": len(samples), "tokens": cache.tokens, "cache_bytes": cache.tokens * cache.row_bytes}
 
 
@@ -66,7 +66,6 @@ class _Cache:
     path: Path
     samples: Sequence[Sample]
     batches: Sequence[Sequence[int]]
-    pad_token: int
     row_bytes: int  # of one token's state
 
     @property
@@ -74,7 +73,7 @@ class _Cache:
         """Counted tokens of all samples."""
         return sum(sample.counted_tokens for sample in self.samples)
 
-    def complete(self, model: nn.Module, on_progress: OnProgress) -> None:
+    def complete(self, states_of: Callable[[Sequence[int]], bytes], on_progress: OnProgress) -> None:
         """Appends the batches that a killed attempt did not write whole."""
         done, started, total = 0, time.monotonic(), self.tokens
         present_bytes = self.path.stat().st_size if self.path.exists() else 0
@@ -85,23 +84,30 @@ class _Cache:
                     done += tokens
                     continue
                 file.seek(done * self.row_bytes)
-                file.write(self._states(model, indices))
+                file.write(states_of(indices))
                 file.flush()
                 os.fsync(file.fileno())
                 done += tokens
                 on_progress(done, total, f"tokens, {done / (time.monotonic() - started):.0f} tok/s")
             file.truncate(total * self.row_bytes)
 
-    def _states(self, model: nn.Module, indices: Sequence[int]) -> bytes:
-        import torch
 
-        from edgewright_builder.train.epoch import counted_hidden
-        from edgewright_builder.train.samples import collate
+def _states_of(
+    model: nn.Module, samples: Sequence[Sample], pad_token: int
+) -> Callable[[Sequence[int]], bytes]:
+    """Returns a function from samples, as indices, to their counted states in order, as the file holds them."""
+    import torch
 
-        device = next(model.parameters()).device
-        with torch.inference_mode():
-            hidden = counted_hidden(model, collate(self.samples, indices, self.pad_token, device))
-            return hidden.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    from edgewright_builder.train.packing import counted_hidden, layout_for
+
+    layout = layout_for(model, samples, pad_token)
+
+    @torch.inference_mode()
+    def states(indices: Sequence[int]) -> bytes:
+        hidden = torch.cat([counted_hidden(model, batch).cpu() for batch in layout.batches(indices)])
+        return hidden.view(torch.uint8).numpy().tobytes()
+
+    return states
 
 
 def read_hidden_states(

@@ -12,7 +12,8 @@ from torch import Tensor
 from edgewright_builder.train.cross_vocabulary import Letters, compared_loss, projected_kl, uld
 from edgewright_builder.train.knowledge import Logits
 from edgewright_builder.train.losses import CHUNK_TOKENS
-from edgewright_builder.train.samples import Batch, Sample
+from edgewright_builder.train.packing import Batch
+from edgewright_builder.train.samples import Sample
 
 CHUNK_TOKENS_MIN = 16
 
@@ -31,17 +32,26 @@ class AlignedStates:
     def loss(self, hidden: Tensor, head: Tensor, batch: Batch, alpha: float, temperature: float) -> Tensor:
         """Returns equation (5) with the comparison of the two vocabularies in place of the KL divergence."""
         compare = projected_kl(self.letters, temperature) if self.method == "projected" else uld(temperature)
-        states = self._states(batch.indices)
-        return compared_loss(
+        states, (compared, tokens) = self._states(batch.indices), self._shares(batch)
+        share = alpha * compared + (1 - alpha) * tokens
+        part = compared_loss(
             hidden,
             head[: len(self.letters.student)],
             batch.labels,
             self._rows(batch.indices).to(hidden.device),
             lambda rows: (states[rows] @ self.head.T).to(hidden.device),
             compare,
-            alpha,
+            alpha * compared / share if share else alpha,
             self._chunk_tokens,
         )
+        return share * part
+
+    def _shares(self, batch: Batch) -> tuple[float, float]:
+        """Returns the batch's shares of its step's compared positions and of its counted tokens."""
+        positions, all_positions = (
+            sum(len(self.positions_of(index)) for index in indices) for indices in (batch.indices, batch.step)
+        )
+        return positions / max(1, all_positions), len(batch.labels) / batch.step_tokens
 
     def divergences(self, logits: Logits, indices: Sequence[int]) -> list[Tensor]:
         """Returns the projected KL divergence at the compared positions, whichever loss is trained."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ from edgewright.errors import InputError
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
 from edgewright_builder.recipe.model import FinetuneSettings
 from edgewright_builder.train.knowledge import Knowledge
-from edgewright_builder.train.loop import Course, TrainStep, train_steps
+from edgewright_builder.train.loop import Course, LossParts, TrainStep, train_steps
 from edgewright_builder.train.optimizers import make_optimizer
-from edgewright_builder.train.samples import Batch, Sample, collate, make_batches
+from edgewright_builder.train.packing import counted_hidden, layout_for
+from edgewright_builder.train.samples import Sample, make_batches
 
 if TYPE_CHECKING:
     from edgewright_builder.run.progress import OnProgress
@@ -68,14 +69,6 @@ def output_head(model: nn.Module) -> Tensor:
     return head
 
 
-def counted_hidden(model: nn.Module, batch: Batch) -> Tensor:
-    """Returns (counted tokens, hidden): final hidden states where the next token counts, in row order."""
-    decoder = model.get_decoder()  # type: ignore[operator]
-    output = decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    hidden: Tensor = output.last_hidden_state
-    return hidden[batch.counted.to(hidden.device)]  # a model over several GPUs ends on another one
-
-
 def train_epoch(
     adapted: nn.Module,
     training: Training,
@@ -98,22 +91,22 @@ def train_epoch(
         for epoch in range(hyperparameters.epochs)
         for batch in make_batches(data.samples, data.train, settings.batch_tokens, training.seed + epoch)
     ]
-    course = Course(data.samples, batches, data.pad_token, settings.warmup_fraction)
+    course = Course(data.samples, batches, settings.warmup_fraction)
     adapted.train()
-    train_steps(
-        optimizer, course, loss_on(model, data, hyperparameters.alpha, hyperparameters.temperature), on_step
-    )
+    loss_parts = loss_on(model, data, hyperparameters.alpha, hyperparameters.temperature)
+    train_steps(optimizer, course, loss_parts, on_step)
     adapted.eval()
 
 
 @torch.inference_mode()
 def validation_divergence(model: nn.Module, data: DistillationData, batch_tokens: int) -> Divergence:
     """Returns KL(teacher ‖ model) at temperature 1 on the validation samples."""
-    head, device = output_head(model), next(model.parameters()).device
+    head, layout = output_head(model), layout_for(model, data.samples, data.pad_token)
     parts: list[Tensor] = []
     for indices in make_batches(data.samples, data.validation, batch_tokens, seed=None):
-        hidden = counted_hidden(model, collate(data.samples, indices, data.pad_token, device))
-        parts += data.knowledge.divergences(partial(_logits, hidden, head), indices)
+        for batch in layout.batches(indices):
+            hidden = counted_hidden(model, batch)
+            parts += data.knowledge.divergences(partial(_logits, hidden, head), batch.indices)
     return _divergence(parts)
 
 
@@ -150,24 +143,24 @@ def validation_loss(
     model: nn.Module, data: DistillationData, hyperparameters: Hyperparameters, batch_tokens: int
 ) -> float:
     """Returns equation (5) on the validation samples: the paper's objective, incomparable between different α and τ."""
-    loss_of = loss_on(model, data, hyperparameters.alpha, hyperparameters.temperature)
-    device, total, tokens = next(model.parameters()).device, 0.0, 0
+    loss_parts = loss_on(model, data, hyperparameters.alpha, hyperparameters.temperature)
+    total, tokens = 0.0, 0
     for indices in make_batches(data.samples, data.validation, batch_tokens, seed=None):
-        batch = collate(data.samples, indices, data.pad_token, device)
-        total, tokens = total + float(loss_of(batch)) * len(batch.labels), tokens + len(batch.labels)
+        counted = sum(data.samples[index].counted_tokens for index in indices)
+        total += sum(float(part) for part in loss_parts(indices)) * counted
+        tokens += counted
     return total / tokens
 
 
-def loss_on(
-    model: nn.Module, data: DistillationData, alpha: float, temperature: float
-) -> Callable[[Batch], Tensor]:
-    """Returns equation (5) as a function of a batch, averaged over the batch's counted tokens."""
-    head = output_head(model)
+def loss_on(model: nn.Module, data: DistillationData, alpha: float, temperature: float) -> LossParts:
+    """Returns equation (5) as a function of samples, averaged over their counted tokens, part by part."""
+    head, layout = output_head(model), layout_for(model, data.samples, data.pad_token)
 
-    def loss_of(batch: Batch) -> Tensor:
-        return data.knowledge.loss(counted_hidden(model, batch), head, batch, alpha, temperature)
+    def parts(indices: Sequence[int]) -> Iterator[Tensor]:
+        for batch in layout.batches(indices):
+            yield data.knowledge.loss(counted_hidden(model, batch), head, batch, alpha, temperature)
 
-    return loss_of
+    return parts
 
 
 def _ratio_standard_error(sums: Sequence[float], counts: Sequence[int], mean: float) -> float:

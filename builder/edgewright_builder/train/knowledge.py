@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from edgewright_builder.train.losses import distillation_loss, kl_per_token
-from edgewright_builder.train.samples import Batch
+from edgewright_builder.train.packing import Batch
 
 # (rows, vocabulary): a student's logits at these rows of its counted positions, cut to that many tokens.
 Logits = Callable[[slice, int], Tensor]
@@ -23,7 +23,9 @@ class Knowledge(Protocol):
     """T2's knowledge of every sample, in whatever form it was kept."""
 
     def loss(self, hidden: Tensor, head: Tensor, batch: Batch, alpha: float, temperature: float) -> Tensor:
-        """Returns equation (5) of `losses` averaged over the batch, a scalar differentiable in `hidden` only.
+        """Returns the batch's part of equation (5) of `losses`, averaged over all samples of its step.
+
+        The parts of a step add up to its loss. A scalar, differentiable in `hidden` only.
 
         hidden: (counted tokens, hidden), the student's; head: (vocabulary, hidden).
         """
@@ -44,9 +46,9 @@ class HiddenStates:
 
     def loss(self, hidden: Tensor, head: Tensor, batch: Batch, alpha: float, temperature: float) -> Tensor:
         """Returns the exact loss against T2's distribution over the whole vocabulary; α = 0 asks T2 nothing."""
-        teacher = self._states(batch.indices if alpha > 0 else ()).to(batch.input_ids.device)
-        shared = head[: len(self.head)]
-        return distillation_loss(hidden, shared, teacher, self.head, batch.labels, alpha, temperature)
+        teacher = self._states(batch.indices if alpha > 0 else ()).to(batch.labels.device)
+        shared, share = head[: len(self.head)], len(batch.labels) / batch.step_tokens
+        return share * distillation_loss(hidden, shared, teacher, self.head, batch.labels, alpha, temperature)
 
     def divergences(self, logits: Logits, indices: Sequence[int]) -> list[Tensor]:
         """Returns the KL divergence at every counted position."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,15 @@ from torch import Tensor, nn
 
 from edgewright.errors import InputError
 from edgewright_builder.train.optimizers import drop_vanishing_gradients, learning_rate_factor
-from edgewright_builder.train.samples import Batch, Sample, collate
+from edgewright_builder.train.samples import Sample
 
 if TYPE_CHECKING:
     from edgewright_builder.run.progress import OnProgress
 
 GRADIENT_NORM_MAX = 1.0
+# From a step's samples, as indices, to the parts of its loss, which add up to it. One part is taken back through the
+# model before the next is computed, so a step of any length needs the memory of its largest part.
+LossParts = Callable[[Sequence[int]], Iterable[Tensor]]
 
 
 class DivergedError(InputError):
@@ -40,7 +44,6 @@ class Course:
 
     samples: Sequence[Sample]
     batches: Sequence[Sequence[int]]  # indices of samples, one entry a step
-    pad_token: int
     warmup_fraction: float
     first: int = 0  # steps that an interrupted training has done
 
@@ -48,15 +51,14 @@ class Course:
 def train_steps(
     optimizer: torch.optim.Optimizer,
     course: Course,
-    loss_of: Callable[[Batch], Tensor],
+    loss_parts: LossParts,
     on_step: Callable[[TrainStep], None],
 ) -> None:
-    """Takes the steps of `course` that are left, each on one batch; the optimizer's parameters change in place.
+    """Takes the steps of `course` that are left, each on its samples; the optimizer's parameters change in place.
 
     Every parameter group starts from its own learning rate. Raises DivergedError when the loss is no longer finite.
     """
     parameters: list[nn.Parameter] = [each for group in optimizer.param_groups for each in group["params"]]
-    device = parameters[0].device
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     tokens = sum(_counted(course, index) for index in course.batches[: course.first])
@@ -64,20 +66,21 @@ def train_steps(
         factor = learning_rate_factor(step, len(course.batches), course.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        batch = collate(course.samples, course.batches[step], course.pad_token, device)
-        loss = loss_of(batch)
-        if not torch.isfinite(loss):
+        loss = 0.0
+        for part in loss_parts(course.batches[step]):
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += float(part.detach())
+        if not math.isfinite(loss):
             raise DivergedError(
-                f"The loss is {float(loss.detach())} at step {step}; lower the learning rate, "
+                f"The loss is {loss} at step {step}; lower the learning rate, "
                 f"which is {optimizer.param_groups[0]['initial_lr']:.1e}."
             )
-        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM_MAX)
         drop_vanishing_gradients(parameters)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        tokens += len(batch.labels)
-        on_step(TrainStep(step + 1, len(course.batches), tokens, float(loss.detach())))
+        tokens += _counted(course, course.batches[step])
+        on_step(TrainStep(step + 1, len(course.batches), tokens, loss))
 
 
 def recorder(

@@ -81,7 +81,7 @@ def recover(
     optimizer = torch.optim.AdamW(parameters, betas=ADAM_BETAS, weight_decay=0.0)
     saved = _Saved(state, model, optimizer)
     first, seconds_before = saved.load()
-    course = Course(data.samples, batches, data.pad_token, settings.warmup_fraction, first)
+    course = Course(data.samples, batches, settings.warmup_fraction, first)
     steps: list[TrainStep] = []
     show = recorder(steps, on_progress, tokens_before=_tokens(course, first))
     started = time.monotonic() - seconds_before

@@ -1,4 +1,4 @@
-"""Turns question-answer pairs into token sequences and batches."""
+"""Turns question-answer pairs into token sequences, and says which of them make a step."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jinja2
-import torch
-from torch import Tensor
 
 from edgewright.errors import InputError
 
@@ -25,17 +23,6 @@ class Sample:
     def counted_tokens(self) -> int:
         """How many next tokens count in the loss."""
         return len(self.tokens) - 1 - self.first
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Right-padded sequences of several samples."""
-
-    indices: tuple[int, ...]  # which samples
-    input_ids: Tensor  # (samples, positions)
-    attention_mask: Tensor  # (samples, positions)
-    counted: Tensor  # (samples, positions) bool: the next token counts
-    labels: Tensor  # (counted tokens,) next tokens, in row order
 
 
 def make_sample(
@@ -139,25 +126,3 @@ def make_batches(
     if seed is not None:
         random.Random(seed).shuffle(batches)  # noqa: S311 - not for secrets
     return batches
-
-
-def collate(samples: Sequence[Sample], indices: Sequence[int], pad_token: int, device: torch.device) -> Batch:
-    """Returns the padded tensors of the samples `indices`."""
-    positions = max(len(samples[index].tokens) for index in indices)
-    input_ids = torch.full((len(indices), positions), pad_token)
-    counted = torch.zeros((len(indices), positions), dtype=torch.bool)
-    mask = torch.zeros((len(indices), positions), dtype=torch.long)
-    labels: list[int] = []
-    for row, index in enumerate(indices):
-        sample = samples[index]
-        input_ids[row, : len(sample.tokens)] = torch.tensor(sample.tokens)
-        mask[row, : len(sample.tokens)] = 1
-        counted[row, sample.first : len(sample.tokens) - 1] = True
-        labels.extend(sample.tokens[sample.first + 1 :])
-    return Batch(
-        tuple(indices),
-        input_ids.to(device),
-        mask.to(device),
-        counted.to(device),
-        torch.tensor(labels, device=device),
-    )

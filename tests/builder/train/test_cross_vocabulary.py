@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +19,8 @@ from edgewright_builder.train.cross_vocabulary import (
     uld,
 )
 from edgewright_builder.train.knowledge import HiddenStates
-from edgewright_builder.train.samples import Sample, collate
+from edgewright_builder.train.packing import pack
+from edgewright_builder.train.samples import Sample
 
 TOKENS, HIDDEN, STUDENT, TEACHER, LETTERS = 53, 12, 40, 70, 31
 CHUNK = 16
@@ -121,7 +124,7 @@ def test_a_teacher_of_the_students_own_vocabulary_forced_through_the_projection_
     states = [torch.randn(sample.counted_tokens, HIDDEN + 2) for sample in samples]
     head, teacher_head = torch.randn(STUDENT, HIDDEN), torch.randn(STUDENT, HIDDEN + 2)
     hidden = torch.randn(24, HIDDEN, requires_grad=True)
-    batch = collate(samples, [1, 0], 0, torch.device("cpu"))
+    batch = pack(samples, [1, 0], torch.device("cpu"), torch.float32)
     shared = HiddenStates(states.__getitem__, teacher_head)
     own = Letters(torch.arange(STUDENT), torch.arange(STUDENT), STUDENT)
     forced = AlignedStates(
@@ -157,8 +160,34 @@ def test_samples_without_a_common_boundary_leave_the_cross_entropy() -> None:
         torch.randn(TEACHER, HIDDEN), letters(), "projected",
     )  # fmt: skip
     hidden, head = torch.randn(2, HIDDEN, requires_grad=True), torch.randn(STUDENT, HIDDEN)
-    batch = collate(samples, [0], 0, torch.device("cpu"))
+    batch = pack(samples, [0], torch.device("cpu"), torch.float32)
     loss = nothing.loss(hidden, head, batch, alpha=0.5, temperature=1.0)
     torch.testing.assert_close(loss, 0.5 * functional.cross_entropy(hidden @ head.T, batch.labels))
     assert float(nothing.loss(hidden.detach(), head, batch, alpha=1.0, temperature=1.0)) == 0
     assert [len(part) for part in nothing.divergences(lambda *_: torch.zeros(0, STUDENT), [0])] == [0]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+def test_the_parts_of_a_step_add_up_to_its_loss(alpha: float) -> None:
+    torch.manual_seed(5)
+    samples = [Sample(tuple(torch.randint(STUDENT, (9,)).tolist()), 3), Sample(tuple(range(20)), 0)]
+    positions = [torch.tensor([0, 3]), torch.arange(0, 18, 2)]
+    states = [torch.randn(len(places), HIDDEN) for places in positions]
+    knowledge = AlignedStates(
+        samples,
+        positions.__getitem__,
+        states.__getitem__,
+        torch.randn(TEACHER, HIDDEN),
+        letters(),
+        "projected",
+    )
+    head, hidden = torch.randn(STUDENT, HIDDEN), torch.randn(24, HIDDEN)
+    cpu, split = torch.device("cpu"), samples[0].counted_tokens
+    whole = knowledge.loss(hidden, head, pack(samples, [0, 1], cpu, torch.float32), alpha, 1.0)
+    parts = [
+        knowledge.loss(
+            rows, head, replace(pack(samples, [index], cpu, torch.float32), step=(0, 1), step_tokens=24), alpha, 1.0
+        )
+        for index, rows in enumerate((hidden[:split], hidden[split:]))
+    ]
+    torch.testing.assert_close(sum(parts), whole, rtol=1e-5, atol=1e-6)

@@ -24,7 +24,8 @@ from edgewright_builder.train.epoch import DistillationData, Training, train_epo
 from edgewright_builder.train.knowledge import HiddenStates
 from edgewright_builder.train.loop import TrainStep
 from edgewright_builder.train.lora import add_lora, linear_layers, merge_lora
-from edgewright_builder.train.samples import Sample, collate, make_batches, make_sample, split
+from edgewright_builder.train.packing import pack
+from edgewright_builder.train.samples import Sample, make_batches, make_sample, split
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 BATCH_TOKENS = 128
@@ -79,9 +80,9 @@ def test_only_the_answers_tokens_count_and_each_position_predicts_the_next() -> 
     pair = {"instruction": "Why?", "input": "", "output": "light"}
     sample = make_sample(tiny_tokenizer(), pair, "response", 64)
     assert sample is not None
-    batch = collate([sample], [0], 0, torch.device("cpu"))
+    batch = pack([sample], [0], torch.device("cpu"), torch.float32)
     assert tiny_tokenizer().decode(batch.labels) == "light<|end|>"
-    assert int(batch.counted.sum()) == sample.counted_tokens == len(batch.labels)
+    assert len(batch.counted) == sample.counted_tokens == len(batch.labels)
 
 
 def test_a_pair_cut_to_its_prompt_teaches_nothing() -> None:
