@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
 from edgewright_builder.recipe.model import PROJECTIONS
+from edgewright_builder.train.lora_product import use_one_operation
 
 LAYER_PATTERN = re.compile(r"\.layers\.(\d+)\.")
 
@@ -31,6 +32,7 @@ def add_lora(
         task_type="CAUSAL_LM",
     )
     adapted: nn.Module = get_peft_model(model, config)
+    use_one_operation(adapted)
     return adapted
 
 
