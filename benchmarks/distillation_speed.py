@@ -193,18 +193,18 @@ def _samples(work: Work) -> list[Sample]:
 
 def cache_states(work: Work, folder: Path) -> None:
     """Writes the teacher's states of all samples, as the stage `teacher` does."""
-    from edgewright_builder.stages.teacher import cache_teacher
+    from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states
 
-    cache_teacher(Path(work.teacher), _samples(work), BATCH_TOKENS, 0, folder, lambda *_: None)
+    cache_hidden_states(Path(work.teacher), _samples(work), BATCH_TOKENS, 0, folder, lambda *_: None)
 
 
 def read_states(work: Work, folder: Path) -> DistillationData:
     """Returns the samples with the teacher's states."""
-    from edgewright_builder.stages.teacher import read_teacher
+    from edgewright_builder.teacher_cache.hidden_states import read_hidden_states
     from edgewright_builder.train.epoch import DistillationData
 
     samples = _samples(work)
-    return DistillationData(samples, range(len(samples)), (), read_teacher(folder, samples), 0)
+    return DistillationData(samples, range(len(samples)), (), read_hidden_states(folder, samples), 0)
 
 
 def train(kind: str, work: Work, data: DistillationData) -> tuple[list[TrainStep], list[float]]:

@@ -58,7 +58,7 @@ class _LoraProduct(torch.autograd.Function):
         ctx.save_for_backward(inputs, weight, a, b, inner)
         ctx.scaling = scaling
         product = functional.linear(rows, weight, bias).addmm_(inner, b.T, alpha=scaling)
-        return product.unflatten(0, inputs.shape[:-1])
+        return product.view(*inputs.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -7,7 +7,8 @@ import torch
 
 from edgewright_builder.train.knowledge import HiddenStates
 from edgewright_builder.train.losses import distillation_loss, kl_divergence
-from edgewright_builder.train.samples import Sample, collate
+from edgewright_builder.train.packing import pack
+from edgewright_builder.train.samples import Sample
 
 HIDDEN, TEACHER_HIDDEN, VOCABULARY = 8, 12, 40
 SAMPLES = [Sample(tuple(range(1, 9)), 2), Sample(tuple(range(20, 26)), 0)]
@@ -30,7 +31,7 @@ def test_cached_hidden_states_give_bit_for_bit_the_loss_of_the_equations(
     alpha: float, temperature: float
 ) -> None:
     (hidden, head), teacher_head = student(), torch.randn(VOCABULARY, TEACHER_HIDDEN)
-    batch = collate(SAMPLES, [1, 0], 0, torch.device("cpu"))
+    batch = pack(SAMPLES, [1, 0], torch.device("cpu"), torch.float32)
     loss = HiddenStates(states, teacher_head).loss(hidden, head, batch, alpha, temperature)
     teacher = torch.cat([states(1), states(0)])
     shared = head[:VOCABULARY]

@@ -67,6 +67,8 @@ def test_the_gradient_equals_a_numerical_one() -> None:
     inputs, weight, bias, a, b = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
     for tensor in (inputs, a, b):
         tensor.requires_grad_(True)
-    assert torch.autograd.gradcheck(
-        lambda *tensors: _LoraProduct.apply(tensors[0], weight, bias, *tensors[1:], 1.7), (inputs, a, b)
-    )
+
+    def product(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> Any:
+        return _LoraProduct.apply(x, weight, bias, a, b, 1.7)  # type: ignore[no-untyped-call]
+
+    assert torch.autograd.gradcheck(product, (inputs, a, b))
