@@ -186,7 +186,11 @@ def test_the_parts_of_a_step_add_up_to_its_loss(alpha: float) -> None:
     whole = knowledge.loss(hidden, head, pack(samples, [0, 1], cpu, torch.float32), alpha, 1.0)
     parts = [
         knowledge.loss(
-            rows, head, replace(pack(samples, [index], cpu, torch.float32), step=(0, 1), step_tokens=24), alpha, 1.0
+            rows,
+            head,
+            replace(pack(samples, [index], cpu, torch.float32), step=(0, 1), step_tokens=24),
+            alpha,
+            1.0,
         )
         for index, rows in enumerate((hidden[:split], hidden[split:]))
     ]

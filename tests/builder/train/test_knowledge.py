@@ -46,7 +46,7 @@ def test_a_loss_of_the_labels_alone_asks_the_teacher_nothing() -> None:
         raise AssertionError(f"the teacher was asked about sample {index}")
 
     (hidden, head), teacher_head = student(), torch.randn(VOCABULARY, TEACHER_HIDDEN)
-    batch = collate(SAMPLES, [1, 0], 0, torch.device("cpu"))
+    batch = pack(SAMPLES, [1, 0], torch.device("cpu"), torch.float32)
     loss = HiddenStates(never, teacher_head).loss(hidden, head, batch, alpha=0.0, temperature=1.0)
     expected = torch.nn.functional.cross_entropy(hidden @ head[:VOCABULARY].T, batch.labels)
     torch.testing.assert_close(loss, expected)
