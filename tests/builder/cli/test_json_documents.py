@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from edgewright_builder.bench.results import Bench, BenchSubject
 from edgewright_builder.cli.main import app
 from edgewright_builder.cli.output import document_of
 from edgewright_builder.fit.speed import MeasuredDecode
+from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.sdk.results.bench import bench_report
 from edgewright_builder.sdk.results.calibration import BoardCalibrated
 from edgewright_builder.sdk.results.trust import BoardTrust, TrustUpdate, UntrustedRelease
+from tests.builder.fit.test_calibrate import ENGINE, point
+from tests.support.agent_process import serving
 from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import Board, simulated_in_thread
 
@@ -146,6 +150,54 @@ def test_measurements(tmp_path: Path) -> None:
     decode = MeasuredDecode(10, 0.1, None, "15W")
     made = BoardCalibrated("b", "vllm", "1", 1, tmp_path / "b.json", 10, float("nan"), 11, "pss", decode)
     validate(document_of("calibrate", made))
+
+
+def test_calibration_of_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEWRIGHT_DATA", str(tmp_path / "data"))
+    one = point("smollm2-135m", 30 << 20)
+    basis = {"architecture": asdict(one.architecture), "configuration": asdict(one.configuration)}
+    release = deployment.Release(release=b"\3" * 32, engine=ENGINE, prediction_basis=json.dumps(basis))
+    measured = telemetry.Snapshot(
+        active_release=b"\3" * 32,
+        serving=telemetry.Serving(requests=9),
+        memory=telemetry.Memory(engine_peak_bytes=one.measured_peak_bytes, engine_measure="cgroup"),
+    )
+    board = Board(engine=ENGINE, active=b"\3" * 32, releases=[release], snapshots=[measured])
+    with simulated_in_thread(board) as address:
+        assert printed("calibrate", address, "--insecure") == ["edgewright.calibrate.v1"]
+        assert printed("calibrate", address, "--insecure", "--as-served") == ["edgewright.calibrate.v1"]
+
+
+def test_a_real_agent_s_releases_figures_and_trust(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    CliRunner().invoke(app, ["keys", "create", str(keys)])
+    key = load_signing_key(keys / "release.key")
+    old, new = (
+        make_artifact(
+            tmp_path / name, {"engine/model.bin": name.encode()}, key, device_profiles=("raspberry-pi-5-8gb",)
+        )
+        for name in ("old", "new")
+    )
+    options = (
+        "--listen",
+        "127.0.0.1:0",
+        "--insecure",
+        "--trust",
+        str(keys / "release.pub"),
+        "--probation",
+        "0",
+    )
+    with serving(tmp_path / "store", *options) as agent:
+        for artifact in (old, new):
+            pushed = printed("push", artifact.folder, agent.address, "--insecure")
+            assert pushed == ["edgewright.push.v1"]
+        load = ("--prompts", 2, "--input", 8, "--output", 4)
+        assert printed("bench", agent.address, "--insecure", *load) == ["edgewright.bench.v1"]
+        assert printed("rollback", agent.address, "--insecure") == ["edgewright.rollback.v1"]
+        told = printed("keys", "trust", keys, agent.address, "--insecure")
+        assert told == ["edgewright.trust-update.v1"]
+        unreachable = printed("keys", "trust", keys, "127.0.0.1:1", "--insecure")
+        assert unreachable == ["edgewright.trust-update.v1"]
 
 
 def test_what_the_agent_says_of_its_board(tmp_path: Path) -> None:
