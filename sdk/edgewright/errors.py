@@ -37,7 +37,7 @@ class RefusedError(EdgewrightError):
 
 
 class BusyError(RefusedError):
-    """Not now: ask again later."""
+    """The board is busy: ask again later."""
 
     default_reason = Reason.REASON_BUSY
 

@@ -22,7 +22,7 @@ def tethered() -> list[str]:
 
 
 def main() -> None:
-    """Tie the knot and exec."""
+    """Ties this process to its parent, then runs the command in its place."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before the knot was tied

@@ -59,7 +59,7 @@ class BenchmarkEnergy:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What it measured."""
+    """What a benchmark measured."""
 
     plan: BenchmarkPlan
     load: LoadMeasurement
@@ -81,7 +81,7 @@ async def run_benchmark(
     requests_together: int | None = None,
     idle_seconds: float = IDLE_SECONDS,
 ) -> AsyncGenerator[BenchmarkProgress | BenchmarkResult, None]:
-    """Progress after each prompt, then the result. Closing the generator cancels what is running.
+    """Yields progress after each prompt, then the result. Closing the generator cancels what is running.
 
     Raises InputError for a plan the release can't serve, and the engine's error if every prompt failed.
     """
@@ -146,7 +146,7 @@ def _difference(before: int | None, after: int | None) -> int | None:
 
 
 async def _idle_watts(telemetry: Telemetry, seconds: float) -> float | None:
-    """Mean power while the engine is loaded; None if somebody asked, without a sensor, or across a gap."""
+    """Returns the mean power while the engine is loaded; None if somebody asked, without a sensor, or across a gap."""
     if telemetry.energy() is None or seconds <= 0:
         return None
     asked = telemetry.serving()
@@ -163,7 +163,7 @@ async def _idle_watts(telemetry: Telemetry, seconds: float) -> float | None:
 
 
 def _gaps(before: EnergyMark | None, after: EnergyMark | None, now_seconds: float) -> int:
-    """Stretches without a sample between the marks, and the one since then if it is as long."""
+    """Returns the stretches without a sample between the marks, and the one since then if it is as long."""
     if before is None or after is None:
         return 0
     return after.rail.gaps - before.rail.gaps + int(now_seconds - after.seconds > GAP_SECONDS)
@@ -180,7 +180,7 @@ async def _phases(load: Load, plan: BenchmarkPlan, baseline_watts: float | None)
 def phase_energy(
     served: Sequence[tuple[Finish, RequestSummary]], baseline_watts: float | None
 ) -> PhaseEnergy | None:
-    """Joules per token of each phase; None unless a request has energy and at least two tokens.
+    """Returns the joules per token of each phase; None unless a request has energy and at least two tokens.
 
     The first token belongs to prefill, so decode is shared by the tokens after it.
     """
@@ -224,7 +224,7 @@ def _energy(
     baseline_watts: float | None,
     phases: PhaseEnergy | None,
 ) -> BenchmarkEnergy | None:
-    """Gross = joules / output tokens; net = (joules - baseline W · seconds) / output tokens."""
+    """Computes gross = joules / output tokens; net = (joules - baseline W · seconds) / output tokens."""
     if before is None or after is None or not output_tokens:
         return None
     joules, seconds = after.rail.joules - before.rail.joules, after.seconds - before.seconds

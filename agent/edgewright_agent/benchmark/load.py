@@ -28,7 +28,7 @@ Generate = Callable[[GenerationRequest], "AsyncGenerator[Token | Finish, None]"]
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """What to run."""
+    """The load that a benchmark is to run."""
 
     prompts: int
     input_tokens: int
@@ -69,7 +69,7 @@ class BenchmarkPlan:
 
 @dataclass(frozen=True)
 class BenchmarkProgress:
-    """How far it is."""
+    """How far a load has come."""
 
     prompts_done: int
     prompts_total: int
@@ -127,7 +127,7 @@ class Load:
 
     @property
     def prompts_sent(self) -> int:
-        """Once the words are found: warming up, in the run, and alone."""
+        """The prompts sent once the words are found: warming up, in the run, and alone."""
         return self._used
 
     async def prepare(self) -> None:
@@ -160,7 +160,7 @@ class Load:
     async def serve(
         self, count: int, callers: int, tally: LoadTally, on_done: Callable[[], None] = lambda: None
     ) -> None:
-        """`count` prompts that were not used before, `callers` at a time, each caller taking the next."""
+        """Sends `count` prompts that were not used before, `callers` at a time; each caller takes the next."""
         numbers = iter(range(self._used, self._used + count))
         self._used += count
 

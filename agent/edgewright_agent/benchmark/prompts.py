@@ -23,7 +23,7 @@ WORDS = (  # noqa: SIM905 - a list of a hundred quoted words says the same in a 
 async def words_for(
     input_tokens: int, count_tokens: Callable[[str], Awaitable[int]], seed: int = 0
 ) -> list[str]:
-    """Words whose shuffles `count_tokens` counts as at most, and nearly, `input_tokens`."""
+    """Returns words whose shuffles `count_tokens` counts as at most, and nearly, `input_tokens`."""
     choose = random.Random(seed).choices  # noqa: S311 - not a secret
     words = choose(WORDS, k=min(input_tokens, FIRST_WORDS_MAX))
     for _ in range(CALIBRATION_ROUNDS):
@@ -36,7 +36,7 @@ async def words_for(
 
 
 def shuffles(words: list[str], seed: int) -> Callable[[int], str]:
-    """Prompt number n of this seed: the words in an order of its own."""
+    """Returns a function from n to prompt number n of this seed: the words in an order of its own."""
 
     def prompt(number: int) -> str:
         order = words.copy()

@@ -104,7 +104,7 @@ def _checked_route(scope: Scope) -> str:
 
 
 async def _unless_gone(receive: Receive, answering: Coroutine[Any, Any, None]) -> None:
-    """Answers; a client that leaves cancels that, which frees its slot and the engine. Raises ClientGoneError then.
+    """Answers the request. A client that leaves cancels that, which frees its slot and the engine: ClientGoneError.
 
     Call this once the body is read: the next message is the disconnection.
     """

@@ -1,1 +1,1 @@
-"""Version 1 of the wire contract: deployment, inference, telemetry."""
+"""Version 1 of the wire contract: deployment, inference, telemetry, trust."""

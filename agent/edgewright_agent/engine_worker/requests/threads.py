@@ -177,7 +177,7 @@ class PreparationThreads:
 
 
 def _end_process(preparation: Preparation) -> None:
-    """The agent starts the engine again, and knows that a request was to blame."""
+    """Ends the process. The agent starts the engine again, and knows that a request was to blame."""
     line = (
         f"A request could be neither prepared nor interrupted within {STUCK_SECONDS:g} s ({preparation.stage}); "
         "the engine ends itself."

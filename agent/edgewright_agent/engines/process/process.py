@@ -95,18 +95,18 @@ class EngineProcess:
         return self._death.result() if self._death.done() and not self._death.cancelled() else None
 
     def end_when_over(self, budget_bytes: int) -> None:
-        """From now on it is ended when its peak memory passes the budget, whatever the kernel allows (see `budget`)."""
+        """Ends it from now on when its peak memory passes the budget, whatever the kernel allows (see `budget`)."""
         self._watch(self._end_when_over(budget_bytes))
 
     def end_when_hung(self, until_hung: Awaitable[str], traceback_signal: signal.Signals | None) -> None:
-        """From now on it is ended when `until_hung` returns the reason.
+        """Ends it from now on when `until_hung` returns the reason.
 
         Before that it gets `traceback_signal`, upon which it prints where its threads are.
         """
         self._watch(self._end_when_hung(until_hung, traceback_signal))
 
     def end_with_its_processes(self) -> None:
-        """From now on it is ended when one of the processes that it has started ends."""
+        """Ends it from now on when one of the processes that it has started ends."""
         self._watch(self._end_when_one_ends(descendants(self.pid)))
 
     async def wait(self) -> Death:

@@ -21,7 +21,7 @@ class Garbage:
 
     @property
     def freed_bytes(self) -> int:
-        """Bytes of all that goes."""
+        """The bytes of everything that is removed."""
         return sum(self.blobs.values()) + sum(self.uploads.values()) + self.quarantine_freed_bytes
 
 
