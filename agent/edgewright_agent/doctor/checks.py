@@ -17,6 +17,7 @@ from edgewright_agent.doctor import (
 )
 from edgewright_agent.doctor.finding import Check, Finding, Subject, warning
 from edgewright_agent.engines import onnx
+from edgewright_agent.engines.llama_cpp import launch as llama_cpp
 from edgewright_agent.engines.vllm import launch as vllm
 
 CHECKS: dict[str, Check] = {
@@ -44,6 +45,7 @@ CHECKS: dict[str, Check] = {
     "power sensor": sensors.sensors_answer,
     "CUDA wheels": engines.cuda_wheels_fit,
     onnx.KIND: engines.onnx_runs_a_kernel,
+    llama_cpp.KIND: engines.llama_server_fits,
     vllm.KIND: engines.vllm_runs_a_kernel,
     "port": network.port_is_free,
 }

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warning
 from edgewright_agent.engines import onnx
+from edgewright_agent.engines.llama_cpp.build import COMMAND_VARIABLE, PACKAGE, find_server
 from edgewright_agent.engines.vllm.build import vllm_command
 
 KERNEL_SECONDS = 120.0  # torch's first CUDA kernel on an Orin Nano takes half a minute
@@ -77,6 +78,26 @@ def vllm_runs_a_kernel(subject: Subject) -> Finding | None:
             f"{command} has no interpreter beside it.", "Name the command in its own venv's bin folder."
         )
     return judge("vLLM's torch", run_kernel([str(python), str(TRIALS / "torch_kernel.py")]))
+
+
+def llama_server_fits(subject: Subject) -> Finding | None:
+    """Checks that llama.cpp's server is new enough, and starts; says nothing where nobody installed one."""
+    server = find_server()
+    named = os.environ.get(COMMAND_VARIABLE)
+    if server.problem and not named and _installed(PACKAGE) is None:
+        return None
+    if server.problem:
+        remedy = (
+            f"Build a newer llama.cpp, or unset {COMMAND_VARIABLE} and `pip install 'edgewright[llama]'`."
+        )
+        return problem(f"llama.cpp can't serve: {server.problem}.", remedy)
+    if named:
+        return ok(
+            f"{server.command[0]} is llama.cpp b{server.version or '?'} and knows every flag it is given."
+        )
+    if not subject.start_engines:
+        return None
+    return judge("llama.cpp", run_kernel([server.command[0], str(TRIALS / "llama_kernel.py")]))
 
 
 def run_kernel(command: list[str]) -> KernelRun:

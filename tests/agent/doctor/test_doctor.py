@@ -40,6 +40,7 @@ from edgewright_builder.keys.key_files import public_pem
 from edgewright_profiles import load_profile
 from tests.fixtures.boards import write, write_board
 from tests.support.artifacts import RELEASE_KEY
+from tests.support.llama_server import write_server
 from tests.support.trust_documents import ISSUED, NEW_RELEASE, ROOT, revocation, signed, signers
 
 NOW = datetime.now(timezone.utc).timestamp()
@@ -591,3 +592,26 @@ def test_the_report_is_one_line_a_finding_and_one_a_remedy() -> None:
         "               → Empty it.",
         "1 ok, 0 warnings, 1 problem",
     ]
+
+
+def test_a_llama_server_of_the_user_s_own_is_judged_by_its_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEWRIGHT_LLAMA_SERVER", str(write_server(tmp_path)))
+    finding = found("llama.cpp", subject(tmp_path))
+    assert finding.result is Severity.OK
+    assert "is llama.cpp b11549 and knows every flag" in finding.sentence
+    old = write_server(tmp_path, version="4100", without="--min-p")
+    monkeypatch.setenv("EDGEWRIGHT_LLAMA_SERVER", str(old))
+    finding = found("llama.cpp", subject(tmp_path))
+    assert finding.result is Severity.PROBLEM
+    assert "(llama.cpp b4100) is too old: it does not know --min-p" in finding.sentence
+
+
+def test_the_package_s_llama_cpp_is_loaded_and_says_what_it_computes_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDGEWRIGHT_LLAMA_SERVER", raising=False)
+    finding = found("llama.cpp", subject(tmp_path, start_engines=True))
+    assert finding.result is Severity.OK, finding
+    assert "xllamacpp" in finding.sentence

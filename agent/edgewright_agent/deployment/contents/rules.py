@@ -15,6 +15,7 @@ from edgewright.manifest import File, Manifest
 from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment.contents.configuration import complaint, plain_path
+from edgewright_agent.deployment.contents.gguf_model import complaint_of_gguf
 from edgewright_agent.deployment.contents.onnx_model import NotOnnxError, named_files
 
 CODE_SUFFIXES = {".py", ".pyc", ".pyd", ".so", ".dll", ".dylib"}
@@ -22,6 +23,8 @@ CODE_SUFFIXES = {".py", ".pyc", ".pyd", ".so", ".dll", ".dylib"}
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz"}
 UNPICKLING_ENGINES = {"vllm"}
 ONNX_ENGINES = {"onnxruntime-genai"}
+GGUF_ENGINES = {"llama.cpp"}
+GGUF_NAME = "model.gguf"  # the one file that the engine's folder holds
 VOCABULARIES = {"tokenizer.json", "vocab.json"}  # words, and megabytes of them; they lead nowhere
 CONFIGURATION_BYTES_MAX = 8 * 2**20
 ENGINE_CONFIGURATION = "genai_config.json"
@@ -45,6 +48,19 @@ def check_contents(manifest: Manifest, path_of: PathOf) -> None:
             _check_configuration(manifest, file, path_of(file))
     if manifest.engine.kind in ONNX_ENGINES and manifest.adapter is None:
         _check_graphs(manifest, path_of)
+    if manifest.engine.kind in GGUF_ENGINES:
+        _check_gguf(manifest, path_of)
+
+
+def _check_gguf(manifest: Manifest, path_of: PathOf) -> None:
+    folder = PurePosixPath(manifest.engine.folder)
+    files = [file for file in manifest.files if PurePosixPath(file.path).is_relative_to(folder)]
+    names = sorted(str(PurePosixPath(file.path).relative_to(folder)) for file in files)
+    if names != [GGUF_NAME]:
+        raise _refused(f"{folder} holds {', '.join(names)[:200] or 'nothing'}, expected {GGUF_NAME} alone")
+    found = complaint_of_gguf(path_of(files[0]))
+    if found is not None:
+        raise _refused(f"{files[0].path} {found}")
 
 
 def _check_configuration(manifest: Manifest, file: File, path: Path) -> None:
