@@ -40,6 +40,7 @@ SPEED_MIN, MEMORY_MAX, RECOVERY_MIN = (
     0.5,
     0.8,
 )  # the aims: ratios to TRL, to TRL, and to a fine-tuning step
+QUICK_STEPS = 3
 LOSS_TOLERANCE = 1e-3  # relative, of the first step's loss: the same work was done
 
 
@@ -84,7 +85,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--passes", type=int, default=2, help="over the pairs, in each process")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--quick", action="store_true", help="one round of one pass")
+    parser.add_argument("--quick", action="store_true", help="one round of three steps")
     parser.add_argument("--child", choices=("finetune", "recover", "cache"), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -94,6 +95,8 @@ def main() -> None:
     rounds, passes = (1, 1) if options.quick else (options.rounds, options.passes)
     with tempfile.TemporaryDirectory() as scratch:
         work = prepare(Path(scratch), passes, options.threads)
+        if options.quick:
+            work = replace(work, batches=work.batches[:QUICK_STEPS])
         print_table(measure(work, rounds, options.trl_python), work)
 
 
