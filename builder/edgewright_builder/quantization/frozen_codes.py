@@ -32,6 +32,8 @@ class FrozenCodesLinear(nn.Module):
         self.register_buffer("earlier_scales", frozen.scales)  # (out, groups), float32 of float16 values
         self.log_change = nn.Parameter(torch.zeros_like(frozen.scales))
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self._weight: Tensor | None = None
+        self._weight_scales: Tensor | None = None  # that the weight was made with
 
     @property
     def scales(self) -> Tensor:
@@ -41,35 +43,52 @@ class FrozenCodesLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs: (…, in). Returns (…, out)."""
-        product: Tensor = _FrozenCodesProduct.apply(inputs, self.scales, self.codes, self.bias)  # type: ignore[no-untyped-call]
+        scales = self.scales
+        product: Tensor = _FrozenCodesProduct.apply(  # type: ignore[no-untyped-call]
+            inputs, scales, self.codes, self._weight_of(scales.detach(), inputs.dtype), self.bias
+        )
         return product
+
+    def _weight_of(self, scales: Tensor, dtype: torch.dtype) -> Tensor:
+        """Returns the weights, which are made anew only where a scale has changed: once a step, for all its packs."""
+        weight, made_with = self._weight, self._weight_scales
+        if weight is None or weight.dtype != dtype or made_with is None or not torch.equal(scales, made_with):
+            self._weight, self._weight_scales = None, scales  # the earlier ones are freed first
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+            ):  # training may go on with what judging has made
+                self._weight = weight = dequantize(self.codes, scales, dtype)
+        return weight
 
 
 class _FrozenCodesProduct(torch.autograd.Function):
-    """The product, with the weights rebuilt in the backward pass instead of kept from the forward pass."""
+    """The product. The gradient of the scales is summed layer by layer; none of the weights is kept."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, scales: Tensor, codes: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(inputs, scales, codes)
-        return functional.linear(inputs, dequantize(codes, scales, inputs.dtype), bias)
+    def forward(
+        ctx: Any, inputs: Tensor, scales: Tensor, codes: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(inputs, scales, codes, weight)
+        return functional.linear(inputs, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, scales, codes = ctx.saved_tensors
+        inputs, scales, codes, weight = ctx.saved_tensors
         rows = gradients[0].reshape(-1, codes.shape[0])
         of_inputs = of_scales = None
         if ctx.needs_input_grad[0]:
-            of_inputs = (rows @ dequantize(codes, scales, rows.dtype)).reshape(inputs.shape)
+            of_inputs = (rows @ weight).reshape(inputs.shape)
         if ctx.needs_input_grad[1]:
             of_weights = rows.T @ inputs.reshape(-1, codes.shape[1])
             of_scales = of_weights.mul_(codes).reshape(*scales.shape, -1).sum(dim=-1, dtype=scales.dtype)
-        return of_inputs, of_scales, None, None
+        return of_inputs, of_scales, None, None, None
 
 
 def dequantize(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     """Returns the weights (out, in) of centred codes (out, in) and scales (out, groups)."""
-    groups = codes.reshape(*scales.shape, -1).to(dtype)
-    return groups.mul_(scales.to(dtype).unsqueeze(-1)).reshape(codes.shape)
+    groups = codes.reshape(*scales.shape, -1)
+    return torch.mul(groups, scales.to(dtype).unsqueeze(-1)).reshape(codes.shape)
 
 
 def load_frozen_codes(checkpoint: Path) -> nn.Module:

@@ -57,6 +57,24 @@ def test_product_and_gradients_are_those_of_dense_autograd(
     torch.testing.assert_close(layer.log_change.grad, scales.grad * scales.detach())
 
 
+@pytest.mark.parametrize("change", [0.0, 0.3, -0.3])
+def test_the_weights_follow_every_change_of_the_scales(change: float) -> None:
+    layer, inputs = random_layer(5, 3, 8, seed=2), torch.randn(4, 24)
+    layer(inputs)
+    layer.log_change.data.fill_(change)
+    expected = torch.nn.functional.linear(inputs, dense(layer, layer.scales), layer.bias)
+    torch.testing.assert_close(layer(inputs), expected)
+
+
+def test_a_layer_that_was_judged_can_be_trained() -> None:
+    layer = random_layer(5, 3, 8, seed=2)
+    inputs = torch.randn(4, 24, requires_grad=True)
+    with torch.inference_mode():
+        layer(inputs)
+    layer(inputs).sum().backward()
+    assert layer.log_change.grad is not None
+
+
 def test_the_scales_in_use_are_what_a_checkpoint_can_hold() -> None:
     layer = random_layer(5, 3, 8, seed=1)
     layer.log_change.data.normal_(std=0.1)
