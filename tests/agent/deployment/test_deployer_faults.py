@@ -19,7 +19,7 @@ from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.probation import BoardSensors
 from edgewright_agent.deployment.state import ChangeOutcome, Phase, State
 from edgewright_agent.engines.process.kills import Among, Kills
-from edgewright_agent.store import Space, StateFile, Store
+from edgewright_agent.store import Space, StagedRelease, StateFile, Store
 from tests.agent.deployment.test_deployer import GOOD, NEXT, activated, at_rest, deploying
 from tests.support.artifacts import make_artifact, stage
 from tests.support.scripted_engine import Script
@@ -215,11 +215,15 @@ async def test_an_engine_that_runs_for_long_on_a_full_disk_is_left_alone(
     script, disk = Script(), DiskWithoutRoom()
     async with deploying(tmp_path, script) as deployer:
         await activated(deployer, GOOD.digest)
-        script.running[0].die()  # the start that follows is counted, so a steady engine is something to write
-        while deployer.state.starts == 0 or not script.running:
-            await asyncio.sleep(0.002)
         deployer._store.state._fs = disk
-        disk.is_full = True
+
+        async def run_full(what: str, release: StagedRelease) -> None:
+            disk.is_full = disk.is_full or what == "start"
+
+        script.before = run_full
+        script.running[0].die()  # the start that follows is counted, so a steady engine is something to write
+        while len(script.engines) < 2:
+            await asyncio.sleep(0.002)
         await asyncio.sleep(0.3)
         assert len(script.engines) == 2
         assert serves(deployer, GOOD.digest)

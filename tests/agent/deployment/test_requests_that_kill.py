@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from edgewright.errors import EdgewrightError
+from edgewright_agent.deployment import activation
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.engine_manager import ServingRelease
 from edgewright_agent.deployment.lifecycle import ATTEMPTS_MAX, STARTS_MAX
 from edgewright_agent.deployment.state import ChangeOutcome, Phase
 from edgewright_agent.engines import DeathCause, GenerationRequest
+from edgewright_agent.store import StagedRelease
 from tests.agent.deployment.test_deployer import GOOD, NEXT, activated, at_rest, deploying
 from tests.support.scripted_engine import Script, ScriptedEngine
 
@@ -34,20 +36,47 @@ async def a_client(deployer: Deployer) -> AsyncIterator[ScriptedEngine]:
         await tokens.aclose()
 
 
+class Probation:
+    """A probation that lasts until the test ends it, however slow the machine is."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.trials = 0  # begun
+        self.over = asyncio.Event()
+        self._real = activation._sit_out
+        monkeypatch.setattr(activation, "_sit_out", self._sit_out)
+
+    async def _sit_out(self, serving: ServingRelease, seconds: float) -> None:
+        self.trials += 1
+        dying = asyncio.create_task(self._real(serving, 3600.0))
+        ending = asyncio.create_task(self.over.wait())
+        try:
+            await asyncio.wait((dying, ending), return_when=asyncio.FIRST_COMPLETED)
+            if dying.done():
+                await dying
+        finally:
+            for task in (dying, ending):
+                task.cancel()
+            await asyncio.gather(dying, ending, return_exceptions=True)
+
+
 async def answering(deployer: Deployer) -> ServingRelease:
-    for _ in range(5000):
-        with contextlib.suppress(EdgewrightError):
-            return deployer.serving()
-        await asyncio.sleep(0.001)
-    raise AssertionError("nothing serves")
+    await until(lambda: serves_at_all(deployer))
+    return deployer.serving()
+
+
+def serves_at_all(deployer: Deployer) -> bool:
+    try:
+        deployer.serving()
+    except EdgewrightError:
+        return False
+    return True
 
 
 async def until(condition: Any) -> None:
-    for _ in range(5000):
-        if condition():
-            return
+    deadline = asyncio.get_running_loop().time() + 60
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "it did not come to that"
         await asyncio.sleep(0.001)
-    raise AssertionError("it did not come to that")
 
 
 async def test_an_active_release_whose_engine_requests_kill_again_and_again_stays_active(
@@ -110,61 +139,66 @@ async def test_an_engine_that_hangs_over_a_request_is_started_again_and_says_why
         assert "hung" in deployer.notes()[0]
 
 
+async def activated_in_probation(deployer: Deployer, probation: Probation) -> None:
+    """Leaves the board with `GOOD` active and `NEXT` serving on probation."""
+    probation.over.set()
+    await activated(deployer, GOOD.digest)
+    probation.over.clear()
+    await deployer.activate(NEXT.digest)
+    await until(lambda: probation.trials == 2)
+    assert deployer.serving().release.digest == NEXT.digest
+
+
 async def test_a_candidate_that_clients_kill_during_probation_is_tried_again_without_them(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = Script(pause_seconds=0.001)
+    script, probation = Script(pause_seconds=0.001), Probation(monkeypatch)
     async with deploying(tmp_path, script, probation_seconds=0.3) as deployer:
-        await activated(deployer, GOOD.digest)
-        await deployer.activate(NEXT.digest)
-        await until(
-            lambda: deployer._engines.serving is not None and deployer.serving().release.digest == NEXT.digest
-        )
+        await activated_in_probation(deployer, probation)
         async with a_client(deployer) as engine:
             engine.die()
-        await until(lambda: len(script.engines) == 3)
-        await asyncio.sleep(0.05)
+        await until(lambda: probation.trials == 3)
         with pytest.raises(EdgewrightError):  # it is alone: nobody can kill it any more
             deployer.serving()
+        probation.over.set()
         await at_rest(deployer)
         assert (deployer.state.outcome, deployer.state.active) == (ChangeOutcome.COMMITTED, NEXT.digest)
         assert (await answering(deployer)).release.digest == NEXT.digest
 
 
-async def test_a_candidate_that_dies_alone_too_is_denied(tmp_path: Path) -> None:
-    script = Script(pause_seconds=0.001)
+async def test_a_candidate_that_dies_alone_too_is_denied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, probation = Script(pause_seconds=0.001), Probation(monkeypatch)
     async with deploying(tmp_path, script, probation_seconds=0.2) as deployer:
-        await activated(deployer, GOOD.digest)
-        await deployer.activate(NEXT.digest)
-        await until(
-            lambda: deployer._engines.serving is not None and deployer.serving().release.digest == NEXT.digest
-        )
+        await activated_in_probation(deployer, probation)
         async with a_client(deployer) as engine:
             engine.die()
-        killed = 2
-        while not deployer.state.at_rest:
-            if len(script.engines) > killed and script.engines[-1].release.digest == NEXT.digest:
-                killed = len(script.engines)
-                await asyncio.sleep(0.05)
-                script.engines[-1].die()
-            await asyncio.sleep(0.005)
+        for trial in range(ATTEMPTS_MAX):
+            await until(lambda count=trial: probation.trials == count + 3)
+            script.engines[-1].die()
+        await at_rest(deployer)
         assert deployer.state.active == GOOD.digest
         assert NEXT.digest in deployer.state.denied
         assert [engine.release.digest for engine in script.engines].count(NEXT.digest) == ATTEMPTS_MAX + 1
 
 
-async def test_memory_that_clients_took_is_not_held_against_the_candidate(tmp_path: Path) -> None:
-    script = Script(pause_seconds=0.001)
+async def test_memory_that_clients_took_is_not_held_against_the_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, probation = Script(pause_seconds=0.001), Probation(monkeypatch)
+
+    async def need_little_again(what: str, release: StagedRelease) -> None:
+        if what == "start" and len(script.engines) == 2:
+            script.peak_bytes = 1000
+
+    script.before = need_little_again
     async with deploying(tmp_path, script, probation_seconds=0.3) as deployer:
-        await activated(deployer, GOOD.digest)
-        await deployer.activate(NEXT.digest)
-        await until(
-            lambda: deployer._engines.serving is not None and deployer.serving().release.digest == NEXT.digest
-        )
+        await activated_in_probation(deployer, probation)
         async with a_client(deployer):
             script.peak_bytes = 10_001
-        await until(lambda: len(script.engines) == 3)
-        script.peak_bytes = 1000
+            probation.over.set()
+            await until(lambda: len(script.engines) == 3)
         await at_rest(deployer)
         assert (deployer.state.outcome, deployer.state.active) == (ChangeOutcome.COMMITTED, NEXT.digest)
 
@@ -207,7 +241,7 @@ async def test_clients_load_does_not_decide_a_candidates_probes(tmp_path: Path) 
         await activated(deployer, GOOD.digest)
         asked: list[bool] = []
 
-        async def before(what: str, release: Any) -> None:
+        async def before(what: str, release: StagedRelease) -> None:
             if what == "ask" and release.digest == NEXT.digest:
                 asked.append(deployer._engines.serving is not None)
 

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PROMPT = "on the other hand"
 LONG = GenerationRequest(prompt=PROMPT, max_tokens=CONTEXT_TOKENS - 20, ignore_eos=True)
+ONE_TOKEN = GenerationRequest(prompt=PROMPT, max_tokens=1)
+TRIES = 3
 
 
 # vLLM words its errors in its own way, and bounds no body: the agent's OpenAI-compatible server does.
@@ -151,16 +153,24 @@ async def test_messages_go_through_the_chat_template(engine: Engine) -> None:
     assert text != plain
 
 
+async def best_of(tries: int, measure: Callable[[], Awaitable[float]]) -> float:
+    """Returns the least of a few measurements: a busy machine only adds."""
+    return min([await measure() for _ in range(tries)])
+
+
 async def test_cancelling_frees_the_engine_at_once(engine: Engine) -> None:
+    async def seconds_until_another_is_served() -> float:
+        stream = engine.generate(LONG)
+        assert isinstance(await anext(stream), Token)
+        cancelled = time.perf_counter()
+        await stream.aclose()
+        await collect(engine, ONE_TOKEN)
+        return time.perf_counter() - cancelled
+
     full = time.perf_counter()
     await collect(engine, LONG)
     full = time.perf_counter() - full
-    stream = engine.generate(LONG)
-    assert isinstance(await anext(stream), Token)
-    cancelled = time.perf_counter()
-    await stream.aclose()
-    await collect(engine, GenerationRequest(prompt=PROMPT, max_tokens=1))
-    assert time.perf_counter() - cancelled < full / 2
+    assert await best_of(TRIES, seconds_until_another_is_served) < full / 2
 
 
 async def test_closing_the_connection_of_a_request_without_streaming_frees_the_engine(
@@ -172,13 +182,17 @@ async def test_closing_the_connection_of_a_request_without_streaming_frees_the_e
     begin = time.perf_counter()
     await http.post("/v1/completions", json=body)
     full = time.perf_counter() - begin
-    posting = asyncio.create_task(http.post("/v1/completions", json=body))
-    await asyncio.sleep(full / 5)
-    posting.cancel()
-    await asyncio.gather(posting, return_exceptions=True)
-    begin = time.perf_counter()
-    await collect(engine, GenerationRequest(prompt=PROMPT, max_tokens=1))
-    assert time.perf_counter() - begin < full / 2
+
+    async def seconds_until_another_is_served() -> float:
+        posting = asyncio.create_task(http.post("/v1/completions", json=body))
+        await asyncio.sleep(full / 5)
+        posting.cancel()
+        await asyncio.gather(posting, return_exceptions=True)
+        begin = time.perf_counter()
+        await collect(engine, ONE_TOKEN)
+        return time.perf_counter() - begin
+
+    assert await best_of(TRIES, seconds_until_another_is_served) < full / 2
 
 
 async def test_cancelling_a_waiting_request_leaves_the_queue(engine: Engine) -> None:
@@ -213,7 +227,7 @@ async def test_requests_are_served_in_the_order_they_came(engine: Engine) -> Non
     tasks = []
     for number in range(4):
         tasks.append(asyncio.create_task(request(number)))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)  # the engine has read it by then
     await asyncio.gather(*tasks)
     assert order == list(range(4))
 

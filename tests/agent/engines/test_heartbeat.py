@@ -72,7 +72,7 @@ async def test_heartbeats_leave_every_kept_prompt_in_the_cache(
 def impatient(engine: ServedEngine, patch: pytest.MonkeyPatch) -> None:
     """Watches the engine as the agent does, only more often."""
     patch.setattr(watch, "HEARTBEAT_SPACING_SECONDS", 0.05)
-    engine._launch = replace(engine._launch, heartbeat_seconds=1.0)
+    engine._launch = replace(engine._launch, heartbeat_seconds=3.0)
     engine.watch(None)
 
 
@@ -82,7 +82,7 @@ async def test_an_engine_whose_model_hangs_is_ended_and_says_so(
     async with fake_release(tmp_path, hang_after_tokens=3).running() as engine:
         assert isinstance(engine, ServedEngine)
         impatient(engine, monkeypatch)
-        with pytest.raises(OutsideError, match="hung: it computed nothing for 1 s") as caught:
+        with pytest.raises(OutsideError, match="hung: it computed nothing for 3 s") as caught:
             await collect(engine, GenerationRequest(prompt="x", max_tokens=20))
         assert caught.value.reason == Reason.REASON_ENGINE_FAILED
         death = await engine.wait()
