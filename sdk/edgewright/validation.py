@@ -48,7 +48,7 @@ def _at(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[type[Ba
     for part in location:
         if isinstance(part, str):
             if inside is not None:
-                section, inside = inside, _subsection(inside, part)
+                section, inside = inside, subsection(inside, part)
             elif not _is_map(section, key[-1]):
                 continue  # like literal['auto','full']
         key.append(str(part))
@@ -63,7 +63,8 @@ def _annotation(section: type[BaseModel], key: str) -> Any:
     return section.model_fields[key].annotation if key in section.model_fields else None
 
 
-def _subsection(section: type[BaseModel], key: str) -> type[BaseModel] | None:
+def subsection(section: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """Returns the model of the mapping below a key; None where the key has no keys of its own."""
     annotation = _annotation(section, key)
     kinds = (kind for kind in (annotation, *get_args(annotation)) if get_origin(kind) is None)
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType({
     "profiles": "host.profiles:app",
     "build": "host.build:build",
     "report": "host.report:report",
+    "study": "host.study:app",
     "push": "board.push:push",
     "status": "board.status:status",
     "releases": "board.releases:releases",

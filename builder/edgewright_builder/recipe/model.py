@@ -94,6 +94,7 @@ class FinetuneSettings(Section):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of the pairs held out
     sequence_tokens: Annotated[int, Field(ge=16)] = 512  # longer samples are cut
     batch_tokens: Annotated[int, Field(ge=16)] = 1024  # padded tokens of one optimizer step
+    seed: int | None = None  # of the order of the data and the LoRA's start; none: the recipe's
     loss_on: Literal["response", "sequence"] = "response"  # tokens the loss is taken on: the answer, or all
     # share of the steps in which the learning rate rises
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -235,6 +236,8 @@ class Recipe(Section):
         values["recover"]["data"] = None if general is None else general.name
         if self.hyperparameters is None:
             del values["hyperparameters"]
+        if self.finetune.seed is None:
+            del values["finetune"]["seed"]
         values["evaluate"]["benchmarks"] = None
         values["evaluate"]["tasks"] = [Path(task).name for task in self.evaluate.tasks]
         return values
@@ -266,7 +269,11 @@ def load_recipe(path: Path) -> Recipe:
 
     Raises InputError that names the first wrong key, its value and what was expected.
     """
-    recipe, folder = parse(Recipe, path), path.resolve().parent
+    return with_paths_from(parse(Recipe, path), path.resolve().parent)
+
+
+def with_paths_from(recipe: Recipe, folder: Path) -> Recipe:
+    """Returns the recipe with its relative paths taken from `folder`."""
     quantize = recipe.quantize.model_copy(update={"delta_from": absolute(recipe.quantize.delta_from, folder)})
     update = {
         "data": data_from(recipe.data, folder),

@@ -43,6 +43,15 @@ def claimed(folder: Path, *, resume: bool) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Waits until no other process holds the lock file, and holds it until the block ends."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a", encoding="utf-8") as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        yield
+
+
 def _lock(file: int, folder: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,8 +19,10 @@ from typing import Any
 from edgewright.digests import digest_of, file_sha256
 from edgewright.durable import FileSystem, write_durably, write_json
 from edgewright.errors import InputError
+from edgewright_builder.run.folder import exclusive
 from edgewright_builder.run.progress import Reporter
 
+SHARED_NAME_CHARACTERS = 16  # of a fingerprint, in a shared stage's folder name
 DISK_FREE_BYTES_MIN = 1024 * 1024  # below it a child that fails has failed for want of room
 STAGES = (
     "data", "student", "teacher", "search", "finetune", "quantize", "recover", "export", "ladder", "evaluate",
@@ -45,6 +47,8 @@ class Run:
 
     folder: Path
     reporter: Reporter
+    # Where several runs share stages, such as the cells of a study: a folder per stage and fingerprint.
+    shared: Path | None = None
 
     def stage(
         self,
@@ -59,9 +63,24 @@ class Run:
 
         `products` are the files and folders that later stages read; their digest is what those stages depend on.
         `resumable` stages find their folder as a killed attempt with the same inputs left it; others an empty one.
+        A shared stage that another process works on is waited for.
         """
-        folder = self.folder / name
         fingerprint = digest_of(inputs)
+        if self.shared is None:
+            return self._in_folder(self.folder / name, name, fingerprint, work, products, resumable)
+        folder = self.shared / f"{name}-{fingerprint[:SHARED_NAME_CHARACTERS]}"
+        with exclusive(folder.with_suffix(".lock")):
+            return self._in_folder(folder, name, fingerprint, work, products, resumable)
+
+    def _in_folder(
+        self,
+        folder: Path,
+        name: str,
+        fingerprint: str,
+        work: Callable[[Path], dict[str, Any]],
+        products: Sequence[str],
+        resumable: bool,
+    ) -> FinishedStage:
         if (done := read_stage(folder)) is not None and done["fingerprint"] == fingerprint:
             self.reporter.note(f"{name}: done before, kept")
             return FinishedStage(name, folder, done["output_digest"], done["seconds"], done["summary"])

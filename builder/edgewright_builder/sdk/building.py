@@ -110,7 +110,7 @@ def make_order(
 def run_order(order: BuildOrder, reporter: Reporter) -> RunFolder:
     """Builds what was ordered. Raises as `build`."""
     refuse_used(order.out, resume=order.resume)
-    _quiet_libraries()
+    quiet_libraries()
     with own_errors():
         if isinstance(order.settings, AdapterRecipe):
             _build_adapter(order, order.settings, reporter)
@@ -223,8 +223,8 @@ def _signing_key(credentials: str | Path | None) -> Ed25519PrivateKey:
     return load_signing_key(folder / "release.key")
 
 
-def _quiet_libraries() -> None:
-    """Progress is ours to show: the libraries' bars and notices stay out of it."""
+def quiet_libraries() -> None:
+    """Keeps the bars and notices of libraries out of the progress that is shown."""
     os.environ.setdefault("TORCHAO_FORCE_SKIP_LOADING_SO_FILES", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

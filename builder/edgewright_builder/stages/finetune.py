@@ -27,7 +27,7 @@ def run_finetune(
         "student": student.output_digest,
         "teacher": teacher.output_digest,
         "choice": asdict(best),
-        "finetune": recipe.finetune.model_dump(),
+        "finetune": recipe.finetune.model_dump(exclude_none=True),
         "seed": recipe.seed,
     }
 

@@ -41,7 +41,7 @@ def run_finetune_adapter(
         "checkpoint": job.student_digest,
         "teacher": teacher.output_digest,
         "adapter": recipe.adapter.model_dump() | {"alpha": recipe.alpha, "modules": modules},
-        "finetune": recipe.finetune.model_dump(),
+        "finetune": recipe.finetune.model_dump(exclude_none=True),
         "seed": recipe.seed,
     }
 

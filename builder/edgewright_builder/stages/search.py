@@ -45,7 +45,7 @@ def run_search(
         "student": student.output_digest,
         "teacher": teacher.output_digest,
         "search": recipe.search.model_dump(),
-        "finetune": recipe.finetune.model_dump(),
+        "finetune": recipe.finetune.model_dump(exclude_none=True),
         "group_sizes": group_sizes,
         "seed": recipe.seed,
     }

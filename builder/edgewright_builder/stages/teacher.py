@@ -88,7 +88,9 @@ def training_of(job: Distillation, data: FinishedStage, teacher: FinishedStage) 
     train, validation = split(samples, finetune.validation_fraction, seed)
     knowledge = source_of(job).read(teacher.folder, samples)
     material = DistillationData(samples, train, validation, knowledge, pad_token(job))
-    return Training(material, finetune, seed, job.run.reporter.step)
+    return Training(
+        material, finetune, seed if finetune.seed is None else finetune.seed, job.run.reporter.step
+    )
 
 
 def pad_token(job: Distillation) -> int:

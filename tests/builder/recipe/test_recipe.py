@@ -7,7 +7,10 @@ import yaml
 
 from edgewright.errors import InputError
 from edgewright_builder.recipe.adapter import load_any_recipe
+from edgewright_builder.recipe.file import read_yaml
 from edgewright_builder.recipe.model import load_recipe
+from edgewright_builder.study.cells import cells_of
+from edgewright_builder.study.study_file import load_study
 
 MINIMAL = {
     "name": "minimal", "task": "arc_easy", "student": {"model": "a/b"},
@@ -39,8 +42,11 @@ def test_defaults_are_the_papers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_example_is_a_valid_recipe(path: Path) -> None:
-    assert load_any_recipe(path).name
+def test_every_example_is_a_valid_recipe_or_study(path: Path) -> None:
+    if "factors" in read_yaml(path):
+        assert cells_of(load_study(path))
+    else:
+        assert load_any_recipe(path).name
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,159 @@
+"""The stages that only a study has: how far 4 bits are from 16 bits, and how large the activations' outliers are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgewright.durable import write_json
+from edgewright_builder.stages.evaluate import EvaluatedModel, open_checkpoint, run_evaluate
+from edgewright_builder.stages.teacher import pad_token, samples_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgewright_builder.run.build import Build
+    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.scoring.scorer import Scorer
+    from edgewright_builder.train.epoch import DistillationData
+    from edgewright_builder.train.samples import Sample
+
+GENERAL_FRACTION = 0.1  # of the general text: what recovery holds out
+BATCH_TOKENS = 1024
+SIXTEEN_BITS, FOUR_BITS = "16 bits", "4 bits"
+
+
+def run_divergence(
+    build: Build, data: FinishedStage, finetuned: FinishedStage, shipped: FinishedStage
+) -> FinishedStage:
+    """Runs the stage, or keeps what it left: KL(16 bits ‖ 4 bits), in nats per token, on held-out pairs and text."""
+    inputs = {
+        "finetuned": finetuned.output_digest,
+        "shipped": shipped.output_digest,
+        "data": data.output_digest,
+        "validation_fraction": build.recipe.finetune.validation_fraction,
+        "seed": build.recipe.seed,
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        return divergence(build, data, finetuned.folder / "model", shipped.folder / "model", folder)
+
+    return build.run.stage("divergence", inputs, work, products=("divergence.json",))
+
+
+def divergence(
+    build: Build, data: FinishedStage, finetuned: Path, shipped: Path, folder: Path
+) -> dict[str, Any]:
+    """Writes `divergence.json` and returns what it holds."""
+    from edgewright_builder.models import load_model
+    from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
+    from edgewright_builder.train.epoch import validation_divergence
+
+    texts = _held_out(build, data)
+    sixteen = load_model(finetuned)
+    towards = {
+        name: _towards(sixteen, samples, pad_token(build.distillation)) for name, samples in texts.items()
+    }
+    four = load_dequantized(shipped)
+    values: dict[str, Any] = {}
+    for name, material in towards.items():
+        result = validation_divergence(four, material, BATCH_TOKENS)
+        values |= {f"kl_{name}": result.mean, f"kl_{name}_standard_error": result.standard_error}
+    write_json(folder / "divergence.json", values)
+    return values
+
+
+def _held_out(build: Build, data: FinishedStage) -> dict[str, list[Sample]]:
+    """Returns the held-out pairs and the held-out general text; every token counts."""
+    from edgewright_builder.data.general import general_passages
+    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.train.samples import Sample, split
+
+    recipe = build.recipe
+    pairs = [replace(sample, first=0) for sample in samples_of(build.distillation, data)]
+    tokenizer = load_tokenizer(build.distillation.student)
+    general = [
+        Sample(tuple(tokenizer(text).input_ids[: recipe.finetune.sequence_tokens]), 0)
+        for text in general_passages()
+    ]
+    _, held_out_pairs = split(pairs, recipe.finetune.validation_fraction, recipe.seed)
+    _, held_out_general = split(general, GENERAL_FRACTION, recipe.seed)
+    return {
+        "pairs": [pairs[index] for index in held_out_pairs],
+        "general": [general[index] for index in held_out_general],
+    }
+
+
+def _towards(model: nn.Module, samples: Sequence[Sample], pad: int) -> DistillationData:
+    """Returns the samples with `model` as their teacher, all of them held out."""
+    import torch
+
+    from edgewright_builder.train.epoch import DistillationData, counted_hidden, output_head
+    from edgewright_builder.train.knowledge import HiddenStates
+    from edgewright_builder.train.samples import collate
+
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        states = [
+            counted_hidden(model, collate(samples, [index], pad, device)) for index in range(len(samples))
+        ]
+    knowledge = HiddenStates(states.__getitem__, output_head(model))
+    return DistillationData(samples, (), range(len(samples)), knowledge, pad)
+
+
+def run_outliers(
+    build: Build, data: FinishedStage, student: FinishedStage, finetuned: FinishedStage
+) -> FinishedStage:
+    """Runs the stage, or keeps what it left: the outliers of activations before and after fine-tuning."""
+    inputs = {
+        "student": student.output_digest,
+        "finetuned": finetuned.output_digest,
+        "data": data.output_digest,
+        "validation_fraction": build.recipe.finetune.validation_fraction,
+        "seed": build.recipe.seed,
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        from edgewright_builder.models import load_model
+        from edgewright_builder.study.outliers import outliers
+
+        samples = _held_out(build, data)["pairs"]
+        before = outliers(load_model(student.folder / "model"), samples)
+        after = outliers(load_model(finetuned.folder / "model"), samples)
+        values = {
+            "kurtosis_before": before.kurtosis,
+            "kurtosis_after": after.kurtosis,
+            "max_to_median_before": before.max_to_median,
+            "max_to_median_after": after.max_to_median,
+        }
+        write_json(folder / "outliers.json", values)
+        return values
+
+    return build.run.stage("outliers", inputs, work, products=("outliers.json",))
+
+
+def run_accuracies(build: Build, finetuned: FinishedStage, shipped: FinishedStage) -> FinishedStage:
+    """Runs the stage, or keeps what it left: the accuracy of the 16-bit and of the 4-bit model on the same rows."""
+    models = [
+        EvaluatedModel(
+            SIXTEEN_BITS, finetuned.output_digest, partial(open_checkpoint, finetuned.folder / "model")
+        ),
+        EvaluatedModel(
+            FOUR_BITS, shipped.output_digest, partial(_open_quantized, build, shipped.folder / "model")
+        ),
+    ]
+    inputs = {"models": [finetuned.output_digest, shipped.output_digest], "quiz": build.recipe.evaluate.quiz}
+    return run_evaluate(build.distillation, models, inputs)
+
+
+@contextmanager
+def _open_quantized(build: Build, checkpoint: Path) -> Iterator[Scorer]:
+    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
+    from edgewright_builder.scoring.local import LocalScorer
+
+    yield LocalScorer(load_dequantized(checkpoint), load_tokenizer(build.distillation.student))

@@ -1,0 +1,132 @@
+"""`study report`: one HTML page over a study's folder, its tables as CSV and Markdown, its figures as SVG."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from edgewright.durable import FileSystem, write_durably
+from edgewright.errors import InputError
+from edgewright_builder.report.bench_page import environment
+from edgewright_builder.report.formats import show_seconds
+from edgewright_builder.study.conduct import STUDY_FILE
+from edgewright_builder.study.contrasts import Contrast, contrasts
+from edgewright_builder.study.figures import forest_chart, forest_rows, show_interval
+from edgewright_builder.study.results import FIGURES, CellRow, Sharing, read_rows, read_sharing
+from edgewright_builder.study.statistics import Verdict
+from edgewright_builder.study.study_file import StudyFile, read_kept_study
+
+ANSWERS = {
+    Verdict.DIFFERENT: "a difference",
+    Verdict.EQUIVALENT: "no difference that matters",
+    Verdict.OPEN: "not decided: the interval reaches beyond the margin and over zero",
+}
+HEADER = ("outcome", "condition", "difference", "interval", "at equal 16-bit divergence", "pairs", "answer")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One contrast as the page shows it."""
+
+    contrast: Contrast
+    cells: tuple[str, ...]  # of the table, in the order of HEADER
+    picture: Markup
+
+
+def write_study_report(folder: Path) -> Path:
+    """Writes `report.html`, `contrasts.csv`, `contrasts.md` and `figures/*.svg`; returns the page's path.
+
+    Raises InputError where the folder holds no study or no finished cell.
+    """
+    study = read_kept_study(folder / STUDY_FILE)
+    rows = read_rows(folder)
+    if not rows:
+        raise InputError(f"No cell of {folder} is done; run the study before its report.")
+    answers = [_answer(study, contrast) for contrast in contrasts(study, rows)]
+    _write(folder / "contrasts.csv", "".join(f"{_csv(line)}\n" for line in _table(answers)))
+    _write(folder / "contrasts.md", _markdown(_table(answers)))
+    FileSystem().make_folder(folder / "figures")
+    for answer in answers:
+        _write(folder / "figures" / f"{_file_name(answer.contrast)}.svg", str(answer.picture))
+    _write(folder / "report.html", _page(study, rows, answers, read_sharing(folder)))
+    return folder / "report.html"
+
+
+def lines_of(folder: Path) -> list[str]:
+    """Returns the answers as lines for a terminal."""
+    study = read_kept_study(folder / STUDY_FILE)
+    return [
+        f"{contrast.outcome.name}{f' ({contrast.condition})' if contrast.condition else ''}: "
+        f"{show_interval(contrast.estimate)} {contrast.outcome.unit}".rstrip()
+        + (f", {ANSWERS[contrast.verdict]}" if contrast.verdict else "")
+        for contrast in contrasts(study, read_rows(folder))
+    ]
+
+
+def _answer(study: StudyFile, contrast: Contrast) -> Answer:
+    value, outcome = contrast.estimate, contrast.outcome
+    assert study.compare is not None
+    before, after = study.compare.levels
+    cells = (
+        outcome.name,
+        contrast.condition,
+        f"{value.mean:+.4g} {outcome.unit}".rstrip(),
+        f"{value.low:+.4g} to {value.high:+.4g}",
+        "" if contrast.matched is None else show_interval(contrast.matched),
+        f"{value.pairs} in {value.groups} groups",
+        "" if contrast.verdict is None else ANSWERS[contrast.verdict],
+    )
+    margin = study.margin_points if outcome.is_accuracy else None
+    unit = f", {outcome.unit}" if outcome.unit else ""
+    title = f"{outcome.name}: {after} − {before}{unit}"
+    picture = forest_chart(forest_rows(contrast), title, description=title, margin=margin)
+    return Answer(contrast, cells, picture)
+
+
+def _page(
+    study: StudyFile, rows: Sequence[CellRow], answers: Sequence[Answer], sharing: Sharing | None
+) -> str:
+    return environment().get_template("study.html.j2").render(
+        study=study,
+        answers=answers,
+        header=HEADER,
+        rows=rows,
+        figures=FIGURES,
+        factors=list(rows[0].levels),
+        tuned=any(row.tuned for row in rows),
+        cells=len({row.cell for row in rows}),
+        sharing=None if sharing is None else _sharing_line(sharing),
+        random_groups=any(answer.contrast.estimate.random_groups for answer in answers),
+    )  # fmt: skip
+
+
+def _sharing_line(sharing: Sharing) -> str:
+    return (
+        f"The cells share stages: {show_seconds(sharing.shared_seconds)} of work instead of "
+        f"{show_seconds(sharing.separate_seconds)}, {sharing.ratio:.2f} of what they cost one by one."
+    )
+
+
+def _table(answers: Iterable[Answer]) -> list[Sequence[str]]:
+    return [HEADER, *(answer.cells for answer in answers)]
+
+
+def _csv(line: Sequence[str]) -> str:
+    return ",".join(f'"{cell}"' if "," in cell else cell for cell in line)
+
+
+def _markdown(table: Sequence[Sequence[str]]) -> str:
+    lines = [table[0], ["---"] * len(table[0]), *table[1:]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _file_name(contrast: Contrast) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{contrast.outcome.key} {contrast.condition}".strip())
+
+
+def _write(path: Path, text: str) -> None:
+    write_durably(FileSystem(), path, text.encode())

@@ -1,0 +1,138 @@
+"""The results of a study as tables: `cells.csv` has a row per cell and task, `stages.csv` what each stage took."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgewright.durable import FileSystem, write_durably
+from edgewright.errors import InputError
+from edgewright_builder.study.cells import Cell
+
+CELLS_CSV, STAGES_CSV = "cells.csv", "stages.csv"
+FIGURES = (
+    "accuracy_16", "accuracy_4", "kl_16", "kl_pairs", "kl_general", "kurtosis_before", "kurtosis_after",
+    "max_to_median_before", "max_to_median_after",
+)  # fmt: skip
+FACTOR_PREFIX = "factor:"
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """One cell on one task."""
+
+    cell: str
+    levels: Mapping[str, str]
+    task: str
+    rows: int
+    tuned: str  # the level chosen for the tuned key; empty if none is tuned
+    figures: Mapping[
+        str, float
+    ]  # by the names of FIGURES; accuracies as shares, divergences in nats per token
+
+    @property
+    def accuracy_drop(self) -> float:
+        """What 4 bits cost, as a share: positive where they lose."""
+        return self.figures["accuracy_16"] - self.figures["accuracy_4"]
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """What sharing stages saved."""
+
+    shared_seconds: float  # of every stage once
+    separate_seconds: float  # of every cell built alone
+
+    @property
+    def ratio(self) -> float:
+        """The cost with sharing over the cost without."""
+        return self.shared_seconds / self.separate_seconds
+
+
+def rows_of(cells: Iterable[Cell], results: Mapping[str, Mapping[str, Any]]) -> list[CellRow]:
+    """Returns a row per finished cell and task, in the order of the cells."""
+    return [
+        CellRow(
+            cell.name,
+            cell.levels,
+            task,
+            int(scores["rows"]),
+            str(results[cell.name]["tuned"] or ""),
+            {name: float(scores.get(name, results[cell.name].get(name, "nan"))) for name in FIGURES},
+        )
+        for cell in cells
+        if cell.name in results
+        for task, scores in results[cell.name]["tasks"].items()
+    ]
+
+
+def write_results(folder: Path, cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes both tables."""
+    rows = rows_of(cells, results)
+    factors = list(cells[0].levels)
+    header = ["cell", *(f"{FACTOR_PREFIX}{factor}" for factor in factors), "task", "rows", "tuned", *FIGURES]
+    lines = [
+        [row.cell, *(row.levels[factor] for factor in factors), row.task, row.rows, row.tuned]
+        + [f"{row.figures[name]:.6g}" for name in FIGURES]
+        for row in rows
+    ]
+    _write_csv(folder / CELLS_CSV, [header, *lines])
+    stages = [
+        [name, stage.split(" ")[0], stage.split(" ")[1], f"{seconds:.1f}"]
+        for name, result in results.items()
+        for stage, seconds in result["stages"].items()
+    ]
+    _write_csv(folder / STAGES_CSV, [["cell", "stage", "folder", "seconds"], *stages])
+
+
+def read_rows(folder: Path) -> list[CellRow]:
+    """Returns the rows of `cells.csv`. Raises InputError where it is missing or damaged."""
+    return [
+        CellRow(
+            line["cell"],
+            {
+                key[len(FACTOR_PREFIX) :]: value
+                for key, value in line.items()
+                if key.startswith(FACTOR_PREFIX)
+            },
+            line["task"],
+            int(line["rows"]),
+            line["tuned"],
+            {name: float(line[name]) for name in FIGURES},
+        )
+        for line in _read_csv(folder / CELLS_CSV)
+    ]
+
+
+def read_sharing(folder: Path) -> Sharing | None:
+    """Returns what sharing saved, by `stages.csv`; None before a cell is done."""
+    lines = _read_csv(folder / STAGES_CSV)
+    if not lines:
+        return None
+    once = {line["folder"]: float(line["seconds"]) for line in lines}
+    return Sharing(sum(once.values()), sum(float(line["seconds"]) for line in lines))
+
+
+def _write_csv(path: Path, lines: Iterable[Sequence[object]]) -> None:
+    text = "".join(",".join(map(_field, line)) + "\n" for line in lines)
+    write_durably(FileSystem(), path, text.encode())
+
+
+def _field(value: object) -> str:
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n') else text
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file, strict=True))
+    except FileNotFoundError:
+        raise InputError(
+            f"There is no {path.name} in {path.parent}; run the study before its report."
+        ) from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged ({error}); run the study again with --resume.") from None

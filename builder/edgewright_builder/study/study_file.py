@@ -1,0 +1,136 @@
+"""The file of a study: one recipe, the keys that vary, and what is compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from edgewright.errors import InputError
+from edgewright_builder.recipe.file import Section, parse
+from edgewright_builder.recipe.model import ReleaseName
+
+# A level is a value of one recipe key, or a name with the values of several keys.
+Levels = list[Any] | dict[str, dict[str, Any]]
+
+
+class Tuning(Section):
+    """A key whose level is chosen for each combination of factors, by the divergence of the 16-bit model.
+
+    The choice never sees a 4-bit result, so a method can't win by having been tuned for it.
+    """
+
+    key: str  # a recipe key such as hyperparameters.learning_rate
+    levels: Annotated[list[Any], Field(min_length=2)]  # the grid
+
+
+class Comparison(Section):
+    """The question that the study answers: what does going from one level to the other change?"""
+
+    factor: str  # the factor that is compared
+    levels: tuple[str, str]  # (from, to), as they are written in `factors`
+    replicates: str = "finetune.seed"  # the factor that repeats an experiment
+    across: str | None = None  # the factor that the answer is to hold across, such as the tasks
+
+
+class StudyFile(Section):
+    """The whole file."""
+
+    name: ReleaseName  # the study's name
+    recipe: Path  # the recipe that every cell starts from
+    device: str = "this-host"  # the device profile of every cell
+    budget: str  # the most memory a model may take, like 320MiB
+    factors: Annotated[
+        dict[str, Levels], Field(min_length=1)
+    ]  # what varies: a recipe key, or a name with several
+    tune: Tuning | None = None  # none: every cell trains as its recipe says
+    compare: Comparison | None = None  # none: the report lists the cells alone
+    interval: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # coverage of the intervals
+    margin_points: Annotated[float, Field(gt=0)] = 0.5  # a difference below it makes no difference
+
+    @field_validator("factors")
+    @classmethod
+    def _have_distinct_levels(cls, factors: dict[str, Levels]) -> dict[str, Levels]:
+        for name, levels in factors.items():
+            values = list(levels.values()) if isinstance(levels, dict) else levels
+            if not values:
+                raise ValueError(f"`{name}` has no levels; give at least one")
+            for index, value in enumerate(values):
+                if value in values[:index]:
+                    raise ValueError(
+                        f"`{name}` has the level {value} twice; remove one, it makes no difference"
+                    )
+        return factors
+
+    @model_validator(mode="after")
+    def _compares_what_varies(self) -> StudyFile:
+        if self.compare is None:
+            return self
+        roles = (self.compare.factor, self.compare.replicates, self.compare.across)
+        for role in roles:
+            if role is not None and role not in self.factors:
+                raise ValueError(
+                    f"`compare` names `{role}`, which is not among the factors {list(self.factors)}"
+                )
+        names = level_names(self.factors[self.compare.factor])
+        for level in self.compare.levels:
+            if level not in names:
+                raise ValueError(
+                    f"`compare.levels` has {level}; `{self.compare.factor}` has the levels {names}"
+                )
+        if self.compare.levels[0] == self.compare.levels[1]:
+            raise ValueError("`compare.levels` has the same level twice: there are no pairs to compare")
+        return self
+
+    @model_validator(mode="after")
+    def _has_replicates_enough(self) -> StudyFile:
+        if self.compare is None:
+            return self
+        given, needed = len(self.factors[self.compare.replicates]), replicates_min(self.interval)
+        if given < needed:
+            raise ValueError(
+                f"an interval of {self.interval:.0%} needs {needed} levels of `{self.compare.replicates}`, not "
+                f"{given}: that {given} pairs all point one way happens by chance in {2.0**-given:.1%} of studies"
+            )
+        return self
+
+
+def replicates_min(interval: float) -> int:
+    """Returns the least n with 2⁻ⁿ ≤ 1 − interval: below it even n pairs of one sign may well be chance."""
+    return math.ceil(math.log2(1 / (1 - interval)))
+
+
+def level_names(levels: Levels) -> list[str]:
+    """Returns how levels are written in names and tables."""
+    return list(levels) if isinstance(levels, dict) else [level_name(value) for value in levels]
+
+
+def level_name(value: Any) -> str:
+    """Returns a value as it is written in names and tables; a switched-off section is `off`."""
+    return "off" if value is False else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def changes_of(factor: str, levels: Levels) -> Mapping[str, dict[str, Any]]:
+    """Returns by level name which recipe keys the level sets, and to what."""
+    if isinstance(levels, dict):
+        return levels
+    return {level_name(value): {factor: value} for value in levels}
+
+
+def load_study(path: Path) -> StudyFile:
+    """Returns the study in `path`, its recipe's path taken from the study's folder.
+
+    Raises InputError that names the first wrong key, its value and what was expected.
+    """
+    study = parse(StudyFile, path)
+    return study.model_copy(update={"recipe": path.resolve().parent / study.recipe.expanduser()})
+
+
+def read_kept_study(path: Path) -> StudyFile:
+    """Returns the study that a study's folder keeps. Raises InputError where it keeps none."""
+    if not path.exists():
+        raise InputError(f"{path.parent} holds no study; give the folder that `edgewright study` wrote.")
+    return parse(StudyFile, path)

@@ -1,0 +1,70 @@
+"""One worker of a study: `python -m edgewright_builder.study.worker STUDY.yaml FOLDER STORAGE`.
+
+It takes cells from the storage until none is left.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from edgewright.durable import write_json
+from edgewright.errors import EdgewrightError, InputError
+from edgewright.sizes import parse_bytes
+from edgewright_builder.run.progress import Reporter
+from edgewright_builder.study.cell_queue import CellQueue, opened_queue
+from edgewright_builder.study.cells import Cell, cells_of
+from edgewright_builder.study.run_cell import Bench, run_cell
+from edgewright_builder.study.study_file import StudyFile, load_study
+from edgewright_profiles import load_profile
+
+CELLS = "cells"
+
+
+def bench_of(study: StudyFile, folder: Path, reporter: Reporter) -> Bench:
+    """Returns what the study's cells are run with. Raises InputError for an unknown device or a wrong size."""
+    return Bench(folder, load_profile(study.device), parse_bytes(study.budget), reporter)
+
+
+def work(queue: CellQueue, cells: list[Cell], bench: Bench, console: Console) -> None:
+    """Takes cells until none is left; each result also lies in the folder as `cells/NAME.json`."""
+    by_name = {cell.name: cell for cell in cells}
+
+    def run(name: str) -> Mapping[str, Any]:
+        if name not in by_name:
+            raise InputError(
+                f"The storage holds the cell {name}, which this study's file does not have: start all workers with the "
+                "same file."
+            )
+        result = run_cell(by_name[name], bench)
+        (bench.folder / CELLS).mkdir(exist_ok=True)
+        write_json(bench.folder / CELLS / f"{name}.json", result)
+        console.print(f"{name}: {result['seconds']:.0f} s", markup=False, highlight=False, soft_wrap=True)
+        return result
+
+    queue.work(run)
+
+
+def main(study_file: str, folder: str, storage: str, silent_seconds: str) -> int:
+    """Runs a worker; the stages' own lines stay in this process."""
+    try:
+        study = load_study(Path(study_file))
+        bench = bench_of(study, Path(folder), Reporter(Console(file=io.StringIO())))
+        with opened_queue(storage, study.name, silent_seconds=int(silent_seconds)) as queue:
+            work(queue, cells_of(study), bench, Console(highlight=False))
+    except EdgewrightError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"edgewright: {error}", markup=False)
+        return int(error.exit_code)
+    return 0
+
+
+if __name__ == "__main__":
+    from edgewright_builder.sdk.building import quiet_libraries
+
+    quiet_libraries()
+    sys.exit(main(*sys.argv[1:]))
