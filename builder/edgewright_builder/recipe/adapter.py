@@ -38,7 +38,8 @@ class AdapterSettings(Section):
     modules: Annotated[tuple[Projection, ...], Field(min_length=1)] | None = None
     scale: Annotated[float, Field(gt=0, le=100)] = 2.0  # a: ΔW = a·BA
     epochs: Annotated[int, Field(ge=1, le=100)] = 1  # passes over the data
-    optimizer: Optimizer = "adam"  # adam or muon
+    # adam-rms: AdamW with updates of Muon's size; X-then-Y changes half-way
+    optimizer: Optimizer = "adam"
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4  # η
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0  # w_d
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # T, of the distillation

@@ -12,8 +12,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from edgewright_builder.recipe.file import Section
 
-Optimizer = Literal["adam", "muon"]
-OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "muon")
+# adam-rms is AdamW with its update scaled to Muon's size, a control; `then` changes the optimizer half-way.
+Optimizer = Literal["adam", "muon", "adam-rms", "adam-then-muon", "muon-then-adam"]
+OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "muon")  # the search's
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Hyperparameters:
 class FixedHyperparameters(Section):
     """A training that is known to suit. Given in a recipe, nothing is searched."""
 
-    optimizer: Optimizer = "adam"  # adam or muon
+    # adam-rms: AdamW with updates of Muon's size; X-then-Y changes half-way
+    optimizer: Optimizer = "adam"
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4  # η
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0  # w_d
     lora_rank: Annotated[int, Field(ge=1, le=4096)] = 32  # r

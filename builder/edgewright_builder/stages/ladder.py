@@ -74,20 +74,10 @@ def climb(training: Training, rungs: Rungs, build: Build, folder: Path) -> dict[
 
 def _towards(model: nn.Module, training: Training) -> DistillationData:
     """Returns the same samples with `model` as their teacher; its states of the held-out ones stay in memory."""
-    import torch
-
-    from edgewright_builder.train.epoch import output_head
-    from edgewright_builder.train.knowledge import HiddenStates
-    from edgewright_builder.train.packing import counted_hidden, layout_for
+    from edgewright_builder.train.epoch import knowledge_of
 
     data = training.data
-    states: dict[int, Tensor] = {}
-    with torch.inference_mode():
-        for batch in layout_for(model, data.samples, data.pad_token).batches(data.validation):
-            lengths = [data.samples[index].counted_tokens for index in batch.indices]
-            parts = torch.split(counted_hidden(model, batch), lengths)
-            states |= zip(batch.indices, parts, strict=True)
-    return replace(data, knowledge=HiddenStates(states.__getitem__, output_head(model)))
+    return replace(data, knowledge=knowledge_of(model, data.samples, data.validation, data.pad_token))
 
 
 def _entry(

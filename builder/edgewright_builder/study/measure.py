@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewright.durable import write_json
-from edgewright_builder.stages.evaluate import EvaluatedModel, open_checkpoint, run_evaluate
+from edgewright_builder.stages.evaluate import (
+    EvaluatedModel,
+    open_checkpoint,
+    open_gptq_checkpoint,
+    run_evaluate,
+)
 from edgewright_builder.stages.teacher import pad_token, samples_of
 
 if TYPE_CHECKING:
@@ -18,11 +22,9 @@ if TYPE_CHECKING:
 
     from edgewright_builder.run.build import Build
     from edgewright_builder.run.run import FinishedStage
-    from edgewright_builder.scoring.scorer import Scorer
     from edgewright_builder.train.epoch import DistillationData
     from edgewright_builder.train.samples import Sample
 
-GENERAL_FRACTION = 0.1  # of the general text: what recovery holds out
 BATCH_TOKENS = 1024
 SIXTEEN_BITS, FOUR_BITS = "16 bits", "4 bits"
 
@@ -69,19 +71,14 @@ def divergence(
 
 def _held_out(build: Build, data: FinishedStage) -> dict[str, list[Sample]]:
     """Returns the held-out pairs and the held-out general text; every token counts."""
-    from edgewright_builder.data.general import general_passages
-    from edgewright_builder.models import load_tokenizer
-    from edgewright_builder.train.samples import Sample, split
+    from edgewright_builder.stages.general_text import general_samples, split_general
+    from edgewright_builder.train.samples import split
 
-    recipe = build.recipe
-    pairs = [replace(sample, first=0) for sample in samples_of(build.distillation, data)]
-    tokenizer = load_tokenizer(build.distillation.student)
-    general = [
-        Sample(tuple(tokenizer(text).input_ids[: recipe.finetune.sequence_tokens]), 0)
-        for text in general_passages()
-    ]
+    recipe, job = build.recipe, build.distillation
+    pairs = [replace(sample, first=0) for sample in samples_of(job, data)]
+    general = general_samples(job.student, recipe)
     _, held_out_pairs = split(pairs, recipe.finetune.validation_fraction, recipe.seed)
-    _, held_out_general = split(general, GENERAL_FRACTION, recipe.seed)
+    _, held_out_general = split_general(general, recipe.seed)
     return {
         "pairs": [pairs[index] for index in held_out_pairs],
         "general": [general[index] for index in held_out_general],
@@ -90,19 +87,10 @@ def _held_out(build: Build, data: FinishedStage) -> dict[str, list[Sample]]:
 
 def _towards(model: nn.Module, samples: Sequence[Sample], pad: int) -> DistillationData:
     """Returns the samples with `model` as their teacher, all of them held out."""
-    import torch
+    from edgewright_builder.train.epoch import DistillationData, knowledge_of
 
-    from edgewright_builder.train.epoch import DistillationData, counted_hidden, output_head
-    from edgewright_builder.train.knowledge import HiddenStates
-    from edgewright_builder.train.samples import collate
-
-    device = next(model.parameters()).device
-    with torch.inference_mode():
-        states = [
-            counted_hidden(model, collate(samples, [index], pad, device)) for index in range(len(samples))
-        ]
-    knowledge = HiddenStates(states.__getitem__, output_head(model))
-    return DistillationData(samples, (), range(len(samples)), knowledge, pad)
+    indices = range(len(samples))
+    return DistillationData(samples, (), indices, knowledge_of(model, samples, indices, pad), pad)
 
 
 def run_outliers(
@@ -143,17 +131,8 @@ def run_accuracies(build: Build, finetuned: FinishedStage, shipped: FinishedStag
             SIXTEEN_BITS, finetuned.output_digest, partial(open_checkpoint, finetuned.folder / "model")
         ),
         EvaluatedModel(
-            FOUR_BITS, shipped.output_digest, partial(_open_quantized, build, shipped.folder / "model")
+            FOUR_BITS, shipped.output_digest, partial(open_gptq_checkpoint, shipped.folder / "model")
         ),
     ]
     inputs = {"models": [finetuned.output_digest, shipped.output_digest], "quiz": build.recipe.evaluate.quiz}
     return run_evaluate(build.distillation, models, inputs)
-
-
-@contextmanager
-def _open_quantized(build: Build, checkpoint: Path) -> Iterator[Scorer]:
-    from edgewright_builder.models import load_tokenizer
-    from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
-    from edgewright_builder.scoring.local import LocalScorer
-
-    yield LocalScorer(load_dequantized(checkpoint), load_tokenizer(build.distillation.student))

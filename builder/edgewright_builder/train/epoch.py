@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from edgewright.errors import InputError
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
 from edgewright_builder.recipe.model import FinetuneSettings
-from edgewright_builder.train.knowledge import Knowledge
+from edgewright_builder.train.knowledge import HiddenStates, Knowledge
 from edgewright_builder.train.loop import Course, LossParts, TrainStep, train_steps
-from edgewright_builder.train.optimizers import make_optimizer
+from edgewright_builder.train.optimizers import make_optimizer, optimizer_phases
 from edgewright_builder.train.packing import counted_hidden, layout_for
 from edgewright_builder.train.samples import Sample, make_batches
 
@@ -69,6 +69,20 @@ def output_head(model: nn.Module) -> Tensor:
     return head
 
 
+@torch.inference_mode()
+def knowledge_of(
+    model: nn.Module, samples: Sequence[Sample], indices: Sequence[int], pad_token: int
+) -> HiddenStates:
+    """Returns `model` as a teacher of the samples `indices`; its states stay in memory."""
+    states: dict[int, Tensor] = {}
+    for batch in layout_for(model, samples, pad_token).batches(indices):
+        parts = torch.split(
+            counted_hidden(model, batch), [samples[index].counted_tokens for index in batch.indices]
+        )
+        states |= zip(batch.indices, parts, strict=True)
+    return HiddenStates(states.__getitem__, output_head(model))
+
+
 def train_epoch(
     adapted: nn.Module,
     training: Training,
@@ -83,9 +97,6 @@ def train_epoch(
     data, settings = training.data, training.settings
     model: nn.Module = adapted.base_model.model  # type: ignore[assignment, union-attr]
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-    optimizer = make_optimizer(
-        hyperparameters.optimizer, parameters, hyperparameters.learning_rate, hyperparameters.weight_decay
-    )
     batches = [
         batch
         for epoch in range(hyperparameters.epochs)
@@ -94,7 +105,13 @@ def train_epoch(
     course = Course(data.samples, batches, settings.warmup_fraction)
     adapted.train()
     loss_parts = loss_on(model, data, hyperparameters.alpha, hyperparameters.temperature)
-    train_steps(optimizer, course, loss_parts, on_step)
+    phases = optimizer_phases(hyperparameters.optimizer)
+    for phase, name in enumerate(phases):
+        first, last = (len(batches) * part // len(phases) for part in (phase, phase + 1))
+        optimizer = make_optimizer(
+            name, parameters, hyperparameters.learning_rate, hyperparameters.weight_decay
+        )
+        train_steps(optimizer, replace(course, first=first, last=last), loss_parts, on_step)
     adapted.eval()
 
 

@@ -45,7 +45,8 @@ class Course:
     samples: Sequence[Sample]
     batches: Sequence[Sequence[int]]  # indices of samples, one entry a step
     warmup_fraction: float
-    first: int = 0  # steps that an interrupted training has done
+    first: int = 0  # steps that an interrupted training, or another optimizer, has done
+    last: int | None = None  # the step before which to stop; None: after all
 
 
 def train_steps(
@@ -62,7 +63,7 @@ def train_steps(
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     tokens = sum(_counted(course, index) for index in course.batches[: course.first])
-    for step in range(course.first, len(course.batches)):
+    for step in range(course.first, len(course.batches) if course.last is None else course.last):
         factor = learning_rate_factor(step, len(course.batches), course.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor

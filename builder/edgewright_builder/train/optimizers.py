@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
@@ -15,16 +16,52 @@ from edgewright_builder.recipe.hyperparameters import Optimizer as OptimizerName
 GRADIENT_NORM_MIN = 1e-12
 
 
+MUON_UPDATE_RMS = 0.2  # of Muon's update at learning rate 1, by `match_rms_adamw`
+
+
+class RmsMatchedAdamW(AdamW):
+    """AdamW whose update of each matrix has the root mean square that Muon's has: Muon's size, Adam's direction."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Takes AdamW's step, then scales what it changed, the weight decay left aside."""
+        decayed = [
+            (
+                group["lr"],
+                [(weight, weight * (1 - group["lr"] * group["weight_decay"])) for weight in group["params"]],
+            )
+            for group in self.param_groups
+        ]
+        super().step()
+        for learning_rate, weights in decayed:
+            for weight, start in weights:
+                if weight.grad is None:
+                    continue
+                update = weight - start
+                size = float(update.square().mean().sqrt())
+                if size > 0:
+                    weight.copy_(start + update * (learning_rate * MUON_UPDATE_RMS / size))
+
+
+def optimizer_phases(name: OptimizerName) -> tuple[str, ...]:
+    """Returns the optimizers that a training goes through, each for an equal share of the steps."""
+    return tuple(name.split("-then-"))
+
+
 def make_optimizer(
-    name: OptimizerName, parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float
+    name: str, parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float
 ) -> Optimizer:
-    """Returns AdamW, or torch's Muon scaled to AdamW's step size, so that both share one learning-rate range.
+    """Returns one phase's optimizer: AdamW, the same with updates of Muon's size, or Muon.
+
+    Torch's Muon is scaled to AdamW's step size, so that all share one learning-rate range.
 
     Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; `match_rms_adamw` is 0.2·√max(rows, columns)
     (Liu et al., arXiv 2502.16982). Every parameter must be a matrix, which LoRA's factors are.
     """
     if name == "adam":
         return AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    if name == "adam-rms":
+        return RmsMatchedAdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
     return Muon(parameters, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
 
 

@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from edgewright_builder.train.optimizers import drop_vanishing_gradients, learning_rate_factor, make_optimizer
+from edgewright_builder.train.optimizers import (
+    drop_vanishing_gradients,
+    learning_rate_factor,
+    make_optimizer,
+    optimizer_phases,
+)
 
 
 def test_a_muon_step_has_singular_values_near_one_before_its_scale() -> None:
@@ -28,6 +33,26 @@ def test_an_adam_step_equals_torchs_adamw() -> None:
     make_optimizer("adam", [ours], learning_rate=1e-3, weight_decay=0.1).step()
     torch.optim.AdamW([theirs], lr=1e-3, weight_decay=0.1).step()
     torch.testing.assert_close(ours, theirs)
+
+
+def test_the_controls_update_has_muons_size_and_adams_direction() -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.Parameter(torch.randn(16, 48)), nn.Parameter(torch.zeros(16, 48))
+    theirs.data.copy_(ours.data)
+    ours.grad = torch.randn(16, 48)
+    theirs.grad = ours.grad.clone()
+    before = ours.detach().clone()
+    make_optimizer("adam-rms", [ours], learning_rate=1e-2, weight_decay=0.5).step()
+    make_optimizer("adam", [theirs], learning_rate=1e-2, weight_decay=0.5).step()
+    decayed = before * (1 - 1e-2 * 0.5)
+    update, adams = ours.detach() - decayed, theirs.detach() - decayed
+    assert float(update.square().mean().sqrt()) == pytest.approx(0.2 * 1e-2, rel=1e-4)
+    torch.testing.assert_close(update / update.norm(), adams / adams.norm(), atol=1e-5, rtol=1e-3)
+
+
+def test_a_change_half_way_is_two_phases() -> None:
+    assert optimizer_phases("adam-then-muon") == ("adam", "muon")
+    assert optimizer_phases("adam-rms") == ("adam-rms",)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])

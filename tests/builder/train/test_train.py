@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edgewright.errors import InputError, RefusedError
 from edgewright_builder.quantization.rounding import fake_quantize, temporarily_quantized
-from edgewright_builder.recipe.hyperparameters import Hyperparameters, SearchSpace
+from edgewright_builder.recipe.hyperparameters import Hyperparameters, Optimizer, SearchSpace
 from edgewright_builder.recipe.model import FinetuneSettings, SearchSettings
 from edgewright_builder.stages.search import search
 from edgewright_builder.stages.student import block_influence, least_influential, remove_layers
@@ -188,6 +188,20 @@ def test_epochs_are_passes_over_the_data_in_other_orders(
     orders = [make_batches(samples(), data.train, BATCH_TOKENS, seed) for seed in (0, 1)]
     assert len(steps) == sum(map(len, orders))
     assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
+def test_every_optimizer_takes_every_step_once_and_brings_the_student_closer(
+    models: tuple[Path, Path], data: DistillationData, optimizer: Optimizer
+) -> None:
+    settings = replace(ADAM, optimizer=optimizer, epochs=3)
+    model = load(models[0])
+    before = validation_divergence(model, data, BATCH_TOKENS)
+    adapted: Any = add_lora(model, settings, seed=0)
+    steps: list[TrainStep] = []
+    train_epoch(adapted, training(data), settings, steps.append)
+    assert [step.step for step in steps] == list(range(1, steps[-1].steps + 1))
+    assert validation_divergence(adapted.base_model.model, data, BATCH_TOKENS).mean < before.mean
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(
