@@ -24,7 +24,7 @@ WITHOUT_EFFECT = ("name", "version", "release_counter")
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TuningCandidate:
     """One level of the tuned key."""
 
     level: str
@@ -33,16 +33,16 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudyCell:
     """One combination of levels."""
 
     name: str  # unique within the study, the same in every process
     levels: Mapping[str, str]  # factor → level's name
     recipe: Recipe
-    candidates: tuple[Candidate, ...] = ()  # none: nothing is tuned
+    candidates: tuple[TuningCandidate, ...] = ()  # none: nothing is tuned
 
 
-def cells_of(study: StudyFile) -> list[Cell]:
+def cells_of(study: StudyFile) -> list[StudyCell]:
     """Returns every combination, in the order of the file.
 
     Raises InputError for a factor that is no recipe key, a level that no recipe takes, and levels that make no
@@ -51,7 +51,7 @@ def cells_of(study: StudyFile) -> list[Cell]:
     document = read_yaml(study.recipe)
     _require_keys(study)
     cells = [_cell(study, document, levels) for levels in _combinations(study)]
-    seen: dict[str, Cell] = {}
+    seen: dict[str, StudyCell] = {}
     for cell in cells:
         identity = _identity(cell.recipe)
         if (twin := seen.get(identity)) is not None:
@@ -69,15 +69,15 @@ def _combinations(study: StudyFile) -> Iterator[dict[str, str]]:
         yield dict(zip(study.factors, combination, strict=True))
 
 
-def _cell(study: StudyFile, document: Mapping[str, Any], levels: Mapping[str, str]) -> Cell:
+def _cell(study: StudyFile, document: Mapping[str, Any], levels: Mapping[str, str]) -> StudyCell:
     recipe = _at(study, document, levels)
     name = f"{'-'.join(levels.values())}-{_identity(recipe)[:IDENTITY_CHARACTERS]}".replace("/", "_")
-    return Cell(name, levels, recipe, _candidates(study, document, levels))
+    return StudyCell(name, levels, recipe, _candidates(study, document, levels))
 
 
 def _candidates(
     study: StudyFile, document: Mapping[str, Any], levels: Mapping[str, str]
-) -> tuple[Candidate, ...]:
+) -> tuple[TuningCandidate, ...]:
     if study.tune is None:
         return ()
     first = dict(levels)
@@ -86,7 +86,7 @@ def _candidates(
         first[replicates] = next(iter(changes_of(replicates, study.factors[replicates])))
     grid = changes_of(study.tune.key, study.tune.levels)
     return tuple(
-        Candidate(level, _at(study, document, first, change), _at(study, document, levels, change))
+        TuningCandidate(level, _at(study, document, first, change), _at(study, document, levels, change))
         for level, change in grid.items()
     )
 

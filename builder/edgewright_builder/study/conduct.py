@@ -19,10 +19,10 @@ from edgewright_builder.recipe.file import read_yaml
 from edgewright_builder.run.folder import claimed
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.study.cell_queue import SILENT_SECONDS_MAX, CellQueue, journal_url, opened_queue
-from edgewright_builder.study.cells import Cell, cells_of
+from edgewright_builder.study.cells import StudyCell, cells_of
 from edgewright_builder.study.results import write_results
 from edgewright_builder.study.study_file import StudyFile, load_study
-from edgewright_builder.study.worker import bench_of, work
+from edgewright_builder.study.worker import work, workbench_of
 
 STUDY_FILE = "study.yaml"
 POLL_SECONDS = 0.5
@@ -48,7 +48,7 @@ def conduct(order: StudyOrder, console: Console) -> None:
     """
     study = load_study(order.file)
     cells = cells_of(study)
-    bench = bench_of(study, order.folder, Reporter(console))
+    bench = workbench_of(study, order.folder, Reporter(console))
     with claimed(order.folder, resume=order.resume):
         _keep_file(order, study)
         with opened_queue(_url(order), study.name, silent_seconds=order.silent_seconds) as queue:
@@ -80,7 +80,7 @@ def _keep_file(order: StudyOrder, study: StudyFile) -> None:
     write_durably(FileSystem(), kept, order.file.read_bytes())
 
 
-def _opening_line(study: StudyFile, cells: Sequence[Cell], queue: CellQueue) -> str:
+def _opening_line(study: StudyFile, cells: Sequence[StudyCell], queue: CellQueue) -> str:
     factors = " × ".join(f"{len(levels)} {factor}" for factor, levels in study.factors.items())
     done = len(queue.results().keys() & {cell.name for cell in cells})
     return f"{study.name}: {len(cells)} cells ({factors}), {done} of them done"

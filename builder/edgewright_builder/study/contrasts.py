@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgewright_builder.study.results import CellRow
-from edgewright_builder.study.statistics import Estimate, Verdict, estimate, matched
-from edgewright_builder.study.study_file import Comparison, StudyFile
+from edgewright_builder.study.statistics import Estimate, Significance, estimate, matched
+from edgewright_builder.study.study_file import PairedComparison, StudyFile
 
 POINTS = 100.0
 PAIRS_MIN = 2
@@ -36,7 +36,7 @@ class Contrast:
     estimate: Estimate
     matched: Estimate | None  # at equal 16-bit divergence; None for that divergence itself
     groups: Mapping[str, Estimate]  # the same for each group alone, such as each task
-    verdict: Verdict | None  # of what is held against the margin
+    verdict: Significance | None  # of what is held against the margin
 
 
 OUTCOMES = (
@@ -100,7 +100,7 @@ def _grouped(pairs: Sequence[_Pair], values: Sequence[float] | None = None) -> d
     return dict(grouped)
 
 
-def _pairs(outcome: Outcome, compare: Comparison, rows: Sequence[CellRow]) -> list[_Pair]:
+def _pairs(outcome: Outcome, compare: PairedComparison, rows: Sequence[CellRow]) -> list[_Pair]:
     """Returns the pairs that are complete, in the order of the rows."""
     sides: dict[tuple[str, str, str], dict[str, CellRow]] = defaultdict(dict)
     for row in rows:
@@ -120,7 +120,7 @@ def _pairs(outcome: Outcome, compare: Comparison, rows: Sequence[CellRow]) -> li
     ]
 
 
-def _place(outcome: Outcome, compare: Comparison, row: CellRow) -> tuple[str, str, str]:
+def _place(outcome: Outcome, compare: PairedComparison, row: CellRow) -> tuple[str, str, str]:
     """Returns (condition, group, replicate): two rows of one place differ in the compared factor alone."""
     roles = {compare.factor, compare.replicates, compare.across}
     condition = ", ".join(f"{factor} {level}" for factor, level in row.levels.items() if factor not in roles)

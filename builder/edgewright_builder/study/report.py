@@ -17,19 +17,19 @@ from edgewright_builder.study.conduct import STUDY_FILE
 from edgewright_builder.study.contrasts import Contrast, contrasts
 from edgewright_builder.study.figures import forest_chart, forest_rows, show_interval
 from edgewright_builder.study.results import FIGURES, CellRow, Sharing, read_rows, read_sharing
-from edgewright_builder.study.statistics import Verdict
+from edgewright_builder.study.statistics import Significance
 from edgewright_builder.study.study_file import StudyFile, read_kept_study
 
 ANSWERS = {
-    Verdict.DIFFERENT: "a difference",
-    Verdict.EQUIVALENT: "no difference that matters",
-    Verdict.OPEN: "not decided: the interval reaches beyond the margin and over zero",
+    Significance.DIFFERENT: "a difference",
+    Significance.EQUIVALENT: "no difference that matters",
+    Significance.OPEN: "not decided: the interval reaches beyond the margin and over zero",
 }
 HEADER = ("outcome", "condition", "difference", "interval", "at equal 16-bit divergence", "pairs", "answer")
 
 
 @dataclass(frozen=True)
-class Answer:
+class ContrastView:
     """One contrast as the page shows it."""
 
     contrast: Contrast
@@ -67,7 +67,7 @@ def lines_of(folder: Path) -> list[str]:
     ]
 
 
-def _answer(study: StudyFile, contrast: Contrast) -> Answer:
+def _answer(study: StudyFile, contrast: Contrast) -> ContrastView:
     value, outcome = contrast.estimate, contrast.outcome
     assert study.compare is not None
     before, after = study.compare.levels
@@ -84,11 +84,11 @@ def _answer(study: StudyFile, contrast: Contrast) -> Answer:
     unit = f", {outcome.unit}" if outcome.unit else ""
     title = f"{outcome.name}: {after} − {before}{unit}"
     picture = forest_chart(forest_rows(contrast), title, description=title, margin=margin)
-    return Answer(contrast, cells, picture)
+    return ContrastView(contrast, cells, picture)
 
 
 def _page(
-    study: StudyFile, rows: Sequence[CellRow], answers: Sequence[Answer], sharing: Sharing | None
+    study: StudyFile, rows: Sequence[CellRow], answers: Sequence[ContrastView], sharing: Sharing | None
 ) -> str:
     return environment().get_template("study.html.j2").render(
         study=study,
@@ -111,7 +111,7 @@ def _sharing_line(sharing: Sharing) -> str:
     )
 
 
-def _table(answers: Iterable[Answer]) -> list[Sequence[str]]:
+def _table(answers: Iterable[ContrastView]) -> list[Sequence[str]]:
     return [HEADER, *(answer.cells for answer in answers)]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgewright.durable import FileSystem, write_durably
 from edgewright.errors import InputError
-from edgewright_builder.study.cells import Cell
+from edgewright_builder.study.cells import StudyCell
 
 CELLS_CSV, STAGES_CSV = "cells.csv", "stages.csv"
 FIGURES = (
@@ -52,7 +52,7 @@ class Sharing:
         return self.shared_seconds / self.separate_seconds
 
 
-def rows_of(cells: Iterable[Cell], results: Mapping[str, Mapping[str, Any]]) -> list[CellRow]:
+def rows_of(cells: Iterable[StudyCell], results: Mapping[str, Mapping[str, Any]]) -> list[CellRow]:
     """Returns a row per finished cell and task, in the order of the cells."""
     return [
         CellRow(
@@ -69,7 +69,7 @@ def rows_of(cells: Iterable[Cell], results: Mapping[str, Mapping[str, Any]]) -> 
     ]
 
 
-def write_results(folder: Path, cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]) -> None:
+def write_results(folder: Path, cells: Sequence[StudyCell], results: Mapping[str, Mapping[str, Any]]) -> None:
     """Writes both tables."""
     rows = rows_of(cells, results)
     factors = list(cells[0].levels)

@@ -23,7 +23,7 @@ from edgewright_builder.stages.recover import run_recover, shipped
 from edgewright_builder.stages.search import run_search
 from edgewright_builder.stages.student import run_student
 from edgewright_builder.stages.teacher import run_teacher
-from edgewright_builder.study.cells import Cell
+from edgewright_builder.study.cells import StudyCell
 from edgewright_builder.study.measure import (
     FOUR_BITS,
     SIXTEEN_BITS,
@@ -41,7 +41,7 @@ SHELF = "stages"
 
 
 @dataclass(frozen=True)
-class Bench:
+class Workbench:
     """What all cells of a study are run with."""
 
     folder: Path  # the study's
@@ -68,7 +68,7 @@ class Finetuned:
         return float(self.stages["finetune"].summary["kl_after"])
 
 
-def run_cell(cell: Cell, bench: Bench) -> dict[str, Any]:
+def run_cell(cell: StudyCell, bench: Workbench) -> dict[str, Any]:
     """Returns the cell's result: figures by name, `tasks` by task, and what each of its stages took."""
     began = time.monotonic()
     chosen, finetuned = _best(cell, bench)
@@ -90,7 +90,7 @@ def run_cell(cell: Cell, bench: Bench) -> dict[str, Any]:
     }
 
 
-def _best(cell: Cell, bench: Bench) -> tuple[str | None, Finetuned]:
+def _best(cell: StudyCell, bench: Workbench) -> tuple[str | None, Finetuned]:
     """Returns the level chosen for the tuned key and the cell's 16-bit model at it."""
     if not cell.candidates:
         return None, finetune_recipe(cell.recipe, bench)
@@ -99,7 +99,7 @@ def _best(cell: Cell, bench: Bench) -> tuple[str | None, Finetuned]:
     return best.level, finetune_recipe(best.recipe, bench)
 
 
-def finetune_recipe(recipe: Recipe, bench: Bench) -> Finetuned:
+def finetune_recipe(recipe: Recipe, bench: Workbench) -> Finetuned:
     """Runs the stages up to the 16-bit model, or keeps them."""
     build = bench.build_of(recipe)
     job = build.distillation

@@ -15,7 +15,7 @@ RESAMPLES = 4000
 GROUPS_MIN = 4  # below it, groups can't be resampled: an interval from two or three would mean nothing
 
 
-class Verdict(Enum):
+class Significance(Enum):
     """What an interval says about a difference."""
 
     DIFFERENT = "different"  # the interval excludes zero
@@ -34,11 +34,11 @@ class Estimate:
     pairs: int
     random_groups: bool  # whether the interval holds for other groups of the same kind, such as other tasks
 
-    def verdict(self, margin: float) -> Verdict:
+    def verdict(self, margin: float) -> Significance:
         """Returns what the interval says; a difference within the margin is none, whatever its sign."""
         if -margin < self.low and self.high < margin:
-            return Verdict.EQUIVALENT
-        return Verdict.DIFFERENT if self.low > 0 or self.high < 0 else Verdict.OPEN
+            return Significance.EQUIVALENT
+        return Significance.DIFFERENT if self.low > 0 or self.high < 0 else Significance.OPEN
 
 
 def estimate(differences: Mapping[str, Sequence[float]], interval: float, seed: int = 0) -> Estimate:

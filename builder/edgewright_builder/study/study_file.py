@@ -27,7 +27,7 @@ class Tuning(Section):
     levels: Annotated[list[Any], Field(min_length=2)]  # the grid
 
 
-class Comparison(Section):
+class PairedComparison(Section):
     """The question that the study answers: what does going from one level to the other change?"""
 
     factor: str  # the factor that is compared
@@ -47,7 +47,7 @@ class StudyFile(Section):
         dict[str, Levels], Field(min_length=1)
     ]  # what varies: a recipe key, or a name with several
     tune: Tuning | None = None  # none: every cell trains as its recipe says
-    compare: Comparison | None = None  # none: the report lists the cells alone
+    compare: PairedComparison | None = None  # none: the report lists the cells alone
     interval: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # coverage of the intervals
     margin_points: Annotated[float, Field(gt=0)] = 0.5  # a difference below it makes no difference
 

@@ -18,20 +18,20 @@ from edgewright.errors import EdgewrightError, InputError
 from edgewright.sizes import parse_bytes
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.study.cell_queue import CellQueue, opened_queue
-from edgewright_builder.study.cells import Cell, cells_of
-from edgewright_builder.study.run_cell import Bench, run_cell
+from edgewright_builder.study.cells import StudyCell, cells_of
+from edgewright_builder.study.run_cell import Workbench, run_cell
 from edgewright_builder.study.study_file import StudyFile, load_study
 from edgewright_profiles import load_profile
 
 CELLS = "cells"
 
 
-def bench_of(study: StudyFile, folder: Path, reporter: Reporter) -> Bench:
+def workbench_of(study: StudyFile, folder: Path, reporter: Reporter) -> Workbench:
     """Returns what the study's cells are run with. Raises InputError for an unknown device or a wrong size."""
-    return Bench(folder, load_profile(study.device), parse_bytes(study.budget), reporter)
+    return Workbench(folder, load_profile(study.device), parse_bytes(study.budget), reporter)
 
 
-def work(queue: CellQueue, cells: list[Cell], bench: Bench, console: Console) -> None:
+def work(queue: CellQueue, cells: list[StudyCell], bench: Workbench, console: Console) -> None:
     """Takes cells until none is left; each result also lies in the folder as `cells/NAME.json`."""
     by_name = {cell.name: cell for cell in cells}
 
@@ -54,7 +54,7 @@ def main(study_file: str, folder: str, storage: str, silent_seconds: str) -> int
     """Runs a worker; the stages' own lines stay in this process."""
     try:
         study = load_study(Path(study_file))
-        bench = bench_of(study, Path(folder), Reporter(Console(file=io.StringIO())))
+        bench = workbench_of(study, Path(folder), Reporter(Console(file=io.StringIO())))
         with opened_queue(storage, study.name, silent_seconds=int(silent_seconds)) as queue:
             work(queue, cells_of(study), bench, Console(highlight=False))
     except EdgewrightError as error:

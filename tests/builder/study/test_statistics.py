@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgewright_builder.study import statistics
-from edgewright_builder.study.statistics import Estimate, Verdict, estimate, matched
+from edgewright_builder.study.statistics import Estimate, Significance, estimate, matched
 
 STUDIES = 1000
 RESAMPLES = 1000  # enough for a quantile, and four times faster
@@ -53,11 +53,11 @@ def test_a_group_of_one_pair_is_refused() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (0.2, 0.9, Verdict.DIFFERENT), (-0.9, -0.6, Verdict.DIFFERENT), (-0.2, 0.3, Verdict.EQUIVALENT),
-        (0.1, 0.4, Verdict.EQUIVALENT), (-0.2, 0.9, Verdict.OPEN),
+        (0.2, 0.9, Significance.DIFFERENT), (-0.9, -0.6, Significance.DIFFERENT), (-0.2, 0.3, Significance.EQUIVALENT),
+        (0.1, 0.4, Significance.EQUIVALENT), (-0.2, 0.9, Significance.OPEN),
     ],
 )  # fmt: skip
-def test_no_difference_can_be_a_result(low: float, high: float, verdict: Verdict) -> None:
+def test_no_difference_can_be_a_result(low: float, high: float, verdict: Significance) -> None:
     assert Estimate((low + high) / 2, low, high, 8, 40, True).verdict(0.5) is verdict
 
 
