@@ -113,7 +113,9 @@ class DoorPeer:
                 if not line.startswith("data: {"):
                     continue
                 event: dict[str, Any] = json.loads(line[6:])
-                if event["choices"]:
+                if event["choices"] and (
+                    event["choices"][0]["text"] or not event["choices"][0]["finish_reason"]
+                ):
                     clock.token()
                 if event.get("usage"):
                     prompt_tokens = event["usage"]["prompt_tokens"]
