@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 from edgewright.manifest import Manifest
-from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Launch
+from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Format, Launch
 from edgewright_agent.engines.worker import worker_launch
 
 KIND = "fake"
+FORMAT: Format = "any"
 
 
 def info() -> EngineInfo:

@@ -14,11 +14,11 @@ from edgewright_agent.engines import fake, onnx
 from edgewright_agent.engines.llama_cpp import launch as llama_cpp
 from edgewright_agent.engines.process.process import EngineProcess
 from edgewright_agent.engines.protocol.engine import Engine
-from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits
+from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Format
 from edgewright_agent.engines.served import ServedEngine
 from edgewright_agent.engines.vllm import launch as vllm
 
-# One module per kind of engine, with its `KIND`, `info` and `launch`.
+# One module per kind of engine, with its `KIND`, `FORMAT`, `info` and `launch`.
 _KINDS = {module.KIND: module for module in (onnx, llama_cpp, vllm, fake)}
 SOCKET_NAME = "http.sock"  # llama.cpp takes a name for a socket's by its ending
 SOCKET_PATH_BYTES_MAX = 100  # the kernel's limit is 107
@@ -27,6 +27,11 @@ SOCKET_PATH_BYTES_MAX = 100  # the kernel's limit is 107
 def available_engines() -> list[EngineInfo]:
     """Returns every kind of engine, available here or not. Imports none of them."""
     return [module.info() for module in _KINDS.values()]
+
+
+def format_of(kind: str) -> Format:
+    """Returns what the folder of an engine holds; "any" for a kind that is unknown here."""
+    return _KINDS[kind].FORMAT if kind in _KINDS else "any"
 
 
 async def start_engine(

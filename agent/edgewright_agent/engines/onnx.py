@@ -10,10 +10,11 @@ from importlib import metadata, util
 from pathlib import Path
 
 from edgewright.manifest import Manifest
-from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Launch
+from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Format, Launch
 from edgewright_agent.engines.worker import SEQUENCES_MAX, worker_launch
 
 KIND = "onnxruntime-genai"
+FORMAT: Format = "onnx"
 INTERPRETER_VARIABLE = "EDGEWRIGHT_ONNX_PYTHON"
 WHEELS = ("onnxruntime", "onnxruntime-gpu")
 MODULES = ("onnxruntime", "numpy", "tokenizers", "jinja2", "starlette", "uvicorn")

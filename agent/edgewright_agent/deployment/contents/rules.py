@@ -17,13 +17,11 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment.contents.configuration import complaint, plain_path
 from edgewright_agent.deployment.contents.gguf_model import complaint_of_gguf
 from edgewright_agent.deployment.contents.onnx_model import NotOnnxError, named_files
+from edgewright_agent.engines import format_of
 
 CODE_SUFFIXES = {".py", ".pyc", ".pyd", ".so", ".dll", ".dylib"}
 # Files that torch unpickles, which runs what they say. ONNX Runtime reads no such file.
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz"}
-UNPICKLING_ENGINES = {"vllm"}
-ONNX_ENGINES = {"onnxruntime-genai"}
-GGUF_ENGINES = {"llama.cpp"}
 GGUF_NAME = "model.gguf"  # the one file that the engine's folder holds
 VOCABULARIES = {"tokenizer.json", "vocab.json"}  # words, and megabytes of them; they lead nowhere
 CONFIGURATION_BYTES_MAX = 8 * 2**20
@@ -38,17 +36,18 @@ def check_contents(manifest: Manifest, path_of: PathOf) -> None:
 
     Raises OSError if a file can't be read.
     """
+    holds = format_of(manifest.engine.kind)
     for file in manifest.files:
         suffix = PurePosixPath(file.path).suffix.lower()
         if suffix in CODE_SUFFIXES:
             raise _refused(f"{file.path} is code")
-        if suffix in PICKLE_SUFFIXES and manifest.engine.kind in UNPICKLING_ENGINES:
+        if suffix in PICKLE_SUFFIXES and holds == "checkpoint":
             raise _refused(f"{file.path} may be a pickle, which runs code when it is read; use safetensors")
         if suffix == ".json" and PurePosixPath(file.path).name not in VOCABULARIES:
             _check_configuration(manifest, file, path_of(file))
-    if manifest.engine.kind in ONNX_ENGINES and manifest.adapter is None:
+    if holds == "onnx" and manifest.adapter is None:
         _check_graphs(manifest, path_of)
-    if manifest.engine.kind in GGUF_ENGINES:
+    if holds == "gguf":
         _check_gguf(manifest, path_of)
 
 

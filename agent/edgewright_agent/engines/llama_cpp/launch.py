@@ -15,9 +15,10 @@ from edgewright_agent.engines.llama_cpp.build import LlamaServer, find_server
 from edgewright_agent.engines.llama_cpp.client import LlamaClient
 from edgewright_agent.engines.llama_cpp.log import BackendLog
 from edgewright_agent.engines.process.cpus import default_threads
-from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Launch
+from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Format, Launch
 
 KIND = "llama.cpp"
+FORMAT: Format = "gguf"
 MODEL_FILE = "model.gguf"
 MAGIC = b"GGUF"
 SLICE_TOKENS = 512  # a prompt is read in slices of this many tokens: activations grow with it

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from edgewright_agent.engines.process.watch import HEARTBEAT_SECONDS
 from edgewright_agent.engines.protocol.requests import (
@@ -18,6 +18,10 @@ from edgewright_agent.engines.protocol.requests import (
     ScoreItem,
     Token,
 )
+
+Format = Literal[
+    "onnx", "gguf", "checkpoint", "any"
+]  # what an engine's folder holds; "any": nothing that it opens
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from edgewright.errors import InputError, RefusedError
 from edgewright.manifest import Manifest
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines.process.cpus import choose_cpus, default_threads
-from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Launch
+from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Format, Launch
 from edgewright_agent.engines.vllm.build import (
     COMMAND_VARIABLE,
     VllmBuild,
@@ -30,6 +30,7 @@ from edgewright_agent.engines.vllm.client import VllmClient
 from edgewright_agent.engines.vllm.log import KernelLog
 
 KIND = "vllm"
+FORMAT: Format = "checkpoint"
 # A prompt is read in slices of this many tokens: activations, and the logits of a prompt that is scored, grow with it.
 SLICE_TOKENS = 512
 BLOCK_TOKENS = 128  # the KV cache is handed out in blocks: of 128 tokens on CPUs, fewer on GPUs
