@@ -21,7 +21,7 @@ from edgewright_agent.engines.http.client import EngineClient
 from edgewright_agent.engines.http.exchange import exchange, nonsense
 from edgewright_agent.engines.http.request_checks import BoundedQueue, check_request, context_exceeded
 from edgewright_agent.engines.http.special_tokens import SpecialTokens
-from edgewright_agent.engines.llama_cpp import openai_fields, scores
+from edgewright_agent.engines.llama_cpp import openai_fields, scores, token_ids
 from edgewright_agent.engines.llama_cpp.completion import CompletionStream, completion_body, finish_of
 from edgewright_agent.engines.protocol.launch import EngineLimits
 from edgewright_agent.engines.protocol.requests import (
@@ -126,15 +126,32 @@ class LlamaClient:
             return
         try:
             fields = openai_fields.parse(route, body, self._model)
-            await self._check_room(route, fields)
+            prompts = await self._check_room(route, fields)
         except openai_fields.WrongFieldError as error:
             yield error.reply
+            return
+        if token_ids.asks_for_ids(fields, prompts):
+            async with self._with_ids(token_ids.native_body(fields, prompts[0])) as reply:
+                yield reply
             return
         async with exchange(self._socket, method, route, json.dumps(fields).encode()) as reply:
             yield openai_fields.put_right(reply, route, fields)
 
-    async def _check_room(self, route: str, fields: dict[str, Any]) -> None:
-        """Raises WrongFieldError for a prompt that does not fit; sets the tokens that may be written."""
+    @asynccontextmanager
+    async def _with_ids(self, body: dict[str, Any]) -> AsyncIterator[Reply]:
+        """Gives the server's own answer, which names its tokens, in OpenAI's shape."""
+        async with exchange(self._socket, "POST", COMPLETION, json.dumps(body).encode()) as reply:
+            if reply.status != HTTPStatus.OK:
+                yield reply
+                return
+            answer = json.loads(await reply.read())
+        try:
+            yield openai_fields.json_reply(HTTPStatus.OK, token_ids.completion_of(answer, self._model))
+        except (KeyError, TypeError) as error:
+            raise nonsense(f"a completion without {error}") from error
+
+    async def _check_room(self, route: str, fields: dict[str, Any]) -> list[list[int]]:
+        """Returns the prompts' tokens, and sets how many may be written. Raises WrongFieldError if they don't fit."""
         prompts = await self._prompts(route, fields)
         asked = fields.get("max_completion_tokens") or fields.get("max_tokens") or 0
         try:
@@ -146,6 +163,7 @@ class LlamaClient:
         fields.pop("max_completion_tokens", None)
         # OpenAI's completions write 16 tokens if nobody says how many, chats as many as the context holds.
         fields["max_tokens"] = asked or (room if route == CHAT else min(room, openai_fields.MAX_TOKENS))
+        return prompts
 
     async def _prompts(self, route: str, fields: dict[str, Any]) -> list[list[int]]:
         if route == CHAT:

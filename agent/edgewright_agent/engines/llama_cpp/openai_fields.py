@@ -7,7 +7,7 @@ chats. Everything else is its own business.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
@@ -51,7 +51,7 @@ class WrongFieldError(Exception):
         """The answer."""
         kind = "server_error" if self._status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
         error = {"message": str(self), "type": kind, "param": None, "code": self._code}
-        return _json_reply(self._status, json.dumps({"error": error}).encode())
+        return json_reply(self._status, json.dumps({"error": error}).encode())
 
 
 def parse(route: str, body: bytes, model: str) -> dict[str, Any]:
@@ -112,20 +112,22 @@ def _with_logprobs(answer: dict[str, Any], offset: int) -> tuple[dict[str, Any],
     """Returns an answer with OpenAI's four lists per choice, and where in the text the next one begins."""
     for choice in answer.get("choices", ()):
         steps = (choice.get("logprobs") or {}).get("content")
-        if steps is None:
-            continue
-        texts = [str(step["token"]) for step in steps]
-        ends = [offset + sum(map(len, texts[: index + 1])) for index in range(len(texts))]
-        choice["logprobs"] = {
-            "tokens": texts,
-            "token_logprobs": [step["logprob"] for step in steps],
-            "top_logprobs": [
-                {top["token"]: top["logprob"] for top in step["top_logprobs"]} for step in steps
-            ],
-            "text_offset": [offset, *ends][: len(texts)],
-        }
-        offset = ends[-1] if ends else offset
+        if steps is not None:
+            choice["logprobs"], offset = openai_logprobs(steps, offset)
     return answer, offset
+
+
+def openai_logprobs(steps: Sequence[dict[str, Any]], offset: int) -> tuple[dict[str, Any], int]:
+    """Returns the lists of a completion for the server's entry of each token, and where its text ends."""
+    texts = [str(step["token"]) for step in steps]
+    starts = [offset + sum(map(len, texts[:index])) for index in range(len(texts) + 1)]
+    lists = {
+        "tokens": texts,
+        "token_logprobs": [step["logprob"] for step in steps],
+        "top_logprobs": [{top["token"]: top["logprob"] for top in step["top_logprobs"]} for step in steps],
+        "text_offset": starts[:-1],
+    }
+    return lists, starts[-1]
 
 
 def _check(fields: dict[str, Any]) -> None:
@@ -165,7 +167,9 @@ def _check_prompt(prompt: Any) -> None:
             raise WrongFieldError("prompt must be a text, tokens, or a list of those, none of them empty.")
 
 
-def _json_reply(status: int, body: bytes) -> Reply:
+def json_reply(status: int, body: bytes) -> Reply:
+    """Returns a whole answer."""
+
     async def pieces() -> AsyncGenerator[bytes, None]:
         yield body
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,23 @@ async def test_what_a_request_leaves_out_is_openai_s_default(http: httpx.AsyncCl
     ).json()
     assert left_out["choices"] == given["choices"]
     assert left_out["usage"]["completion_tokens"] == 16
+
+
+async def test_every_token_has_its_place_among_the_log_probabilities(
+    engine: ServedEngine, http: httpx.AsyncClient
+) -> None:
+    """Of a token that ends inside a character the server tells nothing: then its place is empty, not another's."""
+    prompt = {"prompt": "on the other hand", "seed": 7, "max_tokens": 60, "ignore_eos": True}
+    body = prompt | {"logprobs": 2, "return_token_ids": True}
+    (choice,) = (await http.post("/v1/completions", json=body)).json()["choices"]
+    told = choice["logprobs"]
+    assert len(choice["token_ids"]) == len(told["token_logprobs"]) == len(told["top_logprobs"]) == 60
+    assert None in told["token_logprobs"]
+    request = GenerationRequest(
+        prompt="on the other hand", seed=7, max_tokens=60, temperature=1.0, ignore_eos=True
+    )
+    _, exact, _ = await collect(engine, replace(request, exact=True))
+    assert exact == choice["token_ids"]
 
 
 async def test_log_probabilities_of_a_stream_have_openai_s_lists(http: httpx.AsyncClient) -> None:
