@@ -1,4 +1,4 @@
-"""A bare llama-server as a peer of `llama_cpp.py`: `llama_server_client.py SOCKET`, without the agent's code.
+"""A bare llama-server as a peer of `serving_llama.py`: `llama_server_client.py SOCKET`, without the agent's code.
 
 Reads {"prompt": …, "tokens": …} per line and answers with the figures of one greedy generation through its own
 /completion.

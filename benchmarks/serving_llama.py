@@ -1,6 +1,6 @@
 """llama.cpp through the agent beside a bare llama-server, and our worker on the same codes.
 
-    python benchmarks/llama_cpp.py ARTIFACT --gguf FILE
+    python benchmarks/serving_llama.py ARTIFACT --gguf FILE
 
 ARTIFACT is a build for onnxruntime-genai, FILE the GGUF of its GPTQ checkpoint (`edgewright export RUN --to gguf`).
 Everything is loaded once; then in each round every peer, in another order, runs the same prompts and token counts:
