@@ -108,7 +108,8 @@ def _evaluate(build: Build, rungs: Rungs, fields: Mapping[str, Any]) -> Finished
 def _checkpoints(build: Build, rungs: Rungs) -> Iterator[EvaluatedModel]:
     """Yields the models before the export, in the order of their making."""
     job = build.distillation
-    yield EvaluatedModel("teacher", job.teacher_digest, partial(open_checkpoint, job.teacher))
+    if job.served_teacher is None:
+        yield EvaluatedModel("teacher", job.teacher_digest, partial(open_checkpoint, job.teacher))
     whole = not rungs.student.summary["dropped_layers"]
     student = job.student_digest if whole else rungs.student.output_digest
     yield EvaluatedModel("student", student, partial(open_checkpoint, rungs.student.folder / "model"))

@@ -29,6 +29,7 @@ from edgewright_builder.stages.data import contamination_of
 from edgewright_builder.stages.quantize import earlier_of
 from edgewright_builder.tasks.definitions import DEFINITIONS
 from edgewright_builder.tasks.loading import load_task
+from edgewright_builder.teacher_cache.source import prompt_scores
 
 
 def preflight(build: Build) -> None:
@@ -137,21 +138,35 @@ def check_data(job: Distillation) -> None:
 
 
 def check_knowledge(job: Distillation) -> None:
-    """Raises InputError where T2's vocabulary can't be held against the student's."""
+    """Raises InputError or OutsideError where T2 can't be held against the student, or its server can't be used."""
+    served = job.served_teacher
+    if served is not None and job.recipe.distillation.alignment == "uld":
+        raise InputError(
+            "`distillation.alignment: uld` needs every probability of T2, and an endpoint gives the highest alone; "
+            "take `projected`, or a model that is loaded here."
+        )
     if job.alignment != "shared":
         student, teacher = read_vocabulary(job.student), read_vocabulary(job.teacher)
         require_aligned(
             share_of_texts(student, teacher, general_passages()), job.recipe.distillation.minimum_aligned
         )
+    if served is not None and read_stage(job.run.folder / "teacher") is None:
+        _check_key("teachers.knowledge", served.api_key_env)
+        prompt_scores(served, job.teacher).check()
 
 
 def _check_teacher(teacher: DataTeacher) -> None:
     if teacher.endpoint is None:
         resolve_model(teacher.model)
-    elif teacher.api_key_env is not None and not os.environ.get(teacher.api_key_env):
+    else:
+        _check_key("teachers.data", teacher.api_key_env)
+
+
+def _check_key(section: str, variable: str | None) -> None:
+    if variable is not None and not os.environ.get(variable):
         raise InputError(
-            f"`teachers.data.api_key_env` is {teacher.api_key_env}, and that environment variable is not set; set it "
-            "to the key of the endpoint."
+            f"`{section}.api_key_env` is {variable}, and that environment variable is not set; set it to the key of "
+            "the endpoint."
         )
 
 

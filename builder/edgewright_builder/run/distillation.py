@@ -7,16 +7,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from edgewright.digests import digest_of, file_sha256
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
 from edgewright_builder.models import (
     model_digest,
     read_config,
     require_same_vocabulary,
     resolve_model,
+    resolve_tokenizer,
     vocabulary_difference,
 )
 from edgewright_builder.recipe.adapter import AdapterRecipe
-from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.recipe.model import KnowledgeTeacher, Recipe
 from edgewright_builder.run.run import Run
 
 
@@ -37,10 +39,19 @@ class Distillation:
         """The student before anything is changed. Its tokenizer writes the samples."""
         return resolve_model(self.student_source)
 
+    @property
+    def served_teacher(self) -> KnowledgeTeacher | None:
+        """T2's section where a server has it; None where it is loaded here."""
+        knowledge = self.recipe.teachers.knowledge
+        return knowledge if knowledge is not None and knowledge.endpoint is not None else None
+
     @cached_property
     def teacher(self) -> Path:
-        """T2, the knowledge teacher."""
-        return resolve_model(self.teacher_source)
+        """T2, the knowledge teacher; of a served one the folder of its tokenizer."""
+        served = self.served_teacher
+        if served is None:
+            return resolve_model(self.teacher_source)
+        return resolve_tokenizer(served.tokenizer or served.model)
 
     @cached_property
     def student_digest(self) -> str:
@@ -49,8 +60,11 @@ class Distillation:
 
     @cached_property
     def teacher_digest(self) -> str:
-        """The digest of T2's files."""
-        return model_digest(self.teacher)
+        """The digest of T2's files; of a served one, of its name and its tokenizer: its weights can't be seen."""
+        served = self.served_teacher
+        if served is None:
+            return model_digest(self.teacher)
+        return digest_of([served.model, file_sha256(self.teacher / "tokenizer.json")])
 
     @cached_property
     def alignment(self) -> Literal["shared", "projected", "uld"]:

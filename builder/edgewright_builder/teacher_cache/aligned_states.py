@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgewright.errors import InputError
 from edgewright_builder.teacher_cache.aligned_samples import AlignedSample
-from edgewright_builder.teacher_cache.hidden_states import PRODUCTS as STATES
 from edgewright_builder.teacher_cache.hidden_states import read_hidden_states
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from edgewright_builder.alignment.projection import Projection
-    from edgewright_builder.train.aligned_knowledge import AlignedStates
+    from edgewright_builder.train.aligned_knowledge import AlignedStates, Positions
+    from edgewright_builder.train.cross_vocabulary import Letters
     from edgewright_builder.train.samples import Sample
 
 FILE = "alignment.safetensors"
-PRODUCTS = (*STATES, FILE)
 Method = Literal["projected", "uld"]
 METHODS: tuple[Method, ...] = ("projected", "uld")
 
@@ -47,15 +49,23 @@ def write_alignment(
     save_file(tensors, folder / FILE)
 
 
-def read_aligned_states(folder: Path, samples: Sequence[Sample]) -> AlignedStates:
-    """Returns T2's hidden states where they are compared with the student's, mapped from disk.
+@dataclass(frozen=True)
+class Alignment:
+    """How the samples align, read back."""
 
-    Raises InputError or OutsideError where the cache does not hold these samples.
-    """
+    samples: Sequence[Sample]  # as T2 reads them
+    positions: Positions  # the student's counted positions that are compared
+    teacher_positions: Sequence[Tensor]  # the same places among T2's counted positions
+    letters: Letters
+    method: Method
+
+
+def read_alignment(folder: Path, samples: Sequence[Sample]) -> Alignment:
+    """Returns how T2's reading aligns with `samples`, the student's. Raises InputError where it is of others."""
     import torch
     from safetensors.torch import load_file
 
-    from edgewright_builder.train.aligned_knowledge import AlignedStates
+    from edgewright_builder.train.aligned_knowledge import Positions
     from edgewright_builder.train.cross_vocabulary import Letters
     from edgewright_builder.train.samples import Sample
 
@@ -74,13 +84,30 @@ def read_aligned_states(folder: Path, samples: Sequence[Sample]) -> AlignedState
         Sample(tuple(tokens.tolist()), first)
         for tokens, first in zip(rows["teacher_tokens"], tensors["teacher_first"].tolist(), strict=True)
     ]
-    states = read_hidden_states(folder, read)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     alphabet = Letters(tensors["student_letters"].long(), tensors["teacher_letters"].long(), letters)
-    return AlignedStates(
-        samples,
-        rows["student_positions"].__getitem__,
-        lambda index: states.hidden_of(index)[rows["teacher_positions"][index]],
-        states.head,
-        alphabet.to(states.head.device),
+    return Alignment(
+        read,
+        Positions(samples, rows["student_positions"].__getitem__),
+        rows["teacher_positions"],
+        alphabet.to(device),
         METHODS[method],
+    )
+
+
+def read_aligned_states(folder: Path, samples: Sequence[Sample]) -> AlignedStates:
+    """Returns T2's hidden states where they are compared with the student's, mapped from disk.
+
+    Raises InputError or OutsideError where the cache does not hold these samples.
+    """
+    from edgewright_builder.train.aligned_knowledge import AlignedStates
+
+    alignment = read_alignment(folder, samples)
+    states = read_hidden_states(folder, alignment.samples)
+    return AlignedStates(
+        alignment.positions,
+        lambda index: states.hidden_of(index)[alignment.teacher_positions[index]],
+        states.head,
+        alignment.letters,
+        alignment.method,
     )

@@ -1,4 +1,4 @@
-"""T2's knowledge in a vocabulary of its own, held against a student's where both have read the same text."""
+"""T2's knowledge where both models have read the same text: hidden states in its own vocabulary, or top-k answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from edgewright_builder.train.cross_vocabulary import Letters, compared_loss, projected_kl, uld
+from edgewright_builder.train.coarsened import TopAnswers, top_k_kl
+from edgewright_builder.train.cross_vocabulary import (
+    Comparison,
+    Letters,
+    Teacher,
+    compared_loss,
+    projected_kl,
+    uld,
+)
 from edgewright_builder.train.knowledge import Logits
 from edgewright_builder.train.losses import CHUNK_TOKENS
 from edgewright_builder.train.packing import Batch
@@ -19,11 +27,54 @@ CHUNK_TOKENS_MIN = 16
 
 
 @dataclass(frozen=True)
+class Positions:
+    """Which of the student's counted positions are compared with T2."""
+
+    samples: Sequence[Sample]  # the student's
+    compared: Callable[[int], Tensor]  # sample index → positions among its counted ones, ascending
+
+    def rows(self, indices: Sequence[int]) -> Tensor:
+        """Returns the compared positions among all counted ones of these samples, one sample after the other."""
+        rows, start = [torch.zeros(0, dtype=torch.long)], 0
+        for index in indices:
+            rows.append(self.compared(index) + start)
+            start += self.samples[index].counted_tokens
+        return torch.cat(rows)
+
+    def share(self, batch: Batch, alpha: float) -> tuple[float, float]:
+        """Returns the batch's share of its step's loss, and α within the batch.
+
+        The comparison is averaged over a step's compared positions, the cross-entropy over its counted tokens.
+        """
+        positions, of_step = (
+            sum(len(self.compared(index)) for index in indices) for indices in (batch.indices, batch.step)
+        )
+        compared = alpha * positions / max(1, of_step)
+        share = compared + (1 - alpha) * len(batch.labels) / batch.step_tokens
+        return share, compared / share if share else alpha
+
+    def divergences(
+        self,
+        logits: Callable[[slice], Tensor],
+        indices: Sequence[int],
+        teacher: Callable[[slice], Teacher],
+        compare: Comparison[Teacher],
+        chunk_tokens: int,
+    ) -> list[Tensor]:
+        """Returns the comparison at each compared position of each sample, computed in chunks."""
+        rows, values = self.rows(indices), [torch.zeros(0)]
+        for start in range(0, len(rows), chunk_tokens):
+            chunk = rows[start : start + chunk_tokens]
+            student = logits(slice(int(chunk[0]), int(chunk[-1]) + 1))[chunk - chunk[0]]
+            values.append(compare(student, teacher(slice(start, start + chunk_tokens)))[0].cpu())
+        return list(torch.split(torch.cat(values), [len(self.compared(index)) for index in indices]))
+
+
+@dataclass(frozen=True)
 class AlignedStates:
     """T2's final hidden states at the boundaries that it shares with the student's tokens."""
 
-    samples: Sequence[Sample]  # the student's
-    positions_of: Callable[[int], Tensor]  # sample index → its counted positions that are compared, ascending
+    positions: Positions
     hidden_of: Callable[[int], Tensor]  # sample index → (compared positions, T2's hidden)
     head: Tensor  # (T2's vocabulary, T2's hidden)
     letters: Letters
@@ -32,37 +83,28 @@ class AlignedStates:
     def loss(self, hidden: Tensor, head: Tensor, batch: Batch, alpha: float, temperature: float) -> Tensor:
         """Returns equation (5) with the comparison of the two vocabularies in place of the KL divergence."""
         compare = projected_kl(self.letters, temperature) if self.method == "projected" else uld(temperature)
-        states, (compared, tokens) = self._states(batch.indices), self._shares(batch)
-        share = alpha * compared + (1 - alpha) * tokens
-        part = compared_loss(
+        share, alpha = self.positions.share(batch, alpha)
+        return share * compared_loss(
             hidden,
             head[: len(self.letters.student)],
             batch.labels,
-            self._rows(batch.indices).to(hidden.device),
-            lambda rows: (states[rows] @ self.head.T).to(hidden.device),
+            self.positions.rows(batch.indices).to(hidden.device),
+            self._logits(batch.indices, hidden.device),
             compare,
-            alpha * compared / share if share else alpha,
+            alpha,
             self._chunk_tokens,
         )
-        return share * part
-
-    def _shares(self, batch: Batch) -> tuple[float, float]:
-        """Returns the batch's shares of its step's compared positions and of its counted tokens."""
-        positions, all_positions = (
-            sum(len(self.positions_of(index)) for index in indices) for indices in (batch.indices, batch.step)
-        )
-        return positions / max(1, all_positions), len(batch.labels) / batch.step_tokens
 
     def divergences(self, logits: Logits, indices: Sequence[int]) -> list[Tensor]:
         """Returns the projected KL divergence at the compared positions, whichever loss is trained."""
-        compare, rows, states = projected_kl(self.letters, 1.0), self._rows(indices), self._states(indices)
-        vocabulary, values = len(self.letters.student), [torch.zeros(0)]
-        for start in range(0, len(rows), self._chunk_tokens):
-            chunk = slice(start, start + self._chunk_tokens)
-            teacher = states[chunk] @ self.head.T
-            student = logits(_span(rows[chunk]), vocabulary)[rows[chunk] - rows[start]]
-            values.append(compare(student.to(teacher.device), teacher)[0].cpu())
-        return list(torch.split(torch.cat(values), [len(self.positions_of(index)) for index in indices]))
+        vocabulary, device = len(self.letters.student), self.head.device
+        return self.positions.divergences(
+            lambda rows: logits(rows, vocabulary).to(device),
+            indices,
+            self._logits(indices, device),
+            projected_kl(self.letters, 1.0),
+            self._chunk_tokens,
+        )
 
     @property
     def _chunk_tokens(self) -> int:
@@ -70,17 +112,46 @@ class AlignedStates:
         ours, theirs = len(self.letters.student), len(self.letters.teacher)
         return max(CHUNK_TOKENS_MIN, 2 * ours * CHUNK_TOKENS // (ours + theirs))
 
-    def _states(self, indices: Sequence[int]) -> Tensor:
-        return torch.cat([self.hidden_of(index) for index in indices]).to(self.head.device)
-
-    def _rows(self, indices: Sequence[int]) -> Tensor:
-        """Returns the compared positions among all counted ones of these samples, one sample after the other."""
-        rows, start = [], 0
-        for index in indices:
-            rows.append(self.positions_of(index) + start)
-            start += self.samples[index].counted_tokens
-        return torch.cat(rows)
+    def _logits(self, indices: Sequence[int], device: torch.device) -> Callable[[slice], Tensor]:
+        states = torch.cat([self.hidden_of(index) for index in indices]).to(self.head.device)
+        return lambda rows: (states[rows] @ self.head.T).to(device)
 
 
-def _span(rows: Tensor) -> slice:
-    return slice(int(rows[0]), int(rows[-1]) + 1)
+@dataclass(frozen=True)
+class TopK:
+    """The k most likely next tokens that a served T2 named, where it is compared with the student."""
+
+    positions: Positions
+    answers_of: Callable[[int], TopAnswers]  # sample index → its compared positions' answers
+    vocabulary: int  # the rows of the student's head that are compared
+    letters: Letters | None  # None: T2's tokens are the student's
+
+    def loss(self, hidden: Tensor, head: Tensor, batch: Batch, alpha: float, temperature: float) -> Tensor:
+        """Returns equation (5) with the KL divergence of the coarsened distributions."""
+        share, alpha = self.positions.share(batch, alpha)
+        return share * compared_loss(
+            hidden,
+            head[: self.vocabulary],
+            batch.labels,
+            self.positions.rows(batch.indices).to(hidden.device),
+            self._answers(batch.indices, hidden.device),
+            top_k_kl(temperature, self.letters),
+            alpha,
+        )
+
+    def divergences(self, logits: Logits, indices: Sequence[int]) -> list[Tensor]:
+        """Returns the divergence of the coarsened distributions, which is at most that of the whole ones."""
+        device = torch.device("cpu") if self.letters is None else self.letters.student.device
+        return self.positions.divergences(
+            lambda rows: logits(rows, self.vocabulary).to(device),
+            indices,
+            self._answers(indices, device),
+            top_k_kl(1.0, self.letters),
+            CHUNK_TOKENS,
+        )
+
+    def _answers(self, indices: Sequence[int], device: torch.device) -> Callable[[slice], TopAnswers]:
+        parts = [self.answers_of(index) for index in indices]
+        tokens = torch.cat([part.tokens for part in parts]).to(device)
+        log_probabilities = torch.cat([part.log_probabilities for part in parts]).to(device)
+        return TopAnswers(tokens, log_probabilities).__getitem__

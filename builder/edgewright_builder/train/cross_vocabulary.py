@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -45,18 +45,19 @@ class Letters:
         return Letters(self.student.to(device), self.teacher.to(device), self.count)
 
 
-# (student's logits, teacher's logits), both (rows, own vocabulary) → (the comparison of each row, its gradient to the
-# student's logits).
-Comparison = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Teacher = TypeVar("Teacher")
+# (student's logits, (rows, vocabulary); what the teacher says there, such as its logits) → (the comparison of each row,
+# its gradient to the student's logits).
+Comparison = Callable[[Tensor, Teacher], tuple[Tensor, Tensor]]
 
 
-def projected_kl(letters: Letters, temperature: float) -> Comparison:
+def projected_kl(letters: Letters, temperature: float) -> Comparison[Tensor]:
     """Returns the comparison τ² · KL(C·q ‖ W·p), in nats."""
 
     def compare(logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
         p = functional.softmax(logits.float() / temperature, dim=-1)
-        projected = _folded(p, letters.student, letters.count)
-        q = _folded(
+        projected = folded(p, letters.student, letters.count)
+        q = folded(
             functional.softmax(teacher_logits.float() / temperature, dim=-1), letters.teacher, letters.count
         )
         if not letters.student_has_others:
@@ -70,7 +71,7 @@ def projected_kl(letters: Letters, temperature: float) -> Comparison:
     return compare
 
 
-def uld(temperature: float) -> Comparison:
+def uld(temperature: float) -> Comparison[Tensor]:
     """Returns the L1 distance of the sorted probabilities."""
 
     def compare(logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +93,7 @@ def uld(temperature: float) -> Comparison:
     return compare
 
 
-def _folded(probabilities: Tensor, letter: Tensor, letters: int) -> Tensor:
+def folded(probabilities: Tensor, letter: Tensor, letters: int) -> Tensor:
     """Returns (rows, letters): what each letter's tokens have together."""
     rows = probabilities.shape[0]
     return probabilities.new_zeros(rows, letters).index_add_(1, letter, probabilities)
@@ -113,8 +114,8 @@ class _ComparedLoss(torch.autograd.Function):
         head: Tensor,  # (vocabulary, hidden), frozen
         labels: Tensor,  # (tokens,)
         compared: Tensor,  # (positions,) rows of `hidden`, ascending
-        teacher_logits: Callable[[slice], Tensor],  # of these positions
-        compare: Comparison,
+        teacher: Callable[[slice], Any],  # what it says at these positions
+        compare: Comparison[Any],
         alpha: float,
         chunk_tokens: int,
     ) -> Tensor:
@@ -130,7 +131,7 @@ class _ComparedLoss(torch.autograd.Function):
             )
             if alpha > 0 and last > first:
                 here = compared[first:last] - start
-                values, towards_teacher = compare(logits[here], teacher_logits(slice(first, last)))
+                values, towards_teacher = compare(logits[here], teacher(slice(first, last)))
                 total += alpha / positions * values.sum().double().cpu()
                 slope.index_add_(0, here, towards_teacher, alpha=alpha / positions)
             if alpha < 1:
@@ -155,20 +156,20 @@ def compared_loss(
     head: Tensor,
     labels: Tensor,
     compared: Tensor,
-    teacher_logits: Callable[[slice], Tensor],
-    compare: Comparison,
+    teacher: Callable[[slice], Teacher],
+    compare: Comparison[Teacher],
     alpha: float,
     chunk_tokens: int = CHUNK_TOKENS,
 ) -> Tensor:
     """Returns α times the comparison's mean plus 1 − α times the cross-entropy's, differentiable in `hidden` only.
 
     hidden: (tokens, hidden); head: (vocabulary, hidden); labels: (tokens,); compared: (positions,) the rows that are
-    compared, ascending; teacher_logits: positions → (positions, teacher's vocabulary), asked for chunk by chunk.
+    compared, ascending; teacher: positions → what the comparison takes of the teacher, asked for chunk by chunk.
     """
     if alpha == 1:  # rows that are not compared count for nothing
         hidden, labels = hidden[compared], labels[compared]
         compared = torch.arange(len(compared), device=compared.device)
     loss: Tensor = _ComparedLoss.apply(  # type: ignore[no-untyped-call]
-        hidden, head, labels, compared, teacher_logits, compare, alpha, chunk_tokens
+        hidden, head, labels, compared, teacher, compare, alpha, chunk_tokens
     )
     return loss

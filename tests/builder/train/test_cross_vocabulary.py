@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from edgewright_builder.train.aligned_knowledge import AlignedStates
+from edgewright_builder.train.aligned_knowledge import AlignedStates, Positions
 from edgewright_builder.train.cross_vocabulary import (
     Comparison,
     Letters,
@@ -73,7 +73,9 @@ def test_the_chunked_comparison_and_its_gradient_equal_the_dense_ones(
     method: str, alpha: float, temperature: float
 ) -> None:
     hidden, head, labels, compared, teacher = tensors(0)
-    compare: Comparison = projected_kl(letters(), temperature) if method == "projected" else uld(temperature)
+    compare: Comparison[torch.Tensor] = (
+        projected_kl(letters(), temperature) if method == "projected" else uld(temperature)
+    )
     chunked = compared_loss(
         hidden, head, labels, compared, lambda rows: teacher[rows], compare, alpha, chunk_tokens=CHUNK
     )
@@ -127,10 +129,8 @@ def test_a_teacher_of_the_students_own_vocabulary_forced_through_the_projection_
     batch = pack(samples, [1, 0], torch.device("cpu"), torch.float32)
     shared = HiddenStates(states.__getitem__, teacher_head)
     own = Letters(torch.arange(STUDENT), torch.arange(STUDENT), STUDENT)
-    forced = AlignedStates(
-        samples, lambda index: torch.arange(samples[index].counted_tokens), states.__getitem__, teacher_head, own,
-        "projected",
-    )  # fmt: skip
+    every = Positions(samples, lambda index: torch.arange(samples[index].counted_tokens))
+    forced = AlignedStates(every, states.__getitem__, teacher_head, own, "projected")
     losses = [side.loss(hidden, head, batch, alpha, temperature) for side in (shared, forced)]
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-6)
     gradients = [torch.autograd.grad(loss, hidden)[0] for loss in losses]
@@ -155,10 +155,10 @@ def test_what_the_student_has_no_token_for_counts_for_nothing() -> None:
 
 def test_samples_without_a_common_boundary_leave_the_cross_entropy() -> None:
     samples = [Sample((1, 2, 3), 0)]
+    none = Positions(samples, lambda _: torch.zeros(0, dtype=torch.long))
     nothing = AlignedStates(
-        samples, lambda _: torch.zeros(0, dtype=torch.long), lambda _: torch.zeros(0, HIDDEN),
-        torch.randn(TEACHER, HIDDEN), letters(), "projected",
-    )  # fmt: skip
+        none, lambda _: torch.zeros(0, HIDDEN), torch.randn(TEACHER, HIDDEN), letters(), "projected"
+    )
     hidden, head = torch.randn(2, HIDDEN, requires_grad=True), torch.randn(STUDENT, HIDDEN)
     batch = pack(samples, [0], torch.device("cpu"), torch.float32)
     loss = nothing.loss(hidden, head, batch, alpha=0.5, temperature=1.0)

@@ -1,0 +1,174 @@
+"""T2 behind an OpenAI-compatible server: the log-probabilities of the tokens of a prompt, by POST /completions.
+
+Two forms of the answer are known: vLLM's `prompt_logprobs`, and OpenAI's first one, `echo` with `logprobs`, which
+SGLang and vLLM give. A server with neither, such as llama-server, can't be a knowledge teacher.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+
+from edgewright.errors import InputError, OutsideError
+from edgewright_builder.alignment.vocabulary import Vocabulary
+from edgewright_builder.data.endpoint import RETRIED, run_to_the_end
+from edgewright_builder.teacher_cache.prompt_answers import Row, WrongAnswerError, rows_of
+
+ATTEMPTS = 6
+FIRST_WAIT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 60.0
+AGAIN = "Run the same command again with --resume to go on."
+FORMS: tuple[dict[str, Any], ...] = ({"prompt_logprobs": True}, {"echo": True})
+
+
+@dataclass
+class PromptScores:
+    """The model `model` at `base_url`, asked for the `top_k` most likely tokens at each place of a prompt."""
+
+    base_url: str
+    model: str
+    top_k: int
+    vocabulary: Vocabulary  # of the tokenizer as it was published
+    api_key_variable: str | None = None
+    timeout_seconds: float = 600.0  # of one answer: a large model may queue
+    first_wait_seconds: float = FIRST_WAIT_SECONDS
+    _form: int | None = field(default=None, init=False)
+
+    @property
+    def url(self) -> str:
+        """Where completions are asked for."""
+        return f"{self.base_url.rstrip('/')}/completions"
+
+    def check(self) -> None:
+        """Asks about a short text. Raises InputError or OutsideError where a longer one would fail too."""
+        tokens = self.vocabulary.encode("The capital of France is Paris.").ids
+
+        async def ask() -> None:
+            async with self.open() as http:
+                await self._require_model(http)
+                await self.score(http, tokens)
+
+        run_to_the_end(ask())
+
+    def open(self) -> httpx.AsyncClient:
+        """Returns a client for `score`. Raises InputError where the key can't be sent."""
+        key = os.environ.get(self.api_key_variable or "", "").strip()
+        if not key.isascii() or not key.isprintable():
+            raise InputError(
+                f"The environment variable {self.api_key_variable} holds no key: it must be one line of ASCII."
+            )
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.AsyncClient(headers=headers, timeout=self.timeout_seconds)
+
+    async def score(self, http: httpx.AsyncClient, tokens: Sequence[int]) -> list[Row]:
+        """Returns the `top_k` tokens and log-probabilities for each of `tokens` but the first.
+
+        Raises InputError for a server whose answers can't be used, OutsideError for one that does not answer.
+        """
+        forms = range(len(FORMS)) if self._form is None else [self._form]
+        refusals = []
+        for form in forms:
+            try:
+                answer = await self._post(http, self._body(tokens, form))
+                rows = rows_of(answer, tokens, self.top_k, self.vocabulary)
+            except WrongAnswerError as error:
+                refusals.append(str(error))
+                continue
+            self._require_name(answer)
+            self._form = form
+            return rows
+        raise InputError(
+            f"T2 at {self.url} gives no log-probabilities of prompt tokens that can be used: {'; '.join(refusals)}. "
+            f"Serve it with `vllm serve MODEL --max-logprobs {self.top_k}`, or lower `teachers.knowledge.top_k`."
+        )
+
+    def _body(self, tokens: Sequence[int], form: int) -> dict[str, Any]:
+        common = {"model": self.model, "prompt": list(tokens), "max_tokens": 1, "temperature": 0}
+        if "echo" in FORMS[form]:
+            return common | {"echo": True, "logprobs": self.top_k, "return_tokens_as_token_ids": True}
+        return common | {"prompt_logprobs": self.top_k}
+
+    async def _require_model(self, http: httpx.AsyncClient) -> None:
+        """Raises InputError where the server lists models and not this one."""
+        try:
+            answer = await http.get(f"{self.base_url.rstrip('/')}/models", timeout=30)
+            names = [str(entry["id"]) for entry in answer.json()["data"]]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            return  # the list is optional; what matters is asked for next
+        if names and self.model not in names:
+            raise InputError(
+                f"T2 at {self.base_url} serves {', '.join(names[:5])}, not {self.model!r}; correct "
+                "`teachers.knowledge.model`."
+            )
+
+    def _require_name(self, answer: Mapping[str, Any]) -> None:
+        name = answer.get("model")
+        if isinstance(name, str) and name != self.model:
+            raise InputError(
+                f"T2 at {self.url} answered as {name!r} and was asked as {self.model!r}; correct "
+                "`teachers.knowledge.model`."
+            )
+
+    async def _post(self, http: httpx.AsyncClient, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the answer's object, asked again with growing waits while the fault may pass."""
+        fault, wait = "", 0.0
+        for attempt in range(ATTEMPTS):
+            await asyncio.sleep(wait)
+            wait = self._wait_seconds(attempt)
+            try:
+                reply = await http.post(self.url, json=body)
+            except httpx.TransportError as error:
+                fault = f"{type(error).__name__}: {error}".strip()
+                continue
+            if reply.status_code == HTTPStatus.OK:
+                return _object(reply)
+            fault = f"HTTP {reply.status_code}: {_excerpt(reply.content)}"
+            if reply.status_code not in RETRIED:
+                self._refuse(reply.status_code, fault)
+            wait = max(wait, _asked_wait(reply))
+        raise OutsideError(f"T2 at {self.url} failed {ATTEMPTS} times, the last time with {fault}. {AGAIN}")
+
+    def _refuse(self, status: int, fault: str) -> None:
+        """Raises the error of a status that stays: a form may be refused, a key or an address is wrong."""
+        if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
+            raise WrongAnswerError(fault)
+        hints = {
+            401: " Name the variable that holds the key in `teachers.knowledge.api_key_env`.",
+            403: " Name the variable that holds the key in `teachers.knowledge.api_key_env`.",
+            404: " `teachers.knowledge.endpoint` is the part before /completions, such as http://HOST:8000/v1.",
+        }
+        raise InputError(f"T2 at {self.url} refused model {self.model!r}: {fault}.{hints.get(status, '')}")
+
+    def _wait_seconds(self, attempt: int) -> float:
+        ceiling = min(LONGEST_WAIT_SECONDS, self.first_wait_seconds * 2**attempt)
+        return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - not for secrets
+
+
+def _asked_wait(reply: httpx.Response) -> float:
+    """Returns the seconds of the header Retry-After, at most a minute; 0 without one, or with a date."""
+    try:
+        return min(LONGEST_WAIT_SECONDS, max(0.0, float(reply.headers.get("retry-after", "0"))))
+    except ValueError:
+        return 0.0
+
+
+def _object(reply: httpx.Response) -> dict[str, Any]:
+    try:
+        value = json.loads(reply.content)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise WrongAnswerError(f"an answer that is no JSON object: {_excerpt(reply.content)}")
+    return value
+
+
+def _excerpt(data: bytes) -> str:
+    return " ".join(data[:1000].decode(errors="replace").split())[:200] or "nothing"
