@@ -12,7 +12,8 @@ from edgewright_builder.train.aligned_knowledge import Positions, TopK
 from edgewright_builder.train.coarsened import TopAnswers, top_k_kl
 from edgewright_builder.train.cross_vocabulary import Letters
 from edgewright_builder.train.losses import kl_divergence
-from edgewright_builder.train.samples import Sample, collate
+from edgewright_builder.train.packing import pack
+from edgewright_builder.train.samples import Sample
 
 ROWS, VOCABULARY, TEACHER = 9, 30, 44
 
@@ -92,7 +93,7 @@ def test_top_k_knowledge_is_trained_and_judged_through_the_one_interface() -> No
     every = Positions(samples, lambda index: torch.arange(samples[index].counted_tokens))
     knowledge = TopK(every, lambda index: answers(teacher[index], VOCABULARY), VOCABULARY, None)
     hidden, head = torch.randn(7, 8, requires_grad=True), torch.randn(VOCABULARY + 2, 8)
-    batch = collate(samples, [1, 0], 0, torch.device("cpu"))
+    batch = pack(samples, [1, 0], torch.device("cpu"), torch.float32)
     loss = knowledge.loss(hidden, head, batch, 1.0, 1.0)
     logits = hidden.detach() @ head[:VOCABULARY].T
     whole = kl_divergence(logits, torch.cat([teacher[1], teacher[0]]), 1.0)

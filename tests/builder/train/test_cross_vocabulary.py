@@ -174,8 +174,7 @@ def test_the_parts_of_a_step_add_up_to_its_loss(alpha: float) -> None:
     positions = [torch.tensor([0, 3]), torch.arange(0, 18, 2)]
     states = [torch.randn(len(places), HIDDEN) for places in positions]
     knowledge = AlignedStates(
-        samples,
-        positions.__getitem__,
+        Positions(samples, positions.__getitem__),
         states.__getitem__,
         torch.randn(TEACHER, HIDDEN),
         letters(),
