@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx
 import psutil
 from serving_agent import Agent, running_agent
-from soak_hostile import hostile_soak
+from soak_hostile import ATTACKS, hostile_soak
 from soak_load import Clients, Outcome, ask
 
 from edgewright_builder.device_client.channel import parse_address
@@ -50,6 +50,9 @@ def main() -> None:
     parser.add_argument(
         "--hostile", action="store_true", help="six good clients and a hostile one: `soak_hostile`"
     )
+    parser.add_argument(
+        "--attack", action="append", choices=list(ATTACKS), help="with --hostile: only this one; repeat"
+    )
     sys.exit(asyncio.run(soak(parser.parse_args())))
 
 
@@ -63,7 +66,7 @@ async def soak(options: argparse.Namespace) -> int:
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=agent.openai_url, timeout=None))
         clients, end = Clients(client, http), time.monotonic() + 60 * options.minutes
         if options.hostile:
-            return await hostile_soak(agent, clients, options.minutes, options.seed)
+            return await hostile_soak(agent, clients, options.minutes, options.seed, options.attack or ())
         outcomes: Counter[tuple[str, Outcome]] = Counter()
         said: Counter[str] = Counter()
         memory: dict[str, Samples] = {}

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +34,9 @@ FLOOD = 60  # silent connections at once
 GOOD_RATIO_MIN = 0.9
 
 
+Attack = Callable[[Agent, httpx.AsyncClient], Awaitable[str]]
+
+
 @dataclass
 class Findings:
     """What was seen."""
@@ -45,13 +49,15 @@ class Findings:
     hostile: bool = False  # the phase
 
 
-async def hostile_soak(agent: Agent, clients: Clients, minutes: float, seed: int) -> int:
-    """Runs both kinds of phases and prints what was seen; 0 if every promise was kept."""
+async def hostile_soak(
+    agent: Agent, clients: Clients, minutes: float, seed: int, kinds: Sequence[str] = ()
+) -> int:
+    """Runs both kinds of phases and prints what was seen; 0 if every promise was kept. `kinds`: these attacks only."""
     findings, end = Findings(), time.monotonic() + 60 * minutes
     before = (await clients.client.get_device()).active_release
     await asyncio.gather(
         *(be_good(clients, index, end, findings) for index in range(GOOD_CLIENTS)),
-        attack(agent, end, random.Random(seed), findings),
+        attack(agent, end, random.Random(seed), kinds or tuple(ATTACKS), findings),
         watch_engines(agent, end, findings),
     )
     after = (await clients.client.get_device()).active_release
@@ -84,22 +90,23 @@ async def _http_tokens(clients: Clients, findings: Findings) -> None:
             findings.tokens[findings.hostile] += line.startswith("data: {")
 
 
-async def attack(agent: Agent, end: float, rng: random.Random, findings: Findings) -> None:
+async def attack(
+    agent: Agent, end: float, rng: random.Random, kinds: Sequence[str], findings: Findings
+) -> None:
     """Alternates between quiet and one attack after the other."""
     async with httpx.AsyncClient(base_url=agent.openai_url, timeout=ANSWER_SECONDS) as http:
         while time.monotonic() < end:
             began = time.monotonic()
             while time.monotonic() < min(began + PHASE_SECONDS, end):
                 if findings.hostile:
-                    await _one_attack(agent, http, rng, findings)
+                    await _one_attack(agent, http, rng.choice(kinds), findings)
                 else:
                     await asyncio.sleep(0.2)
             findings.seconds[findings.hostile] += time.monotonic() - began
             findings.hostile = not findings.hostile
 
 
-async def _one_attack(agent: Agent, http: httpx.AsyncClient, rng: random.Random, findings: Findings) -> None:
-    kind = rng.choice(list(ATTACKS))
+async def _one_attack(agent: Agent, http: httpx.AsyncClient, kind: str, findings: Findings) -> None:
     try:
         answer = await ATTACKS[kind](agent, http)
     except (httpx.HTTPError, OSError, asyncio.TimeoutError) as error:
@@ -107,35 +114,25 @@ async def _one_attack(agent: Agent, http: httpx.AsyncClient, rng: random.Random,
     findings.attacks[f"{kind}: {answer}"] += 1
 
 
-async def overlong_prompt(_: Agent, http: httpx.AsyncClient) -> str:
-    """A prompt of 1.5 MB."""
-    return str((await http.post("/v1/completions", json={"prompt": "x " * 750_000})).status_code)
-
-
-async def overlong_chat(_: Agent, http: httpx.AsyncClient) -> str:
-    """A hundred thousand messages."""
-    messages = [{"role": "user", "content": "hi"}] * 100_000
-    return str((await http.post("/v1/chat/completions", json={"messages": messages})).status_code)
-
-
-async def full_context(_: Agent, http: httpx.AsyncClient) -> str:
-    """A prompt that is just too long, which only tokenizing shows."""
-    return str((await http.post("/v1/completions", json={"prompt": SENTENCE * 2000})).status_code)
-
-
-async def nonsense(_: Agent, http: httpx.AsyncClient) -> str:
-    """Four megabytes of brackets."""
-    return str((await http.post("/v1/completions", content=b'{"prompt":' + b"[]," * 1_300_000)).status_code)
-
-
-def _schema(schema: dict[str, Any]) -> Callable[[Agent, httpx.AsyncClient], Awaitable[str]]:
-    form = {"type": "json_schema", "json_schema": {"name": "bomb", "schema": schema}}
-    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 16, "response_format": form}
+def _post(route: str, make_body: Callable[[], bytes]) -> Attack:
+    """Posts a body that is made once: what it costs to write is the attacker's, not the board's."""
+    body = functools.cache(make_body)
+    headers = {"content-type": "application/json"}
 
     async def post(_: Agent, http: httpx.AsyncClient) -> str:
-        return str((await http.post("/v1/chat/completions", json=body)).status_code)
+        return str((await http.post(route, content=body(), headers=headers)).status_code)
 
     return post
+
+
+def _prompt(text: str, times: int) -> Attack:
+    return _post("/v1/completions", lambda: json.dumps({"prompt": text * times}).encode())
+
+
+def _schema(schema: dict[str, Any]) -> Attack:
+    form = {"type": "json_schema", "json_schema": {"name": "bomb", "schema": schema}}
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 16, "response_format": form}
+    return _post("/v1/chat/completions", lambda: json.dumps(body).encode())
 
 
 async def slow_reader(agent: Agent, http: httpx.AsyncClient) -> str:
@@ -171,11 +168,14 @@ async def upgrade_offer(agent: Agent, http: httpx.AsyncClient) -> str:
     return str((await http.post("/v1/completions", json=body, headers=headers)).status_code)
 
 
-ATTACKS: dict[str, Callable[[Agent, httpx.AsyncClient], Awaitable[str]]] = {
-    "overlong prompt": overlong_prompt,
-    "overlong chat": overlong_chat,
-    "prompt over the context": full_context,
-    "nonsense": nonsense,
+MESSAGE = {"role": "user", "content": "hi"}
+ATTACKS: dict[str, Attack] = {
+    "overlong prompt": _prompt("x ", 750_000),
+    "overlong chat": _post(
+        "/v1/chat/completions", lambda: json.dumps({"messages": [MESSAGE] * 100_000}).encode()
+    ),
+    "prompt over the context": _prompt(SENTENCE, 2000),  # which only tokenizing shows
+    "nonsense": _post("/v1/completions", lambda: b'{"prompt":' + b"[]," * 1_300_000),
     "schema of 100,000 values": _schema({"enum": [f"value {n}" for n in range(100_000)]}),
     "schema of itself": _schema({"$ref": "#"}),
     "schema that explodes": _schema({"type": "string", "pattern": "^(.*a.{30}|.*b.{40}|.*c.{50})$"}),

@@ -248,11 +248,8 @@ async def test_leaving_a_generation_frees_the_engine(board: Board, client: Devic
     async for _ in stream:
         break
     await stream.aclose()
-    for _ in range(100):
-        if board.cancelled:
-            break
+    while not board.cancelled:  # pytest's time limit ends it where that does not come
         await asyncio.sleep(0.02)
-    assert board.cancelled
 
 
 async def test_the_remote_scorer_asks_in_batches_of_64_and_keeps_the_order(
