@@ -1,14 +1,14 @@
 """A scorer around a transformers model.
 
-Each context is read once, and the output head is applied only where a continuation's token is predicted.
-
-A context and its continuations form one row, [context, c1, c2, …]. An attention mask shows each continuation the
-context and itself, and its positions go on from the context's end, so nothing is computed twice and nothing cached.
+Questions are read in packs, one row each: [beginning that all contexts share, context 1, its continuations, context 2,
+…]. An attention mask shows each context the beginning, each continuation its context too, and nobody the others.
+Positions go on from where the text before ends. So nothing is computed twice, padded or cached, and the output head is
+applied only where a continuation's token is predicted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,13 @@ from torch import Tensor
 
 from edgewright.errors import InputError
 from edgewright_builder.scoring.scorer import ScoreItem
-from edgewright_builder.scoring.tokens import encode_pair
+from edgewright_builder.scoring.tokens import encode_pair, shared_tokens
 
-HEAD_ROWS = 256  # positions per matmul with the head: 256 × 128k words × 4 bytes = 131 MB
+HEAD_ROWS = 128  # positions per matmul with the head: 128 × 128k words × 4 bytes = 65 MB
+PACK_TOKENS = 512
+PACK_TOKENS_ON_GPU = 4096
 TOLERANCE = 1e-2  # of a log-probability: far above rounding, far below what a wrong mask or head does
+EVERYBODY = -1  # owns what all that come after it see
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class TokenRow:
 
 @dataclass(frozen=True)
 class LocalScorer:
-    """Scores with a causal language model, `batch_tokens` padded tokens at a time; log-softmax in float32.
+    """Scores with a causal language model, `pack_tokens` at a time; log-softmax in float32.
 
     A context too long for the model loses its beginning. Raises InputError for a model whose output is not head ×
     last hidden state, or which does not follow a custom attention mask: both are compared with its plain forward.
@@ -46,14 +49,14 @@ class LocalScorer:
 
     model: Any
     tokenizer: Any
-    batch_tokens: int = 4096
+    pack_tokens: int | None = None  # None: what suits the device
 
     def __post_init__(self) -> None:
         self.model.eval()
         vocabulary = int(self.model.config.vocab_size)
         probe = [token % vocabulary for token in (5, 17, 29, 41, 53)]
         row = TokenRow(probe[:2], [probe[2:4], probe[2:]])
-        error = self._score_rows([row])[0][1] - plain_log_likelihood(self.model, probe[:2], probe[2:])
+        error = self._score_pack([row, row])[1][1] - plain_log_likelihood(self.model, probe[:2], probe[2:])
         if abs(error) > TOLERANCE:
             name = type(self.model).__name__
             raise InputError(
@@ -62,14 +65,10 @@ class LocalScorer:
             )
 
     def score(self, items: Sequence[ScoreItem]) -> list[list[float]]:
-        """Scores as `Scorer.score` says. Rows of similar length run together."""
+        """Scores as `Scorer.score` says."""
+        most = self.pack_tokens or (PACK_TOKENS if self.model.device.type == "cpu" else PACK_TOKENS_ON_GPU)
         rows = [self._row(context, continuations) for context, continuations in items]
-        order = sorted(range(len(rows)), key=lambda i: rows[i].length)
-        results: list[list[float]] = [[] for _ in items]
-        for batch in batches(order, lambda i: rows[i].length, self.batch_tokens):
-            for i, values in zip(batch, self._score_rows([rows[i] for i in batch]), strict=True):
-                results[i] = values
-        return results
+        return [values for pack in packs(rows, most) for values in self._score_pack(pack)]
 
     def _row(self, context: str, continuations: Sequence[str]) -> TokenRow:
         bos = self.tokenizer.bos_token_id
@@ -86,84 +85,84 @@ class LocalScorer:
         return TokenRow(pairs[0][0][-room:], [tokens for _, tokens in pairs])
 
     @torch.inference_mode()
-    def _score_rows(self, rows: list[TokenRow]) -> list[list[float]]:
-        device = self.model.device
-        width = max(row.length for row in rows)
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        positions = torch.zeros_like(ids)
-        visible = torch.eye(width, dtype=torch.bool).expand(len(rows), 1, width, width).clone()
-        for i, row in enumerate(rows):
-            lay_out(row, ids[i], positions[i], visible[i, 0])
-        mask = torch.zeros(visible.shape, dtype=self.model.dtype).masked_fill(
-            ~visible, torch.finfo(self.model.dtype).min
+    def _score_pack(self, rows: Sequence[TokenRow]) -> list[list[float]]:
+        device, dtype, pack = self.model.device, self.model.dtype, lay_out(rows)
+        mask = torch.zeros(pack.visible.shape, dtype=dtype).masked_fill_(
+            ~pack.visible, torch.finfo(dtype).min
         )
         hidden = self.model.base_model(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            position_ids=positions.to(device),
+            input_ids=pack.tokens[None].to(device),
+            attention_mask=mask[None, None].to(device),
+            position_ids=pack.positions[None].to(device),
             use_cache=False,
-        ).last_hidden_state
-        wanted = [
-            (i, place, token)
-            for i, row in enumerate(rows)
-            for places in predicted(row)
-            for place, token in places
-        ]
-        values = iter(self._log_probabilities(hidden, wanted))
+        ).last_hidden_state[0]
+        values = iter(self._log_probabilities(hidden, pack.predicting, pack.predicted))
         return [[sum(next(values) for _ in tokens) for tokens in row.continuations] for row in rows]
 
-    def _log_probabilities(self, hidden: Tensor, wanted: list[tuple[int, int, int]]) -> list[float]:
-        """Returns log p of each token at (row, place), from `hidden` (rows, places, width)."""
-        head = self.model.get_output_embeddings()
-        row, place, token = (
-            torch.tensor(column, device=hidden.device) for column in zip(*wanted, strict=True)
-        )
-        values: list[float] = []
-        for start in range(0, len(wanted), HEAD_ROWS):
+    def _log_probabilities(self, hidden: Tensor, predicting: Tensor, predicted: Tensor) -> list[float]:
+        """Returns log p of each token `predicted` at the place `predicting` it, from `hidden` (places, width)."""
+        head, values = self.model.get_output_embeddings(), []
+        for start in range(0, len(predicted), HEAD_ROWS):
             some = slice(start, start + HEAD_ROWS)
-            logits = head(hidden[row[some], place[some]]).float()
-            chosen = logits.gather(-1, token[some, None])[:, 0]
+            logits = head(hidden[predicting[some].to(hidden.device)]).float()
+            chosen = logits.gather(-1, predicted[some, None].to(logits.device))[:, 0]
             values += (chosen - logits.logsumexp(dim=-1)).tolist()
         return values
 
 
-def lay_out(row: TokenRow, ids: Tensor, positions: Tensor, visible: Tensor) -> None:
-    """Fills one row's `ids` (width,), `positions` (width,) and `visible` (width, width), all in place."""
-    end = len(row.context)
-    ids[:end] = torch.tensor(row.context)
-    positions[:end] = torch.arange(end)
-    visible[:end, :end] = torch.ones(end, end, dtype=torch.bool).tril()
-    start = end
-    for tokens in row.continuations:
-        n = len(tokens) - 1
-        ids[start : start + n] = torch.tensor(tokens[:-1], dtype=torch.long)
-        positions[start : start + n] = torch.arange(end, end + n)
-        visible[start : start + n, :end] = True
-        visible[start : start + n, start : start + n] = torch.ones(n, n, dtype=torch.bool).tril()
-        start += n
+@dataclass(frozen=True)
+class Pack:
+    """Items as the model reads them in one row."""
+
+    tokens: Tensor  # (places,)
+    positions: Tensor  # (places,)
+    visible: Tensor  # (places, places): whether a place sees another
+    predicting: (
+        Tensor  # (predictions,) the place whose output predicts each token of each continuation, in order
+    )
+    predicted: Tensor  # (predictions,) those tokens
 
 
-def predicted(row: TokenRow) -> Iterator[list[tuple[int, int]]]:
-    """Yields per continuation (place in the row whose output predicts it, token) of each token."""
-    last = len(row.context) - 1
-    start = last + 1
-    for tokens in row.continuations:
-        yield list(zip([last, *range(start, start + len(tokens) - 1)], tokens, strict=True))
-        start += len(tokens) - 1
+def lay_out(rows: Sequence[TokenRow]) -> Pack:
+    """Returns the items as one row."""
+    shared = shared_tokens([row.context for row in rows])
+    tokens, positions = list(rows[0].context[:shared]), list(range(shared))
+    owners = [(EVERYBODY, EVERYBODY)] * shared  # of each place: its item, its continuation
+    predicting: list[int] = []
+    for item, row in enumerate(rows):
+        end = len(row.context)
+        tokens += row.context[shared:]
+        positions += range(shared, end)
+        owners += [(item, EVERYBODY)] * (end - shared)
+        last = len(tokens) - 1
+        for number, continuation in enumerate(row.continuations):
+            predicting += [last, *range(len(tokens), len(tokens) + len(continuation) - 1)]
+            tokens += continuation[:-1]
+            positions += range(end, end + len(continuation) - 1)
+            owners += [(item, number)] * (len(continuation) - 1)
+    predicted = [token for row in rows for continuation in row.continuations for token in continuation]
+    columns = (tokens, positions, predicting, predicted)
+    ids, places, predicting_places, targets = (torch.tensor(column, dtype=torch.long) for column in columns)
+    return Pack(ids, places, _visible(torch.tensor(owners)), predicting_places, targets)
 
 
-def batches(order: Sequence[int], length: Callable[[int], int], batch_tokens: int) -> Iterator[list[int]]:
-    """Yields runs of `order` whose count times longest length stays within `batch_tokens`; at least one in each."""
-    batch: list[int] = []
-    longest = 0
-    for i in order:
-        longest = max(longest, length(i))
-        if batch and longest * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch, longest = [], length(i)
-        batch.append(i)
-    if batch:
-        yield batch
+def _visible(owners: Tensor) -> Tensor:
+    """owners: (places, 2). Returns (places, places): whether a place sees another one, which comes before it."""
+    same = (owners[:, None] == owners[None]) | (owners[None] == EVERYBODY)
+    return same.all(dim=-1).tril()
+
+
+def packs(rows: Sequence[TokenRow], tokens_max: int) -> Iterator[Sequence[TokenRow]]:
+    """Yields runs of `rows` that take at most `tokens_max` tokens together; at least one in each."""
+    first = 0
+    for end in range(1, len(rows) + 1):
+        run = rows[first:end]
+        saved = shared_tokens([row.context for row in run]) * (len(run) - 1)
+        if len(run) > 1 and sum(row.length for row in run) - saved > tokens_max:
+            yield rows[first : end - 1]
+            first = end - 1
+    if first < len(rows):
+        yield rows[first:]
 
 
 @torch.inference_mode()

@@ -1,8 +1,11 @@
-"""How a context and its continuation become tokens: the rule of lm-evaluation-harness (`TemplateLM._encode_pair`)."""
+"""How a context and its continuation become tokens, and what several have in common.
+
+The former is the rule of lm-evaluation-harness (`TemplateLM._encode_pair`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 Encode = Callable[[str], list[int]]
 
@@ -22,3 +25,12 @@ def encode_pair(
     continuation = context[len(stripped) :] + continuation
     start = encode(stripped)
     return start, encode(stripped + continuation)[len(start) :]
+
+
+def shared_tokens(sequences: Sequence[Sequence[int]]) -> int:
+    """Returns how many tokens all sequences begin with in common, the last of none counted."""
+    first, shortest = sequences[0], min(len(tokens) for tokens in sequences) - 1
+    for place in range(shortest):
+        if any(tokens[place] != first[place] for tokens in sequences):
+            return place
+    return shortest

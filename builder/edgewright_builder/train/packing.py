@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgewright_builder.scoring.tokens import shared_tokens
 from edgewright_builder.train.samples import Sample
 
 # The states that a backward pass needs of so many tokens stay small, and so do their trips through the caches.
@@ -119,15 +120,6 @@ def _batch(indices: Sequence[int], inputs: dict[str, Tensor], counted: list[int]
     device = inputs["input_ids"].device
     places, tokens = (torch.tensor(values, device=device) for values in (counted, labels))
     return Batch(tuple(indices), inputs, places, tokens, tuple(indices), len(labels))
-
-
-def shared_tokens(sequences: Sequence[Sequence[int]]) -> int:
-    """Returns how many tokens all sequences begin with in common, the last of none counted."""
-    first, shortest = sequences[0], min(len(tokens) for tokens in sequences) - 1
-    for place in range(shortest):
-        if any(tokens[place] != first[place] for tokens in sequences):
-            return place
-    return shortest
 
 
 def _groups(samples: Sequence[Sample], indices: Sequence[int], tokens_max: int) -> Iterator[list[int]]:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright.errors import InputError
-from edgewright_builder.scoring.local import LocalScorer, batches, plain_log_likelihood
+from edgewright_builder.scoring.local import LocalScorer, TokenRow, lay_out, packs, plain_log_likelihood
 from edgewright_builder.scoring.tokens import encode_pair
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
@@ -26,9 +26,9 @@ def naive(context: str, continuation: str) -> float:
     )
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
-def test_scores_equal_a_plain_forward_over_all_logits(batch_tokens: int) -> None:
-    scores = LocalScorer(tiny_model(), tiny_tokenizer(), batch_tokens).score(ITEMS)
+@pytest.mark.parametrize("pack_tokens", [1, 64, 4096, None])
+def test_scores_equal_a_plain_forward_over_all_logits(pack_tokens: int | None) -> None:
+    scores = LocalScorer(tiny_model(), tiny_tokenizer(), pack_tokens).score(ITEMS)
     for (context, continuations), values in zip(ITEMS, scores, strict=True):
         assert values == pytest.approx([naive(context, text) for text in continuations], abs=1e-4)
 
@@ -66,10 +66,36 @@ def test_an_empty_context_is_the_prefix_token() -> None:
     assert encode_pair(encode, "", "water", 0) == ([0], encode("water"))
 
 
-@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 200))
+TOKENS = st.lists(st.integers(0, 383), min_size=1, max_size=8)
+ROWS = st.builds(TokenRow, TOKENS, st.lists(TOKENS, min_size=1, max_size=4))
+
+
+@given(st.lists(st.integers(0, 383), max_size=8), st.lists(ROWS, min_size=1, max_size=6), st.integers(1, 80))
+@settings(max_examples=60, deadline=None)
+def test_packed_questions_score_as_each_choice_alone(
+    beginning: list[int], rows: list[TokenRow], pack_tokens: int
+) -> None:
+    rows = [TokenRow([*beginning, *row.context], row.continuations) for row in rows]
+    scorer, model = LocalScorer(tiny_model(), tiny_tokenizer()), tiny_model()
+    scores = [values for pack in packs(rows, pack_tokens) for values in scorer._score_pack(pack)]
+    assert len(scores) == len(rows)
+    for row, values in zip(rows, scores, strict=True):
+        alone = [plain_log_likelihood(model, row.context, tokens) for tokens in row.continuations]
+        assert values == pytest.approx(alone, abs=1e-4)
+
+
+@given(st.lists(ROWS, max_size=12), st.integers(1, 100))
 @settings(max_examples=50)
-def test_batches_keep_order_and_stay_within_their_tokens(lengths: list[int], limit: int) -> None:
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    made = list(batches(order, lengths.__getitem__, limit))
-    assert [i for batch in made for i in batch] == order
-    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= limit for batch in made)
+def test_packs_keep_order_and_stay_within_their_tokens(rows: list[TokenRow], limit: int) -> None:
+    made = list(packs(rows, limit))
+    assert [row for pack in made for row in pack] == rows
+    assert all(len(pack) == 1 or len(lay_out(pack).tokens) <= limit for pack in made)
+
+
+def test_what_questions_have_in_common_is_read_once() -> None:
+    rows = [TokenRow([1, 2, 3, 4], [[5, 6], [7]]), TokenRow([1, 2, 9], [[5, 6]])]
+    pack = lay_out(rows)
+    assert pack.tokens.tolist() == [1, 2, 3, 4, 5, 9, 5]
+    assert pack.positions.tolist() == [0, 1, 2, 3, 4, 2, 3]
+    assert pack.predicting.tolist() == [3, 4, 3, 5, 6]
+    assert pack.predicted.tolist() == [5, 6, 7, 5, 6]

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
+from edgewright_builder.scoring.tokens import shared_tokens
 from edgewright_builder.train import packing
 from edgewright_builder.train.epoch import DistillationData, loss_on
 from edgewright_builder.train.knowledge import HiddenStates
 from edgewright_builder.train.lora import add_lora
-from edgewright_builder.train.packing import Layout, counted_hidden, layout_for, pack, pad, shared_tokens
+from edgewright_builder.train.packing import Layout, counted_hidden, layout_for, pack, pad
 from edgewright_builder.train.samples import Sample
 from tests.support.tiny_models import tiny_model
 
