@@ -8,7 +8,8 @@ torch` makes the environment, which `--trl-python` or the variable EDGEWRIGHT_TR
 All train the same LoRA on the same student with the same batches, off-policy, by KL(teacher ‖ student) at temperature 1
 (TRL: lmbda 0, beta 0), in float32, each in its own process, in turn. TRL runs its teacher in every step. Ours reads the
 teacher's states from a cache, whose cost is printed by itself. The student is SmolLM2-135M rounded to 4 bits, the
-teacher SmolLM2-135M. Tokens per second count the tokens of the answers, over all steps but the first.
+teacher SmolLM2-135M. Tokens per second count the tokens of the answers, over all steps but the first; those per
+second of processor time compare also on a machine with other work (best with --threads 1).
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,7 @@ class Measured:
     """One process."""
 
     tokens_per_second: float
+    tokens_per_processor_second: float  # hardly depends on what else the machine does
     peak_bytes: int
     first_loss: float
 
@@ -155,28 +156,26 @@ def run(command: Sequence[str], work: Work) -> Measured:
             [*command, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment
         )
     result = json.loads(done.stdout.splitlines()[-1])
-    return Measured(
-        sum(work.step_tokens[1:]) / sum(result["seconds"][1:]), result["peak_bytes"], result["first_loss"]
-    )
+    tokens = sum(work.step_tokens[1:])
+    speeds = [tokens / sum(result[clock][1:]) for clock in ("seconds", "processor_seconds")]
+    return Measured(speeds[0], speeds[1], result["peak_bytes"], result["first_loss"])
 
 
 def run_child(kind: str, work: Work) -> None:
     """Trains, or caches the teacher, and prints what it took."""
     import torch
-    from gkd_peer import peak_bytes
+    from gkd_peer import now, report
 
     torch.set_num_threads(work.threads)
     with tempfile.TemporaryDirectory() as cache:
         if kind == "cache":
-            started = time.perf_counter()
+            times, first_loss = [now(), now()], 0.0
             cache_states(work, Path(cache))
-            seconds = [0.0, (time.perf_counter() - started) / len(work.batches) * (len(work.batches) - 1)]
-            losses = [0.0]
+            times.append(now())
         else:
             _in_a_child(cache_states, work, Path(cache))  # its memory is not this step's
-            steps, seconds = train(kind, work, read_states(work, Path(cache)))
-            losses = [step.loss for step in steps]
-    print(json.dumps({"seconds": seconds, "first_loss": losses[0], "peak_bytes": peak_bytes()}))
+            times, first_loss = train(kind, work, read_states(work, Path(cache)))
+    print(json.dumps(report(times, first_loss)))
 
 
 def _in_a_child(function: Any, *arguments: Any) -> None:
@@ -210,9 +209,10 @@ def read_states(work: Work, folder: Path) -> DistillationData:
     return DistillationData(samples, range(len(samples)), (), read_hidden_states(folder, samples), 0)
 
 
-def train(kind: str, work: Work, data: DistillationData) -> tuple[list[TrainStep], list[float]]:
-    """Takes all steps; returns them with the seconds of each."""
+def train(kind: str, work: Work, data: DistillationData) -> tuple[list[tuple[float, float]], float]:
+    """Takes all steps. Returns the times before the first and after each, and the loss of the first."""
     import torch
+    from gkd_peer import now
 
     from edgewright_builder.train.epoch import loss_on
     from edgewright_builder.train.loop import Course, train_steps
@@ -221,15 +221,15 @@ def train(kind: str, work: Work, data: DistillationData) -> tuple[list[TrainStep
     optimizer = torch.optim.AdamW(parameters, lr=work.learning_rate, weight_decay=0.0)
     ends = list(accumulate(len(batch) for batch in work.batches))
     batches = [list(range(end - len(batch), end)) for batch, end in zip(work.batches, ends, strict=True)]
-    steps: list[TrainStep] = []
-    times = [time.perf_counter()]
+    losses: list[float] = []
+    times = [now()]
 
     def on_step(step: TrainStep) -> None:
-        steps.append(step)
-        times.append(time.perf_counter())
+        losses.append(step.loss)
+        times.append(now())
 
     train_steps(optimizer, Course(data.samples, batches, 0.05), loss_on(model, data, 1.0, 1.0), on_step)
-    return steps, [later - earlier for earlier, later in pairwise(times)]
+    return times, losses[0]
 
 
 def finetuned(work: Work) -> tuple[Any, list[Any]]:
@@ -268,18 +268,23 @@ def rounded(linear: Any) -> Any:
 def print_table(measured: Mapping[str, Sequence[Measured]], work: Work) -> None:
     """Prints medians and ranges, then the ratios with their aims."""
     print(f"\n{sum(work.step_tokens)} counted tokens in {len(work.batches)} steps, {work.threads} threads\n")
-    print("| | tokens/s | peak MiB | loss of the first step |\n|---|--:|--:|--:|")
+    print("| | tokens/s | tokens/processor-s | peak MiB | loss of the first step |\n|---|--:|--:|--:|--:|")
     for name, runs in measured.items():
         speeds, peaks = [one.tokens_per_second for one in runs], [one.peak_bytes / 2**20 for one in runs]
         spread = f"{statistics.median(speeds):.1f} ({min(speeds):.1f} to {max(speeds):.1f})"
-        print(f"| {name} | {spread} | {statistics.median(peaks):.0f} | {runs[0].first_loss:.5f} |")
+        processor = statistics.median(one.tokens_per_processor_second for one in runs)
+        print(
+            f"| {name} | {spread} | {processor:.1f} | {statistics.median(peaks):.0f} | {runs[0].first_loss:.5f} |"
+        )
     print()
+    _ratio(measured, "recover", "finetune", "tokens_per_processor_second", RECOVERY_MIN)
     _ratio(measured, "recover", "finetune", "tokens_per_second", RECOVERY_MIN)
     if "TRL" in measured:
         ours, theirs = measured["finetune"][0].first_loss, measured["TRL"][0].first_loss
         assert abs(ours - theirs) <= LOSS_TOLERANCE * theirs, f"not the same work: losses {ours} and {theirs}"
         _ratio(measured, "finetune", "TRL, checkpointing", "peak_bytes", None)
         _ratio(measured, "finetune", "TRL", "peak_bytes", MEMORY_MAX)
+        _ratio(measured, "finetune", "TRL", "tokens_per_processor_second", SPEED_MIN)
         _ratio(measured, "finetune", "TRL", "tokens_per_second", SPEED_MIN)
 
 

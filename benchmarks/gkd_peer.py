@@ -2,8 +2,8 @@
 
     python benchmarks/gkd_peer.py WORK.json
 
-It imports nothing of Edgewright. WORK.json is a `Work` of `distillation_speed.py`. Prints one JSON object: the seconds
-of each step, the loss of the first, and the peak of the process's memory.
+It imports nothing of Edgewright. WORK.json is a `Work` of `distillation_speed.py`. Prints one JSON object: the
+seconds of each step, the loss of the first, and the peak of the process's memory.
 """
 
 from __future__ import annotations
@@ -27,13 +27,28 @@ def main() -> None:
     torch.manual_seed(0)
     trainer, times = make_trainer(work)
     result = trainer.train()
-    seconds = [later - earlier for earlier, later in pairwise(times)]
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    print(json.dumps({"seconds": seconds, "first_loss": losses[0], "peak_bytes": peak_bytes()}))
+    print(json.dumps(report(times, losses[0])))
     assert result.global_step == len(work["batches"])
 
 
-def make_trainer(work: dict[str, Any]) -> tuple[Any, list[float]]:
+def now() -> tuple[float, float]:
+    """Returns the time on the clock and of this process's processors."""
+    return time.perf_counter(), time.process_time()
+
+
+def report(times: list[tuple[float, float]], first_loss: float) -> dict[str, Any]:
+    """Returns what a process prints: `times` are those of its begin and after each step."""
+    steps = [(wall - earlier, processor - before) for (earlier, before), (wall, processor) in pairwise(times)]
+    return {
+        "seconds": [wall for wall, _ in steps],
+        "processor_seconds": [processor for _, processor in steps],
+        "first_loss": first_loss,
+        "peak_bytes": peak_bytes(),
+    }
+
+
+def make_trainer(work: dict[str, Any]) -> tuple[Any, list[tuple[float, float]]]:
     """Returns the trainer, and a list to which it adds the time at its begin and after each step."""
     import torch
     from datasets import Dataset
@@ -48,16 +63,16 @@ def make_trainer(work: dict[str, Any]) -> tuple[Any, list[float]]:
         def _get_train_sampler(self, *_: Any) -> Any:
             return SequentialSampler(self.train_dataset)
 
-    times: list[float] = []
+    times: list[tuple[float, float]] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         """Notes when steps begin and end."""
 
         def on_train_begin(self, *_: Any, **__: Any) -> None:
-            times.append(time.perf_counter())
+            times.append(now())
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            times.append(time.perf_counter())
+            times.append(now())
 
     settings = GKDConfig(
         output_dir=work["scratch"], lmbda=0.0, beta=0.0, seq_kd=False, temperature=1.0, max_length=None,
