@@ -46,6 +46,7 @@ CHECKS: dict[str, Check] = {
     "CUDA wheels": engines.cuda_wheels_fit,
     onnx.KIND: engines.onnx_runs_a_kernel,
     llama_cpp.KIND: engines.llama_server_fits,
+    "tensorrt-edge-llm": engines.edge_llm_fits,
     vllm.KIND: engines.vllm_runs_a_kernel,
     "port": network.port_is_free,
 }

@@ -1,0 +1,1 @@
+"""TensorRT Edge-LLM: whether the installed wheel fits the board. The agent does not serve with it yet."""
