@@ -107,11 +107,8 @@ class LlamaClient:
             for context, continuation in (pair for pairs in split for pair in pairs):
                 self._room(len(context), len(continuation))
             async with self._scoring:
-                return [[await self._scored(*pair) for pair in pairs] for pairs in split]
-
-    async def _scored(self, context: Sequence[int], continuation: Sequence[int]) -> ContinuationScore:
-        letter = (await self._tokens_of("a", False))[-1]
-        return await scores.score(self._http, context, continuation, letter)
+                letter = (await self._tokens_of("a", False))[-1]
+                return [await scores.score_item(self._http, pairs, letter) for pairs in split]
 
     async def use_adapter(self, adapter: Path | None, model: str) -> None:
         """Refuses: llama-server takes adapters as GGUF files at its start only."""

@@ -3,7 +3,8 @@
 The server writes the continuation: a grammar of token ids (`<[42]>`) lets it choose nothing else. What it says of each
 token it wrote is the softmax of the model's own logits, before grammar and sampling (`post_sampling_probs` is off), and
 the first of its top list is the model's choice. So a score is computed as text is generated, one step a token, by the
-very kernels that serve. Nothing is taken from the cache: how a prompt was cut into slices changes the last digits.
+very kernels that serve. How a prompt was cut into slices changes the last digits, so each item's context is read anew.
+It is read once: its continuations find all but its last token in the cache.
 """
 
 from __future__ import annotations
@@ -21,13 +22,31 @@ FORCING_BIAS = 1e6  # added to a logit; no model has one that large
 LIST_TOKENS = (500, 1_000_000)  # the likeliest, and then as many as the vocabulary has
 
 
-async def score(
-    http: EngineClient, context: Sequence[int], continuation: Sequence[int], letter: int
-) -> ContinuationScore:
-    """Returns the score of `continuation` after `context`, both as tokens.
+async def score_item(
+    http: EngineClient, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], letter: int
+) -> list[ContinuationScore]:
+    """Returns the scores of one item's pairs of context and continuation, as tokens.
 
     `letter` is any token that ends a character.
     """
+    scores, read = [], None
+    for context, continuation in pairs:
+        if context != read:
+            await _read(http, context)
+            read = context
+        scores.append(await _score(http, context, continuation, letter))
+    return scores
+
+
+async def _read(http: EngineClient, context: Sequence[int]) -> None:
+    """Lets the server read a context as if nothing were in its cache."""
+    body = {"prompt": list(context), "n_predict": 0, "cache_prompt": False, "response_fields": ["stop"]}
+    await http.post("/completion", body)
+
+
+async def _score(
+    http: EngineClient, context: Sequence[int], continuation: Sequence[int], letter: int
+) -> ContinuationScore:
     if not continuation:
         return ContinuationScore(0.0, 0, is_greedy=True)
     steps = await _together(http, context, continuation)
@@ -68,8 +87,8 @@ async def _one_by_one(
     """Returns the same from a request a token, of which each finds the one before in the cache."""
     steps = []
     for index, token in enumerate(continuation):
-        prompt, cached = [*context, *continuation[:index]], {"cache_prompt": index > 0}
-        told = await _written(http, prompt, 1, cached | _forced(token))
+        prompt = [*context, *continuation[:index]]
+        told = await _written(http, prompt, 1, _forced(token))
         steps.append(_step(told[0]) if told else await _in_a_list(http, prompt, token, letter))
     return steps
 
@@ -77,7 +96,7 @@ async def _one_by_one(
 async def _in_a_list(http: EngineClient, prompt: Sequence[int], token: int, letter: int) -> _Step:
     """Returns the step of a token that ends inside a character, found in the list that comes with another token."""
     for count in LIST_TOKENS:
-        told = await _written(http, prompt, 1, {"cache_prompt": True, "n_probs": count} | _forced(letter))
+        told = await _written(http, prompt, 1, {"n_probs": count} | _forced(letter))
         listed = told[0]["top_logprobs"] if told else []
         for rank, entry in enumerate(listed):
             if entry["id"] == token:
@@ -102,7 +121,7 @@ async def _written(
         "n_predict": tokens,
         "temperature": 0,
         "n_probs": 1,
-        "cache_prompt": False,
+        "cache_prompt": True,
         "response_fields": ["completion_probabilities"],
     }
     answer = await http.post("/completion", body | options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import replace
@@ -13,12 +14,20 @@ import pytest
 import pytest_asyncio
 
 from edgewright.errors import InputError, OutsideError, RefusedError
-from edgewright_agent.engines import GenerationRequest, ScoreItem, Token
+from edgewright_agent.engines import (
+    DeathCause,
+    EngineLimits,
+    GenerationRequest,
+    ScoreItem,
+    Token,
+    start_engine,
+)
 from edgewright_agent.engines.llama_cpp.completion import CompletionStream, folded
 from edgewright_agent.engines.process.death import classify
 from edgewright_agent.engines.protocol.requests import UNTOLD_ID
 from edgewright_agent.engines.served import ServedEngine
-from tests.support.engine_releases import Release, collect, tiny_llama_release
+from edgewright_agent.runtime.threads import within
+from tests.support.engine_releases import CONTEXT_TOKENS, Release, collect, tiny_llama_release
 from tests.support.tiny_gguf import write_tiny_gguf
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -181,6 +190,33 @@ async def test_what_is_no_gguf_file_is_not_started(
         model.write_bytes(content)
     with pytest.raises(InputError, match=f"holds no model for llama.cpp.*{why}"):
         await release.start()
+
+
+async def test_it_does_not_live_beyond_its_budget(tiny_onnx: Release, tmp_path: Path) -> None:
+    """By the kernel while it loads, where the agent may make a control group; else by the agent once it serves."""
+    release = tiny_llama_release(tiny_onnx, tmp_path / "release")
+    try:
+        engine = await start_engine(
+            "llama.cpp", release.tree, release.manifest, EngineLimits(256, threads=1, memory_bytes=2**24),
+            runtime_dir=release.runtime_dir, ready_timeout_seconds=60,
+        )  # fmt: skip
+    except OutsideError as error:
+        assert "out of memory" in str(error) or "over its memory budget" in str(error)  # noqa: PT017 - either is right
+        return
+    death = await within(30, engine.wait())
+    assert death.cause in (DeathCause.OVER_BUDGET, DeathCause.OUT_OF_MEMORY)
+
+
+async def test_each_of_several_requests_at_once_has_a_whole_context(
+    tiny_onnx: Release, tmp_path: Path
+) -> None:
+    release = replace(tiny_llama_release(tiny_onnx, tmp_path / "release"), concurrency=3)
+    async with release.running() as engine:
+        requests = [GenerationRequest(prompt=f"{n} cats", ignore_eos=True) for n in range(3)]
+        answers = await asyncio.gather(*(collect(engine, request) for request in requests))
+        assert await engine.requests_together(3, 256) == 3
+    for _, tokens, finish in answers:
+        assert finish.prompt_tokens + len(tokens) == CONTEXT_TOKENS
 
 
 async def test_too_little_memory_is_told_with_ggml_s_own_line() -> None:
