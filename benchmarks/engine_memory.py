@@ -36,6 +36,7 @@ from edgewright_agent.engine_worker.model.weights import (
 )
 from edgewright_agent.engines.process.cpus import default_threads
 from edgewright_agent.engines.worker import LEAN_MALLOC
+from edgewright_builder.fit.engines import onnx
 from edgewright_builder.fit.memory import stored_tensors
 
 MIB = 2**20
@@ -187,7 +188,7 @@ def print_table(
 ) -> None:
     """Medians, and ratios to the first variant of the same round."""
     model, m, bare = measured.architecture, measured.configuration, bare_interpreter_bytes()
-    weights = sum(tensor.stored_bytes for tensor in stored_tensors(model, m))
+    weights = sum(tensor.stored_bytes for tensor in stored_tensors(model, m, onnx.TRAITS.storage))
     ideal = weights + model.kv_elements(m.context_tokens) * m.kv_bits // 8
     print(
         f"{measured.model}, {m.embedding_bits}-bit embedding, context {m.context_tokens}, {len(results[0])} rounds"

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from synthetic_export import write_synthetic_export
+from synthetic_gptq import write_synthetic_gptq
 
 from edgewright.manifest import Manifest
 from edgewright_builder.artifact.fields import draft_manifest
+from edgewright_builder.export.gguf.export import MODEL_FILE
+from edgewright_builder.export.gguf.file import write_gguf
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
 from edgewright_builder.fit.catalogue import find_builtin
+from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.memory import Configuration
 
-ENGINE = "onnxruntime-genai"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -58,19 +62,50 @@ CASES = (
 )  # fmt: skip
 
 
-def write_release(measured: Case, tokenizer: Path, folder: Path) -> Manifest:
+def cases_for(engine: str) -> list[Case]:
+    """The same shapes with the group and the KV cache that the plan takes for an engine."""
+    traits = engine_traits(engine)
+    return [
+        replace(
+            each,
+            configuration=replace(
+                each.configuration,
+                group_size=traits.plan_group_sizes(each.architecture)[0] if traits.storage.block_weights
+                else each.configuration.group_size,
+                kv_bits=traits.kv_bits[0],
+            ),
+        )
+        for each in CASES
+    ]  # fmt: skip
+
+
+def write_release(measured: Case, tokenizer: Path, folder: Path, engine: str) -> Manifest:
     """An artifact of random weights in the empty `folder`, and the manifest to start it with."""
     (folder / "engine").mkdir()
-    write_synthetic_export(measured.architecture, measured.configuration, folder / "engine")
     _write_tokenizer(tokenizer, folder / "tokenizer", measured.architecture.vocab_size)
-    return manifest_of(folder, measured)
+    if engine_traits(engine).format == "gguf":
+        _write_gguf(measured, folder)
+    else:
+        write_synthetic_export(measured.architecture, measured.configuration, folder / "engine")
+    return manifest_of(folder, measured, engine)
 
 
-def manifest_of(folder: Path, measured: Case) -> Manifest:
+def _write_gguf(measured: Case, folder: Path) -> None:
+    """As a build does: from a GPTQ checkpoint."""
+    m = measured.configuration
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        checkpoint = Path(scratch)
+        write_synthetic_gptq(measured.architecture.with_layers(m.layers), m.group_size, checkpoint)
+        for file in (folder / "tokenizer").iterdir():
+            shutil.copyfile(file, checkpoint / file.name)
+        write_gguf(checkpoint, m.embedding_bits, folder / "engine" / MODEL_FILE, "fit-accuracy")
+
+
+def manifest_of(folder: Path, measured: Case, engine: str) -> Manifest:
     """Enough of a manifest to start the engine."""
     model, m = measured.architecture.with_layers(measured.configuration.layers), measured.configuration
     fields: dict[str, Any] = {
-        "name": "fit-accuracy", "version": "0", "device_profiles": ["this-host"], "engine": {"kind": ENGINE},
+        "name": "fit-accuracy", "version": "0", "device_profiles": ["this-host"], "engine": {"kind": engine},
         "model": {
             "architecture": model.model_type, "parameters": model.parameters, "layers": m.layers,
             "hidden_size": model.hidden_size, "vocab_size": model.vocab_size,

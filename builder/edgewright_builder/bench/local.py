@@ -62,10 +62,7 @@ def candidate(run: Path, stage: BenchStage) -> Candidate:
 
 def _unquantized(run: Path, engine: str) -> tuple[Path, str]:
     """Returns the fine-tuned checkpoint as the engine takes it, exported once, and its precision."""
-    from edgewright_builder.export.for_engine import (
-        export_before_quantization,
-        precision_before_quantization,
-    )
+    from edgewright_builder.export.for_engine import exporter_for
     from edgewright_builder.models import model_digest
 
     checkpoint, tree = run / "finetune" / "model", run / "bench" / "finetuned"
@@ -73,13 +70,14 @@ def _unquantized(run: Path, engine: str) -> tuple[Path, str]:
         raise InputError(
             f"{checkpoint} holds no weights, so there is nothing to measure before quantization."
         )
+    exporter = exporter_for(engine)
     record, made_from = tree / "export.json", {"checkpoint": model_digest(checkpoint), "engine": engine}
     if not record.is_file() or json.loads(record.read_bytes()) != made_from:
         shutil.rmtree(tree, ignore_errors=True)
         tree.mkdir(parents=True)
-        export_before_quantization(engine, checkpoint, tree)
+        exporter.unquantized(checkpoint, tree)
         write_json(record, made_from)
-    return tree, precision_before_quantization(engine, tree)
+    return tree, exporter.precision(tree)
 
 
 async def run_locally(model: Candidate, plan: BenchmarkPlan, repeats: int, on_progress: OnProgress) -> Bench:

@@ -1,43 +1,62 @@
-"""Exports a checkpoint as the engine that is to serve it loads it."""
+"""Exports a checkpoint as the engine that is to serve it loads it: each format says for itself how."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgewright_builder.export.gguf.export import export_gguf, export_gguf_unquantized
 from edgewright_builder.export.onnx import export_onnx, export_unquantized
 from edgewright_builder.export.vllm import export_vllm
 from edgewright_builder.fit.engines import engine_traits
+from edgewright_builder.fit.engines.traits import Format
 from edgewright_builder.models import read_config
 
 
-def export_for_engine(
-    engine: str,
-    checkpoint: Path,
-    embedding_bits: int,
-    folder: Path,
-    adapter_modules: Sequence[str] = (),
-    context_tokens: int | None = None,
-) -> dict[str, Any]:
-    """Writes `folder/engine` and `folder/tokenizer` of a GPTQ checkpoint. Returns what a stage says of itself."""
-    if engine_traits(engine).loads == "checkpoint":
-        return export_vllm(checkpoint, folder)
-    return export_onnx(
-        checkpoint, embedding_bits, folder, adapter_modules=adapter_modules, context_tokens=context_tokens
-    )
+@dataclass(frozen=True)
+class ExportJob:
+    """What is exported, and for what."""
+
+    checkpoint: Path
+    embedding_bits: int
+    adapter_modules: Sequence[str] = ()
+    context_tokens: int | None = None
+    name: str = "edgewright"
 
 
-def export_before_quantization(engine: str, checkpoint: Path, folder: Path) -> None:
-    """Writes the same folders of a checkpoint that is not quantized."""
-    if engine_traits(engine).loads == "checkpoint":
-        export_vllm(checkpoint, folder)
-    else:
-        export_unquantized(checkpoint, folder)
+@dataclass(frozen=True)
+class Exporter:
+    """How one format is written. Both write `folder/engine` and `folder/tokenizer`."""
+
+    quantized: Callable[[ExportJob, Path], dict[str, Any]]  # returns what a stage says of itself
+    unquantized: Callable[[Path, Path], object]
+    precision: Callable[[Path], str]  # of what `unquantized` wrote to a folder
 
 
-def precision_before_quantization(engine: str, folder: Path) -> str:
-    """Returns what `export_before_quantization` wrote to `folder` in, such as "float32"."""
-    if engine_traits(engine).loads == "checkpoint":
-        return str(read_config(folder / "engine")["dtype"])
-    return "float32"
+EXPORTERS: Mapping[Format, Exporter] = {
+    "onnx": Exporter(
+        lambda job, folder: export_onnx(
+            job.checkpoint, job.embedding_bits, folder,
+            adapter_modules=job.adapter_modules, context_tokens=job.context_tokens,
+        ),
+        export_unquantized,
+        lambda folder: "float32",
+    ),
+    "gguf": Exporter(
+        lambda job, folder: export_gguf(job.checkpoint, job.embedding_bits, folder, job.name),
+        export_gguf_unquantized,
+        lambda folder: "float32",
+    ),
+    "gptq": Exporter(
+        lambda job, folder: export_vllm(job.checkpoint, folder),
+        export_vllm,
+        lambda folder: str(read_config(folder / "engine")["dtype"]),
+    ),
+}  # fmt: skip
+
+
+def exporter_for(engine: str) -> Exporter:
+    """Returns how the files of an engine are written. Raises InputError for one that is unknown."""
+    return EXPORTERS[engine_traits(engine).format]

@@ -87,7 +87,8 @@ def _single(
     for bits in traits.kv_bits:
         if bits < m.kv_bits:
             yield f"KV cache at {bits} bits", "small, not measured here", replace(m, kv_bits=bits)
-    if (group_size := architecture.largest_group_size()) > m.group_size:
+    group_size = architecture.largest_group_size()
+    if group_size > m.group_size and traits.storage.block_weights is None:
         yield f"group size {group_size}", "about 0.1 points", replace(m, group_size=group_size)
     if m.concurrency > 1 and (most := largest_concurrency(plan, architecture, calibration)) > 0:
         title = f"{most} request{'s' * (most > 1)} at once"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Literal
 
+from edgewright.errors import InputError
+from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.calibrate import calibration_for, measured_decodes
 from edgewright_builder.fit.changes import Change, ranked_changes
-from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits, why_not_served
+from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits
+from edgewright_builder.fit.engines.traits import EngineTraits
 from edgewright_builder.fit.limits import largest_concurrency, largest_context
 from edgewright_builder.fit.memory import Calibration, Configuration
 from edgewright_builder.fit.model_facts import ModelFacts
@@ -79,7 +83,8 @@ def make_question(
 ) -> FitQuestion:
     """Returns a question with its defaults filled in. Raises InputError for one that makes no sense."""
     kind = engine or DEFAULT_ENGINE
-    engine_traits(kind)
+    served = engine_traits(kind).architecture_of(model.architecture, model.config)
+    model = replace(model, architecture=served)
     if context_tokens is None:
         context_tokens = min(DEFAULT_CONTEXT_TOKENS, model.architecture.max_context_tokens)
     check_wishes(model.architecture, Wishes(context_tokens, concurrency))
@@ -108,8 +113,8 @@ def check(question: FitQuestion) -> Check:
         largest_concurrency=largest_concurrency(plan, architecture, calibration),
         changes=() if plan.bound.fits or refusal else ranked_changes(plan, architecture, calibration),
         speed=predict_speed(
-            plan.memory, question.concurrency, question.profile, engine_traits(plan.engine).processor,
-            question.decodes,
+            plan.memory, question.concurrency, question.profile,
+            processor_of(engine_traits(plan.engine), question.profile), question.decodes,
         ),
         caveats=caveats(calibration, architecture, plan.configuration),
         proof=None if refusal else proof_of(question),
@@ -117,17 +122,29 @@ def check(question: FitQuestion) -> Check:
 
 
 def asked_configuration(question: FitQuestion) -> Configuration:
-    """Returns what `build` would start from: every layer, the largest group, the engine's best bits."""
+    """Returns what `build` would start from: every layer, and the engine's best group and bits."""
     traits, architecture = engine_traits(question.calibration.engine), question.model.architecture
     return Configuration(
         layers=architecture.layers,
         weight_bits=traits.weight_bits,
-        group_size=architecture.largest_group_size(),
+        group_size=_group_size(traits, architecture),
         embedding_bits=traits.embedding_bits[0],
         context_tokens=question.context_tokens,
         concurrency=question.concurrency,
         kv_bits=traits.kv_bits[0],
     )
+
+
+def _group_size(traits: EngineTraits, architecture: Architecture) -> int:
+    """Returns the engine's best group size; where it has none for this model, which `why_not` tells, the largest."""
+    fitting = [size for size in traits.group_sizes if size in architecture.group_sizes()]
+    return fitting[0] if fitting else architecture.largest_group_size()
+
+
+def processor_of(traits: EngineTraits, profile: DeviceProfile) -> Literal["cpu", "gpu"]:
+    """Returns which processor computes there: an engine for GPUs takes the CPU of a board whose GPU has no CUDA."""
+    has_cuda = profile.gpu is not None and profile.gpu.compute_capability is not None
+    return "gpu" if traits.processor == "gpu" and has_cuda else "cpu"
 
 
 def why_not(question: FitQuestion) -> str | None:
@@ -136,12 +153,22 @@ def why_not(question: FitQuestion) -> str | None:
     support = question.profile.engine(traits.kind)
     if support is not None and not support.supported.value:
         return f"{traits.kind} does not run on {question.profile.name}: {support.detail}"
-    return why_not_served(traits, question.model.architecture)
+    layers = question.model.architecture.layers
+    why = traits.why_not(question.model.config, layers)
+    return why or _why_no_group(traits, question.model.architecture)
+
+
+def _why_no_group(traits: EngineTraits, architecture: Architecture) -> str | None:
+    try:
+        traits.plan_group_sizes(architecture)
+    except InputError as error:
+        return str(error).rstrip(".")
+    return None
 
 
 def is_proved(question: FitQuestion) -> bool:
     """Whether nothing is exported for this engine, or what is exported has been proved."""
-    exported = engine_traits(question.calibration.engine).loads == "onnx graph"
+    exported = engine_traits(question.calibration.engine).format == "onnx"
     return not exported or proof_of(question) is not None
 
 
@@ -150,7 +177,7 @@ def proof_of(question: FitQuestion) -> Proof | None:
 
     None where there is none, and for an engine that computes from the checkpoint instead of a graph that is exported.
     """
-    exported = engine_traits(question.calibration.engine).loads == "onnx graph"
+    exported = engine_traits(question.calibration.engine).format == "onnx"
     return shipped_proof(question.model.config) if exported else None
 
 

@@ -27,8 +27,9 @@ from importlib import resources
 
 from edgewright.errors import InputError
 from edgewright_builder.fit.architecture import Architecture
+from edgewright_builder.fit.engines import engine_traits
+from edgewright_builder.fit.engines.traits import Buffers, Storage
 
-SCALE_BITS = 32
 EMBEDDING_BLOCK = 32
 UNQUANTIZED_BITS = 16
 FLOAT_BYTES = 4
@@ -166,28 +167,39 @@ def load_calibration(engine: str) -> Calibration:
 def predict_memory(architecture: Architecture, m: Configuration, calibration: Calibration) -> PeakMemory:
     """h(m̂) in bytes, term by term (see the module)."""
     model = architecture.with_layers(m.layers)
-    tensors = stored_tensors(model, m)
+    traits = engine_traits(calibration.engine)
+    tensors = stored_tensors(model, m, traits.storage)
     stored = {tensor.name: tensor.stored_bytes for tensor in tensors}
-    head = stored["embedding" if model.tied_embeddings else "head"]
+    head = stored.get("head", stored["embedding"])
     copies = (calibration.linear_copies - 1) * stored["linear"] + (calibration.embedding_copies - 1) * head
     repacked = round(copies + calibration.block_sums * sum(tensor.scales_bytes for tensor in tensors))
     runtime = calibration.constant_bytes + round(calibration.tokenizer_bytes_per_token * model.vocab_size)
-    slice_tokens = prompt_slice_tokens(model, m, calibration)
-    per_token = 2 * model.hidden_size + 3 * model.intermediate_size + model.heads * m.context_tokens
-    logits = slice_tokens * FLOAT_BYTES * model.vocab_size
+    buffers = (traits.buffers or sliced_buffers)(model, m, calibration)
     in_file = calibration.lookup_table_mapped and not model.tied_embeddings
-    lookup = looked_up_bytes(stored["embedding"], slice_tokens, calibration.file_page_bytes)
     return PeakMemory(
         tensors=tensors,
-        tied=model.tied_embeddings,
+        tied="head" not in stored,
         kv_cache_bytes=_kv_elements(model, m, calibration) * m.concurrency * m.kv_bits // 8,
-        layer_activation_bytes=slice_tokens * FLOAT_BYTES * per_token,
-        logits_bytes=round(calibration.logits_copies * logits),
-        lookup_bytes=lookup,
+        layer_activation_bytes=buffers.layer_activation_bytes,
+        logits_bytes=buffers.logits_bytes,
+        lookup_bytes=buffers.lookup_bytes,
         runtime_bytes=runtime,
         second_copies_bytes=repacked,
         load_peak_bytes=runtime + stored["linear"] + head + repacked + head,
         mapped_bytes=stored["embedding"] if in_file else 0,
+    )
+
+
+def sliced_buffers(model: Architecture, m: Configuration, calibration: Calibration) -> Buffers:
+    """Buffers of ONNX Runtime's worker, which reads a prompt in slices and looks embeddings up in the file."""
+    slice_tokens = prompt_slice_tokens(model, m, calibration)
+    per_token = 2 * model.hidden_size + 3 * model.intermediate_size + model.heads * m.context_tokens
+    logits = slice_tokens * FLOAT_BYTES * model.vocab_size
+    _, table, *_ = stored_tensors(model, m, engine_traits(calibration.engine).storage)
+    return Buffers(
+        slice_tokens * FLOAT_BYTES * per_token,
+        round(calibration.logits_copies * logits),
+        looked_up_bytes(table.stored_bytes, slice_tokens, calibration.file_page_bytes),
     )
 
 
@@ -215,26 +227,32 @@ def padded_head_dim(head_dim: int, multiple: int) -> int:
     return -(-head_dim // multiple) * multiple
 
 
-def stored_tensors(model: Architecture, m: Configuration) -> tuple[TensorClass, ...]:
-    """Returns the weights as the ONNX export stores them, class by class."""
-    linear = _quantized("linear", model.linear_parameters, m.weight_bits, m.group_size)
-    head = _quantized(
-        "embedding" if model.tied_embeddings else "head",
-        model.embedding_parameters,
-        m.embedding_bits,
-        EMBEDDING_BLOCK,
+def stored_tensors(model: Architecture, m: Configuration, storage: Storage) -> tuple[TensorClass, ...]:
+    """Returns the weights as an engine's file stores them, class by class: linear, embedding, head if apart, norm."""
+    linear = _quantized(
+        "linear",
+        model.linear_parameters,
+        m.weight_bits,
+        storage.block_weights or m.group_size,
+        storage.scale_bits,
     )
     norm = _floats("norm", model.norm_parameters)
-    if model.tied_embeddings:
-        return (linear, head, norm)
-    return (linear, _floats("embedding", model.embedding_parameters), head, norm)
+    embedding, head = (
+        _quantized(name, model.embedding_parameters, m.embedding_bits, EMBEDDING_BLOCK, storage.scale_bits)
+        for name in ("embedding", "head")
+    )
+    if model.tied_embeddings and not storage.table_always_apart:
+        return (linear, embedding, norm)
+    if not storage.untied_table_quantized:
+        embedding = _floats("embedding", model.embedding_parameters)
+    return (linear, embedding, head, norm)
 
 
-def _quantized(name: str, parameters: int, bits: int, block: int) -> TensorClass:
-    """Symmetric codes and one float32 scale a block, no zero points; 16 bits are floats."""
+def _quantized(name: str, parameters: int, bits: int, block: int, scale_bits: int) -> TensorClass:
+    """Symmetric codes and one scale a block, no zero points; 16 bits are floats."""
     if bits == UNQUANTIZED_BITS:
         return TensorClass(name, parameters, parameters * bits // 8, 0, 0)
-    return TensorClass(name, parameters, parameters * bits // 8, parameters // block * SCALE_BITS // 8, 0)
+    return TensorClass(name, parameters, parameters * bits // 8, parameters // block * scale_bits // 8, 0)
 
 
 def _floats(name: str, parameters: int) -> TensorClass:

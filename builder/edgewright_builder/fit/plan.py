@@ -18,6 +18,7 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.bound import PeakBound
 from edgewright_builder.fit.engines import engine_traits
+from edgewright_builder.fit.engines.traits import EngineTraits
 from edgewright_builder.fit.memory import Calibration, Configuration, PeakMemory, predict_memory
 
 # SmolLM2-135M on ARC-Easy (acc_norm): 0.463 whole, 0.428 without 5 of 30 layers (400 rows), 0.367 without 9 (300 rows).
@@ -129,7 +130,7 @@ def candidates(architecture: Architecture, wishes: Wishes, engine: str) -> Itera
     traits = engine_traits(engine)
     for layers, group_size, embedding_bits, kv_bits, context_tokens, concurrency in product(
         _depths(architecture, wishes),
-        (wishes.group_size,) if wishes.group_size else architecture.group_sizes(),
+        (wishes.group_size,) if wishes.group_size else _group_sizes(architecture, traits),
         (wishes.embedding_bits,) if wishes.embedding_bits else traits.embedding_bits,
         traits.kv_bits,
         _contexts(architecture, wishes),
@@ -144,6 +145,12 @@ def candidates(architecture: Architecture, wishes: Wishes, engine: str) -> Itera
             concurrency=concurrency,
             kv_bits=kv_bits,
         )
+
+
+def _group_sizes(architecture: Architecture, traits: EngineTraits) -> tuple[int, ...]:
+    """Returns the group sizes worth comparing: one alone where an engine stores each in as many bytes."""
+    sizes = traits.plan_group_sizes(architecture)
+    return sizes if traits.storage.block_weights is None else sizes[:1]
 
 
 def with_group_size(

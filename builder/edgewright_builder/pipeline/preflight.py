@@ -17,7 +17,7 @@ from edgewright_builder.data.general import general_passages
 from edgewright_builder.data.own_data import select_rows
 from edgewright_builder.data.presets import load_preset
 from edgewright_builder.data.prompts import load_prompts
-from edgewright_builder.fit.engines import engine_traits, why_not_served
+from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.models import load_tokenizer, read_config, resolve_model
 from edgewright_builder.parity.prove import require_proof
 from edgewright_builder.quantization.earlier import require_same_shape
@@ -76,15 +76,16 @@ def _check_layers(build: Build) -> None:
 
 
 def _check_served(build: Build) -> None:
-    """Raises InputError for a type of model that the engine's exporter does not know."""
-    why = why_not_served(engine_traits(build.recipe.serving.engine), build.architecture)
+    """Raises InputError for a model that the engine can't compute as it was planned, or its format can't hold."""
+    config, layers = read_config(build.distillation.student), build.plan.configuration.layers
+    why = engine_traits(build.recipe.serving.engine).why_not(config, layers)
     if why is not None:
         raise InputError(f"`student.model` can't be served: {why}.")
 
 
 def _check_computation(build: Build) -> None:
     """Raises InputError where what would be exported does not compute what transformers computes."""
-    if engine_traits(build.recipe.serving.engine).loads == "onnx graph":
+    if engine_traits(build.recipe.serving.engine).format == "onnx":
         require_proof(read_config(build.distillation.student))
 
 

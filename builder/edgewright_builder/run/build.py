@@ -11,10 +11,12 @@ from edgewright.errors import RefusedError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.calibrate import calibration_for, measured_decodes
+from edgewright_builder.fit.check import processor_of
 from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.memory import Calibration
 from edgewright_builder.fit.plan import BuildPlan, Wishes, make_plan, with_group_size
 from edgewright_builder.fit.speed import Speed, predict_speed
+from edgewright_builder.models import read_config
 from edgewright_builder.recipe.model import Recipe
 from edgewright_builder.run.distillation import Distillation
 from edgewright_builder.run.run import Run
@@ -40,7 +42,10 @@ class Build:
     @property
     def architecture(self) -> Architecture:
         """The facts of the student before pruning."""
-        return self.distillation.architecture
+        config = read_config(self.distillation.student)
+        return engine_traits(self.recipe.serving.engine).architecture_of(
+            self.distillation.architecture, config
+        )
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -80,7 +85,7 @@ class Build:
     def speed_of(self, plan: BuildPlan) -> Speed:
         """Returns how fast one request alone should decode on the board, and what it should take."""
         measured = measured_decodes(plan.engine, self.profile.id)
-        processor = engine_traits(plan.engine).processor
+        processor = processor_of(engine_traits(plan.engine), self.profile)
         return predict_speed(plan.memory, plan.configuration.concurrency, self.profile, processor, measured)
 
 

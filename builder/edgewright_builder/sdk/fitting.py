@@ -173,7 +173,7 @@ def _proof(answer: Check) -> Proof:
     from edgewright_builder.fit.engines import engine_traits
     from edgewright_builder.parity.prove import require_proof
 
-    if engine_traits(answer.plan.engine).loads != "onnx graph":
+    if engine_traits(answer.plan.engine).format != "onnx":
         raise InputError(
             f"--prove tries what is exported; {answer.plan.engine} computes from the checkpoint itself."
         )

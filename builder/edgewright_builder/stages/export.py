@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgewright_builder.export.for_engine import export_for_engine
+from edgewright_builder.export.for_engine import ExportJob, exporter_for
 from edgewright_builder.fit.configuration.features import is_written_anew
 from edgewright_builder.fit.engines import DEFAULT_ENGINE
 from edgewright_builder.models import read_config
@@ -30,6 +30,7 @@ def run_export(build: Build, quantized: FinishedStage) -> FinishedStage:
 
     def work(folder: Path) -> dict[str, Any]:
         checkpoint = quantized.folder / "model"
-        return export_for_engine(serving.engine, checkpoint, embedding_bits, folder, modules, context_tokens)
+        job = ExportJob(checkpoint, embedding_bits, modules, context_tokens, build.recipe.name)
+        return exporter_for(serving.engine).quantized(job, folder)
 
     return build.run.stage("export", inputs, work, products=("engine", "tokenizer"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewright.durable import write_json
-from edgewright_builder.fit.engines import DEFAULT_ENGINE
+from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.stages.teacher import training_of
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def climb(training: Training, rungs: Rungs, build: Build, folder: Path) -> dict[
         if checkpoint.is_dir():
             model = load_dequantized(checkpoint)
             entries.append(_entry(name, model, to_teacher, to_finetuned, batch_tokens))
-    if build.recipe.serving.engine == DEFAULT_ENGINE:
+    if engine_traits(build.recipe.serving.engine).format == "onnx":  # whose logits this process can compute
         entries.append(_exported(rungs.exported.folder / "engine", to_teacher, to_finetuned))
     write_json(folder / "ladder.json", entries)
     return {entry["model"]: entry["to_teacher"]["mean"] for entry in entries}
