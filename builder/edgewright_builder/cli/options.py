@@ -26,5 +26,8 @@ Budget = Annotated[
     typer.Option(help="Memory it may take, e.g. 3.5GiB. (default: the profile's)", show_default=False),
 ]
 Engine = Annotated[
-    str | None, typer.Option(help="Engine that is to serve. (default: onnxruntime-genai)", show_default=False)
+    str | None,
+    typer.Option(
+        help="Engine that is to serve. (default: the one predicted to be fastest there)", show_default=False
+    ),
 ]

@@ -47,7 +47,7 @@ def draft_of(device: GetDeviceResponse, snapshot: Snapshot) -> ProfileDraft:
     mode = snapshot.power_mode if snapshot.HasField("power_mode") else "default"
     kinds = sorted({rail.source for rail in snapshot.energy})
     document = {
-        "schema_version": "edgewright.profile.v1",
+        "schema_version": "edgewright.profile.v2",
         "id": "my-board",
         "name": device.board_model or "My board",
         "soc": device.board_model or device.machine,

@@ -12,15 +12,17 @@ from edgewright_builder.fit.check import (
     make_question,
     why_not,
 )
+from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.limits import largest_context, largest_depth
 from edgewright_builder.fit.model_facts import ModelFacts
 from edgewright_builder.fit.plan import DEPTH_FRACTION_MIN, plan_for
+from edgewright_builder.fit.recommendation import recommend
 from edgewright_profiles import DeviceProfile
 
 LEGEND = (
     "32k: the longest context that fits, one request, whole depth, 4-bit weights; 32k*: with a 4-bit embedding",
     "-25%: fits without that share of its layers; –: does not fit",
-    "×: the engine does not run there, or is not proved to compute what transformers computes for this model",
+    "×: no engine runs there, or none is proved to compute what transformers computes for this model",
     "Boards in one column differ by less than a tenth; the figures are the smallest one's",
 )
 NEARLY = 0.9  # of the context or the layers
@@ -32,6 +34,7 @@ class Cell:
 
     model: str
     board: str
+    engine: str
     served: bool
     context_tokens: int  # the longest that fits at whole depth; 0 where less than wanted
     embedding_bits: int
@@ -63,6 +66,11 @@ class Column:
         return any(cell.served for cell in self.cells)
 
     @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that serve any of the models there."""
+        return tuple(dict.fromkeys(cell.engine for cell in self.cells if cell.served))
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The boards' short names."""
         return tuple(map(board_label, self.boards))
@@ -87,7 +95,8 @@ def _nearly_same(smaller: Cell, larger: Cell) -> bool:
     if not smaller.served or not larger.served:
         return smaller.served == larger.served
     return (
-        bool(smaller.context_tokens) == bool(larger.context_tokens)
+        smaller.engine == larger.engine
+        and bool(smaller.context_tokens) == bool(larger.context_tokens)
         and bool(smaller.layers) == bool(larger.layers)
         and NEARLY * larger.context_tokens <= smaller.context_tokens <= larger.context_tokens
         and NEARLY * larger.layers <= smaller.layers <= larger.layers
@@ -101,7 +110,10 @@ def make_matrix(
     context_tokens: int = DEFAULT_CONTEXT_TOKENS,
     engine: str | None = None,
 ) -> list[list[Cell]]:
-    """Returns one row a model, one cell a board, the smallest budget first. Raises InputError for an unknown engine."""
+    """Returns one row a model, one cell a board, the smallest budget first.
+
+    Without an `engine` each cell is of the one recommended there. Raises InputError for an unknown engine.
+    """
     ordered = sorted(boards, key=lambda board: board.budget_bytes())
     return [[_cell(model, board, context_tokens, engine) for board in ordered] for model in models]
 
@@ -123,16 +135,19 @@ def board_label(profile_id: str) -> str:
 def _cell(model: ModelFacts, board: DeviceProfile, context_tokens: int, engine: str | None) -> Cell:
     architecture = model.architecture
     wanted = min(context_tokens, architecture.max_context_tokens)
+    if engine is None:
+        engine = recommend(model, board, context_tokens=wanted).engine
     question = make_question(model, board, context_tokens=wanted, engine=engine)
-    cell = Cell(model.name, board.id, True, 0, 8, 0, architecture.layers)
+    architecture = question.model.architecture  # as this engine serves it
+    cell = Cell(model.name, board.id, engine, True, 0, 8, 0, architecture.layers)
     if why_not(question) is not None or not is_proved(question):
         return replace(cell, served=False)
     calibration = question.calibration
-    for bits in (8, 4):
+    for bits in engine_traits(engine).embedding_bits:
         configuration = replace(asked_configuration(question), embedding_bits=bits)
         plan = plan_for(architecture, configuration, question.budget_bytes, calibration)
         if (longest := largest_context(plan, architecture, calibration)) >= wanted:
             return replace(cell, context_tokens=longest, embedding_bits=bits, layers=architecture.layers)
     layers = largest_depth(plan, architecture, calibration)
     enough = layers >= max(1, round(DEPTH_FRACTION_MIN * architecture.layers))
-    return replace(cell, embedding_bits=4, layers=layers if enough else 0)
+    return replace(cell, embedding_bits=bits, layers=layers if enough else 0)

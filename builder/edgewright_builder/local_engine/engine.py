@@ -18,7 +18,9 @@ from edgewright.manifest import Manifest
 from edgewright_agent.engines import (
     Engine,
     EngineLimits,
+    GenerationRequest,
     ScoreItem,
+    Token,
     available_engines,
     onnx,
     start_engine,
@@ -61,9 +63,16 @@ class LocalEngine:
             raise OutsideError(f"The engine completed no prompt: {answer.decode(errors='replace')[:200]}")
         (choice,) = json.loads(answer)["choices"]
         alternatives = (choice["logprobs"] or {}).get("top_logprobs") or []
-        leads = [_lead(each) for each in alternatives[: len(choice["token_ids"])]]
-        missing = [0.0] * (len(choice["token_ids"]) - len(leads))  # of the token that ended the text
-        return Greedy(tuple(choice["token_ids"]), (*leads, *missing))
+        tokens = choice.get("token_ids")
+        if tokens is None:  # an engine that names no tokens in OpenAI's answers
+            tokens = await self._greedy_tokens(prompt, max_tokens)
+        leads = [_lead(each) for each in alternatives[: len(tokens)]]
+        missing = [0.0] * (len(tokens) - len(leads))  # of the token that ended the text
+        return Greedy(tuple(tokens), (*leads, *missing))
+
+    async def _greedy_tokens(self, prompt: str, max_tokens: int) -> list[int]:
+        request = GenerationRequest(prompt=prompt, max_tokens=max_tokens, temperature=0.0)
+        return [event.id async for event in self.engine.generate(request) if isinstance(event, Token)]
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from edgewright_builder.fit.matrix import Cell, make_matrix
 from edgewright_builder.fit.memory import PeakMemory
 from edgewright_builder.fit.model_facts import find_model, from_builtin
 from edgewright_builder.fit.plan import BuildPlan, PlanSearch, Wishes, search_plans
+from edgewright_builder.fit.recommendation import recommend
 from edgewright_builder.sdk.arguments import device_profile, size_bytes
 from edgewright_builder.sdk.libraries import own_errors
 from edgewright_builder.show.sheet import Drawn, Lines, Sheet, shown
@@ -45,6 +46,7 @@ class Fit:
     """Whether a model fits a device under a budget, and everything the answer rests on. True where it fits."""
 
     answer: Check
+    recommendation: str | None = None  # why this engine, where none was asked for
 
     def __bool__(self) -> bool:
         return self.fits
@@ -90,10 +92,12 @@ class Fit:
         return self.answer.plan
 
     def _document(self) -> CheckDocument:
-        return check_document(self.answer)
+        return check_document(self.answer, self.recommendation)
 
     def _sheet(self) -> Sheet:
-        return Sheet((Drawn(lambda console: print_check(console, self.answer)),), self._pictures)
+        return Sheet(
+            (Drawn(lambda console: print_check(console, self.answer, self.recommendation)),), self._pictures
+        )
 
     def _pictures(self) -> Mapping[str, str]:
         if self.answer.verdict is FitVerdict.NOT_SERVED:
@@ -152,21 +156,27 @@ def check(
 
     `model` is a built-in name, a hub id, a folder, a config.json or a GGUF file; `device` a profile's id, alias or YAML
     file. `budget` is a size such as "4GiB", or bytes; None: the profile's. `context_tokens`: 2,048 unless given.
+    Without an `engine` the one that is predicted to be fastest there is taken, and the result says why.
     `prove` has a tiny random model of the same configuration exported, run and compared, which takes the builder's
     libraries. Raises InputError for what is not known.
     """
-    question = make_question(
-        find_model(_named(model, "the model")),
-        device_profile(device),
-        budget_bytes=size_bytes(budget, "the budget"),
-        context_tokens=context_tokens,
-        concurrency=concurrency,
-        engine=engine,
-    )
-    answer = answer_question(question)
+    facts, profile = find_model(_named(model, "the model")), device_profile(device)
+    budget_bytes, reason = size_bytes(budget, "the budget"), None
+    if engine is None:
+        found = recommend(
+            facts, profile, budget_bytes=budget_bytes, context_tokens=context_tokens, concurrency=concurrency
+        )
+        answer, reason = found.answer, found.why
+    else:
+        answer = answer_question(
+            make_question(
+                facts, profile, budget_bytes=budget_bytes, context_tokens=context_tokens,
+                concurrency=concurrency, engine=engine,
+            )
+        )  # fmt: skip
     if prove and answer.why_not_served is None:
         answer = replace(answer, proof=_proof(answer))
-    return Fit(answer)
+    return Fit(answer, reason)
 
 
 def _proof(answer: Check) -> Proof:
@@ -192,19 +202,23 @@ def plan(
 ) -> PlanChoice:
     """Returns the best configuration that fits: depth, bits, group size, context and concurrency.
 
-    It has room for `context_tokens` and `concurrency` at least. Raises RefusedError if nothing fits, and as `check`.
+    It has room for `context_tokens` and `concurrency` at least. Without an `engine` it is the recommended one.
+    Raises RefusedError if nothing fits, and as `check`.
     """
     from edgewright_builder.fit.calibrate import calibration_for
-    from edgewright_builder.fit.engines import ENGINES, engine_traits
+    from edgewright_builder.fit.engines import engine_traits
 
     facts, profile = find_model(_named(model, "the model")), device_profile(device)
-    kinds = [engine_traits(engine).kind] if engine else list(ENGINES)
     wanted = size_bytes(budget, "the budget")
+    if engine is None:
+        engine = recommend(
+            facts, profile, budget_bytes=wanted, context_tokens=context_tokens, concurrency=concurrency
+        ).engine
     search = search_plans(
-        facts.architecture,
+        engine_traits(engine).architecture_of(facts.architecture, facts.config),
         Wishes(context_tokens, concurrency, at_least=True),
         profile.budget_bytes() if wanted is None else wanted,
-        [calibration_for(kind, profile.id) for kind in kinds],
+        [calibration_for(engine, profile.id)],
     )
     return PlanChoice(search, facts.name, profile.id)
 

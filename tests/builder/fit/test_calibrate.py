@@ -108,7 +108,9 @@ def test_predictions_for_that_board_say_what_they_rest_on_and_others_do_not_chan
     save_board(measured(one))
     here, elsewhere = calibration_for(ENGINE, BOARD), calibration_for(ENGINE, "jetson-agx-orin-64gb")
     assert (elsewhere, here.machine, here.points) == (SHIPPED, BOARD, 1)
-    result = CliRunner().invoke(app, ["check", "smollm2-135m", "--device", BOARD, "--json"])
+    result = CliRunner().invoke(
+        app, ["check", "smollm2-135m", "--device", BOARD, "--engine", ENGINE, "--json"]
+    )
     document = json.loads(result.stdout)
     assert document["plan"]["calibrated_on"] == (
         f"calibrated on this board, 1 measurement of {ENGINE} 0.18.0 on {BOARD}"

@@ -154,7 +154,9 @@ def test_a_change_that_is_said_to_fit_does() -> None:
 
 
 def test_json_holds_the_verdict_the_breakdown_and_what_it_rests_on() -> None:
-    document = json.loads(invoke("check", "llama-3.2-3b", "--device", ORIN, "--json").stdout)
+    document = json.loads(
+        invoke("check", "llama-3.2-3b", "--device", ORIN, "--engine", ENGINE, "--json").stdout
+    )
     assert document["verdict"] == "fits"
     parts = document["plan"]["breakdown_bytes"]
     tensors = sum(

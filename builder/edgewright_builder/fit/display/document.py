@@ -82,6 +82,7 @@ class CheckDocument(TypedDict):
     device: str
     verdict: str  # fits, uncertain, does_not_fit, not_served
     why_not_served: str | None
+    recommendation: str | None  # why this engine, where none was asked for
     spare_bytes: int
     plan: PlanDocument
     largest_context_tokens: int
@@ -108,6 +109,7 @@ class CellDocument(TypedDict):
 
     model: str
     board: str
+    engine: str
     served: bool
     context_tokens: int
     embedding_bits: int
@@ -122,7 +124,7 @@ class MatrixDocument(TypedDict):
     cells: list[CellDocument]
 
 
-def check_document(answer: Check) -> CheckDocument:
+def check_document(answer: Check, recommendation: str | None) -> CheckDocument:
     """Everything `check` prints; sizes in bytes, times in seconds."""
     question = answer.question
     return {
@@ -132,6 +134,7 @@ def check_document(answer: Check) -> CheckDocument:
         "device": question.profile.id,
         "verdict": answer.verdict.name.lower(),
         "why_not_served": answer.why_not_served,
+        "recommendation": recommendation,
         "spare_bytes": answer.spare_bytes,
         "plan": plan_document(answer.plan),
         "largest_context_tokens": answer.largest_context_tokens,
@@ -210,6 +213,7 @@ def _cell(cell: Cell) -> CellDocument:
     return {
         "model": cell.model,
         "board": cell.board,
+        "engine": cell.engine,
         "served": cell.served,
         "context_tokens": cell.context_tokens,
         "embedding_bits": cell.embedding_bits,

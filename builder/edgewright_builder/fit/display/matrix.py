@@ -30,7 +30,9 @@ def _matrix_table(columns: Sequence[Column]) -> Table:
     table = Table(header_style="bold cyan", padding=(0, 1), show_lines=False)
     table.add_column("model", no_wrap=True)
     for column in columns:
-        table.add_column(", ".join(column.labels), justify="right")
+        table.add_column(
+            f"{', '.join(column.labels)}: {', '.join(column.engines) or 'none'}", justify="right"
+        )
     for cells in zip(*(column.cells for column in columns), strict=True):
         table.add_row(cells[0].model, *map(_coloured, cells))
     return table
@@ -41,12 +43,17 @@ def matrix_markdown(rows: Sequence[Sequence[Cell]]) -> str:
     columns = columns_of(rows)
     shown = served(columns)
     lines = [
-        "| model | " + " | ".join(",<br>".join(column.labels) for column in shown) + " |",
+        "| model | " + " | ".join(map(_header, shown)) + " |",
         "|---|" + "--:|" * len(shown),
     ]
     for cells in zip(*(column.cells for column in shown), strict=True):
         lines.append(f"| {cells[0].model} | " + " | ".join(cell.text for cell in cells) + " |")
     return "\n".join([*lines, "", *(f"{line}  " for line in legend(columns))])
+
+
+def _header(column: Column) -> str:
+    """Returns the boards, and below them the engines that serve there."""
+    return f"{',<br>'.join(column.labels)}<br>*{', '.join(column.engines) or 'none'}*"
 
 
 def served(columns: Sequence[Column]) -> list[Column]:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from edgewright.sizes import format_bytes
 from edgewright_builder.fit.check import Check, FitVerdict
+from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.memory import PeakMemory, TensorClass
 from edgewright_builder.fit.plan import BuildPlan, PlanSearch
 from edgewright_builder.fit.speed import Speed
@@ -22,10 +23,12 @@ COLOURS = {
 CHANGES_MAX = 6
 
 
-def print_check(console: Console, answer: Check) -> None:
+def print_check(console: Console, answer: Check, recommendation: str | None = None) -> None:
     """Prints the verdict, the breakdown, what is the most that fits, what would make it fit, speed, settings."""
     question, plan = answer.question, answer.plan
     console.print(_verdict(answer))
+    if recommendation is not None:
+        console.print(f"  {recommendation}", markup=False, soft_wrap=True)
     console.print(f"  rests on: {plan.calibrated_on}", style="dim", markup=False, soft_wrap=True)
     console.print(f"  {_proof(answer)}", style="dim", markup=False, soft_wrap=True)
     for sentence in answer.caveats:
@@ -55,6 +58,8 @@ def _proof(answer: Check) -> str:
             f"{name} {answer.proof.versions[name]}" for name in ("onnxruntime", "transformers")
         )
         return f"proved: {answer.proof} ({versions})"
+    if engine_traits(answer.plan.engine).format != "onnx":
+        return "computed from the checkpoint's own weights; a build compares its answers before it ships"
     return (
         "not proved to compute what transformers computes: `--prove` tries a tiny model of this configuration"
     )
