@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType({
     "plan": "host.plan:plan",
     "profiles": "host.profiles:app",
     "build": "host.build:build",
+    "export": "host.export:export",
     "report": "host.report:report",
     "study": "host.study:app",
     "push": "board.push:push",

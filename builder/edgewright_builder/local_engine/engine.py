@@ -71,7 +71,7 @@ class LocalEngine:
         return Greedy(tuple(tokens), (*leads, *missing))
 
     async def _greedy_tokens(self, prompt: str, max_tokens: int) -> list[int]:
-        request = GenerationRequest(prompt=prompt, max_tokens=max_tokens, temperature=0.0)
+        request = GenerationRequest(prompt=prompt, max_tokens=max_tokens, temperature=0.0, exact=True)
         return [event.id async for event in self.engine.generate(request) if isinstance(event, Token)]
 
 

@@ -1,0 +1,61 @@
+"""`edgewright export` writes a run's model alone, for runtimes that are not ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gguf
+import pytest
+from typer.testing import CliRunner
+
+from edgewright.errors import InputError
+from edgewright_builder.cli.main import app
+from edgewright_builder.sdk.exporting import export
+from tests.support.gptq_checkpoints import FAMILIES, random_checkpoint
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "quantize").mkdir()
+    random_checkpoint(FAMILIES["llama"], folder / "quantize" / "model", 32)
+    (folder / "plan.json").write_text(json.dumps({"embedding_bits": 4}), encoding="utf-8")
+    return folder
+
+
+def test_a_run_becomes_one_gguf_file_and_the_command_says_what_it_wrote(run: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["export", str(run), "--to", "gguf", "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    (file,) = (tmp_path / "out").iterdir()
+    assert file.name == f"{run.name}.gguf"
+    told = " ".join(result.stdout.split())
+    assert file.name in told
+    assert "embedding and head in 4 bits" in told
+    assert "Ollama" in told
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(file).tensors}
+    assert kinds["token_embd.weight"] == kinds["blk.0.attn_q.weight"] == "Q4_0"
+
+
+def test_a_recovered_run_ships_what_recovery_left(run: Path, tmp_path: Path) -> None:
+    recovered = tmp_path / "run" / "recover" / "model"
+    recovered.parent.mkdir(parents=True)
+    random_checkpoint(FAMILIES["llama"], recovered, 64, seed=5)
+    assert export(tmp_path / "run", to="gguf", out=tmp_path / "out").made_from == str(recovered)
+
+
+def test_a_checkpoint_of_its_own_is_taken_too(run: Path, tmp_path: Path) -> None:
+    written = export(run / "quantize" / "model", to="gptq", out=tmp_path / "out")
+    assert written.embedding_bits == 16
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
+        file.name for file in (tmp_path / "out").iterdir()
+    }
+
+
+def test_what_is_in_the_way_is_said_and_nothing_is_written(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(InputError, match="not an empty folder"):
+        export(run, to="gguf", out=tmp_path)
+    with pytest.raises(InputError, match="no quantized model"):
+        export(tmp_path, to="gguf", out=tmp_path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
