@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SLICE_TOKENS = 512
 FLOAT_BYTES = 4
+MASK_BYTES = 6  # of each pair of token and position: which of them see one another, in float32 and in float16
 
 
 def why_not(config: Config, layers: int) -> str | None:
@@ -46,7 +47,7 @@ def buffers(model: Architecture, m: Configuration, calibration: Calibration) -> 
     query = model.heads * model.head_dim
     per_token = 3 * model.hidden_size + 2 * query + 2 * model.intermediate_size
     logits = round(calibration.logits_copies * m.concurrency * FLOAT_BYTES * model.vocab_size)
-    return Buffers(tokens * FLOAT_BYTES * per_token, logits)
+    return Buffers(tokens * (FLOAT_BYTES * per_token + MASK_BYTES * m.context_tokens), logits)
 
 
 TRAITS = EngineTraits(
