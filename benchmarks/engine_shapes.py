@@ -14,8 +14,8 @@ from synthetic_gptq import write_synthetic_gptq
 
 from edgewright.manifest import Manifest
 from edgewright_builder.artifact.fields import draft_manifest
-from edgewright_builder.export.gguf.export import MODEL_FILE
 from edgewright_builder.export.gguf.file import write_gguf
+from edgewright_builder.export.llama_cpp import MODEL_FILE
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
 from edgewright_builder.fit.catalogue import find_builtin
 from edgewright_builder.fit.engines import engine_traits

@@ -111,6 +111,8 @@ CHANGED = (
 
 def name_of(document: str) -> str:
     """Returns a document's full name, such as `edgewright.status.v1`."""
+    if document == "profile":  # a profile's file says its version in `schema_version`
+        return str(DeviceProfile.model_fields["schema_version"].default)
     return f"edgewright.{document}.v{VERSIONS.get(document, 1)}"
 
 
@@ -122,7 +124,7 @@ def schema_of(document: str) -> dict[str, Any]:
     else:
         body = _object(kind, definitions)
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": name_of(document)}
-    if document != "profile":  # a profile's file says its version in `schema_version`
+    if document != "profile":
         body["properties"] = {"schema": {"const": name_of(document)}, **body["properties"]}
     body["required"] = list(body["properties"])
     body["additionalProperties"] = False

@@ -19,6 +19,7 @@ NOT_RUN = (
     r"make\b",  # by hand; `make demo` is the road itself
     r"edgewright-agent serve\b",  # the agents of these pages are it
     r"edgewright build\b",  # tests/end_to_end/test_build.py
+    r"edgewright export\b",  # tests/builder/sdk/test_exporting.py
     r"edgewright report\b",  # tests/end_to_end/test_build.py
     r"edgewright bench --local\b",  # tests/builder/bench
     r"edgewright bench .*--compare run\b",  # tests/builder/bench

@@ -37,7 +37,6 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
         "matrix": 2,
         "plan": 1,
         "diff": 1,
-        "profile": 2,
         "profiles": 1,
         "trust": 1,
         "trust-update": 1,

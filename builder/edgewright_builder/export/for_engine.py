@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgewright_builder.export.gguf.export import export_gguf, export_gguf_unquantized
+from edgewright_builder.export.llama_cpp import export_gguf, export_gguf_unquantized
 from edgewright_builder.export.onnx import export_onnx, export_unquantized
 from edgewright_builder.export.vllm import export_vllm
 from edgewright_builder.fit.engines import engine_traits

@@ -173,6 +173,8 @@ def predict_memory(architecture: Architecture, m: Configuration, calibration: Ca
     head = stored.get("head", stored["embedding"])
     copies = (calibration.linear_copies - 1) * stored["linear"] + (calibration.embedding_copies - 1) * head
     repacked = round(copies + calibration.block_sums * sum(tensor.scales_bytes for tensor in tensors))
+    if "head" not in stored and m.embedding_bits in traits.storage.repacked_table_bits:
+        repacked += head
     runtime = calibration.constant_bytes + round(calibration.tokenizer_bytes_per_token * model.vocab_size)
     buffers = (traits.buffers or sliced_buffers)(model, m, calibration)
     in_file = calibration.lookup_table_mapped and not model.tied_embeddings

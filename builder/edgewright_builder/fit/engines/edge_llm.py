@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.engines.traits import Buffers, EngineTraits, Storage
 
 if TYPE_CHECKING:
+    from edgewright_builder.fit.architecture import Architecture
     from edgewright_builder.fit.memory import Calibration, Configuration
 
 PROMPT_TOKENS_MAX = 2048  # maxInputLen of the published runs

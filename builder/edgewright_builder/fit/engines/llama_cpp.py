@@ -2,6 +2,7 @@
 
     linear   4.5 bits: a block of 32 codes and a float16 scale, whatever the group
     tables   8.5 or 4.5 bits; an untied embedding is one more of them
+             (a tied one of 4 bits is held twice: repacked for the head, and as it is for embeddings)
     KV cache float16, of windowed layers no more than the window and a slice
 
 The agent's server reads a prompt in slices of 512 tokens and computes the logits of its last token alone.
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.configuration.llama_cpp import (
     LLAMA_CPP,
     longest_for_llama_cpp,
@@ -21,6 +21,7 @@ from edgewright_builder.fit.configuration.llama_cpp import (
 from edgewright_builder.fit.engines.traits import Buffers, Config, EngineTraits, Storage
 
 if TYPE_CHECKING:
+    from edgewright_builder.fit.architecture import Architecture
     from edgewright_builder.fit.memory import Calibration, Configuration
 
 SLICE_TOKENS = 512
@@ -53,6 +54,6 @@ def buffers(model: Architecture, m: Configuration, calibration: Calibration) -> 
 TRAITS = EngineTraits(
     "llama.cpp", "gpu", weight_bits=4, embedding_bits=(8, 4), kv_bits=(16,), format="gguf", takes_adapters=False,
     model_types=frozenset({*LLAMA_CPP, "gemma3"}),
-    storage=Storage(scale_bits=16, block_weights=32, untied_table_quantized=True),
+    storage=Storage(scale_bits=16, block_weights=32, untied_table_quantized=True, repacked_table_bits=(4,)),
     buffers=buffers, group_sizes=(32, 64, 128), refuses=why_not, longest=longest_for_llama_cpp,
 )  # fmt: skip

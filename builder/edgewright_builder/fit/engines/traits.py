@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgewright.errors import InputError
-from edgewright_builder.fit.architecture import Architecture
 
 if TYPE_CHECKING:
+    from edgewright_builder.fit.architecture import Architecture
     from edgewright_builder.fit.memory import Calibration, Configuration
 
 Config = Mapping[str, Any]  # config.json
@@ -25,6 +25,8 @@ class Storage:
     untied_table_quantized: bool = (
         False  # an embedding that is not the head: quantized like it, else in floats
     )
+    # A tied table of these bits is repacked for the head, beside the one that embeddings are looked up in.
+    repacked_table_bits: tuple[int, ...] = ()
     table_always_apart: bool = False  # embedding and head are two tensors even where the model ties them
 
 
@@ -37,7 +39,7 @@ class Buffers:
     lookup_bytes: int = 0  # pages of a file that embeddings are looked up in
 
 
-BufferArithmetic = Callable[[Architecture, "Configuration", "Calibration"], Buffers]
+BufferArithmetic = Callable[["Architecture", "Configuration", "Calibration"], Buffers]
 
 
 @dataclass(frozen=True)
