@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -66,9 +67,13 @@ class Column:
         return any(cell.served for cell in self.cells)
 
     @property
-    def engines(self) -> tuple[str, ...]:
-        """The engines that serve any of the models there."""
-        return tuple(dict.fromkeys(cell.engine for cell in self.cells if cell.served))
+    def engine(self) -> str:
+        """The engine of most models there."""
+        return Counter(cell.engine for cell in self.cells).most_common(1)[0][0]
+
+    def text_of(self, cell: Cell) -> str:
+        """Returns what the matrix shows of a cell, with its engine where that is not the column's."""
+        return cell.text if cell.engine == self.engine or not cell.served else f"{cell.text} ({cell.engine})"
 
     @property
     def labels(self) -> tuple[str, ...]:

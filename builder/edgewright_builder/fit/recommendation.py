@@ -13,8 +13,9 @@ from edgewright_builder.fit.engines import ENGINES, engine_traits
 from edgewright_builder.fit.model_facts import ModelFacts
 from edgewright_profiles import DeviceProfile
 
-# Predictions nearer than this are a tie; then the first of `ENGINES` is taken, whose build has more to offer.
-TIE = 1.1
+# Bandwidth tells a GPU from a CPU, and not two engines on one processor: predictions nearer than this are a tie. Then
+# the first of `ENGINES` is taken, which has more to offer.
+TIE = 1.5
 RANKS = (FitVerdict.FITS, FitVerdict.UNCERTAIN, FitVerdict.DOES_NOT_FIT, FitVerdict.NOT_SERVED)
 
 

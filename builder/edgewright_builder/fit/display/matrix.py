@@ -30,11 +30,10 @@ def _matrix_table(columns: Sequence[Column]) -> Table:
     table = Table(header_style="bold cyan", padding=(0, 1), show_lines=False)
     table.add_column("model", no_wrap=True)
     for column in columns:
-        table.add_column(
-            f"{', '.join(column.labels)}: {', '.join(column.engines) or 'none'}", justify="right"
-        )
+        table.add_column(f"{', '.join(column.labels)}: {column.engine}", justify="right")
     for cells in zip(*(column.cells for column in columns), strict=True):
-        table.add_row(cells[0].model, *map(_coloured, cells))
+        texts = (_coloured(column, cell) for column, cell in zip(columns, cells, strict=True))
+        table.add_row(cells[0].model, *texts)
     return table
 
 
@@ -47,13 +46,14 @@ def matrix_markdown(rows: Sequence[Sequence[Cell]]) -> str:
         "|---|" + "--:|" * len(shown),
     ]
     for cells in zip(*(column.cells for column in shown), strict=True):
-        lines.append(f"| {cells[0].model} | " + " | ".join(cell.text for cell in cells) + " |")
+        texts = (column.text_of(cell) for column, cell in zip(shown, cells, strict=True))
+        lines.append(f"| {cells[0].model} | " + " | ".join(texts) + " |")
     return "\n".join([*lines, "", *(f"{line}  " for line in legend(columns))])
 
 
 def _header(column: Column) -> str:
     """Returns the boards, and below them the engines that serve there."""
-    return f"{',<br>'.join(column.labels)}<br>*{', '.join(column.engines) or 'none'}*"
+    return f"{',<br>'.join(column.labels)}<br>*{column.engine}*"
 
 
 def served(columns: Sequence[Column]) -> list[Column]:
@@ -68,8 +68,8 @@ def legend(columns: Sequence[Column]) -> tuple[str, ...]:
     return (*LEGEND, *told)
 
 
-def _coloured(cell: Cell) -> Text:
+def _coloured(column: Column, cell: Cell) -> Text:
     colour = (
         "dim" if not cell.served else "green" if cell.context_tokens else "yellow" if cell.layers else "red"
     )
-    return Text(cell.text, colour)
+    return Text(column.text_of(cell), colour)
