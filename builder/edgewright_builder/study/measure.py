@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgewright_builder.train.samples import Sample
 
 BATCH_TOKENS = 1024
-SIXTEEN_BITS, FOUR_BITS = "16 bits", "4 bits"
+MODEL = "model"  # the one that an evaluation is of
 
 
 def run_divergence(
@@ -124,15 +124,13 @@ def run_outliers(
     return build.run.stage("outliers", inputs, work, products=("outliers.json",))
 
 
-def run_accuracies(build: Build, finetuned: FinishedStage, shipped: FinishedStage) -> FinishedStage:
-    """Runs the stage, or keeps what it left: the accuracy of the 16-bit and of the 4-bit model on the same rows."""
-    models = [
-        EvaluatedModel(
-            SIXTEEN_BITS, finetuned.output_digest, partial(open_checkpoint, finetuned.folder / "model")
-        ),
-        EvaluatedModel(
-            FOUR_BITS, shipped.output_digest, partial(open_gptq_checkpoint, shipped.folder / "model")
-        ),
-    ]
-    inputs = {"models": [finetuned.output_digest, shipped.output_digest], "quiz": build.recipe.evaluate.quiz}
+def run_accuracies(build: Build, model: FinishedStage, *, quantized: bool) -> FinishedStage:
+    """Runs the stage, or keeps what it left: a model's accuracy on the recipe's tasks.
+
+    The 16-bit model has a stage of its own, so that cells which differ in quantization share it.
+    """
+    checkpoint = model.folder / "model"
+    opened = partial(open_gptq_checkpoint if quantized else open_checkpoint, checkpoint)
+    models = [EvaluatedModel(MODEL, model.output_digest, opened)]
+    inputs = {"model": model.output_digest, "quiz": build.recipe.evaluate.quiz}
     return run_evaluate(build.distillation, models, inputs)

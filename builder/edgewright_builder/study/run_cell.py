@@ -25,8 +25,7 @@ from edgewright_builder.stages.student import run_student
 from edgewright_builder.stages.teacher import run_teacher
 from edgewright_builder.study.cells import StudyCell
 from edgewright_builder.study.measure import (
-    FOUR_BITS,
-    SIXTEEN_BITS,
+    MODEL,
     run_accuracies,
     run_divergence,
     run_outliers,
@@ -78,13 +77,14 @@ def run_cell(cell: StudyCell, bench: Workbench) -> dict[str, Any]:
     final = shipped(stages["quantize"], stages["recover"])
     stages["divergence"] = run_divergence(build, stages["data"], stages["finetune"], final)
     stages["outliers"] = run_outliers(build, stages["data"], stages["student"], stages["finetune"])
-    stages["evaluate"] = run_accuracies(build, stages["finetune"], final)
+    stages["evaluate_16"] = run_accuracies(build, stages["finetune"], quantized=False)
+    stages["evaluate_4"] = run_accuracies(build, final, quantized=True)
     return {
         "tuned": chosen,
         "kl_16": finetuned.kl,
         **stages["divergence"].summary,
         **stages["outliers"].summary,
-        "tasks": _accuracies(stages["evaluate"].folder),
+        "tasks": _accuracies(stages["evaluate_16"].folder, stages["evaluate_4"].folder),
         "stages": {f"{name} {stage.folder.name}": stage.seconds for name, stage in stages.items()},
         "seconds": round(time.monotonic() - began, 1),
     }
@@ -112,14 +112,19 @@ def finetune_recipe(recipe: Recipe, bench: Workbench) -> Finetuned:
     return Finetuned(build, stages)
 
 
-def _accuracies(evaluated: Path) -> dict[str, dict[str, float]]:
+def _accuracies(sixteen: Path, four: Path) -> dict[str, dict[str, float]]:
     """Returns per task the accuracy at 16 and at 4 bits, by the task's own metric, and the rows."""
-    tasks = json.loads((evaluated / "results.json").read_text(encoding="utf-8"))["tasks"]
+    before, after = _tasks(sixteen), _tasks(four)
     return {
         name: {
-            "accuracy_16": task["models"][SIXTEEN_BITS][task["metric"]]["value"],
-            "accuracy_4": task["models"][FOUR_BITS][task["metric"]]["value"],
+            "accuracy_16": before[name]["models"][MODEL][task["metric"]]["value"],
+            "accuracy_4": task["models"][MODEL][task["metric"]]["value"],
             "rows": task["rows"],
         }
-        for name, task in tasks.items()
+        for name, task in after.items()
     }
+
+
+def _tasks(evaluated: Path) -> dict[str, Any]:
+    tasks: dict[str, Any] = json.loads((evaluated / "results.json").read_text(encoding="utf-8"))["tasks"]
+    return tasks
