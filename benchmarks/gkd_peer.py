@@ -77,7 +77,7 @@ def make_trainer(work: dict[str, Any]) -> tuple[Any, list[tuple[float, float]]]:
     settings = GKDConfig(
         output_dir=work["scratch"], lmbda=0.0, beta=0.0, seq_kd=False, temperature=1.0, max_length=None,
         per_device_train_batch_size=1, gradient_accumulation_steps=1, num_train_epochs=1, max_grad_norm=1.0,
-        learning_rate=work["learning_rate"], weight_decay=0.0, warmup_ratio=0.05, lr_scheduler_type="cosine",
+        learning_rate=work["learning_rate"], weight_decay=0.0, warmup_steps=1, lr_scheduler_type="cosine",
         gradient_checkpointing=work["checkpointing"], bf16=False, use_cpu=True, report_to=[], logging_steps=1,
         save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
     )  # fmt: skip

@@ -87,28 +87,27 @@ def _entry(
     to_finetuned: DistillationData | None,
     batch_tokens: int,
 ) -> dict[str, Any]:
-    from edgewright_builder.train.epoch import validation_divergence
+    from edgewright_builder.train.epoch import divergences_to
 
-    nearer = None if to_finetuned is None else validation_divergence(model, to_finetuned, batch_tokens)
-    return _document(name, validation_divergence(model, to_teacher, batch_tokens), nearer)
+    teachers = [data.knowledge for data in (to_teacher, to_finetuned) if data is not None]
+    return _document(name, *divergences_to(teachers, model, to_teacher, batch_tokens))
 
 
 def _exported(engine: Path, to_teacher: DistillationData, to_finetuned: DistillationData) -> dict[str, Any]:
     """Returns the entry of the exported graph, whose logits ONNX Runtime computes."""
     from edgewright_builder.scoring.onnx_logits import open_logits
-    from edgewright_builder.train.epoch import logits_divergence
+    from edgewright_builder.train.epoch import logits_divergences
 
     logits_of = open_logits(engine)
 
     def counted(index: int) -> Tensor:
         sample = to_teacher.samples[index]
-        return logits_of(sample.tokens)[sample.first : -1]
+        return logits_of(sample.tokens[:-1])[sample.first :]  # the last token is only predicted
 
-    return _document(
-        "exported", logits_divergence(counted, to_teacher), logits_divergence(counted, to_finetuned)
-    )
+    teachers = [to_teacher.knowledge, to_finetuned.knowledge]
+    return _document("exported", *logits_divergences(teachers, counted, to_teacher))
 
 
-def _document(name: str, to_teacher: Divergence, to_finetuned: Divergence | None) -> dict[str, Any]:
+def _document(name: str, to_teacher: Divergence, to_finetuned: Divergence | None = None) -> dict[str, Any]:
     nearer = None if to_finetuned is None else asdict(to_finetuned)
     return {"model": name, "to_teacher": asdict(to_teacher), "to_finetuned": nearer}

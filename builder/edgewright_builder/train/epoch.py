@@ -118,13 +118,22 @@ def train_epoch(
 @torch.inference_mode()
 def validation_divergence(model: nn.Module, data: DistillationData, batch_tokens: int) -> Divergence:
     """Returns KL(teacher ‖ model) at temperature 1 on the validation samples."""
+    return divergences_to([data.knowledge], model, data, batch_tokens)[0]
+
+
+@torch.inference_mode()
+def divergences_to(
+    teachers: Sequence[Knowledge], model: nn.Module, data: DistillationData, batch_tokens: int
+) -> list[Divergence]:
+    """Returns KL(teacher ‖ model) for several teachers from one pass of the model over the validation samples."""
     head, layout = output_head(model), layout_for(model, data.samples, data.pad_token)
-    parts: list[Tensor] = []
+    parts: list[list[Tensor]] = [[] for _ in teachers]
     for indices in make_batches(data.samples, data.validation, batch_tokens, seed=None):
         for batch in layout.batches(indices):
-            hidden = counted_hidden(model, batch)
-            parts += data.knowledge.divergences(partial(_logits, hidden, head), batch.indices)
-    return _divergence(parts)
+            logits = partial(_logits, counted_hidden(model, batch), head)
+            for teacher, of_teacher in zip(teachers, parts, strict=True):
+                of_teacher += teacher.divergences(logits, batch.indices)
+    return [_divergence(of_teacher) for of_teacher in parts]
 
 
 def _logits(hidden: Tensor, head: Tensor, rows: slice, vocabulary: int) -> Tensor:
@@ -132,16 +141,19 @@ def _logits(hidden: Tensor, head: Tensor, rows: slice, vocabulary: int) -> Tenso
 
 
 @torch.inference_mode()
-def logits_divergence(logits_of: Callable[[int], Tensor], data: DistillationData) -> Divergence:
-    """Returns KL(teacher ‖ model) at temperature 1 on the validation samples, for a model that gives logits alone.
+def logits_divergences(
+    teachers: Sequence[Knowledge], logits_of: Callable[[int], Tensor], data: DistillationData
+) -> list[Divergence]:
+    """Returns the same for a model that gives logits alone, each sample read once.
 
     logits_of: sample index → (counted tokens, vocabulary).
     """
-    parts: list[Tensor] = []
+    parts: list[list[Tensor]] = [[] for _ in teachers]
     for index in data.validation:
-        student = logits_of(index)
-        parts += data.knowledge.divergences(partial(_cut, student), [index])
-    return _divergence(parts)
+        logits = partial(_cut, logits_of(index))
+        for teacher, of_teacher in zip(teachers, parts, strict=True):
+            of_teacher += teacher.divergences(logits, [index])
+    return [_divergence(of_teacher) for of_teacher in parts]
 
 
 def _cut(logits: Tensor, rows: slice, vocabulary: int) -> Tensor:

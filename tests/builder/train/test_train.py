@@ -20,7 +20,14 @@ from edgewright_builder.recipe.model import FinetuneSettings, SearchSettings
 from edgewright_builder.stages.search import search
 from edgewright_builder.stages.student import block_influence, least_influential, remove_layers
 from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
-from edgewright_builder.train.epoch import DistillationData, Training, train_epoch, validation_divergence
+from edgewright_builder.train.epoch import (
+    DistillationData,
+    Training,
+    divergences_to,
+    logits_divergences,
+    train_epoch,
+    validation_divergence,
+)
 from edgewright_builder.train.knowledge import HiddenStates
 from edgewright_builder.train.loop import TrainStep
 from edgewright_builder.train.lora import add_lora, linear_layers, merge_lora
@@ -280,3 +287,25 @@ def test_a_search_killed_anywhere_finds_what_an_undisturbed_one_finds(
         run_search(models[0], data, tmp_path / "killed", die_at)
     assert run_search(models[0], data, tmp_path / "killed") == whole
     assert (tmp_path / "killed" / "best.json").read_bytes() == (tmp_path / "whole" / "best.json").read_bytes()
+
+
+def test_several_teachers_are_compared_from_one_pass_of_the_model(
+    models: tuple[Path, Path], data: DistillationData
+) -> None:
+    model = load(models[0])
+    knowledge = data.knowledge
+    assert isinstance(knowledge, HiddenStates)
+    hidden_of, head = knowledge.hidden_of, knowledge.head
+    other = replace(data, knowledge=HiddenStates(lambda index: hidden_of(index).flip(0), head))
+    alone = [validation_divergence(model, one, BATCH_TOKENS) for one in (data, other)]
+    teachers = [knowledge, other.knowledge]
+    assert divergences_to(teachers, model, data, BATCH_TOKENS) == alone
+
+    def logits_of(index: int) -> torch.Tensor:
+        sample = data.samples[index]
+        logits: torch.Tensor = model(input_ids=torch.tensor([sample.tokens])).logits[0, sample.first : -1]
+        return logits
+
+    for one, expected in zip(logits_divergences(teachers, logits_of, data), alone, strict=True):
+        assert one.tokens == expected.tokens
+        assert one.mean == pytest.approx(expected.mean, rel=1e-4)
