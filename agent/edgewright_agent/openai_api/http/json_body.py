@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from edgewright_agent.openai_api.http.errors import ApiError
 
 Model = TypeVar("Model", bound=BaseModel)
+_PLAIN = bytes(set(range(256)) - set(b'",[{'))  # what neither separates values nor encloses text
 
 
 def read_json(kind: type[Model], body: bytes, values_max: int) -> Model:
@@ -43,7 +44,11 @@ def _has_more_values(body: bytes, values_max: int) -> bool:
     """Whether commas and opening brackets outside strings are more than that. Strings are looked into when need be."""
     if _separators(body) <= values_max:
         return False
-    plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    plain = body.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _PLAIN)
+    for _ in range(
+        2
+    ):  # two quotes side by side enclose nothing that counts: what is inside a string stays inside
+        plain = plain.replace(b'""', b"")
     quotes_max = 4 * values_max  # two around a member's name, two around its value
     return plain.count(b'"') > quotes_max or _separators(b"".join(plain.split(b'"')[::2])) > values_max
 
