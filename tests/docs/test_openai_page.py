@@ -96,6 +96,10 @@ def listed(table: str, row: str) -> set[str]:
         ("body", f"{body.BODY_BYTES_MAX // MIB} MiB"),
         ("JSON values in a body", f"{VALUES_MAX:,}; in Responses {responses.VALUES_MAX:,}"),
         ("all bodies being read or answered", f"{body.BODIES_BYTES_MAX // MIB} MiB"),
+        (
+            f"bodies over {body.LARGE_BODY_BYTES // 1024} KiB, after such were refused",
+            f"{body.REFUSED_BYTES_PER_SECOND // MIB} MiB/s of refused ones",
+        ),
         ("TLS handshake", f"{listener.HANDSHAKE_SECONDS:g} s"),
         ("head, from its first byte or from the connection", f"{protocol.HEAD_SECONDS:g} s"),
         ("body", f"{body.BODY_SECONDS:g} s"),

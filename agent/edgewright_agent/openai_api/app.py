@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+from collections.abc import Coroutine, Iterator
 from http import HTTPStatus
 from typing import Any
 
 from edgewright_agent.inference import Inference
 from edgewright_agent.openai_api.access import check_key, check_origin
 from edgewright_agent.openai_api.completions import parse_completion
-from edgewright_agent.openai_api.http.asgi import ClientGoneError, Receive, Scope, Send, send_whole
-from edgewright_agent.openai_api.http.body import BodyBudget, read_body
+from edgewright_agent.openai_api.http.asgi import ClientGoneError, Message, Receive, Scope, Send, send_whole
+from edgewright_agent.openai_api.http.body import LARGE_BODY_BYTES, BodyBudget, RefusedBodies, read_body
 from edgewright_agent.openai_api.http.errors import ApiError, to_api_error
 from edgewright_agent.openai_api.http.relay import (
     end_with_error,
@@ -33,6 +34,8 @@ ROUTES = {
     RESPONSES: "POST",
 }
 
+REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
 
 class OpenAIApp:
     """Answers HTTP requests from `inference`."""
@@ -41,6 +44,7 @@ class OpenAIApp:
         self._inference = inference
         self._settings = settings
         self._bodies = BodyBudget()
+        self._refused = RefusedBodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -64,8 +68,28 @@ class OpenAIApp:
                 await (relay_whole(reply, None, send) if path == MODELS else relay_model(reply, name, send))
             return
         with self._bodies.reserve() as reserve:
-            body = await read_body(scope, receive, reserve)
-            await _unless_gone(receive, self._complete(path, body, send))
+            body = await read_body(scope, receive, reserve, self._refused)
+            with self._noting_refusal(len(body), send) as noting:
+                await _unless_gone(receive, self._complete(path, body, noting))
+
+    @contextlib.contextmanager
+    def _noting_refusal(self, body_bytes: int, send: Send) -> Iterator[Send]:
+        """Gives a `send` that tells `RefusedBodies` if the body is refused, here or by the engine, or nobody waits."""
+
+        async def noting(message: Message) -> None:
+            if message.get("status") in REFUSALS:
+                self._refused.add(body_bytes)
+            await send(message)
+
+        try:
+            yield noting if body_bytes > LARGE_BODY_BYTES else send
+        except ClientGoneError:
+            self._refused.add(body_bytes)
+            raise
+        except ApiError as error:
+            if error.status in REFUSALS:
+                self._refused.add(body_bytes)
+            raise
 
     async def _complete(self, path: str, body: bytes, send: Send) -> None:
         if path == RESPONSES:

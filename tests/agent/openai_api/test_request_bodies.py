@@ -116,3 +116,33 @@ async def test_a_request_that_breaks_off_half_way_asks_nothing_of_the_engine(
         client.half_close()
         assert await client.read_rest() == b""
     assert running.agent.telemetry.serving().requests == before
+
+
+async def test_large_bodies_wait_after_large_ones_were_refused_and_small_ones_do_not(
+    running: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "REFUSED_BYTES_PER_SECOND", 600_000)  # 3 s and more
+    nonsense = b'{"prompt":' + b"[]," * 700_000
+    large = post({"prompt": "x" * 300_000})
+    assert (await talk(running, head(f"content-length: {len(nonsense)}") + nonsense)).status == 413
+    waiting = asyncio.create_task(talk(running, large))
+    assert (await talk(running, post({"prompt": "x"}))).status == 200
+    assert not waiting.done()
+    assert (await waiting).status == 200
+
+
+async def test_what_was_refused_is_paid_for_in_time() -> None:
+    now = 10.0
+    refused = bodies.RefusedBodies(clock=lambda: now)
+    assert refused.pause_seconds() == 0
+    refused.add(bodies.LARGE_BODY_BYTES)  # not over the limit
+    assert refused.pause_seconds() == 0
+    for _ in range(3):  # at once, over three connections
+        refused.add(bodies.REFUSED_BYTES_PER_SECOND)
+    assert refused.pause_seconds() == 3
+    now += 2
+    assert refused.pause_seconds() == 1
+    now += 2
+    assert refused.pause_seconds() == 0
+    refused.add(100 * bodies.REFUSED_BYTES_PER_SECOND)
+    assert refused.pause_seconds() == bodies.PAUSE_SECONDS_MAX

@@ -1,9 +1,10 @@
-"""Reads a request's body: bounded in bytes, in time, and in what all requests together hold."""
+"""Reads a request's body: bounded in bytes, in time, in what all requests together hold, and in what is refused."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
@@ -14,6 +15,30 @@ from edgewright_agent.runtime.threads import within
 BODY_BYTES_MAX = 4 * 1024 * 1024  # a context of 128k tokens is about half a megabyte
 BODIES_BYTES_MAX = 16 * 1024 * 1024  # of all requests that are being read or answered
 BODY_SECONDS = 30.0
+LARGE_BODY_BYTES = 256 * 1024
+REFUSED_BYTES_PER_SECOND = 4 * 1024 * 1024
+PAUSE_SECONDS_MAX = 5.0
+
+
+class RefusedBodies:
+    """Has large bodies wait after large ones were refused, whoever sent them: to refuse 4 MiB takes 30 ms of a core.
+
+    A client that sends nonsense as fast as it is refused costs a few percent of a core then, however many connections
+    it opens. Bodies of usual size never wait.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._paid_at = 0.0  # when the bodies refused so far are paid for
+
+    def add(self, size_bytes: int) -> None:
+        """Notes that a body of that size was refused."""
+        if size_bytes > LARGE_BODY_BYTES:
+            self._paid_at = max(self._clock(), self._paid_at) + size_bytes / REFUSED_BYTES_PER_SECOND
+
+    def pause_seconds(self) -> float:
+        """Returns how long a large body has to wait before it is read."""
+        return min(max(0.0, self._paid_at - self._clock()), PAUSE_SECONDS_MAX)
 
 
 class BodyBudget:
@@ -44,27 +69,33 @@ class BodyBudget:
             self._held_bytes -= reserved_bytes
 
 
-async def read_body(scope: Scope, receive: Receive, reserve: Callable[[int], None]) -> bytes:
+async def read_body(
+    scope: Scope, receive: Receive, reserve: Callable[[int], None], refused: RefusedBodies
+) -> bytes:
     """Returns the body. Raises ApiError: 413 as soon as it is known to be too long, 408, 429; and ClientGoneError."""
     declared = header(scope, b"content-length")
     if declared is not None and int(declared) > BODY_BYTES_MAX:  # the parser has let digits only through
         raise _too_large(f"{int(declared)} bytes")
     try:
-        return await within(BODY_SECONDS, _collect(receive, reserve))
+        return await within(BODY_SECONDS, _collect(receive, reserve, refused))
     except asyncio.TimeoutError:
         message = f"The body did not come within {BODY_SECONDS:g} s."
         raise ApiError(HTTPStatus.REQUEST_TIMEOUT, "timeout", message, close=True) from None
 
 
-async def _collect(receive: Receive, reserve: Callable[[int], None]) -> bytes:
-    body, more = bytearray(), True
+async def _collect(receive: Receive, reserve: Callable[[int], None], refused: RefusedBodies) -> bytes:
+    body, more, has_waited = bytearray(), True, False
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         piece: bytes = message["body"]
         if len(body) + len(piece) > BODY_BYTES_MAX:
+            refused.add(len(body))
             raise _too_large("more")
+        if len(body) + len(piece) > LARGE_BODY_BYTES and not has_waited:
+            has_waited = True
+            await asyncio.sleep(refused.pause_seconds())
         reserve(len(piece))
         body += piece
         more = message["more_body"]
