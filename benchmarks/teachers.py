@@ -2,8 +2,8 @@
 
     python benchmarks/teachers.py FOLDER --benchmarks TASKS [--other GEMMA.gguf] [--seeds 3] [--minutes 14]
 
-The student is SmolLM2-135M without 5 of its 30 layers. The teachers are SmolLM2-135M whole (a, and d: forced through the
-path of two vocabularies), Gemma 3 270M (b by projected KL, c by ULD), and the first one's top k answers as a server
+The student is SmolLM2-135M without 5 of its 30 layers. The teachers are SmolLM2-135M whole (a, and d: forced through
+the path of two vocabularies), Gemma 3 270M (b by projected KL, c by ULD), and the first one's top k answers as a server
 gives them (e). Every student trains a LoRA for one epoch on the shipped general passages by the teacher alone (α = 1);
 its peer is the same by cross-entropy alone. Held-out passages are neither trained nor tuned on.
 
@@ -83,7 +83,7 @@ def material(setting: Setting, method: str) -> DistillationData:
         top_k = int(method[3:])
 
         def answers(index: int) -> TopAnswers:
-            log_q = torch.log_softmax((states.hidden_of(index) @ states.head.T).float(), -1).topk(top_k)
+            log_q = torch.log_softmax(states.head.logits(states.hidden_of(index)).float(), -1).topk(top_k)
             return TopAnswers(log_q.indices, log_q.values)
 
         every = Positions(samples, lambda index: torch.arange(samples[index].counted_tokens))

@@ -18,6 +18,7 @@ from torch import Tensor
 from edgewright.errors import InputError
 from edgewright_builder.scoring.scorer import ScoreItem
 from edgewright_builder.scoring.tokens import encode_pair, shared_tokens
+from edgewright_builder.train.output_head import logit_shape
 
 HEAD_ROWS = 128  # positions per matmul with the head: 128 × 128k words × 4 bytes = 65 MB
 PACK_TOKENS = 512
@@ -101,10 +102,11 @@ class LocalScorer:
 
     def _log_probabilities(self, hidden: Tensor, predicting: Tensor, predicted: Tensor) -> list[float]:
         """Returns log p of each token `predicted` at the place `predicting` it, from `hidden` (places, width)."""
-        head, values = self.model.get_output_embeddings(), []
+        head, shaped = self.model.get_output_embeddings(), logit_shape(self.model.config)
+        values: list[float] = []
         for start in range(0, len(predicted), HEAD_ROWS):
             some = slice(start, start + HEAD_ROWS)
-            logits = head(hidden[predicting[some].to(hidden.device)]).float()
+            logits = shaped(head(hidden[predicting[some].to(hidden.device)])).float()
             chosen = logits.gather(-1, predicted[some, None].to(logits.device))[:, 0]
             values += (chosen - logits.logsumexp(dim=-1)).tolist()
         return values

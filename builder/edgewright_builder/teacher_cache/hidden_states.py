@@ -38,23 +38,26 @@ def cache_hidden_states(
 
     `hidden.bin` holds, batch after batch and sample after sample, the (counted tokens, hidden) states in T2's dtype.
     """
+    import torch
     from safetensors.torch import save_file
 
     from edgewright_builder.models import load_model
-    from edgewright_builder.train.epoch import output_head
+    from edgewright_builder.train.output_head import output_head
     from edgewright_builder.train.samples import make_batches
 
     model = load_model(teacher)
     head = output_head(model)
+    weight = head.weight
     batches = make_batches(samples, range(len(samples)), batch_tokens, seed=None)
-    save_file({"head": head.contiguous().clone()}, folder / "head.safetensors")
+    softcap = {} if head.softcap is None else {"softcap": torch.tensor(head.softcap)}
+    save_file({"head": weight.contiguous().clone(), **softcap}, folder / "head.safetensors")
     index = {
-        "dtype": str(head.dtype).removeprefix("torch."),
-        "hidden_size": head.shape[1],
+        "dtype": str(weight.dtype).removeprefix("torch."),
+        "hidden_size": weight.shape[1],
         "order": [index for batch in batches for index in batch],
     }
     write_json(folder / "index.json", index)
-    cache = _Cache(folder / "hidden.bin", samples, batches, head.shape[1] * head.element_size())
+    cache = _Cache(folder / "hidden.bin", samples, batches, weight.shape[1] * weight.element_size())
     cache.complete(_states_of(model, samples, pad_token), on_progress)
     return {"samples": len(samples), "tokens": cache.tokens, "cache_bytes": cache.tokens * cache.row_bytes}
 
@@ -122,6 +125,7 @@ def read_hidden_states(
     from safetensors.torch import load_file
 
     from edgewright_builder.train.knowledge import HiddenStates
+    from edgewright_builder.train.output_head import OutputHead
 
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     dtype, hidden_size = getattr(torch, index["dtype"]), index["hidden_size"]
@@ -150,6 +154,7 @@ def read_hidden_states(
         start = starts[sample_index]
         return rows[start : start + samples[sample_index].counted_tokens]
 
-    head = load_file(folder / "head.safetensors")["head"]
+    head = load_file(folder / "head.safetensors")
+    softcap = float(head["softcap"]) if "softcap" in head else None
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return HiddenStates(hidden_of, head.to(device)[:vocabulary])
+    return HiddenStates(hidden_of, OutputHead(head["head"].to(device), softcap).cut(vocabulary))

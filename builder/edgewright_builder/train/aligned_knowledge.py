@@ -20,6 +20,7 @@ from edgewright_builder.train.cross_vocabulary import (
 )
 from edgewright_builder.train.knowledge import Logits
 from edgewright_builder.train.losses import CHUNK_TOKENS
+from edgewright_builder.train.output_head import OutputHead
 from edgewright_builder.train.packing import Batch
 from edgewright_builder.train.samples import Sample
 
@@ -76,17 +77,19 @@ class AlignedStates:
 
     positions: Positions
     hidden_of: Callable[[int], Tensor]  # sample index → (compared positions, T2's hidden)
-    head: Tensor  # (T2's vocabulary, T2's hidden)
+    head: OutputHead  # T2's
     letters: Letters
     method: Literal["projected", "uld"]
 
-    def loss(self, hidden: Tensor, head: Tensor, batch: Batch, alpha: float, temperature: float) -> Tensor:
+    def loss(
+        self, hidden: Tensor, head: OutputHead, batch: Batch, alpha: float, temperature: float
+    ) -> Tensor:
         """Returns equation (5) with the comparison of the two vocabularies in place of the KL divergence."""
         compare = projected_kl(self.letters, temperature) if self.method == "projected" else uld(temperature)
         share, alpha = self.positions.share(batch, alpha)
         return share * compared_loss(
             hidden,
-            head[: len(self.letters.student)],
+            head.cut(len(self.letters.student)),
             batch.labels,
             self.positions.rows(batch.indices).to(hidden.device),
             self._logits(batch.indices, hidden.device),
@@ -97,7 +100,7 @@ class AlignedStates:
 
     def divergences(self, logits: Logits, indices: Sequence[int]) -> list[Tensor]:
         """Returns the projected KL divergence at the compared positions, whichever loss is trained."""
-        vocabulary, device = len(self.letters.student), self.head.device
+        vocabulary, device = len(self.letters.student), self.head.weight.device
         return self.positions.divergences(
             lambda rows: logits(rows, vocabulary).to(device),
             indices,
@@ -113,8 +116,8 @@ class AlignedStates:
         return max(CHUNK_TOKENS_MIN, 2 * ours * CHUNK_TOKENS // (ours + theirs))
 
     def _logits(self, indices: Sequence[int], device: torch.device) -> Callable[[slice], Tensor]:
-        states = torch.cat([self.hidden_of(index) for index in indices]).to(self.head.device)
-        return lambda rows: (states[rows] @ self.head.T).to(device)
+        states = torch.cat([self.hidden_of(index) for index in indices]).to(self.head.weight.device)
+        return lambda rows: self.head.logits(states[rows]).to(device)
 
 
 @dataclass(frozen=True)
@@ -126,12 +129,14 @@ class TopK:
     vocabulary: int  # the rows of the student's head that are compared
     letters: Letters | None  # None: T2's tokens are the student's
 
-    def loss(self, hidden: Tensor, head: Tensor, batch: Batch, alpha: float, temperature: float) -> Tensor:
+    def loss(
+        self, hidden: Tensor, head: OutputHead, batch: Batch, alpha: float, temperature: float
+    ) -> Tensor:
         """Returns equation (5) with the KL divergence of the coarsened distributions."""
         share, alpha = self.positions.share(batch, alpha)
         return share * compared_loss(
             hidden,
-            head[: self.vocabulary],
+            head.cut(self.vocabulary),
             batch.labels,
             self.positions.rows(batch.indices).to(hidden.device),
             self._answers(batch.indices, hidden.device),

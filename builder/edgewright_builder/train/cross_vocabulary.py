@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgewright_builder.train.losses import CHUNK_TOKENS
+from edgewright_builder.train.output_head import OutputHead
 
 PROBABILITY_MIN = torch.finfo(torch.float32).tiny
 
@@ -111,7 +112,7 @@ class _ComparedLoss(torch.autograd.Function):
     def forward(
         ctx: Any,
         hidden: Tensor,  # (tokens, hidden)
-        head: Tensor,  # (vocabulary, hidden), frozen
+        head: OutputHead,
         labels: Tensor,  # (tokens,)
         compared: Tensor,  # (positions,) rows of `hidden`, ascending
         teacher: Callable[[slice], Any],  # what it says at these positions
@@ -124,7 +125,8 @@ class _ComparedLoss(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float64)
         for start in range(0, tokens, chunk_tokens):
             rows = slice(start, start + chunk_tokens)
-            logits = (hidden[rows] @ head.T).float()
+            logits = head.logits(hidden[rows]).float()
+            bend = head.bend(logits)
             slope = torch.zeros_like(logits)
             first, last = (
                 int(torch.searchsorted(compared, edge)) for edge in (start, min(start + chunk_tokens, tokens))
@@ -141,7 +143,7 @@ class _ComparedLoss(torch.autograd.Function):
                 p = log_p.exp_()
                 p.scatter_add_(1, index, torch.full_like(index, -1, dtype=p.dtype))
                 slope.add_(p, alpha=(1 - alpha) / tokens)
-            gradient[rows] = slope.to(head.dtype) @ head
+            gradient[rows] = head.pull_back(slope, bend)
         ctx.save_for_backward(gradient)
         return total.to(hidden.device, torch.float32)
 
@@ -153,7 +155,7 @@ class _ComparedLoss(torch.autograd.Function):
 
 def compared_loss(
     hidden: Tensor,
-    head: Tensor,
+    head: OutputHead,
     labels: Tensor,
     compared: Tensor,
     teacher: Callable[[slice], Teacher],
@@ -163,7 +165,7 @@ def compared_loss(
 ) -> Tensor:
     """Returns α times the comparison's mean plus 1 − α times the cross-entropy's, differentiable in `hidden` only.
 
-    hidden: (tokens, hidden); head: (vocabulary, hidden); labels: (tokens,); compared: (positions,) the rows that are
+    hidden: (tokens, hidden); labels: (tokens,); compared: (positions,) the rows that are
     compared, ascending; teacher: positions → what the comparison takes of the teacher, asked for chunk by chunk.
     """
     if alpha == 1:  # rows that are not compared count for nothing

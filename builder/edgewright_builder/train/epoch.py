@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from edgewright.errors import InputError
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
 from edgewright_builder.recipe.model import FinetuneSettings
 from edgewright_builder.train.knowledge import HiddenStates, Knowledge
 from edgewright_builder.train.loop import Course, LossParts, TrainStep, train_steps
 from edgewright_builder.train.optimizers import make_optimizer, optimizer_phases
+from edgewright_builder.train.output_head import OutputHead, output_head
 from edgewright_builder.train.packing import counted_hidden, layout_for
 from edgewright_builder.train.samples import Sample, make_batches
 
@@ -51,22 +51,6 @@ class Divergence:
     mean: float
     standard_error: float  # tokens of one sample are not independent: taken over samples
     tokens: int
-
-
-def output_head(model: nn.Module) -> Tensor:
-    """Returns the matrix (vocabulary, hidden) that turns final hidden states into logits.
-
-    Raises InputError for models whose logits are more than that product.
-    """
-    config: Any = model.config
-    for key in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
-        if getattr(config, key, None) not in (None, 1.0):
-            raise InputError(
-                f"{config.model_type} models change their logits by {key}, which distillation does not support; "
-                "choose a model of another family."
-            )
-    head: Tensor = model.get_output_embeddings().weight.detach()  # type: ignore[operator]
-    return head
 
 
 @torch.inference_mode()
@@ -136,8 +120,8 @@ def divergences_to(
     return [_divergence(of_teacher) for of_teacher in parts]
 
 
-def _logits(hidden: Tensor, head: Tensor, rows: slice, vocabulary: int) -> Tensor:
-    return hidden[rows] @ head[:vocabulary].T
+def _logits(hidden: Tensor, head: OutputHead, rows: slice, vocabulary: int) -> Tensor:
+    return head.cut(vocabulary).logits(hidden[rows])
 
 
 @torch.inference_mode()

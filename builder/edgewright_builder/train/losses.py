@@ -7,7 +7,7 @@ p = softmax(s/τ), the teacher's is q = softmax(t/τ), and
     L_KL = τ² · Σ_i q(i) · log(q(i) / p(i))            (2–4)
     L    = α · L_KL + (1 − α) · L_CE                   (5)
 
-averaged over the tokens. Logits are hidden states times an output head. `distillation_loss` computes the gradient to
+averaged over the tokens. Logits come from hidden states by an output head. `distillation_loss` computes the gradient to
 the hidden states in the same pass, ∂L/∂s = α·τ·(p − q) + (1 − α)·(softmax(s) − onehot(y)), so no tokens × vocabulary
 tensor is longer than one chunk. In the code p is always the student's distribution and q always the teacher's.
 """
@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from edgewright_builder.train.output_head import OutputHead
 
 CHUNK_TOKENS = 128  # of SmolLM2's 49k words: 25 MB a tensor
 
@@ -40,9 +42,9 @@ class _DistillationLoss(torch.autograd.Function):
     def forward(
         ctx: Any,
         student_hidden: Tensor,  # (tokens, hidden)
-        student_head: Tensor,  # (vocabulary, hidden), frozen
+        student_head: OutputHead,
         teacher_hidden: Tensor,  # (tokens, teacher's hidden)
-        teacher_head: Tensor,  # (vocabulary, teacher's hidden), frozen
+        teacher_head: OutputHead,
         labels: Tensor,  # (tokens,)
         alpha: float,
         temperature: float,
@@ -52,19 +54,20 @@ class _DistillationLoss(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float64)
         for start in range(0, tokens, CHUNK_TOKENS):
             rows = slice(start, start + CHUNK_TOKENS)
-            logits = (student_hidden[rows] @ student_head.T).float()
+            logits = student_head.logits(student_hidden[rows]).float()
+            bend = student_head.bend(logits)
             slopes = []
             if alpha < 1:
                 value, slope = _cross_entropy(logits, labels[rows])
                 total += (1 - alpha) * value
                 slopes.append(slope.mul_(1 - alpha))
             if alpha > 0:
-                teacher_logits = (teacher_hidden[rows] @ teacher_head.T).float()
+                teacher_logits = teacher_head.logits(teacher_hidden[rows]).float()
                 value, slope = _divergence_and_slope(logits, teacher_logits, temperature)
                 total += alpha * temperature**2 * value
                 slopes.append(slope.mul_(alpha * temperature))
             slope = slopes[0] if len(slopes) == 1 else slopes[0].add_(slopes[1])
-            gradient[rows] = slope.to(student_head.dtype) @ student_head
+            gradient[rows] = student_head.pull_back(slope, bend)
         ctx.save_for_backward(gradient.div_(tokens))
         return (total / tokens).to(student_hidden.device, torch.float32)
 
@@ -100,17 +103,17 @@ def _divergence_and_slope(
 
 def distillation_loss(
     student_hidden: Tensor,
-    student_head: Tensor,
+    student_head: OutputHead,
     teacher_hidden: Tensor,
-    teacher_head: Tensor,
+    teacher_head: OutputHead,
     labels: Tensor,
     alpha: float,
     temperature: float,
 ) -> Tensor:
     """Returns equation (5) averaged over tokens, a scalar that is differentiable in `student_hidden` only.
 
-    student_hidden: (tokens, hidden); student_head: (vocabulary, hidden); teacher_hidden: (tokens, teacher_hidden);
-    teacher_head: (vocabulary, teacher_hidden); labels: (tokens,) token ids; alpha in [0, 1]; temperature > 0.
+    student_hidden: (tokens, hidden); teacher_hidden: (tokens, teacher_hidden); the heads have one vocabulary;
+    labels: (tokens,) token ids; alpha in [0, 1]; temperature > 0.
     """
     loss: Tensor = _DistillationLoss.apply(  # type: ignore[no-untyped-call]
         student_hidden, student_head, teacher_hidden, teacher_head, labels, alpha, temperature

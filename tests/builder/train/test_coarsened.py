@@ -12,6 +12,7 @@ from edgewright_builder.train.aligned_knowledge import Positions, TopK
 from edgewright_builder.train.coarsened import TopAnswers, top_k_kl
 from edgewright_builder.train.cross_vocabulary import Letters
 from edgewright_builder.train.losses import kl_divergence
+from edgewright_builder.train.output_head import OutputHead
 from edgewright_builder.train.packing import pack
 from edgewright_builder.train.samples import Sample
 
@@ -94,7 +95,7 @@ def test_top_k_knowledge_is_trained_and_judged_through_the_one_interface() -> No
     knowledge = TopK(every, lambda index: answers(teacher[index], VOCABULARY), VOCABULARY, None)
     hidden, head = torch.randn(7, 8, requires_grad=True), torch.randn(VOCABULARY + 2, 8)
     batch = pack(samples, [1, 0], torch.device("cpu"), torch.float32)
-    loss = knowledge.loss(hidden, head, batch, 1.0, 1.0)
+    loss = knowledge.loss(hidden, OutputHead(head), batch, 1.0, 1.0)
     logits = hidden.detach() @ head[:VOCABULARY].T
     whole = kl_divergence(logits, torch.cat([teacher[1], teacher[0]]), 1.0)
     torch.testing.assert_close(loss.detach(), whole.mean(), rtol=1e-3, atol=1e-4)

@@ -19,6 +19,7 @@ from edgewright_builder.train.cross_vocabulary import (
     uld,
 )
 from edgewright_builder.train.knowledge import HiddenStates
+from edgewright_builder.train.output_head import OutputHead
 from edgewright_builder.train.packing import pack
 from edgewright_builder.train.samples import Sample
 
@@ -77,7 +78,14 @@ def test_the_chunked_comparison_and_its_gradient_equal_the_dense_ones(
         projected_kl(letters(), temperature) if method == "projected" else uld(temperature)
     )
     chunked = compared_loss(
-        hidden, head, labels, compared, lambda rows: teacher[rows], compare, alpha, chunk_tokens=CHUNK
+        hidden,
+        OutputHead(head),
+        labels,
+        compared,
+        lambda rows: teacher[rows],
+        compare,
+        alpha,
+        chunk_tokens=CHUNK,
     )
     (gradient,) = torch.autograd.grad(chunked * 3, hidden)
     logits = hidden @ head.T
@@ -127,11 +135,11 @@ def test_a_teacher_of_the_students_own_vocabulary_forced_through_the_projection_
     head, teacher_head = torch.randn(STUDENT, HIDDEN), torch.randn(STUDENT, HIDDEN + 2)
     hidden = torch.randn(24, HIDDEN, requires_grad=True)
     batch = pack(samples, [1, 0], torch.device("cpu"), torch.float32)
-    shared = HiddenStates(states.__getitem__, teacher_head)
+    shared = HiddenStates(states.__getitem__, OutputHead(teacher_head))
     own = Letters(torch.arange(STUDENT), torch.arange(STUDENT), STUDENT)
     every = Positions(samples, lambda index: torch.arange(samples[index].counted_tokens))
-    forced = AlignedStates(every, states.__getitem__, teacher_head, own, "projected")
-    losses = [side.loss(hidden, head, batch, alpha, temperature) for side in (shared, forced)]
+    forced = AlignedStates(every, states.__getitem__, OutputHead(teacher_head), own, "projected")
+    losses = [side.loss(hidden, OutputHead(head), batch, alpha, temperature) for side in (shared, forced)]
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-6)
     gradients = [torch.autograd.grad(loss, hidden)[0] for loss in losses]
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
@@ -157,13 +165,17 @@ def test_samples_without_a_common_boundary_leave_the_cross_entropy() -> None:
     samples = [Sample((1, 2, 3), 0)]
     none = Positions(samples, lambda _: torch.zeros(0, dtype=torch.long))
     nothing = AlignedStates(
-        none, lambda _: torch.zeros(0, HIDDEN), torch.randn(TEACHER, HIDDEN), letters(), "projected"
+        none,
+        lambda _: torch.zeros(0, HIDDEN),
+        OutputHead(torch.randn(TEACHER, HIDDEN)),
+        letters(),
+        "projected",
     )
     hidden, head = torch.randn(2, HIDDEN, requires_grad=True), torch.randn(STUDENT, HIDDEN)
     batch = pack(samples, [0], torch.device("cpu"), torch.float32)
-    loss = nothing.loss(hidden, head, batch, alpha=0.5, temperature=1.0)
+    loss = nothing.loss(hidden, OutputHead(head), batch, alpha=0.5, temperature=1.0)
     torch.testing.assert_close(loss, 0.5 * functional.cross_entropy(hidden @ head.T, batch.labels))
-    assert float(nothing.loss(hidden.detach(), head, batch, alpha=1.0, temperature=1.0)) == 0
+    assert float(nothing.loss(hidden.detach(), OutputHead(head), batch, alpha=1.0, temperature=1.0)) == 0
     assert [len(part) for part in nothing.divergences(lambda *_: torch.zeros(0, STUDENT), [0])] == [0]
 
 
@@ -176,11 +188,11 @@ def test_the_parts_of_a_step_add_up_to_its_loss(alpha: float) -> None:
     knowledge = AlignedStates(
         Positions(samples, positions.__getitem__),
         states.__getitem__,
-        torch.randn(TEACHER, HIDDEN),
+        OutputHead(torch.randn(TEACHER, HIDDEN)),
         letters(),
         "projected",
     )
-    head, hidden = torch.randn(STUDENT, HIDDEN), torch.randn(24, HIDDEN)
+    head, hidden = OutputHead(torch.randn(STUDENT, HIDDEN)), torch.randn(24, HIDDEN)
     cpu, split = torch.device("cpu"), samples[0].counted_tokens
     whole = knowledge.loss(hidden, head, pack(samples, [0, 1], cpu, torch.float32), alpha, 1.0)
     parts = [

@@ -7,6 +7,7 @@ import torch
 
 from edgewright_builder.train.knowledge import HiddenStates
 from edgewright_builder.train.losses import distillation_loss, kl_divergence
+from edgewright_builder.train.output_head import OutputHead
 from edgewright_builder.train.packing import pack
 from edgewright_builder.train.samples import Sample
 
@@ -32,10 +33,12 @@ def test_cached_hidden_states_give_bit_for_bit_the_loss_of_the_equations(
 ) -> None:
     (hidden, head), teacher_head = student(), torch.randn(VOCABULARY, TEACHER_HIDDEN)
     batch = pack(SAMPLES, [1, 0], torch.device("cpu"), torch.float32)
-    loss = HiddenStates(states, teacher_head).loss(hidden, head, batch, alpha, temperature)
+    loss = HiddenStates(states, OutputHead(teacher_head)).loss(
+        hidden, OutputHead(head), batch, alpha, temperature
+    )
     teacher = torch.cat([states(1), states(0)])
-    shared = head[:VOCABULARY]
-    expected = distillation_loss(hidden, shared, teacher, teacher_head, batch.labels, alpha, temperature)
+    heads = OutputHead(head[:VOCABULARY]), OutputHead(teacher_head)
+    expected = distillation_loss(hidden, heads[0], teacher, heads[1], batch.labels, alpha, temperature)
     assert torch.equal(loss, expected)
     gradients = [torch.autograd.grad(value, hidden)[0] for value in (loss, expected)]
     assert torch.equal(*gradients)
@@ -47,7 +50,9 @@ def test_a_loss_of_the_labels_alone_asks_the_teacher_nothing() -> None:
 
     (hidden, head), teacher_head = student(), torch.randn(VOCABULARY, TEACHER_HIDDEN)
     batch = pack(SAMPLES, [1, 0], torch.device("cpu"), torch.float32)
-    loss = HiddenStates(never, teacher_head).loss(hidden, head, batch, alpha=0.0, temperature=1.0)
+    loss = HiddenStates(never, OutputHead(teacher_head)).loss(
+        hidden, OutputHead(head), batch, alpha=0.0, temperature=1.0
+    )
     expected = torch.nn.functional.cross_entropy(hidden @ head[:VOCABULARY].T, batch.labels)
     torch.testing.assert_close(loss, expected)
 
@@ -55,7 +60,7 @@ def test_a_loss_of_the_labels_alone_asks_the_teacher_nothing() -> None:
 def test_divergences_come_sample_by_sample() -> None:
     (hidden, head), teacher_head = student(), torch.randn(VOCABULARY, TEACHER_HIDDEN)
     logits = hidden.detach() @ head.T
-    knowledge = HiddenStates(states, teacher_head)
+    knowledge = HiddenStates(states, OutputHead(teacher_head))
     parts = knowledge.divergences(lambda rows, vocabulary: logits[rows, :vocabulary], [1, 0])
     assert [len(part) for part in parts] == [5, 5]
     expected = kl_divergence(logits[:5, :VOCABULARY], states(1) @ teacher_head.T, temperature=1.0)

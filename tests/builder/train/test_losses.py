@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from edgewright_builder.train.losses import CHUNK_TOKENS, distillation_loss, kl_divergence, kl_per_token
+from edgewright_builder.train.output_head import OutputHead
 
 TOKENS, VOCABULARY, HIDDEN = CHUNK_TOKENS + 37, 61, 16
 
 
+Caps = tuple[float | None, float | None]
 Five = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -22,12 +24,21 @@ def tensors(seed: int, tokens: int = TOKENS) -> Five:
     return hidden, head, teacher_hidden, teacher_head, torch.randint(VOCABULARY, (tokens,))
 
 
+def loss_of(values: Five, alpha: float, temperature: float, caps: Caps = (None, None)) -> torch.Tensor:
+    hidden, head, teacher_hidden, teacher_head, labels = values
+    heads = OutputHead(head, caps[0]), OutputHead(teacher_head, caps[1])
+    return distillation_loss(hidden, heads[0], teacher_hidden, heads[1], labels, alpha, temperature)
+
+
 def dense_loss(
     hidden: torch.Tensor, head: torch.Tensor, teacher_hidden: torch.Tensor, teacher_head: torch.Tensor,
-    labels: torch.Tensor, alpha: float, temperature: float,
+    labels: torch.Tensor, alpha: float, temperature: float, caps: Caps = (None, None),
 ) -> torch.Tensor:  # fmt: skip
     """Equations (1) to (5) as torch writes them, every logit at once."""
-    logits, teacher_logits = hidden @ head.T, teacher_hidden @ teacher_head.T
+    logits, teacher_logits = (
+        product if cap is None else cap * torch.tanh(product / cap)
+        for product, cap in zip((hidden @ head.T, teacher_hidden @ teacher_head.T), caps, strict=True)
+    )
     divergence = functional.kl_div(
         functional.log_softmax(logits / temperature, -1), functional.log_softmax(teacher_logits / temperature, -1),
         reduction="batchmean", log_target=True,
@@ -39,12 +50,22 @@ def dense_loss(
 @pytest.mark.parametrize("temperature", [0.51, 1.0, 6.5])
 def test_the_chunked_loss_and_its_gradient_equal_the_dense_ones(alpha: float, temperature: float) -> None:
     values = tensors(0)
-    chunked = distillation_loss(*values, alpha, temperature)
+    chunked = loss_of(values, alpha, temperature)
     (gradient,) = torch.autograd.grad(chunked * 3, values[0])
     dense = dense_loss(*values, alpha, temperature)
     (expected,) = torch.autograd.grad(dense * 3, values[0])
     torch.testing.assert_close(chunked, dense, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("caps", [(3.0, None), (None, 2.0), (4.0, 5.0)])
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+def test_the_loss_and_its_gradient_go_through_soft_capped_logits(alpha: float, caps: Caps) -> None:
+    values = tensors(4)
+    chunked, dense = loss_of(values, alpha, 1.5, caps), dense_loss(*values, alpha, 1.5, caps)
+    torch.testing.assert_close(chunked, dense, rtol=1e-5, atol=1e-6)
+    gradients = [torch.autograd.grad(value, values[0])[0] for value in (chunked, dense)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
 
 
 @given(seed=st.integers(0, 2**20), temperature=st.floats(0.5, 8.0))
@@ -71,7 +92,7 @@ def test_a_divergence_does_not_care_about_a_constant_added_to_the_logits() -> No
 
 def test_the_per_token_divergence_averages_to_the_loss_at_temperature_one() -> None:
     hidden, head, teacher_hidden, teacher_head, labels = tensors(2)
-    loss = distillation_loss(hidden, head, teacher_hidden, teacher_head, labels, alpha=1.0, temperature=1.0)
+    loss = loss_of((hidden, head, teacher_hidden, teacher_head, labels), 1.0, 1.0)
     per_token = kl_per_token(
         lambda rows: hidden.detach()[rows] @ head.T,
         lambda rows: teacher_hidden[rows] @ teacher_head.T,

@@ -17,6 +17,7 @@ from edgewright_builder.train import packing
 from edgewright_builder.train.epoch import DistillationData, loss_on
 from edgewright_builder.train.knowledge import HiddenStates
 from edgewright_builder.train.lora import add_lora
+from edgewright_builder.train.output_head import OutputHead
 from edgewright_builder.train.packing import Layout, counted_hidden, layout_for, pack, pad
 from edgewright_builder.train.samples import Sample
 from tests.support.tiny_models import tiny_model
@@ -82,7 +83,9 @@ def test_the_common_beginning_leaves_each_sequence_its_last_token(sequences: lis
 def material(samples: list[Sample]) -> DistillationData:
     torch.manual_seed(3)
     states = {index: torch.randn(sample.counted_tokens, 32) for index, sample in enumerate(samples)}
-    return DistillationData(samples, (), (), HiddenStates(states.__getitem__, torch.randn(384, 32)), 0)
+    return DistillationData(
+        samples, (), (), HiddenStates(states.__getitem__, OutputHead(torch.randn(384, 32))), 0
+    )
 
 
 def gradients(model: Any, data: DistillationData) -> tuple[float, list[torch.Tensor]]:

@@ -152,7 +152,7 @@ def test_the_cache_gives_back_the_teachers_hidden_states(
                 0, sample.first : -1
             ]
         torch.testing.assert_close(data.knowledge.hidden_of(index), hidden, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(data.knowledge.head, teacher.lm_head.weight.detach())
+    torch.testing.assert_close(data.knowledge.head.weight, teacher.lm_head.weight.detach())
 
 
 @pytest.mark.parametrize("kept_fraction", [0.0, 0.4, 0.99])

@@ -1,0 +1,71 @@
+"""What turns a model's final hidden states into logits: a matrix, and in some families a scale and a soft cap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+# The configuration's key of each family whose logits are multiplied, and whether it is a divisor.
+SCALES = {"logit_scale": False, "lm_head_multiplier": False, "logits_scaling": True}
+
+
+@dataclass(frozen=True)
+class OutputHead:
+    """Logits are c·tanh(W·h / c) with the soft cap c (Gemma 2, arXiv 2408.00118, section 2), or W·h without one."""
+
+    weight: Tensor  # (vocabulary, hidden), frozen; a scale of the logits is multiplied into it
+    softcap: float | None = None
+
+    def __len__(self) -> int:
+        """The rows of the matrix."""
+        return len(self.weight)
+
+    def cut(self, vocabulary: int | None) -> OutputHead:
+        """Returns the head of the first `vocabulary` tokens."""
+        return OutputHead(self.weight[:vocabulary], self.softcap)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Returns (tokens, vocabulary) from final hidden states, (tokens, hidden)."""
+        product = hidden @ self.weight.T
+        return product if self.softcap is None else (product / self.softcap).tanh() * self.softcap
+
+    def bend(self, logits: Tensor) -> Tensor | None:
+        """Returns d logits / d (W·h), which is 1 − (logits / c)²; None where it is 1."""
+        return None if self.softcap is None else 1 - (logits / self.softcap) ** 2
+
+    def pull_back(self, slope: Tensor, bend: Tensor | None) -> Tensor:
+        """Returns the gradient to the hidden states from that to the logits, which may be overwritten."""
+        through = slope if bend is None else slope.mul_(bend)
+        return through.to(self.weight.dtype) @ self.weight
+
+
+def output_head(model: nn.Module) -> OutputHead:
+    """Returns the head of a causal language model."""
+    weight: Tensor = model.get_output_embeddings().weight.detach()  # type: ignore[operator]
+    scale = logit_scale(model.config)
+    softcap = getattr(model.config, "final_logit_softcapping", None)
+    return OutputHead(weight if scale == 1 else weight * scale, None if not softcap else float(softcap))
+
+
+def logit_shape(config: Any) -> Callable[[Tensor], Tensor]:
+    """Returns how the family turns the product of head and hidden states into logits: scaled, then soft-capped."""
+    scale, softcap = logit_scale(config), getattr(config, "final_logit_softcapping", None)
+
+    def shaped(product: Tensor) -> Tensor:
+        scaled = product if scale == 1 else product * scale
+        return (scaled / softcap).tanh() * softcap if softcap else scaled
+
+    return shaped
+
+
+def logit_scale(config: Any) -> float:
+    """Returns what the family multiplies its logits by: Cohere's `logit_scale`, Granite's 1 / `logits_scaling`."""
+    scale = 1.0
+    for key, divides in SCALES.items():
+        value = getattr(config, key, None)
+        if isinstance(value, (int, float)):
+            scale = scale / value if divides else scale * value
+    return scale
