@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from edgewright.errors import InputError
+from edgewright_builder.logits import logit_shape
 from edgewright_builder.scoring.scorer import ScoreItem
 from edgewright_builder.scoring.tokens import encode_pair, shared_tokens
-from edgewright_builder.train.output_head import logit_shape
 
 HEAD_ROWS = 128  # positions per matmul with the head: 128 × 128k words × 4 bytes = 65 MB
 PACK_TOKENS = 512

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
-# The configuration's key of each family whose logits are multiplied, and whether it is a divisor.
-SCALES = {"logit_scale": False, "lm_head_multiplier": False, "logits_scaling": True}
+from edgewright_builder.logits import logit_scale
 
 
 @dataclass(frozen=True)
@@ -48,24 +45,3 @@ def output_head(model: nn.Module) -> OutputHead:
     scale = logit_scale(model.config)
     softcap = getattr(model.config, "final_logit_softcapping", None)
     return OutputHead(weight if scale == 1 else weight * scale, None if not softcap else float(softcap))
-
-
-def logit_shape(config: Any) -> Callable[[Tensor], Tensor]:
-    """Returns how the family turns the product of head and hidden states into logits: scaled, then soft-capped."""
-    scale, softcap = logit_scale(config), getattr(config, "final_logit_softcapping", None)
-
-    def shaped(product: Tensor) -> Tensor:
-        scaled = product if scale == 1 else product * scale
-        return (scaled / softcap).tanh() * softcap if softcap else scaled
-
-    return shaped
-
-
-def logit_scale(config: Any) -> float:
-    """Returns what the family multiplies its logits by: Cohere's `logit_scale`, Granite's 1 / `logits_scaling`."""
-    scale = 1.0
-    for key, divides in SCALES.items():
-        value = getattr(config, key, None)
-        if isinstance(value, (int, float)):
-            scale = scale / value if divides else scale * value
-    return scale
