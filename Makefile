@@ -5,7 +5,7 @@ BUILDER := .venv/.builder
 DEV := .venv/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-crash test-vllm coverage check docs fix protos schemas pins clean
+.PHONY: help demo test test-slow test-crash test-board test-cuts wheels test-vllm coverage check docs fix protos schemas pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,13 +14,22 @@ demo: $(BUILDER) ## build a model, push it to an agent on this machine, use it, 
 	scripts/demo
 
 test: $(DEV) ## the fast tests
-	$(BIN)/python -m pytest -m "not slow and not vllm and not crash"
+	$(BIN)/python -m pytest -m "not slow and not vllm and not crash and not board"
 
 test-slow: $(DEV) ## the real SmolLM2 and everything that takes minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
 test-crash: $(DEV) ## builds and agents killed at random points
 	$(BIN)/python -m pytest -m crash --timeout 3600
+
+test-board: $(DEV) ## an emulated ARM board from Debian's packages: install, push, serve, break, reboot; docs/virtual-board.md
+	scripts/virtual-board trial $(ARTIFACTS)
+
+test-cuts: $(DEV) ## as root: what power cuts leave of a store on ext4 and btrfs
+	scripts/virtual-board cuts
+
+wheels: $(DEV) ## check that every package of a board has an aarch64 wheel, Python by Python
+	scripts/virtual-board wheels
 
 test-vllm: $(DEV) ## both engines on the real vLLM that EDGEWRIGHT_VLLM names; docs/boards.md says how to install one
 	@test -n "$$EDGEWRIGHT_VLLM" || { echo "EDGEWRIGHT_VLLM is not set: name the vllm command of an environment of its own (docs/boards.md, vLLM)" >&2; exit 2; }
@@ -37,7 +46,7 @@ docs: $(DEV) ## the documentation as a site in site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 coverage: $(DEV) ## the fast tests, and how many lines of the product they run
-	$(BIN)/python -m pytest -m "not slow and not vllm and not crash" --cov --cov-report term --cov-report html
+	$(BIN)/python -m pytest -m "not slow and not vllm and not crash and not board" --cov --cov-report term --cov-report html
 
 fix: $(DEV) ## format, and mend what lint can mend
 	$(BIN)/ruff format .

@@ -1,0 +1,62 @@
+"""Builds what a board is made of, and keeps it: only what is missing or outdated is made again."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from virtual_board import wheels
+from virtual_board.debian import build_root, unpack_kernel
+from virtual_board.image import build_image
+from virtual_board.initrd import build_initrd
+from virtual_board.needs import check_needs
+from virtual_board.settings import PYTHON, SOURCES, Parts, cache_folder
+
+PRODUCT = ("pyproject.toml", "constraints.txt", "agent", "sdk", "device_profiles", "scripts/virtual_board")
+
+
+def build(say: Callable[[str], None]) -> Parts:
+    """Returns the parts of a board with this source tree's agent. Raises NeedError."""
+    check_needs()
+    parts = Parts(cache_folder())
+    parts.folder.mkdir(parents=True, exist_ok=True)
+    _once(
+        parts.root,
+        "Debian for arm64, installed under emulation (minutes, once)",
+        lambda: build_root(parts),
+        say,
+    )
+    _once(parts.kernel, "its kernel", lambda: unpack_kernel(parts), say)
+    _once(parts.initrd, "an initrd", lambda: build_initrd(parts), say)
+    stamp = parts.folder / "image.sources"
+    digest = sources_digest()
+    if not parts.image.exists() or not stamp.exists() or stamp.read_text(encoding="ascii") != digest:
+        _timed("the agent's aarch64 wheels", lambda: wheels.install(parts.packages, PYTHON), say)
+        _timed("the board's disk", lambda: build_image(parts), say)
+        stamp.write_text(digest, encoding="ascii")
+    return parts
+
+
+def sources_digest() -> str:
+    """Returns a digest of everything of this tree that goes into the disk."""
+    digest = hashlib.sha256()
+    for name in PRODUCT:
+        path = SOURCES / name
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(f"{file.relative_to(SOURCES)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _once(target: Path, what: str, make: Callable[[], None], say: Callable[[str], None]) -> None:
+    if not target.exists():
+        _timed(what, make, say)
+
+
+def _timed(what: str, make: Callable[[], None], say: Callable[[str], None]) -> None:
+    say(f"building {what}")
+    began = time.monotonic()
+    make()
+    say(f"  {time.monotonic() - began:.0f} s")

@@ -1,0 +1,163 @@
+"""The command line of `scripts/virtual-board`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from virtual_board import arm, wheels
+from virtual_board.agent import Agent
+from virtual_board.build import build
+from virtual_board.machine import Machine
+from virtual_board.needs import NeedError
+from virtual_board.power_cuts.logged_disk import FILE_SYSTEMS
+from virtual_board.power_cuts.study import Extent, study, table_of, write_counts
+from virtual_board.settings import SOURCES, Parts, cache_folder
+from virtual_board.trial import run_trial
+
+DEMO = SOURCES / "demo-run"
+
+
+def main() -> int:
+    """Runs a command; returns its exit code: 0 done, 1 the answer is no, 3 something outside failed."""
+    options = _parser().parse_args()
+    try:
+        return int(options.run(options))
+    except NeedError as error:
+        print(error, file=sys.stderr)
+        return 3
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/virtual-board", description="A board to try, without a board."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, about: str, run: object) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=about, description=about)
+        one.set_defaults(run=run)
+        return one
+
+    trial = command("trial", "Boot a fresh board, install, push, use, break, reboot; print a table.", _trial)
+    trial.add_argument("artifacts", nargs="*", type=Path, help="One or two artifacts. (default: the demo's)")
+    _credentials(trial)
+    boot = command("boot", "Boot a fresh board with the agent, and leave it running.", _boot)
+    _credentials(boot)
+    shell = command("shell", "Run a command on the board, or each line of the input.", _shell)
+    shell.add_argument("words", nargs="*", metavar="COMMAND")
+    push = command("push", "Push an artifact to the board.", _push)
+    push.add_argument("artifact", nargs="?", type=Path, default=DEMO / "build/artifact")
+    _credentials(push)
+    command("cut", "Pull the plug of the board, and boot it again.", _cut)
+    command("off", "Shut the board down.", _off)
+    cut = command("cuts", "Find out what power cuts leave of a store on a real file system; as root.", _cuts)
+    cut.add_argument(
+        "--file-system", choices=sorted(FILE_SYSTEMS), action="append", help="Repeat. (default: all)"
+    )
+    cut.add_argument("--every", type=int, default=1, help="Cut after each so-manieth flush.")
+    cut.add_argument(
+        "--resume-every", type=int, default=100, help="Let an agent go on from each so-manieth cut."
+    )
+    cut.add_argument("--save", type=Path, metavar="CSV", help="Write the counts.")
+    wheel = command("wheels", "Check that every package has an aarch64 wheel.", _wheels)
+    wheel.add_argument("pythons", nargs="*", default=list(wheels.GLIBCS))
+    user = command("arm", "Run Python on an emulated ARM processor, without a board.", _arm)
+    user.add_argument("cpu", choices=sorted(arm.FEATURES))
+    user.add_argument("words", nargs=argparse.REMAINDER, metavar="ARGUMENT")
+    return parser
+
+
+def _credentials(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--credentials", type=Path, default=DEMO / "credentials")
+
+
+def _board(parts: Parts | None = None) -> Machine:
+    folder = cache_folder()
+    return Machine(parts or Parts(folder), folder / "board")
+
+
+def _fresh(credentials: Path) -> tuple[Machine, Agent]:
+    if not (credentials / "ca.pem").exists():
+        raise NeedError(
+            f"There are no credentials in {credentials}: run `make demo` first, or name --credentials DIR."
+        )
+    machine = _board(build(_say))
+    machine.prepare()
+    return machine, Agent(machine, credentials)
+
+
+def _trial(options: argparse.Namespace) -> int:
+    artifacts = options.artifacts or [DEMO / "build/artifact"]
+    for artifact in artifacts:
+        if not (artifact / "manifest.json").exists():
+            raise NeedError(f"There is no artifact in {artifact}: run `make demo` first, or name one.")
+    machine, agent = _fresh(options.credentials)
+    try:
+        print(run_trial(machine, agent, artifacts, _say).markdown())
+    finally:
+        machine.cut()
+    return 0
+
+
+def _boot(options: argparse.Namespace) -> int:
+    machine, agent = _fresh(options.credentials)
+    _say(f"booted in {machine.boot():.0f} s")
+    agent.set_up("this-host", '"--budget 360MiB"')
+    agent.wait()
+    _say(f"the agent serves on {agent.address}; scripts/virtual-board off shuts the board down")
+    return 0
+
+
+def _shell(options: argparse.Namespace) -> int:
+    machine = _board()
+    for line in [" ".join(options.words)] if options.words else sys.stdin:
+        reply = machine.run(line)
+        print(reply.output, end="")
+    return reply.code
+
+
+def _push(options: argparse.Namespace) -> int:
+    done = Agent(_board(), options.credentials).attempt(
+        "push", str(options.artifact), f"127.0.0.1:{_board().port}"
+    )
+    print(done.stdout + done.stderr, end="")
+    return done.returncode
+
+
+def _cut(options: argparse.Namespace) -> int:
+    machine = _board()
+    machine.cut()
+    _say(f"the plug is pulled; it is up again after {machine.boot():.0f} s")
+    return 0
+
+
+def _off(options: argparse.Namespace) -> int:
+    _board().power_off()
+    return 0
+
+
+def _cuts(options: argparse.Namespace) -> int:
+    extent = Extent(options.every, options.resume_every)
+    names = options.file_system or list(FILE_SYSTEMS)
+    counts = [count for name in names for count in study(name, extent, _say)]
+    print(table_of(counts))
+    if options.save is not None:
+        write_counts(counts, options.save)
+    return int(any(count.lost for count in counts))
+
+
+def _wheels(options: argparse.Namespace) -> int:
+    missing = {python: wheels.missing_wheels(python) for python in options.pythons}
+    for python, why in missing.items():
+        print(f"Python {python}: {why or 'every package has an aarch64 wheel'}")
+    return int(any(missing.values()))
+
+
+def _arm(options: argparse.Namespace) -> int:
+    return arm.run_python(options.cpu, options.words)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
