@@ -31,7 +31,7 @@ def build(say: Callable[[str], None]) -> Parts:
     _once(parts.kernel, "its kernel", lambda: unpack_kernel(parts), say)
     _once(parts.initrd, "an initrd", lambda: build_initrd(parts), say)
     stamp = parts.folder / "image.sources"
-    digest = sources_digest()
+    digest = sources_digest() + "".join(sorted(file.name for file in (parts.folder / "sensors").glob("*.ko")))
     if not parts.image.exists() or not stamp.exists() or stamp.read_text(encoding="ascii") != digest:
         _timed("the agent's aarch64 wheels", lambda: wheels.install(parts.packages, PYTHON), say)
         _timed("the board's disk", lambda: build_image(parts), say)

@@ -13,6 +13,9 @@ from virtual_board.machine import Machine
 from virtual_board.needs import NeedError
 from virtual_board.power_cuts.logged_disk import FILE_SYSTEMS
 from virtual_board.power_cuts.study import Extent, study, table_of, write_counts
+from virtual_board.sensors import trial as sensors
+from virtual_board.sensors.device_trees import BOARDS
+from virtual_board.sensors.modules import build_modules
 from virtual_board.settings import SOURCES, Parts, cache_folder
 from virtual_board.trial import run_trial
 
@@ -52,6 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     _credentials(push)
     command("cut", "Pull the plug of the board, and boot it again.", _cut)
     command("off", "Shut the board down.", _off)
+    power = command(
+        "sensors", "Compare the agent's joules with known powers, by the kernel's own drivers.", _sensors
+    )
+    power.add_argument("boards", nargs="*", default=list(BOARDS), metavar="BOARD", help=", ".join(BOARDS))
+    power.add_argument("--save", type=Path, metavar="DIR", help="Write the chips' files there.")
     cut = command("cuts", "Find out what power cuts leave of a store on a real file system; as root.", _cuts)
     cut.add_argument(
         "--file-system", choices=sorted(FILE_SYSTEMS), action="append", help="Repeat. (default: all)"
@@ -136,6 +144,23 @@ def _cut(options: argparse.Namespace) -> int:
 def _off(options: argparse.Namespace) -> int:
     _board().power_off()
     return 0
+
+
+def _sensors(options: argparse.Namespace) -> int:
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "sensors").exists():
+        build(_say)
+    build_modules(Parts(folder))
+    parts = build(_say)
+    results = {name: sensors.measure(parts, name, _say) for name in options.boards}
+    print("| board | rail | joules set | counted | error | gaps |\n|---|---|--:|--:|--:|--:|")
+    for name, result in results.items():
+        print(sensors.table(name, result))
+        if options.save is not None:
+            sensors.save_tree(result, options.save / f"{name}.tree")
+    errors = [sensors.error(row) for result in results.values() for row in result["rails"].values()]
+    return int(max(map(abs, errors)) > sensors.ERROR_MAX)
 
 
 def _cuts(options: argparse.Namespace) -> int:

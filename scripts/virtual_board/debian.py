@@ -40,6 +40,11 @@ def unpack_kernel(parts: Parts) -> None:
     _mmdebstrap(parts.kernel, "extract", ("linux-image-arm64", "busybox-static"), [f"--setup-hook={MERGED}"])
 
 
+def unpack_headers(target: Path, kernel_version: str) -> None:
+    """Unpacks what modules for that kernel are compiled with."""
+    _mmdebstrap(target, "extract", (f"linux-headers-{kernel_version}",), [f"--setup-hook={MERGED}"])
+
+
 def unpack_programs(target: Path) -> None:
     """Unpacks Python and what wheels link to: for programs of ARM that run without a board."""
     libraries = ("python3", "libstdc++6", "libgomp1", "libffi8", "libssl3", "media-types")

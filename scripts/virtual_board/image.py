@@ -36,6 +36,8 @@ def write_image(parts: Parts) -> None:
         root.chmod(0o755)  # and so will / be
         subprocess.run(["tar", "-xf", parts.root, "--exclude=./dev/*", "-C", root], check=True)
         _copy_modules(parts, root / "usr/lib/modules" / parts.kernel_version)
+        for module in (parts.folder / "sensors").glob("*.ko"):
+            shutil.copy(module, root / "usr/lib/modules" / parts.kernel_version)
         subprocess.run(["depmod", "-b", root / "usr", parts.kernel_version], check=True)
         _copy_agent(parts, root / "opt/edgewright")
         _let_the_host_in(root)
@@ -74,7 +76,8 @@ def _let_the_host_in(root: Path) -> None:
     (root / "etc/fstab").write_text(FSTAB, encoding="ascii")
     (root / "etc/machine-id").write_text("", encoding="ascii")
     shutil.copy(GUEST / "ether.network", root / "etc/systemd/network/ether.network")
-    shutil.copy(GUEST / "board_shell.py", root / "usr/local/lib/board_shell.py")
+    for script in ("board_shell.py", "power_curve.py"):
+        shutil.copy(GUEST / script, root / "usr/local/lib" / script)
     unit = SOURCES / "agent/systemd/edgewright-agent.service"
     for service in (GUEST / "board-shell.service", unit):
         shutil.copy(service, root / "etc/systemd/system" / service.name)

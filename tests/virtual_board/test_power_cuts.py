@@ -1,4 +1,4 @@
-"""A real agent on a real file system, and the power gone after some of its flushes: nothing that was answered is lost."""
+"""A real agent on a real file system, and the power gone after some of its flushes: what was answered is never lost."""
 
 from __future__ import annotations
 
