@@ -30,12 +30,16 @@ def build(say: Callable[[str], None]) -> Parts:
     )
     _once(parts.kernel, "its kernel", lambda: unpack_kernel(parts), say)
     _once(parts.initrd, "an initrd", lambda: build_initrd(parts), say)
-    stamp = parts.folder / "image.sources"
-    digest = sources_digest() + "".join(sorted(file.name for file in (parts.folder / "sensors").glob("*.ko")))
-    if not parts.image.exists() or not stamp.exists() or stamp.read_text(encoding="ascii") != digest:
-        _timed("the agent's aarch64 wheels", lambda: wheels.install(parts.packages, PYTHON), say)
-        _timed("the board's disk", lambda: build_image(parts), say)
-        stamp.write_text(digest, encoding="ascii")
+    sources = sources_digest()
+    _of(
+        sources,
+        parts.packages,
+        "the agent's aarch64 wheels",
+        lambda: wheels.install(parts.packages, PYTHON),
+        say,
+    )
+    drivers = "".join(sorted(file.name for file in (parts.folder / "sensors").glob("*.ko")))
+    _of(sources + drivers, parts.image, "the board's disk", lambda: build_image(parts), say)
     return parts
 
 
@@ -53,6 +57,14 @@ def sources_digest() -> str:
 def _once(target: Path, what: str, make: Callable[[], None], say: Callable[[str], None]) -> None:
     if not target.exists():
         _timed(what, make, say)
+
+
+def _of(sources: str, target: Path, what: str, make: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Makes it unless it is there, made of these sources."""
+    stamp = target.with_name(f"{target.name}.sources")
+    if not target.exists() or not stamp.exists() or stamp.read_text(encoding="ascii") != sources:
+        _timed(what, make, say)
+        stamp.write_text(sources, encoding="ascii")
 
 
 def _timed(what: str, make: Callable[[], None], say: Callable[[str], None]) -> None:

@@ -51,6 +51,12 @@ def unpack_programs(target: Path) -> None:
     _mmdebstrap(target, "extract", libraries, [f"--setup-hook={MERGED}"])
 
 
+def scratch_folder(other: Path) -> Path:
+    """Returns a folder in memory where there is room; dpkg waits for the disk after each file, minutes in all."""
+    memory = Path("/dev/shm")  # noqa: S108 - mmdebstrap makes a folder of its own there
+    return memory if memory.is_dir() and shutil.disk_usage(memory).free > 2 * 2**30 else other
+
+
 def _mmdebstrap(target: Path, variant: str, packages: tuple[str, ...], options: list[str]) -> None:
     part = target.with_name(f"part-{target.name}")
     shutil.rmtree(part, ignore_errors=True)
@@ -65,7 +71,7 @@ def _mmdebstrap(target: Path, variant: str, packages: tuple[str, ...], options: 
             command,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"TMPDIR": str(target.parent)},
+            env=os.environ | {"TMPDIR": str(scratch_folder(target.parent))},
             check=False,
         )
     if done.returncode:

@@ -14,7 +14,8 @@ from virtual_board.settings import PYTHON, ROOM_BYTES, SOURCES, Parts
 
 GUEST = Path(__file__).parent / "guest"
 MODULES = (
-    "fs/ext4", "fs/jbd2", "fs/mbcache.ko", "fs/btrfs", "fs/f2fs", "fs/nls", "fs/autofs", "fs/fuse", "drivers/virtio",
+    "fs/ext4", "fs/jbd2", "fs/mbcache.ko", "fs/btrfs", "fs/f2fs", "fs/nls", "fs/autofs", "fs/fuse", "fs/binfmt_misc.ko",
+    "drivers/virtio",
     "drivers/block/virtio_blk.ko", "drivers/block/loop.ko", "drivers/net/virtio_net.ko", "drivers/net/net_failover.ko",
     "net/core/failover.ko", "drivers/char/virtio_console.ko", "drivers/char/hw_random", "drivers/i2c", "drivers/hwmon",
     "drivers/md", "drivers/dax", "drivers/base/regmap", "crypto", "lib", "arch/arm64/crypto",
@@ -44,7 +45,7 @@ def write_image(parts: Parts) -> None:
         size = sum(path.lstat().st_size for path in root.rglob("*")) + ROOM_BYTES
         part = parts.image.with_name("part.img")
         part.unlink(missing_ok=True)
-        subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", root, part, str(size // 1024)], check=True)
+        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", root, part, str(size // 1024)], check=True)
         part.replace(parts.image)
 
 

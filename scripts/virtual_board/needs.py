@@ -13,6 +13,7 @@ PROGRAMS = {
     "qemu-system-aarch64": "qemu-system-arm",
     "qemu-img": "qemu-utils",
     "mmdebstrap": "mmdebstrap",
+    "arch-test": "arch-test",
     "mke2fs": "e2fsprogs",
     "depmod": "kmod",
     "cpio": "cpio",

@@ -53,13 +53,16 @@ def run_trial(machine: Machine, agent: Agent, artifacts: list[Path], say: Callab
         with table.row("second release, then roll back") as seen:
             agent.call("push", str(artifacts[1]), agent.address)
             agent.call("rollback", agent.address)
-            seen.append(_active(agent))
-    _break(machine, agent, table)
+            seen.append(f"serves {_active(agent)}")
     with table.row("reboot, until the release answers") as seen:
         machine.power_off()
         machine.boot()
         agent.wait()
         seen.append(agent.call("generate", agent.address, "Water is", "--max-tokens", "4").strip()[:60])
+    with table.row("doctor") as seen:
+        reply = machine.run("edgewright-agent doctor --listen 127.0.0.1:7444", seconds=600)
+        seen += [reply.output.strip().splitlines()[-1], f"exit code {reply.code}"]
+    _break(machine, agent, table)
     return table
 
 
@@ -77,11 +80,6 @@ def _serve(machine: Machine, agent: Agent, artifact: Path, table: Table) -> None
     with table.row("telemetry") as seen:
         seen.append(f"{len(agent.call('telemetry', agent.address, '--json'))} bytes of JSON")
         seen.append(f"agent {_resident(machine)} MiB resident")
-    with table.row("doctor, as the unit's user") as seen:
-        reply = machine.run(
-            "edgewright-agent doctor --store /var/lib/edgewright --listen 127.0.0.1:7444", seconds=600
-        )
-        seen += [reply.output.strip().splitlines()[-1], f"exit code {reply.code}"]
 
 
 def _break(machine: Machine, agent: Agent, table: Table) -> None:

@@ -43,8 +43,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SafePath = Annotated[str, AfterValidator(_safe_path)]
 
 
-# Between ONNX Runtime 1.23 and 1.32 on one processor, 4 % of SmolLM2's 4-bit choices differ, all among tokens less than
-# 0.31 nats apart; leads themselves differ by 0.75 at most (2,000 tokens).
+# On no processor did a token's lead fall further than this below the lower one of int8 and float32 on the host
+# (benchmarks/near_ties.py; docs/decisions/0005).
 NEAR_TIE_NATS = 1.0
 
 
@@ -136,13 +136,14 @@ class MemoryPrediction(_Frozen):
 class GoldenPrompt(_Frozen):
     """A greedy completion that a healthy board must reproduce, as the host's engine produced it.
 
-    Up to the first near tie, that is: processors and versions of an engine round differently, and a token that was
-    hardly ahead of the runner-up on the host may be behind it here.
+    Up to the first near tie, that is: processors and versions of an engine round differently, or compute in float32
+    what others do in int8, and a token that was hardly ahead of the runner-up on the host may be behind it here.
     """
 
     prompt: str
     tokens: tuple[int, ...]
-    leads: tuple[float, ...] = ()  # of each token over the runner-up, in nats; empty: all must be the same
+    # Of each token over the runner-up, in nats, in the arithmetic that was least sure of it; empty: all must be the same.
+    leads: tuple[float, ...] = ()
 
     def same_tokens(self, tokens: Sequence[int]) -> int:
         """Returns how many tokens are the host's before the first that is not."""

@@ -17,7 +17,7 @@ from edgewright_agent.store import Space, Store
 from edgewright_agent.trust import Trust
 from edgewright_builder.artifact.artifact import Artifact
 from virtual_board.power_cuts.logged_disk import FILE_SYSTEMS, logged_disk, mounted
-from virtual_board.power_cuts.workload import Step, Survives, agent, artifacts, live
+from virtual_board.power_cuts.workload import Step, Survives, agent, artifacts, live, wait_for_rest
 from virtual_board.power_cuts.write_log import Cut, cuts, flush_ends
 
 
@@ -113,6 +113,7 @@ def _check(
         if pushed is None:
             return
         with agent(store, folder / "keys") as board:
+            wait_for_rest(board)
             if not board.push(pushed, delta=False).committed:
                 raise LostError("the agent did not take the push after the cut")
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,15 @@ def live(
     board.push(models["first"])
     did("back to an earlier release", active=models["first"].digest)
     return steps
+
+
+def wait_for_rest(board: ew.Board) -> None:
+    """Waits until the board has finished by itself what the cut left under way."""
+    until = time.monotonic() + 60
+    while board.status().phase not in ("idle", "staged", "safe"):
+        if time.monotonic() > until:
+            raise NeedError("the board does not come to rest after the cut")
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager
