@@ -142,7 +142,7 @@ class GoldenPrompt(_Frozen):
 
     prompt: str
     tokens: tuple[int, ...]
-    # Of each token over the runner-up, in nats, in the arithmetic that was least sure of it; empty: all must be the same.
+    # Of each token over the runner-up, in nats, where its arithmetic is least sure of it; empty: all must be the same.
     leads: tuple[float, ...] = ()
 
     def same_tokens(self, tokens: Sequence[int]) -> int:
