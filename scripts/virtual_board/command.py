@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -25,6 +26,7 @@ DEMO = SOURCES / "demo-run"
 def main() -> int:
     """Runs a command; returns its exit code: 0 done, 1 the answer is no, 3 something outside failed."""
     options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and the board goes too
     try:
         return int(options.run(options))
     except NeedError as error:
