@@ -150,7 +150,7 @@ def measure(
             f"| {max(differences):.1e} |",
             flush=True,
         )
-        # An engine's 4-bit products depend on how many tokens are read at once, so its difference is only shown.
+        # An engine rounds activations to 8 bits, and slices of other lengths round otherwise: only shown.
         assert where != "host" or max(differences) <= DIFFERENCE_MAX, f"{name}: off by {max(differences)}"
 
 
