@@ -116,9 +116,15 @@ def check(question: FitQuestion) -> Check:
             plan.memory, question.concurrency, question.profile,
             processor_of(engine_traits(plan.engine), question.profile), question.decodes,
         ),
-        caveats=caveats(calibration, architecture, plan.configuration),
+        caveats=(*_not_served_yet(plan.engine), *caveats(calibration, architecture, plan.configuration)),
         proof=None if refusal else proof_of(question),
     )  # fmt: skip
+
+
+def _not_served_yet(engine: str) -> tuple[str, ...]:
+    if engine_traits(engine).served_by_agent:
+        return ()
+    return (f"The agent does not serve {engine} yet; `edgewright export --to gptq` writes what it loads.",)
 
 
 def asked_configuration(question: FitQuestion) -> Configuration:

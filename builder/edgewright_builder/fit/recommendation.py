@@ -61,10 +61,11 @@ def recommend(
             refusal = refusal or error
             continue
         answers.append(check(question))
-    if not answers:
+    served = [answer for answer in answers if engine_traits(answer.plan.engine).served_by_agent]
+    if not served:
         assert refusal is not None
         raise refusal
-    best = _best(answers)
+    best = _best(served)
     return Recommendation(best, tuple(answer for answer in answers if answer is not best))
 
 
@@ -97,4 +98,5 @@ def _brief(answer: Check) -> str:
     speed, memory = answer.speed, answer.plan.memory
     rate = f"{1 / speed.tpot_seconds_max:.0f} to {1 / speed.tpot_seconds_min:.0f} tokens/s"
     fits = "" if answer.verdict is FitVerdict.FITS else f", which {answer.verdict.value}"
-    return f"{kind} ({processor}{on}): {rate} in {format_bytes(memory.peak_bytes)} predicted{fits}"
+    yet = "" if engine_traits(kind).served_by_agent else ", not served by the agent yet"
+    return f"{kind} ({processor}{on}): {rate} in {format_bytes(memory.peak_bytes)} predicted{fits}{yet}"

@@ -36,5 +36,5 @@ TRAITS = EngineTraits(
     "tensorrt-edge-llm", "gpu", weight_bits=4, embedding_bits=(16,), kv_bits=(16,), format="gptq",
     takes_adapters=False, model_types=MODEL_TYPES,
     storage=Storage(scale_bits=16, table_always_apart=True, untied_table_quantized=True),
-    buffers=buffers, group_sizes=GROUP_SIZES, any_group_size=False, runs_here=False,
+    buffers=buffers, group_sizes=GROUP_SIZES, served_by_agent=False,
 )  # fmt: skip

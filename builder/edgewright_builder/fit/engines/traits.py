@@ -61,13 +61,12 @@ class EngineTraits:
         64,
         32,
     )  # that a plan may choose, the first that divides the model first
-    any_group_size: bool = True  # whether a recipe may ask for another one
     # What of a configuration of so many layers it can't compute; None where it is nothing.
     refuses: Callable[[Config, int], str | None] = lambda config, layers: None
     # The longest sequence it computes as transformers does, and what sets that limit; None: the model's own.
     longest: Callable[[Config], tuple[int, str]] | None = None
     recommended: bool = True  # whether it is compared with others unless it is asked for
-    runs_here: bool = True  # whether it can serve on a host without the board's GPU, as evaluation needs
+    served_by_agent: bool = True  # whether a recipe may ask for it
 
     def plan_group_sizes(self, architecture: Architecture) -> tuple[int, ...]:
         """Returns the group sizes to choose from, best first. Raises InputError where none divides the model."""
