@@ -7,8 +7,8 @@ the path of two vocabularies), Gemma 3 270M (b by projected KL, c by ULD), and t
 gives them (e). Every student trains a LoRA for one epoch on the shipped general passages by the teacher alone (α = 1);
 its peer is the same by cross-entropy alone. Held-out passages are neither trained nor tuned on.
 
-Each cell runs in its own process and stays in FOLDER; a second call goes on with what is missing. `steps` measures the
-loss of a step and its gradient, all methods in turn on the same batches.
+Each cell runs in its own process and stays in FOLDER; a second call goes on with what is missing. `steps` measures
+whole training steps; `--losses` measures the losses alone.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ FIRST_CELLS = 4  # before the steps are measured
 NEEDS_OTHER = frozenset({"projected", "uld"})
 STEP_METHODS = ("shared", "forced", "top64", "projected", "uld")
 STEP_ROUNDS = 5
+LOSS_TOKENS, LOSS_ROUNDS = 128, 3
+STUDENT_VOCABULARY, OTHER_VOCABULARY, SHARED_TEXTS = 49152, 262144, 46000  # SmolLM2, Gemma 3, both
 STEP_MAX, MEMORY_MAX = 1.5, 1.3  # the aims, of projected to shared
 
 
@@ -208,6 +210,51 @@ def run_steps(setting: Setting, method: str) -> dict[str, Any]:
     return {"step_seconds": steps, "peak_bytes": peak}
 
 
+def run_losses() -> None:
+    """Prints the loss and its gradient alone at the real sizes, in turn, by processor time: states are random."""
+    import torch
+
+    from edgewright_builder.train.coarsened import TopAnswers, top_k_kl
+    from edgewright_builder.train.cross_vocabulary import Letters, compared_loss, projected_kl, uld
+    from edgewright_builder.train.losses import distillation_loss
+    from edgewright_builder.train.output_head import OutputHead
+
+    torch.manual_seed(0)
+    hidden, labels = torch.randn(LOSS_TOKENS, 576, requires_grad=True), torch.zeros(LOSS_TOKENS).long()
+    head, same = (OutputHead(0.05 * torch.randn(STUDENT_VOCABULARY, 576)) for _ in range(2))
+    larger, every = OutputHead(0.05 * torch.randn(OTHER_VOCABULARY, 640)), torch.arange(LOSS_TOKENS)
+    states, others = torch.randn(LOSS_TOKENS, 576), torch.randn(LOSS_TOKENS, 640)
+    own = Letters(*[torch.arange(STUDENT_VOCABULARY)] * 2, STUDENT_VOCABULARY + 1)
+    sides = [torch.arange(size) % SHARED_TEXTS for size in (STUDENT_VOCABULARY, OTHER_VOCABULARY)]
+    both, best = Letters(*sides, SHARED_TEXTS + 1), same.logits(states).log_softmax(-1).topk(64)
+    named = TopAnswers(best.indices, best.values)
+    chunk = 2 * STUDENT_VOCABULARY * 128 // (STUDENT_VOCABULARY + OTHER_VOCABULARY)
+    methods = {
+        "shared": lambda: distillation_loss(hidden, head, states, same, labels, 1.0, 1.0),
+        "forced": lambda: compared_loss(
+            hidden, head, labels, every, lambda rows: same.logits(states[rows]), projected_kl(own, 1.0), 1.0
+        ),
+        "top64": lambda: compared_loss(
+            hidden, head, labels, every, named.__getitem__, top_k_kl(1.0, None), 1.0
+        ),
+        "projected": lambda: compared_loss(
+            hidden, head, labels, every, lambda rows: larger.logits(others[rows]), projected_kl(both, 1.0), 1.0, chunk
+        ),
+        "uld": lambda: compared_loss(
+            hidden, head, labels, every, lambda rows: larger.logits(others[rows]), uld(1.0), 1.0, chunk
+        ),
+    }  # fmt: skip
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    for _ in range(LOSS_ROUNDS):
+        for name, loss in methods.items():
+            started = time.process_time()
+            loss().backward()  # type: ignore[no-untyped-call]
+            seconds[name].append(time.process_time() - started)
+    base = min(seconds["shared"])
+    for name, values in seconds.items():
+        print(f"{name}: {min(values):.2f} s of processor time, {min(values) / base:.2f} of shared")
+
+
 def show(folder: Path) -> None:
     """Prints what is there."""
     from edgewright_builder.tasks.accuracy import paired_difference
@@ -247,13 +294,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--benchmarks", type=Path, required=True)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("teachers"))
+    parser.add_argument(
+        "--benchmarks", type=Path, default=Path("benchmarks"), help="folder of TASK/eval.jsonl"
+    )
+    parser.add_argument("--losses", action="store_true", help="the losses alone, in a minute")
     parser.add_argument("--other", help="a teacher of another vocabulary")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=14)
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.losses:
+        run_losses()
+        return
     setting = Setting(arguments.folder, arguments.benchmarks, arguments.other)
     setting.folder.mkdir(parents=True, exist_ok=True)
     if arguments.cell:
