@@ -224,9 +224,9 @@ def run_losses() -> None:
     head, same = (OutputHead(0.05 * torch.randn(STUDENT_VOCABULARY, 576)) for _ in range(2))
     larger, every = OutputHead(0.05 * torch.randn(OTHER_VOCABULARY, 640)), torch.arange(LOSS_TOKENS)
     states, others = torch.randn(LOSS_TOKENS, 576), torch.randn(LOSS_TOKENS, 640)
-    own = Letters(*[torch.arange(STUDENT_VOCABULARY)] * 2, STUDENT_VOCABULARY + 1)
+    own = Letters(torch.arange(STUDENT_VOCABULARY), torch.arange(STUDENT_VOCABULARY), STUDENT_VOCABULARY + 1)
     sides = [torch.arange(size) % SHARED_TEXTS for size in (STUDENT_VOCABULARY, OTHER_VOCABULARY)]
-    both, best = Letters(*sides, SHARED_TEXTS + 1), same.logits(states).log_softmax(-1).topk(64)
+    both, best = Letters(sides[0], sides[1], SHARED_TEXTS + 1), same.logits(states).log_softmax(-1).topk(64)
     named = TopAnswers(best.indices, best.values)
     chunk = 2 * STUDENT_VOCABULARY * 128 // (STUDENT_VOCABULARY + OTHER_VOCABULARY)
     methods = {
