@@ -97,18 +97,15 @@ class LlamaClient:
     async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
         """Returns one score per continuation; items of several callers take turns."""
         with self._queue.place():
-            split = [
-                [
-                    await self._special.split(item.context, text, self._tokens_of)
-                    for text in item.continuations
-                ]
-                for item in items
-            ]
+            split = [await self._split(item) for item in items]
             for context, continuation in (pair for pairs in split for pair in pairs):
                 self._room(len(context), len(continuation))
             async with self._scoring:
                 letter = (await self._tokens_of("a", False))[-1]
                 return [await scores.score_item(self._http, pairs, letter) for pairs in split]
+
+    async def _split(self, item: ScoreItem) -> list[tuple[list[int], list[int]]]:
+        return [await self._special.split(item.context, text, self._tokens_of) for text in item.continuations]
 
     async def use_adapter(self, adapter: Path | None, model: str) -> None:
         """Refuses: llama-server takes adapters as GGUF files at its start only."""
