@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -11,6 +12,15 @@ from edgewright_builder.report.inputs import RunInputs, read_run
 from edgewright_builder.report.ladder import ladder
 from edgewright_builder.report.summary import key_numbers, unfinished_stages, verdict
 
+SHORT_NAMES = {
+    "teacher": "teacher",
+    "student": "student",
+    "finetuned": "fine-tuned",
+    "quantized": "GPTQ",
+    "recovered": "recovered",
+    "exported": "exported",
+    "device": "on the device",
+}
 STYLES = {"good": "bold green", "warn": "bold yellow", "bad": "bold red", "plain": "bold", "absent": "dim"}
 
 
@@ -44,17 +54,13 @@ def ladder_table(run: Path) -> Table | None:
     tasks, rows = ladder(read_run(run))
     if not rows:
         return None
-    table = Table(title="What each step brings", title_justify="left")
-    table.add_column("model")
-    table.add_column("step", style="dim")
-    for column in (
-        "KL to fine-tuned",
-        *(part for task in tasks for part in (task, "change")),
-        "size",
-        "time",
-    ):
+    table = Table(title="What each step brings", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("")
+    measured = (part for task in tasks for part in (f"{task}, %", "change"))
+    for column in ("KL to 16 bits", *measured, "size", "time"):
         table.add_column(column, justify="right")
     for row in rows:
-        measured = (part for columns in row.columns for part in columns)
-        table.add_row(row.model, row.step, row.to_finetuned, *measured, row.size, row.time)
+        cells = (cell for columns in row.columns for cell in columns)
+        bare = (cell.removesuffix(" %").removesuffix(" points") for cell in cells)
+        table.add_row(SHORT_NAMES[row.model], row.to_finetuned, *bare, row.size, row.time)
     return table

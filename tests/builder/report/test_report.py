@@ -31,6 +31,7 @@ from edgewright.v1 import telemetry_pb2
 from edgewright_builder.bench.results import Bench, BenchSubject, bench_to_json
 from edgewright_builder.cli.host.report import report
 from edgewright_builder.report import summary_table, write_report
+from edgewright_builder.report.terminal import ladder_table
 from edgewright_builder.report.inputs import read_run
 from edgewright_builder.report.summary import differences, key_numbers, verdict
 from edgewright_builder.run.run import STAGES
@@ -517,6 +518,22 @@ def test_the_terminal_shows_the_same_numbers_as_the_page(run: Path) -> None:
     for number in key_numbers(read_run(run)):
         assert number.value in shown
     assert "It fits" in shown
+
+
+def test_the_terminal_shows_the_ladder_with_every_model(run: Path) -> None:
+    console = Console(width=120, file=io.StringIO())
+    table = ladder_table(run)
+    assert table is not None
+    console.print(table)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    for name in ("teacher", "student", "fine-tuned", "GPTQ", "recovered", "exported", "on the device"):
+        assert sum(line.strip().startswith(name) for line in lines) == 1, name
+    (recovered,) = (line for line in lines if line.strip().startswith("recovered"))
+    assert "0.094 ± 0.011" in recovered
+
+
+def test_a_run_without_measurements_has_no_ladder(tmp_path: Path) -> None:
+    assert ladder_table(tmp_path) is None
 
 
 def test_the_terminal_prints_brackets_as_they_are(run: Path) -> None:
