@@ -31,9 +31,9 @@ from edgewright.v1 import telemetry_pb2
 from edgewright_builder.bench.results import Bench, BenchSubject, bench_to_json
 from edgewright_builder.cli.host.report import report
 from edgewright_builder.report import summary_table, write_report
-from edgewright_builder.report.terminal import ladder_table
 from edgewright_builder.report.inputs import read_run
 from edgewright_builder.report.summary import differences, key_numbers, verdict
+from edgewright_builder.report.terminal import ladder_table
 from edgewright_builder.run.run import STAGES
 from edgewright_builder.sdk.results.telemetry import snapshot_of
 from edgewright_builder.show.document import document
