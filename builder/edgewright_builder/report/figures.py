@@ -197,9 +197,10 @@ def accuracy_figure(scores: Sequence[TaskScore]) -> Markup:
 
 def difference_figure(found: Sequence[Difference]) -> Markup:
     """Returns each step's change of accuracy with ± 1 and ± 1.96 standard errors."""
+    several = len({one.task for one in found}) > 1
     rows = [
         Bar(
-            f"{one.task}: {MODELS[one.before]} → {MODELS[one.after]}",
+            (f"{one.task}: " if several else "") + f"{MODELS[one.before]} → {MODELS[one.after]}",
             one.difference * 100,
             show_difference(one) + ("" if one.paired else ", unpaired"),
             one.standard_error * 100,

@@ -56,7 +56,8 @@ def ladder_table(run: Path) -> Table | None:
         return None
     table = Table(title="What each step brings", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("")
-    measured = (part for task in tasks for part in (f"{task}, %", "change"))
+    names = ["accuracy"] if len(tasks) == 1 else tasks
+    measured = (part for name in names for part in (f"{name}, %", "change"))
     for column in ("KL to 16 bits", *measured, "size", "time"):
         table.add_column(column, justify="right")
     for row in rows:
