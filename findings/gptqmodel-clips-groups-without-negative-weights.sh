@@ -7,7 +7,7 @@
 # trained layers of 64 inputs and more; convolutions, small groups and positive gates have them.
 #
 # Seen on CPython 3.11, Linux x86-64, CPU: the largest of 64 positive weights, 1.0, becomes 0.467; of 64 negative
-# ones, -1.0 becomes -1.067. Fails if that changes.
+# ones, -1.0 becomes -0.933. Fails if that changes.
 set -euo pipefail
 
 folder=$(mktemp -d)

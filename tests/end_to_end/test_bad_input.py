@@ -93,7 +93,7 @@ def test_a_budget_that_nothing_meets_is_answered_with_the_smallest_that_does(
     recipe: Path, tmp_path: Path
 ) -> None:
     done = build(recipe, tmp_path / "run", "--budget", "1MiB")
-    assert_says(done, INPUT, "budget of 1.0 MiB", "The smallest needs", "3 of 4 layers", "accuracy loss of")
+    assert_says(done, INPUT, "budget of 1.0 MiB", "The smallest needs", "3 of 4 layers", "expected loss of")
     assert not (tmp_path / "run").exists()
 
 

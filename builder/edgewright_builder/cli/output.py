@@ -35,7 +35,7 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
         "check-teacher": 1,
         "models": 1,
         "matrix": 2,
-        "plan": 1,
+        "plan": 2,
         "diff": 1,
         "profiles": 1,
         "trust": 1,

@@ -9,13 +9,12 @@ from edgewright.errors import InputError
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.limits import largest_concurrency, largest_context, largest_depth
+from edgewright_builder.fit.losses import expected_divergence
 from edgewright_builder.fit.memory import Calibration, Configuration
 from edgewright_builder.fit.plan import (
-    ACCURACY_LOSS_EMBEDDING_4_BITS,
     DEPTH_FRACTION_MIN,
     BuildPlan,
     Wishes,
-    expected_accuracy_loss,
     make_plan,
     plan_for,
 )
@@ -30,7 +29,7 @@ class Change:
     title: str
     cost: str
     saves_bytes: int  # of the predicted peak; 0 where the budget grows instead
-    expected_accuracy_loss: float  # more than now
+    expected_divergence: float  # more than now, nats per token
     fits: bool
     plan: BuildPlan
 
@@ -50,7 +49,7 @@ def ranked_changes(
 
 
 def _rank(change: Change) -> tuple[bool, float, int]:
-    return (not change.fits, round(change.expected_accuracy_loss, 6), -change.saves_bytes)
+    return (not change.fits, round(change.expected_divergence, 6), -change.saves_bytes)
 
 
 def _change(
@@ -66,7 +65,7 @@ def _change(
         title=title,
         cost=cost,
         saves_bytes=before.memory.peak_bytes - after.memory.peak_bytes,
-        expected_accuracy_loss=after.expected_accuracy_loss - before.expected_accuracy_loss,
+        expected_divergence=after.expected_divergence - before.expected_divergence,
         fits=after.bound.fits,
         plan=after,
     )
@@ -79,17 +78,15 @@ def _single(
     m, traits = plan.configuration, engine_traits(plan.engine)
     for bits in traits.embedding_bits:
         if bits < m.embedding_bits:
-            yield (
-                f"embedding and head at {bits} bits",
-                _points(100 * ACCURACY_LOSS_EMBEDDING_4_BITS),
-                replace(m, embedding_bits=bits),
-            )
+            fewer = replace(m, embedding_bits=bits)
+            yield f"embedding and head at {bits} bits", _cost(plan, architecture, fewer), fewer
     for bits in traits.kv_bits:
         if bits < m.kv_bits:
             yield f"KV cache at {bits} bits", "small, not measured here", replace(m, kv_bits=bits)
     group_size = architecture.largest_group_size()
     if group_size > m.group_size and traits.storage.block_weights is None:
-        yield f"group size {group_size}", "about 0.1 points", replace(m, group_size=group_size)
+        larger = replace(m, group_size=group_size)
+        yield f"group size {group_size}", _cost(plan, architecture, larger), larger
     if m.concurrency > 1 and (most := largest_concurrency(plan, architecture, calibration)) > 0:
         title = f"{most} request{'s' * (most > 1)} at once"
         yield title, f"others of {m.concurrency} wait", replace(m, concurrency=most)
@@ -98,11 +95,7 @@ def _single(
     shallowest = max(1, round(architecture.layers * DEPTH_FRACTION_MIN))
     layers = max(shallowest, largest_depth(plan, architecture, calibration))
     pruned = replace(m, layers=layers)
-    yield (
-        f"{layers} of {architecture.layers} layers",
-        _points(100 * _loss(plan, architecture, pruned)),
-        pruned,
-    )
+    yield f"{layers} of {architecture.layers} layers", _cost(plan, architecture, pruned), pruned
 
 
 def _together(
@@ -115,15 +108,16 @@ def _together(
     tokens = _round_down(largest_context(small, architecture, calibration))
     if CONTEXT_MIN_TOKENS <= tokens < m.context_tokens:
         title = f"embedding and head at {bits} bits, context of {tokens} tokens"
-        cost = f"{_points(100 * ACCURACY_LOSS_EMBEDDING_4_BITS)}, shorter prompts and answers"
-        yield title, cost, replace(m, embedding_bits=bits, context_tokens=tokens)
+        small_configuration = replace(m, embedding_bits=bits, context_tokens=tokens)
+        cost = f"{_cost(plan, architecture, small_configuration)}, shorter prompts and answers"
+        yield title, cost, small_configuration
     best = _longest_plan(plan, architecture, calibration)
     if best is None:
         return
     title = f"{best.layers} of {architecture.layers} layers, embedding and head at {best.embedding_bits} bits"
     if best.context_tokens < m.context_tokens:
         title += f", context of {best.context_tokens} tokens"
-    yield title, _points(100 * _loss(plan, architecture, best)), best
+    yield title, _cost(plan, architecture, best), best
 
 
 def _longest_plan(
@@ -143,12 +137,9 @@ def _longest_plan(
             return None
 
 
-def _loss(plan: BuildPlan, architecture: Architecture, configuration: Configuration) -> float:
-    return expected_accuracy_loss(architecture, configuration) - plan.expected_accuracy_loss
-
-
-def _points(points: float) -> str:
-    return f"about {points:.0f} point{'s' * (round(points) != 1)} of accuracy before distillation"
+def _cost(plan: BuildPlan, architecture: Architecture, configuration: Configuration) -> str:
+    nats = expected_divergence(architecture, configuration) - plan.expected_divergence
+    return f"{nats:.2f} nats per token before distillation"
 
 
 def _round_down(tokens: int) -> int:

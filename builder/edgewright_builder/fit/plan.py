@@ -1,8 +1,7 @@
 """The plan: the best configuration whose predicted peak meets the budget.
 
-"Best" is the least expected loss of accuracy, then the longest context, then the most requests at once, then the least
-memory. What a missing layer and a 4-bit embedding cost was measured on the offline default model, before distillation;
-distillation recovers part of it, so these figures only put candidates in order.
+"Best" is the least expected divergence from the 16-bit model (`losses`), then the longest context, then the most
+requests at once, then the least memory.
 """
 
 from __future__ import annotations
@@ -19,14 +18,9 @@ from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.bound import PeakBound
 from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.engines.traits import EngineTraits
+from edgewright_builder.fit.losses import expected_divergence
 from edgewright_builder.fit.memory import Calibration, Configuration, PeakMemory, predict_memory
 
-# SmolLM2-135M on ARC-Easy (acc_norm): 0.463 whole, 0.428 without 5 of 30 layers (400 rows), 0.367 without 9 (300 rows).
-ACCURACY_LOSS_PER_DEPTH = 0.3
-# The same model's 25-layer child after GPTQ: 0.430 with an 8-bit embedding, 0.410 ± 0.012 (paired) with a 4-bit one.
-ACCURACY_LOSS_EMBEDDING_4_BITS = 0.02
-# Group sizes are put in order by memory alone: published sweeps find 32 better than 128 by about 0.1 points
-# (Olive's quant-slms notes on Llama-3.2-1B), which is within their noise. `build` may measure them in its search.
 DEPTH_FRACTION_MIN = 0.5  # below half its layers a model is another model
 CONCURRENCY_MAX = 8  # the most that `plan` asks for by itself
 
@@ -54,7 +48,7 @@ class BuildPlan:
     error_bytes: int  # half-width of the prediction's interval
     calibrated_on: str
     layers_full: int
-    expected_accuracy_loss: float
+    expected_divergence: float  # KL to the 16-bit model, nats per token, before distillation and recovery
 
     @property
     def bound(self) -> PeakBound:
@@ -87,15 +81,8 @@ def plan_for(
         error_bytes=round(calibration.error_fraction * memory.peak_bytes),
         calibrated_on=str(calibration),
         layers_full=architecture.layers,
-        expected_accuracy_loss=expected_accuracy_loss(architecture, configuration),
+        expected_divergence=expected_divergence(architecture, configuration),
     )
-
-
-def expected_accuracy_loss(architecture: Architecture, configuration: Configuration) -> float:
-    """Share of correct answers lost to the whole model in 4 bits, before distillation (see the constants)."""
-    dropped_fraction = 1 - configuration.layers / architecture.layers
-    embedding_loss = ACCURACY_LOSS_EMBEDDING_4_BITS if configuration.embedding_bits == 4 else 0.0
-    return ACCURACY_LOSS_PER_DEPTH * dropped_fraction + embedding_loss
 
 
 def make_plan(
@@ -209,13 +196,13 @@ def _concurrencies(wishes: Wishes) -> list[int]:
 def _preference(plan: BuildPlan) -> tuple[float, int, int, int]:
     """Returns the key to sort by: the least is preferred."""
     m = plan.configuration
-    return (plan.expected_accuracy_loss, -m.context_tokens, -m.concurrency, plan.memory.peak_bytes)
+    return (plan.expected_divergence, -m.context_tokens, -m.concurrency, plan.memory.peak_bytes)
 
 
 def _front(plans: Sequence[BuildPlan]) -> tuple[BuildPlan, ...]:
     """Returns the plans that no other beats; of equal ones the first. A plan can only be beaten by one before it."""
     front: list[BuildPlan] = []
-    for plan in sorted(plans, key=lambda plan: (plan.expected_accuracy_loss, plan.memory.peak_bytes)):
+    for plan in sorted(plans, key=lambda plan: (plan.expected_divergence, plan.memory.peak_bytes)):
         if not any(_as_good(other, plan) for other in front):
             front = [other for other in front if not _as_good(plan, other)] + [plan]
     return tuple(front)
@@ -224,7 +211,7 @@ def _front(plans: Sequence[BuildPlan]) -> tuple[BuildPlan, ...]:
 def _as_good(one: BuildPlan, other: BuildPlan) -> bool:
     """Whether `one` is no worse than `other` in anything."""
     return (
-        one.expected_accuracy_loss <= other.expected_accuracy_loss
+        one.expected_divergence <= other.expected_divergence
         and one.memory.peak_bytes <= other.memory.peak_bytes
         and one.configuration.context_tokens >= other.configuration.context_tokens
         and one.configuration.concurrency >= other.configuration.concurrency
@@ -236,8 +223,8 @@ def _nothing_fits(smallest: BuildPlan, budget_bytes: int) -> str:
     return (
         f"No configuration meets the budget of {format_bytes(budget_bytes)}. The smallest needs "
         f"{format_bytes(smallest.bound.upper_bytes)}: {m.layers} of {smallest.layers_full} layers, "
-        f"{m.embedding_bits}-bit embeddings, {m.context_tokens} tokens of context, at an expected accuracy loss of "
-        f"{100 * smallest.expected_accuracy_loss:.0f} points before distillation. Raise the budget or shorten "
+        f"{m.embedding_bits}-bit embeddings, {m.context_tokens} tokens of context, at an expected loss of "
+        f"{smallest.expected_divergence:.2f} nats per token before distillation. Raise the budget or shorten "
         "`serving.context_tokens`."
     )
 
@@ -268,5 +255,5 @@ def plan_to_json(
         "breakdown_bytes": breakdown,
         "bf16_bytes": architecture.with_layers(plan.configuration.layers).bf16_bytes,
         "bf16_bytes_full": architecture.bf16_bytes,
-        "expected_accuracy_loss": round(plan.expected_accuracy_loss, 4),
+        "expected_divergence": round(plan.expected_divergence, 4),
     }

@@ -149,7 +149,7 @@ def test_a_change_that_is_said_to_fit_does() -> None:
     fitting = [change for change in answer.changes if change.fits]
     assert fitting
     assert all(change.plan.bound.upper_bytes <= 1600 * MIB for change in fitting)
-    losses = [change.expected_accuracy_loss for change in fitting]
+    losses = [change.expected_divergence for change in fitting]
     assert losses == sorted(losses)
 
 
@@ -291,7 +291,7 @@ def test_the_front_holds_nothing_that_another_plan_beats() -> None:
     assert search.candidates == len(list(candidates(model, Wishes(1024, at_least=True), ENGINE)))
     values = [
         (
-            plan.expected_accuracy_loss, plan.memory.peak_bytes,
+            plan.expected_divergence, plan.memory.peak_bytes,
             -plan.configuration.context_tokens, -plan.configuration.concurrency,
         )
         for plan in search.front

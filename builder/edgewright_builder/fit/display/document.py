@@ -45,7 +45,7 @@ class PlanDocument(TypedDict):
     predicted_peak_bytes: int
     error_bytes: int
     fits: bool
-    expected_accuracy_loss: float
+    expected_divergence: float  # nats per token
     calibrated_on: str
     breakdown_bytes: BreakdownDocument
 
@@ -56,7 +56,7 @@ class ChangeDocument(TypedDict):
     title: str
     saves_bytes: int
     cost: str
-    expected_accuracy_loss: float
+    expected_divergence: float  # nats per token
     fits: bool
     plan: PlanDocument
 
@@ -144,7 +144,7 @@ def check_document(answer: Check, recommendation: str | None) -> CheckDocument:
                 "title": change.title,
                 "saves_bytes": change.saves_bytes,
                 "cost": change.cost,
-                "expected_accuracy_loss": round(change.expected_accuracy_loss, 4),
+                "expected_divergence": round(change.expected_divergence, 4),
                 "fits": change.fits,
                 "plan": plan_document(change.plan),
             }
@@ -186,7 +186,7 @@ def plan_document(plan: BuildPlan) -> PlanDocument:
         "predicted_peak_bytes": plan.memory.peak_bytes,
         "error_bytes": plan.error_bytes,
         "fits": plan.bound.fits,
-        "expected_accuracy_loss": round(plan.expected_accuracy_loss, 4),
+        "expected_divergence": round(plan.expected_divergence, 4),
         "calibrated_on": plan.calibrated_on,
         "breakdown_bytes": _breakdown(plan.memory),
     }

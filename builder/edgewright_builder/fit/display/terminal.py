@@ -108,7 +108,7 @@ def print_search(console: Console, search: PlanSearch) -> None:
     console.print(table)
     console.print(
         f"{search.fitting} of {search.candidates} configurations fit; {len(search.front)} are beaten by no other. "
-        "Loss: expected accuracy points before distillation.",
+        "Loss: expected divergence from the 16-bit model in nats per token, before distillation and recovery.",
         style="dim", soft_wrap=True,
     )  # fmt: skip
     rests_on = {plan.calibrated_on: plan.error_bytes / plan.memory.peak_bytes for plan in search.front}
@@ -221,6 +221,6 @@ def _front_row(plan: BuildPlan, *, chosen: bool) -> tuple[str, ...]:
     return (
         "→" if chosen else "", f"{m.layers}/{plan.layers_full}", f"{m.embedding_bits} bit",
         str(m.group_size), f"{m.kv_bits} bit", str(m.context_tokens), str(m.concurrency),
-        f"{100 * plan.expected_accuracy_loss:.1f}", format_bytes(plan.memory.peak_bytes),
+        f"{plan.expected_divergence:.3f}", format_bytes(plan.memory.peak_bytes),
         format_bytes(plan.bound.spare_bytes),
     )  # fmt: skip
