@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,8 @@ def rounded_embedding(model: nn.Module, bits: int) -> Iterator[None]:
         weight.data = kept
 
 
-def measured(benchmarks: Path, count: int) -> dict[str, tuple[float, float]]:
-    """Nats per token and standard error of every change."""
+def measured(benchmarks: Path, count: int, kinds: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Nats per token and standard error of every change of these kinds."""
     source = resolve_model(MODEL)
     samples = texts(load_tokenizer(source), benchmarks, count)
     model = load_model(source)
@@ -85,12 +85,14 @@ def measured(benchmarks: Path, count: int) -> dict[str, tuple[float, float]]:
         return mean, error
 
     costs = {}
-    for group in GROUPS:
+    for group in GROUPS if "group" in kinds else ():
         with temporarily_quantized(linear_layers(model), 4, group):
             costs[f"group {group}"] = cost(f"group {group}", model)
-    for bits in (4, 8):
+    for bits in (4, 8) if "embedding" in kinds else ():
         with rounded_embedding(model, bits):
             costs[f"embedding {bits}"] = cost(f"embedding {bits}", model)
+    if "layers" not in kinds:
+        return costs
     influence = block_influence(model, samples, lambda *_: None)
     for depth in DEPTHS:
         pruned = load_model(source)
@@ -130,10 +132,17 @@ def main() -> None:
     parser.add_argument(
         "--gptq", type=float, required=True, help="nats per token that GPTQ leaves at group size 64"
     )
+    parser.add_argument("--kinds", default="group,embedding,layers", help="what to measure now")
+    parser.add_argument(
+        "--work", type=Path, default=Path("plan-losses.json"), help="what was measured before"
+    )
     parser.add_argument("--stretches", type=int, default=6, help="of each text")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    made = table(measured(options.benchmarks, options.stretches), options.gptq, options.stretches)
+    costs = json.loads(options.work.read_text()) if options.work.exists() else {}
+    costs |= measured(options.benchmarks, options.stretches, options.kinds.split(","))
+    write_json(options.work, costs)
+    made = table(costs, options.gptq, options.stretches)
     print(json.dumps(made, indent=1))
     if options.write:
         write_json(losses.PATH, made)

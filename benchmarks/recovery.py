@@ -34,7 +34,7 @@ from rich.console import Console
 from edgewright_builder.export.onnx import export_onnx
 from edgewright_builder.models import load_tokenizer
 from edgewright_builder.quantization.calibration import CalibrationTexts, packed_calibration
-from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.recipe.model import Recipe, RecoverSettings
 from edgewright_builder.run.build import Build
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.run import FinishedStage, Run
@@ -45,7 +45,8 @@ from edgewright_builder.stages.quantize import Quantization, quantize, run_quant
 from edgewright_builder.stages.recover import run_recover, shipped
 from edgewright_builder.stages.search import read_best, run_search
 from edgewright_builder.stages.student import run_student
-from edgewright_builder.stages.teacher import cache_teacher, pad_token, read_teacher, run_teacher, samples_of
+from edgewright_builder.stages.teacher import pad_token, run_teacher, samples_of
+from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
 from edgewright_builder.train.knowledge import Knowledge
 from edgewright_builder.train.recovery import RecoverySamples
 from edgewright_builder.train.samples import Sample, split
@@ -77,7 +78,8 @@ class HeldOut:
 
 def recipe_of(options: argparse.Namespace) -> Recipe:
     """The product's defaults, but for the fine-tuning: labels alone, at a rate that is known to suit."""
-    quick = {"quantize": {"calibration_tokens": 2048}, "recover": {"steps": 6}} if options.quick else {}
+    steps = {"recover": {"steps": 6 if options.quick else options.steps}}
+    quick = {"quantize": {"calibration_tokens": 2048}} if options.quick else {}
     return Recipe.model_validate(
         {
             "name": "recovery-benchmark",
@@ -89,6 +91,7 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
             "hyperparameters": {"alpha": 0.0},
             "finetune": {"validation_fraction": 0.25},
             "serving": {"context_tokens": 512},
+            **steps,
             **quick,
         }
     )
@@ -143,14 +146,14 @@ def held_out_of(subject: Subject, benchmarks: Path, count: int) -> HeldOut:
 
     def work(folder: Path) -> dict[str, Any]:
         model = subject.finetuned.folder / "model"
-        return cache_teacher(model, samples, 1024, pad_token(job), folder, build.run.reporter.step)
+        return cache_hidden_states(model, samples, 1024, pad_token(job), folder, build.run.reporter.step)
 
     inputs = {
         "model": subject.finetuned.output_digest,
         "samples": [list(sample.tokens) for sample in samples],
     }
     stage = build.run.stage("held-out", inputs, work, products=("hidden.bin",), resumable=True)
-    return HeldOut(samples, kinds, read_teacher(stage.folder, samples))
+    return HeldOut(samples, kinds, read_hidden_states(stage.folder, samples))
 
 
 def train_samples(subject: Subject) -> tuple[list[Sample], list[Sample]]:
@@ -304,6 +307,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="few tokens, few steps: whether it runs")
     parser.add_argument("--stretches", type=int, default=16, help="of each text")
+    parser.add_argument("--steps", type=int, default=RecoverSettings().steps, help="of recovery")
     parser.add_argument("--ways", default=",".join(WAYS), help="which, by name")
     options = parser.parse_args()
     build = build_in(options.work, recipe_of(options), Reporter(Console(stderr=True)))

@@ -80,12 +80,6 @@ def run_gptq(job: GptqJob) -> dict[str, Any]:
 
     changes = None if job.earlier is None else _keep_codes(job.earlier)
     config, cuda = _config(job), torch.cuda.is_available()
-    if (
-        job.options.mse and job.earlier is None and not cuda
-    ):  # on CUDA its own kernel is fast with its own search
-        from edgewright_builder.quantization import scale_search
-
-        scale_search.install()
     dtype = torch.bfloat16 if cuda else torch.float32
     model = GPTQModel.load(job.model, config, device="cuda:0" if cuda else "cpu", dtype=dtype)
     _report_layers(model)
