@@ -140,7 +140,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     costs = json.loads(options.work.read_text()) if options.work.exists() else {}
-    costs |= measured(options.benchmarks, options.stretches, options.kinds.split(","))
+    if options.kinds:
+        costs |= measured(options.benchmarks, options.stretches, options.kinds.split(","))
     write_json(options.work, costs)
     made = table(costs, options.gptq, options.stretches)
     print(json.dumps(made, indent=1))

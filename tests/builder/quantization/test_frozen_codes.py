@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from edgewright.errors import InputError
 from edgewright_builder.quantization.delta_aware import Frozen
 from edgewright_builder.quantization.frozen_codes import (
     FrozenCodesLinear,
@@ -104,3 +106,36 @@ def test_written_scales_read_back_equal_and_no_code_moves(tmp_path: Path, change
         expected = scales[name].half() if name in scales else before[name]
         assert torch.equal(tensor, expected), name
     assert (tmp_path / "new" / "config.json").read_bytes() == (checkpoint / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize("change", [{"desc_act": True}, {"sym": False}, {"bits": 8}])
+def test_a_checkpoint_with_act_order_or_zero_points_is_refused_before_it_is_trained(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    checkpoint, _ = write_quantized(tmp_path)
+    path = checkpoint / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["quantization_config"] |= change
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(InputError, match="no symmetric 4-bit GPTQ checkpoint without act-order"):
+        load_frozen_codes(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"), [("g_idx", "quantized with act-order"), ("qzeros", "not symmetric GPTQ v1")]
+)
+def test_tensors_that_contradict_their_configuration_are_refused(
+    tmp_path: Path, part: str, message: str
+) -> None:
+    checkpoint, _ = write_quantized(tmp_path)
+    file = checkpoint / "model.safetensors"
+    tensors = load_file(file)
+    layer = next(name for name in tensors if name.endswith("q_proj.qweight")).removesuffix(".qweight")
+    inputs = 8 * tensors[f"{layer}.qweight"].shape[0]
+    other = {
+        "g_idx": torch.arange(inputs, dtype=torch.int32) % 2,
+        "qzeros": torch.zeros_like(tensors[f"{layer}.qzeros"]),
+    }
+    save_file(tensors | {f"{layer}.{part}": other[part]}, file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=message):
+        load_frozen_codes(checkpoint)
