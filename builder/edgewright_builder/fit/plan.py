@@ -21,6 +21,7 @@ from edgewright_builder.fit.engines.traits import EngineTraits
 from edgewright_builder.fit.losses import expected_divergence
 from edgewright_builder.fit.memory import Calibration, Configuration, PeakMemory, predict_memory
 
+# Group sizes are put in order by memory alone: what 32 gains over 64 was within the noise (docs/quantization.md).
 DEPTH_FRACTION_MIN = 0.5  # below half its layers a model is another model
 CONCURRENCY_MAX = 8  # the most that `plan` asks for by itself
 

@@ -17,10 +17,10 @@ def test_every_layer_that_goes_costs_more() -> None:
     assert losses[0] < losses[1] < losses[-1]
 
 
-def test_fewer_bits_and_larger_groups_cost_more() -> None:
+def test_fewer_bits_cost_more_and_larger_groups_no_less() -> None:
     table = load_losses()
     assert table.embedding_bits[16] <= table.embedding_bits[8] < table.embedding_bits[4]
-    assert table.group_size[32] < table.group_size[64] < table.group_size[128]
+    assert table.group_size[32] <= table.group_size[64] <= table.group_size[128]
 
 
 def test_layers_go_by_their_share_of_the_model() -> None:
@@ -36,5 +36,6 @@ def test_a_4_bit_embedding_costs_less_than_the_layers_whose_bytes_it_saves() -> 
     assert table.embedding_bits[4] < table.of_layers(layers, 30)
 
 
-def test_the_table_says_what_it_was_measured_on() -> None:
-    assert "plan_losses.py on SmolLM2-135M" in load_losses().source
+def test_the_table_says_what_each_figure_was_measured_on() -> None:
+    source = load_losses().source
+    assert all(part in source for part in ("SmolLM2-135M", "embedding:", "layers:", "linear layers:"))
