@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright.errors import InputError
@@ -46,6 +46,7 @@ def test_a_4_bit_3b_with_a_tied_8_bit_embedding_takes_under_2_gb() -> None:
     assert LLAMA.bf16_bytes == pytest.approx(6.43e9, rel=0.01)
 
 
+@settings(deadline=None)
 @given(ARCHITECTURES, CONFIGURATIONS, st.sampled_from(["layers", "context_tokens", "concurrency"]))
 def test_more_depth_context_or_concurrency_never_needs_less_memory(
     architecture: Architecture, m: Configuration, field: str
@@ -54,6 +55,7 @@ def test_more_depth_context_or_concurrency_never_needs_less_memory(
     assert peak(architecture, more) >= peak(architecture, m)
 
 
+@settings(deadline=None)
 @given(ARCHITECTURES, CONFIGURATIONS)
 def test_more_bits_never_need_less_memory(architecture: Architecture, m: Configuration) -> None:
     four = peak(architecture, replace(m, embedding_bits=4))
@@ -61,6 +63,7 @@ def test_more_bits_never_need_less_memory(architecture: Architecture, m: Configu
     assert peak(architecture, replace(m, group_size=32)) >= peak(architecture, replace(m, group_size=64))
 
 
+@settings(deadline=None)
 @given(ARCHITECTURES, st.integers(64, 8192), st.integers(100, 8000))
 def test_a_plan_never_exceeds_its_budget(
     architecture: Architecture, context_tokens: int, budget_mib: int
@@ -73,6 +76,7 @@ def test_a_plan_never_exceeds_its_budget(
     assert plan.memory.peak_bytes <= budget_mib * 2**20
 
 
+@settings(deadline=None)
 @given(st.integers(120, 400), st.integers(1, 100))
 def test_a_larger_budget_never_gives_a_worse_plan(budget_mib: int, more_mib: int) -> None:
     wishes = Wishes(context_tokens=1024, concurrency=1)
