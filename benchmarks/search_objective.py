@@ -34,7 +34,7 @@ from edgewright_builder.stages.data import run_data
 from edgewright_builder.stages.quantize import Quantization, calibration_of, quantize
 from edgewright_builder.stages.student import run_student
 from edgewright_builder.stages.teacher import run_teacher, training_of
-from edgewright_builder.train.epoch import Training, logits_divergence, train_epoch, validation_divergence
+from edgewright_builder.train.epoch import Training, logits_divergences, train_epoch, validation_divergence
 from edgewright_builder.train.lora import add_lora, linear_layers, merge_lora
 from edgewright_builder.train.study import open_study
 
@@ -92,7 +92,11 @@ def trial_of(
         sample = data.samples[index]
         return logits_of(sample.tokens)[sample.first : -1]
 
-    return {"exact": exact, "objective": objective, "exported": logits_divergence(counted, data).mean}
+    return {
+        "exact": exact,
+        "objective": objective,
+        "exported": logits_divergences([data.knowledge], counted, data)[0].mean,
+    }
 
 
 def trials_of(build: Build) -> list[dict[str, Any]]:
