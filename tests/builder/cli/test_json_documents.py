@@ -94,7 +94,7 @@ def snapshot() -> telemetry.Snapshot:
     ],
 )
 def test_what_needs_no_board(arguments: tuple[str, ...], name: str) -> None:
-    assert printed(*arguments) == [f"edgewright.{name}.v1"]
+    assert printed(*arguments) == [json_schemas.name_of(name)]
 
 
 def test_what_a_board_answers(board: Board, host: str, tmp_path: Path) -> None:
