@@ -51,6 +51,11 @@ def test_unconnected_channels_of_agx_orin_are_no_rails(board: Board) -> None:
     )
 
 
+def test_the_kernels_own_ina3221_driver_is_read_as_it_was_recorded(board: Board) -> None:
+    rails = ina3221.discover(board("recorded-orin-nano"))
+    assert watts(rails) == pytest.approx({"VDD_IN": -0.04, "VDD_CPU_GPU_CV": 8.12, "VDD_SOC": 8.28})
+
+
 def test_alarms_limits_samples_and_shunt_voltages_are_no_rails(board: Board) -> None:
     root = board("orin-nano")
     for name, value in (("curr1_crit", 1), ("curr1_crit_alarm", 1), ("in4_input", 9_960_000), ("samples", 1)):
