@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import time
 from collections.abc import Callable
@@ -22,6 +23,13 @@ def build(say: Callable[[str], None]) -> Parts:
     check_needs()
     parts = Parts(cache_folder())
     parts.folder.mkdir(parents=True, exist_ok=True)
+    with (parts.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second build waits, and then finds everything
+        _build(parts, say)
+    return parts
+
+
+def _build(parts: Parts, say: Callable[[str], None]) -> None:
     _once(
         parts.root,
         "Debian for arm64, installed under emulation (minutes, once)",
@@ -40,7 +48,6 @@ def build(say: Callable[[str], None]) -> Parts:
     )
     drivers = "".join(sorted(file.name for file in (parts.folder / "sensors").glob("*.ko")))
     _of(sources + drivers, parts.image, "the board's disk", lambda: build_image(parts), say)
-    return parts
 
 
 def sources_digest() -> str:

@@ -54,6 +54,10 @@ def test_unconnected_channels_of_agx_orin_are_no_rails(board: Board) -> None:
 def test_the_kernels_own_ina3221_driver_is_read_as_it_was_recorded(board: Board) -> None:
     rails = ina3221.discover(board("recorded-orin-nano"))
     assert watts(rails) == pytest.approx({"VDD_IN": -0.04, "VDD_CPU_GPU_CV": 8.12, "VDD_SOC": 8.28})
+    rails = ina3221.discover(board("recorded-agx-orin"))  # where two channels are disabled and answer ENODATA
+    assert watts(rails) == pytest.approx(
+        {"VDD_GPU_SOC": 0.0, "VDD_CPU_CV": 8.1, "VIN_SYS_5V0": 8.3, "VDDQ_VDD2_1V8AO": 8.1}
+    )
 
 
 def test_alarms_limits_samples_and_shunt_voltages_are_no_rails(board: Board) -> None:
