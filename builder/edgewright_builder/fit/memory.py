@@ -197,7 +197,7 @@ def sliced_buffers(model: Architecture, m: Configuration, calibration: Calibrati
     slice_tokens = prompt_slice_tokens(model, m, calibration)
     per_token = 2 * model.hidden_size + 3 * model.intermediate_size + model.heads * m.context_tokens
     logits = slice_tokens * FLOAT_BYTES * model.vocab_size
-    _, table, *_ = stored_tensors(model, m, engine_traits(calibration.engine).storage)
+    table = _table(model, m, engine_traits(calibration.engine).storage)
     return Buffers(
         slice_tokens * FLOAT_BYTES * per_token,
         round(calibration.logits_copies * logits),
@@ -239,15 +239,22 @@ def stored_tensors(model: Architecture, m: Configuration, storage: Storage) -> t
         storage.scale_bits,
     )
     norm = _floats("norm", model.norm_parameters)
-    embedding, head = (
-        _quantized(name, model.embedding_parameters, m.embedding_bits, EMBEDDING_BLOCK, storage.scale_bits)
-        for name in ("embedding", "head")
-    )
+    embedding = _table(model, m, storage)
     if model.tied_embeddings and not storage.table_always_apart:
         return (linear, embedding, norm)
-    if not storage.untied_table_quantized:
-        embedding = _floats("embedding", model.embedding_parameters)
+    head = _quantized(
+        "head", model.embedding_parameters, m.embedding_bits, EMBEDDING_BLOCK, storage.scale_bits
+    )
     return (linear, embedding, head, norm)
+
+
+def _table(model: Architecture, m: Configuration, storage: Storage) -> TensorClass:
+    """Returns what embeddings are looked up in."""
+    if not (model.tied_embeddings or storage.untied_table_quantized):
+        return _floats("embedding", model.embedding_parameters)
+    return _quantized(
+        "embedding", model.embedding_parameters, m.embedding_bits, EMBEDDING_BLOCK, storage.scale_bits
+    )
 
 
 def _quantized(name: str, parameters: int, bits: int, block: int, scale_bits: int) -> TensorClass:

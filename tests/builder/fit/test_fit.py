@@ -76,7 +76,7 @@ def test_a_plan_never_exceeds_its_budget(
     assert plan.memory.peak_bytes <= budget_mib * 2**20
 
 
-@settings(deadline=None)
+@settings(deadline=None)  # it searches every plan, twice, on however busy a machine
 @given(st.integers(120, 400), st.integers(1, 100))
 def test_a_larger_budget_never_gives_a_worse_plan(budget_mib: int, more_mib: int) -> None:
     wishes = Wishes(context_tokens=1024, concurrency=1)
