@@ -60,6 +60,13 @@ def test_the_kernels_own_ina3221_driver_is_read_as_it_was_recorded(board: Board)
     )
 
 
+def test_the_kernels_own_ina238_driver_is_read_as_it_was_recorded(board: Board) -> None:
+    rails, _ = discover_rails(board("recorded-thor"))
+    assert watts(rails) == pytest.approx(
+        {"VDD_GPU": 0.0, "VDD_CPU_SOC_MSS": 8.1, "VIN_SYS_5V0": 8.3, "VIN": 0.09}
+    )
+
+
 def test_alarms_limits_samples_and_shunt_voltages_are_no_rails(board: Board) -> None:
     root = board("orin-nano")
     for name, value in (("curr1_crit", 1), ("curr1_crit_alarm", 1), ("in4_input", 9_960_000), ("samples", 1)):
