@@ -51,7 +51,8 @@ def check(words: list[str], programs: dict[str, Any], *, complete: bool = True) 
         return
     command = programs[program]
     while arguments and hasattr(command, "list_commands") and not arguments[0].startswith("-"):
-        name = arguments.pop(0)
+        default = getattr(command, "default_command", None)
+        name = default if default and arguments[0] not in command.list_commands(None) else arguments.pop(0)
         assert name in command.list_commands(None), f"{program} has no command {name}"
         command = command.get_command(None, name)
     check_options(" ".join(words), command, arguments)

@@ -20,6 +20,8 @@ NOT_RUN = (
     r"edgewright-agent serve\b",  # the agents of these pages are it
     r"edgewright build\b",  # tests/end_to_end/test_build.py
     r"edgewright export\b",  # tests/builder/sdk/test_exporting.py
+    r"edgewright check-teacher\b",  # tests/builder/cli: the models shown are fetched from the hub
+    r"edgewright study\b",  # tests/end_to_end/test_study.py
     r"edgewright report\b",  # tests/end_to_end/test_build.py
     r"edgewright bench --local\b",  # tests/builder/bench
     r"edgewright bench .*--compare run\b",  # tests/builder/bench

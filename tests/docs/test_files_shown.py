@@ -8,6 +8,7 @@ import pytest
 
 from edgewright_builder.fleet.inventory import load_inventory
 from edgewright_builder.recipe.adapter import load_any_recipe
+from edgewright_builder.study.study_file import load_study
 from tests.support.markdown import Block, blocks
 
 SHOWN = [block for block in blocks("yaml") if block.page.startswith(("README", "docs"))]
@@ -20,6 +21,8 @@ def test_a_file_that_is_shown_can_be_used(block: Block, tmp_path: Path) -> None:
     if "devices:" in block.text:
         (tmp_path / "keys").mkdir()
         assert len(load_inventory(path).devices) == 3
+    elif "factors:" in block.text:
+        assert load_study(path).compare
     else:
         assert load_any_recipe(path).name
 

@@ -17,10 +17,12 @@ RUN = "run"
 class _RunByDefault(TyperGroup):
     """A group whose first word may be a file: then it is run."""
 
+    default_command = RUN
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Puts `run` before a first word that is no command and no option."""
         if args and not args[0].startswith("-") and args[0] not in self.commands:
-            args = [RUN, *args]
+            args = [self.default_command, *args]
         return super().parse_args(ctx, args)
 
 
