@@ -21,6 +21,7 @@ from tests.support.engine_releases import Release, asked_release, collect
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PROMPT = "on the other hand"
+ROUNDS_MAX = 20  # until eight clients are seen to overlap
 MESSAGES: Any = [{"role": "user", "content": "hi"}]
 
 
@@ -196,10 +197,15 @@ async def test_eight_clients_are_served_together(engine: ServedEngine) -> None:
                 arrivals.append((time.perf_counter(), item.id))
         return arrivals[0][0], arrivals[-1][0], [token for _, token in arrivals]
 
-    answers = sorted(await asyncio.gather(*(one() for _ in range(8))))
-    # On a busy machine one may have its few tokens before the last has connected, but not each before the next.
-    assert any(later < end for (_, end, _), (later, _, _) in itertools.pairwise(answers))
-    assert [tokens for _, _, tokens in answers] == [alone[1]] * 8
+    overlapped = False
+    for _ in range(ROUNDS_MAX):
+        answers = sorted(await asyncio.gather(*(one() for _ in range(8))))
+        assert [tokens for _, _, tokens in answers] == [alone[1]] * 8
+        # A tiny model may give each client all its tokens before the next has connected; not in every round.
+        overlapped = any(later < end for (_, end, _), (later, _, _) in itertools.pairwise(answers))
+        if overlapped:
+            break
+    assert overlapped
 
 
 async def test_an_engine_says_how_many_requests_of_a_length_share_its_steps(http: httpx.AsyncClient) -> None:

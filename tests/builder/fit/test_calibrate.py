@@ -236,7 +236,8 @@ def test_calibrate_learns_how_fast_and_at_what_energy_a_board_decodes(
         joules_per_token,
         "15W",
     )
-    told = CliRunner().invoke(app, ["check", "smollm2-135m", "--device", "this-host"]).stdout
+    asked = ["check", "smollm2-135m", "--device", "this-host", "--engine", ENGINE]
+    told = CliRunner().invoke(app, asked).stdout
     assert "20.0 tokens/s measured on this board" in told
     assert "at 15W" in told
     assert (" J a token" in told) is (joules_per_token is not None)
