@@ -19,6 +19,7 @@ from edgewright_builder.fit.configuration.features import longest_sequence, requ
 
 SUPPORTED_TYPES = tuple(FAMILIES)
 GROUP_SIZES = (128, 64, 32)
+LAYERS_MAX = 1000  # the deepest known have 126; a damaged file may name billions
 NEEDED = (
     "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size",
     "max_position_embeddings",
@@ -119,6 +120,10 @@ def architecture_from_config(config: Mapping[str, Any]) -> Architecture:
     kv_heads, head_dim = _attention_shape(family, facts)
     tied = facts.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     layers = facts["num_hidden_layers"]
+    if layers > LAYERS_MAX:
+        raise InputError(
+            f"num_hidden_layers of this {model_type} model is {layers}, expected {LAYERS_MAX} at most; its file is damaged."
+        )
     _check_layer_types(facts, layers)
     require_known_features(model_type, facts)
     max_context_tokens, limited_by = longest_sequence(model_type, facts)

@@ -190,3 +190,15 @@ def test_a_hub_that_is_out_of_reach_names_the_nearest_built_in_model(monkeypatch
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(OutsideError, match=r"nearest: llama-3\.2-3b.*check the network"):
         find_model("llama/Llama-3.2-3B")
+
+
+def test_a_file_that_names_billions_of_layers_is_damaged(tmp_path: Path) -> None:
+    config = {
+        "model_type": "llama", "num_hidden_layers": 2**40, "hidden_size": 64, "intermediate_size": 128,
+        "num_attention_heads": 2, "vocab_size": 256, "max_position_embeddings": 512,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(
+        InputError, match="num_hidden_layers of this llama model is 1099511627776, expected 1000"
+    ):
+        find_model(str(tmp_path))
