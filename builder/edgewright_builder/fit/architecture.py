@@ -122,7 +122,8 @@ def architecture_from_config(config: Mapping[str, Any]) -> Architecture:
     layers = facts["num_hidden_layers"]
     if layers > LAYERS_MAX:
         raise InputError(
-            f"num_hidden_layers of this {model_type} model is {layers}, expected {LAYERS_MAX} at most; its file is damaged."
+            f"num_hidden_layers of this {model_type} model is {layers}, expected {LAYERS_MAX} at most; its file is "
+            "damaged."
         )
     _check_layer_types(facts, layers)
     require_known_features(model_type, facts)
