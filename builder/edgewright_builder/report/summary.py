@@ -174,6 +174,8 @@ def _kl(inputs: RunInputs) -> KeyNumber:
     error = curves.validation_kl_after_standard_error
     value = f"{curves.validation_kl_after:.3f}" + (f" ± {error:.3f}" if error is not None else "")
     before = curves.validation_kl_before
+    if before is not None and before < SAME_MODEL_NATS and (own := _kl_to_16_bits(inputs)) is not None:
+        return own  # the student was the teacher, so leaving it was the point
     exported = next((rung.to_teacher.mean for rung in inputs.rungs if rung.model == "exported"), None)
     shipped = f", {exported:.3f} as it ships" if exported is not None else ""
     if before is None:
@@ -183,6 +185,16 @@ def _kl(inputs: RunInputs) -> KeyNumber:
     change = show_percent(curves.validation_kl_after / before - 1, 0).replace("-", "−")
     detail = f"nats per token, {before:.3f} before ({change}){shipped}"
     return KeyNumber("KL to the teacher", value, detail)
+
+
+def _kl_to_16_bits(inputs: RunInputs) -> KeyNumber | None:
+    """Returns what 4 bits change: the exported model's divergence from the fine-tuned one."""
+    distances = (rung.to_finetuned for rung in inputs.rungs if rung.model == "exported")
+    distance = next(distances, None)
+    if distance is None:
+        return None
+    value = f"{distance.mean:.3f} ± {distance.standard_error:.3f}"
+    return KeyNumber("KL to the 16-bit model", value, "nats per token on held-out pairs, as it ships")
 
 
 def _speed(inputs: RunInputs) -> KeyNumber:

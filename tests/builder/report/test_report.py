@@ -359,9 +359,24 @@ def test_the_headline_compares_size_memory_accuracy_speed_and_energy(run: Path) 
 def test_a_student_that_was_its_own_teacher_has_no_percentage_of_nothing(run: Path) -> None:
     path = run / "finetune" / "curves.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "validation_kl_before": 5e-12}))
+    (run / "ladder" / "ladder.json").unlink()
     numbers = {number.name: number for number in key_numbers(read_run(run))}
     assert "%" not in numbers["KL to the teacher"].detail
     assert "the student was the teacher" in numbers["KL to the teacher"].detail
+
+
+def test_a_student_that_was_its_own_teacher_is_held_against_its_16_bit_self(run: Path) -> None:
+    path = run / "finetune" / "curves.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "validation_kl_before": 0.0}))
+    rung = {"mean": 11.9, "standard_error": 0.3, "tokens": 100}
+    nearer = {"mean": 0.022, "standard_error": 0.004, "tokens": 100}
+    (run / "ladder").mkdir(exist_ok=True)
+    write_json(
+        run / "ladder" / "ladder.json", [{"model": "exported", "to_teacher": rung, "to_finetuned": nearer}]
+    )
+    numbers = {number.name: number for number in key_numbers(read_run(run))}
+    assert numbers["KL to the 16-bit model"].value == "0.022 ± 0.004"
+    assert "KL to the teacher" not in numbers
 
 
 def test_the_verdict_follows_the_measurement_and_before_it_the_prediction(run: Path) -> None:
