@@ -29,7 +29,9 @@ def test_without_a_vllm_the_build_is_refused_before_it_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGEWRIGHT_VLLM", "/nowhere/vllm")
-    refused = edgewright(*command(vllm_recipe(tmp_path), tmp_path / "run")[3:])
+    words = command(vllm_recipe(tmp_path), tmp_path / "run")
+    words[words.index("1GiB")] = "4GiB"  # vLLM itself takes more than one
+    refused = edgewright(*words[3:])
     assert refused.returncode == 1
     assert "can't run on this host: /nowhere/vllm is no executable" in refused.stderr
     assert not (tmp_path / "run").exists()

@@ -45,7 +45,8 @@ def address(keys: Path, tmp_path: Path) -> Iterator[str]:
 
 def check(model: Path) -> Any:
     """The whole model, as `check` predicts it."""
-    done = edgewright("check", str(model), *BOARD, "--context", str(CONTEXT), "--budget", "1GiB", "--json")
+    asked = ["--engine", "onnxruntime-genai", "--context", str(CONTEXT), "--budget", "1GiB", "--json"]
+    done = edgewright("check", str(model), *BOARD, *asked)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)["plan"]
 
@@ -68,7 +69,8 @@ def test_what_a_board_has_measured_moves_later_predictions_for_it(
     off_bytes = learned["measured_peak_bytes"] - learned["predicted_peak_bytes"]
     assert off_bytes != 0
     assert after["predicted_peak_bytes"] - before["predicted_peak_bytes"] == off_bytes
-    told = edgewright("plan", str(model), *BOARD, "--budget", "1GiB", "--min-context", str(CONTEXT))
+    asked = ["--engine", "onnxruntime-genai", "--budget", "1GiB", "--min-context", str(CONTEXT)]
+    told = edgewright("plan", str(model), *BOARD, *asked)
     assert "calibrated on this board, 1 measurement" in told.stdout
 
 

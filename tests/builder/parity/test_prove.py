@@ -22,6 +22,7 @@ from tests.support.configurations import GEMMA_3, LLAMA, SUPPORTED
 
 ROOT = Path(__file__).parents[3]
 ORIN = "jetson-orin-nano-8gb"
+ONNX = ("--engine", "onnxruntime-genai")
 
 
 @pytest.fixture(autouse=True)
@@ -114,16 +115,18 @@ def test_what_can_t_be_exported_is_refused_with_the_exporter_s_words(monkeypatch
 
 def test_check_says_whether_a_model_is_proved() -> None:
     runner = CliRunner()
-    known = runner.invoke(app, ["check", "gemma-3-1b", "--device", ORIN])
+    known = runner.invoke(app, ["check", "gemma-3-1b", "--device", ORIN, *ONNX])
     assert "proved: logits differ by at most" in known.stdout
-    document = json.loads(runner.invoke(app, ["check", "gemma-3-1b", "--device", ORIN, "--json"]).stdout)
+    document = json.loads(
+        runner.invoke(app, ["check", "gemma-3-1b", "--device", ORIN, *ONNX, "--json"]).stdout
+    )
     assert document["proof"]["equal"] is True
     assert document["proof"]["argmax_agreement"] == 1.0
 
 
 def test_check_says_that_a_model_is_not_proved(tmp_path: Path) -> None:
     file = config_file(tmp_path, {**LLAMA, "head_dim": 56, "num_attention_heads": 4})
-    printed = CliRunner().invoke(app, ["check", file, "--device", ORIN]).stdout
+    printed = CliRunner().invoke(app, ["check", file, "--device", ORIN, *ONNX]).stdout
     assert "not proved to compute what transformers computes" in printed
 
 
