@@ -15,6 +15,7 @@ from edgewright_builder.stages.evaluate import (
     open_gptq_checkpoint,
     run_evaluate,
 )
+from edgewright_builder.stages.general_text import general_digest, general_samples, split_general
 from edgewright_builder.stages.teacher import pad_token, samples_of
 
 if TYPE_CHECKING:
@@ -33,13 +34,8 @@ def run_divergence(
     build: Build, data: FinishedStage, finetuned: FinishedStage, shipped: FinishedStage
 ) -> FinishedStage:
     """Runs the stage, or keeps what it left: KL(16 bits ‖ 4 bits), in nats per token, on held-out pairs and text."""
-    inputs = {
-        "finetuned": finetuned.output_digest,
-        "shipped": shipped.output_digest,
-        "data": data.output_digest,
-        "validation_fraction": build.recipe.finetune.validation_fraction,
-        "seed": build.recipe.seed,
-    }
+    models = {"finetuned": finetuned.output_digest, "shipped": shipped.output_digest}
+    inputs = {**models, **_text_inputs(build, data)}
 
     def work(folder: Path) -> dict[str, Any]:
         return divergence(build, data, finetuned.folder / "model", shipped.folder / "model", folder)
@@ -69,9 +65,19 @@ def divergence(
     return values
 
 
+def _text_inputs(build: Build, data: FinishedStage) -> dict[str, Any]:
+    """Returns what decides which text is held out: the part of a fingerprint that every measurement on it needs."""
+    return {
+        "data": data.output_digest,
+        "general": general_digest(build.recipe),
+        "sequence_tokens": build.recipe.finetune.sequence_tokens,
+        "validation_fraction": build.recipe.finetune.validation_fraction,
+        "seed": build.recipe.seed,
+    }
+
+
 def _held_out(build: Build, data: FinishedStage) -> dict[str, list[Sample]]:
     """Returns the held-out pairs and the held-out general text; every token counts."""
-    from edgewright_builder.stages.general_text import general_samples, split_general
     from edgewright_builder.train.samples import split
 
     recipe, job = build.recipe, build.distillation
@@ -97,13 +103,8 @@ def run_outliers(
     build: Build, data: FinishedStage, student: FinishedStage, finetuned: FinishedStage
 ) -> FinishedStage:
     """Runs the stage, or keeps what it left: the outliers of activations before and after fine-tuning."""
-    inputs = {
-        "student": student.output_digest,
-        "finetuned": finetuned.output_digest,
-        "data": data.output_digest,
-        "validation_fraction": build.recipe.finetune.validation_fraction,
-        "seed": build.recipe.seed,
-    }
+    models = {"student": student.output_digest, "finetuned": finetuned.output_digest}
+    inputs = {**models, **_text_inputs(build, data)}
 
     def work(folder: Path) -> dict[str, Any]:
         from edgewright_builder.models import load_model

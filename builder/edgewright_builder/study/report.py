@@ -16,7 +16,7 @@ from edgewright_builder.report.formats import show_seconds
 from edgewright_builder.study.conduct import STUDY_FILE
 from edgewright_builder.study.contrasts import Contrast, contrasts
 from edgewright_builder.study.figures import forest_chart, forest_rows, show_interval
-from edgewright_builder.study.results import FIGURES, CellRow, Sharing, read_rows, read_sharing
+from edgewright_builder.study.results import FIGURES, CellRow, Sharing, csv_text, read_rows, read_sharing
 from edgewright_builder.study.statistics import Significance
 from edgewright_builder.study.study_file import StudyFile, read_kept_study
 
@@ -47,7 +47,7 @@ def write_study_report(folder: Path) -> Path:
     if not rows:
         raise InputError(f"No cell of {folder} is done; run the study before its report.")
     answers = [_answer(study, contrast) for contrast in contrasts(study, rows)]
-    _write(folder / "contrasts.csv", "".join(f"{_csv(line)}\n" for line in _table(answers)))
+    _write(folder / "contrasts.csv", csv_text(_table(answers)))
     _write(folder / "contrasts.md", _markdown(_table(answers)))
     FileSystem().make_folder(folder / "figures")
     for answer in answers:
@@ -113,10 +113,6 @@ def _sharing_line(sharing: Sharing) -> str:
 
 def _table(answers: Iterable[ContrastView]) -> list[Sequence[str]]:
     return [HEADER, *(answer.cells for answer in answers)]
-
-
-def _csv(line: Sequence[str]) -> str:
-    return ",".join(f'"{cell}"' if "," in cell else cell for cell in line)
 
 
 def _markdown(table: Sequence[Sequence[str]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,14 +117,15 @@ def read_sharing(folder: Path) -> Sharing | None:
     return Sharing(sum(once.values()), sum(float(line["seconds"]) for line in lines))
 
 
+def csv_text(lines: Iterable[Sequence[object]]) -> str:
+    """Returns the lines as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
 def _write_csv(path: Path, lines: Iterable[Sequence[object]]) -> None:
-    text = "".join(",".join(map(_field, line)) + "\n" for line in lines)
-    write_durably(FileSystem(), path, text.encode())
-
-
-def _field(value: object) -> str:
-    text = str(value)
-    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n') else text
+    write_durably(FileSystem(), path, csv_text(lines).encode())
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:
