@@ -78,11 +78,15 @@ def run_gptq(job: GptqJob) -> dict[str, Any]:
     import torch
     from gptqmodel import GPTQModel
 
+    from edgewright_builder.quantization.repeated_products import Products, install
+
+    products = Products()
+    install(products)
     changes = None if job.earlier is None else _keep_codes(job.earlier)
     config, cuda = _config(job), torch.cuda.is_available()
     dtype = torch.bfloat16 if cuda else torch.float32
     model = GPTQModel.load(job.model, config, device="cuda:0" if cuda else "cpu", dtype=dtype)
-    _report_layers(model)
+    _on_layers(model, products.clear)
     calibration = [{"input_ids": tokens, "attention_mask": [1] * len(tokens)} for tokens in job.calibration]
     log = model.quantize(calibration, batch_size=job.options.batch_sequences)
     model.save(job.out)
@@ -112,8 +116,8 @@ def _keep_codes(earlier: dict[str, Any]) -> CodeChanges:
     return install(Checkpoint(Path(earlier["quantized"])), unquantized, earlier["dead_band"])
 
 
-def _report_layers(model: Any) -> None:
-    """Prints a line when the calibration's forward passes reach each layer."""
+def _on_layers(model: Any, on_reached: Callable[[], None]) -> None:
+    """Prints a line and calls `on_reached` when the calibration's forward passes reach each layer."""
     layers = model.model.get_decoder().layers
     seen: set[int] = set()
 
@@ -121,6 +125,7 @@ def _report_layers(model: Any) -> None:
         def on_forward(*_: Any) -> None:
             if index not in seen:
                 seen.add(index)
+                on_reached()
                 print(f"layer {index + 1} of {len(layers)} reached", flush=True)  # noqa: T201 - the parent reads it
 
         return on_forward
