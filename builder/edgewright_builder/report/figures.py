@@ -149,7 +149,12 @@ def training_figure(curves: Curves) -> Markup | None:
 
 
 def validation_figure(curves: Curves) -> Markup | None:
-    """KL to the teacher on held-out rows, ± 1 standard error: before, after, and rounded to 4 bits."""
+    """KL to the teacher on held-out rows, ± 1 standard error: before, after, and rounded to 4 bits.
+
+    None where nothing is known, or where the student was its own teacher.
+    """
+    if curves.student_was_teacher:
+        return None
     rows = [
         ("before", curves.validation_kl_before, curves.validation_kl_before_standard_error, "s5"),
         ("after", curves.validation_kl_after, curves.validation_kl_after_standard_error, "s3"),

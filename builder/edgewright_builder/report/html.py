@@ -51,6 +51,7 @@ def render(inputs: RunInputs) -> str:
         accuracy=_by_task(inputs),
         tasks=tasks,
         ladder=rungs,
+        far_from_teacher=any(row.to_teacher for row in rungs),
         parameters=list(dict.fromkeys(name for trial in inputs.trials for name in trial.params)),
         best=_best_trial(inputs),
         lineage=_flat(inputs.manifest.lineage) if inputs.manifest else [],

@@ -94,6 +94,9 @@ class TrialRecord:
     objective: str = "objective"
 
 
+SAME_MODEL_NATS = 1e-3  # of KL before training: a student that is its own teacher, up to rounding
+
+
 @dataclass(frozen=True)
 class TrainPoint:
     """The training loss of one optimizer step."""
@@ -114,6 +117,11 @@ class Curves:
     validation_kl_after_standard_error: float | None = None
     validation_kl_rounded: float | None = None  # after, with every linear rounded to 4 bits
     validation_kl_rounded_standard_error: float | None = None
+
+    @property
+    def student_was_teacher(self) -> bool:
+        """Whether the student began as its own teacher: its distance from there is no figure of merit."""
+        return self.validation_kl_before is not None and self.validation_kl_before < SAME_MODEL_NATS
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def ladder(inputs: RunInputs) -> tuple[tuple[str, ...], list[LadderRow]]:
     tasks = tuple(sorted({score.task for score in inputs.scores}))
     changes = {(each.task, each.after): each for each in differences(inputs.scores)}
     rows = [_row(model, inputs, tasks, changes) for model in STEPS]
-    return tasks, [row for row in rows if row.to_teacher or any(row.accuracies)]
+    return tasks, [row for row in rows if row.to_teacher or row.to_finetuned or any(row.accuracies)]
 
 
 def _row(
@@ -62,12 +62,13 @@ def _row(
     if model == "student" and inputs.plan is not None and inputs.plan.layers == inputs.plan.layers_full:
         step = WHOLE
     rung = next((each for each in inputs.rungs if each.model == model), None)
+    own_teacher = inputs.curves is not None and inputs.curves.student_was_teacher
     shares = {score.task: score.share for score in inputs.scores if score.model == model}
     seconds = sum(stage.seconds for stage in inputs.stages if stage.stage in stages)
     return LadderRow(
         model=model,
         step=step,
-        to_teacher=_nats(rung.to_teacher if rung else None),
+        to_teacher=_nats(rung.to_teacher if rung and not own_teacher else None),
         to_finetuned=_nats(rung.to_finetuned if rung else None),
         accuracies=tuple(
             show_accuracy(shares[task].value, shares[task].standard_error) if task in shares else ""

@@ -28,7 +28,6 @@ MODELS = {
     "exported": "exported, on the host",
     "device": "on the device",
 }
-SAME_MODEL_NATS = 1e-3  # of KL before training: a student that is its own teacher, up to rounding
 
 
 @dataclass(frozen=True)
@@ -174,13 +173,13 @@ def _kl(inputs: RunInputs) -> KeyNumber:
     error = curves.validation_kl_after_standard_error
     value = f"{curves.validation_kl_after:.3f}" + (f" ± {error:.3f}" if error is not None else "")
     before = curves.validation_kl_before
-    if before is not None and before < SAME_MODEL_NATS and (own := _kl_to_16_bits(inputs)) is not None:
+    if curves.student_was_teacher and (own := _kl_to_16_bits(inputs)) is not None:
         return own  # the student was the teacher, so leaving it was the point
     exported = next((rung.to_teacher.mean for rung in inputs.rungs if rung.model == "exported"), None)
     shipped = f", {exported:.3f} as it ships" if exported is not None else ""
     if before is None:
         return KeyNumber("KL to the teacher", value, "nats per token, T = 1, before quantization")
-    if before < SAME_MODEL_NATS:
+    if curves.student_was_teacher:
         return KeyNumber("KL to the teacher", value, f"nats per token; the student was the teacher{shipped}")
     change = show_percent(curves.validation_kl_after / before - 1, 0).replace("-", "−")
     detail = f"nats per token, {before:.3f} before ({change}){shipped}"

@@ -49,7 +49,7 @@ def run_ladder(build: Build, data: FinishedStage, teacher: FinishedStage, rungs:
 
 
 def climb(training: Training, rungs: Rungs, build: Build, folder: Path) -> dict[str, Any]:
-    """Writes `ladder.json`: for each model its KL to the teacher and to the fine-tuned model. Returns the former."""
+    """Writes `ladder.json`: for each model its KL to the teacher and to the fine-tuned model. Returns the latter."""
     from edgewright_builder.models import load_model
     from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
 
@@ -69,7 +69,8 @@ def climb(training: Training, rungs: Rungs, build: Build, folder: Path) -> dict[
     if engine_traits(build.recipe.serving.engine).format == "onnx":  # whose logits this process can compute
         entries.append(_exported(rungs.exported.folder / "engine", to_teacher, to_finetuned))
     write_json(folder / "ladder.json", entries)
-    return {entry["model"]: entry["to_teacher"]["mean"] for entry in entries}
+    distances = {entry["model"]: entry["to_finetuned"] for entry in entries if entry["to_finetuned"]}
+    return {f"{model} from 16 bits": distance["mean"] for model, distance in distances.items()}
 
 
 def _towards(model: nn.Module, training: Training) -> DistillationData:

@@ -377,6 +377,10 @@ def test_a_student_that_was_its_own_teacher_is_held_against_its_16_bit_self(run:
     numbers = {number.name: number for number in key_numbers(read_run(run))}
     assert numbers["KL to the 16-bit model"].value == "0.022 ± 0.004"
     assert "KL to the teacher" not in numbers
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "KL to teacher" not in page
+    assert "Validation KL to the teacher" not in page
+    assert "KL to fine-tuned" in page
 
 
 def test_the_verdict_follows_the_measurement_and_before_it_the_prediction(run: Path) -> None:
