@@ -55,7 +55,9 @@ class Products:
     def get(self, layer: torch.nn.Linear, inputs: Tensor) -> Tensor | None:
         """Returns a copy of the output that `layer` gave for this input with these weights; None if it gave none."""
         known = self._of[id(layer)]
-        return next((product.output.clone() for product in known if product.matches(layer.weight, inputs)), None)
+        return next(
+            (product.output.clone() for product in known if product.matches(layer.weight, inputs)), None
+        )
 
     def add(self, layer: torch.nn.Linear, inputs: Tensor, output: Tensor) -> None:
         """Remembers an output, unless the limit is reached."""
