@@ -1,7 +1,9 @@
-"""What each attack of `soak_hostile.py` costs: `python benchmarks/attack_cost.py ARTIFACT --credentials DIR [ATTACK…]`.
+"""What each attack of `soak_attacks.py` costs: `python benchmarks/attack_cost.py ARTIFACT --credentials DIR [ATTACK…]`.
 
-Prints, for each attack, the processor time of the agent and of the engine, and how long the answer took; medians of a
-few. Processor time hardly depends on what else the machine does, so that a busy one measures too.
+Prints, for each attack, the processor time of the agent and of the engine, how long the answer took, by how much the
+engine's memory grew at its peak, and by how much a neighbour's text came later than without the attack. Medians of a
+few; the memory is the most. Processor time hardly depends on what else the machine does, so that a busy one measures
+too. The neighbour's delay needs a quiet machine, and holds what the attacker itself computes on the same cores.
 """
 
 from __future__ import annotations
@@ -11,21 +13,25 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
-import httpx
 import psutil
 from agent_token_cost import cpu_seconds
-from serving_agent import running_agent
-from soak_hostile import ANSWER_SECONDS, ATTACKS
+from serving_agent import MIB, running_agent
+from soak_attacks import ATTACKS, hostile_client
+from soak_load import SENTENCE
 
+from edgewright.v1.inference_pb2 import GenerateRequest
 from edgewright_builder.device_client.channel import parse_address
 from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.push.push import push
 
 TIMES = 5
+NEIGHBOUR_TOKENS = 96
+HEAD = "| attack | answer | agent ms | engine ms | answered after ms | engine's peak MiB | neighbour's delay ms |"
 SETTLING_SECONDS = 0.05  # in which the agent ends what the attack began
 
 
@@ -36,22 +42,57 @@ async def measure(artifact: Path, credentials: Path, names: Sequence[str]) -> No
         agent = stack.enter_context(running_agent(scratch / "store", credentials))
         client = await stack.enter_async_context(DeviceClient(parse_address(agent.grpc), None))
         await push(client, artifact, None)
-        http = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=agent.openai_url, timeout=ANSWER_SECONDS)
-        )
+        http = await stack.enter_async_context(hostile_client(agent.openai_url))
         processes = (agent.process, agent.process.children()[0])
-        print("| attack | answer | agent ms | engine ms | answered after ms |\n|---|--:|--:|--:|--:|")
+        print(HEAD + "\n|---|--:|" + "--:|" * 5)
         for name in names:
-            costs, answer = [], ""
+            attack, answer = partial(ATTACKS[name], agent.openai_url, http), ""
+            costs, delays, peaks = [], [], []
             for _ in range(TIMES + 1):
                 before, began = _milliseconds(processes), time.perf_counter()
-                answer = await ATTACKS[name](agent, http)
+                resident = reset_peak(processes[1])
+                answer = await attack()
                 answered = (time.perf_counter() - began) * 1e3
                 await asyncio.sleep(SETTLING_SECONDS)
                 spent = [after - first for after, first in zip(_milliseconds(processes), before, strict=True)]
                 costs.append((*spent, answered))
-            figures = (statistics.median(column) for column in zip(*costs[1:], strict=True))
-            print(f"| {name} | {answer} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |")
+                peaks.append((peak_bytes(processes[1]) - resident) / MIB)
+                delays.append(await neighbours_delay(client, attack))
+            figures = [statistics.median(column) for column in zip(*costs[1:], strict=True)]
+            figures += [max(peaks[1:]), statistics.median(delays[1:])]
+            print(
+                f"| {name} | {answer} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |",
+                flush=True,
+            )
+
+
+async def neighbours_delay(client: DeviceClient, attack: Callable[[], Awaitable[str]]) -> float:
+    """Milliseconds by which a neighbour's text takes longer with one attack in it than without."""
+    alone = await _generation_seconds(client)
+    beside = asyncio.create_task(_generation_seconds(client))
+    await asyncio.sleep(alone / 4)
+    await attack()
+    return (await beside - alone) * 1e3
+
+
+async def _generation_seconds(client: DeviceClient) -> float:
+    began = time.perf_counter()
+    request = GenerateRequest(prompt=SENTENCE, max_tokens=NEIGHBOUR_TOKENS, ignore_eos=True)
+    async for _ in client.generate(request):
+        pass
+    return time.perf_counter() - began
+
+
+def reset_peak(process: psutil.Process) -> int:
+    """Bytes of resident memory now, from which `peak_bytes` counts on (Linux, proc(5), clear_refs)."""
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5", encoding="ascii")
+    return int(process.memory_info().rss)
+
+
+def peak_bytes(process: psutil.Process) -> int:
+    """The most resident memory since `reset_peak`."""
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
 
 
 def _milliseconds(processes: Sequence[psutil.Process]) -> list[float]:

@@ -23,7 +23,8 @@ from pathlib import Path
 import httpx
 import psutil
 from serving_agent import Agent, running_agent
-from soak_hostile import ATTACKS, hostile_soak
+from soak_attacks import ATTACKS
+from soak_hostile import hostile_soak
 from soak_load import Clients, Outcome, ask
 
 from edgewright_builder.device_client.channel import parse_address

@@ -103,7 +103,11 @@ def listed(table: str, row: str) -> set[str]:
         ("TLS handshake", f"{listener.HANDSHAKE_SECONDS:g} s"),
         ("head, from its first byte or from the connection", f"{protocol.HEAD_SECONDS:g} s"),
         ("body", f"{body.BODY_SECONDS:g} s"),
-        ("client that reads nothing", f"{protocol.STALL_SECONDS:g} s"),
+        (
+            "stream that its client does not read",
+            f"{protocol.UNREAD_BYTES_MAX // 1024} KiB and the kernel's buffers",
+        ),
+        (f"client that reads less than {protocol.STALL_BYTES // 1024} KiB", f"{protocol.STALL_SECONDS:g} s"),
         ("connection that was answered and is idle", f"{protocol.IDLE_SECONDS:g} s"),
         ("connections", f"{handles.OPENAI_CONNECTIONS_MAX}, at most a quarter"),
         ("requests sent ahead on one connection", f"{protocol.REQUESTS_AHEAD_MAX}"),

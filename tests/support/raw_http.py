@@ -78,6 +78,12 @@ class Client:
             await asyncio.sleep(pause_seconds)
         return len(self._received)
 
+    async def sip(self, pause_seconds: float) -> None:
+        """Reads a byte now and then."""
+        with contextlib.suppress(ConnectionError):
+            while await asyncio.get_running_loop().sock_recv(self._socket, 1):
+                await asyncio.sleep(pause_seconds)
+
     async def _read_more(self) -> bool:
         try:
             data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self._socket, 65536), 20)

@@ -11,6 +11,7 @@ from typing import Any
 from edgewright_agent.inference import Inference
 from edgewright_agent.openai_api.access import check_key, check_origin
 from edgewright_agent.openai_api.completions import parse_completion
+from edgewright_agent.openai_api.connections import peer_of
 from edgewright_agent.openai_api.http.asgi import ClientGoneError, Message, Receive, Scope, Send, send_whole
 from edgewright_agent.openai_api.http.body import LARGE_BODY_BYTES, BodyBudget, RefusedBodies, read_body
 from edgewright_agent.openai_api.http.errors import ApiError, to_api_error
@@ -69,8 +70,9 @@ class OpenAIApp:
             return
         with self._bodies.reserve() as reserve:
             body = await read_body(scope, receive, reserve, self._refused)
+            client = peer_of(scope["client"])
             with self._noting_refusal(len(body), send) as noting:
-                await _unless_gone(receive, self._complete(path, body, noting))
+                await _unless_gone(receive, self._complete(path, body, client, noting))
 
     @contextlib.contextmanager
     def _noting_refusal(self, body_bytes: int, send: Send) -> Iterator[Send]:
@@ -91,17 +93,17 @@ class OpenAIApp:
                 self._refused.add(body_bytes)
             raise
 
-    async def _complete(self, path: str, body: bytes, send: Send) -> None:
+    async def _complete(self, path: str, body: bytes, client: str, send: Send) -> None:
         if path == RESPONSES:
             from edgewright_agent.openai_api.responses.answer import (
                 answer_response,  # with the first such request
             )
 
-            await answer_response(body, self._inference, send)
+            await answer_response(body, client, self._inference, send)
             return
         request, streaming = parse_completion(body), False
         try:
-            async with self._inference.relay(path, request.body) as (reply, window):
+            async with self._inference.relay(path, request.body, client) as (reply, window):
                 streaming = is_stream(reply)
                 if streaming:
                     await relay_stream(reply, window, send, wants_usage=request.wants_usage)

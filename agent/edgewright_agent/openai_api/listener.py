@@ -22,6 +22,7 @@ from edgewright_agent.openai_api.unix_socket import bound_unix_socket
 
 HANDSHAKE_SECONDS = 10.0
 BACKLOG = 128  # connections that the kernel holds until they are accepted
+SEND_BUFFER_BYTES = 32 * 1024  # in the kernel, which takes twice that: unread tokens stop their engine soon
 PAUSE_SECONDS = 0.5  # before the next try where the board is out of file handles or memory
 ABSENT_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -71,6 +72,7 @@ class Listener:
 
     def _open(self, accepted: socket.socket, address: Any) -> None:
         """Starts the protocol on a new connection, if there is room for it."""
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         protocol = self._protocol(lambda: self._connections.remove(connection))
         connection = Connection(
             peer_of(address), lambda: protocol.is_idle, lambda: self._close(protocol, task)

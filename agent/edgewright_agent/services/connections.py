@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from edgewright_agent.services.callers import ClientCertificate
+from edgewright_agent.services.callers import ClientCertificate, Context, certificate_of
 from edgewright_agent.services.roles import CallerRole
 
 HANDSHAKE_SECONDS = 10.0  # from the first byte to the end of the handshake, and to the first call
@@ -133,6 +133,15 @@ def parse_peer(peer: str) -> Peer | None:
     if kind not in ("ipv4", "ipv6") or not port.isdecimal():
         return None
     return _plain(host.strip("[]")), int(port)
+
+
+def client_of(context: Context) -> str:
+    """Returns who calls, to give each caller its share: a certificate, or an address where there is none."""
+    certificate = certificate_of(context.auth_context())
+    if certificate is not None:
+        return f"certificate {certificate.sha256}"
+    peer = parse_peer(context.peer())
+    return "unix" if peer is None else peer[0]
 
 
 def defer_accept(port: int) -> None:

@@ -13,6 +13,7 @@ from edgewright.v1 import inference_pb2, inference_pb2_grpc
 from edgewright_agent.engines import ContinuationScore, Token
 from edgewright_agent.inference import Completed, Inference
 from edgewright_agent.services.coalescing import coalesced
+from edgewright_agent.services.connections import client_of
 from edgewright_agent.services.translation import messages
 from edgewright_agent.telemetry.proto import energy_window_to_proto
 
@@ -33,8 +34,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.GenerateRequest, context: Context
     ) -> AsyncIterator[inference_pb2.GenerateResponse]:
         """Streams tokens as they come."""
-        generation = messages.generation_from(request)
-        async with contextlib.aclosing(coalesced(self._inference.generate(generation))) as bundles:
+        tokens = self._inference.generate(messages.generation_from(request), client_of(context))
+        async with contextlib.aclosing(coalesced(tokens)) as bundles:
             async for bundle in bundles:
                 yield _response_of(bundle)
 
@@ -42,7 +43,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.ScoreRequest, context: Context
     ) -> inference_pb2.ScoreResponse:
         """Returns log-likelihoods."""
-        results = await self._inference.score(messages.items_from(request))
+        results = await self._inference.score(messages.items_from(request), client_of(context))
         return inference_pb2.ScoreResponse(
             items=[
                 inference_pb2.ScoreItemResult(continuations=[_score_to(score) for score in scores])

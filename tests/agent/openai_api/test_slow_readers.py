@@ -33,6 +33,19 @@ async def test_a_client_that_reads_nothing_loses_its_slot(
         await until(lambda: not engine.active_requests, 20)
 
 
+async def test_a_client_that_reads_a_byte_now_and_then_loses_its_slot(
+    running: Board, served_script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "STALL_SECONDS", PATIENCE_SECONDS)
+    async with connection(running) as client:
+        await client.write(post({"prompt": "hello", "max_tokens": 10**9, "stream": True}))
+        (engine,) = served_script.running
+        await until(lambda: engine.active_requests > 0, 20)
+        sipping = asyncio.create_task(client.sip(PATIENCE_SECONDS / 20))
+        await until(lambda: not engine.active_requests, 20)
+        sipping.cancel()
+
+
 async def test_a_client_that_reads_slowly_but_steadily_gets_the_whole_answer(
     running: Board, served_script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:

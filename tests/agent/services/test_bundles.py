@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewright_agent.services.coalescing import coalesced
+from edgewright.errors import BusyError
+from edgewright_agent.services import coalescing
+from edgewright_agent.services.coalescing import UNREAD_MAX, coalesced
 
 
 async def numbers(pauses: list[float]) -> AsyncGenerator[int, None]:
@@ -69,3 +71,42 @@ async def test_leaving_closes_the_items_at_once() -> None:
     await anext(bundles)
     await bundles.aclose()
     assert closed.is_set()
+
+
+async def test_a_client_that_does_not_read_stops_the_items_until_it_does() -> None:
+    made: list[int] = []
+
+    async def many() -> AsyncGenerator[int, None]:
+        for number in range(10 * UNREAD_MAX):
+            made.append(number)
+            yield number
+
+    bundles = coalesced(many())
+    got = await anext(bundles)
+    for _ in range(20 * UNREAD_MAX):
+        await asyncio.sleep(0)
+    assert len(made) <= len(got) + UNREAD_MAX
+    async for bundle in bundles:
+        got += bundle
+    assert got == made == list(range(10 * UNREAD_MAX))
+
+
+async def test_a_client_that_reads_nothing_for_too_long_frees_the_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(coalescing, "STALL_SECONDS", 0.01)
+    closed = asyncio.Event()
+
+    async def endless() -> AsyncGenerator[int, None]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.set()
+
+    bundles = coalesced(endless())
+    await anext(bundles)
+    await asyncio.wait_for(closed.wait(), 20)
+    assert len(await anext(bundles)) == UNREAD_MAX
+    with pytest.raises(BusyError, match="Nothing of the answer was read"):
+        await anext(bundles)

@@ -41,6 +41,7 @@ class GeneratedToken:
 
 
 Work = Generator[Feed, Logits, None]
+UNREAD_MAX = 128  # results that a reader has not taken: its job is paused until it does
 
 
 class Arrivals:
@@ -49,6 +50,11 @@ class Arrivals:
     def __init__(self) -> None:
         self._items: list[Any] = []
         self._news = asyncio.Event()
+
+    @property
+    def are_full(self) -> bool:
+        """Whether the reader is so far behind that no more should come. May be asked in any thread."""
+        return len(self._items) >= UNREAD_MAX
 
     def put(self, items: Sequence[Any]) -> None:
         """Adds results for the reader."""

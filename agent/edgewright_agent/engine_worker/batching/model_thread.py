@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from edgewright_agent.engine_worker.batching.event_stream import EventStream
-from edgewright_agent.engine_worker.batching.jobs import Job
+from edgewright_agent.engine_worker.batching.jobs import UNREAD_MAX, Job
 from edgewright_agent.engine_worker.batching.scheduler import Scheduler
 from edgewright_agent.engine_worker.batching.turns import Turns
 from edgewright_agent.engine_worker.model.backend import Backend, InvalidRequestError
@@ -33,7 +33,7 @@ class ModelThread:
         self._backend = backend
         self._sequences_max = sequences_max
         self._scheduler = Scheduler(backend, sequences_max, prompt_memory)
-        self._inbox: queue.SimpleQueue[Job | Heartbeat] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Job | Heartbeat | None] = queue.SimpleQueue()  # None: look again
         self._heartbeats: list[Heartbeat] = []  # taken from the inbox, and not answered yet
         self._stream: EventStream[tuple[Job, Sequence[Any]]] = EventStream(_put)
         self._open = False
@@ -59,7 +59,7 @@ class ModelThread:
     async def results(self, job: Job) -> AsyncGenerator[Sequence[Any], None]:
         """Puts the job at the end of the queue; yields its results, those together that come together.
 
-        Closing the generator cancels the job.
+        A job whose results are not taken is paused until they are. Closing the generator cancels the job.
         """
         if not self._open:
             self._stream.open(asyncio.get_running_loop())
@@ -69,6 +69,8 @@ class ModelThread:
         try:
             while True:
                 results = await job.arrivals.take()
+                if len(results) >= UNREAD_MAX:  # it is paused, and may go on
+                    self._inbox.put(None)
                 if results[-1] is None or isinstance(results[-1], Exception):
                     break
                 yield results
@@ -79,6 +81,8 @@ class ModelThread:
         finally:
             job.cancelled = True
             self._requests -= 1
+            if job.arrivals.are_full:
+                self._inbox.put(None)
 
     async def heartbeat(self) -> None:
         """Returns once the model has computed something after this call; raises what the model raised.
@@ -108,6 +112,8 @@ class ModelThread:
             item = self._inbox.get()
             if isinstance(item, Job):
                 self._scheduler.add(item)
+            elif item is None:
+                self._scheduler.look_again()
             else:
                 self._heartbeats.append(item)
             if not self._scheduler.busy:

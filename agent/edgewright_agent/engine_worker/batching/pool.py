@@ -73,16 +73,19 @@ class Pool:
         if row.tokens:
             self._rows.append(row)
 
-    def spare(self, tokens: int) -> tuple[CachePlace, int]:
-        """Returns a place and an offset where so many tokens may be written while no sequence is active.
+    def spare(self, tokens: int) -> tuple[CachePlace, int] | None:
+        """Returns a place and an offset where so many tokens may be written; None if active sequences have it all.
 
         Behind a kept prompt if one leaves room, so that no prompt is lost; else over the one unused for longest.
         """
         for row in self._rows:
-            if len(row.tokens) + tokens <= min(row.place.width_tokens, self._context_tokens):
+            if not row.active and len(row.tokens) + tokens <= min(
+                row.place.width_tokens, self._context_tokens
+            ):
                 return row.place, len(row.tokens)
         place = self._choose(self._layout.share_tokens, None, 0)
-        assert place is not None, "to be called while no row is active"
+        if place is None:
+            return None
         self._rows = [row for row in self._rows if not _overlap(row.place, place)]
         return place, 0
 

@@ -1,7 +1,7 @@
 """Whose tokens the model works on next: requests begin in the order they came, and all that have begun advance.
 
 A turn reads one slice of one prompt and then takes one step with every sequence that generates, so that a long prompt
-delays the others by one slice at most.
+delays the others by one slice at most. A sequence whose reader is behind takes no step.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ class _Sequence:
         """The most tokens that can still come."""
         return len(self.job.prompt) + self.job.more_tokens - self.feed.past
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether it waits for its reader. A prompt is read all the same."""
+        return self.feed.decoding and not self.job.cancelled and self.job.arrivals.are_full
+
 
 class Scheduler:
     """Jobs that wait and jobs that have begun. To be used from one thread."""
@@ -47,21 +52,30 @@ class Scheduler:
         self._waiting: deque[Job] = deque()
         self._begun: list[_Sequence] = []  # in the order they began
         self._turns = 0
+        self._has_news = (
+            False  # since the last turn: a job, room for one, or what `look_again` was called for
+        )
 
     @property
     def busy(self) -> bool:
         """Whether a turn would do anything."""
-        return bool(self._waiting or self._begun)
+        return self._has_news or any(not sequence.is_paused for sequence in self._begun)
 
     def add(self, job: Job) -> None:
         """Puts the job at the end of the queue."""
         self._waiting.append(job)
+        self._has_news = True
+
+    def look_again(self) -> None:
+        """Has the next turn see that a job is no longer paused, or cancelled."""
+        self._has_news = True
 
     def turn(self) -> Iterator[tuple[Job, Exception | None]]:
         """Does a bounded piece of work. Yields jobs with new results in `out`, or that ended, with their error if any.
 
         A job whose `row` is None has ended.
         """
+        self._has_news = False
         self._drop_cancelled()
         self._admit()
         reading = [sequence for sequence in self._begun if not sequence.feed.decoding]
@@ -76,9 +90,13 @@ class Scheduler:
         self._turns += 1
 
     def compute_for_nobody(self) -> None:
-        """Lets the model read two tokens while nothing is to be done, and changes no kept prompt."""
-        place, past = self._pool.spare(SLICE_TOKENS_MIN)
-        self._backend.read(place, past, [0] * SLICE_TOKENS_MIN, None)
+        """Lets the model read two tokens while nothing is to be done, and changes no kept prompt.
+
+        Where paused sequences have the whole cache, it reads nothing: this thread does what it is asked all the same.
+        """
+        spare = self._pool.spare(SLICE_TOKENS_MIN)
+        if spare is not None:
+            self._backend.read(*spare, [0] * SLICE_TOKENS_MIN, None)
 
     def fail_all(self, error: Exception) -> Iterator[tuple[Job, Exception | None]]:
         """Ends everything with `error`, which no job expected."""
@@ -132,7 +150,7 @@ class Scheduler:
     def _batches(self) -> list[list[_Sequence]]:
         """Groups those that generate: side by side, with one width and one adapter."""
         decoding = sorted(
-            (sequence for sequence in self._begun if sequence.feed.decoding),
+            (sequence for sequence in self._begun if sequence.feed.decoding and not sequence.is_paused),
             key=lambda sequence: sequence.row.place.start_tokens,
         )
         batches: list[list[_Sequence]] = []
@@ -199,6 +217,7 @@ class Scheduler:
         self._pool.release(sequence.row)
         self._begun.remove(sequence)
         sequence.job.row = None
+        self._has_news = bool(self._waiting)  # there may be room for the next
 
 
 def _adjacent(one: CacheRow, other: CacheRow) -> bool:

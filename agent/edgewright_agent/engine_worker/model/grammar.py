@@ -7,9 +7,11 @@ llguidance's own limits while it is compiled and followed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,13 +31,18 @@ SCHEMA_VALUES_MAX = 6_000  # OpenAI allows 5,000 properties and 1,000 values of 
 PARSER_LIMITS: Mapping[str, Any] = {"max_lexer_states": 20_000, "step_lexer_fuel": 100_000}
 
 
-class Grammar:
-    """One text's position in its grammar."""
+FAILED_SECONDS = 60.0  # so long a schema that could not be followed is refused without another try
+FAILED_MAX = 256
+Refuse = Callable[[str], InvalidRequestError]  # makes the error from the reason
 
-    def __init__(self, matcher: Any, vocab_size: int) -> None:
+
+class Grammar:
+    """One text's position in its grammar. `refuse` is told why the schema can't be followed."""
+
+    def __init__(self, matcher: Any, vocab_size: int, refuse: Refuse) -> None:
         from llguidance import numpy as bitmasks
 
-        self._matcher, self._bitmasks = matcher, bitmasks
+        self._matcher, self._bitmasks, self._refuse = matcher, bitmasks, refuse
         self._mask: NDArray[np.int32] = bitmasks.allocate_token_bitmask(1, vocab_size)
         self._is_filled = False
 
@@ -43,7 +50,7 @@ class Grammar:
         """Finds out which tokens may come first. Raises InvalidRequestError if none may."""
         self._fill()
         if not self._mask.any():
-            raise _not_followed("no text satisfies it")
+            raise self._refuse("no text satisfies it")
 
     def masked(self, row: Logits) -> Logits:
         """Returns a copy of the logits with −∞ for what may not come next. Raises InvalidRequestError."""
@@ -68,7 +75,30 @@ class Grammar:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise _not_followed(self._matcher.get_error())
+            raise self._refuse(self._matcher.get_error())
+
+
+class FailedSchemas:
+    """Schemas that could not be followed lately: to find that out again would cost other requests their time."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failed: dict[str, tuple[float, str]] = {}  # by digest: until when, and why
+
+    def check(self, source: str) -> Refuse:
+        """Returns what is to be told why the schema fails, if it does. Raises InvalidRequestError if it just did."""
+        digest = hashlib.sha256(source.encode()).hexdigest()
+        until_seconds, reason = self._failed.get(digest, (0.0, ""))
+        if self._clock() < until_seconds:
+            raise _not_followed(reason)
+
+        def refuse(reason: str) -> InvalidRequestError:
+            if len(self._failed) >= FAILED_MAX:
+                self._failed.clear()
+            self._failed[digest] = self._clock() + FAILED_SECONDS, _brief(reason)
+            return _not_followed(reason)
+
+        return refuse
 
 
 class GrammarMaker:
@@ -82,6 +112,7 @@ class GrammarMaker:
     ) -> None:
         self._text, self._vocab_size, self._eos_ids = text, vocab_size, eos_ids
         self._spare_bytes = spare_bytes
+        self._failed = FailedSchemas()
         self._lock = threading.Lock()
         self._tokens: Any = None
 
@@ -89,6 +120,7 @@ class GrammarMaker:
         """Returns the grammar of a JSON schema's values. Raises InvalidRequestError if it can't be followed here."""
         self._check_room()
         source = _checked(schema)
+        refuse = self._failed.check(source)
         try:
             from llguidance import LLMatcher, LLParserLimits
         except ImportError:
@@ -100,11 +132,11 @@ class GrammarMaker:
             try:
                 grammar = LLMatcher.grammar_from_json_schema(source, overrides=JSON_OPTIONS)
             except ValueError as error:  # nested too deeply, for one
-                raise _not_followed(str(error)) from None
+                raise refuse(str(error)) from None
             matcher = LLMatcher(self._tokens, grammar, log_level=0, limits=LLParserLimits(**PARSER_LIMITS))
             if matcher.is_error():
-                raise _not_followed(matcher.get_error())
-            made = Grammar(matcher, self._vocab_size)
+                raise refuse(matcher.get_error())
+            made = Grammar(matcher, self._vocab_size, refuse)
             made.begin()
             return made
 

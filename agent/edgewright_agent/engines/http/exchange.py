@@ -19,7 +19,7 @@ from edgewright_agent.engines.protocol.requests import Reply
 from edgewright_agent.runtime.threads import within
 
 CONNECT_SECONDS = 5.0
-BUFFERED_BYTES_MAX = 256 * 1024  # of a body that its reader has not taken yet
+BUFFERED_BYTES_MAX = 32 * 1024  # of a body that its reader has not taken yet
 
 
 @asynccontextmanager

@@ -29,7 +29,9 @@ HEAD_SECONDS = 10.0  # from the connection, or from the first byte of a later he
 # An answered connection that nobody uses. Clients keep theirs for 4 to 90 s: if this were less, a request could be sent
 # just as the connection is closed, and be lost.
 IDLE_SECONDS = 120.0
-STALL_SECONDS = 30.0  # a client that reads nothing for so long is gone
+STALL_SECONDS = 30.0  # a client that reads less than STALL_BYTES in that time is gone
+STALL_BYTES = 8 * 1024
+UNREAD_BYTES_MAX = 16 * 1024  # of a stream: beyond that its engine waits for the client
 REQUESTS_AHEAD_MAX = 16  # requests that wait on one connection behind the one being answered
 
 
@@ -59,6 +61,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Overrides asyncio's callback."""
         super().connection_made(transport)
         self.is_connected = True
+        transport.set_write_buffer_limits(UNREAD_BYTES_MAX)
         self._set_deadline(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -163,7 +166,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _on_deadline(self) -> None:
         unread_bytes = self.transport.get_write_buffer_size()
-        if unread_bytes and unread_bytes < self._unread_bytes:
+        if unread_bytes and unread_bytes <= self._unread_bytes - STALL_BYTES:
             self._set_deadline(STALL_SECONDS)  # slow, but reading
         elif unread_bytes or self.transport.is_closing():
             self.transport.abort()

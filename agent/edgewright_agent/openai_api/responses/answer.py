@@ -33,11 +33,12 @@ _FIELDS = {
 }
 
 
-async def answer_response(body: bytes, inference: Inference, send: Send) -> None:
+async def answer_response(body: bytes, client: str, inference: Inference, send: Send) -> None:
     """Answers the request in a body. Raises ApiError for a wrong one; raises as `Inference.relay`."""
     request, stream = parse_request(body), None
     try:
-        async with inference.relay(CHAT, json.dumps(request.as_chat()).encode()) as (reply, window):
+        chat = json.dumps(request.as_chat()).encode()
+        async with inference.relay(CHAT, chat, client) as (reply, window):
             if is_stream(reply):
                 stream = ResponseStream(request, send)
                 await stream.relay(reply, window)

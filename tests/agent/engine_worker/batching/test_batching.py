@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewright_agent.engine_worker.batching.jobs import Job
+from edgewright_agent.engine_worker.batching.jobs import UNREAD_MAX, Job
 from edgewright_agent.engine_worker.batching.model_thread import ModelThread
 from edgewright_agent.engine_worker.batching.pool import CacheRow, Pool
 from edgewright_agent.engine_worker.batching.scheduler import SLICE_TOKENS_BETWEEN_STEPS
@@ -23,6 +25,7 @@ from edgewright_agent.engines.worker import SEQUENCES_MAX
 from tests.support.engine_releases import CONTEXT_TOKENS, Release
 from tests.support.worker_runs import generate, generation, run, scheduler, score, scoring, tokens, turns
 
+UNREAD = [None] * UNREAD_MAX  # as many results as pause a job
 SYSTEM = list(range(40, 100))  # a prompt's beginning that requests share
 
 
@@ -181,6 +184,57 @@ def test_a_cancelled_request_gives_its_room_back_at_once(tmp_path: Path) -> None
     next(going)
     assert has_begun(whole, gone, waiting) == [False, False, True]
     assert not gone.out
+
+
+def test_a_request_whose_reader_is_behind_is_paused_and_then_goes_on_where_it_was(
+    fresh: Callable[[], Backend],
+) -> None:
+    backend = fresh()
+    slow, other = generation(backend, [50, 51, 52], 20), generation(backend, [60, 61], 30)
+    made = scheduler(backend, slow, other)
+    slow.arrivals.put(UNREAD)
+    for _ in turns(made):
+        pass
+    assert (len(slow.out), len(other.out)) == (1, 30)  # its prompt gave it the first token
+    for _ in range(3):
+        made.compute_for_nobody()
+    assert asyncio.run(slow.arrivals.take()) == UNREAD
+    made.look_again()
+    for _ in turns(made):
+        pass
+    assert tokens(slow) == generate(fresh(), slow.prompt, 20)
+    assert tokens(other) == generate(fresh(), other.prompt, 30)
+
+
+def test_a_paused_request_that_is_cancelled_gives_its_room_back(tmp_path: Path) -> None:
+    backend = fake(tmp_path)
+    slow, waiting = (generation(backend, [65 + n], CONTEXT_TOKENS - 1) for n in range(2))
+    made = scheduler(backend, slow, waiting)
+    slow.arrivals.put(UNREAD)
+    for _ in turns(made):
+        pass
+    assert has_begun(slow, waiting) == [True, False]
+    made.compute_for_nobody()  # a heartbeat, and no room in the cache
+    slow.cancelled = True
+    next(turns(made))
+    assert has_begun(slow, waiting) == [False, True]
+
+
+async def test_a_reader_that_waits_stops_the_model_and_then_gets_every_token(tmp_path: Path) -> None:
+    backend = fake(tmp_path, concurrency=8)
+    model = ModelThread(backend, SEQUENCES_MAX, Turns())
+    sizes, count = batch_sizes(backend), CONTEXT_TOKENS - 1
+    job = generation(backend, [65], count)
+    async with contextlib.aclosing(model.results(job)) as results:
+        read = list(await anext(results))
+        while not job.arrivals.are_full:
+            await asyncio.sleep(0.005)
+        await model.heartbeat()  # it is paused, not stuck
+        steps = len(sizes)
+        await model.heartbeat()
+        assert len(sizes) == steps < count - 1
+        read += [token for together in [together async for together in results] for token in together]
+    assert [drawn.token for drawn in read] == _greedy([65], count)
 
 
 def test_an_error_of_the_model_ends_its_batch_and_the_next_request_is_served(tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""Clients of the OpenAI API share the engine: one that asks for much, or has much refused, does so at its own cost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from edgewright_agent.deployment import refusals
+from edgewright_agent.engines import Reply
+from tests.support.artifacts import TREE
+from tests.support.openai_servers import Board, board, serve
+from tests.support.scripted_engine import Script
+
+LIMITS = {"context_tokens": 256, "concurrency": 2}
+LONG = {"prompt": "x", "max_tokens": 10**6, "stream": True}
+SHORT = {"prompt": "x", "max_tokens": 3, "stream": True}
+
+
+@contextlib.asynccontextmanager
+async def client_at(running: Board, address: str) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.AsyncHTTPTransport(local_address=address, limits=httpx.Limits(max_connections=None))
+    async with httpx.AsyncClient(base_url=running.url, transport=transport, timeout=30) as client:
+        yield client
+
+
+async def ask(client: httpx.AsyncClient, body: dict[str, Any]) -> int:
+    return (await client.post("/completions", json=body)).status_code
+
+
+async def test_a_client_with_a_crowd_of_long_requests_leaves_the_others_their_share(tmp_path: Path) -> None:
+    script = Script(pause_seconds=0.005)
+    async with (
+        board(tmp_path, script=script) as running,
+        client_at(running, "127.0.0.2") as greedy,
+        client_at(running, "127.0.0.3") as good,
+    ):
+        await serve(running.agent, TREE, limits=LIMITS)
+        short = asyncio.create_task(ask(good, SHORT))  # a client of the last moment keeps its place
+        await short
+        crowd = [asyncio.create_task(ask(greedy, LONG)) for _ in range(20)]
+        try:
+            while not any(task.done() for task in crowd):  # the queue is full of them
+                await asyncio.sleep(0.005)
+            for _ in range(5):
+                assert await asyncio.wait_for(ask(good, SHORT), 20) == 200
+        finally:
+            for task in crowd:
+                task.cancel()
+            await asyncio.gather(*crowd, return_exceptions=True)
+
+
+async def test_a_client_whose_requests_are_refused_again_and_again_has_to_wait_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.asynccontextmanager
+    async def refuse(method: str, route: str, body: bytes = b"") -> AsyncIterator[Reply]:
+        async def pieces() -> Any:
+            yield b'{"error":{"message":"It is wrong.","type":"invalid_request_error","code":null}}'
+
+        yield Reply(400, {"content-type": "application/json"}, pieces())
+
+    monkeypatch.setattr(refusals, "QUICK_SECONDS", 0.0)
+    monkeypatch.setattr(refusals, "FREE_SECONDS", 0.0)
+    monkeypatch.setattr(refusals, "SHARE", 1e-9)
+    script = Script()
+    async with (
+        board(tmp_path, script=script) as running,
+        client_at(running, "127.0.0.2") as hostile,
+        client_at(running, "127.0.0.3") as good,
+    ):
+        await serve(running.agent, TREE)
+        answer = script.running[0].relay
+        with monkeypatch.context() as patch:
+            patch.setattr(script.running[0], "relay", refuse)
+            assert await ask(hostile, SHORT) == 400
+        script.running[0].relay = answer  # type: ignore[method-assign]
+        refused = await hostile.post("/completions", json=SHORT)
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) > 10
+        assert await ask(good, SHORT) == 200
