@@ -54,6 +54,7 @@ async def observe(
         interval_seconds=settings.record_seconds,
     )
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(recorder.write)
         recording = asyncio.create_task(recorder.run())
         stack.callback(recording.cancel)
         _otlp(settings.otlp, stack, telemetry)

@@ -15,10 +15,10 @@ from virtual_board.needs import NeedError
 from virtual_board.power_cuts.logged_disk import FILE_SYSTEMS
 from virtual_board.power_cuts.study import Extent, study, table_of, write_counts
 from virtual_board.sensors import trial as sensors
-from virtual_board.sensors.device_trees import BOARDS
+from virtual_board.sensors.device_trees import BOARDS, write_device_tree
 from virtual_board.sensors.modules import build_modules
 from virtual_board.settings import SOURCES, Parts, cache_folder
-from virtual_board.trial import run_trial
+from virtual_board.trial import BOARD, run_trial
 
 DEMO = SOURCES / "demo-run"
 
@@ -88,13 +88,16 @@ def _board(parts: Parts | None = None) -> Machine:
     return Machine(parts or Parts(folder), folder / "board")
 
 
-def _fresh(credentials: Path) -> tuple[Machine, Agent]:
+def _fresh(credentials: Path, *, with_sensors: bool = False) -> tuple[Machine, Agent]:
     if not (credentials / "ca.pem").exists():
         raise NeedError(
             f"There are no credentials in {credentials}: run `make demo` first, or name --credentials DIR."
         )
     machine = _board(build(_say))
     machine.prepare()
+    if with_sensors:
+        machine.device_tree = machine.folder / "board.dtb"
+        write_device_tree(BOARD, machine.device_tree)
     return machine, Agent(machine, credentials)
 
 
@@ -103,7 +106,10 @@ def _trial(options: argparse.Namespace) -> int:
     for artifact in artifacts:
         if not (artifact / "manifest.json").exists():
             raise NeedError(f"There is no artifact in {artifact}: run `make demo` first, or name one.")
-    machine, agent = _fresh(options.credentials)
+    sensors_are_built = any((cache_folder() / "sensors").glob("*.ko"))
+    machine, agent = _fresh(options.credentials, with_sensors=sensors_are_built)
+    if not sensors_are_built:
+        _say("without joules: `scripts/virtual-board sensors` builds the drivers of power sensors")
     try:
         print(run_trial(machine, agent, artifacts, _say).markdown())
     finally:
@@ -156,13 +162,14 @@ def _sensors(options: argparse.Namespace) -> int:
     build_modules(Parts(folder))
     parts = build(_say)
     results = {name: sensors.measure(parts, name, _say) for name in options.boards}
-    print("| board | rail | joules set | counted | error | gaps |\n|---|---|--:|--:|--:|--:|")
+    rails = {name: sensors.comparisons(result) for name, result in results.items()}
+    print("| board | rail | joules set | counted | error | at most | gaps | samples |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|")
     for name, result in results.items():
-        print(sensors.table(name, result))
+        print(sensors.table(name, rails[name]))
         if options.save is not None:
             sensors.save_tree(result, options.save / f"{name}.tree")
-    errors = [sensors.error(row) for result in results.values() for row in result["rails"].values()]
-    return int(max(map(abs, errors)) > sensors.ERROR_MAX)
+    return int(any(abs(row.error) > sensors.ERROR_MAX for rows in rails.values() for row in rows.values()))
 
 
 def _cuts(options: argparse.Namespace) -> int:

@@ -47,6 +47,11 @@ class Meter:
         self._add(seconds, joules, is_counter=True)
 
     @property
+    def points(self) -> tuple[Point, ...]:
+        """Returns the counter after each sample of the last 20 minutes at least: what it integrated over."""
+        return tuple(self._history)
+
+    @property
     def last_seconds(self) -> float | None:
         """Returns when the last sample was taken; None before the first."""
         return None if self._last is None else self._last[0]

@@ -94,7 +94,7 @@ class EnergyRail:
     """A joule counter since telemetry started. `watts` is the mean over the last second."""
 
     name: str
-    source: str  # ina3221, ina238, rapl, nvml
+    source: str  # ina3221, ina238, ina2xx, rapl, nvml
     whole_module: bool
     joules: float
     watts: float | None

@@ -1,12 +1,13 @@
 """Runs on the board: moves the registers of its power monitors through known powers while the agent's telemetry counts.
 
     python3 power_curve.py PROFILE SECONDS CHIPS-AS-JSON
+    python3 power_curve.py hold WATTS CHIPS-AS-JSON
 
-On the way one channel is switched off, later the driver is unbound; what was taken then is in no counter, and in no
-expectation. Prints JSON: of each rail the joules set, those counted and the gaps, and the files of the chips.
+The second form sets each rail to one power and ends. In the first, one channel is switched off on the way, later the
+drivers are unbound. Prints JSON: of each rail the powers that were set and when, its counter after each sample, and the
+files of the chips. The host compares them.
 """
 
-import contextlib
 import ctypes
 import fcntl
 import json
@@ -15,9 +16,6 @@ import os
 import sys
 import time
 from pathlib import Path
-
-from edgewright_agent.telemetry.sampling.monitor import Telemetry
-from edgewright_profiles import load_profile
 
 I2C_SLAVE_FORCE, I2C_SMBUS, WORD_DATA = 0x0706, 0x0720, 3
 SHUNT_UV, BUS_MV = 40, 8  # of one bit of an INA3221
@@ -50,12 +48,19 @@ def set_word(bus, chip, register, value, swapped=True):
 
 def set_ina3221(bus, chip, channel, watts, shunt_uohm):
     """Sets a channel to 5 V and the nearest current; returns the watts that the registers now say."""
-    microvolts = watts / 5.0 * shunt_uohm
-    steps = round(microvolts / SHUNT_UV)
-    set_word(bus, chip, 1 + 2 * channel, (steps << 3) & 0xFFF8)
+    steps = -1 if watts < 0 else round(watts / 5.0 * shunt_uohm / SHUNT_UV)
     set_word(bus, chip, 2 + 2 * channel, 5000 // BUS_MV << 3)
+    set_word(bus, chip, 1 + 2 * channel, (steps << 3) & 0xFFF8)
     set_word(bus, chip, 0x0F, 1)
     return 5.0 * steps * SHUNT_UV / shunt_uohm
+
+
+def set_ina226(bus, chip, watts, shunt_uohm):
+    """Sets its power register; the driver calibrates a bit to 25 times that of the current."""
+    bit_uw = 25 * (2_500_000 // shunt_uohm)
+    bits = round(max(0.0, watts) * 1e6 / bit_uw)
+    set_word(bus, chip, 3, bits)
+    return bits * bit_uw / 1e6
 
 
 def set_ina238(bus, chip, watts):
@@ -84,90 +89,86 @@ class Curve:
 
     def __init__(self, bus, chips):
         self.bus, self.chips = bus, chips
-        self.joules, self.watts = {}, {}
-        self.since = time.monotonic()
-        self.silent = set()
+        self.changes = {name: [] for chip in chips for name, _ in chip["rails"] if name is not None}
 
     def set(self, step):
         """Goes to the next powers: different ones on each rail, one of them a step below nothing at times."""
-        self.count()
         for chip in self.chips:
             for number, (name, shunt) in enumerate(chip["rails"]):
+                if name is None:
+                    continue
                 watts = 6 + 2.5 * math.sin(step / 3 + number) if (step + number) % 7 else -0.03
-                if chip["kind"] == "ina238":
-                    watts = set_ina238(self.bus, chip["address"], abs(watts) * 3)
-                elif name is not None:
-                    watts = set_ina3221(self.bus, chip["address"], number, watts, shunt)
-                if name is not None:
-                    self.watts[name] = watts
+                begun = time.monotonic()
+                watts = self.write(chip, number, watts, shunt)
+                self.changes[name].append((begun, time.monotonic(), watts))
 
-    def count(self):
-        """Adds what was set since."""
-        now = time.monotonic()
-        for name, watts in self.watts.items():
-            if name not in self.silent:
-                self.joules[name] = self.joules.get(name, 0.0) + max(0.0, watts) * (now - self.since)
-        self.since = now
+    def write(self, chip, number, watts, shunt):
+        """Sets one rail; returns the watts that its registers now say."""
+        if chip["kind"] == "ina238":
+            return set_ina238(self.bus, chip["address"], abs(watts) * 3)
+        if chip["kind"] == "ina226":
+            return set_ina226(self.bus, chip["address"], watts, shunt)
+        return set_ina3221(self.bus, chip["address"], number, watts, shunt)
 
-    @contextlib.contextmanager
-    def without(self, names):
-        """Counts nothing of these rails."""
-        self.count()
-        self.silent |= set(names)
-        yield
-        self.count()
-        self.silent -= set(names)
+
+def stub_bus():
+    """Returns the number of the stub's bus."""
+    adapters = Path("/sys/bus/i2c/devices").glob("i2c-*")
+    return next(int(each.name[4:]) for each in adapters if "stub" in (each / "name").read_text().lower())
+
+
+def hold(watts, chips):
+    curve = Curve(stub_bus(), chips)
+    for chip in chips:
+        for number, (name, shunt) in enumerate(chip["rails"]):
+            if name is not None:
+                curve.write(chip, number, watts, shunt)
 
 
 def main(profile, seconds, chips):
-    adapters = Path("/sys/bus/i2c/devices").glob("i2c-*")
-    bus = next(int(each.name[4:]) for each in adapters if "stub" in (each / "name").read_text().lower())
-    curve = Curve(bus, chips)
+    from edgewright_agent.telemetry.sampling.monitor import Telemetry
+    from edgewright_profiles import load_profile
+
+    curve = Curve(stub_bus(), chips)
     curve.set(0)
     telemetry = Telemetry(load_profile(profile))
     telemetry.start()
-    curve.joules, curve.since = {}, time.monotonic()
     before, steps = files(), int(seconds / STEP_SECONDS)
     for step in range(1, steps):
         time.sleep(STEP_SECONDS)
         curve.set(step)
         if step == steps // 3:
-            switch_off(curve)
+            switch_off()
         if step == 2 * steps // 3:
-            unbind(curve)
+            unbind()
     time.sleep(STEP_SECONDS)
-    telemetry.sample_energy()
-    curve.count()
-    rails = {rail.name: rail for rail in telemetry.snapshot().energy}
-    rows = {
-        name: {"set": curve.joules[name], "counted": rails[name].joules, "gaps": rails[name].gaps,
-               "samples": rails[name].samples}
-        for name in curve.joules if name in rails
-    }  # fmt: skip
-    print(json.dumps({"rails": rows, "missing": sorted(set(curve.joules) - set(rails)), "files": before}))
     telemetry.stop()
+    points = {
+        name: [(point.seconds, point.joules, point.gaps) for point in points]
+        for name, points in telemetry.energy_points().items()
+    }
+    print(json.dumps({"changes": curve.changes, "points": points, "files": before}))
 
 
-def switch_off(curve):
+def switch_off():
     """Switches the first channel off for three seconds."""
     chip = next(each for each in Path("/sys/class/hwmon").glob("hwmon*") if (each / "in1_enable").exists())
-    with curve.without([(chip / "in1_label").read_text().strip()]):
-        (chip / "in1_enable").write_text("0")
-        time.sleep(3)
-        (chip / "in1_enable").write_text("1")
-        time.sleep(0.5)
+    (chip / "in1_enable").write_text("0")
+    time.sleep(3)
+    (chip / "in1_enable").write_text("1")
 
 
-def unbind(curve):
+def unbind():
     """Takes the drivers from their chips for three seconds."""
     devices = [(driver, each.name) for driver in DRIVERS.glob("ina*") for each in driver.glob("*-00*")]
-    with curve.without(list(curve.watts)):
-        for driver, device in devices:
-            (driver / "unbind").write_text(device)
-        time.sleep(3)
-        for driver, device in devices:
-            (driver / "bind").write_text(device)
-        time.sleep(1.5)
+    for driver, device in devices:
+        (driver / "unbind").write_text(device)
+    time.sleep(3)
+    for driver, device in devices:
+        (driver / "bind").write_text(device)
 
 
-main(sys.argv[1], float(sys.argv[2]), json.loads(sys.argv[3]))
+if sys.argv[1] == "hold":
+    hold(float(sys.argv[2]), json.loads(sys.argv[3]))
+else:
+    main(sys.argv[1], float(sys.argv[2]), json.loads(sys.argv[3]))

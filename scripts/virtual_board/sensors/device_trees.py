@@ -31,11 +31,12 @@ class Board:
     profile: str
     ina3221: tuple[Ina3221, ...]
     ina238: Mapping[int, int] = field(default_factory=dict)  # address → shunt in µΩ
+    ina226: Mapping[int, tuple[str, int]] = field(default_factory=dict)  # address → label, shunt in µΩ
 
     @property
     def addresses(self) -> list[int]:
         """All chips, for i2c-stub."""
-        return [*(chip.address for chip in self.ina3221), *self.ina238]
+        return [*(chip.address for chip in self.ina3221), *self.ina238, *self.ina226]
 
 
 BOARDS = {
@@ -44,6 +45,7 @@ BOARDS = {
         ("nvidia,p3768-0000+p3767-0005-super", "nvidia,p3767-0005", "nvidia,tegra234"),
         "jetson-orin-nano-8gb",
         (Ina3221(0x40, (("VDD_IN", 5000), ("VDD_CPU_GPU_CV", 5000), ("VDD_SOC", 5000))),),
+        ina226={0x45: ("CARRIER", 2000)},  # as carrier boards of others have one; NVIDIA's has none
     ),
     "agx-orin": Board(
         "NVIDIA Jetson AGX Orin Developer Kit",
@@ -91,6 +93,11 @@ def overlay(board: Board) -> str:
     chips += [
         f'power@{address:x} {{ compatible = "ti,ina238"; reg = <{address:#x}>; shunt-resistor = <{shunt}>; }};'
         for address, shunt in board.ina238.items()
+    ]
+    chips += [
+        f'power@{address:x} {{ compatible = "ti,ina226"; reg = <{address:#x}>; label = "{label}"; '
+        f"shunt-resistor = <{shunt}>; }};"
+        for address, (label, shunt) in board.ina226.items()
     ]
     bus = "\n".join(["#address-cells = <1>;", "#size-cells = <0>;", *chips])
     return f'/ {{ model = "{board.model}"; compatible = {names};\ni2c-stub {{\n{bus}\n}}; }};\n'

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from virtual_board.machine import Machine
 from virtual_board.needs import NeedError
+from virtual_board.sensors.comparison import Change, Comparison, Sampled, compare
 from virtual_board.sensors.device_trees import BOARDS, Board, write_device_tree
 from virtual_board.settings import Parts
 
@@ -27,17 +28,26 @@ def measure(parts: Parts, name: str, say: Callable[[str], None]) -> dict[str, An
     machine.prepare()
     try:
         say(f"{name}: booted in {machine.boot():.0f} s")
-        machine.must("modprobe i2c-dev")
-        for driver in ("ina3221", "ina238"):
-            machine.must(f"modprobe {driver}")
-        addresses = ",".join(f"{address:#x}" for address in board.addresses)
-        machine.must(f"modprobe i2c-stub chip_addr={addresses}")
+        load_drivers(machine, board)
         arguments = shlex.join([board.profile, str(CURVE_SECONDS), json.dumps(chips(board))])
         said = machine.must(f"/opt/edgewright/bin/python3 {SCRIPT} {arguments}", seconds=CURVE_SECONDS + 600)
     finally:
         machine.cut()
     result: dict[str, Any] = json.loads(said.splitlines()[-1])
     return result
+
+
+def load_drivers(machine: Machine, board: Board) -> None:
+    """Loads the drivers, and the stub with the board's chips."""
+    addresses = ",".join(f"{address:#x}" for address in board.addresses)
+    for module in ("i2c-dev", "ina3221", "ina238", "ina2xx", f"i2c-stub chip_addr={addresses}"):
+        machine.must(f"modprobe {module}")
+
+
+def hold(machine: Machine, board: Board, watts: float) -> None:
+    """Sets every rail to one power."""
+    arguments = shlex.join(["hold", str(watts), json.dumps(chips(board))])
+    machine.must(f"/opt/edgewright/bin/python3 {SCRIPT} {arguments}")
 
 
 def chips(board: Board) -> list[dict[str, Any]]:
@@ -50,25 +60,35 @@ def chips(board: Board) -> list[dict[str, Any]]:
         }
         for chip in board.ina3221
     ]
-    return found + [
+    found += [
         {"kind": "ina238", "address": address, "rails": [("VIN", shunt)]}
         for address, shunt in board.ina238.items()
     ]
+    return found + [
+        {"kind": "ina226", "address": address, "rails": [rail]} for address, rail in board.ina226.items()
+    ]
 
 
-def table(name: str, result: dict[str, Any]) -> str:
-    """Returns a line for each rail. Raises NeedError where one is missing."""
-    if result["missing"]:
-        raise NeedError(f"{name}: no joules of {', '.join(result['missing'])}")
+def comparisons(result: dict[str, Any]) -> dict[str, Comparison]:
+    """Returns the comparison of each rail. Raises NeedError where one was not counted."""
+    missing = sorted(set(result["changes"]) - set(result["points"]))
+    if missing:
+        raise NeedError(f"no joules of {', '.join(missing)}")
+    return {
+        rail: compare(
+            [Change(*change) for change in changes], [Sampled(*point) for point in result["points"][rail]]
+        )
+        for rail, changes in result["changes"].items()
+    }
+
+
+def table(name: str, rails: Mapping[str, Comparison]) -> str:
+    """Returns a line for each rail."""
     return "\n".join(
-        f"| {name} | {rail} | {row['set']:.1f} | {row['counted']:.1f} | {error(row):+.2%} | {row['gaps']} |"
-        for rail, row in result["rails"].items()
+        f"| {name} | {rail} | {row.set_joules:.1f} | {row.counted_joules:.1f} | {row.error:+.2%} | "
+        f"{row.bound_joules / row.set_joules:.2%} | {row.gaps} | {row.samples} |"
+        for rail, row in rails.items()
     )
-
-
-def error(row: dict[str, float]) -> float:
-    """Returns by what share the counted joules differ from those set."""
-    return row["counted"] / row["set"] - 1
 
 
 def save_tree(result: dict[str, Any], file: Path) -> None:

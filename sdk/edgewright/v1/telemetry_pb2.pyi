@@ -407,7 +407,7 @@ class EnergyRail(_message.Message):
     name: _builtins.str
     """the sensor's own label"""
     source: _builtins.str
-    """ina3221, ina238, rapl, nvml"""
+    """ina3221, ina238, ina2xx, rapl, nvml"""
     whole_module: _builtins.bool
     """the board's, not a part's"""
     joules: _builtins.float

@@ -12,7 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright.v1 import telemetry_pb2
-from edgewright_agent.telemetry.exporters.recorder import Recorder
+from edgewright_agent.telemetry.exporters.recorder import (
+    HELD_BYTES,
+    IDLE_KEEPS_ONE_IN,
+    RECORD_SECONDS,
+    Recorder,
+)
 from edgewright_agent.telemetry.exporters.ring import ENTRY_BYTES_MAX, SEGMENTS, Ring
 
 
@@ -140,22 +145,63 @@ def test_an_entry_beyond_bounds_is_refused(tmp_path: Path) -> None:
         Ring(tmp_path / "ring", 10_000).append(bytes(ENTRY_BYTES_MAX + 1))
 
 
-def test_a_disk_that_refuses_is_said_once_and_tried_again(
+def test_a_disk_that_refuses_is_said_once_and_gets_it_all_later(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "ring"
-    recorder = Recorder(folder, lambda: telemetry_pb2.Snapshot(profile_id="board"))
+    recorder = Recorder(folder, lambda: telemetry_pb2.Snapshot(profile_id="board"), held_seconds=0.0)
     recorder.record()
     first = recorder.last_sequence
     folder.rename(tmp_path / "away")
-    recorder.record()
-    recorder.record()
+    for _ in range(5):
+        recorder.record()
+        recorder.look()
     (tmp_path / "away").rename(folder)
     recorder.record()
     assert [record.getMessage()[:26] for record in caplog.records] == ["telemetry is not recorded:"]
     assert [(sequence, snapshot.profile_id) for sequence, snapshot in recorder.recorded(0)] == [
-        (first, "board"), (first + 1, "board"),
-    ]  # fmt: skip
+        (first + number, "board") for number in range(7)
+    ]
+
+
+def test_a_disk_that_refuses_for_ever_costs_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "ring").touch()  # no folder
+    recorder = Recorder(
+        tmp_path / "ring", lambda: telemetry_pb2.Snapshot(profile_id="x" * 10_000), held_seconds=0.0
+    )
+    for _ in range(100):
+        recorder.record()
+    (tmp_path / "ring").unlink()
+    assert len(list(recorder.recorded(0))) == 2 * HELD_BYTES // 10_003
+
+
+def test_of_a_board_that_rests_one_snapshot_in_thirty_is_kept_and_of_a_busy_one_all(tmp_path: Path) -> None:
+    serving = telemetry_pb2.Serving()
+    recorder = Recorder(tmp_path / "ring", lambda: telemetry_pb2.Snapshot(serving=serving))
+    for _ in range(1 + 2 * IDLE_KEEPS_ONE_IN):
+        recorder.look()
+    assert len(list(recorder.recorded(0))) == 3
+    for _ in range(7):
+        serving.requests += 1
+        recorder.look()
+    assert [entry.serving.requests for _, entry in recorder.recorded(0)] == [0, 0, 0, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_resting_board_is_written_to_disk_twelve_times_a_day(tmp_path: Path) -> None:
+    seconds = iter(range(0, 24 * 3600, int(RECORD_SECONDS)))
+    now = [0.0]
+    recorder = Recorder(
+        tmp_path / "ring", lambda: telemetry_pb2.Snapshot(profile_id="x" * 1500), clock=lambda: now[0]
+    )
+    sizes = [0]
+    for now[0] in seconds:
+        recorder.look()
+        size = stored_bytes(tmp_path / "ring") if (tmp_path / "ring").exists() else 0
+        if size != sizes[-1]:
+            sizes.append(size)
+    assert len(sizes) - 1 <= 12
+    assert sizes[-1] < 500_000
+    assert len(list(recorder.recorded(0))) == 288
 
 
 def test_a_board_that_can_not_be_measured_for_a_while_is_said_once_and_recorded_again(

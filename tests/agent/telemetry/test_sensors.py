@@ -11,7 +11,7 @@ from edgewright_agent.telemetry.collectors import (
     clocks,
     free_blocks,
     gpu_load,
-    ina238,
+    ina2xx,
     ina3221,
     memory,
     nvml,
@@ -114,7 +114,7 @@ def test_the_nano_has_the_old_driver_with_the_old_names(board: Board) -> None:
 
 def test_thor_has_its_input_on_an_ina238(board: Board) -> None:
     root = board("thor")
-    assert watts(ina238.discover(root)) == pytest.approx({"VIN": 30.024})
+    assert watts(ina2xx.discover_ina238(root)) == pytest.approx({"VIN": 30.024})
     rails, _ = discover_rails(root)
     assert [rail.name for rail in rails] == ["VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0", "VIN"]
 

@@ -15,7 +15,7 @@ from edgewright_agent.telemetry.collectors import (
     clocks,
     free_blocks,
     gpu_load,
-    ina238,
+    ina2xx,
     ina3221,
     memory,
     nvml,
@@ -31,7 +31,8 @@ from edgewright_agent.telemetry.types import SensorStatus
 
 ENERGY_SOURCES: dict[str, Callable[[Path], tuple[Rail, ...]]] = {
     "ina3221": ina3221.discover,
-    "ina238": ina238.discover,
+    "ina238": ina2xx.discover_ina238,
+    "ina2xx": ina2xx.discover_ina2xx,
     "rapl": rapl.discover,
     "nvml": nvml.discover,
 }

@@ -4,7 +4,7 @@ A folder of segments, each named by the sequence of its first entry. An entry is
 
     crc32 (4 bytes) | length (4) | sequence (8) | payload          little-endian; the crc covers all that follows it
 
-Entries are handed to the kernel at once but not synced: flash memory lasts longer, and a power cut costs the last
+Entries are handed to the kernel but not synced: flash memory lasts longer, and a power cut costs the last
 seconds of a record that nobody's safety depends on. What was torn is cut off at the next start. Only what is read is
 synced first: else a power cut would take back a sequence that a reader has seen, and give it to another entry.
 A folder without entries begins at a random sequence, so that no reader of an earlier one takes its entries for known.
@@ -20,7 +20,7 @@ import secrets
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 SEGMENTS = 8
@@ -49,14 +49,22 @@ class Ring:
 
     def append(self, payload: bytes) -> int:
         """Keeps an entry and returns its sequence. Raises OSError."""
-        if len(payload) > ENTRY_BYTES_MAX:
-            raise ValueError(f"an entry of {len(payload)} bytes; at most {ENTRY_BYTES_MAX} are kept")
+        self.extend([payload])
+        return self._last
+
+    def extend(self, payloads: Sequence[bytes]) -> int:
+        """Keeps the first entries, as many as go into one segment, by one write; returns how many. Raises OSError."""
         with self._lock:
-            sequence = self._next
-            checked = struct.pack("<IQ", len(payload), sequence) + payload
-            _append_whole(self._segment_for(sequence), zlib.crc32(checked).to_bytes(4, "little") + checked)
-            self._last, self._next = sequence, sequence + 1
-            return sequence
+            segment = self._segment_for(self._next)
+            room = self._segment_bytes_max - (segment.stat().st_size if segment.exists() else 0)
+            entries: list[bytes] = []
+            for payload in payloads:
+                if entries and sum(map(len, entries)) >= room:
+                    break
+                entries.append(_entry(payload, self._next + len(entries)))
+            _append_whole(segment, b"".join(entries))
+            self._last, self._next = self._next + len(entries) - 1, self._next + len(entries)
+            return len(entries)
 
     def read(self, after: int = 0) -> Iterator[tuple[int, bytes]]:
         """Yields the entries with a sequence above `after`, oldest first. What is damaged is left out.
@@ -100,8 +108,15 @@ class Ring:
         return last
 
 
+def _entry(payload: bytes, sequence: int) -> bytes:
+    if len(payload) > ENTRY_BYTES_MAX:
+        raise ValueError(f"an entry of {len(payload)} bytes; at most {ENTRY_BYTES_MAX} are kept")
+    checked = struct.pack("<IQ", len(payload), sequence) + payload
+    return zlib.crc32(checked).to_bytes(4, "little") + checked
+
+
 def _append_whole(segment: Path, entry: bytes) -> None:
-    """Appends all of the entry or nothing: what follows a torn one could not be read. Raises OSError."""
+    """Appends all of the bytes or nothing: what follows a torn one could not be read. Raises OSError."""
     with segment.open("ab", buffering=0) as file:
         written = file.write(entry)
         if written != len(entry):  # the disk was full midway, which a raw write does not raise

@@ -17,6 +17,7 @@ from edgewright_agent.runtime.failures import log_failure
 from edgewright_agent.telemetry.collectors import memory
 from edgewright_agent.telemetry.collectors.registry import GAUGES, discover_rails, read_gauges
 from edgewright_agent.telemetry.collectors.sysfs import NoDataError
+from edgewright_agent.telemetry.energy import Point
 from edgewright_agent.telemetry.sampling.power import PowerMeter
 from edgewright_agent.telemetry.serving import OnEnded, RequestWindow, ServingStats
 from edgewright_agent.telemetry.types import (
@@ -137,6 +138,10 @@ class Telemetry:
     def energy(self) -> EnergyRail | None:
         """Returns the rail that speaks for the board, or for as much of it as is measured; None without sensors."""
         return self._power.best()
+
+    def energy_points(self) -> dict[str, tuple[Point, ...]]:
+        """Returns the counter of each rail after each of its samples, by the rail's name."""
+        return self._power.points()
 
     def sample_energy(self) -> EnergyMark | None:
         """Reads all rails now; the mark is of the rail `energy` gives. None without sensors."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from edgewright_agent.telemetry.collectors.rails import Rail
-from edgewright_agent.telemetry.energy import GAP_SECONDS, Meter
+from edgewright_agent.telemetry.energy import GAP_SECONDS, Meter, Point
 from edgewright_agent.telemetry.types import EnergyMark, EnergyRail, EnergyWindow, SensorStatus
 
 # Where no rail is the whole module: the platform, then CPU packages, then GPUs, then whatever there is.
@@ -74,6 +74,10 @@ class PowerMeter:
     def rails(self) -> tuple[EnergyRail, ...]:
         """Returns the counters of all rails; the sum that is the whole module, if it is one, comes first."""
         return tuple(self._energy(each) for each in self._all())
+
+    def points(self) -> dict[str, tuple[Point, ...]]:
+        """Returns the counter of each rail after each of its samples."""
+        return {each.rail.name: each.meter.points for each in self._all()}
 
     def answering(self) -> tuple[EnergyRail, ...]:
         """Returns those of `rails` that have answered within the last second: of the others nothing is known now."""

@@ -89,7 +89,7 @@ class EnergyReading:
     """One power rail: a counter since the agent's start, and the mean power of the last second."""
 
     name: str
-    source: str  # ina3221, ina238, rapl, nvml
+    source: str  # ina3221, ina238, ina2xx, rapl, nvml
     whole_module: bool
     joules: float
     watts: float | None
