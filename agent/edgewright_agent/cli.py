@@ -8,7 +8,9 @@ import json
 import logging
 import signal
 import sys
+from collections.abc import Hashable
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -25,9 +27,10 @@ from edgewright_agent.openai_api.settings import OpenAISettings, parse_openai
 from edgewright_agent.runtime import systemd
 from edgewright_agent.runtime.allocator import tune_allocator
 from edgewright_agent.runtime.handles import raise_handle_limit
+from edgewright_agent.runtime.rest import giving_back
 from edgewright_agent.runtime.startup_pages import release_startup_pages
 from edgewright_agent.runtime.tls import TlsFiles, validity_problem
-from edgewright_agent.server import AgentSettings, run_agent
+from edgewright_agent.server import AgentSettings, RunningAgent, run_agent
 from edgewright_agent.store import Space
 from edgewright_agent.store.background_scrub import BackgroundScrubSettings
 from edgewright_profiles import load_profile
@@ -202,9 +205,15 @@ async def _serve(settings: AgentSettings) -> None:
         systemd.notify("READY=1")
         gc.freeze()  # what the start made stays: collections while tokens come need not look at it again
         release_startup_pages()
-        async with systemd.watched():
+        async with systemd.watched(), giving_back(partial(_activity, agent)):
             await stopping.wait()
         systemd.notify("STOPPING=1")
+
+
+def _activity(agent: RunningAgent) -> tuple[Hashable, ...]:
+    """Returns what changes with each upload, request and deployment."""
+    uploaded_bytes = sum(agent.store.traffic.bytes_by_way.values())
+    return uploaded_bytes, agent.telemetry.serving(), agent.deployer.state.phase
 
 
 def _openai_settings(openai: str | None, key: Path | None, tls: TlsFiles | None) -> OpenAISettings | None:

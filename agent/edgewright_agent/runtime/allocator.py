@@ -13,6 +13,14 @@ KEPT_BYTES = 16 * 1024 * 1024
 LARGE_BYTES = 8 * 1024 * 1024
 
 
+def trim() -> bool:
+    """Gives freed memory back to the kernel (malloc_trim(3)). Returns whether the C library knows how, and had some."""
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (OSError, AttributeError):
+        return False  # not glibc
+
+
 def tune_allocator() -> bool:
     """Sets one arena instead of eight per core, and keeps a few freed MiB. Returns whether the C library knows how.
 
