@@ -25,7 +25,7 @@ from edgewright_agent.doctor import command as cli_doctor
 from edgewright_agent.observation import ObservationSettings
 from edgewright_agent.openai_api.settings import OpenAISettings, parse_openai
 from edgewright_agent.runtime import systemd
-from edgewright_agent.runtime.allocator import tune_allocator
+from edgewright_agent.runtime.allocator import trim, tune_allocator
 from edgewright_agent.runtime.handles import raise_handle_limit
 from edgewright_agent.runtime.rest import giving_back
 from edgewright_agent.runtime.startup_pages import release_startup_pages
@@ -204,8 +204,8 @@ async def _serve(settings: AgentSettings) -> None:
         sys.stdout.flush()
         systemd.notify("READY=1")
         gc.freeze()  # what the start made stays: collections while tokens come need not look at it again
-        release_startup_pages()
-        async with systemd.watched(), giving_back(partial(_activity, agent)):
+        give_back = partial(_give_back, release_startup_pages())
+        async with systemd.watched(), giving_back(partial(_activity, agent), give_back):
             await stopping.wait()
         systemd.notify("STOPPING=1")
 
@@ -214,6 +214,13 @@ def _activity(agent: RunningAgent) -> tuple[Hashable, ...]:
     """Returns what changes with each upload, request and deployment."""
     uploaded_bytes = sum(agent.store.traffic.bytes_by_way.values())
     return uploaded_bytes, agent.telemetry.serving(), agent.deployer.state.phase
+
+
+def _give_back(startup_pages: frozenset[tuple[int, int]]) -> None:
+    """Gives back what a push or requests needed: freed memory, and pages of files that are read again when needed."""
+    gc.collect()
+    trim()
+    release_startup_pages(startup_pages)
 
 
 def _openai_settings(openai: str | None, key: Path | None, tls: TlsFiles | None) -> OpenAISettings | None:

@@ -13,7 +13,8 @@ from virtual_board.build import build
 from virtual_board.machine import Machine
 from virtual_board.needs import NeedError
 from virtual_board.power_cuts.logged_disk import FILE_SYSTEMS
-from virtual_board.power_cuts.study import Extent, study, table_of, write_counts
+from virtual_board.power_cuts.on_board import study_on_board
+from virtual_board.power_cuts.study import Count, Extent, study, table_of, write_counts
 from virtual_board.sensors import trial as sensors
 from virtual_board.sensors.device_trees import BOARDS, write_device_tree
 from virtual_board.sensors.modules import build_modules
@@ -21,6 +22,7 @@ from virtual_board.settings import SOURCES, Parts, cache_folder
 from virtual_board.trial import BOARD, run_trial
 
 DEMO = SOURCES / "demo-run"
+ON_BOARD = ("f2fs",)  # which the kernel of a PC often lacks
 
 
 def main() -> int:
@@ -51,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     boot = command("boot", "Boot a fresh board with the agent, and leave it running.", _boot)
     _credentials(boot)
     shell = command("shell", "Run a command on the board, or each line of the input.", _shell)
-    shell.add_argument("words", nargs="*", metavar="COMMAND")
+    shell.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
     push = command("push", "Push an artifact to the board.", _push)
     push.add_argument("artifact", nargs="?", type=Path, default=DEMO / "build/artifact")
     _credentials(push)
@@ -64,8 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     power.add_argument("--save", type=Path, metavar="DIR", help="Write the chips' files there.")
     cut = command("cuts", "Find out what power cuts leave of a store on a real file system; as root.", _cuts)
     cut.add_argument(
-        "--file-system", choices=sorted(FILE_SYSTEMS), action="append", help="Repeat. (default: all)"
+        "--file-system",
+        choices=sorted((*FILE_SYSTEMS, *ON_BOARD)),
+        action="append",
+        help="Repeat. (default: those of this kernel)",
     )
+    cut.add_argument("--on-board-cuts", type=int, default=40, help="How many cuts of f2fs, on the board.")
     cut.add_argument("--every", type=int, default=1, help="Cut after each so-manieth flush.")
     cut.add_argument(
         "--resume-every", type=int, default=100, help="Let an agent go on from each so-manieth cut."
@@ -119,19 +125,25 @@ def _trial(options: argparse.Namespace) -> int:
 
 def _boot(options: argparse.Namespace) -> int:
     machine, agent = _fresh(options.credentials)
-    _say(f"booted in {machine.boot():.0f} s")
-    agent.set_up("this-host", '"--budget 360MiB"')
-    agent.wait()
+    try:
+        _say(f"booted in {machine.boot():.0f} s")
+        agent.set_up("this-host", '"--budget 360MiB"')
+        agent.wait()
+    except BaseException:
+        machine.cut()
+        raise
     _say(f"the agent serves on {agent.address}; scripts/virtual-board off shuts the board down")
     return 0
 
 
 def _shell(options: argparse.Namespace) -> int:
     machine = _board()
+    code = 0
     for line in [" ".join(options.words)] if options.words else sys.stdin:
         reply = machine.run(line)
-        print(reply.output, end="")
-    return reply.code
+        print(reply.output, end="", flush=True)
+        code = reply.code
+    return code
 
 
 def _push(options: argparse.Namespace) -> int:
@@ -144,6 +156,8 @@ def _push(options: argparse.Namespace) -> int:
 
 def _cut(options: argparse.Namespace) -> int:
     machine = _board()
+    if not machine.is_running():
+        raise NeedError("No board runs: `scripts/virtual-board boot` boots one.")
     machine.cut()
     _say(f"the plug is pulled; it is up again after {machine.boot():.0f} s")
     return 0
@@ -175,7 +189,12 @@ def _sensors(options: argparse.Namespace) -> int:
 def _cuts(options: argparse.Namespace) -> int:
     extent = Extent(options.every, options.resume_every)
     names = options.file_system or list(FILE_SYSTEMS)
-    counts = [count for name in names for count in study(name, extent, _say)]
+    counts: list[Count] = []
+    for name in names:
+        if name in ON_BOARD:
+            counts += study_on_board(build(_say), name, options.on_board_cuts, _say)
+        else:
+            counts += study(name, extent, _say)
     print(table_of(counts))
     if options.save is not None:
         write_counts(counts, options.save)

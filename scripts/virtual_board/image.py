@@ -13,6 +13,7 @@ from virtual_board.initrd import sbin
 from virtual_board.settings import PYTHON, ROOM_BYTES, SOURCES, Parts
 
 GUEST = Path(__file__).parent / "guest"
+STORE_CHECK = Path(__file__).parent / "power_cuts/store_check.py"
 MODULES = (
     "fs/ext4", "fs/jbd2", "fs/mbcache.ko", "fs/btrfs", "fs/f2fs", "fs/nls", "fs/autofs", "fs/fuse", "fs/binfmt_misc.ko",
     "drivers/virtio",
@@ -77,8 +78,8 @@ def _let_the_host_in(root: Path) -> None:
     (root / "etc/fstab").write_text(FSTAB, encoding="ascii")
     (root / "etc/machine-id").write_text("", encoding="ascii")
     shutil.copy(GUEST / "ether.network", root / "etc/systemd/network/ether.network")
-    for script in ("board_shell.py", "power_curve.py"):
-        shutil.copy(GUEST / script, root / "usr/local/lib" / script)
+    for script in (GUEST / "board_shell.py", GUEST / "power_curve.py", STORE_CHECK):
+        shutil.copy(script, root / "usr/local/lib" / script.name)
     unit = SOURCES / "agent/systemd/edgewright-agent.service"
     for service in (GUEST / "board-shell.service", unit):
         shutil.copy(service, root / "etc/systemd/system" / service.name)

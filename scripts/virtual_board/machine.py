@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -39,10 +38,14 @@ class Machine:
     port: int = 17443  # of the agent, on the host's loopback
     device_tree: Path | None = None
     write_log: bool = False  # log every write to the data disk, with its flushes
+    data_mib: int = DATA_MIB
+    scratch_mib: int = 0  # of a third disk, /dev/vdc, whose content the host makes
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def prepare(self, file_system: str = "ext4", options: tuple[str, ...] = ()) -> None:
-        """Makes fresh disks."""
+        """Makes fresh disks. Raises NeedError where this board runs."""
+        if self.is_running():
+            raise NeedError("A board runs already: `scripts/virtual-board off` shuts it down.")
         self.folder.mkdir(parents=True, exist_ok=True)
         for file in self.folder.iterdir():
             file.unlink()
@@ -50,7 +53,10 @@ class Machine:
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", root], check=True)
         data = self.folder / "data"
         with data.open("wb") as disk:
-            disk.truncate(DATA_MIB * 2**20)
+            disk.truncate(self.data_mib * 2**20)
+        if self.scratch_mib:
+            with (self.folder / "scratch").open("wb") as disk:
+                disk.truncate(self.scratch_mib * 2**20)
         label = "-l" if file_system == "f2fs" else "-L"
         subprocess.run([f"mkfs.{file_system}", *options, "-q", label, "data", data], env=sbin(), check=True)
 
@@ -58,7 +64,9 @@ class Machine:
         """Starts the board; returns the seconds until it carries out commands."""
         began = time.monotonic()
         log = (self.folder / "qemu.log").open("ab")
-        self._process = subprocess.Popen(self._command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            self._command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+        )  # a board outlives the command that booted it, and its terminal
         (self.folder / "pid").write_text(str(self._process.pid), encoding="ascii")
         self.run("true", seconds=BOOT_SECONDS)
         return time.monotonic() - began
@@ -69,6 +77,8 @@ class Machine:
         while time.monotonic() < until:
             if self._process is not None and self._process.poll() is not None:
                 raise NeedError(f"The board stopped; see {self.folder}/console and {self.folder}/qemu.log.")
+            if not self.is_running():
+                raise NeedError("No board runs: `scripts/virtual-board boot` boots one.")
             try:
                 return self._ask(command, until - time.monotonic())
             except OSError:
@@ -82,20 +92,40 @@ class Machine:
             raise NeedError(f"On the board `{command}` ended with {reply.code}: {reply.output[-800:]}")
         return reply.output.strip()
 
+    def is_running(self) -> bool:
+        """Whether the board's process is there, also one that an earlier command started."""
+        return self._pid() is not None
+
     def cut(self) -> None:
         """Pulls the plug: nothing that the board has not handed to its disk is written any more."""
-        pid = int((self.folder / "pid").read_text(encoding="ascii"))
-        with contextlib.suppress(ProcessLookupError):
+        if (pid := self._pid()) is not None:
             os.kill(pid, signal.SIGKILL)
-        if self._process is not None:
-            self._process.wait()
-            self._process = None
+        self._wait(60)
 
     def power_off(self) -> None:
-        """Shuts the board down in order."""
+        """Shuts the board down in order, and waits for that."""
         self.run("systemctl --no-block poweroff")
+        self._wait(300)
+
+    def _pid(self) -> int | None:
         if self._process is not None:
-            self._process.wait(timeout=300)
+            return None if self._process.poll() is not None else self._process.pid
+        try:
+            pid = int((self.folder / "pid").read_text(encoding="ascii"))
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return None
+        return pid if os.fsencode(self.folder / "shell") in command else None  # else another has its number
+
+    def _wait(self, seconds: float) -> None:
+        """Waits until the process is gone. Raises NeedError."""
+        until = time.monotonic() + seconds
+        while self.is_running():
+            if time.monotonic() > until:
+                raise NeedError(f"The board does not stop; see {self.folder}/console.")
+            time.sleep(0.2)
+        if self._process is not None:
+            self._process.wait()
             self._process = None
 
     def _ask(self, command: str, seconds: float) -> Reply:
@@ -128,7 +158,7 @@ class Machine:
             "-append", "console=ttyAMA0 root=/dev/vda rw quiet",
             "-serial", f"file:{folder}/console",
             "-drive", f"if=none,id=root,file={folder}/root,format=qcow2,cache=writeback",
-            "-device", "virtio-blk-pci,drive=root", *self._data_disk(),
+            "-device", "virtio-blk-pci,drive=root", *self._data_disk(), *self._scratch_disk(),
             "-netdev", forward, "-device", "virtio-net-pci,netdev=net,romfile=",
             "-chardev", f"socket,id=shell,path={folder}/shell,server=on,wait=off",
             "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=shell,name=shell",
@@ -142,3 +172,9 @@ class Machine:
         (self.folder / "writes").touch()
         logged = f"driver=blklogwrites,node-name=logged,file=data,log.driver=file,log.filename={self.folder}/writes"
         return ["-blockdev", disk, "-blockdev", logged, "-device", "virtio-blk-pci,drive=logged"]
+
+    def _scratch_disk(self) -> list[str]:
+        if not self.scratch_mib:
+            return []
+        drive = f"if=none,id=scratch,file={self.folder}/scratch,format=raw"
+        return ["-drive", drive, "-device", "virtio-blk-pci,drive=scratch"]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -108,3 +112,33 @@ def test_the_board_is_reached_on_the_loopback_alone(tmp_path: Path) -> None:
     forwards = [word for word in command if "hostfwd" in word]
     assert forwards == [f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{machine.port}-:7443"]
     assert Agent(machine, tmp_path).address == f"127.0.0.1:{machine.port}"
+
+
+@pytest.mark.parametrize("command", ["shell true", "cut", "off"])
+def test_without_a_board_it_is_said_at_once_how_to_boot_one(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    board = tmp_path / "cache/board"
+    board.mkdir(parents=True)
+    (board / "pid").write_text(
+        f"{os.getpid()}", encoding="ascii"
+    )  # of a board that is gone; another has its number
+    monkeypatch.setattr("sys.argv", ["virtual-board", *command.split()])
+    assert main() == 3
+    assert "scripts/virtual-board boot" in capsys.readouterr().err
+
+
+def test_the_disks_of_a_board_that_runs_are_not_made_anew(tmp_path: Path) -> None:
+    machine = Machine(settings.Parts(tmp_path), tmp_path / "board")
+    machine.folder.mkdir()
+    pretended = ["sh", "-c", "sleep 60 & wait", f"path={machine.folder / 'shell'}"]
+    with subprocess.Popen(pretended, start_new_session=True) as process:
+        try:
+            (machine.folder / "pid").write_text(f"{process.pid}", encoding="ascii")
+            while not machine.is_running():  # the kernel shows its command line a moment later
+                time.sleep(0.01)
+            with pytest.raises(needs.NeedError, match="runs already"):
+                machine.prepare()
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert not machine.is_running()

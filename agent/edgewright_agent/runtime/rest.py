@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 from collections.abc import AsyncIterator, Callable, Hashable
-
-from edgewright_agent.runtime.allocator import trim
 
 REST_SECONDS = 10.0
 
@@ -15,14 +12,14 @@ REST_SECONDS = 10.0
 @contextlib.asynccontextmanager
 async def giving_back(
     activity: Callable[[], Hashable],
-    give_back: Callable[[], object] | None = None,
+    give_back: Callable[[], object],
     rest_seconds: float = REST_SECONDS,
 ) -> AsyncIterator[None]:
     """Calls `give_back` while the context is open, once after each time in which `activity` returned something new.
 
     It has come to rest when `activity` returns the same for `rest_seconds`.
     """
-    task = asyncio.create_task(_watch(activity, give_back or _free_and_trim, rest_seconds))
+    task = asyncio.create_task(_watch(activity, give_back, rest_seconds))
     try:
         yield
     finally:
@@ -41,8 +38,3 @@ async def _watch(
             await asyncio.to_thread(give_back)
             given_back_at = now
         before = now
-
-
-def _free_and_trim() -> None:
-    gc.collect()
-    trim()

@@ -1,4 +1,4 @@
-"""Gives back memory that only the start needed.
+"""Gives back memory that only the start needed, or the last push.
 
 Importing and linking touch most pages of the files of Python and its libraries; running touches few of them again.
 They stay in the resident set until memory runs short. Given back, they are page cache that anybody may use; a page
@@ -15,14 +15,22 @@ from pathlib import Path
 SMAPS = Path("/proc/self/smaps")
 
 
-def release_startup_pages(smaps: Path = SMAPS) -> int:
-    """Gives the mapped files' pages back (madvise(2)); returns the bytes of address space that were named."""
+def release_startup_pages(
+    only: frozenset[tuple[int, int]] | None = None, smaps: Path = SMAPS
+) -> frozenset[tuple[int, int]]:
+    """Gives the mapped files' pages back (madvise(2)); returns start and length of each mapping that was.
+
+    Call it again with what it returned: a library that another thread loads just now is not to be touched, because its
+    pages may be written between the look at them and the advice.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    told = [
-        size for start, size in unwritten_files(smaps) if not libc.madvise(start, size, mmap.MADV_DONTNEED)
-    ]
-    return sum(told)
+    mappings = frozenset(unwritten_files(smaps))
+    return frozenset(
+        mapping
+        for mapping in (mappings if only is None else mappings & only)
+        if not libc.madvise(*mapping, mmap.MADV_DONTNEED)
+    )
 
 
 def unwritten_files(smaps: Path = SMAPS) -> Iterator[tuple[int, int]]:

@@ -10,14 +10,10 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import edgewright as ew
-from edgewright.trust.keys import load_trust
-from edgewright_agent.deployment import lifecycle
-from edgewright_agent.deployment.state import State
-from edgewright_agent.store import Space, Store
-from edgewright_agent.trust import Trust
 from edgewright_builder.artifact.artifact import Artifact
 from virtual_board.power_cuts.logged_disk import FILE_SYSTEMS, logged_disk, mounted
-from virtual_board.power_cuts.workload import Step, Survives, agent, artifacts, live, wait_for_rest
+from virtual_board.power_cuts.store_check import LostError, Survives, check_store
+from virtual_board.power_cuts.workload import Step, Timeline, agent, artifacts, live, wait_for_rest
 from virtual_board.power_cuts.write_log import Cut, cuts, flush_ends
 
 
@@ -30,10 +26,6 @@ class Count:
     cuts: int
     resumed: int  # by an agent that was started on what the cut left, and then took a push
     lost: int
-
-
-class LostError(AssertionError):
-    """A cut left something that must not be."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +74,16 @@ def _look(
     say: Callable[[str], None],
 ) -> list[Count]:  # fmt: skip
     log, work = folder / "writes", folder / "work"
-    ends = flush_ends(log)
-    durable_from = [max(end for end in ends if end <= step.log_bytes) for step in steps]
+    timeline = Timeline(steps, flush_ends(log))
     tried: dict[str, list[int]] = {step.name: [0, 0, 0] for step in steps}
     for number, cut in enumerate(cuts(folder / "base", log, work, every=extent.every), 1):
-        done = max(index for index, end in enumerate(durable_from) if end <= cut.log_end or index == 0)
-        count = tried[steps[min(done + 1, len(steps) - 1)].name]
+        done = timeline.done(cut.log_end)
+        count = tried[timeline.under_way(done)]
         resume = number % extent.resume_every == 0
         count[0] += 1
         count[1] += resume
         try:
-            allowed = [step.after for step in steps[done : done + 2]]
-            _check(folder, file_system, cut, allowed, models["first"] if resume else None)
+            _check(folder, file_system, cut, timeline.allowed(done), models["first"] if resume else None)
         except LostError as lost:
             count[2] += 1
             say(f"{file_system}, after {steps[done].name}, {cut.kept} writes kept: {lost}")
@@ -109,37 +99,13 @@ def _check(
     with mounted(cut.image, place, FILE_SYSTEMS[file_system][1]):
         store = place / "store"
         if store.exists():
-            _check_store(store, folder / "keys", allowed)
+            check_store(store, folder / "keys/release.pub", allowed)
         if pushed is None:
             return
         with agent(store, folder / "keys") as board:
             wait_for_rest(board)
             if not board.push(pushed, delta=False).committed:
                 raise LostError("the agent did not take the push after the cut")
-
-
-def _check_store(folder: Path, keys: Path, allowed: list[Survives]) -> None:
-    trust = Trust(load_trust([keys / "release.pub"]), folder / "trust").document
-    store = Store(folder, space=Space(reserve_bytes=0))
-    try:
-        saved = store.state.read()
-        if store.state.is_lost:
-            raise LostError("the state can't be read")
-        state = State() if saved is None else State.from_json(saved)
-        releases = store.releases()
-        if lifecycle.without_lost(state, set(releases)).active != state.active:
-            raise LostError(f"the active release {state.active} is lost")
-        for release in releases.values():
-            store.verify_release(release)
-        if quarantined := list((folder / "quarantine").iterdir()):
-            raise LostError(f"{len(quarantined)} files are in quarantine")
-    finally:
-        store.close()
-    if state.active not in {each.active for each in allowed}:
-        raise LostError(f"active is {state.active}, not one of {[each.active for each in allowed]}")
-    version = 0 if trust is None else trust.version
-    if version < min(each.trust_version for each in allowed):
-        raise LostError(f"the trust document is {version}, and {allowed[0].trust_version} was answered for")
 
 
 def _memory() -> Path | None:

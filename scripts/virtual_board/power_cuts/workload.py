@@ -16,6 +16,7 @@ import edgewright as ew
 from edgewright_builder.artifact.artifact import Artifact, open_artifact, write_artifact
 from edgewright_builder.keys.key_files import load_signing_key
 from virtual_board.needs import NeedError
+from virtual_board.power_cuts.store_check import Survives
 from virtual_board.settings import SOURCES
 
 MODEL_BYTES = 3 * 2**20
@@ -34,20 +35,33 @@ FIELDS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Survives:
-    """What a board must know after a cut."""
-
-    active: str | None  # release
-    trust_version: int
-
-
-@dataclass(frozen=True)
 class Step:
     """A step that was answered: from here in the log on, what must survive."""
 
     name: str
     log_bytes: int
     after: Survives
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The steps beside the flushes of the log: which of them a cut comes after."""
+
+    steps: list[Step]
+    flush_ends: list[int]
+
+    def done(self, log_end: int) -> int:
+        """Returns the number of the last step that was answered for, and durable, before that flush."""
+        durable_from = [max(end for end in self.flush_ends if end <= step.log_bytes) for step in self.steps]
+        return max(index for index, end in enumerate(durable_from) if end <= log_end or index == 0)
+
+    def under_way(self, done: int) -> str:
+        """Returns the name of the step that a cut after step `done` comes in."""
+        return self.steps[min(done + 1, len(self.steps) - 1)].name
+
+    def allowed(self, done: int) -> list[Survives]:
+        """Returns the old and the new that a cut after step `done` may leave."""
+        return [step.after for step in self.steps[done : done + 2]]
 
 
 def artifacts(folder: Path, credentials: Path) -> dict[str, Artifact]:
