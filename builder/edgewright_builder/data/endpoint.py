@@ -6,14 +6,10 @@ Every request is bounded in time and every answer in size. What the server refus
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import random
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 
@@ -23,27 +19,31 @@ from edgewright_builder.data.answers import Answer, read_answer
 from edgewright_builder.data.client import Chat, Completion, Rating, TeacherSampling
 from edgewright_builder.data.dialect import THOUGHT_TOKENS, Dialect
 from edgewright_builder.data.parsing import parse_score
+from edgewright_builder.model_server.requests import authorization, excerpt, json_object, run_to_the_end
+from edgewright_builder.model_server.retries import (
+    AGAIN,
+    RETRIED,
+    USUAL_RETRIES,
+    PassingFaultError,
+    Retries,
+    asked_seconds,
+)
 
-RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 REFUSED_FIELDS = frozenset({400, 422})  # what servers say to a field they do not take
-LONGEST_WAIT_SECONDS = 60.0
 RATING_TOKENS = 16
 ANSWER_BYTES_MAX = 8 * 1024 * 1024  # some thousand times what the longest answer needs
-AGAIN = "Run the same command again with --resume to go on."
 HINTS = {
     401: " Name the variable that holds the key in `teachers.data.api_key_env`.",
     403: " Name the variable that holds the key in `teachers.data.api_key_env`.",
     404: " `teachers.data.endpoint` is the part before /chat/completions, such as http://HOST:8000/v1.",
 }
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class EndpointClient:
     """T1 as `model` at `base_url` (the part before `/chat/completions`); the key is read from `api_key_variable`.
 
-    `generate` and `rate` raise OutsideError when the endpoint gives no answer after `attempts` tries and InputError
+    `generate` and `rate` raise OutsideError when the endpoint gives no answer however often it is asked, and InputError
     when it says that the request is wrong. `say` is told what changes when the server does not take a field.
     """
 
@@ -51,9 +51,8 @@ class EndpointClient:
     model: str
     api_key_variable: str = "OPENAI_API_KEY"
     concurrency: int = 16
-    attempts: int = 6
     timeout_seconds: float = 120.0  # of one answer, from the request to its last byte
-    first_wait_seconds: float = 0.5
+    retries: Retries = USUAL_RETRIES
     say: Callable[[str], None] = lambda _: None
     dialect: Dialect = field(default_factory=Dialect)
 
@@ -115,8 +114,9 @@ class EndpointClient:
 
     async def _ask_all(self, requests: list[dict[str, Any]], stop: Sequence[str]) -> list[Answer]:
         gate = asyncio.Semaphore(self.concurrency)
+        headers = {"Accept-Encoding": "identity"} | authorization(self.api_key_variable)
         timeout = httpx.Timeout(None, connect=self.timeout_seconds)
-        async with httpx.AsyncClient(headers=self._headers(), timeout=timeout) as http:
+        async with httpx.AsyncClient(headers=headers, timeout=timeout) as http:
             tasks = [asyncio.ensure_future(self._ask(http, gate, request, stop)) for request in requests]
             try:
                 return list(await asyncio.gather(*tasks))
@@ -124,42 +124,37 @@ class EndpointClient:
                 for task in tasks:
                     task.cancel()
 
-    def _headers(self) -> dict[str, str]:
-        key = os.environ.get(self.api_key_variable, "").strip()
-        if not key.isascii() or not key.isprintable():
-            raise InputError(
-                f"The environment variable {self.api_key_variable} holds no key: it must be one line of ASCII."
-            )
-        return {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
-
     async def _ask(
         self, http: httpx.AsyncClient, gate: asyncio.Semaphore, request: dict[str, Any], stop: Sequence[str]
     ) -> Answer:
-        """Sends one request, tried again with growing, jittered waits while the fault may pass."""
-        fault, attempt = "", 0
-        while attempt < self.attempts:
-            if attempt:
-                await asyncio.sleep(self._wait_seconds(attempt))
-            body = self.dialect.body(request)
-            try:
-                async with gate, asyncio.timeout(self.timeout_seconds):
-                    status, headers, data = await self._exchange(http, body)
+        """Sends one request, again while the fault may pass, and at once without a field that the server refuses."""
+
+        async def attempt() -> Answer:
+            while True:
+                body = self.dialect.body(request)
+                async with gate:
+                    status, headers, data = await self._answer_in_time(http, body)
                 if status == HTTPStatus.OK:
-                    return read_answer(_json_object(data), stop)
-                fault = _fault(status, headers, data)
-                if status in REFUSED_FIELDS and self._learned(body, data):
-                    continue
-                if status not in RETRIED:
-                    raise InputError(
-                        f"T1 at {self.url} refused model {self.model!r}: {fault}{HINTS.get(status, '')}"
-                    )
-            except (TimeoutError, httpx.TimeoutException):
-                fault = f"no whole answer within {self.timeout_seconds:g} s"
-            except (httpx.TransportError, ValueError) as error:
-                fault = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            attempt += 1
-        times = "once" if self.attempts == 1 else f"{self.attempts} times, the last time"
-        raise OutsideError(f"T1 at {self.url} failed {times} with {fault}. {AGAIN}")
+                    return _read(data, stop)
+                if status not in REFUSED_FIELDS or not self._learned(body, data):
+                    raise self._refusal(status, headers, data)
+
+        return await self.retries.run(attempt, f"T1 at {self.url}")
+
+    def _refusal(self, status: int, headers: httpx.Headers, data: bytes) -> Exception:
+        fault = _fault(status, headers, data)
+        if status in RETRIED:
+            return PassingFaultError(fault, asked_seconds(headers))
+        return InputError(f"T1 at {self.url} refused model {self.model!r}: {fault}{HINTS.get(status, '')}")
+
+    async def _answer_in_time(
+        self, http: httpx.AsyncClient, body: dict[str, Any]
+    ) -> tuple[int, httpx.Headers, bytes]:
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                return await self._exchange(http, body)
+        except (TimeoutError, httpx.TimeoutException):
+            raise PassingFaultError(f"no whole answer within {self.timeout_seconds:g} s") from None
 
     async def _exchange(
         self, http: httpx.AsyncClient, body: dict[str, Any]
@@ -183,38 +178,15 @@ class EndpointClient:
             self.say(change)
         return change is not None
 
-    def _wait_seconds(self, attempt: int) -> float:
-        """Returns an exponential backoff with jitter, so that refused requests do not come back together."""
-        ceiling = min(LONGEST_WAIT_SECONDS, self.first_wait_seconds * 2**attempt)
-        return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - not for secrets
 
-
-def run_to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine from plain code, also where the thread has a running loop, as in a notebook."""
+def _read(data: bytes, stop: Sequence[str]) -> Answer:
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(asyncio.run, work).result()
-
-
-def _json_object(data: bytes) -> dict[str, Any]:
-    """Returns the body as an object. Raises ValueError if it is none."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        raise ValueError(f"an answer that is no JSON: {_excerpt(data)}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"an answer that is no JSON object: {_excerpt(data)}")
-    return value
+        return read_answer(json_object(data), stop)
+    except ValueError as error:
+        raise PassingFaultError(f"ValueError: {error}"[:300]) from None
 
 
 def _fault(status: int, headers: httpx.Headers, data: bytes) -> str:
     place = headers.get("location")
     where = "" if place is None else f" to {place}; write that place's address into `teachers.data.endpoint`"
-    return f"HTTP {status}{where}: {_excerpt(data)}"
-
-
-def _excerpt(data: bytes) -> str:
-    return " ".join(data[:1000].decode(errors="replace").split())[:200] or "nothing"
+    return f"HTTP {status}{where}: {excerpt(data)}"

@@ -6,10 +6,6 @@ SGLang and vLLM give. A server with neither, such as llama-server, can't be a kn
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -17,15 +13,18 @@ from typing import Any
 
 import httpx
 
-from edgewright.errors import InputError, OutsideError
+from edgewright.errors import InputError
 from edgewright_builder.alignment.vocabulary import Vocabulary
-from edgewright_builder.data.endpoint import RETRIED, run_to_the_end
+from edgewright_builder.model_server.requests import authorization, excerpt, json_object, run_to_the_end
+from edgewright_builder.model_server.retries import (
+    RETRIED,
+    USUAL_RETRIES,
+    PassingFaultError,
+    Retries,
+    asked_seconds,
+)
 from edgewright_builder.teacher_cache.prompt_answers import Row, WrongAnswerError, rows_of
 
-ATTEMPTS = 6
-FIRST_WAIT_SECONDS = 0.5
-LONGEST_WAIT_SECONDS = 60.0
-AGAIN = "Run the same command again with --resume to go on."
 FORMS: tuple[dict[str, Any], ...] = ({"prompt_logprobs": True}, {"echo": True})
 
 
@@ -39,7 +38,7 @@ class PromptScores:
     vocabulary: Vocabulary  # of the tokenizer as it was published
     api_key_variable: str | None = None
     timeout_seconds: float = 600.0  # of one answer: a large model may queue
-    first_wait_seconds: float = FIRST_WAIT_SECONDS
+    retries: Retries = USUAL_RETRIES
     _form: int | None = field(default=None, init=False)
 
     @property
@@ -60,13 +59,7 @@ class PromptScores:
 
     def open(self) -> httpx.AsyncClient:
         """Returns a client for `score`. Raises InputError where the key can't be sent."""
-        key = os.environ.get(self.api_key_variable or "", "").strip()
-        if not key.isascii() or not key.isprintable():
-            raise InputError(
-                f"The environment variable {self.api_key_variable} holds no key: it must be one line of ASCII."
-            )
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.AsyncClient(headers=headers, timeout=self.timeout_seconds)
+        return httpx.AsyncClient(headers=authorization(self.api_key_variable), timeout=self.timeout_seconds)
 
     async def score(self, http: httpx.AsyncClient, tokens: Sequence[int]) -> list[Row]:
         """Returns the `top_k` tokens and log-probabilities for each of `tokens` but the first.
@@ -118,57 +111,33 @@ class PromptScores:
             )
 
     async def _post(self, http: httpx.AsyncClient, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the answer's object, asked again with growing waits while the fault may pass."""
-        fault, wait = "", 0.0
-        for attempt in range(ATTEMPTS):
-            await asyncio.sleep(wait)
-            wait = self._wait_seconds(attempt)
-            try:
-                reply = await http.post(self.url, json=body)
-            except httpx.TransportError as error:
-                fault = f"{type(error).__name__}: {error}".strip()
-                continue
-            if reply.status_code == HTTPStatus.OK:
-                return _object(reply)
-            fault = f"HTTP {reply.status_code}: {_excerpt(reply.content)}"
-            if reply.status_code not in RETRIED:
-                self._refuse(reply.status_code, fault)
-            wait = max(wait, _asked_wait(reply))
-        raise OutsideError(f"T2 at {self.url} failed {ATTEMPTS} times, the last time with {fault}. {AGAIN}")
+        """Returns the answer's object, asked again while the fault may pass."""
 
-    def _refuse(self, status: int, fault: str) -> None:
-        """Raises the error of a status that stays: a form may be refused, a key or an address is wrong."""
+        async def attempt() -> dict[str, Any]:
+            reply = await http.post(self.url, json=body)
+            if reply.status_code == HTTPStatus.OK:
+                return _object(reply.content)
+            fault = f"HTTP {reply.status_code}: {excerpt(reply.content)}"
+            if reply.status_code in RETRIED:
+                raise PassingFaultError(fault, asked_seconds(reply.headers))
+            raise self._refusal(reply.status_code, fault)
+
+        return await self.retries.run(attempt, f"T2 at {self.url}")
+
+    def _refusal(self, status: int, fault: str) -> Exception:
+        """Returns the error of a status that stays: a form may be refused, a key or an address is wrong."""
         if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
-            raise WrongAnswerError(fault)
+            return WrongAnswerError(fault)
         hints = {
             401: " Name the variable that holds the key in `teachers.knowledge.api_key_env`.",
             403: " Name the variable that holds the key in `teachers.knowledge.api_key_env`.",
             404: " `teachers.knowledge.endpoint` is the part before /completions, such as http://HOST:8000/v1.",
         }
-        raise InputError(f"T2 at {self.url} refused model {self.model!r}: {fault}.{hints.get(status, '')}")
-
-    def _wait_seconds(self, attempt: int) -> float:
-        ceiling = min(LONGEST_WAIT_SECONDS, self.first_wait_seconds * 2**attempt)
-        return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - not for secrets
+        return InputError(f"T2 at {self.url} refused model {self.model!r}: {fault}.{hints.get(status, '')}")
 
 
-def _asked_wait(reply: httpx.Response) -> float:
-    """Returns the seconds of the header Retry-After, at most a minute; 0 without one, or with a date."""
+def _object(data: bytes) -> dict[str, Any]:
     try:
-        return min(LONGEST_WAIT_SECONDS, max(0.0, float(reply.headers.get("retry-after", "0"))))
+        return json_object(data)
     except ValueError:
-        return 0.0
-
-
-def _object(reply: httpx.Response) -> dict[str, Any]:
-    try:
-        value = json.loads(reply.content)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise WrongAnswerError(f"an answer that is no JSON object: {_excerpt(reply.content)}")
-    return value
-
-
-def _excerpt(data: bytes) -> str:
-    return " ".join(data[:1000].decode(errors="replace").split())[:200] or "nothing"
+        raise WrongAnswerError(f"an answer that is no JSON object: {excerpt(data)}") from None

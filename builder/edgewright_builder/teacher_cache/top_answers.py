@@ -18,7 +18,7 @@ import numpy as np
 
 from edgewright.durable import write_json
 from edgewright.errors import InputError
-from edgewright_builder.data.endpoint import run_to_the_end
+from edgewright_builder.model_server.requests import run_to_the_end
 
 if TYPE_CHECKING:
     from edgewright_builder.run.progress import OnProgress

@@ -11,6 +11,7 @@ import torch
 
 from edgewright.errors import EdgewrightError, InputError, OutsideError
 from edgewright_builder.alignment.vocabulary import read_vocabulary
+from edgewright_builder.model_server.retries import Retries
 from edgewright_builder.models import load_model
 from edgewright_builder.teacher_cache.prompt_scores import PromptScores
 from edgewright_builder.teacher_cache.top_answers import cache_answers, read_answers
@@ -25,6 +26,7 @@ from tests.support.two_vocabularies import (
 )
 
 TOP_K = 5
+SOON = Retries(first_wait_seconds=0.001)
 SAMPLES = samples_of(student_tokenizer())[:6]
 
 
@@ -43,7 +45,7 @@ def client(server: TeacherServer, models: TwoModels, **changes: Any) -> PromptSc
         "top_k": TOP_K,
         "vocabulary": read_vocabulary(models.student),
     } | changes
-    return PromptScores(server.url, **settings, first_wait_seconds=0.001)
+    return PromptScores(server.url, **settings, retries=SOON)
 
 
 def ask(scores: PromptScores, folder: Path, requests: int = 3) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def test_a_busy_server_is_asked_again_when_it_says(
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("edgewright_builder.teacher_cache.prompt_scores.asyncio.sleep", sleep)
+    monkeypatch.setattr("edgewright_builder.model_server.retries.asyncio.sleep", sleep)
     refusals = itertools.chain([Reply(status, (b"",), 0, {"Retry-After": "7"})] * 2, itertools.repeat(None))
     with teacher_server(served(models, before=lambda _: next(refusals))) as server:
         ask(client(server, models), tmp_path / "cache", requests=1)
@@ -178,7 +180,7 @@ def test_a_short_text_finds_out_before_anything_is_written(models: TwoModels) ->
         client(server, models).check()
     with pytest.raises(OutsideError, match="failed 6 times"):
         PromptScores(
-            "http://127.0.0.1:9/v1", "big", TOP_K, read_vocabulary(models.student), first_wait_seconds=0.001
+            "http://127.0.0.1:9/v1", "big", TOP_K, read_vocabulary(models.student), retries=SOON
         ).check()
 
 
