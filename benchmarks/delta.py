@@ -84,7 +84,11 @@ def calibration_of(new: Path, recipe: Recipe) -> list[list[int]]:
     made = (make_sample(tokenizer, pair, finetune.loss_on, finetune.sequence_tokens) for pair in pairs)
     samples = [sample for sample in made if sample is not None]
     train, _ = split(samples, finetune.validation_fraction, recipe.seed)
-    general = general_samples(student, recipe) if settings.general_share > 0 else []
+    general = (
+        general_samples(student, recipe.recover.data, finetune.sequence_tokens)
+        if settings.general_share > 0
+        else []
+    )
     general_train, _ = split_general(general, recipe.seed)
     texts = CalibrationTexts(
         [samples[index].tokens for index in train], [general[index].tokens for index in general_train]

@@ -161,7 +161,9 @@ def train_samples(subject: Subject) -> tuple[list[Sample], list[Sample]]:
     build = subject.build
     recipe, pairs = build.recipe, samples_of(build.distillation, subject.data)
     train, _ = split(pairs, recipe.finetune.validation_fraction, recipe.seed)
-    general = general_samples(build.distillation.student, recipe)
+    general = general_samples(
+        build.distillation.student, recipe.recover.data, recipe.finetune.sequence_tokens
+    )
     general_train, _ = split_general(general, recipe.seed)
     return [pairs[index] for index in train], [general[index] for index in general_train]
 

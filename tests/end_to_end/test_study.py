@@ -77,6 +77,13 @@ def test_a_finished_study_runs_nothing_again(finished: Path, study: Path) -> Non
     assert {path: path.stat().st_mtime_ns for path in (finished / "stages").rglob("stage.json")} == before
 
 
+def test_a_study_without_time_for_a_cell_ends_well_and_says_so(study: Path, tmp_path: Path) -> None:
+    done = edgewright("study", str(study), "-o", str(tmp_path / "run"), "--minutes", "0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 of 4 cells are done; the same command with --resume goes on." in done.stdout
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
 @pytest.mark.timeout(600)
 def test_another_study_does_not_get_the_folder(finished: Path, study: Path) -> None:
     document = yaml.safe_load(study.read_text(encoding="utf-8")) | {"name": "other"}

@@ -96,6 +96,7 @@ class AdapterRecipe(Section):
             lora_scale=settings.scale,
             temperature=settings.temperature,
             alpha=self.alpha,
+            epochs=settings.epochs,
         )
 
     def portable(self) -> dict[str, Any]:

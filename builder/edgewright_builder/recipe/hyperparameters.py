@@ -28,7 +28,7 @@ class Hyperparameters:
     lora_scale: float  # a: ΔW = a·BA
     temperature: float
     alpha: float  # share of the KL divergence in the loss; the rest is cross-entropy
-    epochs: int = 1  # passes over the data
+    epochs: int = 1  # passes over the data; 0: the student stays as it is
 
 
 class FixedHyperparameters(Section):
@@ -43,7 +43,7 @@ class FixedHyperparameters(Section):
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # T, of the distillation
     # α, the share of the KL in the loss; the rest is cross-entropy
     alpha: Annotated[float, Field(ge=0, le=1)] = 1.0
-    epochs: Annotated[int, Field(ge=1, le=100)] = 1  # passes over the data
+    epochs: Annotated[int, Field(ge=0, le=100)] = 1  # passes over the data; 0: no fine-tuning
 
     @property
     def values(self) -> Hyperparameters:

@@ -122,10 +122,24 @@ class QuantizeSettings(Section):
     group_size: Literal["auto", 32, 64, 128] = "auto"  # weights that share a scale; auto: the plan's
     embedding_bits: Literal["auto", 4, 8] = "auto"  # auto: the plan's
     calibration_tokens: Annotated[int, Field(ge=512)] = 12288  # tokens that GPTQ calibrates on, packed
-    # share of them that is general text (`recover.data`) instead of the task's pairs
+    # so many whole pairs and passages instead, packed as well: how papers count
+    calibration_samples: Annotated[int, Field(ge=1)] | None = None
+    # share of them that is general text instead of the task's pairs
     general_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    general_data: Path | None = None  # that text, blank lines between passages; default: `recover.data`
+    # random: as many tokens drawn evenly from the vocabulary, to see what the text is worth
+    calibration_source: Literal["text", "random"] = "text"
     delta_from: Path | None = None  # an earlier run, or its GPTQ checkpoint, that boards already have
     dead_band: Annotated[float, Field(ge=0, le=8)] = 0.25  # steps beyond rounding in which its codes are kept
+
+    @model_validator(mode="after")
+    def _one_says_the_amount(self) -> QuantizeSettings:
+        usual = type(self).model_fields["calibration_tokens"].default
+        if self.calibration_samples is not None and self.calibration_tokens != usual:
+            raise ValueError(
+                "`calibration_tokens` and `calibration_samples` are both given: remove one of them"
+            )
+        return self
 
 
 class RecoverSettings(Section):
@@ -240,6 +254,11 @@ class Recipe(Section):
         values |= portable_distillation(values.pop("distillation"))
         earlier = self.quantize.delta_from
         values["quantize"]["delta_from"] = None if earlier is None else earlier.name
+        for key in ("calibration_samples", "general_data"):
+            if values["quantize"][key] is None:
+                del values["quantize"][key]
+        if self.quantize.general_data is not None:
+            values["quantize"]["general_data"] = self.quantize.general_data.name
         general = self.recover.data
         values["recover"]["data"] = None if general is None else general.name
         if self.hyperparameters is None:
@@ -287,7 +306,12 @@ def load_recipe(path: Path) -> Recipe:
 
 def with_paths_from(recipe: Recipe, folder: Path) -> Recipe:
     """Returns the recipe with its relative paths taken from `folder`."""
-    quantize = recipe.quantize.model_copy(update={"delta_from": absolute(recipe.quantize.delta_from, folder)})
+    quantize = recipe.quantize.model_copy(
+        update={
+            "delta_from": absolute(recipe.quantize.delta_from, folder),
+            "general_data": absolute(recipe.quantize.general_data, folder),
+        }
+    )
     update = {
         "data": data_from(recipe.data, folder),
         "quantize": quantize,

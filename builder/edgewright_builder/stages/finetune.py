@@ -23,11 +23,12 @@ def run_finetune(
 ) -> FinishedStage:
     """Runs the stage, or keeps what it left. Product: `model`, a checkpoint."""
     recipe, best = build.recipe, read_best(search)
+    trains = best.hyperparameters.epochs > 0  # else nothing that says how to train makes a difference
     inputs = {
         "student": student.output_digest,
         "teacher": teacher.output_digest,
-        "choice": asdict(best),
-        "finetune": recipe.finetune.model_dump(exclude_none=True),
+        "choice": asdict(best) if trains else {"epochs": 0, "group_size": best.group_size},
+        "finetune": recipe.finetune.model_dump(exclude_none=True, exclude=set() if trains else {"seed"}),
         "seed": recipe.seed,
     }
 
@@ -61,7 +62,7 @@ def finetune(student: Path, training: Training, best: TrialSettings, folder: Pat
     load_tokenizer(student).save_pretrained(folder / "model")
     curves = {
         "train": [{"step": step.step, "tokens": step.tokens, "loss": step.loss} for step in steps],
-        "validation": [{"step": 0, "kl": before.mean}, {"step": steps[-1].step, "kl": after.mean}],
+        "validation": [{"step": 0, "kl": before.mean}, {"step": len(steps), "kl": after.mean}],
         "validation_kl_before": before.mean,
         "validation_kl_before_standard_error": before.standard_error,
         "validation_kl_after": after.mean,
@@ -76,5 +77,5 @@ def finetune(student: Path, training: Training, best: TrialSettings, folder: Pat
         "kl_before": before.mean,
         "kl_after": after.mean,
         "kl_rounded": rounded.mean,
-        "tokens": steps[-1].tokens,
+        "tokens": steps[-1].tokens if steps else 0,
     }

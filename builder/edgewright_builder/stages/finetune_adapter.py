@@ -6,7 +6,7 @@ So the adapter also learns what 4 bits lost, and what was trained is what serves
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +46,8 @@ def run_finetune_adapter(
     }
 
     def work(folder: Path) -> dict[str, Any]:
-        training, epochs = training_of(job, data, teacher), recipe.adapter.epochs
-        return finetune_adapter(job.student, training, recipe.hyperparameters, modules, epochs, folder)
+        training = training_of(job, data, teacher)
+        return finetune_adapter(job.student, training, recipe.hyperparameters, modules, folder)
 
     return job.run.stage("finetune", inputs, work, products=("adapter",))
 
@@ -57,13 +57,9 @@ def finetune_adapter(
     training: Training,
     hyperparameters: Hyperparameters,
     modules: Sequence[str],
-    epochs: int,
     folder: Path,
 ) -> dict[str, Any]:
-    """Writes `adapter/model.onnx_adapter` (what ships), `peft` (the same for PEFT) and `curves.json`.
-
-    Each epoch is shuffled anew and has its own warmup and decay.
-    """
+    """Writes `adapter/model.onnx_adapter` (what ships), `peft` (the same for PEFT) and `curves.json`."""
     from edgewright_builder.export.lora_slots import write_adapter
     from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
     from edgewright_builder.train.epoch import train_epoch
@@ -71,28 +67,26 @@ def finetune_adapter(
     from edgewright_builder.train.lora import add_lora
 
     model = load_dequantized(checkpoint)
-    after = [before := _judge(model, training, hyperparameters)]
+    before = _judge(model, training, hyperparameters)
     adapted = add_lora(model, hyperparameters, training.seed, modules)
     steps: list[TrainStep] = []
-    for epoch in range(epochs):
-        on_step = recorder(steps, training.on_progress, epoch, epochs)
-        train_epoch(adapted, replace(training, seed=training.seed + epoch), hyperparameters, on_step)
-        after.append(_judge(model, training, hyperparameters))
+    train_epoch(adapted, training, hyperparameters, recorder(steps, training.on_progress))
+    after = _judge(model, training, hyperparameters)
     adapted.save_pretrained(folder / "peft")  # type: ignore[operator]
     shipped = folder / ADAPTER_PATH
     shipped.parent.mkdir()
     write_adapter(adapter_factors(adapted), shipped)
     curves = {
         "train": [asdict(step) for step in steps],
-        "validation": after,
+        "validation": [before, after],
         "hyperparameters": asdict(hyperparameters),
     }
     write_json(folder / "curves.json", curves)
     return {
         "validation_loss_before": before["loss"],
-        "validation_loss_after": after[-1]["loss"],
+        "validation_loss_after": after["loss"],
         "kl_before": before["kl"],
-        "kl_after": after[-1]["kl"],
+        "kl_after": after["kl"],
         "adapter_bytes": shipped.stat().st_size,
     }
 

@@ -10,28 +10,29 @@ from edgewright.digests import file_sha256
 from edgewright.errors import InputError
 
 if TYPE_CHECKING:
-    from edgewright_builder.recipe.model import Recipe
     from edgewright_builder.train.samples import Sample
 
 GENERAL_VALIDATION_FRACTION = 0.1
 SAMPLES_MIN = 2  # one to train on and one to validate
 
 
-def general_samples(student: Path, recipe: Recipe) -> list[Sample]:
-    """Returns the general text, each passage a sample that every token of counts. Raises InputError for too little."""
+def general_samples(student: Path, file: Path | None, sequence_tokens: int) -> list[Sample]:
+    """Returns the general text, each passage a sample that every token of counts; without a file what is shipped.
+
+    Raises InputError for too little.
+    """
     from edgewright_builder.data.general import general_passages, read_passages
     from edgewright_builder.models import load_tokenizer
     from edgewright_builder.train.samples import Sample
 
-    file = recipe.recover.data
     passages = general_passages() if file is None else read_passages(file)
-    tokenizer, limit = load_tokenizer(student), recipe.finetune.sequence_tokens
-    encoded = (tokenizer(passage).input_ids[:limit] for passage in passages)
+    tokenizer = load_tokenizer(student)
+    encoded = (tokenizer(passage).input_ids[:sequence_tokens] for passage in passages)
     samples = [Sample(tuple(tokens), 0) for tokens in encoded if len(tokens) > 1]
     if len(samples) < SAMPLES_MIN:
         raise InputError(
-            f"`recover.data` holds {len(samples)} passages of more than one token; at least {SAMPLES_MIN} are needed, "
-            "100 are advised. Put blank lines between passages, or set `recover.general_share: 0` and "
+            f"The general text {file} holds {len(samples)} passages of more than one token; at least {SAMPLES_MIN} are "
+            "needed, 100 are advised. Put blank lines between passages, or set `recover.general_share: 0` and "
             "`quantize.general_share: 0`."
         )
     return samples
@@ -44,7 +45,6 @@ def split_general(samples: Sequence[Sample], seed: int) -> tuple[list[int], list
     return split(samples, GENERAL_VALIDATION_FRACTION, seed) if samples else ([], [])
 
 
-def general_digest(recipe: Recipe) -> str:
+def general_digest(file: Path | None) -> str:
     """Returns what a stage's fingerprint holds of the general text."""
-    file = recipe.recover.data
     return "shipped" if file is None else file_sha256(file)

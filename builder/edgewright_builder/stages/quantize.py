@@ -19,6 +19,8 @@ from edgewright_builder.quantization.calibration import (
     TOKENS_ADVISED,
     CalibrationTexts,
     packed_calibration,
+    random_tokens_like,
+    sampled_calibration,
 )
 from edgewright_builder.quantization.earlier import Earlier, earlier_model, require_same_shape
 from edgewright_builder.quantization.gptq_process import BEST_OPTIONS, GptqJob, GptqOptions, earlier_job
@@ -28,10 +30,13 @@ from edgewright_builder.stages.search import read_best
 from edgewright_builder.stages.teacher import samples_of
 
 if TYPE_CHECKING:
-    from edgewright_builder.recipe.model import Recipe
+    from collections.abc import Sequence
+
+    from edgewright_builder.recipe.model import QuantizeSettings, Recipe
     from edgewright_builder.run.build import Build
     from edgewright_builder.run.progress import OnProgress
     from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.train.samples import Sample
 
 PROGRESS_PATTERN = re.compile(r"layer (\d+) of (\d+) reached")
 
@@ -45,7 +50,7 @@ def run_quantize(
         "model": finetuned.output_digest,
         "data": data.output_digest,
         "calibration": [recipe.quantize.calibration_tokens, recipe.quantize.general_share],
-        "general": general_digest(recipe),
+        "general": general_digest(_general_file(recipe)),
         "sequence_tokens": recipe.finetune.sequence_tokens,
         "validation_fraction": recipe.finetune.validation_fraction,
         "options": asdict(BEST_OPTIONS),
@@ -55,6 +60,10 @@ def run_quantize(
     earlier = earlier_of(recipe)
     if earlier is not None:
         inputs["earlier"] = [earlier.digest, earlier.dead_band]
+    if recipe.quantize.calibration_samples is not None:
+        inputs["calibration_samples"] = recipe.quantize.calibration_samples
+    if recipe.quantize.calibration_source != "text":
+        inputs["calibration_source"] = recipe.quantize.calibration_source
 
     def work(folder: Path) -> dict[str, Any]:
         sequences = calibration_of(build, data)
@@ -72,27 +81,61 @@ def earlier_of(recipe: Recipe) -> Earlier | None:
 
 def calibration_of(build: Build, data: FinishedStage) -> list[list[int]]:
     """Returns the sequences that GPTQ calibrates on; says so where they are fewer than asked for or than advised."""
+    sequences = _calibration(_calibration_texts(build, data), build.recipe)
+    if build.recipe.quantize.calibration_source == "random":
+        sequences = random_tokens_like(sequences, _vocabulary(build.distillation.student), build.recipe.seed)
+    if lack := _lack(sum(map(len, sequences)), build.recipe.quantize):
+        build.run.reporter.note(lack)
+    return sequences
+
+
+def _calibration_texts(build: Build, data: FinishedStage) -> CalibrationTexts:
+    """Returns what the recipe lets GPTQ see: pairs and general text, neither of them held out."""
     from edgewright_builder.train.samples import split
 
-    recipe = build.recipe
-    settings, asked = recipe.quantize, recipe.quantize.calibration_tokens
+    recipe, student = build.recipe, build.distillation.student
     samples = samples_of(build.distillation, data)
     train, _ = split(samples, recipe.finetune.validation_fraction, recipe.seed)
-    general = general_samples(build.distillation.student, recipe) if settings.general_share > 0 else []
+    general: Sequence[Sample] = ()
+    if recipe.quantize.general_share > 0:
+        general = general_samples(student, _general_file(recipe), recipe.finetune.sequence_tokens)
     general_train, _ = split_general(general, recipe.seed)
-    texts = CalibrationTexts(
+    return CalibrationTexts(
         [samples[index].tokens for index in train], [general[index].tokens for index in general_train]
     )
-    sequences = packed_calibration(
-        texts, asked, settings.general_share, recipe.finetune.sequence_tokens, recipe.seed
+
+
+def _calibration(texts: CalibrationTexts, recipe: Recipe) -> list[list[int]]:
+    settings, limit = recipe.quantize, recipe.finetune.sequence_tokens
+    if settings.calibration_samples is not None:
+        count = settings.calibration_samples
+        return sampled_calibration(texts, count, settings.general_share, limit, recipe.seed)
+    return packed_calibration(texts, settings.calibration_tokens, settings.general_share, limit, recipe.seed)
+
+
+def _lack(tokens: int, settings: QuantizeSettings) -> str:
+    """Returns a sentence where the tokens are fewer than asked for or than advised; else nothing."""
+    asked = settings.calibration_tokens
+    if settings.calibration_samples is not None or tokens >= min(asked, TOKENS_ADVISED):
+        return ""
+    return (
+        f"quantize: {tokens:,} tokens to calibrate on, {asked:,} are asked for and {TOKENS_ADVISED:,} advised; "
+        "give more pairs, or general text by `quantize.general_share` and `quantize.general_data`"
     )
-    tokens = sum(map(len, sequences))
-    if tokens < min(asked, TOKENS_ADVISED):
-        build.run.reporter.note(
-            f"quantize: {tokens:,} tokens to calibrate on, {asked:,} are asked for and {TOKENS_ADVISED:,} advised; "
-            "give more pairs, or general text by `quantize.general_share` and `recover.data`"
-        )
-    return sequences
+
+
+def _general_file(recipe: Recipe) -> Path | None:
+    """Returns the file of the general text that GPTQ calibrates on; None for what is shipped."""
+    return recipe.quantize.general_data or recipe.recover.data
+
+
+def _vocabulary(student: Path) -> list[int]:
+    """Returns the tokens of text, without those that have a meaning of their own."""
+    from edgewright_builder.models import load_tokenizer
+
+    tokenizer = load_tokenizer(student)
+    special = set(tokenizer.all_special_ids)
+    return [token for token in range(tokenizer.vocab_size) if token not in special]
 
 
 @dataclass(frozen=True)

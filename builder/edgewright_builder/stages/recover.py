@@ -37,7 +37,7 @@ def run_recover(
         "checkpoint": quantized.output_digest,
         "data": data.output_digest,
         "recover": settings.model_dump(exclude={"data"}),
-        "general": general_digest(build.recipe),
+        "general": general_digest(build.recipe.recover.data),
         "validation_fraction": build.recipe.finetune.validation_fraction,
         "seed": build.recipe.seed,
     }
@@ -48,7 +48,8 @@ def run_recover(
         ]  # every token counts
         general = []
         if settings.general_share > 0:
-            general = general_samples(build.distillation.student, build.recipe)
+            limit = build.recipe.finetune.sequence_tokens
+            general = general_samples(build.distillation.student, build.recipe.recover.data, limit)
         texts = Texts(pairs, general, build.recipe.finetune.validation_fraction)
         teacher, checkpoint = finetuned.folder / "model", quantized.folder / "model"
         return recover(teacher, checkpoint, texts, build, folder)

@@ -7,6 +7,7 @@ SQLite is refused: it has no row locks, and Optuna 5.0 gave one trial to two wor
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import warnings
@@ -36,7 +37,7 @@ SILENT_SECONDS_MAX = 120  # without a heartbeat a worker counts as dead
 ATTEMPTS_MAX = 3  # of a cell whose workers died
 POLL_SECONDS = 2.0
 JOURNAL = "journal"
-CELL, RESULT, FAULT, WORKER = "cell", "result", "fault", "worker"
+CELL, RESULT, FAULT, WORKER, DEATHS = "cell", "result", "fault", "worker", "deaths"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class CellQueue:
     """The cells of one study and what came of them."""
 
     study: optuna.Study
+    storage: BaseStorage
 
     def put(self, names: Iterable[str]) -> None:
         """Adds the cells that are neither queued nor done; those that failed are queued again."""
@@ -56,18 +58,29 @@ class CellQueue:
                 self.study.enqueue_trial({}, user_attrs={CELL: name})
 
     def give_back(self, worker: int | None = None) -> None:
-        """Queues the cells again that a dead worker of this host left; without one, all cells that are under way.
+        """Gives the cells back that a dead worker of this host left; without one, all cells that are under way.
 
-        A cell whose workers died three times is left as failed.
+        They are the next to be taken. A cell whose workers died three times is left as failed.
         """
         for trial in self._trials(TrialState.RUNNING):
             if worker is None or trial.user_attrs.get(WORKER) == worker:
-                self.study.tell(trial.number, state=TrialState.FAIL)
-                if self._deaths(trial.user_attrs[CELL]) < ATTEMPTS_MAX:
-                    self.study.enqueue_trial({}, user_attrs={CELL: trial.user_attrs[CELL]})
+                self._give_back(trial)
 
-    def work(self, run: Callable[[str], Mapping[str, Any]]) -> None:
-        """Takes cells until none is left, here or with another worker; `run` returns a cell's result."""
+    def _give_back(self, trial: FrozenTrial) -> None:
+        deaths = trial.user_attrs.get(DEATHS, 0) + 1
+        if deaths >= ATTEMPTS_MAX:
+            self.study.tell(trial.number, state=TrialState.FAIL)
+            return
+        place = self.storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+        self.storage.set_trial_user_attr(place, DEATHS, deaths)
+        self.storage.set_trial_state_values(place, TrialState.WAITING)
+
+    def work(self, run: Callable[[str], Mapping[str, Any]], *, seconds_max: float = math.inf) -> None:
+        """Takes cells until none is left, here or with another worker; `run` returns a cell's result.
+
+        After `seconds_max` it takes no new one.
+        """
+        end = time.monotonic() + seconds_max
 
         def objective(trial: Trial) -> float:
             if CELL not in trial.user_attrs:
@@ -81,7 +94,7 @@ class CellQueue:
             return 0.0
 
         with _storage_faults():
-            while self._is_open():
+            while time.monotonic() < end and self._is_open():
                 if self._trials(TrialState.WAITING):
                     self.study.optimize(objective, n_trials=1, catch=(EdgewrightError,))
                 else:
@@ -99,9 +112,9 @@ class CellQueue:
         faults = {trial.user_attrs[CELL]: trial.user_attrs.get(FAULT, "its workers died") for trial in failed}
         return {name: fault for name, fault in faults.items() if name not in done}
 
-    def _deaths(self, name: str) -> int:
-        failed = self._trials(TrialState.FAIL)
-        return sum(trial.user_attrs[CELL] == name and FAULT not in trial.user_attrs for trial in failed)
+    @property
+    def _study_id(self) -> int:
+        return self.storage.get_study_id_from_name(self.study.study_name)
 
     def _is_open(self) -> bool:
         with warnings.catch_warnings():
@@ -127,7 +140,7 @@ def opened_queue(url: str, name: str, *, silent_seconds: int = SILENT_SECONDS_MA
     with _storage_faults(url), _storage(url, silent_seconds) as storage:
         study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
         _require_version(study, name)
-        yield CellQueue(study)
+        yield CellQueue(study, storage)
 
 
 def _require_version(study: optuna.Study, name: str) -> None:

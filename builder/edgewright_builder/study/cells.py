@@ -80,7 +80,7 @@ def _candidates(
 ) -> tuple[TuningCandidate, ...]:
     if study.tune is None:
         return ()
-    first = dict(levels)
+    first = dict(levels) | study.tune.at
     if study.compare is not None:
         replicates = study.compare.replicates
         first[replicates] = next(iter(changes_of(replicates, study.factors[replicates])))

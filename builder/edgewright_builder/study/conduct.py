@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -39,11 +40,13 @@ class StudyOrder:
     workers: int = 1
     resume: bool = False
     silent_seconds: int = SILENT_SECONDS_MAX  # without a heartbeat a worker counts as dead
+    seconds_max: float = math.inf  # after that no worker takes a new cell
 
 
-def conduct(order: StudyOrder, console: Console) -> None:
+def conduct(order: StudyOrder, console: Console) -> int:
     """Runs the cells that are not done, here and wherever else workers share the storage, and writes the tables.
 
+    Returns how many cells are done, which are fewer than all where the time was limited.
     Raises OutsideError if cells failed; those that were finished stay.
     """
     study = load_study(order.file)
@@ -58,12 +61,17 @@ def conduct(order: StudyOrder, console: Console) -> None:
             console.print(_opening_line(study, cells, queue), markup=False, highlight=False, soft_wrap=True)
             try:
                 if order.workers == 1:
-                    work(queue, cells, bench, console)
+                    work(queue, cells, bench, console, seconds_max=order.seconds_max)
                 else:
                     _run_workers(order, queue, console)
             finally:
                 write_results(order.folder, cells, queue.results())
             _require_all(queue)
+            if (done := _done(cells, queue)) < len(cells):
+                console.print(
+                    f"{done} of {len(cells)} cells are done; the same command with --resume goes on."
+                )
+            return done
 
 
 def _url(order: StudyOrder) -> str:
@@ -82,8 +90,11 @@ def _keep_file(order: StudyOrder, study: StudyFile) -> None:
 
 def _opening_line(study: StudyFile, cells: Sequence[StudyCell], queue: CellQueue) -> str:
     factors = " × ".join(f"{len(levels)} {factor}" for factor, levels in study.factors.items())
-    done = len(queue.results().keys() & {cell.name for cell in cells})
-    return f"{study.name}: {len(cells)} cells ({factors}), {done} of them done"
+    return f"{study.name}: {len(cells)} cells ({factors}), {_done(cells, queue)} of them done"
+
+
+def _done(cells: Sequence[StudyCell], queue: CellQueue) -> int:
+    return len(queue.results().keys() & {cell.name for cell in cells})
 
 
 def _run_workers(order: StudyOrder, queue: CellQueue, console: Console) -> None:
@@ -91,6 +102,7 @@ def _run_workers(order: StudyOrder, queue: CellQueue, console: Console) -> None:
     threads = max(1, (os.cpu_count() or 1) // order.workers)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     arguments = [str(order.file), str(order.folder), _url(order), str(order.silent_seconds)]
+    arguments.append(str(order.seconds_max))
     command = [*tethered(), sys.executable, "-m", "edgewright_builder.study.worker", *arguments]
     console.print(f"{order.workers} workers of {threads} threads", highlight=False)
     workers = [subprocess.Popen(command, env=environment) for _ in range(order.workers)]

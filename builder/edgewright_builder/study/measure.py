@@ -69,7 +69,7 @@ def _text_inputs(build: Build, data: FinishedStage) -> dict[str, Any]:
     """Returns what decides which text is held out: the part of a fingerprint that every measurement on it needs."""
     return {
         "data": data.output_digest,
-        "general": general_digest(build.recipe),
+        "general": general_digest(build.recipe.recover.data),
         "sequence_tokens": build.recipe.finetune.sequence_tokens,
         "validation_fraction": build.recipe.finetune.validation_fraction,
         "seed": build.recipe.seed,
@@ -82,7 +82,7 @@ def _held_out(build: Build, data: FinishedStage) -> dict[str, list[Sample]]:
 
     recipe, job = build.recipe, build.distillation
     pairs = [replace(sample, first=0) for sample in samples_of(job, data)]
-    general = general_samples(job.student, recipe)
+    general = general_samples(job.student, recipe.recover.data, recipe.finetune.sequence_tokens)
     _, held_out_pairs = split(pairs, recipe.finetune.validation_fraction, recipe.seed)
     _, held_out_general = split_general(general, recipe.seed)
     return {

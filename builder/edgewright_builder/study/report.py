@@ -15,7 +15,8 @@ from edgewright_builder.report.bench_page import environment
 from edgewright_builder.report.formats import show_seconds
 from edgewright_builder.study.conduct import STUDY_FILE
 from edgewright_builder.study.contrasts import Contrast, contrasts
-from edgewright_builder.study.figures import forest_chart, forest_rows, show_interval
+from edgewright_builder.study.figures import forest_chart, forest_rows, level_chart, show_interval
+from edgewright_builder.study.levels import PLACE_HEADER, LevelTable, level_tables, training_lines
 from edgewright_builder.study.results import FIGURES, CellRow, Sharing, csv_text, read_rows, read_sharing
 from edgewright_builder.study.statistics import Significance
 from edgewright_builder.study.study_file import StudyFile, read_kept_study
@@ -38,7 +39,7 @@ class ContrastView:
 
 
 def write_study_report(folder: Path) -> Path:
-    """Writes `report.html`, `contrasts.csv`, `contrasts.md` and `figures/*.svg`; returns the page's path.
+    """Writes `report.html`, the tables as CSV and Markdown, and `figures/*.svg`; returns the page's path.
 
     Raises InputError where the folder holds no study or no finished cell.
     """
@@ -47,13 +48,27 @@ def write_study_report(folder: Path) -> Path:
     if not rows:
         raise InputError(f"No cell of {folder} is done; run the study before its report.")
     answers = [_answer(study, contrast) for contrast in contrasts(study, rows)]
+    tables, training = level_tables(study, rows), training_lines(study, rows)
     _write(folder / "contrasts.csv", csv_text(_table(answers)))
     _write(folder / "contrasts.md", _markdown(_table(answers)))
     FileSystem().make_folder(folder / "figures")
     for answer in answers:
         _write(folder / "figures" / f"{_file_name(answer.contrast)}.svg", str(answer.picture))
-    _write(folder / "report.html", _page(study, rows, answers, read_sharing(folder)))
+    _write_tables(folder, tables, training)
+    _write(folder / "report.html", _page(study, rows, answers, tables, training, read_sharing(folder)))
     return folder / "report.html"
+
+
+def _write_tables(folder: Path, tables: Sequence[LevelTable], training: Sequence[Sequence[str]]) -> None:
+    """Writes `levels` and `training`, the paper's tables 3, 4 and 6, and a figure of each table of levels."""
+    places = [place for table in tables for place in table.places()]
+    _write(folder / "levels.csv", csv_text([PLACE_HEADER, *places]))
+    titled = [f"{table.title}, {table.unit}\n\n{_markdown(table.lines())}" for table in tables]
+    _write(folder / "levels.md", "\n".join(titled))
+    _write(folder / "training.csv", csv_text(training))
+    _write(folder / "training.md", _markdown(training))
+    for table in tables:
+        _write(folder / "figures" / f"levels-{_named(table.title)}.svg", str(level_chart(table)))
 
 
 def lines_of(folder: Path) -> list[str]:
@@ -88,12 +103,19 @@ def _answer(study: StudyFile, contrast: Contrast) -> ContrastView:
 
 
 def _page(
-    study: StudyFile, rows: Sequence[CellRow], answers: Sequence[ContrastView], sharing: Sharing | None
+    study: StudyFile,
+    rows: Sequence[CellRow],
+    answers: Sequence[ContrastView],
+    tables: Sequence[LevelTable],
+    training: Sequence[Sequence[str]],
+    sharing: Sharing | None,
 ) -> str:
     return environment().get_template("study.html.j2").render(
         study=study,
         answers=answers,
         header=HEADER,
+        tables=[(table, level_chart(table)) for table in tables],
+        training=training,
         rows=rows,
         figures=FIGURES,
         factors=list(rows[0].levels),
@@ -121,7 +143,12 @@ def _markdown(table: Sequence[Sequence[str]]) -> str:
 
 
 def _file_name(contrast: Contrast) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{contrast.outcome.key} {contrast.condition}".strip())
+    return _named(f"{contrast.outcome.key} {contrast.condition}")
+
+
+def _named(text: str) -> str:
+    """Returns the text as a file is named."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text.strip())
 
 
 def _write(path: Path, text: str) -> None:

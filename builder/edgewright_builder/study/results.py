@@ -12,11 +12,15 @@ from typing import Any
 from edgewright.durable import FileSystem, write_durably
 from edgewright.errors import InputError
 from edgewright_builder.study.cells import StudyCell
+from edgewright_builder.study.study_file import level_name
 
 CELLS_CSV, STAGES_CSV = "cells.csv", "stages.csv"
 FIGURES = (
     "accuracy_16", "accuracy_4", "kl_16", "kl_pairs", "kl_general", "kurtosis_before", "kurtosis_after",
     "max_to_median_before", "max_to_median_after",
+)  # fmt: skip
+HYPERPARAMETERS = (
+    "optimizer", "learning_rate", "lora_rank", "lora_scale", "temperature", "alpha", "weight_decay", "epochs",
 )  # fmt: skip
 FACTOR_PREFIX = "factor:"
 
@@ -30,6 +34,7 @@ class CellRow:
     task: str
     rows: int
     tuned: str  # the level chosen for the tuned key; empty if none is tuned
+    training: Mapping[str, str]  # how the cell was trained, by the names of HYPERPARAMETERS
     figures: Mapping[
         str, float
     ]  # by the names of FIGURES; accuracies as shares, divergences in nats per token
@@ -62,6 +67,7 @@ def rows_of(cells: Iterable[StudyCell], results: Mapping[str, Mapping[str, Any]]
             task,
             int(scores["rows"]),
             str(results[cell.name]["tuned"] or ""),
+            _training(results[cell.name].get("hyperparameters", {})),
             {name: float(scores.get(name, results[cell.name].get(name, "nan"))) for name in FIGURES},
         )
         for cell in cells
@@ -70,13 +76,22 @@ def rows_of(cells: Iterable[StudyCell], results: Mapping[str, Mapping[str, Any]]
     ]
 
 
+def _training(values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns a training's hyperparameters as text; a student that is not trained has none but its epochs."""
+    if values.get("epochs") == 0:
+        values = {"epochs": 0}
+    return {name: level_name(values[name]) if name in values else "" for name in HYPERPARAMETERS}
+
+
 def write_results(folder: Path, cells: Sequence[StudyCell], results: Mapping[str, Mapping[str, Any]]) -> None:
     """Writes both tables."""
     rows = rows_of(cells, results)
     factors = list(cells[0].levels)
-    header = ["cell", *(f"{FACTOR_PREFIX}{factor}" for factor in factors), "task", "rows", "tuned", *FIGURES]
+    header = ["cell", *(f"{FACTOR_PREFIX}{factor}" for factor in factors), "task", "rows", "tuned"]
+    header += [*HYPERPARAMETERS, *FIGURES]
     lines = [
         [row.cell, *(row.levels[factor] for factor in factors), row.task, row.rows, row.tuned]
+        + [row.training[name] for name in HYPERPARAMETERS]
         + [f"{row.figures[name]:.6g}" for name in FIGURES]
         for row in rows
     ]
@@ -102,6 +117,7 @@ def read_rows(folder: Path) -> list[CellRow]:
             line["task"],
             int(line["rows"]),
             line["tuned"],
+            {name: line[name] for name in HYPERPARAMETERS},
             {name: float(line[name]) for name in FIGURES},
         )
         for line in _read_csv(folder / CELLS_CSV)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from edgewright_builder.stages.data import run_data
 from edgewright_builder.stages.finetune import run_finetune
 from edgewright_builder.stages.quantize import run_quantize
 from edgewright_builder.stages.recover import run_recover, shipped
-from edgewright_builder.stages.search import run_search
+from edgewright_builder.stages.search import read_best, run_search
 from edgewright_builder.stages.student import run_student
 from edgewright_builder.stages.teacher import run_teacher
 from edgewright_builder.study.cells import StudyCell
@@ -79,8 +79,10 @@ def run_cell(cell: StudyCell, bench: Workbench) -> dict[str, Any]:
     stages["outliers"] = run_outliers(build, stages["data"], stages["student"], stages["finetune"])
     stages["evaluate_16"] = run_accuracies(build, stages["finetune"], quantized=False)
     stages["evaluate_4"] = run_accuracies(build, final, quantized=True)
+    hyperparameters = read_best(stages["search"]).hyperparameters
     return {
-        "tuned": chosen,
+        "tuned": chosen if hyperparameters.epochs > 0 else None,
+        "hyperparameters": asdict(hyperparameters),
         "kl_16": finetuned.kl,
         **stages["divergence"].summary,
         **stages["outliers"].summary,

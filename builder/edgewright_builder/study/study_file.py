@@ -25,6 +25,8 @@ class Tuning(Section):
 
     key: str  # a recipe key such as hyperparameters.learning_rate
     levels: Annotated[list[Any], Field(min_length=2)]  # the grid
+    # factor: level at which the choice is made for all its levels, to save time
+    at: Annotated[dict[str, str], Field(default_factory=dict)]
 
 
 class PairedComparison(Section):
@@ -48,6 +50,7 @@ class StudyFile(Section):
     ]  # what varies: a recipe key, or a name with several
     tune: Tuning | None = None  # none: every cell trains as its recipe says
     compare: PairedComparison | None = None  # none: the report lists the cells alone
+    surface: tuple[str, str] | None = None  # two factors whose combinations are shown as a table and a figure
     interval: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # coverage of the intervals
     margin_points: Annotated[float, Field(gt=0)] = 0.5  # a difference below it makes no difference
 
@@ -64,6 +67,30 @@ class StudyFile(Section):
                         f"`{name}` has the level {value} twice; remove one, it makes no difference"
                     )
         return factors
+
+    @model_validator(mode="after")
+    def _shows_what_varies(self) -> StudyFile:
+        for factor in self.surface or ():
+            if factor not in self.factors:
+                raise ValueError(
+                    f"`surface` names `{factor}`, which is not among the factors {list(self.factors)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _tunes_where_it_varies(self) -> StudyFile:
+        for factor, level in ({} if self.tune is None else self.tune.at).items():
+            if factor not in self.factors:
+                raise ValueError(
+                    f"`tune.at` names `{factor}`, which is not among the factors {list(self.factors)}"
+                )
+            if level not in (names := level_names(self.factors[factor])):
+                raise ValueError(f"`tune.at` has {level}; `{factor}` has the levels {names}")
+            if self.compare is not None and factor == self.compare.factor:
+                raise ValueError(
+                    f"`tune.at` names the compared factor `{factor}`: each of its levels needs its own choice"
+                )
+        return self
 
     @model_validator(mode="after")
     def _compares_what_varies(self) -> StudyFile:

@@ -1,11 +1,13 @@
-"""One worker of a study: `python -m edgewright_builder.study.worker STUDY.yaml FOLDER STORAGE`.
+"""One worker of a study: `python -m edgewright_builder.study.worker STUDY.yaml FOLDER STORAGE SILENT MAX`.
 
-It takes cells from the storage until none is left.
+It takes cells from the storage until none is left, and no new one after MAX seconds. SILENT are the seconds without a
+heartbeat after which another worker counts as dead.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,8 +33,15 @@ def workbench_of(study: StudyFile, folder: Path, reporter: Reporter) -> Workbenc
     return Workbench(folder, load_profile(study.device), parse_bytes(study.budget), reporter)
 
 
-def work(queue: CellQueue, cells: list[StudyCell], bench: Workbench, console: Console) -> None:
-    """Takes cells until none is left; each result also lies in the folder as `cells/NAME.json`."""
+def work(
+    queue: CellQueue,
+    cells: list[StudyCell],
+    bench: Workbench,
+    console: Console,
+    *,
+    seconds_max: float = math.inf,
+) -> None:
+    """Takes cells until none is left, none after `seconds_max`; each result also lies in `cells/NAME.json`."""
     by_name = {cell.name: cell for cell in cells}
 
     def run(name: str) -> Mapping[str, Any]:
@@ -47,16 +56,17 @@ def work(queue: CellQueue, cells: list[StudyCell], bench: Workbench, console: Co
         console.print(f"{name}: {result['seconds']:.0f} s", markup=False, highlight=False, soft_wrap=True)
         return result
 
-    queue.work(run)
+    queue.work(run, seconds_max=seconds_max)
 
 
-def main(study_file: str, folder: str, storage: str, silent_seconds: str) -> int:
+def main(study_file: str, folder: str, storage: str, silent_seconds: str, seconds_max: str) -> int:
     """Runs a worker; the stages' own lines stay in this process."""
     try:
         study = load_study(Path(study_file))
         bench = workbench_of(study, Path(folder), Reporter(Console(file=io.StringIO())))
         with opened_queue(storage, study.name, silent_seconds=int(silent_seconds)) as queue:
-            work(queue, cells_of(study), bench, Console(highlight=False))
+            console = Console(highlight=False)
+            work(queue, cells_of(study), bench, console, seconds_max=float(seconds_max))
     except EdgewrightError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"edgewright: {error}", markup=False)
         return int(error.exit_code)

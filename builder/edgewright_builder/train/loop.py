@@ -85,17 +85,15 @@ def train_steps(
 
 
 def recorder(
-    steps: list[TrainStep], on_progress: OnProgress, epoch: int = 0, epochs: int = 1, tokens_before: int = 0
+    steps: list[TrainStep], on_progress: OnProgress, tokens_before: int = 0
 ) -> Callable[[TrainStep], None]:
     """Returns a listener that appends each step to `steps` and shows its loss and speed."""
     started = time.monotonic()
-    where = f"epoch {epoch + 1} of {epochs}, " if epochs > 1 else ""
 
     def on_step(step: TrainStep) -> None:
         steps.append(step)
         rate = (step.tokens - tokens_before) / (time.monotonic() - started)
-        text = f"steps, {where}loss {step.loss:.3f}, {rate:.0f} tok/s"
-        on_progress(epoch * step.steps + step.step, epochs * step.steps, text)
+        on_progress(step.step, step.steps, f"steps, loss {step.loss:.3f}, {rate:.0f} tok/s")
 
     return on_step
 

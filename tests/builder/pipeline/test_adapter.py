@@ -27,6 +27,7 @@ from edgewright_builder.sdk.running import RunFolder
 from edgewright_builder.stages.finetune_adapter import finetune_adapter
 from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
 from edgewright_builder.train.epoch import DistillationData, Training
+from edgewright_builder.train.optimizers import learning_rate_factor
 from edgewright_builder.train.samples import make_sample, split
 from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import Board, simulated_device
@@ -92,16 +93,36 @@ def test_training_an_adapter_lowers_the_loss_and_leaves_the_base_alone(
     quantized: tuple[Path, Path], data: DistillationData, tmp_path: Path, alpha: float
 ) -> None:
     before = digest_of_products(quantized[0], ("",))
-    hyperparameters = Hyperparameters("adam", 2e-2, 0.0, 4, 2.0, 1.0, alpha)
+    hyperparameters = Hyperparameters("adam", 2e-2, 0.0, 4, 2.0, 1.0, alpha, epochs=4)
     out = tmp_path / "out"
     out.mkdir()
     training = Training(data, FinetuneSettings(batch_tokens=128), 0, lambda *_: None)
-    summary = finetune_adapter(quantized[0], training, hyperparameters, ("q_proj", "up_proj"), 4, out)
+    summary = finetune_adapter(quantized[0], training, hyperparameters, ("q_proj", "up_proj"), out)
     assert summary["validation_loss_after"] < 0.9 * summary["validation_loss_before"]
     assert digest_of_products(quantized[0], ("",)) == before
     assert (out / "adapter" / "model.onnx_adapter").stat().st_size == summary["adapter_bytes"]
     config = json.loads((out / "peft" / "adapter_config.json").read_text(encoding="utf-8"))
     assert sorted(config["target_modules"]) == ["q_proj", "up_proj"]
+
+
+def test_an_adapters_learning_rate_rises_and_falls_once_over_all_its_epochs(
+    quantized: tuple[Path, Path], data: DistillationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    courses: list[tuple[int, int]] = []
+
+    def factor(step: int, steps: int, warmup_fraction: float) -> float:
+        courses.append((step, steps))
+        return learning_rate_factor(step, steps, warmup_fraction)
+
+    monkeypatch.setattr("edgewright_builder.train.loop.learning_rate_factor", factor)
+    recipe = adapter_recipe(tmp_path, adapter={"epochs": 3})
+    training = Training(data, FinetuneSettings(batch_tokens=128), 0, lambda *_: None)
+    finetune_adapter(quantized[0], training, recipe.hyperparameters, ("q_proj",), tmp_path)
+    steps = courses[0][1]
+    assert courses == [(step, steps) for step in range(steps)]
+    once = sum(data.samples[index].counted_tokens for index in data.train)
+    curves = json.loads((tmp_path / "curves.json").read_text(encoding="utf-8"))
+    assert curves["train"][-1]["tokens"] == 3 * once
 
 
 def written(folder: Path, recipe: dict[str, Any]) -> Path:

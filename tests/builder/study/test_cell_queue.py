@@ -115,15 +115,26 @@ def test_a_failed_cell_keeps_its_reason_and_is_tried_again_when_it_is_put_again(
     assert queue.results()["bad"] == {"value": 2}
 
 
+def test_after_its_time_a_worker_takes_no_new_cell(queue: CellQueue) -> None:
+    queue.put(NAMES)
+    queue.work(lambda _: {}, seconds_max=0)
+    assert queue.results() == {}
+    queue.work(lambda _: {})
+    assert queue.results().keys() == set(NAMES)
+
+
 def test_what_a_killed_study_left_running_is_given_back(tmp_path: Path) -> None:
     url = journal_url(tmp_path / "journal")
     with opened_queue(url, "s") as queue:
-        queue.put(["a"])
+        queue.put(["a", "b"])
         queue.study.ask()  # taken by a worker that is no more
     with opened_queue(url, "s") as again:
         again.give_back()
         again.work(lambda name: {"name": name})
-        assert again.results() == {"a": {"name": "a"}}
+        assert list(again.results()) == ["a", "b"]
+        again.put(["a", "b"])
+        again.work(lambda name: {"name": "twice"})
+        assert again.results() == {"a": {"name": "a"}, "b": {"name": "b"}}
 
 
 def test_a_cell_whose_workers_die_three_times_is_left_as_failed(queue: CellQueue) -> None:

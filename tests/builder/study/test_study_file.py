@@ -20,6 +20,9 @@ STUDY: dict[str, Any] = {
     "compare": {"factor": "hyperparameters.optimizer", "levels": ["adam", "muon"]},
 }  # fmt: skip
 
+DOCS = Path(__file__).parents[3] / "docs"
+TUNE: dict[str, Any] = {"key": "hyperparameters.learning_rate", "levels": [1e-4, 1e-3]}
+
 
 def written(folder: Path, **changes: Any) -> StudyFile:
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
@@ -65,6 +68,29 @@ def test_a_tuned_key_is_tried_on_the_first_replicate_and_set_in_the_cell(tmp_pat
     assert [each.recipe.finetune.seed for each in cell.candidates] == [3, 3]
 
 
+def test_calibration_and_alpha_are_factors(tmp_path: Path) -> None:
+    """What docs/studies.md shows."""
+    text = (DOCS / "studies.md").read_text(encoding="utf-8").split("Calibration and α are factors too:")[1]
+    factors = yaml.safe_load(text.split("```")[1].removeprefix("yaml"))["factors"]
+    cells = cells_of(written(tmp_path, factors=factors, compare=None))
+    assert len(cells) == 4 * 4 * 4
+    by_alpha = {cell.levels["alpha"]: cell.recipe for cell in cells}
+    assert by_alpha["searched"].hyperparameters is None
+    assert by_alpha["searched as in the paper"].search.objective == "paper"
+    fixed = by_alpha["fixed at 0"].hyperparameters
+    assert fixed is not None
+    assert fixed.alpha == 0
+    assert {cell.recipe.quantize.general_data for cell in cells} == {None, tmp_path / "wikitext.txt"}
+
+
+def test_a_choice_made_at_one_level_of_a_factor_holds_for_the_others(tmp_path: Path) -> None:
+    factors = STUDY["factors"] | {"task": ["arc_easy", "piqa"]}
+    tune = {"key": "hyperparameters.learning_rate", "levels": [1e-4, 1e-3], "at": {"task": "arc_easy"}}
+    for cell in cells_of(written(tmp_path, factors=factors, tune=tune)):
+        assert {each.trial.task for each in cell.candidates} == {"arc_easy"}
+        assert {each.recipe.task for each in cell.candidates} == {cell.levels["task"]}
+
+
 def test_names_are_the_same_in_every_process(tmp_path: Path) -> None:
     study = written(tmp_path)
     assert [cell.name for cell in cells_of(study)] == [cell.name for cell in cells_of(study)]
@@ -84,6 +110,9 @@ def test_names_are_the_same_in_every_process(tmp_path: Path) -> None:
         ({"compare": STUDY["compare"] | {"levels": ["adam", "adam"]}}, "no pairs to compare"),
         ({"factors": STUDY["factors"] | {"finetune.seed": [1, 2]}}, "needs 5 levels of `finetune.seed`, not 2"),
         ({"tune": {"key": "hyperparameters.lr", "levels": [1, 2]}}, "did you mean"),
+        ({"tune": TUNE | {"at": {"task": "piqa"}}}, "`tune.at` names `task`, which is not among the factors"),
+        ({"tune": TUNE | {"at": {"finetune.seed": "9"}}}, "`finetune.seed` has the levels ['1', '2', '3', '4', '5']"),
+        ({"tune": TUNE | {"at": {"hyperparameters.optimizer": "adam"}}}, "each of its levels needs its own choice"),
         ({"factors": {"recover": ["off", {"train": "off"}]}, "compare": None}, "are the same recipe"),
     ],
 )  # fmt: skip

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from edgewright.errors import InputError, RefusedError
 from edgewright_builder.quantization.rounding import fake_quantize, temporarily_quantized
-from edgewright_builder.recipe.hyperparameters import Hyperparameters, Optimizer, SearchSpace
+from edgewright_builder.recipe.hyperparameters import Hyperparameters, Optimizer, SearchSpace, TrialSettings
 from edgewright_builder.recipe.model import FinetuneSettings, SearchSettings
+from edgewright_builder.stages.finetune import finetune
 from edgewright_builder.stages.search import search
 from edgewright_builder.stages.student import block_influence, least_influential, remove_layers
 from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
@@ -195,6 +196,17 @@ def test_epochs_are_passes_over_the_data_in_other_orders(
     orders = [make_batches(samples(), data.train, BATCH_TOKENS, seed) for seed in (0, 1)]
     assert len(steps) == sum(map(len, orders))
     assert orders[0] != orders[1]
+
+
+def test_without_an_epoch_the_student_stays_as_it_is(
+    models: tuple[Path, Path], data: DistillationData, tmp_path: Path
+) -> None:
+    choice = TrialSettings(replace(ADAM, epochs=0), group_size=32)
+    summary = finetune(models[0], training(data), choice, tmp_path)
+    assert summary["kl_after"] == pytest.approx(summary["kl_before"], rel=1e-5)
+    assert summary["tokens"] == 0
+    before, after = load(models[0]).state_dict(), load(tmp_path / "model").state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize("optimizer", get_args(Optimizer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +48,12 @@ def run(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on in a folder that exists.")] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Begin no cell after so many minutes; --resume goes on.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Run the cells of a study that are not done, then write its report."""
     from edgewright_builder.sdk.building import quiet_libraries
@@ -55,8 +62,11 @@ def run(
 
     quiet_libraries()
     with own_errors():
-        conduct(StudyOrder(study, out, storage, workers, resume), Console(highlight=False))
-    _report(out)
+        seconds_max = math.inf if minutes is None else 60 * minutes
+        order = StudyOrder(study, out, storage, workers, resume, seconds_max=seconds_max)
+        done = conduct(order, Console(highlight=False))
+    if done:
+        _report(out)
 
 
 @app.command()
