@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgewright_builder.study.cell_queue import opened_queue
+from edgewright_builder.run.work_queue import opened_queue
 
 
 def main(storage: str, study: str, silent_seconds: str, folder: str) -> None:

@@ -23,9 +23,9 @@ from edgewright_builder.model_server.requests import authorization, excerpt, jso
 from edgewright_builder.model_server.retries import (
     AGAIN,
     RETRIED,
-    USUAL_RETRIES,
+    USUAL_POLICY,
     PassingFaultError,
-    Retries,
+    RetryPolicy,
     asked_seconds,
 )
 
@@ -52,7 +52,7 @@ class EndpointClient:
     api_key_variable: str = "OPENAI_API_KEY"
     concurrency: int = 16
     timeout_seconds: float = 120.0  # of one answer, from the request to its last byte
-    retries: Retries = USUAL_RETRIES
+    retries: RetryPolicy = USUAL_POLICY
     say: Callable[[str], None] = lambda _: None
     dialect: Dialect = field(default_factory=Dialect)
 

@@ -31,7 +31,7 @@ class PassingFaultError(Exception):
 
 
 @dataclass(frozen=True)
-class Retries:
+class RetryPolicy:
     """How often a request is made, and how the waits between grow."""
 
     attempts: int = 6
@@ -61,7 +61,7 @@ class Retries:
         return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - not for secrets
 
 
-USUAL_RETRIES = Retries()
+USUAL_POLICY = RetryPolicy()
 
 
 def asked_seconds(headers: httpx.Headers) -> float:

@@ -46,6 +46,7 @@ def preflight(build: Build) -> None:
     check_tasks(build.recipe.evaluate, build.recipe.task)
     check_data(build.distillation)
     check_knowledge(build.distillation)
+    _check_storage(build)
     _check_computation(build)
 
 
@@ -154,6 +155,16 @@ def check_knowledge(job: Distillation) -> None:
     if served is not None and read_stage(job.run.folder / "teacher") is None:
         _check_key("teachers.knowledge", served.api_key_env)
         prompt_scores(served, job.teacher).check()
+
+
+def _check_storage(build: Build) -> None:
+    """Raises InputError or OutsideError where the database that a search shares can't be used."""
+    from edgewright_builder.run.storage import shared_storage, storage_faults
+
+    address = build.recipe.search.storage
+    if address is not None and build.recipe.hyperparameters is None:
+        with storage_faults(address), shared_storage(address):
+            pass
 
 
 def _check_teacher(teacher: DataTeacher) -> None:

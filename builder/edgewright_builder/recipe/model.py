@@ -30,6 +30,13 @@ def _is_an_address(endpoint: str | None) -> str | None:
     return endpoint
 
 
+def _has_no_password(storage: str | None) -> str | None:
+    """A run's folder and its report hold the recipe as it is."""
+    if urlsplit(storage or "").password:
+        raise ValueError("leave the password out: PostgreSQL reads it from PGPASSWORD or ~/.pgpass")
+    return storage
+
+
 Endpoint = Annotated[str | None, AfterValidator(_is_an_address)]
 
 
@@ -92,7 +99,19 @@ class SearchSettings(Section):
     # what a trial is judged by: the KL of what ships, or equation (5)
     objective: Literal["quantized_kl", "paper"] = "quantized_kl"
     train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the training split, in each trial
+    workers: Annotated[int, Field(ge=1, le=256)] = 1  # processes of this host that run trials at once
+    # a database that workers of other hosts share, like postgresql://HOST/NAME; none: this host's workers alone
+    storage: Annotated[str | None, AfterValidator(_has_no_password)] = None
     space: SearchSpace = SearchSpace()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes run the trials."""
+        return self.workers > 1 or self.storage is not None
+
+    def deciding(self) -> dict[str, Any]:
+        """Returns what decides the search's outcome: not where its trials are kept, and who runs them."""
+        return self.model_dump(mode="json", exclude={"workers", "storage"})
 
 
 class FinetuneSettings(Section):
@@ -250,6 +269,7 @@ class Recipe(Section):
         values = self.model_dump(mode="json")
         values["student"]["model"] = model_name(self.student.model)
         values["teachers"] = portable_teachers(self.teachers.data, self.teachers.knowledge)
+        values["search"] = self.search.deciding()
         values["data"] |= portable_files(self.data)
         values |= portable_distillation(values.pop("distillation"))
         earlier = self.quantize.delta_from

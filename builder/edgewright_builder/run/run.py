@@ -115,6 +115,16 @@ def read_stage(folder: Path) -> dict[str, Any] | None:
     return record
 
 
+def finished_stage(folder: Path) -> FinishedStage:
+    """Returns the finished stage in the folder. Raises InputError where none is."""
+    record = read_stage(folder)
+    if record is None:
+        raise InputError(f"{folder} holds no finished stage; run the build that it belongs to.")
+    return FinishedStage(
+        record["stage"], folder, record["output_digest"], record["seconds"], record["summary"]
+    )
+
+
 def _prepare(folder: Path, fingerprint: str, resumable: bool) -> None:
     """Leaves an empty folder, or the unfinished one of the same inputs if the stage can continue."""
     marker = folder / "started"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +16,7 @@ from edgewright_builder.recipe.adapter import AdapterRecipe, load_any_recipe
 from edgewright_builder.recipe.model import Recipe
 from edgewright_builder.run.folder import claimed, refuse_used
 from edgewright_builder.run.progress import Reporter
+from edgewright_builder.run.quiet import quiet_libraries
 from edgewright_builder.sdk.arguments import as_path, credentials_folder, device_profile, size_bytes
 from edgewright_builder.sdk.libraries import own_errors
 from edgewright_builder.sdk.reporter import listening_reporter
@@ -221,17 +219,3 @@ def _signing_key(credentials: str | Path | None) -> Ed25519PrivateKey:
             "then give --credentials DIR or set EDGEWRIGHT_CREDENTIALS."
         )
     return load_signing_key(folder / "release.key")
-
-
-def quiet_libraries() -> None:
-    """Keeps the bars and notices of libraries out of the progress that is shown."""
-    os.environ.setdefault("TORCHAO_FORCE_SKIP_LOADING_SO_FILES", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for message in (".*is experimental", ".*an experimental feature", ".*is_gradient_checkpointing"):
-        warnings.filterwarnings("ignore", message=message)
-    for name in ("torch.utils._pytree", "torchao"):  # warn of each other's registrations
-        # A filter, as torch sets the levels of its loggers anew when it is imported.
-        logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.ERROR)

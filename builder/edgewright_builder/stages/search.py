@@ -7,25 +7,24 @@ at the trial it was in.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewright.durable import write_json
 from edgewright_builder.recipe.hyperparameters import Hyperparameters, TrialSettings
+from edgewright_builder.stages.search_trials import subset, trained_value, write_search
+from edgewright_builder.stages.shared_search import search_together
 from edgewright_builder.stages.teacher import training_of
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from edgewright_builder.recipe.model import SearchSettings
     from edgewright_builder.run.build import Build
     from edgewright_builder.run.progress import OnProgress
     from edgewright_builder.run.run import FinishedStage
-    from edgewright_builder.train.epoch import DistillationData, Training
+    from edgewright_builder.train.epoch import Training
     from edgewright_builder.train.loop import TrainStep
     from edgewright_builder.train.study import SearchStudy
 
@@ -44,13 +43,16 @@ def run_search(
     inputs = {
         "student": student.output_digest,
         "teacher": teacher.output_digest,
-        "search": recipe.search.model_dump(),
+        "search": recipe.search.deciding(),
         "finetune": recipe.finetune.model_dump(exclude_none=True),
         "group_sizes": group_sizes,
         "seed": recipe.seed,
     }
 
     def work(folder: Path) -> dict[str, Any]:
+        if recipe.search.is_shared:
+            stages = {"data": data, "student": student, "teacher": teacher}
+            return search_together(build, stages, group_sizes, folder)
         training = training_of(build.distillation, data, teacher)
         return search(student.folder / "model", training, recipe.search, group_sizes, folder)
 
@@ -83,61 +85,26 @@ def search(
     from edgewright_builder.train.study import open_study
 
     study = open_study(folder / "study.db", settings, group_sizes, training.seed)
-    subset = replace(training, data=_subset(training, settings.train_fraction))
+    job = subset(training, settings.train_fraction)
     while (done := study.finished()) < settings.trials:
-        _run_trial(study, student, subset, _trial_progress(training.on_progress, done, settings))
+        _run_trial(study, student, job, _trial_progress(training.on_progress, done, settings))
         write_json(folder / "trials.json", study.rows())
-    write_json(folder / "trials.json", study.rows())
-    trial, best = study.best()
-    found = {**asdict(best), "value": trial.value, "objective": settings.objective}
-    write_json(folder / "best.json", found)
-    return {"trials": settings.trials, "best": trial.value, **trial.params}
-
-
-def _subset(training: Training, fraction: float) -> DistillationData:
-    data = training.data
-    kept = max(1, round(fraction * len(data.train)))
-    stride = len(data.train) / kept  # evenly spread, so that every topic stays
-    return replace(data, train=[data.train[int(position * stride)] for position in range(kept)])
+    return write_search(study, folder)
 
 
 def _run_trial(
     study: SearchStudy, student: Path, training: Training, on_step: Callable[[TrainStep], None]
 ) -> None:
-    """Trains and judges one trial on a freshly loaded student, so that trials cannot touch each other."""
-    from edgewright_builder.models import load_model
-    from edgewright_builder.train.epoch import train_epoch
     from edgewright_builder.train.loop import DivergedError
-    from edgewright_builder.train.lora import add_lora, merge_lora
 
     trial, choice = study.ask()
     started = time.monotonic()
-    adapted = add_lora(load_model(student), choice.hyperparameters, training.seed)
     try:
-        train_epoch(adapted, training, choice.hyperparameters, on_step)
-        value = _judge(merge_lora(adapted), training, choice, study.settings.objective)
+        value = trained_value(choice, student, training, study.settings.objective, on_step)
     except DivergedError as error:
         study.diverge(trial, str(error))
         return
     study.complete(trial, value, time.monotonic() - started)
-
-
-def _judge(model: nn.Module, training: Training, choice: TrialSettings, objective: str) -> float:
-    """Returns what the search minimises. Raises DivergedError where that is no finite number."""
-    from edgewright_builder.quantization.rounding import temporarily_quantized
-    from edgewright_builder.train.epoch import validation_divergence, validation_loss
-    from edgewright_builder.train.loop import DivergedError
-    from edgewright_builder.train.lora import linear_layers
-
-    data, batch_tokens = training.data, training.settings.batch_tokens
-    if objective == "paper":
-        value = validation_loss(model, data, choice.hyperparameters, batch_tokens)
-    else:
-        with temporarily_quantized(linear_layers(model), bits=4, group_size=choice.group_size):
-            value = validation_divergence(model, data, batch_tokens).mean
-    if not math.isfinite(value):
-        raise DivergedError(f"The objective is {value} after training; lower the learning rate.")
-    return value
 
 
 def _trial_progress(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +12,18 @@ from rich.console import Console
 
 from edgewright.durable import FileSystem, write_durably
 from edgewright.errors import InputError, OutsideError
-from edgewright.tether import tethered
 from edgewright_builder.recipe.file import read_yaml
 from edgewright_builder.run.folder import claimed
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.study.cell_queue import SILENT_SECONDS_MAX, CellQueue, journal_url, opened_queue
+from edgewright_builder.run.storage import SILENT_SECONDS_MAX, journal_url
+from edgewright_builder.run.work_queue import WorkQueue, opened_queue
+from edgewright_builder.run.workers import run_workers, threads_of
 from edgewright_builder.study.cells import StudyCell, cells_of
 from edgewright_builder.study.results import write_results
 from edgewright_builder.study.study_file import StudyFile, load_study
 from edgewright_builder.study.worker import work, workbench_of
 
 STUDY_FILE = "study.yaml"
-POLL_SECONDS = 0.5
 JOURNAL_NAME = "cells.journal"
 
 
@@ -63,7 +60,10 @@ def conduct(order: StudyOrder, console: Console) -> int:
                 if order.workers == 1:
                     work(queue, cells, bench, console, seconds_max=order.seconds_max)
                 else:
-                    _run_workers(order, queue, console)
+                    console.print(
+                        f"{order.workers} workers of {threads_of(order.workers)} threads", highlight=False
+                    )
+                    run_workers(_worker_command(order), order.workers, queue)
             finally:
                 write_results(order.folder, cells, queue.results())
             _require_all(queue)
@@ -72,6 +72,12 @@ def conduct(order: StudyOrder, console: Console) -> int:
                     f"{done} of {len(cells)} cells are done; the same command with --resume goes on."
                 )
             return done
+
+
+def _worker_command(order: StudyOrder) -> list[str]:
+    arguments = [str(order.file), str(order.folder), _url(order), str(order.silent_seconds)]
+    module = "edgewright_builder.study.worker"
+    return [sys.executable, "-m", module, *arguments, str(order.seconds_max)]
 
 
 def _url(order: StudyOrder) -> str:
@@ -88,50 +94,16 @@ def _keep_file(order: StudyOrder, study: StudyFile) -> None:
     write_durably(FileSystem(), kept, order.file.read_bytes())
 
 
-def _opening_line(study: StudyFile, cells: Sequence[StudyCell], queue: CellQueue) -> str:
+def _opening_line(study: StudyFile, cells: Sequence[StudyCell], queue: WorkQueue) -> str:
     factors = " × ".join(f"{len(levels)} {factor}" for factor, levels in study.factors.items())
     return f"{study.name}: {len(cells)} cells ({factors}), {_done(cells, queue)} of them done"
 
 
-def _done(cells: Sequence[StudyCell], queue: CellQueue) -> int:
+def _done(cells: Sequence[StudyCell], queue: WorkQueue) -> int:
     return len(queue.results().keys() & {cell.name for cell in cells})
 
 
-def _run_workers(order: StudyOrder, queue: CellQueue, console: Console) -> None:
-    """Starts the workers, each with its share of the processors, and waits for them."""
-    threads = max(1, (os.cpu_count() or 1) // order.workers)
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    arguments = [str(order.file), str(order.folder), _url(order), str(order.silent_seconds)]
-    arguments.append(str(order.seconds_max))
-    command = [*tethered(), sys.executable, "-m", "edgewright_builder.study.worker", *arguments]
-    console.print(f"{order.workers} workers of {threads} threads", highlight=False)
-    workers = [subprocess.Popen(command, env=environment) for _ in range(order.workers)]
-    try:
-        codes = _wait(workers, queue)
-    except BaseException:  # Ctrl-C: the workers must not go on alone
-        for worker in workers:
-            worker.kill()
-        raise
-    if all(codes):
-        raise OutsideError(
-            f"All {order.workers} workers failed, the last with exit code {codes[-1]}; their messages are above. Mend "
-            "that and run the same command again with --resume."
-        )
-
-
-def _wait(workers: Sequence[subprocess.Popen[bytes]], queue: CellQueue) -> list[int]:
-    """Returns the workers' exit codes. What one leaves that dies is given back while others are there to take it."""
-    left = list(workers)
-    while left:
-        for worker in [worker for worker in left if worker.poll() is not None]:
-            left.remove(worker)
-            if worker.returncode != 0:
-                queue.give_back(worker.pid)
-        time.sleep(POLL_SECONDS)
-    return [worker.returncode for worker in workers]
-
-
-def _require_all(queue: CellQueue) -> None:
+def _require_all(queue: WorkQueue) -> None:
     if faults := queue.faults():
         name, fault = next(iter(faults.items()))
         raise OutsideError(

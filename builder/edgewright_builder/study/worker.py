@@ -19,7 +19,7 @@ from edgewright.durable import write_json
 from edgewright.errors import EdgewrightError, InputError
 from edgewright.sizes import parse_bytes
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.study.cell_queue import CellQueue, opened_queue
+from edgewright_builder.run.work_queue import WorkQueue, opened_queue
 from edgewright_builder.study.cells import StudyCell, cells_of
 from edgewright_builder.study.run_cell import Workbench, run_cell
 from edgewright_builder.study.study_file import StudyFile, load_study
@@ -34,7 +34,7 @@ def workbench_of(study: StudyFile, folder: Path, reporter: Reporter) -> Workbenc
 
 
 def work(
-    queue: CellQueue,
+    queue: WorkQueue,
     cells: list[StudyCell],
     bench: Workbench,
     console: Console,
@@ -74,7 +74,7 @@ def main(study_file: str, folder: str, storage: str, silent_seconds: str, second
 
 
 if __name__ == "__main__":
-    from edgewright_builder.sdk.building import quiet_libraries
+    from edgewright_builder.run.quiet import quiet_libraries
 
     quiet_libraries()
     sys.exit(main(*sys.argv[1:]))

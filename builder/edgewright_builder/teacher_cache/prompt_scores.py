@@ -18,9 +18,9 @@ from edgewright_builder.alignment.vocabulary import Vocabulary
 from edgewright_builder.model_server.requests import authorization, excerpt, json_object, run_to_the_end
 from edgewright_builder.model_server.retries import (
     RETRIED,
-    USUAL_RETRIES,
+    USUAL_POLICY,
     PassingFaultError,
-    Retries,
+    RetryPolicy,
     asked_seconds,
 )
 from edgewright_builder.teacher_cache.prompt_answers import Row, WrongAnswerError, rows_of
@@ -38,7 +38,7 @@ class PromptScores:
     vocabulary: Vocabulary  # of the tokenizer as it was published
     api_key_variable: str | None = None
     timeout_seconds: float = 600.0  # of one answer: a large model may queue
-    retries: Retries = USUAL_RETRIES
+    retries: RetryPolicy = USUAL_POLICY
     _form: int | None = field(default=None, init=False)
 
     @property

@@ -51,8 +51,7 @@ class SearchStudy:
         """Begins the next trial, with a fresh sampler seeded by its number."""
         self.study.sampler = _sampler(self.settings, self.seed, self.finished())
         trial = self.study.ask()
-        _suggest(trial, self.settings.space, self.group_sizes)
-        return trial, self._settings_of(trial.params)
+        return trial, self.suggest(trial)
 
     def complete(self, trial: Trial, value: float, seconds: float) -> None:
         """Records what the trial was judged to be worth."""
@@ -86,6 +85,11 @@ class SearchStudy:
             for trial in self.study.get_trials()
         ]
 
+    def suggest(self, trial: Trial) -> TrialSettings:
+        """Returns what the trial is to try, drawn from the recipe's space."""
+        _suggest(trial, self.settings.space, self.group_sizes)
+        return self._settings_of(trial.params)
+
     def _settings_of(self, params: dict[str, Any]) -> TrialSettings:
         """Returns a trial's settings; the group size is not among its parameters where there is no choice of it."""
         values = {key: value for key, value in params.items() if key != "group_size"}
@@ -107,10 +111,21 @@ def _sampler(settings: SearchSettings, seed: int, done: int) -> BaseSampler:
     gaussian_process = GPSampler(
         seed=seed + done, n_startup_trials=settings.startup_trials, deterministic_objective=True
     )
-    baselines = [fixed for fixed in BASELINES if _admits(settings.space, fixed)]
-    if done < len(baselines) and settings.trials > len(baselines):
+    baselines = baselines_of(settings)
+    if done < len(baselines):
         return PartialFixedSampler(baselines[done], gaussian_process)
     return gaussian_process
+
+
+def baselines_of(settings: SearchSettings) -> list[dict[str, Any]]:
+    """Returns the starting points that the space admits, tried first where there are more trials than them."""
+    admitted = [fixed for fixed in BASELINES if _admits(settings.space, fixed)]
+    return admitted if settings.trials > len(admitted) else []
+
+
+def shared_sampler(settings: SearchSettings) -> BaseSampler:
+    """Returns the sampler of one of several workers. Its seed is its own: two of one seed would try the same."""
+    return GPSampler(n_startup_trials=settings.startup_trials, deterministic_objective=True)
 
 
 def _admits(space: SearchSpace, fixed: dict[str, Any]) -> bool:

@@ -13,9 +13,9 @@ import pytest
 from edgewright.errors import InputError, OutsideError
 from edgewright_builder.data.client import Rating, TeacherSampling
 from edgewright_builder.data.endpoint import EndpointClient
-from edgewright_builder.model_server.retries import Retries
+from edgewright_builder.model_server.retries import RetryPolicy
 
-SOON = Retries(first_wait_seconds=0.01)
+SOON = RetryPolicy(first_wait_seconds=0.01)
 
 
 class FakeServer(ThreadingHTTPServer):
@@ -117,7 +117,7 @@ def test_faults_that_may_pass_are_tried_again(fault: int, server: FakeServer) ->
 def test_a_server_that_stays_down_is_an_outside_error_that_says_how_to_go_on(server: FakeServer) -> None:
     server.faults = [503] * 3
     with pytest.raises(OutsideError, match=r"failed 3 times, the last time with HTTP 503.*--resume to go on"):
-        client(server, retries=Retries(3, 0.01)).generate(
+        client(server, retries=RetryPolicy(3, 0.01)).generate(
             chats("hello"), max_tokens=9, sampling=TeacherSampling(), seed=0
         )
 

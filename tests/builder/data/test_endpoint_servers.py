@@ -14,7 +14,7 @@ import pytest
 from edgewright.errors import EdgewrightError, InputError, OutsideError
 from edgewright_builder.data.client import Completion, TeacherSampling
 from edgewright_builder.data.endpoint import EndpointClient
-from edgewright_builder.model_server.retries import Retries
+from edgewright_builder.model_server.retries import RetryPolicy
 from edgewright_builder.stages.data import generate_data
 from tests.builder.data.test_generation import ScriptedTeacher, assignment, silent
 from tests.support.teacher_server import Reply, TeacherServer, json_reply, said, teacher_server
@@ -23,7 +23,7 @@ MIB = 2**20
 USAGE = {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18}
 TEXT = "Plants need light."
 
-SOON = Retries(first_wait_seconds=0.01)
+SOON = RetryPolicy(first_wait_seconds=0.01)
 
 
 def client(server: TeacherServer, **options: Any) -> EndpointClient:
@@ -127,7 +127,7 @@ def test_what_is_no_answer_is_one_sentence_that_says_how_to_go_on(case: str) -> 
         teacher_server(lambda _: Reply(200, (body,), len(body))) as server,
         pytest.raises(OutsideError) as raised,
     ):
-        ask(server, retries=Retries(2, 0.01))
+        ask(server, retries=RetryPolicy(2, 0.01))
     text = sentence(raised.value)
     assert server.url in text
     assert "--resume" in text
@@ -156,7 +156,7 @@ def test_a_server_that_drips_is_given_up_in_time() -> None:
             teacher_server(lambda _: Reply(200, drip())) as server,
             pytest.raises(OutsideError, match=r"no whole answer within 0.3 s") as raised,
         ):
-            ask(server, retries=Retries(2, 0.01), timeout_seconds=0.3)
+            ask(server, retries=RetryPolicy(2, 0.01), timeout_seconds=0.3)
         assert "--resume" in sentence(raised.value)
         assert len(server.bodies) == 2
     finally:
@@ -175,7 +175,7 @@ def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
             teacher_server(lambda _: Reply(200, silence())) as server,
             pytest.raises(OutsideError, match=r"no whole answer within 0.3 s"),
         ):
-            ask(server, retries=Retries(1, 0.01), timeout_seconds=0.3)
+            ask(server, retries=RetryPolicy(1, 0.01), timeout_seconds=0.3)
     finally:
         stop.set()
 
@@ -361,7 +361,7 @@ def test_a_generation_whose_server_went_away_goes_on_where_it_was(tmp_path: Path
         asked_for_all = len(server.bodies)
         server.answer = lambda body: writer(body) if len(server.bodies) < asked_for_all + 30 else Reply(503)
         with pytest.raises(OutsideError, match="--resume"):
-            generate_data(client(server, retries=Retries(1, 0.01)), wanted, tmp_path / "again", silent)
+            generate_data(client(server, retries=RetryPolicy(1, 0.01)), wanted, tmp_path / "again", silent)
         server.answer, server.bodies = writer, []
         again = generate_data(client(server), wanted, tmp_path / "again", silent)
     assert again.path.read_bytes() == whole.path.read_bytes()

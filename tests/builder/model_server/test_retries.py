@@ -14,7 +14,7 @@ import pytest
 from edgewright.errors import OutsideError
 from edgewright_builder.data.client import TeacherSampling
 from edgewright_builder.data.endpoint import EndpointClient
-from edgewright_builder.model_server.retries import PassingFaultError, Retries, asked_seconds
+from edgewright_builder.model_server.retries import PassingFaultError, RetryPolicy, asked_seconds
 from tests.support.teacher_server import Reply, said, teacher_server
 
 
@@ -59,7 +59,7 @@ def test_a_data_teacher_is_left_alone_as_long_as_it_asks(waits: list[float]) -> 
         return next(replies)
 
     with teacher_server(answer) as server:
-        client = EndpointClient(server.url, "teacher", retries=Retries(first_wait_seconds=0.01))
+        client = EndpointClient(server.url, "teacher", retries=RetryPolicy(first_wait_seconds=0.01))
         chat = [{"role": "user", "content": "yes?"}]
         (completion,) = client.generate([chat], max_tokens=9, sampling=TeacherSampling(), seed=0)
     assert completion.text == "yes"
@@ -72,7 +72,7 @@ def test_waits_double_are_jittered_and_none_follows_the_last_attempt(waits: list
         raise PassingFaultError("a full queue")
 
     with pytest.raises(OutsideError, match="T1 failed 4 times, the last time with a full queue"):
-        asyncio.run(Retries(4, 1.0).run(refuse, "T1"))
+        asyncio.run(RetryPolicy(4, 1.0).run(refuse, "T1"))
     assert len(waits) == 3
     assert all(ceiling / 2 <= wait <= ceiling for wait, ceiling in zip(waits, (1, 2, 4), strict=True))
 
@@ -84,6 +84,6 @@ def test_a_lost_connection_is_tried_again_and_another_error_is_not(waits: list[f
         raise next(faults)
 
     with pytest.raises(KeyError):
-        asyncio.run(Retries().run(fail, "T1"))
+        asyncio.run(RetryPolicy().run(fail, "T1"))
     assert len(waits) == 1
     assert math.isfinite(waits[0])

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from edgewright.errors import InputError
-from edgewright_builder.study.cells import cells_of
+from edgewright_builder.study.cells import StudyCell, cells_of
 from edgewright_builder.study.study_file import StudyFile, load_study, replicates_min
+from tests.support.markdown import blocks
 
 RECIPE: dict[str, Any] = {
     "name": "base", "task": "arc_easy", "student": {"model": "m"}, "data": {"file": "pairs.jsonl"},
@@ -20,7 +21,6 @@ STUDY: dict[str, Any] = {
     "compare": {"factor": "hyperparameters.optimizer", "levels": ["adam", "muon"]},
 }  # fmt: skip
 
-DOCS = Path(__file__).parents[3] / "docs"
 TUNE: dict[str, Any] = {"key": "hyperparameters.learning_rate", "levels": [1e-4, 1e-3]}
 
 
@@ -68,19 +68,29 @@ def test_a_tuned_key_is_tried_on_the_first_replicate_and_set_in_the_cell(tmp_pat
     assert [each.recipe.finetune.seed for each in cell.candidates] == [3, 3]
 
 
-def test_calibration_and_alpha_are_factors(tmp_path: Path) -> None:
-    """What docs/studies.md shows."""
-    text = (DOCS / "studies.md").read_text(encoding="utf-8").split("Calibration and α are factors too:")[1]
-    factors = yaml.safe_load(text.split("```")[1].removeprefix("yaml"))["factors"]
-    cells = cells_of(written(tmp_path, factors=factors, compare=None))
-    assert len(cells) == 4 * 4 * 4
-    by_alpha = {cell.levels["alpha"]: cell.recipe for cell in cells}
-    assert by_alpha["searched"].hyperparameters is None
-    assert by_alpha["searched as in the paper"].search.objective == "paper"
-    fixed = by_alpha["fixed at 0"].hyperparameters
-    assert fixed is not None
-    assert fixed.alpha == 0
-    assert {cell.recipe.quantize.general_data for cell in cells} == {None, tmp_path / "wikitext.txt"}
+def shown(name: str, folder: Path) -> list[StudyCell]:
+    """The cells of a study in docs/studies.md, over the recipe of these tests."""
+    text = next(block.text for block in blocks("yaml") if block.text.startswith(f"name: {name}\n"))
+    (folder / "base.yaml").write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
+    (folder / "study.yaml").write_text(text, encoding="utf-8")
+    return cells_of(load_study(folder / "study.yaml"))
+
+
+def test_calibration_is_a_factor(tmp_path: Path) -> None:
+    cells = shown("calibration", tmp_path)
+    assert len(cells) == 4 * 4 * 5
+    quantize = [cell.recipe.quantize for cell in cells]
+    assert {settings.calibration_samples for settings in quantize} == {16, 64, 128, 256}
+    assert {settings.general_data for settings in quantize} == {None, tmp_path / "wikitext.txt"}
+    assert sum(settings.calibration_source == "random" for settings in quantize) == 4 * 5
+
+
+def test_alpha_is_a_factor_fixed_or_searched_by_either_objective(tmp_path: Path) -> None:
+    by_alpha = {cell.levels["alpha"]: cell.recipe for cell in shown("alpha", tmp_path)}
+    fixed = {name: recipe.hyperparameters for name, recipe in by_alpha.items() if recipe.hyperparameters}
+    assert {name: settings.alpha for name, settings in fixed.items()} == {"none": 0, "half": 0.5, "all": 1}
+    objectives = {name: recipe.search.objective for name, recipe in by_alpha.items() if name not in fixed}
+    assert objectives == {"searched": "quantized_kl", "searched-as-the-paper": "paper"}
 
 
 def test_a_choice_made_at_one_level_of_a_factor_holds_for_the_others(tmp_path: Path) -> None:

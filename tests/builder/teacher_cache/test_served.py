@@ -11,7 +11,7 @@ import torch
 
 from edgewright.errors import EdgewrightError, InputError, OutsideError
 from edgewright_builder.alignment.vocabulary import read_vocabulary
-from edgewright_builder.model_server.retries import Retries
+from edgewright_builder.model_server.retries import RetryPolicy
 from edgewright_builder.models import load_model
 from edgewright_builder.teacher_cache.prompt_scores import PromptScores
 from edgewright_builder.teacher_cache.top_answers import cache_answers, read_answers
@@ -26,7 +26,7 @@ from tests.support.two_vocabularies import (
 )
 
 TOP_K = 5
-SOON = Retries(first_wait_seconds=0.001)
+SOON = RetryPolicy(first_wait_seconds=0.001)
 SAMPLES = samples_of(student_tokenizer())[:6]
 
 

@@ -5,30 +5,27 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import optuna
 import pytest
 
 from edgewright import __version__
 from edgewright.errors import InputError, OutsideError, RefusedError
-from edgewright_builder.study.cell_queue import CellQueue, journal_url, opened_queue
+from edgewright_builder.run.storage import journal_url
+from edgewright_builder.run.work_queue import WorkQueue, opened_queue
 from tests.support import queue_worker
+from tests.support.postgresql import postgresql_server
 
 NAMES = [f"cell-{number}" for number in range(8)]
 
 
 @pytest.fixture(scope="module")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL server of the tests' own."""
-    pgserver = pytest.importorskip("pgserver", reason="PostgreSQL's binaries come with pgserver")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
+    with postgresql_server(tmp_path_factory.mktemp("pg")) as address:
+        yield address
 
 
 @pytest.fixture(params=["journal", "postgresql"])
@@ -41,7 +38,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Iterator[CellQueue]:
+def queue(tmp_path: Path) -> Iterator[WorkQueue]:
     """The queue of a study on one host."""
     with opened_queue(journal_url(tmp_path / "journal"), "s") as queue:
         yield queue
@@ -81,7 +78,7 @@ def test_a_killed_workers_cell_is_taken_by_another(storage: str, tmp_path: Path)
         assert queue.results()["slow"]["pid"] != victim
 
 
-def test_a_cell_is_queued_once_however_often_it_is_put(queue: CellQueue) -> None:
+def test_a_cell_is_queued_once_however_often_it_is_put(queue: WorkQueue) -> None:
     queue.put(NAMES)
     queue.put(NAMES)
     ran: list[str] = []
@@ -96,8 +93,36 @@ def test_a_cell_is_queued_once_however_often_it_is_put(queue: CellQueue) -> None
     assert ran == NAMES
 
 
+def test_what_two_hosts_put_at_once_is_done_once(queue: WorkQueue) -> None:
+    for _ in range(2):  # neither sees what the other puts
+        for name in NAMES:
+            queue.study.enqueue_trial({}, user_attrs={"item": name})
+    ran: list[str] = []
+
+    def run(name: str) -> dict[str, int]:
+        ran.append(name)
+        return {}
+
+    queue.work(run)
+    assert ran == NAMES
+
+
+def test_an_item_may_be_done_without_a_value(queue: WorkQueue) -> None:
+    def prune(_: object, name: str) -> tuple[float, dict[str, int]]:
+        if name == "bad":
+            raise optuna.TrialPruned
+        return 1.0, {}
+
+    for _ in range(2):
+        queue.put(["good", "bad"])
+        queue.work_trials(prune)
+    assert len(queue.study.trials) == 2
+    assert queue.results() == {"good": {}}
+    assert queue.faults() == {}
+
+
 def test_a_failed_cell_keeps_its_reason_and_is_tried_again_when_it_is_put_again(
-    queue: CellQueue,
+    queue: WorkQueue,
 ) -> None:
     queue.put(["good", "bad"])
 
@@ -115,7 +140,7 @@ def test_a_failed_cell_keeps_its_reason_and_is_tried_again_when_it_is_put_again(
     assert queue.results()["bad"] == {"value": 2}
 
 
-def test_after_its_time_a_worker_takes_no_new_cell(queue: CellQueue) -> None:
+def test_after_its_time_a_worker_takes_no_new_cell(queue: WorkQueue) -> None:
     queue.put(NAMES)
     queue.work(lambda _: {}, seconds_max=0)
     assert queue.results() == {}
@@ -137,7 +162,7 @@ def test_what_a_killed_study_left_running_is_given_back(tmp_path: Path) -> None:
         assert again.results() == {"a": {"name": "a"}, "b": {"name": "b"}}
 
 
-def test_a_cell_whose_workers_die_three_times_is_left_as_failed(queue: CellQueue) -> None:
+def test_a_cell_whose_workers_die_three_times_is_left_as_failed(queue: WorkQueue) -> None:
     queue.put(["a"])
     for _ in range(3):
         queue.study.ask()
