@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edgewright_builder.study.results import CellRow
 from edgewright_builder.study.statistics import Estimate, Significance, estimate, matched
-from edgewright_builder.study.study_file import PairedComparison, StudyFile
+from edgewright_builder.study.study_file import PairedComparison, StudyFile, replicates_min
 
 POINTS = 100.0
 PAIRS_MIN = 2
@@ -36,7 +36,8 @@ class Contrast:
     estimate: Estimate
     matched: Estimate | None  # at equal 16-bit divergence; None for that divergence itself
     groups: Mapping[str, Estimate]  # the same for each group alone, such as each task
-    verdict: Significance | None  # of what is held against the margin
+    verdict: Significance | None  # of what is held against the margin; None while pairs are missing
+    pairs_missing: int  # until every group has as many as the interval needs
 
 
 OUTCOMES = (
@@ -88,9 +89,10 @@ def _contrast(outcome: Outcome, condition: str, pairs: Sequence[_Pair], study: S
         used = [pair for pair in pairs if pair.group in differences]
         values = matched([pair.difference for pair in used], [pair.kl_difference for pair in used])
         at_equal = estimate(_grouped(used, values), study.interval)
-    verdict = whole.verdict(study.margin_points) if outcome.is_accuracy else None
+    missing = sum(max(0, replicates_min(study.interval) - len(values)) for values in differences.values())
+    verdict = whole.verdict(study.margin_points) if outcome.is_accuracy and not missing else None
     groups = {name: estimate({name: values}, study.interval) for name, values in differences.items()}
-    return Contrast(outcome, condition, whole, at_equal, groups, verdict)
+    return Contrast(outcome, condition, whole, at_equal, groups, verdict, missing)
 
 
 def _grouped(pairs: Sequence[_Pair], values: Sequence[float] | None = None) -> dict[str, list[float]]:

@@ -77,9 +77,18 @@ def lines_of(folder: Path) -> list[str]:
     return [
         f"{contrast.outcome.name}{f' ({contrast.condition})' if contrast.condition else ''}: "
         f"{show_interval(contrast.estimate)} {contrast.outcome.unit}".rstrip()
-        + (f", {ANSWERS[contrast.verdict]}" if contrast.verdict else "")
+        + (f", {answer}" if (answer := answer_of(contrast)) else "")
         for contrast in contrasts(study, read_rows(folder))
     ]
+
+
+def answer_of(contrast: Contrast) -> str:
+    """Returns what the interval says of an accuracy; nothing for another outcome."""
+    if not contrast.outcome.is_accuracy:
+        return ""
+    if contrast.verdict is None:
+        return f"not decided: {contrast.pairs_missing} pairs are missing"
+    return ANSWERS[contrast.verdict]
 
 
 def _answer(study: StudyFile, contrast: Contrast) -> ContrastView:
@@ -93,7 +102,7 @@ def _answer(study: StudyFile, contrast: Contrast) -> ContrastView:
         f"{value.low:+.4g} to {value.high:+.4g}",
         "" if contrast.matched is None else show_interval(contrast.matched),
         f"{value.pairs} in {value.groups} groups",
-        "" if contrast.verdict is None else ANSWERS[contrast.verdict],
+        answer_of(contrast),
     )
     margin = study.margin_points if outcome.is_accuracy else None
     unit = f", {outcome.unit}" if outcome.unit else ""

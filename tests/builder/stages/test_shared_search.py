@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +82,8 @@ def test_workers_share_the_trials_and_the_best_is_kept(
     assert stages["search"].summary["best"] == min(trial["value"] for trial in trials)
     best = min(trials, key=lambda trial: trial["value"])["params"]
     assert read_best(stages["search"]).hyperparameters.learning_rate == best["learning_rate"]
-    assert run_search(build, stages["data"], stages["student"], stages["teacher"]) == replace(
-        stages["search"], seconds=pytest.approx(stages["search"].seconds, abs=0.1)
-    )
+    again = run_search(build, stages["data"], stages["student"], stages["teacher"])
+    assert (again.output_digest, trials_in(again)) == (stages["search"].output_digest, trials)
 
 
 @pytest.mark.timeout(600)
@@ -95,7 +93,6 @@ def test_a_host_that_joins_finds_what_others_have_done(recipe: Recipe, tmp_path:
     _, second = searched(recipe, tmp_path / "two", storage=shared)
     assert trials_in(first["search"]) == trials_in(second["search"])
     assert len(trials_in(second["search"])) == TRIALS
-    assert second["search"].seconds < first["search"].seconds
 
 
 @pytest.mark.timeout(600)

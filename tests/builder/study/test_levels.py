@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from edgewright_builder.study.cells import cells_of
+from edgewright_builder.study.contrasts import contrasts
 from edgewright_builder.study.levels import level_tables, training_lines
-from edgewright_builder.study.report import write_study_report
+from edgewright_builder.study.report import answer_of, write_study_report
 from edgewright_builder.study.results import CellRow, read_rows, rows_of, write_results
 from edgewright_builder.study.study_file import StudyFile
 from tests.builder.study.test_study_file import STUDY, written
@@ -102,6 +103,15 @@ def test_cells_that_were_trained_alike_share_a_line(
     assert [record["optimizer"] for record in records if record["epochs"] == "0"] == [""]
     assert sum(int(record["cells"]) for record in records) == len(cells)
     assert len(records) == 2 * 2 + 2
+
+
+def test_nothing_is_decided_before_every_group_has_its_pairs(study: StudyFile, rows: list[CellRow]) -> None:
+    whole = {contrast.outcome.key: contrast for contrast in contrasts(study, rows)}
+    assert answer_of(whole["accuracy_drop"]) == "a difference"
+    assert answer_of(whole["kl_pairs"]) == ""
+    first_four = [row for row in rows if row.levels["finetune.seed"] != "5"]
+    part = {contrast.outcome.key: contrast for contrast in contrasts(study, first_four)}
+    assert answer_of(part["accuracy_drop"]) == "not decided: 2 pairs are missing"
 
 
 def test_the_report_writes_every_table_and_a_picture_of_each(
