@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 PAIRS = 300
-TASKS = ("arc_easy", "piqa", "openbookqa")
+TASKS = ("arc_easy", "piqa")
 DATA = Path(__file__).resolve().parent / "data"
 
 

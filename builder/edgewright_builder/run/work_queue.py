@@ -105,7 +105,7 @@ class WorkQueue:
 
     def faults(self) -> dict[str, str]:
         """Returns of each item that failed and was not finished since what was wrong."""
-        done = {trial.user_attrs[ITEM] for trial in self._done()}
+        done = {trial.user_attrs[ITEM] for trial in self._trials(TrialState.COMPLETE, TrialState.PRUNED)}
         failed = self._trials(TrialState.FAIL)
         faults = {trial.user_attrs[ITEM]: trial.user_attrs.get(FAULT, "its workers died") for trial in failed}
         return {name: fault for name, fault in faults.items() if name not in done}
