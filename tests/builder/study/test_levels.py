@@ -26,7 +26,7 @@ def result(optimizer: str, seed: int, task: str, **changes: Any) -> dict[str, An
     """One cell: Adam loses 4 points and Muon 2, a tenth more with each seed."""
     drop = {"adam": 0.04, "muon": 0.02}[optimizer] + 0.001 * seed
     return {
-        "tuned": "0.001", "hyperparameters": TRAINING | {"optimizer": optimizer} | changes,
+        "tuned": None, "hyperparameters": TRAINING | {"optimizer": optimizer} | changes,
         "kl_16": 0.2, "kl_pairs": 0.1, "kl_general": 0.3, "stages": {},
         "tasks": {task: {"accuracy_16": 0.5, "accuracy_4": 0.5 - drop, "rows": 100}},
     }  # fmt: skip
@@ -61,7 +61,8 @@ def test_each_level_has_its_mean_and_error_over_the_replicates_of_each_group(
     lost = tables["accuracy lost to 4 bits"]
     assert (lost.groups, lost.levels) == (("arc", "piqa"), ("adam", "muon"))
     mean = lost.means["arc", "adam"]
-    assert (mean.value, mean.cells) == (pytest.approx(4.3), 5)
+    assert mean.value == pytest.approx(4.3)
+    assert mean.cells == 5
     assert mean.standard_error == pytest.approx(0.1 * 2.5**0.5 / 5**0.5)
     assert lost.lines() == [
         ["", "adam", "muon"],
