@@ -6,13 +6,13 @@ import difflib
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import ValidationError
 
 from edgewright.errors import InputError
 from edgewright.validation import first_complaint
+from edgewright.yaml_files import parse_mapping, read_mapping
 from edgewright_profiles.schema import DeviceProfile
 from edgewright_profiles.this_host import THIS_HOST, this_host
 
@@ -37,7 +37,7 @@ def load_profile(name: str | Path) -> DeviceProfile:
     if text in _files():
         return _builtin(text)
     if isinstance(name, Path) or text.endswith((".yaml", ".yml")) or "/" in text:
-        return _load_file(Path(name))
+        return _validated(read_mapping(Path(name), "device profile"), text)
     if text in _aliases():
         return _builtin(_aliases()[text])
     raise InputError(_unknown(text))
@@ -45,20 +45,14 @@ def load_profile(name: str | Path) -> DeviceProfile:
 
 def parse_profile(text: str, where: str) -> DeviceProfile:
     """Returns the profile in a YAML document; `where` names it in errors. Raises InputError."""
+    return _validated(parse_mapping(text, where, "device profile"), where)
+
+
+def _validated(values: dict[str, Any], where: str) -> DeviceProfile:
     try:
-        return DeviceProfile.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}.") from None
+        return DeviceProfile.model_validate(values)
     except ValidationError as error:
         raise InputError(f"{where}: {first_complaint(DeviceProfile, error)}") from None
-
-
-def _load_file(path: Path) -> DeviceProfile:
-    try:
-        return parse_profile(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"The profile {path} can't be read: {reason}.") from None
 
 
 @lru_cache(maxsize=1)

@@ -49,7 +49,7 @@ def main() -> None:
         _say(str(own))
         sys.exit(own.exit_code)
     except KeyboardInterrupt:
-        _say("Stopped. Run the same command again with --resume to go on.")
+        _say("Stopped.")
         sys.exit(130)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgewright.errors import InputError
+from edgewright.validation import first_complaint
+from edgewright.yaml_files import parse_mapping, read_mapping
 
 TASKS = (
     "arc_easy",
@@ -59,29 +60,15 @@ def load_preset(name: str) -> Preset:
     Raises InputError for an unknown name, an unreadable file, or one with a wrong key or type.
     """
     if name in TASKS:
-        text = (resources.files("edgewright_builder.data") / "presets" / f"{name}.yaml").read_text(
-            encoding="utf-8"
-        )
+        packaged = resources.files("edgewright_builder.data") / "presets" / f"{name}.yaml"
+        values = parse_mapping(packaged.read_text(encoding="utf-8"), name, "task preset")
     elif name.endswith((".yaml", ".yml")):
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"Task preset {name} cannot be read: {error}. Give the path of a YAML file."
-            ) from error
+        values = read_mapping(Path(name), "task preset")
     else:
         raise InputError(
             f"Unknown task {name!r}: expected one of {', '.join(TASKS)}, or in `data.preset` a path of a .yaml file."
         )
     try:
-        return Preset.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise InputError(
-            f"Task preset {name} is not YAML: {' '.join(str(error).split())}. Correct it."
-        ) from error
+        return Preset.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "file"
-        raise InputError(
-            f"Task preset {name}: {key}: {first['msg']}. Correct it; a packaged preset is a pattern to follow."
-        ) from error
+        raise InputError(f"The task preset {name}: {first_complaint(Preset, error)}") from None

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from edgewright.errors import InputError
 from edgewright.validation import first_complaint
+from edgewright.yaml_files import read_mapping
 from edgewright_builder.device_client.channel import parse_address
 
 DEVICES_MAX = 10_000
@@ -65,12 +65,7 @@ class Inventory(BaseModel):
 
 def load_inventory(path: Path) -> Inventory:
     """Reads and checks a fleet file; raises InputError naming the key that is wrong."""
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"The fleet file {path} can't be read ({error.strerror}).") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"The fleet file {path} is not YAML: {error}") from None
+    document = read_mapping(path, "fleet file")
     try:
         inventory = Inventory.model_validate(document)
     except ValidationError as error:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from edgewright_builder.recipe.file import Section, parse, read_yaml
+from edgewright.yaml_files import read_mapping
+from edgewright_builder.recipe.file import Section, parse
 from edgewright_builder.recipe.hyperparameters import Hyperparameters, Optimizer
 from edgewright_builder.recipe.model import (
     NO_DATA,
@@ -112,7 +113,7 @@ class AdapterRecipe(Section):
 
 def load_any_recipe(path: Path) -> Recipe | AdapterRecipe:
     """Returns the recipe in `path`: an adapter's if it names a `base`. Raises InputError as `load_recipe` does."""
-    return load_adapter_recipe(path) if "base" in read_yaml(path) else load_recipe(path)
+    return load_adapter_recipe(path) if "base" in read_mapping(path, "recipe") else load_recipe(path)
 
 
 def load_adapter_recipe(path: Path) -> AdapterRecipe:

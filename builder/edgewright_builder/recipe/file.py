@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgewright.errors import InputError
 from edgewright.validation import first_complaint
+from edgewright.yaml_files import read_mapping
 
 AnyRecipe = TypeVar("AnyRecipe", bound=BaseModel)
 
@@ -20,33 +20,16 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Returns the keys and values in `path`. Raises InputError if the file is missing, damaged or holds none."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"There is no recipe at {path}; give the path of a YAML file.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(
-            f"{path} is not a readable YAML file: {' '.join(str(error).split())}. Correct it."
-        ) from None
-    if not isinstance(raw, dict):
-        raise InputError(
-            f"{path} holds {type(raw).__name__}, not the keys and values of a recipe; see examples/ for some."
-        )
-    return raw
-
-
-def parse(kind: type[AnyRecipe], path: Path) -> AnyRecipe:
-    """Returns the recipe of this kind in `path`.
+def parse(model: type[AnyRecipe], path: Path, kind: str = "recipe") -> AnyRecipe:
+    """Returns the recipe in `path`, or what else `kind` calls it in errors.
 
     Raises InputError that names the first wrong key, its value and what was expected.
     """
-    raw = read_yaml(path)
+    values = read_mapping(path, kind)
     try:
-        return kind.model_validate(raw)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{path}: {first_complaint(kind, error)}") from None
+        raise InputError(f"{path}: {first_complaint(model, error)}") from None
 
 
 def absolute(path: Path | None, folder: Path) -> Path | None:

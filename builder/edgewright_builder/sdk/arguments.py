@@ -34,7 +34,8 @@ def device_profile(device: str | Path | DeviceProfile) -> DeviceProfile:
     """Returns the profile of a device's id, alias or YAML file. Raises InputError."""
     if isinstance(device, DeviceProfile):
         return device
-    return load_profile(str(as_path(device, "the device")))
+    as_path(device, "the device")
+    return load_profile(os.fspath(device))  # as it was written: ./x is a file, x may be an id
 
 
 def credentials_folder(credentials: str | Path | None) -> Path | None:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from edgewright.digests import digest_of
 from edgewright.errors import InputError
 from edgewright.validation import first_complaint
-from edgewright_builder.recipe.file import read_yaml
+from edgewright.yaml_files import read_mapping
 from edgewright_builder.recipe.model import Recipe, with_paths_from
 from edgewright_builder.study.study_file import StudyFile, changes_of
 
@@ -48,7 +48,7 @@ def cells_of(study: StudyFile) -> list[StudyCell]:
     Raises InputError for a factor that is no recipe key, a level that no recipe takes, and levels that make no
     difference.
     """
-    document = read_yaml(study.recipe)
+    document = read_mapping(study.recipe, "recipe")
     _require_keys(study)
     cells = [_cell(study, document, levels) for levels in _combinations(study)]
     seen: dict[str, StudyCell] = {}

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from edgewright.durable import FileSystem, write_durably
 from edgewright.errors import InputError, OutsideError
-from edgewright_builder.recipe.file import read_yaml
+from edgewright.yaml_files import read_mapping
 from edgewright_builder.run.folder import claimed
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.storage import SILENT_SECONDS_MAX, journal_url
@@ -87,7 +87,7 @@ def _url(order: StudyOrder) -> str:
 def _keep_file(order: StudyOrder, study: StudyFile) -> None:
     """Keeps the study's file in its folder. Raises InputError where the folder is another study's."""
     kept = order.folder / STUDY_FILE
-    if kept.exists() and (name := read_yaml(kept).get("name")) != study.name:
+    if kept.exists() and (name := read_mapping(kept, "study").get("name")) != study.name:
         raise InputError(
             f"{order.folder} holds the study `{name}`, not `{study.name}`; choose another --out."
         )

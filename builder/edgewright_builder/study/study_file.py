@@ -152,7 +152,7 @@ def load_study(path: Path) -> StudyFile:
 
     Raises InputError that names the first wrong key, its value and what was expected.
     """
-    study = parse(StudyFile, path)
+    study = parse(StudyFile, path, "study")
     return study.model_copy(update={"recipe": path.resolve().parent / study.recipe.expanduser()})
 
 
@@ -160,4 +160,4 @@ def read_kept_study(path: Path) -> StudyFile:
     """Returns the study that a study's folder keeps. Raises InputError where it keeps none."""
     if not path.exists():
         raise InputError(f"{path.parent} holds no study; give the folder that `edgewright study` wrote.")
-    return parse(StudyFile, path)
+    return parse(StudyFile, path, "study")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 import edgewright_builder
@@ -66,6 +67,13 @@ def test_help_lists_every_command_with_what_it_does() -> None:
     for name in COMMANDS:
         line = next(line for line in result.stdout.splitlines() if line.lstrip("│ ").startswith(f"{name} "))
         assert load_command(name).get_short_help_str(20).rstrip(".") in line
+
+
+@pytest.mark.parametrize("name", [name for name, place in COMMANDS.items() if place.endswith(":app")])
+def test_the_help_of_a_group_offers_its_commands_and_no_options_of_the_library(name: str) -> None:
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0
+    assert "completion" not in result.stdout
 
 
 def test_a_misspelt_command_is_told_its_neighbour() -> None:

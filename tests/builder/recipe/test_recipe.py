@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from edgewright.errors import InputError
+from edgewright.yaml_files import read_mapping
 from edgewright_builder.recipe.adapter import load_any_recipe
-from edgewright_builder.recipe.file import read_yaml
 from edgewright_builder.recipe.model import load_recipe
 from edgewright_builder.study.cells import cells_of
 from edgewright_builder.study.study_file import load_study
@@ -43,7 +43,7 @@ def test_defaults_are_the_papers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_example_is_a_valid_recipe_or_study(path: Path) -> None:
-    if "factors" in read_yaml(path):
+    if "factors" in read_mapping(path, "recipe"):
         assert cells_of(load_study(path))
     else:
         assert load_any_recipe(path).name

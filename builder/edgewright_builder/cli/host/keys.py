@@ -26,7 +26,11 @@ class CertificateRole(str, Enum):
     OBSERVER = "observer"
 
 
-app = typer.Typer(help="Release and root keys, certificates, and whom boards trust.", no_args_is_help=True)
+app = typer.Typer(
+    help="Release and root keys, certificates, and whom boards trust.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder of `edgewright keys create`.", show_default=False)

@@ -10,7 +10,9 @@ import typer
 from edgewright.sizes import format_bytes
 from edgewright_builder.sdk.artifacts import add_mirrors, export_mirror
 
-app = typer.Typer(help="Let boards fetch from a web server or an OCI registry.", no_args_is_help=True)
+app = typer.Typer(
+    help="Let boards fetch from a web server or an OCI registry.", no_args_is_help=True, add_completion=False
+)
 
 Artifact = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="RUN/artifact.", show_default=False)]
 

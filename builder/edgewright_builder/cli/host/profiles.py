@@ -19,7 +19,9 @@ from edgewright_builder.show.document import document
 from edgewright_profiles import DeviceProfile, Figure, list_profiles, load_profile
 
 app = typer.Typer(
-    help="Device profiles: what each board is, every figure with its source.", no_args_is_help=True
+    help="Device profiles: what each board is, every figure with its source.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 

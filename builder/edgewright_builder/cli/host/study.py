@@ -31,6 +31,7 @@ app = typer.Typer(
     cls=_RunByDefault,
     help="Studies: builds that differ in a few keys, and what that shows. `edgewright study FILE` runs one.",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 
