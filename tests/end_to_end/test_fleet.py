@@ -15,11 +15,10 @@ from typing import Any
 
 import psutil
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support.agent_process import AgentProcess, serving
-from tests.support.built_artifacts import make_artifact
+from tests.support.built_artifacts import KEY, make_artifact
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +27,6 @@ STARTING_AT_ONCE = 4
 SLOW = (11, 23, 37)  # boards on which the next release is not ready in time
 READY_SECONDS_MAX = 20  # there; each of the attempts takes so long
 LOADING_SECONDS = 30
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
 @pytest.fixture(scope="module")

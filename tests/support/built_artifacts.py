@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgewright_builder.artifact.artifact import Artifact, open_artifact, write_artifact
 
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))  # a release key that tests trust
 FIELDS: dict[str, Any] = {
     "name": "tiny",
     "version": "1.0",

@@ -22,9 +22,8 @@ from edgewright_builder.artifact.artifact import (
     verify_artifact,
     write_artifact,
 )
-from tests.support.built_artifacts import FIELDS, make_artifact
+from tests.support.built_artifacts import FIELDS, KEY, make_artifact
 
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 CONTENTS = {
     "engine/model.bin": bytes(range(256)) * 40,
     "tokenizer/tokenizer.json": b"{}",

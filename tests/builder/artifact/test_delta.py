@@ -7,7 +7,6 @@ import random
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,9 +19,8 @@ from edgewright_builder.artifact.delta import DeltaMaker, Frame, Frames
 from edgewright_builder.artifact.diff import compare
 from edgewright_builder.artifact.tensors import TensorPlace, tensor_places
 from tests.support.artifacts import put_blob
-from tests.support.built_artifacts import make_artifact
+from tests.support.built_artifacts import KEY, make_artifact
 
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 KIB = 1024
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from edgewright.errors import InputError
@@ -13,10 +12,8 @@ from edgewright.v1.deployment_pb2 import Release, ReleaseState
 from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.cli.main import app
 from edgewright_builder.push import pushed_before
-from tests.support.built_artifacts import make_artifact
+from tests.support.built_artifacts import KEY, make_artifact
 from tests.support.device_simulator import Board, simulated_in_thread
-
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
 @pytest.fixture

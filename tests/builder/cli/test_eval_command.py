@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from edgewright.errors import InputError
-from edgewright_builder.cli.main import app
-from tests.support.device_simulator import Board, simulated_in_thread
+from tests.support.commands import invoke, output
 from tests.support.evaluated_run import write_evaluation
 from tests.support.tiny_models import tiny_tokenizer
-
-
-@pytest.fixture
-def host() -> Iterator[str]:
-    with simulated_in_thread(Board()) as address:
-        yield str(address)
-
-
-def invoke(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def output(*arguments: object) -> str:
-    result = invoke(*arguments)
-    assert result.exit_code == 0, result.exception
-    return str(result.stdout)
 
 
 def evaluated_run(folder: Path, rows: list[dict[str, Any]]) -> Path:

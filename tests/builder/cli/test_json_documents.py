@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import json_schemas
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
@@ -27,27 +25,10 @@ from edgewright_builder.sdk.results.calibration import BoardCalibrated
 from edgewright_builder.sdk.results.trust import BoardTrust, TrustUpdate, UntrustedRelease
 from tests.builder.fit.test_calibrate import ENGINE, point
 from tests.support.agent_process import serving
-from tests.support.built_artifacts import make_artifact
+from tests.support.built_artifacts import KEY, make_artifact
 from tests.support.device_simulator import Board, simulated_in_thread
 
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 ORIN = "jetson-orin-nano-super"
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEWRIGHT_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def board() -> Board:
-    return Board()
-
-
-@pytest.fixture
-def host(board: Board) -> Iterator[str]:
-    with simulated_in_thread(board) as address:
-        yield str(address)
 
 
 def validate(document: dict[str, Any]) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.message import Message
 from typer.testing import CliRunner
 
@@ -24,12 +23,11 @@ from edgewright_builder.device_client.patience import Patience
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.push import push as push_module
 from edgewright_builder.sdk import async_board
-from tests.support.built_artifacts import make_artifact
+from tests.support.built_artifacts import KEY, make_artifact
 from tests.support.nonsense_board import Answer, Forever, Silence, nonsense_board
 
 NAN, INFINITE = float("nan"), float("inf")
 MINUS_ONE = 2**64 - 1  # as an unsigned field has it
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 RELEASE = b"\1" * 32
 SERVES = deployment.Release(release=RELEASE, name="x", state=deployment.RELEASE_STATE_ACTIVE)
 SNAPSHOT = telemetry.Snapshot(active_release=RELEASE, memory=telemetry.Memory(engine_peak_bytes=1 << 20))

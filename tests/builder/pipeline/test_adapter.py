@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.torch import load_file, save_file
 
 from edgewright.errors import InputError
@@ -29,13 +28,12 @@ from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, 
 from edgewright_builder.train.epoch import DistillationData, Training
 from edgewright_builder.train.optimizers import learning_rate_factor
 from edgewright_builder.train.samples import make_sample, split
-from tests.support.built_artifacts import make_artifact
+from tests.support.built_artifacts import KEY, make_artifact
 from tests.support.device_simulator import Board, simulated_device
 from tests.support.tiny_gptq_checkpoint import write_quantized
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 RECIPE: dict[str, Any] = {"name": "task", "task": "t", "base": "runs/base", "data": {"file": "data.jsonl"}}
 SPEC = {"base": "ab" * 32, "path": "adapter/model.onnx_adapter", "modules": ["q_proj"], "rank": 4}
 

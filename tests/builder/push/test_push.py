@@ -6,7 +6,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgewright.address import Address
 from edgewright.errors import BusyError, InputError, OutsideError, RefusedError
@@ -16,11 +15,10 @@ from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.push.push import PushResult, push
 from edgewright_builder.push.transfer import Sent, TransferListener, TransferPlan
-from tests.support.built_artifacts import make_artifact
+from tests.support.built_artifacts import KEY, make_artifact
 from tests.support.device_simulator import Board, simulated_device
 
 MIB = 1024 * 1024
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "")
 BUSY = (grpc.StatusCode.ABORTED, "BUSY")
 MODEL = b"".join(bytes([index]) * MIB for index in range(13))  # 4 chunks

@@ -12,17 +12,14 @@ from pathlib import Path
 
 import grpc
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import edgewright as ew
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import telemetry_pb2 as telemetry
 from edgewright_builder.sdk.results.telemetry import snapshot_of
 from edgewright_builder.show.document import document
-from tests.support.built_artifacts import make_artifact
+from tests.support.built_artifacts import KEY, make_artifact
 from tests.support.device_simulator import Board, simulated_device, simulated_in_thread
-
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
 @pytest.fixture
