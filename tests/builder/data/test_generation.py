@@ -323,7 +323,7 @@ def test_a_wrong_prompt_file_is_named(name: str, text: str, words: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("task: x\n", "description"), ("task: [", "not YAML"), ("- 1\n", "file")]
+    ("text", "words"), [("task: x\n", "description"), ("task: [", "not YAML"), ("- 1\n", "holds a list")]
 )
 def test_a_wrong_preset_names_the_key(text: str, words: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
