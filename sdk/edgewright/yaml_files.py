@@ -36,7 +36,7 @@ def parse_mapping(text: str, where: str, kind: str) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-01
         raise InputError(f"{where} is not YAML: {_complaint(error)}.") from None
     if not isinstance(value, dict):
-        raise InputError(f"{where} {_held(value)}; a {kind} is a list of lines `key: value`.")
+        raise InputError(f"{where} {_held(value)}; a {kind} has lines `key: value`.")
     return value
 
 

@@ -11,9 +11,9 @@ from edgewright.yaml_files import parse_mapping, read_mapping
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "x.yaml is empty; a recipe is a list of lines `key: value`."),
-        ("- a\n", "x.yaml holds a list; a recipe is a list of lines `key: value`."),
-        ("hello", "x.yaml holds 'hello' alone; a recipe is a list of lines `key: value`."),
+        ("", "x.yaml is empty; a recipe has lines `key: value`."),
+        ("- a\n", "x.yaml holds a list; a recipe has lines `key: value`."),
+        ("hello", "x.yaml holds 'hello' alone; a recipe has lines `key: value`."),
         (
             "a: 1\nb: [",
             "x.yaml is not YAML: line 2, column 5: expected the node content, but found '<stream end>'.",
