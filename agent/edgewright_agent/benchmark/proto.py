@@ -33,7 +33,7 @@ def result_to_proto(result: BenchmarkResult) -> telemetry_pb2.BenchmarkResult:
 
 
 def load_to_proto(plan: BenchmarkPlan, load: LoadMeasurement) -> telemetry_pb2.BenchmarkResult:
-    """Returns the part of a benchmark's result that anyone who asks can measure."""
+    """Returns the figures that every caller can measure, on the board or over the link."""
     return telemetry_pb2.BenchmarkResult(
         prompts=plan.prompts,
         prompts_failed=load.prompts_failed,

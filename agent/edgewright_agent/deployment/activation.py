@@ -43,7 +43,7 @@ class ActivationSettings:
 
 
 class _BroughtDownError(OutsideError):
-    """Clients' requests ended the candidate's trial: that says nothing of the candidate."""
+    """Clients' requests ended the candidate's trial, so the candidate is not to blame."""
 
 
 class Activation:

@@ -36,7 +36,7 @@ class Restarts:
         return Restarts(self.digest, self.count + 1, time.time(), death.sentence)
 
     def sentence(self) -> str | None:
-        """Returns the count for people; None if there was none."""
+        """Returns how often and when the engine was last restarted, as a sentence; None if it never was."""
         if not self.count:
             return None
         when = datetime.fromtimestamp(self.last_unix_seconds, timezone.utc)

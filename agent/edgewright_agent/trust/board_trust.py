@@ -170,7 +170,7 @@ class Trust:
     def _continues_chain(self, base: TrustDocument, folder: Path) -> bool:
         """Whether `base` belongs to the stored chain. If not, what is stored is put aside.
 
-        A store that an earlier agent wrote has no chain: what it holds is taken for one with `base`.
+        A store that an earlier agent wrote has no chain: its documents count as following `base`.
         """
         assert self._chain_file is not None, "there is a folder"
         saved = self._chain_file.read()

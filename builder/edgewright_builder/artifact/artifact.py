@@ -105,8 +105,8 @@ def resign_artifact(folder: Path, signing_key: Ed25519PrivateKey, **changes: Any
 
 
 def _signatures_over(manifest: bytes, envelope: bytes) -> Mapping[str, bytes]:
-    """Returns who has signed this manifest; nobody where the envelope is of another, as after a cut between two
-    renames.
+    """Returns the signatures over this manifest by key id. There are none where the envelope signs another manifest, as
+    after a power cut between two renames.
     """
     try:
         return envelope_over(manifest, envelope).signatures

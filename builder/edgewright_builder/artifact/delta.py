@@ -136,7 +136,7 @@ class Frames:
             return replace(frame, data=self._file.read(place.size_bytes))
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         self._file.close()
 
     def _keep(self, frame: Frame | None) -> tuple[Frame, TensorPlace] | None:

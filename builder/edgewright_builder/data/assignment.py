@@ -1,4 +1,4 @@
-"""What T1 is to write, and what becomes of it."""
+"""What T1 is to write, and by which checks its answers are dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of questions or rows, by count."""
+"""How many questions or rows each check dropped, and how many were kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgewright.errors import InputError
 
 
 def attrition_line(counts: Mapping[str, int]) -> str:
-    """Returns the counts for people: "generated 8, duplicate 2"."""
+    """Returns the counts as one line: "generated 8, duplicate 2"."""
     return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count)
 
 

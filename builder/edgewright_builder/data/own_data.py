@@ -33,7 +33,7 @@ def select_rows(source: Path, contamination: Contamination) -> tuple[list[Alpaca
 
 
 def dropped_line(source: Path, counts: Mapping[str, int]) -> str:
-    """Returns a sentence on what became of the file's rows; empty if every row was kept."""
+    """Returns a sentence that says how many of the file's rows were dropped, and why; empty if none was."""
     reasons = {
         "duplicate": "equal to an earlier row",
         "contaminated": "sharing eight words in a row with one question of the evaluation",

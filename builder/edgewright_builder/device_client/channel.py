@@ -30,7 +30,7 @@ def parse_address(text: str) -> Address:
     host = host[1:-1] if bracketed else host
     plain = bool(host) and not set(host) & set("/ []") and (bracketed or ":" not in host)
     if not colon or not plain or not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-        raise InputError(f"The address {text!r} is not of the form HOST:PORT, as in board-7.local:50051.")
+        raise InputError(f"The address {text!r} is not of the form HOST:PORT, as in board-7.local:7443.")
     return Address(host, int(port))
 
 

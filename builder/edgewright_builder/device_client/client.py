@@ -244,7 +244,7 @@ class DeviceClient:
     def run_benchmark(
         self, request: telemetry.RunBenchmarkRequest
     ) -> AsyncIterator[telemetry.RunBenchmarkResponse]:
-        """Yields the progress of a benchmark on the board, then its result; where the link breaks it is run anew."""
+        """Yields the progress of a benchmark on the board, then its result; where the link breaks it starts again."""
         method = lambda: self._telemetry.RunBenchmark  # noqa: E731 - a channel may be opened anew
         return self._patient_stream(method, request, WORK_SECONDS_MAX, busy=True, begin_anew=True)
 
@@ -285,7 +285,7 @@ class DeviceClient:
         request: Message,
         silence_seconds: float | None = SILENCE_SECONDS_MAX,
     ) -> AsyncGenerator[Any, None]:
-        """Yields the answers. Raises OutsideError where none gets on from the one before for `silence_seconds`."""
+        """Yields the answers. Raises OutsideError after `silence_seconds` without progress."""
         await self._dial()
         call, check = method()(request), checks_of(request)
         with SilenceWatch(call, silence_seconds) as watch:

@@ -1,4 +1,4 @@
-"""Accuracy of the bytes that serve: a scorer, as `tasks.scoring` wants one, that asks the board."""
+"""Accuracy of the bytes that serve: a `scoring.scorer.Scorer` that asks the board."""
 
 from __future__ import annotations
 

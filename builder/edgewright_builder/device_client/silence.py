@@ -1,4 +1,4 @@
-"""Gives up a stream that stays open and gets nowhere."""
+"""Cancels a stream that stays open and makes no progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Cancellable(Protocol):
 
 
 class SilenceWatch:
-    """Cancels a call that has not got on for `seconds`; one timer, whatever arrives."""
+    """Cancels a call that has made no progress for `seconds`; one timer serves for all messages."""
 
     def __init__(self, call: Cancellable, seconds: float | None) -> None:
         self._call = call

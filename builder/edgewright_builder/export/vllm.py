@@ -1,4 +1,4 @@
-"""Stage 7 for vLLM, export: the GPTQ checkpoint as it is, with what is not quantized in 16 bits."""
+"""The stage `export` for vLLM: the GPTQ checkpoint as it is, with what is not quantized in 16 bits."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ def _nothing_fits(smallest: BuildPlan, budget_bytes: int) -> str:
         f"{format_bytes(smallest.bound.upper_bytes)}: {m.layers} of {smallest.layers_full} layers, "
         f"{m.embedding_bits}-bit embeddings, {m.context_tokens} tokens of context, at an expected loss of "
         f"{smallest.expected_divergence:.2f} nats per token before distillation. Raise the budget or shorten "
-        "`serving.context_tokens`."
+        "the context (`serving.context_tokens` in a recipe, --min-context of `plan`)."
     )
 
 

@@ -56,7 +56,7 @@ class RolloutDocument(TypedDict):
 @shown
 @dataclass(frozen=True)
 class RolloutReport:
-    """What became of a fleet."""
+    """The results of a rollout, board by board."""
 
     results: dict[str, DeviceResult]  # by device name, of those that were attempted
     untouched: tuple[str, ...]  # names of devices never begun

@@ -25,7 +25,7 @@ DEFAULT_WAVES = "1,10%,50%,100%"
 
 
 class DeviceOutcome(Enum):
-    """What became of one device."""
+    """How a rollout ended for one device."""
 
     COMMITTED = "committed"
     STAGED = "staged"  # and not activated, as asked

@@ -52,7 +52,7 @@ class Deltas:
     async def frames_for(
         self, client: DeviceClient, missing: Sequence[MissingBlob], note: Callable[[str], None]
     ) -> Frames | None:
-        """Frames of the missing chunks against a release the board has; None if there is none whole at hand."""
+        """Returns frames of the missing chunks against a release that board and host have; None without one."""
         if not missing:
             return None
         digests = base_candidates(await client.list_releases())
@@ -66,7 +66,7 @@ class Deltas:
             return None
 
     def close(self) -> None:
-        """Lets go of the frames' files."""
+        """Closes the files of the frames."""
         for frames in self._frames.values():
             frames.close()
 

@@ -1,4 +1,4 @@
-"""One artifact on its way to one board: what will travel, the sending, and taking it up again."""
+"""One artifact on its way to one board: what will travel, sending it, and resuming after the link broke."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class TransferPlan:
 
     @property
     def line(self) -> str:
-        """What will travel, for people."""
+        """What will travel, as one line."""
         if not self.missing_bytes:
             return f"nothing to send: the board has all {format_bytes(self.artifact_bytes)} of it"
         if self.is_adapter:

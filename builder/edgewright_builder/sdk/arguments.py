@@ -13,7 +13,7 @@ CREDENTIALS_VARIABLE = "EDGEWRIGHT_CREDENTIALS"
 
 
 def as_path(value: str | Path, what: str) -> Path:
-    """Returns the path. Raises InputError for what is none."""
+    """Returns the path. Raises InputError for anything else."""
     if not isinstance(value, (str, os.PathLike)):
         raise wrong_type(what, value, "a path")
     return Path(value)

@@ -32,7 +32,7 @@ class LoopThread:
         self._starting = threading.Lock()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Returns what the coroutine returns; Ctrl-C cancels it and waits until it has let go."""
+        """Returns what the coroutine returns; Ctrl-C cancels it and waits for its end."""
         call = self._begin(coroutine)
         try:
             return call.future.result()
@@ -101,7 +101,7 @@ class LoopThread:
 
 @dataclass(frozen=True)
 class _Call(Generic[T]):
-    """A coroutine on its way; its future is done as soon as it is cancelled, `ended` is set when it has let go."""
+    """A coroutine on its way; its future is done as soon as it is cancelled, `ended` once its last line has run."""
 
     future: Future[T]
     ended: threading.Event

@@ -45,6 +45,6 @@ class ListeningReporter(Reporter):
 
 @contextmanager
 def listening_reporter(listener: OnProgress | None) -> Iterator[Reporter]:
-    """Yields a reporter for the listener; for None one that tells nobody."""
+    """Yields a reporter for the listener; for None, one that reports to no one."""
     console = Console(file=_Lines(listener), highlight=False, color_system=None, width=10_000)
     yield ListeningReporter(console, listener=listener)

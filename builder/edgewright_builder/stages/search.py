@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgewright_builder.run.run import FinishedStage
     from edgewright_builder.train.epoch import Training
     from edgewright_builder.train.loop import TrainStep
-    from edgewright_builder.train.study import SearchStudy
+    from edgewright_builder.train.trials import SearchStudy
 
 
 def run_search(
@@ -82,7 +82,7 @@ def search(
 
     `group_sizes` are those whose predicted peak meets the budget. Raises RefusedError if every trial diverges.
     """
-    from edgewright_builder.train.study import open_study
+    from edgewright_builder.train.trials import open_study
 
     study = open_study(folder / "study.db", settings, group_sizes, training.seed)
     job = subset(training, settings.train_fraction)

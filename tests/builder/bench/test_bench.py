@@ -331,3 +331,9 @@ def test_prompts_that_failed_are_said_to_have_failed() -> None:
     columns, rows = tables.throughput(bench)
     assert columns[-1] == "seen here (4 prompts, 2 failed)"
     assert rows[-1] == ("requests", "0.375 /s", "0.25 /s")
+
+
+def test_the_folder_of_a_run_is_measured_with_local_and_not_taken_for_an_address(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "--insecure") == (
+        f"{tmp_path} is a folder; --local {tmp_path} measures the model of a run."
+    )

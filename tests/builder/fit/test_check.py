@@ -315,3 +315,12 @@ def test_a_way_out_is_named_whenever_plan_knows_one(model: Any, budget_mib: int)
     except InputError:
         return
     assert answer.plan.bound.fits or any(change.fits for change in answer.changes)
+
+
+def test_a_device_written_as_a_path_is_a_file_and_not_an_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = invoke("check", "smollm2-135m", "--device", "./jetson-orin-nano-8gb")
+    assert isinstance(result.exception, InputError)
+    assert "jetson-orin-nano-8gb can't be read: No such file" in str(result.exception)

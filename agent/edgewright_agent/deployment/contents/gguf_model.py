@@ -13,7 +13,7 @@ METADATA_BYTES_MAX = 64 * 2**20  # more than any vocabulary takes
 
 
 def complaint_of_gguf(path: Path) -> str | None:
-    """Returns what is wrong with a GGUF file; None if it stands for itself. Reads its head and no weights.
+    """Returns what is wrong with a GGUF file; None if it needs no other file. Reads its head and no weights.
 
     Raises OSError if it can't be read.
     """

@@ -117,6 +117,8 @@ def bench(
         elif str(target).endswith(".json"):
             refuse_with(ctx, "a saved result", "stage", *OF_A_BOARD, *OF_A_RUN)
             found = open_bench(str(target))
+        elif Path(str(target)).is_dir():
+            raise InputError(f"{target} is a folder; --local {target} measures the model of a run.")
         else:
             refuse_without(ctx, "--local RUN", "stage")
             with open_board(str(target), credentials, insecure) as board:

@@ -48,7 +48,7 @@ class ProgressEmitter:
             self._listener(Progress(self.stage, text))
 
     def step(self, done: int, total: int, text: str = "", *, in_bytes: bool = False) -> None:
-        """Tells how much is done, unless it was told just now."""
+        """Reports how much is done, unless it did so a moment ago."""
         now = time.monotonic()
         if self._listener is None or (done < total and now - self._told_at < PROGRESS_SECONDS):
             return

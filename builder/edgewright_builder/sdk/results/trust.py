@@ -1,4 +1,4 @@
-"""Whom boards trust, and what became of telling them: the results of `Credentials.trust` and `Credentials.tell`."""
+"""Whom boards trust, and which boards took that up: the results of `Credentials.trust` and `Credentials.tell`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class UntrustedRelease:
 
     @property
     def fate(self) -> str:
-        """What becomes of it."""
+        """What the board does with it from now on, in words."""
         if self.active:
             return "was active and stops" if self.stop else "goes on serving, but is not activated again"
         return "is not activated again"
@@ -80,7 +80,7 @@ class BoardTrust:
 @shown
 @dataclass(frozen=True)
 class TrustUpdate:
-    """What became of telling boards the newest trust document."""
+    """What each board answered to the newest trust document."""
 
     boards: tuple[BoardTrust, ...]
 

@@ -1,4 +1,4 @@
-"""The Optuna study of a search: what was tried, and what to try next.
+"""The trials of a search: what was tried, and what to try next, kept in an Optuna study.
 
 A trial's suggestion depends only on the seed and on the trials completed before it, so a search that was killed goes
 on as an undisturbed one would.
