@@ -27,7 +27,7 @@ from edgewright_builder.report.formats import (
     show_signed,
     show_tick,
 )
-from edgewright_builder.report.inputs import Curves, PlanRecord, StageRecord, TaskScore, TrialRecord
+from edgewright_builder.report.records import Curves, PlanRecord, StageRecord, TaskScore, TrialRecord
 from edgewright_builder.report.summary import MODELS, Difference, show_difference
 
 TENSOR_CLASSES = {

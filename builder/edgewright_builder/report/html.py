@@ -13,8 +13,9 @@ from edgewright.durable import FileSystem, write_durably
 from edgewright.sizes import format_bytes
 from edgewright_builder.report import figures, formats
 from edgewright_builder.report.bench_page import BenchView, compare, draw_bench, environment
-from edgewright_builder.report.inputs import RunInputs, TaskScore, read_run
+from edgewright_builder.report.inputs import RunInputs, read_run
 from edgewright_builder.report.ladder import ladder
+from edgewright_builder.report.records import TaskScore
 from edgewright_builder.report.summary import (
     differences,
     key_numbers,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from edgewright.sizes import format_bytes
 from edgewright_builder.report.formats import show_accuracy, show_seconds
-from edgewright_builder.report.inputs import DivergenceRecord, RunInputs
+from edgewright_builder.report.inputs import RunInputs
+from edgewright_builder.report.records import DivergenceRecord
 from edgewright_builder.report.summary import Difference, differences, show_difference
 
 # In the order of their making: the model, what made it, and the stages whose time that took.

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+from edgewright_builder.report import write_report
 from edgewright_builder.report.inputs import read_run
 from edgewright_builder.report.summary import differences, key_numbers
 from tests.builder.report.pages import page_of
