@@ -19,6 +19,7 @@ from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.cli.main import app
 from edgewright_builder.device_client import client as client_module
 from edgewright_builder.device_client import verdict as verdict_module
+from edgewright_builder.device_client.link import Link
 from edgewright_builder.device_client.patience import Patience
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.push import push as push_module
@@ -46,7 +47,7 @@ def _quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEWRIGHT_CACHE", str(tmp_path / "cache"))
     for name in ("SILENCE_SECONDS_MAX", "WORK_SECONDS_MAX", "REST_SECONDS_MAX"):
         monkeypatch.setattr(client_module, name, 1.0)
-    for method in (client_module.DeviceClient._stream, client_module.DeviceClient._patient_stream):
+    for method in (Link.stream, client_module.DeviceClient._patient_stream):
         monkeypatch.setattr(method, "__defaults__", (1.0,))
     monkeypatch.setattr(verdict_module, "ANSWER_SECONDS", 1.0)
     monkeypatch.setattr(verdict_module, "ANSWER_POLL_SECONDS", 0.01)
