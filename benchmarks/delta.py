@@ -28,7 +28,8 @@ from edgewright_builder.artifact.diff import transfer_of
 from edgewright_builder.artifact.fields import draft_manifest
 from edgewright_builder.export.onnx import export_onnx
 from edgewright_builder.local_engine.engine import local_engine
-from edgewright_builder.models import load_tokenizer, resolve_model
+from edgewright_builder.model_sources import resolve_model
+from edgewright_builder.models import load_tokenizer
 from edgewright_builder.quantization.calibration import CalibrationTexts, packed_calibration
 from edgewright_builder.quantization.earlier import earlier_model
 from edgewright_builder.recipe.model import Recipe, load_recipe

@@ -103,7 +103,8 @@ def main() -> None:
 
 def prepare(scratch: Path, passes: int, threads: int) -> Work:
     """Writes the student and returns the work."""
-    from edgewright_builder.models import load_model, load_tokenizer, resolve_model
+    from edgewright_builder.model_sources import resolve_model
+    from edgewright_builder.models import load_model, load_tokenizer
     from edgewright_builder.quantization.rounding import temporarily_quantized
     from edgewright_builder.recipe.model import PROJECTIONS
     from edgewright_builder.train.lora import linear_layers

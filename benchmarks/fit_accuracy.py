@@ -41,7 +41,7 @@ from edgewright_builder.fit.regression import (
     measurements_to_json,
 )
 from edgewright_builder.local_engine.engine import engine_version
-from edgewright_builder.models import resolve_model
+from edgewright_builder.model_sources import resolve_model
 
 MIB = 2**20
 COLUMNS = (

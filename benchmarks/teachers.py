@@ -65,7 +65,8 @@ def pairs() -> list[dict[str, Any]]:
 
 def material(setting: Setting, method: str) -> DistillationData:
     """The samples with what this teacher knows of them; its cache stays in the folder."""
-    from edgewright_builder.models import load_tokenizer, resolve_model
+    from edgewright_builder.model_sources import resolve_model
+    from edgewright_builder.models import load_tokenizer
     from edgewright_builder.teacher_cache.hidden_states import read_hidden_states
     from edgewright_builder.train.aligned_knowledge import Positions, TopK
     from edgewright_builder.train.coarsened import TopAnswers
@@ -131,7 +132,8 @@ def aligned(setting: Setting, source: Path, teacher: Path, samples: Any, method:
 
 def make_student(setting: Setting) -> Path:
     """SmolLM2 without its least influential layers."""
-    from edgewright_builder.models import load_model, load_tokenizer, resolve_model
+    from edgewright_builder.model_sources import resolve_model
+    from edgewright_builder.models import load_model, load_tokenizer
     from edgewright_builder.stages.student import block_influence, least_influential, remove_layers
 
     folder = setting.folder / "student"

@@ -34,7 +34,7 @@ from edgewright_builder.fit.regression import (
     measurements_from_json,
     measurements_to_json,
 )
-from edgewright_builder.models import resolve_model
+from edgewright_builder.model_sources import resolve_model
 
 ENGINE, MIB = "vllm", 2**20
 ERROR_FRACTION_MIN = 0.1  # a few points prove little

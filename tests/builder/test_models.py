@@ -7,7 +7,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from edgewright.errors import InputError
-from edgewright_builder.models import load_model, load_tokenizer, resolve_model
+from edgewright_builder.model_sources import resolve_model
+from edgewright_builder.models import load_model, load_tokenizer
 from tests.support.tiny_models import tiny_model
 
 
@@ -70,6 +71,6 @@ def test_two_builds_that_read_the_same_gguf_at_once_both_have_it(
         folder.mkdir()
         (folder / "config.json").write_text("{}")
 
-    monkeypatch.setattr("edgewright_builder.models._dequantize", dequantize)
+    monkeypatch.setattr("edgewright_builder.model_sources._dequantize", dequantize)
     assert resolve_model(str(weights)) == found[0]
     assert [path.name for path in found[0].parent.iterdir()] == [found[0].name]

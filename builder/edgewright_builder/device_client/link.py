@@ -158,6 +158,6 @@ class Link:
 
     def _silent(self, seconds: float | None) -> OutsideError:
         return OutsideError(
-            f"{self._address} keeps the call open and has made no progress for {seconds:.0f} s; see the agent's log and "
+            f"{self._address} keeps the call open and made no progress for {seconds:.0f} s; see the agent's log and "
             "restart it."
         )

@@ -19,7 +19,7 @@ from edgewright.tether import tethered
 from edgewright_builder.export.onnx import exporter_environment
 from edgewright_builder.fit.proof.record import Proof, digest_of_tiny, shipped_proof
 from edgewright_builder.fit.proof.tiny_config import tiny_config
-from edgewright_builder.models import cache_folder
+from edgewright_builder.model_sources import cache_folder
 from edgewright_builder.run.run import last_line
 
 DISTRIBUTIONS = ("onnxruntime-genai", "onnxruntime", "transformers")  # exporter, runtime, reference

@@ -18,7 +18,8 @@ from edgewright_builder.data.own_data import select_rows
 from edgewright_builder.data.presets import load_preset
 from edgewright_builder.data.prompts import load_prompts
 from edgewright_builder.fit.engines import engine_traits
-from edgewright_builder.models import load_tokenizer, read_config, resolve_model
+from edgewright_builder.model_sources import resolve_model
+from edgewright_builder.models import load_tokenizer, read_config
 from edgewright_builder.parity.prove import require_proof
 from edgewright_builder.quantization.earlier import require_same_shape
 from edgewright_builder.recipe.model import DataTeacher, EvaluateSettings

@@ -7,7 +7,7 @@ from pathlib import Path
 from edgewright.errors import InputError
 from edgewright_builder.alignment.check import TeacherCheck, check_folders
 from edgewright_builder.alignment.share import MINIMUM
-from edgewright_builder.models import resolve_tokenizer
+from edgewright_builder.model_sources import resolve_tokenizer
 from edgewright_builder.recipe.file import model_name
 
 

@@ -97,7 +97,8 @@ def _data_teacher(teacher: DataTeacher | None, say: Callable[[str], None]) -> It
         yield EndpointClient(teacher.endpoint, teacher.model, key_variable, say=say)
         return
     from edgewright_builder.data.local import LocalClient
-    from edgewright_builder.models import load_model, load_tokenizer, model_digest, resolve_model
+    from edgewright_builder.model_sources import resolve_model
+    from edgewright_builder.models import load_model, load_tokenizer, model_digest
 
     folder = resolve_model(teacher.model)
     yield LocalClient(load_model(folder), load_tokenizer(folder), model_digest(folder))
