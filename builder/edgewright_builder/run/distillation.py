@@ -9,12 +9,11 @@ from typing import Literal
 
 from edgewright.digests import digest_of, file_sha256
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
+from edgewright_builder.model_sources import resolve_model, resolve_tokenizer
 from edgewright_builder.models import (
     model_digest,
     read_config,
     require_same_vocabulary,
-    resolve_model,
-    resolve_tokenizer,
     vocabulary_difference,
 )
 from edgewright_builder.recipe.adapter import AdapterRecipe
