@@ -75,7 +75,9 @@ def test_what_a_recorded_board_suffers_from(
         ("power sensor", "sys/class/hwmon/hwmon3/in1_label", "VDD_ELSE", "not VDD_GPU_SOC"),
     ],
 )
-def test_one_fault_one_warning(tmp_path: Path, check: str, path: str, content: str, says: str) -> None:
+def test_each_fault_of_a_board_gives_one_warning_that_names_it(
+    tmp_path: Path, check: str, path: str, content: str, says: str
+) -> None:
     root = write_board("agx-orin", tmp_path)
     write(root, "proc/cgroups", CGROUPS)
     write(root, path, content)

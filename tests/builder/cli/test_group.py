@@ -86,7 +86,7 @@ def test_check_needs_none_of_the_heavy_libraries() -> None:
     assert imported_by("check", "llama-3.2-3b", "--device", "jetson-orin-nano-8gb") == []
 
 
-def test_plan_needs_none_either() -> None:
+def test_plan_needs_none_of_the_heavy_libraries() -> None:
     assert imported_by("plan", "smollm2-1.7b", "--device", "jetson-orin-nano-8gb", "--budget", "2GiB") == []
 
 

@@ -74,11 +74,15 @@ def snapshot() -> telemetry.Snapshot:
         (("profiles", "show", ORIN), "profile"),
     ],
 )
-def test_what_needs_no_board(arguments: tuple[str, ...], name: str) -> None:
+def test_a_command_of_this_machine_prints_the_document_it_names(
+    arguments: tuple[str, ...], name: str
+) -> None:
     assert printed(*arguments) == [json_schemas.name_of(name)]
 
 
-def test_what_a_board_answers(board: Board, host: str, tmp_path: Path) -> None:
+def test_a_command_that_asks_a_board_prints_the_document_it_names(
+    board: Board, host: str, tmp_path: Path
+) -> None:
     board.staged, board.active, board.tokens = {b"\3" * 32}, b"\3" * 32, ["a", "b"]
     board.snapshots, board.corrupt = [snapshot()] * 2, True
     quiz = tmp_path / "quiz.jsonl"
@@ -96,7 +100,7 @@ def test_what_a_board_answers(board: Board, host: str, tmp_path: Path) -> None:
     assert printed("releases", host, "--insecure", "--delete", "0303") == ["edgewright.releases.v1"]
 
 
-def test_pushes_and_what_differs(board: Board, host: str, tmp_path: Path) -> None:
+def test_push_rollout_and_diff_print_the_documents_they_name(board: Board, host: str, tmp_path: Path) -> None:
     old = make_artifact(tmp_path / "old", {"engine/model.bin": bytes(1024)}, KEY)
     new = make_artifact(tmp_path / "new", {"engine/model.bin": b"new"}, KEY)
     assert printed("push", old.folder, host, "--insecure") == ["edgewright.push.v1"]
@@ -114,7 +118,7 @@ def test_pushes_and_what_differs(board: Board, host: str, tmp_path: Path) -> Non
     assert printed("push", old.folder, host, "--insecure") == ["edgewright.push.v1"]
 
 
-def test_whom_boards_trust(tmp_path: Path) -> None:
+def test_the_documents_of_trust_are_valid_also_where_a_board_failed(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     CliRunner().invoke(app, ["keys", "create", str(keys)])
     assert printed("keys", "trust", keys) == ["edgewright.trust.v1"]
@@ -123,7 +127,7 @@ def test_whom_boards_trust(tmp_path: Path) -> None:
     validate(document_of("trust-update", told))
 
 
-def test_measurements(tmp_path: Path) -> None:
+def test_measurements_are_valid_also_with_figures_that_are_missing(tmp_path: Path) -> None:
     run = telemetry.BenchmarkResult(prompts=4, concurrency=1, duration_seconds=2.0)
     report = bench_report(Bench(BenchSubject("b:1"), (run,)))
     validate(document_of("bench", report))
@@ -133,7 +137,7 @@ def test_measurements(tmp_path: Path) -> None:
     validate(document_of("calibrate", made))
 
 
-def test_calibration_of_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calibrate_prints_the_document_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEWRIGHT_DATA", str(tmp_path / "data"))
     one = point("smollm2-135m", 30 << 20)
     basis = {"architecture": asdict(one.architecture), "configuration": asdict(one.configuration)}

@@ -11,7 +11,9 @@ from edgewright_builder.fit.bound import PeakBound, adapter_bound
 @pytest.mark.parametrize(
     ("budget", "fits", "may_fit"), [(110, True, True), (109, False, True), (99, False, False)]
 )
-def test_the_error_counts(budget: int, fits: bool, may_fit: bool) -> None:
+def test_a_model_fits_only_with_its_error_bar_within_the_budget(
+    budget: int, fits: bool, may_fit: bool
+) -> None:
     bound = PeakBound(peak_bytes=100, error_bytes=10, budget_bytes=budget)
     assert (bound.fits, bound.may_fit, bound.spare_bytes) == (fits, may_fit, budget - 110)
 

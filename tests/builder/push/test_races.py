@@ -230,7 +230,7 @@ RACES = [same_artifact_twice, two_artifacts, push_during_activation, garbage_col
     "kill", [pytest.param(False, id=""), pytest.param(True, id="agent-killed", marks=pytest.mark.crash)]
 )
 @pytest.mark.parametrize("race", RACES, ids=lambda race: race.__name__.replace("_", "-"))
-async def test_whatever_happens_at_once(
+async def test_after_any_race_the_board_serves_one_of_the_releases_and_the_store_is_whole(
     board: Board, credentials: Path, artifacts: list[Artifact], race: Race, kill: bool
 ) -> None:
     async with clients(board, credentials) as (first, second):

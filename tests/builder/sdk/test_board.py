@@ -67,7 +67,7 @@ def test_the_readme_s_lines_work(board: ew.Board, artifact: ew.Artifact) -> None
     assert "12.5 J, 4.25 W" in str(energy)
 
 
-async def test_the_same_from_asyncio(device: Board, artifact: ew.Artifact) -> None:
+async def test_a_board_answers_the_same_from_asyncio(device: Board, artifact: ew.Artifact) -> None:
     async with simulated_device(device) as address, ew.AsyncBoard(str(address), insecure=True) as board:
         assert (await board.push(artifact)).committed
         assert "".join([piece async for piece in board.generate("Why?")]) == "Hello!"

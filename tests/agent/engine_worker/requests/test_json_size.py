@@ -34,7 +34,7 @@ def test_a_count_is_never_below_the_values_and_commas_in_strings_do_not_add_to_i
 
 
 @given(st.binary() | st.lists(st.sampled_from([b'"', b"\\", b",", b"[", b"x"]), max_size=60).map(b"".join))
-def test_whatever_comes_is_counted(data: bytes) -> None:
+def test_any_bytes_are_counted_up_to_one_above_the_limit(data: bytes) -> None:
     assert 1 <= count_values(data, 5) <= 6
 
 
