@@ -8,6 +8,8 @@ import tomllib
 import yaml
 
 from edgewright import __version__
+from edgewright_builder.fit.catalogue import builtin_models
+from edgewright_profiles import list_profiles
 from tests.support.markdown import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -29,6 +31,12 @@ def test_the_documentation_is_built_in_continuous_integration() -> None:
 def test_templates_and_hooks_are_yaml() -> None:
     for path in [*(ROOT / ".github").rglob("*.yml"), ROOT / ".pre-commit-config.yaml"]:
         assert yaml.safe_load(path.read_text(encoding="utf-8")), path
+
+
+def test_the_readme_counts_the_models_and_boards_that_ship() -> None:
+    boards = [profile for profile in list_profiles() if profile != "this-host"]
+    counted = f"for {len(builtin_models())} models and {len(boards)} boards"
+    assert counted in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_changelog_begins_with_this_version() -> None:
