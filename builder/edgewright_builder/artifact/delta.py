@@ -76,8 +76,8 @@ class DeltaMaker:
         return best if _wire_bytes(best) < size_bytes else None
 
     def _stretches(self, file: File, begin: int, end: int) -> tuple[Stretch, ...]:
-        found = (segment.within(begin, end) for segment in self._segments[file.sha256])
-        return tuple(_joined(stretch for stretch in found if stretch is not None))
+        stretches = (segment.within(begin, end) for segment in self._segments[file.sha256])
+        return tuple(_joined(stretch for stretch in stretches if stretch is not None))
 
     def _base(self, stretches: Iterable[Stretch], size_bytes: int) -> bytes:
         base = bytearray(size_bytes)
@@ -122,15 +122,15 @@ class Frames:
 
     def size_bytes(self, sha256: str, index: int) -> int | None:
         """Bytes that travel for a chunk; None where it travels as it is."""
-        found = self._places.get((sha256, index))
-        return None if found is None else found[1].size_bytes
+        entry = self._places.get((sha256, index))
+        return None if entry is None else entry[1].size_bytes
 
     def get(self, sha256: str, index: int) -> Frame | None:
         """Returns the frame of a chunk, None where it travels as it is."""
-        found = self._places.get((sha256, index))
-        if found is None:
+        entry = self._places.get((sha256, index))
+        if entry is None:
             return None
-        frame, place = found
+        frame, place = entry
         with self._lock:
             self._file.seek(place.offset_bytes)
             return replace(frame, data=self._file.read(place.size_bytes))
@@ -151,11 +151,11 @@ def tensors_of(
     artifact: Artifact, places_in: Callable[[Path], dict[str, TensorPlace]] = tensor_places
 ) -> dict[str, tuple[File, TensorPlace]]:
     """Returns an artifact's tensors by name; the first file wins where two have the name."""
-    found: dict[str, tuple[File, TensorPlace]] = {}
+    places: dict[str, tuple[File, TensorPlace]] = {}
     for file in artifact.manifest.files:
         for name, place in places_in(artifact.path(file)).items():
-            found.setdefault(name, (file, place))
-    return found
+            places.setdefault(name, (file, place))
+    return places
 
 
 def _places_if_readable(path: Path) -> dict[str, TensorPlace]:

@@ -43,26 +43,24 @@ def turns_of(result: BenchmarkResult) -> str:
 def facts(bench: Bench) -> Facts:
     """Returns what was measured where, and all that is one number."""
     result, subject = bench.typical, bench.subject
-    found = [
-        ("model", ", ".join(part for part in (subject.model, subject.precision, subject.engine) if part))
-    ]
-    found += [("load", shape_of(result))]
-    found += [("requests at once", turns_of(result))] if turns_of(result) else []
-    found += (
+    rows = [("model", ", ".join(part for part in (subject.model, subject.precision, subject.engine) if part))]
+    rows += [("load", shape_of(result))]
+    rows += [("requests at once", turns_of(result))] if turns_of(result) else []
+    rows += (
         [("repeats", f"{len(bench.runs)}; shown is the one of median throughput")] if bench.runs[1:] else []
     )
-    found += [("size", size_of(bench))]
-    found += [("peak memory", peak_of(result, subject))]
-    found += [("power mode", subject.power_mode)] if subject.power_mode else []
-    found += (
+    rows += [("size", size_of(bench))]
+    rows += [("peak memory", peak_of(result, subject))]
+    rows += [("power mode", subject.power_mode)] if subject.power_mode else []
+    rows += (
         [("throttled", f"{result.throttle_events} times during the run")] if result.throttle_events else []
     )
     if result.other_requests:
         others = (
             f"{result.other_requests} requests of other clients: their time and energy is in these figures"
         )
-        found += [("not alone", others)]
-    return [*found, *energy_facts(result)]
+        rows += [("not alone", others)]
+    return [*rows, *energy_facts(result)]
 
 
 def size_of(bench: Bench) -> str:
@@ -79,11 +77,11 @@ def energy_facts(result: BenchmarkResult) -> Facts:
     if not result.HasField("energy"):
         return [("energy", "no energy sensor, so no figure")]
     energy = result.energy
-    found = _whole_run(energy)
+    rows = _whole_run(energy)
     if energy.HasField("phases"):
-        found += _phases(energy)
+        rows += _phases(energy)
     mean = f"{energy.mean_watts:.2f} W mean, " if energy.HasField("mean_watts") else ""
-    return [*found, ("power", f"{mean}{energy.samples} samples, {energy.gaps} gaps")]
+    return [*rows, ("power", f"{mean}{energy.samples} samples, {energy.gaps} gaps")]
 
 
 def _whole_run(energy: BenchmarkEnergy) -> Facts:
@@ -91,11 +89,11 @@ def _whole_run(energy: BenchmarkEnergy) -> Facts:
         return [("energy per token", f"no figure: {gaps_of(energy)}")]
     scope = "whole module" if energy.whole_module else "a part of the board"
     gross = f"{show_joules(energy.gross_joules_per_output_token)} ({energy.rail}, {scope})"
-    found = [("energy per token, gross", gross)]
+    rows = [("energy per token, gross", gross)]
     if energy.HasField("net_joules_per_output_token"):
         idle = f"less the idle {energy.baseline_watts:.2f} W"
-        found.append(("energy per token, net", f"{show_joules(energy.net_joules_per_output_token)} ({idle})"))
-    return found
+        rows.append(("energy per token, net", f"{show_joules(energy.net_joules_per_output_token)} ({idle})"))
+    return rows
 
 
 def gaps_of(energy: BenchmarkEnergy) -> str:
@@ -112,10 +110,10 @@ def throughput(bench: Bench) -> tuple[tuple[str, ...], Rows]:
     columns += [f"seen here ({_served(host)})"] if host else []
     rows: Rows = []
     for metric in THROUGHPUTS:
-        found = over_repeats(bench, metric)
-        if found is None:
+        values = over_repeats(bench, metric)
+        if values is None:
             continue
-        typical, low, high = (metric.show(value) for value in found)
+        typical, low, high = (metric.show(value) for value in values)
         row = [metric.name.removeprefix("throughput, "), typical]
         row += [f"{low.split()[0]} to {high}"] if repeated else []
         here = metric.of(host) if host else None
@@ -175,13 +173,13 @@ def _size_at_16_bits(before: Bench, after: Bench) -> Rows:
 
 def unlike(before: Bench, after: Bench) -> list[str]:
     """Returns why the two can't be compared number by number; empty if they can."""
-    found = []
+    sentences = []
     if not _same_load(before.typical, after.typical):
-        found.append(f"The loads differ: {shape_of(before.typical)}; and {shape_of(after.typical)}.")
+        sentences.append(f"The loads differ: {shape_of(before.typical)}; and {shape_of(after.typical)}.")
     if before.subject.device != after.subject.device:
         names = [subject.device or subject.where or "unknown" for subject in (before.subject, after.subject)]
-        found.append(f"The machines differ: {names[0]}; and {names[1]}.")
-    return found
+        sentences.append(f"The machines differ: {names[0]}; and {names[1]}.")
+    return sentences
 
 
 def _same_load(one: BenchmarkResult, two: BenchmarkResult) -> bool:

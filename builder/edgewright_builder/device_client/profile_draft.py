@@ -31,9 +31,9 @@ class ProfileDraft:
 
 def draft_here() -> ProfileDraft:
     """Drafts this machine's profile, complete: memory and bandwidth are measured."""
-    found, here = probe(), load_profile("this-host")
+    probed, here = probe(), load_profile("this-host")
     document = here.model_dump(mode="json", exclude_none=True) | {"id": "my-board", "name": "My board"}
-    return ProfileDraft(document, load_profile(found.profile_id), found.profile_reason, ("gpu", "jetpacks"))
+    return ProfileDraft(document, load_profile(probed.profile_id), probed.profile_reason, ("gpu", "jetpacks"))
 
 
 def draft_of(device: GetDeviceResponse, snapshot: Snapshot) -> ProfileDraft:

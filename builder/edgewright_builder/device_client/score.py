@@ -41,7 +41,9 @@ async def score(client: DeviceClient, items: Sequence[tuple[str, Sequence[str]]]
             for context, continuations in items[start : start + BATCH_ITEMS]
         ]
         results = await _score_batch(client, batch)
-        scores += [[found.log_likelihood for found in result.continuations] for result in results]
+        scores += [
+            [continuation.log_likelihood for continuation in result.continuations] for result in results
+        ]
     return scores
 
 

@@ -54,23 +54,23 @@ class Decoder:
 
 def decoder_of(config: PretrainedConfig, rotary_dim: int, embedding_scale: float) -> Decoder:
     """Returns what transformers computes for `config`, whose positions turn `rotary_dim` elements of each head."""
-    found: Any = config
-    head_dim = getattr(found, "head_dim", None) or found.hidden_size // found.num_attention_heads
-    context_tokens = context_of(found)
+    facts: Any = config
+    head_dim = getattr(facts, "head_dim", None) or facts.hidden_size // facts.num_attention_heads
+    context_tokens = context_of(facts)
     layers = tuple(
         LayerAttention(window if window is not None and window < context_tokens else None, rope)
-        for window, rope in zip(_windows(found), _ropes(found), strict=True)
+        for window, rope in zip(_windows(facts), _ropes(facts), strict=True)
     )
     plain = (
         all(layer == LayerAttention(None, SHARED_ROPE) for layer in layers)
-        and found.rope_parameters.get("rope_type") == "default"
+        and facts.rope_parameters.get("rope_type") == "default"
         and rotary_dim == head_dim
-        and found.rope_parameters.get("partial_rotary_factor", 1.0) == 1.0
+        and facts.rope_parameters.get("partial_rotary_factor", 1.0) == 1.0
         and head_dim % 16 == 0
         and embedding_scale == 1.0
     )
     return Decoder(
-        layers, found.num_attention_heads, found.num_key_value_heads, head_dim, context_tokens, rotary_dim, plain
+        layers, facts.num_attention_heads, facts.num_key_value_heads, head_dim, context_tokens, rotary_dim, plain
     )  # fmt: skip
 
 
@@ -80,31 +80,31 @@ def context_of(config: PretrainedConfig) -> int:
     LongRoPE has another set for sequences longer than the original maximum, dynamic NTK one for every length beyond
     `max_position_embeddings`.
     """
-    found: Any = config
-    parameters = found.rope_parameters
+    facts: Any = config
+    parameters = facts.rope_parameters
     nested = [each for each in parameters.values() if isinstance(each, dict)] or [parameters]
     limits = [each["original_max_position_embeddings"] for each in nested if each["rope_type"] == "longrope"]
-    return int(min([found.max_position_embeddings, *limits]))
+    return int(min([facts.max_position_embeddings, *limits]))
 
 
 def told_to_exporter(config: PretrainedConfig, decoder: Decoder) -> PretrainedConfig:
     """Returns the configuration that the exporter is given: plain attention, and nothing that transformers ignores."""
-    told = copy.deepcopy(config)
+    plain = copy.deepcopy(config)
     for name in READ_BY_THE_EXPORTER:
-        if hasattr(told, name) and name not in type(told).__dataclass_fields__:
-            delattr(told, name)
-    if told.model_type == "gemma3_text":
-        told.attn_logit_softcapping = None  # declared, and used by none of its layers
+        if hasattr(plain, name) and name not in type(plain).__dataclass_fields__:
+            delattr(plain, name)
+    if plain.model_type == "gemma3_text":
+        plain.attn_logit_softcapping = None  # declared, and used by none of its layers
     if decoder.plain:
-        return told
-    theta = next(iter(_nested_or_flat(told.rope_parameters))).get("rope_theta", 10_000.0)
-    told.rope_parameters = {"rope_type": "default", "rope_theta": theta}
-    told.rope_local_base_freq = theta  # which Gemma 3 is asked for
-    told.max_position_embeddings = told.original_max_position_embeddings = TOLD_POSITIONS
-    told.sliding_window = None
-    told.layer_types = ["full_attention"] * told.num_hidden_layers
-    told.no_rope_layers = [1] * told.num_hidden_layers
-    return told
+        return plain
+    theta = next(iter(_nested_or_flat(plain.rope_parameters))).get("rope_theta", 10_000.0)
+    plain.rope_parameters = {"rope_type": "default", "rope_theta": theta}
+    plain.rope_local_base_freq = theta  # which Gemma 3 is asked for
+    plain.max_position_embeddings = plain.original_max_position_embeddings = TOLD_POSITIONS
+    plain.sliding_window = None
+    plain.layer_types = ["full_attention"] * plain.num_hidden_layers
+    plain.no_rope_layers = [1] * plain.num_hidden_layers
+    return plain
 
 
 def _windows(config: Any) -> list[int | None]:

@@ -55,16 +55,16 @@ def add_slots(graph_file: Path, modules: Sequence[str]) -> int:
 
     model = onnx.load(str(graph_file), load_external_data=False)
     nodes: list[Any] = []
-    found: set[str] = set()
+    slotted: set[str] = set()
     slots = 0
     for node in model.graph.node:
         nodes.append(node)
         slot = _slot_at(node)
         if slot is not None and slot.module in modules:
             nodes += _slot_nodes(model.graph, node, slot)
-            found.add(slot.module)
+            slotted.add(slot.module)
             slots += 1
-    if missing := sorted(set(modules) - found):
+    if missing := sorted(set(modules) - slotted):
         raise InputError(
             f"`serving.adapters.modules` names {missing[0]}, which the exported graph does not have."
         )

@@ -39,13 +39,13 @@ def ranked_changes(
 ) -> tuple[Change, ...]:
     """Returns those that make it fit first, by what they cost; then the others, by what they save."""
     single = list(_single(plan, architecture, calibration))
-    found = [_change(plan, architecture, calibration, *each) for each in single]
-    if not any(change.fits for change in found):
-        found += [
+    changes = [_change(plan, architecture, calibration, *each) for each in single]
+    if not any(change.fits for change in changes):
+        changes += [
             _change(plan, architecture, calibration, *each)
             for each in _together(plan, architecture, calibration)
         ]
-    return tuple(sorted((change for change in found if change.saves_bytes > 0), key=_rank))
+    return tuple(sorted((change for change in changes if change.saves_bytes > 0), key=_rank))
 
 
 def _rank(change: Change) -> tuple[bool, float, int]:

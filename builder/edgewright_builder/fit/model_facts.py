@@ -115,8 +115,8 @@ def hub_cache() -> Path:
 def _cached_config(hub_id: str) -> Path | None:
     """Returns the config.json of the newest snapshot in the local cache."""
     folder = hub_cache() / f"models--{hub_id.replace('/', '--')}" / "snapshots"
-    found = sorted(folder.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
-    return found[-1] if found else None
+    configs = sorted(folder.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
+    return configs[-1] if configs else None
 
 
 def _fetched_config(hub_id: str) -> ModelFacts:

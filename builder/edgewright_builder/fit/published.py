@@ -90,8 +90,8 @@ def published_error(point: PublishedPoint, constants: tuple[float, float], terms
 
 def leave_one_model_out(points: Sequence[PublishedPoint], terms: Terms) -> list[float]:
     """Returns each point's error under constants fitted to the other models' points, in the order of `points`."""
-    found = []
+    errors = []
     for point in points:
         others = [other for other in points if other.model != point.model]
-        found.append(published_error(point, fit_two_constants(others, terms), terms))
-    return found
+        errors.append(published_error(point, fit_two_constants(others, terms), terms))
+    return errors

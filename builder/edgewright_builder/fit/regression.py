@@ -55,12 +55,12 @@ def fit_calibration(blank: Calibration, points: Sequence[Measurement]) -> Calibr
     peaks = np.array([point.peak_bytes for point in points], float)
     known = [predict_memory(point.architecture, point.configuration, blank).peak_bytes for point in points]
     rows = np.array([(1e6, point.architecture.vocab_size) for point in points])
-    found, *_ = np.linalg.lstsq(rows / peaks[:, None], 1 - np.array(known) / peaks, rcond=None)
+    solution, *_ = np.linalg.lstsq(rows / peaks[:, None], 1 - np.array(known) / peaks, rcond=None)
     return replace(
         blank,
         points=len(points),
-        constant_bytes=round(1e6 * float(found[0])),
-        tokenizer_bytes_per_token=round(float(found[1]), 1),
+        constant_bytes=round(1e6 * float(solution[0])),
+        tokenizer_bytes_per_token=round(float(solution[1]), 1),
         largest_parameters=max(point.architecture.parameters for point in points),
         longest_context_tokens=max(point.configuration.context_tokens for point in points),
     )
@@ -76,12 +76,12 @@ def errors(calibration: Calibration, points: Sequence[Measurement]) -> list[floa
 
 def leave_one_model_out(blank: Calibration, points: Sequence[Measurement]) -> dict[str, list[float]]:
     """Errors of each model's points under constants fitted to all other models."""
-    found = {}
+    errors_by_model = {}
     for model in dict.fromkeys(_family(point) for point in points):
         own = [point for point in points if _family(point) == model]
         others = [point for point in points if _family(point) != model]
-        found[model] = errors(fit_calibration(blank, others), own)
-    return found
+        errors_by_model[model] = errors(fit_calibration(blank, others), own)
+    return errors_by_model
 
 
 def _family(point: Measurement) -> str:

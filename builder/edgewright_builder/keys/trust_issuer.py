@@ -252,8 +252,8 @@ def _save_pair(folder: Path, key: Ed25519PrivateKey, name: str) -> list[Path]:
 
 
 def _paths(folder: Path) -> dict[int, Path]:
-    found = (re.fullmatch(r"trust-([1-9]\d{0,8})\.json", path.name) for path in folder.glob("trust-*.json"))
-    return {int(match[1]): folder / match[0] for match in found if match}
+    matches = (re.fullmatch(r"trust-([1-9]\d{0,8})\.json", path.name) for path in folder.glob("trust-*.json"))
+    return {int(match[1]): folder / match[0] for match in matches if match}
 
 
 def _now() -> datetime.datetime:

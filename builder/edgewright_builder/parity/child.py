@@ -31,10 +31,10 @@ def _result(tiny: Mapping[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     try:
         with TemporaryDirectory(prefix="edgewright-proof-") as scratch:
-            found = _compared(tiny, Path(scratch))
+            comparison = _compared(tiny, Path(scratch))
     except Exception as error:  # noqa: BLE001 - whatever an exporter or a runtime raises is the answer
         return {"failure": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-    return {**found, "seconds": round(time.monotonic() - started, 2)}
+    return {**comparison, "seconds": round(time.monotonic() - started, 2)}
 
 
 def _compared(tiny: Mapping[str, Any], scratch: Path) -> dict[str, Any]:

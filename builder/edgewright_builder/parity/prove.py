@@ -34,32 +34,32 @@ def require_proof(config: Mapping[str, Any]) -> Proof:
     shipped = shipped_proof(config)
     if shipped is not None and shipped.versions == distributions():
         return shipped
-    (found,) = prove([tiny_config(config)])
-    if isinstance(found, str):
-        raise InputError(f"A tiny model of this configuration can't be exported and served: {found}")
-    if not found.equal:
+    (proof,) = prove([tiny_config(config)])
+    if isinstance(proof, str):
+        raise InputError(f"A tiny model of this configuration can't be exported and served: {proof}")
+    if not proof.equal:
         raise InputError(
-            f"The engine would not compute what transformers computes for this {found.config['model_type']} model: "
-            f"{found}. {_suspects(found.config)}"
+            f"The engine would not compute what transformers computes for this {proof.config['model_type']} model: "
+            f"{proof}. {_suspects(proof.config)}"
         )
-    return found
+    return proof
 
 
 def prove(tiny_configs: Sequence[Mapping[str, Any]]) -> list[Proof | str]:
     """Returns the proof of each tiny configuration, or why it could not be tried. What is in the cache is not tried."""
     versions = proof_versions()
-    found: dict[str, Proof | str] = {}
+    proofs: dict[str, Proof | str] = {}
     for tiny in tiny_configs:
         if (cached := _cached(tiny, versions)) is not None:
-            found[digest_of_tiny(tiny)] = cached
-    missing = [tiny for tiny in tiny_configs if digest_of_tiny(tiny) not in found]
+            proofs[digest_of_tiny(tiny)] = cached
+    missing = [tiny for tiny in tiny_configs if digest_of_tiny(tiny) not in proofs]
     for tiny, result in zip(missing, _run_child(missing) if missing else [], strict=True):
         if "failure" in result:
-            found[digest_of_tiny(tiny)] = result["failure"]
+            proofs[digest_of_tiny(tiny)] = result["failure"]
         else:
-            found[digest_of_tiny(tiny)] = proof = Proof(**result, versions=versions)
+            proofs[digest_of_tiny(tiny)] = proof = Proof(**result, versions=versions)
             _keep(proof)
-    return [found[digest_of_tiny(tiny)] for tiny in tiny_configs]
+    return [proofs[digest_of_tiny(tiny)] for tiny in tiny_configs]
 
 
 def proof_versions() -> dict[str, str]:
@@ -119,15 +119,15 @@ def _run_child(tiny_configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
         results = Path(scratch) / "results.json"
         if not results.is_file():
             raise OutsideError(f"The proof's process ended without an answer: {last_line(log_file)}")
-        found: list[dict[str, Any]] = json.loads(results.read_text(encoding="utf-8"))["results"]
-        return found
+        rows: list[dict[str, Any]] = json.loads(results.read_text(encoding="utf-8"))["results"]
+        return rows
 
 
 def _suspects(tiny: Mapping[str, Any]) -> str:
     """Returns what of the configuration may be the reason: all that plain Llama does not have."""
     kinds = tiny["rope_parameters"]
     kinds = [each for each in kinds.values() if isinstance(each, dict)] or [kinds]
-    told = {"rope_type": ", ".join(dict.fromkeys(each["rope_type"] for each in kinds))}
+    suspects = {"rope_type": ", ".join(dict.fromkeys(each["rope_type"] for each in kinds))}
     usual = (
         "model_type",
         "vocab_size",
@@ -136,7 +136,11 @@ def _suspects(tiny: Mapping[str, Any]) -> str:
         "hidden_size",
         "rms_norm_eps",
     )
-    told |= {key: value for key, value in tiny.items() if key not in (*usual, "rope_parameters") and value}
+    suspects |= {
+        key: value for key, value in tiny.items() if key not in (*usual, "rope_parameters") and value
+    }
     return (
-        "It has " + ", ".join(f"{key} {value}" for key, value in told.items() if "token_id" not in key) + "."
+        "It has "
+        + ", ".join(f"{key} {value}" for key, value in suspects.items() if "token_id" not in key)
+        + "."
     )

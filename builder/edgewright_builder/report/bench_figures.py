@@ -33,11 +33,11 @@ def views_of(bench: Bench, before: Bench | None) -> list[tuple[str, str, Benchma
 def bench_figures(bench: Bench, before: Bench | None = None) -> dict[str, Markup]:
     """Returns every picture by its title; those without data are left out."""
     views = views_of(bench, before)
-    found = {TITLES[name]: _latency(name, field, views) for name, field in LATENCIES.items()}
-    found["Throughput"] = _throughput(views)
-    found["Memory"] = _memory(bench, before)
-    found["Energy per token"] = _energy(bench, before)
-    return {title: picture for title, picture in found.items() if picture is not None}
+    pictures = {TITLES[name]: _latency(name, field, views) for name, field in LATENCIES.items()}
+    pictures["Throughput"] = _throughput(views)
+    pictures["Memory"] = _memory(bench, before)
+    pictures["Energy per token"] = _energy(bench, before)
+    return {title: picture for title, picture in pictures.items() if picture is not None}
 
 
 def _latency(name: str, field: str, views: Sequence[tuple[str, str, BenchmarkResult]]) -> Markup | None:

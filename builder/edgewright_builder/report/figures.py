@@ -200,9 +200,9 @@ def accuracy_figure(scores: Sequence[TaskScore]) -> Markup:
     )  # fmt: skip
 
 
-def difference_figure(found: Sequence[Difference]) -> Markup:
+def difference_figure(compared: Sequence[Difference]) -> Markup:
     """Returns each step's change of accuracy with ± 1 and ± 1.96 standard errors."""
-    several = len({one.task for one in found}) > 1
+    several = len({one.task for one in compared}) > 1
     rows = [
         Bar(
             (f"{one.task}: " if several else "") + f"{MODELS[one.before]} → {MODELS[one.after]}",
@@ -212,7 +212,7 @@ def difference_figure(found: Sequence[Difference]) -> Markup:
             "s1",
             f"{one.rows} rows, {'paired' if one.paired else 'unpaired'}",
         )
-        for one in found
+        for one in compared
     ]
     return interval_chart(
         rows, "change of accuracy, percentage points", show_signed, width=960,

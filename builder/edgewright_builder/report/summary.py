@@ -232,11 +232,11 @@ def _energy(inputs: RunInputs) -> KeyNumber:
 def differences(scores: Iterable[TaskScore]) -> list[Difference]:
     """For each task, each model against the one made before it, from the student on."""
     table = {(score.task, score.model): score for score in scores}
-    found: list[Difference] = []
+    compared: list[Difference] = []
     for task in sorted({task for task, _ in table}):
         chain = [table[task, model] for model in MODELS if model != "teacher" and (task, model) in table]
-        found += [_difference(before, after) for before, after in itertools.pairwise(chain)]
-    return found
+        compared += [_difference(before, after) for before, after in itertools.pairwise(chain)]
+    return compared
 
 
 def _difference(before: TaskScore, after: TaskScore) -> Difference:

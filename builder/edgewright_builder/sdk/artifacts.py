@@ -85,10 +85,10 @@ def _artifact_of(which: str | Path | Artifact, credentials: str | Path | None, i
         raise InputError(f"{which} is neither an artifact's folder nor HOST:PORT with an optional /DIGEST.")
     with Board(host, credentials=credentials, insecure=insecure) as board:
         wanted = board.releases().named(digest).release
-    found = pushed_before.find([wanted], [])
-    if found is None:
+    artifact = pushed_before.find([wanted], [])
+    if artifact is None:
         raise InputError(
             f"Release {wanted[:12]} of {host} is not on this machine: only artifacts pushed from here are kept. "
             "Give its folder instead."
         )
-    return found
+    return artifact

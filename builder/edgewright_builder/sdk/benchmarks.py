@@ -59,7 +59,7 @@ async def bench_board(
         await client.list_releases(),
         await client.get_snapshot(),
     )
-    found = Bench(subject, tuple(runs))
+    measured = Bench(subject, tuple(runs))
     if ours:
         here = replace(
             plan,
@@ -68,8 +68,8 @@ async def bench_board(
             seed=secrets.randbits(SEED_BITS),
         )
         host, link = await run_from_here(client, here, _steps(ProgressEmitter("from here", on_progress)))
-        found = replace(found, host=host, link_seconds=link)
-    return bench_report(found)
+        measured = replace(measured, host=host, link_seconds=link)
+    return bench_report(measured)
 
 
 def bench_local(
@@ -93,13 +93,13 @@ def bench_local(
     folder = as_path(run, "the run")
     plan = load_plan(prompts, input_tokens, output_tokens, concurrency, warmup, secrets.randbits(SEED_BITS))
     model = candidate(folder, stage)
-    found = SHARED.listen(
+    measured = SHARED.listen(
         lambda emit: run_locally(
             model, plan, repeats, _steps(ProgressEmitter(f"{stage}, on this machine", emit))
         ),
         on_progress or _nobody,
     )
-    report = bench_report(found)
+    report = bench_report(measured)
     file = result_file(folder, stage)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, document(report))
@@ -127,27 +127,27 @@ async def calibrate_board(client: DeviceClient, *, as_served: bool) -> BoardCali
     from edgewright_builder.fit.calibrate import BoardCalibration, check_point, load_board, refit, save_board
     from edgewright_builder.fit.memory import load_calibration
 
-    found = await measured_point(client, fill=not as_served)
-    shipped = load_calibration(found.engine)
-    predicted_bytes = check_point(shipped, found.point).peak_bytes  # raises for an impossible point
-    before = load_board(found.engine, found.board)
+    reading = await measured_point(client, fill=not as_served)
+    shipped = load_calibration(reading.engine)
+    predicted_bytes = check_point(shipped, reading.point).peak_bytes  # raises for an impossible point
+    before = load_board(reading.engine, reading.board)
     if (
-        before is None or before.engine_version != found.engine_version
+        before is None or before.engine_version != reading.engine_version
     ):  # another version of the engine starts anew
-        before = BoardCalibration(found.board, found.engine, found.engine_version, ())
-    measured = before.with_point(found.point)
+        before = BoardCalibration(reading.board, reading.engine, reading.engine_version, ())
+    measured = before.with_point(reading.point)
     moved = refit(shipped, measured)
     return BoardCalibrated(
-        board=found.board,
-        engine=found.engine,
-        engine_version=found.engine_version,
+        board=reading.board,
+        engine=reading.engine,
+        engine_version=reading.engine_version,
         points=moved.points,
         file=save_board(measured),
         predicted_peak_bytes=predicted_bytes,
         error_fraction=moved.error_fraction,
-        measured_peak_bytes=found.point.measured_peak_bytes,
-        measure=found.point.measure,
-        decode=found.point.decode,
+        measured_peak_bytes=reading.point.measured_peak_bytes,
+        measure=reading.point.measure,
+        decode=reading.point.decode,
     )
 
 

@@ -163,10 +163,10 @@ def check(
     facts, profile = find_model(_named(model, "the model")), device_profile(device)
     budget_bytes, reason = size_bytes(budget, "the budget"), None
     if engine is None:
-        found = recommend(
+        recommended = recommend(
             facts, profile, budget_bytes=budget_bytes, context_tokens=context_tokens, concurrency=concurrency
         )
-        answer, reason = found.answer, found.why
+        answer, reason = recommended.answer, recommended.why
     else:
         answer = answer_question(
             make_question(

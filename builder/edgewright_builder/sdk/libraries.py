@@ -54,7 +54,7 @@ def disk_refusal(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         where = f" at {Path(os.fsdecode(error.filename))}" if error.filename else ""
         return f"{where}: {os.strerror(error.errno)}"
-    if found := DISK_MESSAGES.search(str(error)):
-        return f": {found[0]}"
+    if match := DISK_MESSAGES.search(str(error)):
+        return f": {match[0]}"
     origin = error.__cause__ or error.__context__
     return None if origin is None else disk_refusal(origin)

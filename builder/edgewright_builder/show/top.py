@@ -213,16 +213,16 @@ def _speed(snapshot: TelemetrySnapshot) -> list[tuple[RenderableType, ...]]:
 
 def clocks_by_unit(snapshot: TelemetrySnapshot) -> list[tuple[str, int]]:
     """(units, hertz), GPU and memory first: `cpu0-3` where neighbouring cores have the same clock."""
-    found: list[tuple[str, str, int]] = []  # first unit, last unit, hertz
+    runs: list[tuple[str, str, int]] = []  # first unit, last unit, hertz
     for clock in snapshot.clocks:
         is_core = clock.unit.startswith("cpu")
-        if is_core and found and found[-1][0].startswith("cpu") and found[-1][2] == clock.hertz:
-            found[-1] = (found[-1][0], clock.unit, clock.hertz)
+        if is_core and runs and runs[-1][0].startswith("cpu") and runs[-1][2] == clock.hertz:
+            runs[-1] = (runs[-1][0], clock.unit, clock.hertz)
         else:
-            found.append((clock.unit, clock.unit, clock.hertz))
+            runs.append((clock.unit, clock.unit, clock.hertz))
     named = [
         (first if first == last else f"{first}-{last.removeprefix('cpu')}", hertz)
-        for first, last, hertz in found
+        for first, last, hertz in runs
     ]
     return sorted(named, key=lambda each: each[0].startswith("cpu"))
 

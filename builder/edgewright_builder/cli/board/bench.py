@@ -113,22 +113,22 @@ def bench(
     with ProgressView(out).shown() as view:
         if local is not None:
             refuse_with(ctx, "--local", *OF_A_BOARD)
-            found = bench_local(local, stage=stage.value, on_progress=view, **load)
+            report = bench_local(local, stage=stage.value, on_progress=view, **load)
         elif str(target).endswith(".json"):
             refuse_with(ctx, "a saved result", "stage", *OF_A_BOARD, *OF_A_RUN)
-            found = open_bench(str(target))
+            report = open_bench(str(target))
         elif Path(str(target)).is_dir():
             raise InputError(f"{target} is a folder; --local {target} measures the model of a run.")
         else:
             refuse_without(ctx, "--local RUN", "stage")
             with open_board(str(target), credentials, insecure) as board:
-                found = board.bench(host_prompts=host_prompts, on_progress=view, **load)
-    _finish(found if before is None else found.compared(before), plot, as_json=as_json, save=save)
+                report = board.bench(host_prompts=host_prompts, on_progress=view, **load)
+    _finish(report if before is None else report.compared(before), plot, as_json=as_json, save=save)
 
 
-def _finish(found: BenchReport, plot: Path | None, *, as_json: bool, save: Path | None) -> None:
-    emit("bench", found, as_json=as_json, save=save)
+def _finish(report: BenchReport, plot: Path | None, *, as_json: bool, save: Path | None) -> None:
+    emit("bench", report, as_json=as_json, save=save)
     if not as_json:
-        print_result(console(), found)
+        print_result(console(), report)
     if plot is not None:
-        found.plot(plot)
+        report.plot(plot)

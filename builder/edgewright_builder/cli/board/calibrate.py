@@ -27,7 +27,7 @@ def calibrate(
 ) -> None:
     """Measure an engine's memory, speed and energy on a board, so that later predictions rest on them."""
     with open_board(host, credentials, insecure) as board:
-        found = board.calibrate(as_served=as_served)
-    emit("calibrate", found, as_json=as_json)
+        calibrated = board.calibrate(as_served=as_served)
+    emit("calibrate", calibrated, as_json=as_json)
     if not as_json:
-        print_result(console(), found)
+        print_result(console(), calibrated)

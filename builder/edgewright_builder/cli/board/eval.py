@@ -47,7 +47,7 @@ def evaluate(
     """Measure the accuracy of what a board serves, by its log-likelihoods."""
     out = console(as_json=as_json)
     with open_board(host, credentials, insecure) as board, ProgressView(out).shown() as view:
-        found = board.eval(tasks, benchmarks=benchmarks, limit=limit, compare=compare, on_progress=view)
-    emit("eval", found, as_json=as_json, save=save)
+        evaluation = board.eval(tasks, benchmarks=benchmarks, limit=limit, compare=compare, on_progress=view)
+    emit("eval", evaluation, as_json=as_json, save=save)
     if not as_json:
-        print_result(out, found)
+        print_result(out, evaluation)

@@ -32,9 +32,9 @@ def scrub(
     bytes_per_second_max = 0 if rate is None else parse_bytes(rate)
     out = console(as_json=as_json)
     with open_board(host, credentials, insecure) as board, ProgressView(out).shown() as view:
-        found = board.scrub(bytes_per_second_max=bytes_per_second_max, on_progress=view)
-    emit("scrub", found, as_json=as_json)
+        result = board.scrub(bytes_per_second_max=bytes_per_second_max, on_progress=view)
+    emit("scrub", result, as_json=as_json)
     if not as_json:
-        print_result(out, found)
-    if not found.whole:
+        print_result(out, result)
+    if not result.whole:
         raise RefusedError(f"{host} holds damaged files; push the releases named above again.")

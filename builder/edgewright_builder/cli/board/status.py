@@ -14,7 +14,7 @@ def status(
 ) -> None:
     """Show what a board is, what it can run and what it serves."""
     with open_board(host, credentials, insecure) as board:
-        found = board.status()
-    emit("status", found, as_json=as_json)
+        board_status = board.status()
+    emit("status", board_status, as_json=as_json)
     if not as_json:
-        print_result(console(), found)
+        print_result(console(), board_status)

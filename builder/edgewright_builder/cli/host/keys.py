@@ -128,10 +128,10 @@ def trust(
     if hosts:
         _tell(keys, hosts, insecure=insecure, as_json=as_json)
         return
-    found = keys.trust()
-    emit("trust", found, as_json=as_json)
+    statement = keys.trust()
+    emit("trust", statement, as_json=as_json)
     if not as_json:
-        print_result(console(), found)
+        print_result(console(), statement)
 
 
 @app.command()
@@ -171,8 +171,10 @@ def revoke(
     root_key: RootKey = None,
 ) -> None:
     """Revoke a key, a certificate or a release. What serves goes on serving, unless --stop."""
-    found, path = Credentials(folder).revoke(what, stop=stop, reason=reason, root_keys=root_key or [])
-    typer.echo(f"Revoked {found.kind} {found.sha256[:12]}{', and what serves of it stops' if stop else ''}.")
+    revocation, path = Credentials(folder).revoke(what, stop=stop, reason=reason, root_keys=root_key or [])
+    typer.echo(
+        f"Revoked {revocation.kind} {revocation.sha256[:12]}{', and what serves of it stops' if stop else ''}."
+    )
     _wrote(path)
 
 

@@ -26,7 +26,7 @@ def plan(
     """Find the best depth, bits, group size, context and concurrency that fit, and show what they were chosen from."""
     from edgewright_builder.sdk import fitting  # here, so that --help answers at once
 
-    found = fitting.plan(
+    result = fitting.plan(
         model,
         device=device,
         budget=budget,
@@ -34,6 +34,6 @@ def plan(
         concurrency=concurrency,
         engine=engine,
     )
-    emit("plan", found, as_json=as_json)
+    emit("plan", result, as_json=as_json)
     if not as_json:
-        print_result(console(), found)
+        print_result(console(), result)

@@ -16,7 +16,7 @@ def report(
     run: Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)],
 ) -> None:
     """Write RUN/report.html and print the key numbers."""
-    found = open_run(run)
-    path = found.report()
-    print_result(console(), found)
+    finished_run = open_run(run)
+    path = finished_run.report()
+    print_result(console(), finished_run)
     console().print(f"Report: {path.resolve()}", markup=False, soft_wrap=True)

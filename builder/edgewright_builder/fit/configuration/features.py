@@ -52,11 +52,11 @@ def require_known_features(model_type: str, facts: Mapping[str, Any]) -> None:
 
 def rope_parameters(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Returns the parameters of each set of frequencies: one for the model, or one for each kind of layer."""
-    found = facts.get("rope_scaling") or facts.get("rope_parameters")
-    if not isinstance(found, Mapping):
+    parameters = facts.get("rope_scaling") or facts.get("rope_parameters")
+    if not isinstance(parameters, Mapping):
         return [{}]
-    nested = [each for each in found.values() if isinstance(each, Mapping)]
-    return nested or [found]
+    nested = [each for each in parameters.values() if isinstance(each, Mapping)]
+    return nested or [parameters]
 
 
 def rope_type(model_type: str, parameters: Mapping[str, Any]) -> str:

@@ -64,8 +64,8 @@ def served(columns: Sequence[Column]) -> list[Column]:
 def legend(columns: Sequence[Column]) -> tuple[str, ...]:
     """Returns what the cells mean, and which boards are not shown."""
     hidden = [label for column in columns if not column.served for label in column.labels]
-    told = (f"Not shown, as the engine does not run there: {', '.join(hidden)}",) if hidden else ()
-    return (*LEGEND, *told)
+    note = (f"Not shown, as the engine does not run there: {', '.join(hidden)}",) if hidden else ()
+    return (*LEGEND, *note)
 
 
 def _coloured(column: Column, cell: Cell) -> Text:

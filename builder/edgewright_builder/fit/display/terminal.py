@@ -151,8 +151,8 @@ def _in_file(memory: PeakMemory, tensor: TensorClass) -> int:
 
 def _weights(tensor: TensorClass) -> str:
     extras = [("scales", tensor.scales_bytes), ("zeros", tensor.zeros_bytes)]
-    told = "".join(f" + {name} {format_bytes(size_bytes)}" for name, size_bytes in extras if size_bytes)
-    return f"{tensor.parameters / 1e6:,.1f} M weights, {format_bytes(tensor.codes_bytes)}{told}"
+    more = "".join(f" + {name} {format_bytes(size_bytes)}" for name, size_bytes in extras if size_bytes)
+    return f"{tensor.parameters / 1e6:,.1f} M weights, {format_bytes(tensor.codes_bytes)}{more}"
 
 
 def _verdict(answer: Check) -> Text:

@@ -58,8 +58,8 @@ class _Large:
 
     @property
     def head_dim(self) -> int:
-        told = self.facts.get("head_dim") or self.family.head_dim
-        return int(told or self.facts["hidden_size"] // self.facts["num_attention_heads"])
+        stated = self.facts.get("head_dim") or self.family.head_dim
+        return int(stated or self.facts["hidden_size"] // self.facts["num_attention_heads"])
 
 
 def tiny_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,36 +123,36 @@ def _layers(large: _Large) -> dict[str, Any]:
     kinds = dict.fromkeys(zip(windowed_layers(family, facts, count), positions, strict=True))
     layers = list(kinds) * LAYERS_OF_A_KIND
     window, (longest, _) = window_of(family, facts), longest_sequence(large.model_type, facts)
-    told: dict[str, Any] = {"num_hidden_layers": len(layers)}
+    fields: dict[str, Any] = {"num_hidden_layers": len(layers)}
     if family.windows != "never":
-        told["sliding_window"] = None if window is None else WINDOW if window < longest else POSITIONS
+        fields["sliding_window"] = None if window is None else WINDOW if window < longest else POSITIONS
     if family.windows in ("asked", "without_positions"):
-        told["use_sliding_window"] = window is not None
+        fields["use_sliding_window"] = window is not None
     if family.windows not in ("never", "all"):
-        told["layer_types"] = [
+        fields["layer_types"] = [
             "sliding_attention" if windowed else "full_attention" for windowed, _ in layers
         ]
     if family.windows == "without_positions":
-        told["no_rope_layers"] = [int(turned) for _, turned in layers]
-    return told
+        fields["no_rope_layers"] = [int(turned) for _, turned in layers]
+    return fields
 
 
 def _positions(large: _Large) -> dict[str, Any]:
     """Maxima that a short sequence passes; the kinds of positions and their factors as they are."""
     sets = rope_parameters(large.facts)
-    told: dict[str, Any] = {"max_position_embeddings": POSITIONS}
+    fields: dict[str, Any] = {"max_position_embeddings": POSITIONS}
     if any(rope_type(large.model_type, each) == "longrope" for each in sets):
-        told["max_position_embeddings"] = 4 * POSITIONS
+        fields["max_position_embeddings"] = 4 * POSITIONS
     if large.model_type == "phi3":
-        told["original_max_position_embeddings"] = POSITIONS
+        fields["original_max_position_embeddings"] = POSITIONS
     if large.model_type == "gemma3_text":
-        return {**told, "rope_parameters": _positions_of_gemma_3(large)}
-    return {**told, "rope_parameters": _shrunk(large, sets[0], large.facts.get("rope_theta"))}
+        return {**fields, "rope_parameters": _positions_of_gemma_3(large)}
+    return {**fields, "rope_parameters": _shrunk(large, sets[0], large.facts.get("rope_theta"))}
 
 
 def _positions_of_gemma_3(large: _Large) -> dict[str, Any]:
     """Each kind of layer has frequencies of its own; older files scale those of the layers that see everything."""
-    facts, told = large.facts, large.facts.get("rope_parameters") or {}
+    facts, given = large.facts, large.facts.get("rope_parameters") or {}
     thetas = {
         "full_attention": facts.get("rope_theta"),
         "sliding_attention": facts.get("rope_local_base_freq"),
@@ -160,7 +160,7 @@ def _positions_of_gemma_3(large: _Large) -> dict[str, Any]:
     scaled = {"full_attention": facts.get("rope_scaling") or {}}
     return {
         kind: _shrunk(
-            large, {**(told.get(kind) or {}), **scaled.get(kind, {})}, theta or ROPE_THETA_OF_GEMMA_3[kind]
+            large, {**(given.get(kind) or {}), **scaled.get(kind, {})}, theta or ROPE_THETA_OF_GEMMA_3[kind]
         )
         for kind, theta in thetas.items()
     }

@@ -98,14 +98,17 @@ class BenchReport:
         return None if self.compared_with is None else self.compared_with.bench()
 
     def _sheet(self) -> Sheet:
-        found, before = self.bench(), self._before()
+        result, before = self.bench(), self._before()
         parts: list[Facts | Grid | Lines] = [
-            Facts(self.measured.where or found.title, tables.facts(found)),
-            Grid(*tables.throughput(found)),
-            Grid(tables.LATENCY_COLUMNS, tables.latency_rows(found)),
+            Facts(self.measured.where or result.title, tables.facts(result)),
+            Grid(*tables.throughput(result)),
+            Grid(tables.LATENCY_COLUMNS, tables.latency_rows(result)),
         ]
         if before is not None:
-            parts += [Grid(*tables.comparison(before, found)), Lines(tables.unlike(before, found), "yellow")]
+            parts += [
+                Grid(*tables.comparison(before, result)),
+                Lines(tables.unlike(before, result), "yellow"),
+            ]
         return Sheet(parts, self._pictures)
 
     def _pictures(self) -> Mapping[str, str]:

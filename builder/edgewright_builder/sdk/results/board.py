@@ -80,11 +80,13 @@ class BoardReleases:
         active = self.active
         if not digest and active is not None:
             return active
-        found = [each for each in self.releases if digest and each.release.startswith(digest)]
-        if len(found) != 1:
+        matching = [each for each in self.releases if digest and each.release.startswith(digest)]
+        if len(matching) != 1:
             what = f"releases whose digest begins with {digest}" if digest else "active releases"
-            raise InputError(f"{self.host} has {len(found)} {what}; see `edgewright releases {self.host}`.")
-        return found[0]
+            raise InputError(
+                f"{self.host} has {len(matching)} {what}; see `edgewright releases {self.host}`."
+            )
+        return matching[0]
 
     def _sheet(self) -> Sheet:
         return Sheet((Grid(COLUMNS, [each.row() for each in self.releases]),))
