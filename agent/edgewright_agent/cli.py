@@ -173,7 +173,7 @@ def main() -> None:
     try:
         app()
     except EdgewrightError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"edgewright-agent: {error}", err=True)
         sys.exit(error.exit_code)
 
 

@@ -160,7 +160,7 @@ def fails_with(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     assert exited.value.code == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith("error: ")
+    assert printed.err.startswith("edgewright-agent: ")
     assert printed.err.count("\n") == 1
     return printed.err
 
@@ -185,7 +185,7 @@ def test_a_store_that_is_a_file_is_named(
     file.touch()
     options = ("--profile", "raspberry-pi-5-8gb", "--listen", "127.0.0.1:0", "--insecure")
     says = fails_with(capsys, monkeypatch, "serve", "--store", str(file), *options)
-    assert says == f"error: {file} is a file; give a folder.\n"
+    assert says == f"edgewright-agent: {file} is a file; give a folder.\n"
 
 
 @pytest.mark.parametrize(

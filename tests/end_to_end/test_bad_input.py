@@ -32,7 +32,7 @@ MIB = 1024 * 1024
 def assert_says(done: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
     """One line on standard error, with these parts, and the exit code."""
     assert done.returncode == code, done.stdout + done.stderr
-    assert done.stderr.startswith(("edgewright: ", "error: "))
+    assert done.stderr.startswith(("edgewright: ", "edgewright-agent: "))
     assert len(done.stderr.splitlines()) == 1, done.stderr
     for part in parts:
         assert part in done.stderr
