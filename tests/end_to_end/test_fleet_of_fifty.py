@@ -22,7 +22,8 @@ from edgewright_agent.engines import Engine
 from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_agent.store import StagedRelease
 from tests.agent.conftest import settings_for
-from tests.end_to_end.test_fleet import AGENTS, KEY, artifact
+from tests.end_to_end.test_fleet import AGENTS, artifact
+from tests.support.built_artifacts import KEY
 from tests.support.scripted_engine import Script, only_fake
 
 TIGHT = (11, 23, 37)  # boards with so little memory that a heavier release fails its probes there

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -28,6 +28,12 @@ from edgewright_builder.device_client.resolution import numeric_target
 from edgewright_builder.device_client.silence import SilenceWatch
 from edgewright_builder.device_client.validity import clock_problem
 
+if TYPE_CHECKING:
+    from edgewright.v1.deployment_pb2_grpc import DeploymentServiceAsyncStub
+    from edgewright.v1.inference_pb2_grpc import InferenceServiceAsyncStub
+    from edgewright.v1.telemetry_pb2_grpc import TelemetryServiceAsyncStub
+    from edgewright.v1.trust_pb2_grpc import TrustServiceAsyncStub
+
 DEADLINE_SECONDS = 30.0
 SILENCE_SECONDS_MAX = 900.0  # of a stream: in a queue, while a long prompt is read, or a mirror is slow
 
@@ -48,10 +54,10 @@ class Link:
     `reached` says whether any call has got through, so that address and credentials are right.
     """
 
-    deployment: DeploymentServiceStub
-    inference: InferenceServiceStub
-    telemetry: TelemetryServiceStub
-    trust: TrustServiceStub
+    deployment: DeploymentServiceAsyncStub
+    inference: InferenceServiceAsyncStub
+    telemetry: TelemetryServiceAsyncStub
+    trust: TrustServiceAsyncStub
 
     def __init__(self, address: Address, credentials: Path | None) -> None:
         self.reached = False
