@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgewright_builder.recipe.hyperparameters import TrialSettings
     from edgewright_builder.train.epoch import Training
     from edgewright_builder.train.loop import TrainStep
-    from edgewright_builder.train.study import SearchStudy
+    from edgewright_builder.train.trials import SearchStudy
 
 
 def subset(training: Training, fraction: float) -> Training:

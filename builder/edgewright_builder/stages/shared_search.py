@@ -53,7 +53,7 @@ def search_together(
     """
     from edgewright_builder.run.work_queue import opened_queue
     from edgewright_builder.run.workers import run_workers
-    from edgewright_builder.train.study import SearchStudy, baselines_of
+    from edgewright_builder.train.trials import SearchStudy, baselines_of
 
     job, settings = _job(build, stages, group_sizes, folder), build.recipe.search
     with opened_queue(job.storage, job.name) as queue:
@@ -112,7 +112,7 @@ def take_trials(
     import optuna
 
     from edgewright_builder.train.loop import DivergedError
-    from edgewright_builder.train.study import SearchStudy, shared_sampler
+    from edgewright_builder.train.trials import SearchStudy, shared_sampler
 
     study = SearchStudy(queue.study, recipe.search, group_sizes, training.seed)
     queue.study.sampler = shared_sampler(recipe.search)
