@@ -1,7 +1,7 @@
 """What a hostile client does to a board's OpenAI API, in a process of its own: `python soak_attacks.py URL SEED KIND…`.
 
 It obeys lines on its standard input: `attack` (one attack after the other), `compute SHARE` (nothing but computing, for
-that share of a core), `rest`. It prints each attack with its answer. `ATTACKS` has the kinds.
+that share of a core), `rest`. It prints that it is ready, and each attack with its answer. `ATTACKS` has the kinds.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ async def obey(url: str, rng: random.Random, kinds: Sequence[str]) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     work = asyncio.ensure_future(asyncio.sleep(0))
     async with hostile_client(url) as http:
+        print("ready", flush=True)
         while line := (await orders.readline()).decode().split():
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)

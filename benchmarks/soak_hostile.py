@@ -64,23 +64,29 @@ async def hostile_soak(
     agent: Agent, clients: Clients, minutes: float, seed: int, kinds: Sequence[str] = ()
 ) -> int:
     """Runs the phases and prints what was seen; 0 if every promise was kept. `kinds`: these attacks only."""
-    findings, end = Findings(), time.monotonic() + 60 * minutes
+    findings, cycles = Findings(), max(1, round(60 * minutes / (len(Phase) * PHASE_SECONDS)))
     before = (await clients.client.get_device()).active_release
     async with hostile_process(agent, seed, kinds or tuple(ATTACKS), findings) as hostile:
-        await asyncio.gather(
-            *(be_good(clients, agent, index, end, findings) for index in range(GOOD_CLIENTS)),
-            alternate(agent, hostile, end, findings),
-            watch_engines(agent, end, findings),
-        )
+        beside = [
+            asyncio.create_task(work)
+            for work in (
+                *(be_good(clients, agent, index, findings) for index in range(GOOD_CLIENTS)),
+                watch_engines(agent, findings),
+            )
+        ]
+        await alternate(agent, hostile, cycles, findings)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
     after = (await clients.client.get_device()).active_release
     return report(findings, kept_release=before == after)
 
 
-async def be_good(clients: Clients, agent: Agent, index: int, end: float, findings: Findings) -> None:
+async def be_good(clients: Clients, agent: Agent, index: int, findings: Findings) -> None:
     """Generates one text after the other and counts its tokens for the phase they come in."""
     transport = httpx.AsyncHTTPTransport(local_address=f"127.0.0.{10 + index}")  # clients of several machines
     async with httpx.AsyncClient(base_url=agent.openai_url, timeout=None, transport=transport) as http:
-        while time.monotonic() < end:
+        while True:
             generating = _http_tokens(http, findings) if index % 2 else _grpc_tokens(clients, findings)
             try:
                 await asyncio.wait_for(generating, ANSWER_SECONDS)
@@ -131,6 +137,7 @@ async def hostile_process(
         async for line in lines:
             findings.attacks[line.decode().strip()] += 1
 
+    await child.stdout.readline()  # it is ready
     noting = asyncio.create_task(note(child.stdout))
     try:
         yield Hostile(psutil.Process(child.pid), child.stdin)
@@ -140,16 +147,15 @@ async def hostile_process(
         await noting
 
 
-async def alternate(agent: Agent, hostile: Hostile, end: float, findings: Findings) -> None:
-    """Goes through the kinds of phases in turn."""
+async def alternate(agent: Agent, hostile: Hostile, cycles: int, findings: Findings) -> None:
+    """Goes through the kinds of phases so many times."""
     processes = {
         "hostile client": hostile.process,
         "agent": agent.process,
         "engine": agent.process.children()[0],
         "good clients": psutil.Process(),
     }
-    await asyncio.sleep(2)  # both processes have imported what they need
-    while time.monotonic() + PHASE_SECONDS <= end:
+    for _ in range(cycles):
         for phase in Phase:
             share = findings.cores(Phase.HOSTILE, "hostile client")
             orders = {Phase.HOSTILE: "attack", Phase.COMPUTING: f"compute {share:.4f}"}
@@ -163,9 +169,9 @@ async def alternate(agent: Agent, hostile: Hostile, end: float, findings: Findin
                 findings.cpu_seconds[phase, name] += cpu_seconds(one) - before[name]
 
 
-async def watch_engines(agent: Agent, end: float, findings: Findings) -> None:
+async def watch_engines(agent: Agent, findings: Findings) -> None:
     """Notes which engine processes there were."""
-    while time.monotonic() < end:
+    while True:
         findings.engines |= {child.pid for child in agent.process.children()}
         await asyncio.sleep(1.0)
 
