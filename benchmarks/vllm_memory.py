@@ -25,7 +25,7 @@ from vllm_stream import manifest_fields
 from edgewright_agent.engines import available_engines
 from edgewright_agent.engines.vllm.launch import SLICE_TOKENS
 from edgewright_builder.artifact.fields import draft_manifest
-from edgewright_builder.export.vllm import EMBEDDING_BITS
+from edgewright_builder.export.checkpoint import EMBEDDING_BITS
 from edgewright_builder.fit.memory import FLOAT_BYTES, Calibration, Configuration, predict_memory
 from edgewright_builder.fit.regression import (
     Measurement,

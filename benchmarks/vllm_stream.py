@@ -26,7 +26,7 @@ from edgewright_agent.engines import EngineLimits, available_engines, start_engi
 from edgewright_agent.engines.process.cpus import default_threads
 from edgewright_builder.artifact.artifact import open_artifact, write_artifact
 from edgewright_builder.artifact.fields import artifact_files
-from edgewright_builder.export.vllm import EMBEDDING_BITS, export_vllm
+from edgewright_builder.export.checkpoint import EMBEDDING_BITS, export_checkpoint
 from edgewright_builder.fit.architecture import architecture_from_config
 from edgewright_builder.models import read_config
 
@@ -55,7 +55,7 @@ def main() -> None:
 def make_artifact(checkpoint: Path, artifact: Path, context_tokens: int) -> None:
     """A release of the checkpoint that vLLM serves, signed by nobody in particular."""
     with tempfile.TemporaryDirectory(prefix="edgewright-") as folder:
-        export_vllm(checkpoint, Path(folder))
+        export_checkpoint(checkpoint, Path(folder))
         fields = manifest_fields(checkpoint, context_tokens)
         write_artifact(artifact, artifact_files(Path(folder)), fields, Ed25519PrivateKey.generate())
 

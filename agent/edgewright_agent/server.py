@@ -29,7 +29,7 @@ from edgewright.v1 import (
 )
 from edgewright_agent import engines
 from edgewright_agent.deployment.deployer import Deployer
-from edgewright_agent.deployment.engine_manager import OnServing, ServingRelease, StartEngine
+from edgewright_agent.deployment.engine_manager import OnServing, PrepareEngine, ServingRelease, StartEngine
 from edgewright_agent.deployment.probation import BoardSensors
 from edgewright_agent.deployment.revocation import check_serving, stopped_releases
 from edgewright_agent.deployment.scrub_thread import scrub_thread
@@ -149,6 +149,7 @@ async def run_agent(
         deployer = Deployer(
             store,
             start_engine or _engine_starter(settings, runtime_dir),
+            prepare_engine=_engine_preparer(settings),
             budget_bytes=budget_bytes,
             probation_seconds=settings.probation_seconds,
             restart_seconds=settings.restart_seconds,
@@ -256,20 +257,40 @@ async def _serve_openai(
     return await stack.enter_async_context(serve_openai(settings, inference))
 
 
+def _limits(settings: AgentSettings, release: StagedRelease) -> EngineLimits:
+    limits = release.manifest.limits
+    return EngineLimits(
+        context_tokens=limits.context_tokens,
+        concurrency=limits.concurrency,
+        threads=settings.threads,
+        memory_bytes=settings.memory_budget_bytes,
+    )
+
+
+def _engine_preparer(settings: AgentSettings) -> PrepareEngine:
+    """Returns what prepares an engine within the part of the budget that the engines that run leave."""
+
+    async def prepare(release: StagedRelease, taken_bytes: int, on_preparing: Callable[[str], None]) -> None:
+        await engines.prepare_engine(
+            release.manifest.engine.kind,
+            release.model_tree,
+            release.manifest,
+            _limits(settings, release),
+            memory_bytes=max(0, settings.memory_budget_bytes - taken_bytes),
+            on_step=on_preparing,
+        )
+
+    return prepare
+
+
 def _engine_starter(settings: AgentSettings, runtime_dir: Path) -> StartEngine:
     async def start(release: StagedRelease) -> Engine:
         manifest = release.manifest
-        limits = EngineLimits(
-            context_tokens=manifest.limits.context_tokens,
-            concurrency=manifest.limits.concurrency,
-            threads=settings.threads,
-            memory_bytes=settings.memory_budget_bytes,
-        )
         return await engines.start_engine(
             manifest.engine.kind,
             release.model_tree,
             manifest,
-            limits,
+            _limits(settings, release),
             adapter=release.adapter,
             runtime_dir=runtime_dir,
             ready_timeout_seconds=settings.ready_timeout_seconds,

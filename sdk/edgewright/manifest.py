@@ -78,7 +78,7 @@ class File(_Frozen):
 class EngineSpec(_Frozen):
     """Which engine serves this artifact and where its files are."""
 
-    kind: Literal["onnxruntime-genai", "llama.cpp", "vllm", "fake"]
+    kind: Literal["onnxruntime-genai", "llama.cpp", "tensorrt-edge-llm", "vllm", "fake"]
     version: str = ""  # the engine's version it was exported for
     folder: SafePath = "engine"
 

@@ -84,9 +84,9 @@ async def engine(release: Release) -> AsyncIterator[ServedEngine]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def http(engine: ServedEngine) -> AsyncIterator[httpx.AsyncClient]:
-    """HTTP to `engine`, without the agent between; llama.cpp's as the agent puts it right."""
+    """HTTP to `engine`, without the agent between; of some engines as the agent puts it right."""
     transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(uds=str(engine.socket))
-    if engine.kind == "llama.cpp":
+    if engine.kind in ("llama.cpp", "tensorrt-edge-llm"):
         transport = RelayTransport(engine)
     async with httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=120) as client:
         yield client

@@ -8,16 +8,26 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from edgewright.manifest import Manifest
-from edgewright_agent.engines import Engine, EngineLimits, Finish, GenerationRequest, Token, start_engine
+from edgewright_agent.engines import (
+    Engine,
+    EngineLimits,
+    Finish,
+    GenerationRequest,
+    Token,
+    prepare_engine,
+    start_engine,
+)
+from edgewright_agent.engines.edge_llm.wheel import COMMAND_VARIABLE as EDGE_LLM
 from tests.support.artifacts import make_artifact
+from tests.support.edge_llm_stub.install import install_edge_llm
 from tests.support.tiny_gguf import write_tiny_gguf
 
 CONTEXT_TOKENS = 256  # of the tiny model
@@ -28,12 +38,13 @@ VLLM_READY_SECONDS = 900.0  # three processes that import torch: minutes on a bu
 class Release:
     """A tree that an engine of `kind` can load."""
 
-    kind: Literal["fake", "onnxruntime-genai", "llama.cpp", "vllm"]
+    kind: Literal["fake", "onnxruntime-genai", "llama.cpp", "tensorrt-edge-llm", "vllm"]
     tree: Path
     runtime_dir: Path
     concurrency: int = 1
     threads: int | None = 1
     ready_seconds: float = 60.0
+    environment: Mapping[str, str] = field(default_factory=dict)  # by which the engine is found
 
     @property
     def manifest(self) -> Manifest:
@@ -43,14 +54,18 @@ class Release:
         self, *, context_tokens: int = CONTEXT_TOKENS, timeout_seconds: float | None = None
     ) -> Engine:
         limits = EngineLimits(context_tokens, self.concurrency, self.threads)
-        return await start_engine(
-            self.kind,
-            self.tree,
-            self.manifest,
-            limits,
-            runtime_dir=self.runtime_dir,
-            ready_timeout_seconds=timeout_seconds or self.ready_seconds,
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            await prepare_engine(self.kind, self.tree, self.manifest, limits)
+            return await start_engine(
+                self.kind,
+                self.tree,
+                self.manifest,
+                limits,
+                runtime_dir=self.runtime_dir,
+                ready_timeout_seconds=timeout_seconds or self.ready_seconds,
+            )
 
     @contextlib.asynccontextmanager
     async def running(self, **options: Any) -> AsyncIterator[Engine]:
@@ -110,6 +125,18 @@ def tiny_llama_release(onnx: Release, folder: Path) -> Release:
     return Release("llama.cpp", folder / "tree", folder / "run")
 
 
+def edge_llm_release(onnx: Release, folder: Path, *, concurrency: int = 1) -> Release:
+    """The model of `onnx` for the stand-in of TensorRT Edge-LLM, which reads its configuration and writes letters."""
+    engine, tokenizer = folder / "tree/engine", folder / "tree/tokenizer"
+    shutil.copytree(onnx.tree / "tokenizer", tokenizer)
+    shutil.copytree(tokenizer, engine)
+    for name in ("config.json", "generation_config.json", "model.safetensors"):
+        shutil.copyfile(onnx.tree / "checkpoint" / name, engine / name)
+    command = install_edge_llm(folder / "environment")
+    found = {EDGE_LLM: str(command)}
+    return Release("tensorrt-edge-llm", folder / "tree", folder / "run", concurrency, environment=found)
+
+
 def asked_release(request: pytest.FixtureRequest, folders: pytest.TempPathFactory, **of_fake: Any) -> Release:
     """The release of the kind that is the fixture's parameter; the fake engine behaves as told."""
     if request.param == "fake":
@@ -118,6 +145,8 @@ def asked_release(request: pytest.FixtureRequest, folders: pytest.TempPathFactor
     if request.param == "vllm":
         require_vllm()
         return tiny_vllm_release(tiny, folders.mktemp("vllm"))
+    if request.param == "tensorrt-edge-llm":
+        return edge_llm_release(tiny, folders.mktemp("edge-llm"))
     if request.param == "llama.cpp":
         return tiny_llama_release(tiny, folders.mktemp("llama"))
     return tiny

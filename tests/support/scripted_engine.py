@@ -25,6 +25,7 @@ from edgewright_agent.engines import (
     ScoreItem,
     Token,
 )
+from edgewright_agent.engines.process.death import ANY_PROGRAM, shortage_line
 from edgewright_agent.engines.process.kills import Among, Kills
 from edgewright_agent.store import StagedRelease
 
@@ -128,6 +129,12 @@ class ScriptedEngine:
     def kernels(self) -> Sequence[str]:
         return self._script.kernels
 
+    def slow_kernels(self) -> Sequence[str]:
+        return self._script.slow_kernels
+
+    def shortage_line(self) -> str | None:
+        return shortage_line(self._script.lines, ANY_PROGRAM)
+
 
 async def _nothing_happens(what: str, release: StagedRelease) -> None:
     """No fault."""
@@ -143,6 +150,7 @@ class Script:
     lines: tuple[str, ...] = ()  # what they print
     kills: Kills = NO_KILLS  # for memory since they were started
     kernels: tuple[str, ...] = ()  # what they say they multiply with
+    slow_kernels: tuple[str, ...] = ()  # those of them that are a fallback
     refuse: set[str] = field(default_factory=set)  # releases whose engine does not start
     refuse_adapters: bool = False
     engines: list[ScriptedEngine] = field(default_factory=list)

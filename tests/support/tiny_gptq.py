@@ -11,8 +11,8 @@ import random
 import sys
 from pathlib import Path
 
+from edgewright_builder.export.checkpoint import export_checkpoint
 from edgewright_builder.export.onnx import export_onnx
-from edgewright_builder.export.vllm import export_vllm
 from edgewright_builder.stages.quantize import Quantization, quantize
 
 VOCABULARY = 267  # see `tiny_model`
@@ -27,7 +27,7 @@ def main(checkpoint: Path, folder: Path) -> None:
     job = Quantization(checkpoint, group_size=32, calibration=sequences)
     quantize(job, folder / "quantized", lambda *_: None)
     export_onnx(folder / "quantized/model", 8, folder / "onnx")
-    export_vllm(folder / "quantized/model", folder / "vllm")
+    export_checkpoint(folder / "quantized/model", folder / "vllm")
 
 
 if __name__ == "__main__":

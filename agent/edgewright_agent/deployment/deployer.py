@@ -18,8 +18,10 @@ from edgewright_agent.deployment.engine_manager import (
     CheckServing,
     EngineManager,
     OnServing,
+    PrepareEngine,
     ServingRelease,
     StartEngine,
+    nothing_to_prepare,
 )
 from edgewright_agent.deployment.probation import BoardSensors
 from edgewright_agent.deployment.revocation import without_stopped
@@ -47,11 +49,15 @@ class Deployer:
         on_serving: OnServing,
         senses: BoardSensors = BoardSensors(),
         check_serving: CheckServing = lambda release: None,
+        prepare_engine: PrepareEngine = nothing_to_prepare,
     ) -> None:
         """`check_serving` raises RefusedError for a release that may not be served, whatever the state says."""
         self._store = store
         self._progress = StateWriter(store.state)
-        self._engines = EngineManager(store, start_engine, on_serving, check_serving)
+        self._engines = EngineManager(
+            store, start_engine, on_serving, check_serving,
+            prepare_engine=prepare_engine, on_preparing=self._progress.tell_preparing,
+        )  # fmt: skip
         terms = ActivationSettings(budget_bytes, probation_seconds, restart_seconds, senses)
         self._activation = Activation(store, self._engines, self._progress, terms)
         self._supervisor = Supervisor(store, self._engines, self._progress, restart_seconds)
@@ -63,6 +69,11 @@ class Deployer:
     def state(self) -> State:
         """Returns where the board is."""
         return self._progress.state
+
+    @property
+    def status(self) -> DeploymentStatus:
+        """Returns where the board is, as `watch` yields it."""
+        return self._progress.status
 
     def serving(self) -> ServingRelease:
         """Returns the release that answers requests, and its engine.
@@ -88,6 +99,7 @@ class Deployer:
     def notes(self) -> list[str]:
         """Returns what an operator should know of the active release's engine, a sentence each."""
         refusal, restarts = self.refusal(), self._supervisor.note()
+        preparing = self.status.preparing
         safe = self.state.phase is Phase.SAFE
         return [
             *(
@@ -96,6 +108,7 @@ class Deployer:
                 else []
             ),
             *([] if refusal is None else [f"Nothing is served. {refusal}"]),
+            *([f"An engine is being prepared. {preparing}."] if preparing else []),
             *([] if restarts is None else [restarts]),
         ]
 

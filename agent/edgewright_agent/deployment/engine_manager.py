@@ -20,6 +20,8 @@ DRAIN_SECONDS = 10.0  # what a replaced engine's requests under way are given
 WARM_RESERVE_BYTES = 256 * 1024 * 1024  # left to everybody else while two engines run
 
 StartEngine = Callable[[StagedRelease], Awaitable[Engine]]
+# Makes what the release's engine needs to start, once. Gets the bytes that running engines take, and whom to tell.
+PrepareEngine = Callable[[StagedRelease, int, Callable[[str], None]], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class ServingRelease:
         return death.is_of_requests or self.slots.admitted > 0
 
 
+async def nothing_to_prepare(
+    release: StagedRelease, taken_bytes: int, on_preparing: Callable[[str], None]
+) -> None:
+    """Prepares nothing."""
+
+
 CheckServing = Callable[[StagedRelease], None]
 OnServing = Callable[["ServingRelease | None"], Awaitable[None]]
 
@@ -52,9 +60,16 @@ class EngineManager:
         start_engine: StartEngine,
         on_serving: OnServing,
         check_serving: CheckServing = lambda release: None,
+        *,
+        prepare_engine: PrepareEngine = nothing_to_prepare,
+        on_preparing: Callable[[str], None] = lambda step: None,
     ) -> None:
-        """`check_serving` raises for a release that no engine may be started with."""
+        """`check_serving` raises for a release that no engine may be started with. `on_preparing` gets each step of a
+        preparation, and "" at its end.
+        """
         self._store = store
+        self._prepare_engine = prepare_engine
+        self._on_preparing = on_preparing
         self._start_engine = start_engine
         self._on_serving = on_serving
         self._check_serving = check_serving
@@ -93,8 +108,8 @@ class EngineManager:
         """Returns an engine with this release that gets no requests yet: `beside` the serving one or instead of it.
 
         If the serving engine holds the model, it changes its adapter and goes on serving. What is about to be loaded
-        is read and verified first, while the other still serves: flash rots. Raises as `Store.verify_release`,
-        `StartEngine` and `Engine.use_adapter`.
+        is read and verified first, and prepared if need be, while the other still serves. Raises as
+        `Store.verify_release`, `PrepareEngine`, `StartEngine` and `Engine.use_adapter`.
         """
         if self.serving is not None and self.serves(release):
             return self.serving
@@ -103,12 +118,20 @@ class EngineManager:
             return await self._switch(release)
         if release.base != release.digest:
             await run_in_thread(self._verify, self._store.release(release.base))
+        await self._prepare(release)
         if not beside:
             await self.stop()
         engine = await self._start_engine(release)
         self._running.append(engine)
         self._loaded[engine] = release.base
         return _serving(release, engine)
+
+    async def _prepare(self, release: StagedRelease) -> None:
+        taken_bytes = sum(engine.memory().now_bytes for engine in self._running)
+        try:
+            await self._prepare_engine(release, taken_bytes, self._on_preparing)
+        finally:
+            self._on_preparing("")
 
     def refusal(self, digest: str | None) -> str | None:
         """Returns why no engine may be started with this release, as a sentence; None if one may, or it is not here."""

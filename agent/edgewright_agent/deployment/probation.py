@@ -18,7 +18,6 @@ from edgewright.manifest import GoldenPrompt, Manifest
 from edgewright.sizes import format_bytes
 from edgewright_agent.benchmark.prompts import shuffles, words_for
 from edgewright_agent.engines import Engine, GenerationRequest, Token
-from edgewright_agent.engines.process.death import out_of_memory_line
 from edgewright_agent.runtime.threads import within
 from edgewright_agent.store import StagedRelease
 from edgewright_agent.telemetry.types import EnergyWindow
@@ -30,8 +29,6 @@ CHAT_SECONDS_MAX = 120.0  # eight tokens; a template that loops is given up earl
 TOKENIZER_FOLDER = "tokenizer"
 SLOW_RATIO = 0.7  # of the predicted rate: below it the prediction, or the board, is wrong
 COSTLY_RATIO = 1.5  # of the predicted energy
-# What vLLM falls back to where a GPU has no code for Marlin or Machete: prompts are then read several times slower.
-SLOW_KERNELS = ("ExllamaLinearKernel", "ConchLinearKernel", "TritonW4A16LinearKernel")
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ def _no_out_of_memory(engine: Engine, trial: TrialConditions) -> ProbeResult:
     """Probes that no allocation failed in the engine, and that the kernel killed none of its processes for memory."""
     found = engine.out_of_memory_kills()
     kills, counted = found.count - trial.kills_before, f"counted among {found.among.value}"
-    line = out_of_memory_line(engine.last_lines())
+    line = engine.shortage_line()
     if kills > 0:
         detail = f"the kernel killed {kills} processes for memory during the trial ({counted})"
     elif line is not None:
@@ -183,8 +180,11 @@ def _latency(run: _Run, manifest: Manifest) -> ProbeResult:
 def _kernels(engine: Engine) -> list[ProbeResult]:
     """Reports the kernels that the engine chose for this board, if it says so."""
     kernels = engine.kernels()
-    slow = [kernel for kernel in kernels if kernel.startswith(SLOW_KERNELS)]
-    return [ProbeResult("kernels", not slow, ", ".join(kernels), required=False)] if kernels else []
+    return (
+        [ProbeResult("kernels", not engine.slow_kernels(), ", ".join(kernels), required=False)]
+        if kernels
+        else []
+    )
 
 
 def _limit(most: float | None) -> str:

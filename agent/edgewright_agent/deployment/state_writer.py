@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgewright_agent.deployment import lifecycle
 from edgewright_agent.deployment.probation import ProbeResult
@@ -25,6 +25,9 @@ class DeploymentStatus:
 
     state: State
     probes: tuple[ProbeResult, ...] = ()
+    preparing: str = (
+        ""  # what the board makes of a release for its engine, for people; "" if it makes nothing
+    )
 
 
 class StateWriter:
@@ -45,6 +48,11 @@ class StateWriter:
     def probes(self) -> tuple[ProbeResult, ...]:
         """Returns the probes of the last trial."""
         return self._status.probes
+
+    @property
+    def status(self) -> DeploymentStatus:
+        """Returns where the board is, as watchers see it."""
+        return self._status
 
     async def apply(self, rule: Rule, probes: tuple[ProbeResult, ...] = ()) -> State:
         """Saves what the rule makes of the state, one change after another. Raises as the rule, and OutsideError."""
@@ -75,9 +83,17 @@ class StateWriter:
 
     def tell(self, state: State, probes: tuple[ProbeResult, ...] = ()) -> None:
         """Makes this the state from now on, even if it is not on the disk."""
-        self._status = DeploymentStatus(state, probes)
+        self._show(DeploymentStatus(state, probes))
+
+    def tell_preparing(self, step: str) -> None:
+        """Shows what is being prepared; "" once that has ended. Nothing of it is saved: it begins again after a cut."""
+        if step != self._status.preparing:
+            self._show(replace(self._status, preparing=step))
+
+    def _show(self, status: DeploymentStatus) -> None:
+        self._status = status
         for queue in self._watchers:
-            queue.put_nowait(self._status)
+            queue.put_nowait(status)
 
     async def watch(self, *, follow: bool) -> AsyncIterator[DeploymentStatus]:
         """Yields the status now, then each change; ends at rest unless `follow`."""

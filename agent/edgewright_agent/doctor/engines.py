@@ -15,12 +15,11 @@ from importlib import metadata
 from pathlib import Path
 
 from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warning
-from edgewright_agent.doctor.probe import parse_l4t
 from edgewright_agent.engines import onnx
 from edgewright_agent.engines.edge_llm.wheel import complaint, find_wheel
 from edgewright_agent.engines.llama_cpp.build import COMMAND_VARIABLE, PACKAGE, find_server
 from edgewright_agent.engines.vllm.build import vllm_command
-from edgewright_agent.telemetry.collectors.sysfs import read_text
+from edgewright_agent.runtime.jetson_linux import jetson_linux
 
 KERNEL_SECONDS = 120.0  # torch's first CUDA kernel on an Orin Nano takes half a minute
 TRIALS = Path(__file__).with_name("trials")
@@ -108,13 +107,13 @@ def edge_llm_fits(subject: Subject) -> Finding | None:
     wheel, profile = find_wheel(), subject.profile
     if wheel is None or profile is None or profile.gpu is None or profile.gpu.compute_capability is None:
         return None
-    release = parse_l4t(read_text(subject.root / "etc/nv_tegra_release") or "")
+    release = jetson_linux(subject.root)
     why = complaint(wheel, profile.machine, profile.gpu.compute_capability.value, release)
     if why is not None:
         remedy = "Install the JetPack it is for, or serve with llama.cpp, which is built on the board."
         return problem(f"tensorrt-edgellm {wheel.version} can't run here: {why}.", remedy)
     return ok(
-        f"tensorrt-edgellm {wheel.version} has a payload for this board; the agent does not serve with it yet."
+        f"tensorrt-edgellm {wheel.version} has a payload for this board, and TensorRT {wheel.tensorrt}."
     )
 
 

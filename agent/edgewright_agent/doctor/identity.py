@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from edgewright_agent.doctor.finding import Finding, Subject, ok, problem, warning
-from edgewright_agent.doctor.probe import FAULTY_L4T, MEMORY_TOLERANCE, THIS_HOST, guess_profile, parse_l4t
+from edgewright_agent.doctor.probe import FAULTY_L4T, MEMORY_TOLERANCE, THIS_HOST, guess_profile
+from edgewright_agent.runtime.jetson_linux import parse_l4t
 from edgewright_agent.telemetry.collectors import memory
 from edgewright_agent.telemetry.collectors.sysfs import NoDataError, read_text
 

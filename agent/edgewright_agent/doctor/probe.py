@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.text import Text
 from edgewright_agent.doctor import cpu
 from edgewright_agent.engines import EngineInfo, available_engines
 from edgewright_agent.engines.process.cgroup import Enforcement, enforcement
+from edgewright_agent.runtime.jetson_linux import jetson_linux
 from edgewright_agent.telemetry import SensorStatus
 from edgewright_agent.telemetry.collectors.registry import asked, discover_rails, read_gauges
 from edgewright_agent.telemetry.collectors.sysfs import read_text
@@ -68,7 +68,7 @@ def probe(
     model = read_text(root / "proc/device-tree/model") or ""
     compatible = tuple((read_text(root / "proc/device-tree/compatible") or "").replace("\0", " ").split())
     memory: BoardMemory | None = values.get("memory")
-    l4t = parse_l4t(read_text(root / "etc/nv_tegra_release") or "")
+    l4t = jetson_linux(root)
     cpu_name = cpu.name(root)
     profile, reason = guess_profile(model, compatible, cpu_name, memory.total_bytes if memory else None)
     return BoardFacts(
@@ -89,12 +89,6 @@ def probe(
         profile_reason=reason,
         warnings=_warnings(l4t, memory, profile),
     )
-
-
-def parse_l4t(release: str) -> str | None:
-    """Returns '36.4.3' from the text of `/etc/nv_tegra_release`: '# R36 (release), REVISION: 4.3, …'."""
-    match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", release)
-    return f"{match.group(1)}.{match.group(2)}" if match else None
 
 
 def guess_profile(

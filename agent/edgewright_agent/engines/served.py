@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgewright.errors import OutsideError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engines.process.death import Death
+from edgewright_agent.engines.process.death import Death, shortage_line
 from edgewright_agent.engines.process.kills import Kills
 from edgewright_agent.engines.process.memory import EngineMemory
 from edgewright_agent.engines.process.process import EngineProcess
@@ -33,7 +33,7 @@ DYING_SECONDS = 5.0  # the same where it no longer answers: large processes take
 
 
 class ServedEngine:
-    """Implements `Engine` for whatever speaks OpenAI HTTP on a Unix socket."""
+    """Implements `Engine` for whatever speaks OpenAI HTTP."""
 
     def __init__(self, kind: str, process: EngineProcess, launch: Launch, socket: Path) -> None:
         self.kind = kind
@@ -162,9 +162,17 @@ class ServedEngine:
         """See `Engine`."""
         return self._process.last_lines
 
+    def shortage_line(self) -> str | None:
+        """See `Engine`."""
+        return shortage_line(self._process.last_lines, self._launch.words)
+
     def kernels(self) -> Sequence[str]:
         """See `Engine`."""
         return () if self._launch.log is None else tuple(self._launch.log.kernels)
+
+    def slow_kernels(self) -> Sequence[str]:
+        """See `Engine`."""
+        return () if self._launch.log is None else tuple(self._launch.log.slow_kernels)
 
     @contextmanager
     def _request_under_way(self) -> Iterator[None]:

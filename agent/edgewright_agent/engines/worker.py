@@ -9,10 +9,12 @@ from pathlib import Path
 from edgewright.manifest import Manifest
 from edgewright_agent.engines.http.client import EngineClient
 from edgewright_agent.engines.process.cpus import default_threads
+from edgewright_agent.engines.process.death import LogWords
 from edgewright_agent.engines.protocol.launch import EngineLimits, Launch
 
 # Sequences that share the worker's KV cache at the same time, unless the plan allows more whole contexts.
 SEQUENCES_MAX = 8
+WORDS = LogWords(out_of_memory=r"Failed to allocate memory|not enough memory")  # of ONNX Runtime
 # Settings of glibc's malloc (mallopt(3)). One thread allocates, so few arenas are needed. Blocks of 1 MiB or more
 # (KV caches, logits) go back to the kernel when they are freed, so that the process holds only what is in use.
 LEAN_MALLOC = {
@@ -55,4 +57,6 @@ def worker_launch(
     command = [interpreter, "-m", "edgewright_agent.engine_worker", kind, *words]
     environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"} | LEAN_MALLOC
     http = EngineClient(socket, manifest.name)
-    return Launch(command, environment, http, slots_min=slots_min, traceback_signal=signal.SIGUSR2)
+    return Launch(
+        command, environment, http, words=WORDS, slots_min=slots_min, traceback_signal=signal.SIGUSR2
+    )

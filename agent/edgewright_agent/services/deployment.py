@@ -61,7 +61,7 @@ class DeploymentService(deployment_pb2_grpc.DeploymentServiceServicer):
             budget_bytes=self._policy.budget_bytes,
             store_free_bytes=await asyncio.to_thread(self._store.free_bytes),
             engines=[messages.engine_to(engine) for engine in engines],
-            phase=messages.phase_to(state.phase),
+            phase=messages.phase_to(self._deployer.status),
             active_release=messages.sha256_to(state.active),
             previous_release=messages.sha256_to(state.previous),
             release_counter_floor=state.counter_floor,

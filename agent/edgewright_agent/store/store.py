@@ -42,6 +42,7 @@ from edgewright_agent.store.upkeep.space import (
     disk_bytes,
     free_bytes,
     partials,
+    prepared_bytes,
     require_room,
 )
 
@@ -242,16 +243,20 @@ class Store:
             )
 
     def delete_release(self, digest: str) -> int:
-        """Deletes a release; returns the bytes of the blobs that went with it. Raises as `release`."""
+        """Deletes a release; returns the bytes of the blobs, and of its prepared engine, that went with it.
+
+        Raises as `release`.
+        """
         with self._mutex:
             self.release(digest)
             check_unneeded(digest, self._releases)
+            freed_bytes = prepared_bytes(self.layout, [digest])
             try:
                 remove_release(self.fs, self.layout, digest)
             finally:
                 if not self.layout.release(digest).exists():  # the name goes first; the rest may fail
                     del self._releases[digest]
-            return self.collect().freed_bytes
+            return freed_bytes + self.collect().freed_bytes
 
     # Space
 
@@ -263,16 +268,22 @@ class Store:
     def free_bytes(self) -> int:
         """Returns what the store may still take."""
         with self._mutex:
-            return free_bytes(self._space, self.layout, sum(self._blobs.sizes.values()), self._writing)
+            taken_bytes = sum(self._blobs.sizes.values()) + self.prepared_bytes()
+            return free_bytes(self._space, self.layout, taken_bytes, self._writing)
+
+    def prepared_bytes(self) -> int:
+        """Returns the disk space of what was made of the releases for their engines."""
+        return prepared_bytes(self.layout, self.releases())
 
     def quarantined_files(self) -> int:
         """Returns how many things are in quarantine."""
         return sum(1 for _ in self.layout.quarantine.iterdir())
 
     def bytes_by_state(self) -> dict[str, int]:
-        """Returns the bytes that are stored, half there, in quarantine, and free."""
+        """Returns the bytes that are stored, prepared for engines, half there, in quarantine, and free."""
         return {
             "stored": sum(self.blob_bytes().values()),
+            "prepared": self.prepared_bytes(),
             "partial": disk_bytes(self.layout.partial),
             "quarantine": disk_bytes(self.layout.quarantine),
             "free": self.free_bytes(),

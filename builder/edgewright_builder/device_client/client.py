@@ -30,6 +30,7 @@ from edgewright_builder.device_client.stream import MakeParts, send_stream
 STAGE_DEADLINE_SECONDS = 900.0
 UNDER_CHANGE = (
     deployment.PHASE_ACTIVATING,
+    deployment.PHASE_PREPARING,
     deployment.PHASE_PROBATION,
     deployment.PHASE_ROLLING_BACK,
 )

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgewright_builder.export.checkpoint import export_checkpoint
 from edgewright_builder.export.llama_cpp import export_gguf, export_gguf_unquantized
 from edgewright_builder.export.onnx import export_onnx, export_unquantized
-from edgewright_builder.export.vllm import export_vllm
 from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.engines.traits import Format
 from edgewright_builder.models import read_config
@@ -50,8 +50,8 @@ EXPORTERS: Mapping[Format, Exporter] = {
         lambda folder: "float32",
     ),
     "gptq": Exporter(
-        lambda job, folder: export_vllm(job.checkpoint, folder),
-        export_vllm,
+        lambda job, folder: export_checkpoint(job.checkpoint, folder),
+        export_checkpoint,
         lambda folder: str(read_config(folder / "engine")["dtype"]),
     ),
 }  # fmt: skip

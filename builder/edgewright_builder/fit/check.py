@@ -116,15 +116,17 @@ def check(question: FitQuestion) -> Check:
             plan.memory, question.concurrency, question.profile,
             processor_of(engine_traits(plan.engine), question.profile), question.decodes,
         ),
-        caveats=(*_not_served_yet(plan.engine), *caveats(calibration, architecture, plan.configuration)),
+        caveats=(*_untried(plan.engine), *caveats(calibration, architecture, plan.configuration)),
         proof=None if refusal else proof_of(question),
     )  # fmt: skip
 
 
-def _not_served_yet(engine: str) -> tuple[str, ...]:
-    if engine_traits(engine).served_by_agent:
+def _untried(engine: str) -> tuple[str, ...]:
+    if engine_traits(engine).tried:
         return ()
-    return (f"The agent does not serve {engine} yet; `edgewright export --to gptq` writes what it loads.",)
+    return (
+        f"No board has run {engine} for Edgewright yet: its memory and speed are others' published figures.",
+    )
 
 
 def asked_configuration(question: FitQuestion) -> Configuration:

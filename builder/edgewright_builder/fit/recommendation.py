@@ -1,4 +1,7 @@
-"""Which engine to serve a model with on a board: of those that run there and fit, the one predicted to be fastest."""
+"""Which engine to serve a model with on a board: of those that run there and fit, the one predicted to be fastest.
+
+One that has never run for this project is recommended where no other serves as well.
+"""
 
 from __future__ import annotations
 
@@ -61,17 +64,17 @@ def recommend(
             refusal = refusal or error
             continue
         answers.append(check(question))
-    served = [answer for answer in answers if engine_traits(answer.plan.engine).served_by_agent]
-    if not served:
+    if not answers:
         assert refusal is not None
         raise refusal
-    best = _best(served)
+    best = _best(answers)
     return Recommendation(best, tuple(answer for answer in answers if answer is not best))
 
 
 def _best(answers: Sequence[Check]) -> Check:
     rank = min(RANKS.index(answer.verdict) for answer in answers)
     nearest = [answer for answer in answers if RANKS.index(answer.verdict) == rank]
+    nearest = [answer for answer in nearest if engine_traits(answer.plan.engine).tried] or nearest
     fastest = min(map(_seconds, nearest))
     return next(answer for answer in nearest if _seconds(answer) <= TIE * fastest)
 
@@ -98,5 +101,5 @@ def _brief(answer: Check) -> str:
     speed, memory = answer.speed, answer.plan.memory
     rate = f"{1 / speed.tpot_seconds_max:.0f} to {1 / speed.tpot_seconds_min:.0f} tokens/s"
     fits = "" if answer.verdict is FitVerdict.FITS else f", which {answer.verdict.value}"
-    yet = "" if engine_traits(kind).served_by_agent else ", not served by the agent yet"
+    yet = "" if engine_traits(kind).tried else ", which no board has run yet"
     return f"{kind} ({processor}{on}): {rate} in {format_bytes(memory.peak_bytes)} predicted{fits}{yet}"

@@ -7,19 +7,21 @@ Each stage is one file in `stages/`: what it depends on, what it leaves, and its
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgewright import __version__
 from edgewright.durable import write_json
 from edgewright_builder.artifact.fields import artifact_files, draft_manifest, manifest_fields
+from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.plan import BuildPlan, plan_to_json
 from edgewright_builder.local_engine.engine import LocalEngine, local_engine, open_arithmetics
 from edgewright_builder.local_engine.golden import OpenEngine
+from edgewright_builder.local_engine.reference import open_references
 from edgewright_builder.run.build import Build
 from edgewright_builder.run.run import FinishedStage
 from edgewright_builder.stages.data import run_data
@@ -38,6 +40,9 @@ from edgewright_builder.stages.recover import run_recover, shipped
 from edgewright_builder.stages.search import read_best, run_search
 from edgewright_builder.stages.student import run_student
 from edgewright_builder.stages.teacher import run_teacher
+
+if TYPE_CHECKING:
+    from edgewright_builder.scoring.scorer import Scorer
 
 
 def build_model(build: Build) -> FinishedStage:
@@ -91,12 +96,15 @@ def _lineage(
 
 
 def _evaluate(build: Build, rungs: Rungs, fields: Mapping[str, Any]) -> FinishedStage:
-    """Evaluates every model of the build: checkpoints in this process, the export in the engine that serves it."""
+    """Evaluates every model of the build: checkpoints in this process, the export in the engine that serves it.
+
+    Where that runs on boards alone, the export's own weights are evaluated in this process too.
+    """
     exported = rungs.exported
-    models = [
-        *_checkpoints(build, rungs),
-        EvaluatedModel("exported", exported.output_digest, partial(_open_export, exported.folder, fields)),
-    ]
+    opened: Callable[[], AbstractContextManager[Scorer]] = partial(_open_export, exported.folder, fields)
+    if not engine_traits(build.recipe.serving.engine).runs_on_host:
+        opened = partial(open_gptq_checkpoint, exported.folder / "engine")
+    models = [*_checkpoints(build, rungs), EvaluatedModel("exported", exported.output_digest, opened)]
     inputs = {
         "models": {model.name: model.identity for model in models},
         "serving": build.recipe.serving.model_dump(),
@@ -130,6 +138,8 @@ def _open_export(export: Path, fields: Mapping[str, Any]) -> Iterator[LocalEngin
 
 
 def _open_arithmetics(export: Path, fields: Mapping[str, Any], scratch: Path) -> Sequence[OpenEngine]:
+    if not engine_traits(fields["engine"]["kind"]).runs_on_host:
+        return open_references(export / "engine")
     return open_arithmetics(export, draft_manifest(export, fields), scratch)
 
 

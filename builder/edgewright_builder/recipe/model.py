@@ -191,8 +191,8 @@ class ServingSettings(Section):
     context_tokens: Annotated[int, Field(ge=64)] = 2048  # prompt and answer together
     concurrency: Annotated[int, Field(ge=1, le=64)] = 1  # requests at once; each gets a KV cache of its own
     # All serve the same GPTQ checkpoint: as an ONNX graph, a GGUF file, or as it is. The build evaluates its model in
-    # that engine, so this host must run it too.
-    engine: Literal["onnxruntime-genai", "llama.cpp", "vllm"] = "onnxruntime-genai"
+    # that engine, so this host must run it too; tensorrt-edge-llm runs on Jetsons alone, so there transformers does.
+    engine: Literal["onnxruntime-genai", "llama.cpp", "tensorrt-edge-llm", "vllm"] = "onnxruntime-genai"
     adapters: Slots | None = None  # None: the model takes none, and is a little faster for it
     # A board on which one request alone is slower does not keep the release. TTFT: of the golden prompt's length.
     ttft_seconds_max: Annotated[float, Field(gt=0)] | None = None

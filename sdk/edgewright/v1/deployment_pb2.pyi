@@ -50,6 +50,10 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     """at rest: nothing could be started, an operator is needed"""
     PHASE_STAGED: _Phase.ValueType  # 6
     """at rest as in IDLE, and a release waits to be activated"""
+    PHASE_PREPARING: _Phase.ValueType  # 7
+    """The board makes what an engine needs of a release before it can start, which
+    may take minutes; `message` says how far it is. What serves goes on serving.
+    """
 
 class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper): ...
 
@@ -66,6 +70,10 @@ PHASE_SAFE: Phase.ValueType  # 5
 """at rest: nothing could be started, an operator is needed"""
 PHASE_STAGED: Phase.ValueType  # 6
 """at rest as in IDLE, and a release waits to be activated"""
+PHASE_PREPARING: Phase.ValueType  # 7
+"""The board makes what an engine needs of a release before it can start, which
+may take minutes; `message` says how far it is. What serves goes on serving.
+"""
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
 
 class _Outcome:
@@ -226,7 +234,7 @@ class EngineInfo(_message.Message):
     AVAILABLE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """onnxruntime-genai, vllm, fake"""
+    """onnxruntime-genai, llama.cpp, tensorrt-edge-llm, vllm, fake"""
     version: _builtins.str
     available: _builtins.bool
     detail: _builtins.str

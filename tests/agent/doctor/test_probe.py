@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edgewright_agent.doctor.probe import BoardFacts, guess_profile, parse_l4t, probe, render
+from edgewright_agent.doctor.probe import BoardFacts, guess_profile, probe, render
 from edgewright_agent.engines import EngineInfo
+from edgewright_agent.runtime.jetson_linux import parse_l4t
 from edgewright_agent.telemetry import SensorStatus
 from tests.fixtures.boards import write, write_board
 

@@ -31,6 +31,15 @@ def test_kernels_are_read_from_the_log_once_each() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kernel", "slow"), [("MarlinLinearKernel", []), ("ConchLinearKernel", ["ConchLinearKernel for GPTQ"])]
+)
+def test_what_vllm_falls_back_to_is_slow(kernel: str, slow: list[str]) -> None:
+    log = KernelLog()
+    log.read(f"(EngineCore pid=1) INFO 11-24 06:18:58 [auto_gptq.py:352] Using {kernel} for GPTQ")
+    assert log.slow_kernels == slow
+
+
+@pytest.mark.parametrize(
     ("kernel", "fast"),
     [
         ("MarlinLinearKernel for GPTQMarlinLinearMethod", True),
@@ -41,6 +50,7 @@ async def test_the_chosen_kernels_are_a_probe_and_in_the_board_s_status(
     channel: grpc.aio.Channel, script: Script, kernel: str, fast: bool
 ) -> None:
     script.kernels = (kernel,)
+    script.slow_kernels = () if fast else (kernel,)
     steps = await activate(channel, await push(channel, make_artifact()))
     (probe,) = [probe for probe in steps[-1].probes if probe.name == "kernels"]
     assert (probe.passed, probe.required, probe.detail) == (fast, False, kernel)

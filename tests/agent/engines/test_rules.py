@@ -16,8 +16,9 @@ from edgewright_agent.engine_worker.batching.generation import StopScanner
 from edgewright_agent.engine_worker.model.backend import InvalidRequestError, SamplingSettings
 from edgewright_agent.engine_worker.model.grammar import GrammarMaker
 from edgewright_agent.engine_worker.model.sampling import draw
-from edgewright_agent.engines import DeathCause
-from edgewright_agent.engines.process.death import Verdict, classify
+from edgewright_agent.engines import DeathCause, worker
+from edgewright_agent.engines.process.death import ANY_PROGRAM, LogWords, Verdict, classify
+from edgewright_agent.engines.vllm import log as vllm
 from edgewright_agent.engines.worker import spare_bytes
 
 LOGITS = np.log(np.array([0.05, 0.5, 0.15, 0.3], dtype=np.float32))
@@ -92,8 +93,10 @@ def scan(pieces: list[str], stops: list[str]) -> tuple[str, bool]:
     return out + scanner.flush(), False
 
 
-def death(returncode: int, *lines: str, asked: bool = False, kills: bool = False) -> DeathCause:
-    return classify(returncode, asked=asked, killed_for_memory=kills, last_lines=lines).cause
+def death(
+    returncode: int, *lines: str, asked: bool = False, kills: bool = False, words: LogWords = ANY_PROGRAM
+) -> DeathCause:
+    return classify(returncode, asked=asked, killed_for_memory=kills, last_lines=lines, words=words).cause
 
 
 def test_a_death_has_one_cause() -> None:
@@ -126,24 +129,35 @@ def test_an_engine_that_the_agent_killed_for_its_memory_says_how_much_it_took() 
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("words", "line"),
     [
-        "terminate called after throwing an instance of 'std::bad_alloc'",
-        "onnxruntime::BFCArena: Failed to allocate memory for requested buffer of size 268435456",
-        "NvMapMemAllocInternalTagged: 1075072515 error 12",
-        "NVML_SUCCESS == r INTERNAL ASSERT FAILED at CUDACachingAllocator.cpp:838",
-        "torch.cuda.OutOfMemoryError: CUDA out of memory.",
-        "MemoryError",
-        "NvMapMemHandleAlloc: error 0",
-        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 603979776 bytes.",
-        "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`",
-        "ValueError: Free memory on device cuda:0 (3.1/7.4 GiB) on startup is less than desired GPU memory utilization",
+        (ANY_PROGRAM, "terminate called after throwing an instance of 'std::bad_alloc'"),
+        (
+            worker.WORDS,
+            "onnxruntime::BFCArena: Failed to allocate memory for requested buffer of size 268435456",
+        ),
+        (ANY_PROGRAM, "NvMapMemAllocInternalTagged: 1075072515 error 12"),
+        (vllm.WORDS, "NVML_SUCCESS == r INTERNAL ASSERT FAILED at CUDACachingAllocator.cpp:838"),
+        (ANY_PROGRAM, "torch.cuda.OutOfMemoryError: CUDA out of memory."),
+        (ANY_PROGRAM, "CUDA_ERROR_OUT_OF_MEMORY"),
+        (ANY_PROGRAM, "MemoryError"),
+        (ANY_PROGRAM, "NvMapMemHandleAlloc: error 0"),
+        (vllm.WORDS, "DefaultCPUAllocator: can't allocate memory: you tried to allocate 603979776 bytes."),
+        (
+            vllm.WORDS,
+            "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`",
+        ),
+        (
+            vllm.WORDS,
+            "ValueError: Free memory on device cuda:0 (3.1/7.4 GiB) on startup is less than desired GPU memory "
+            "utilization",
+        ),
     ],
 )
-def test_every_spelling_of_out_of_memory_is_known(line: str) -> None:
-    assert death(1, "Loading", line, "bye") is DeathCause.OUT_OF_MEMORY
-    assert death(-signal.SIGABRT, line) is DeathCause.OUT_OF_MEMORY
-    assert death(0, line) is DeathCause.EXITED
+def test_every_spelling_of_out_of_memory_is_known(words: LogWords, line: str) -> None:
+    assert death(1, "Loading", line, "bye", words=words) is DeathCause.OUT_OF_MEMORY
+    assert death(-signal.SIGABRT, line, words=words) is DeathCause.OUT_OF_MEMORY
+    assert death(0, line, words=words) is DeathCause.EXITED
 
 
 VLLM_DIED = (
@@ -156,7 +170,7 @@ VLLM_DIED = (
 
 
 def test_of_several_processes_errors_the_first_cause_is_told() -> None:
-    died = classify(1, asked=False, killed_for_memory=False, last_lines=VLLM_DIED)
+    died = classify(1, asked=False, killed_for_memory=False, last_lines=VLLM_DIED, words=vllm.WORDS)
     assert died.sentence == "exited (exit code 1); it said: AssertionError: unsupported head size 16"
     assert died.last_lines == VLLM_DIED
 

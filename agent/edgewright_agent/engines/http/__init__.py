@@ -1,1 +1,1 @@
-"""HTTP to an engine over its Unix socket."""
+"""HTTP to an engine on this machine."""

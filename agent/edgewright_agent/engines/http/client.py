@@ -1,4 +1,4 @@
-"""OpenAI HTTP over a Unix socket, from the agent to an engine."""
+"""OpenAI HTTP from the agent to an engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from edgewright.errors import BusyError, EdgewrightError, InputError, OutsideError, RefusedError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines.http.events import content, events
-from edgewright_agent.engines.http.exchange import exchange, nonsense
+from edgewright_agent.engines.http.exchange import Endpoint, exchange, nonsense
 from edgewright_agent.engines.protocol.requests import (
     ContinuationScore,
     Finish,
@@ -36,9 +36,9 @@ class EngineClient:
     A request waits its turn in the engine: the caller's deadline bounds it, there is no timeout here.
     """
 
-    def __init__(self, socket: Path, model: str) -> None:
+    def __init__(self, endpoint: Endpoint, model: str) -> None:
         self._model = model
-        self._socket = socket
+        self._endpoint = endpoint
 
     async def healthy(self) -> bool:
         """Whether the engine answers 200."""
@@ -49,14 +49,14 @@ class EngineClient:
 
     async def _is_healthy(self) -> bool:
         try:
-            async with exchange(self._socket, "GET", "/health") as reply:
+            async with exchange(self._endpoint, "GET", "/health") as reply:
                 return reply.status == HTTPStatus.OK
         except OutsideError:
             return False
 
     async def heartbeat(self) -> None:
         """Asks the worker, which answers once its model has computed something. Raises OutsideError."""
-        async with exchange(self._socket, "GET", HEARTBEAT_ROUTE) as reply:
+        async with exchange(self._endpoint, "GET", HEARTBEAT_ROUTE) as reply:
             if reply.status != HTTPStatus.OK:
                 raise _refusal(HEARTBEAT_ROUTE, reply.status, await reply.read())
 
@@ -72,7 +72,7 @@ class EngineClient:
 
     def relay(self, method: str, route: str, body: bytes) -> AbstractAsyncContextManager[Reply]:
         """See `Engine`."""
-        return exchange(self._socket, method, route, body)
+        return exchange(self._endpoint, method, route, body)
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
         """Yields tokens as they come, then a Finish."""

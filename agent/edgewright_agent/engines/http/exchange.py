@@ -1,4 +1,4 @@
-"""One HTTP request to an engine over its Unix socket: parsed in C (httptools), the body handed on as it comes.
+"""One HTTP request to an engine on this machine: parsed in C (httptools), the body handed on as it comes.
 
 A connection serves one request. Closing it is how a request is cancelled, and connecting to a local socket costs less
 than a token.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httptools
@@ -18,24 +19,39 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines.protocol.requests import Reply
 from edgewright_agent.runtime.threads import within
 
+LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS = 5.0
 BUFFERED_BYTES_MAX = 32 * 1024  # of a body that its reader has not taken yet
 
 
+@dataclass(frozen=True)
+class LoopbackPort:
+    """Where an engine listens that can't listen on a Unix socket. Everybody on the machine may connect to it."""
+
+    port: int
+    key: str = field(repr=False)  # without which it answers nothing but its health
+
+
+Endpoint = Path | LoopbackPort  # a Path is a Unix socket, in a folder that only this user may enter
+
+
 @asynccontextmanager
-async def exchange(socket: Path, method: str, route: str, body: bytes = b"") -> AsyncIterator[Reply]:
+async def exchange(endpoint: Endpoint, method: str, route: str, body: bytes = b"") -> AsyncIterator[Reply]:
     """Gives the reply once its head is here; leaving the block closes the connection.
 
     `body` is JSON. Raises OutsideError (`ENGINE_FAILED`) if the engine can't be reached, breaks off, or speaks no HTTP.
     """
     loop = asyncio.get_running_loop()
-    connecting = loop.create_unix_connection(_Exchange, str(socket))
+    if isinstance(endpoint, Path):
+        connecting = loop.create_unix_connection(_Exchange, str(endpoint))
+    else:
+        connecting = loop.create_connection(_Exchange, LOOPBACK, endpoint.port)
     try:
         transport, reading = await within(CONNECT_SECONDS, connecting, undo=lambda pair: pair[0].abort())
     except (OSError, asyncio.TimeoutError) as error:
         raise broken_off(str(error) or "no connection in time") from error
     try:
-        transport.write(_request(method, route, body))
+        transport.write(_request(endpoint, method, route, body))
         await reading.head()
         yield Reply(reading.status, reading.headers, reading.pieces())
     finally:
@@ -52,9 +68,10 @@ def nonsense(what: str) -> OutsideError:
     return OutsideError(f"The engine answered nonsense: {what}.", Reason.REASON_ENGINE_FAILED)
 
 
-def _request(method: str, route: str, body: bytes) -> bytes:
+def _request(endpoint: Endpoint, method: str, route: str, body: bytes) -> bytes:
+    key = "" if isinstance(endpoint, Path) else f"authorization: Bearer {endpoint.key}\r\n"
     head = (
-        f"{method} {route} HTTP/1.1\r\nhost: engine\r\nconnection: close\r\n"
+        f"{method} {route} HTTP/1.1\r\nhost: engine\r\nconnection: close\r\n{key}"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

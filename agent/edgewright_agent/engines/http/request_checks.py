@@ -45,6 +45,14 @@ def check_request(request: GenerationRequest) -> None:
         raise InputError(f"There is no role {strange[0]!r}; there are {', '.join(ROLES)}.")
 
 
+def check_sampling(temperature: float, top_p: float) -> None:
+    """Raises InputError for values that mean nothing."""
+    if not temperature >= 0 or temperature == float("inf"):
+        raise InputError(f"temperature is {temperature:g}; it must be 0 or more.")
+    if not 0 < top_p <= 1:
+        raise InputError(f"top_p is {top_p:g}; it must be above 0 and at most 1.")
+
+
 def context_exceeded(prompt_tokens: int, more_tokens: int, context_tokens: int) -> InputError:
     """Returns the error that the worker raises, in its words."""
     return InputError(

@@ -19,7 +19,19 @@ from edgewright.errors import InputError, OutsideError, RefusedError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines.http.client import EngineClient
 from edgewright_agent.engines.http.exchange import exchange, nonsense
-from edgewright_agent.engines.http.request_checks import BoundedQueue, check_request, context_exceeded
+from edgewright_agent.engines.http.openai_fields import (
+    CHAT,
+    MAX_TOKENS,
+    ROUTES,
+    WrongFieldError,
+    json_reply,
+)
+from edgewright_agent.engines.http.request_checks import (
+    BoundedQueue,
+    check_request,
+    check_sampling,
+    context_exceeded,
+)
 from edgewright_agent.engines.http.special_tokens import SpecialTokens
 from edgewright_agent.engines.llama_cpp import openai_fields, scores, token_ids
 from edgewright_agent.engines.llama_cpp.completion import CompletionStream, completion_body, finish_of
@@ -34,7 +46,6 @@ from edgewright_agent.engines.protocol.requests import (
 )
 
 COMPLETION = "/completion"
-CHAT = "/v1/chat/completions"
 
 
 class LlamaClient:
@@ -66,7 +77,7 @@ class LlamaClient:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
         """Yields tokens as they come, then a Finish; an exact request's tokens come all at once."""
         check_request(request)
-        openai_fields.check_sampling(request.temperature, request.top_p)
+        check_sampling(request.temperature, request.top_p)
         with self._queue.place():
             prompt = await self._prompt(request)
             body = completion_body(request, prompt, self._room(len(prompt), request.max_tokens))
@@ -114,14 +125,14 @@ class LlamaClient:
     @asynccontextmanager
     async def relay(self, method: str, route: str, body: bytes) -> AsyncIterator[Reply]:
         """See `Engine`. What the server would answer wrongly is refused here, and its answers are put right."""
-        if method != "POST" or route not in openai_fields.ROUTES:
+        if method != "POST" or route not in ROUTES:
             async with exchange(self._socket, method, route, body) as reply:
                 yield reply
             return
         try:
             fields = openai_fields.parse(route, body, self._model)
             prompts = await self._check_room(route, fields)
-        except openai_fields.WrongFieldError as error:
+        except WrongFieldError as error:
             yield error.reply
             return
         if token_ids.asks_for_ids(fields, prompts):
@@ -140,7 +151,7 @@ class LlamaClient:
                 return
             answer = json.loads(await reply.read())
         try:
-            yield openai_fields.json_reply(HTTPStatus.OK, token_ids.completion_of(answer, self._model))
+            yield json_reply(HTTPStatus.OK, token_ids.completion_of(answer, self._model))
         except (KeyError, TypeError) as error:
             raise nonsense(f"a completion without {error}") from error
 
@@ -151,12 +162,12 @@ class LlamaClient:
         try:
             room = self._room(max(map(len, prompts)), asked)
         except InputError as error:
-            raise openai_fields.WrongFieldError(str(error), "context_length_exceeded") from error
+            raise WrongFieldError(str(error), "context_length_exceeded") from error
         if len(prompts) == 1:
             self._last_prompt = prompts[0]
         fields.pop("max_completion_tokens", None)
         # OpenAI's completions write 16 tokens if nobody says how many, chats as many as the context holds.
-        fields["max_tokens"] = asked or (room if route == CHAT else min(room, openai_fields.MAX_TOKENS))
+        fields["max_tokens"] = asked or (room if route == CHAT else min(room, MAX_TOKENS))
         return prompts
 
     async def _prompts(self, route: str, fields: dict[str, Any]) -> list[list[int]]:
@@ -172,7 +183,7 @@ class LlamaClient:
         async with exchange(self._socket, "POST", "/apply-template", json.dumps(fields).encode()) as reply:
             body = await reply.read()
         if reply.status != HTTPStatus.OK:
-            raise openai_fields.WrongFieldError.of_server(reply.status, body)
+            raise WrongFieldError.of_server(reply.status, body)
         return await self._tokens_of(str(json.loads(body)["prompt"]), True)
 
     async def _prompt(self, request: GenerationRequest) -> list[int]:

@@ -13,7 +13,7 @@ from edgewright.manifest import Manifest
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines.llama_cpp.build import LlamaServer, find_server
 from edgewright_agent.engines.llama_cpp.client import LlamaClient
-from edgewright_agent.engines.llama_cpp.log import BackendLog
+from edgewright_agent.engines.llama_cpp.log import WORDS, BackendLog
 from edgewright_agent.engines.process.cpus import default_threads
 from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Format, Launch
 
@@ -57,6 +57,7 @@ def launch(
         environment=environment,
         http=LlamaClient(socket, manifest.name, tree / "tokenizer", limits),
         log=BackendLog(),
+        words=WORDS,
         heartbeat_seconds=HEARTBEAT_SECONDS,
     )
 

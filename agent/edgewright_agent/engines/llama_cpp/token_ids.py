@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from edgewright_agent.engines.http.openai_fields import openai_logprobs
 from edgewright_agent.engines.llama_cpp.completion import finish_of
-from edgewright_agent.engines.llama_cpp.openai_fields import openai_logprobs
 
 NATIVE_ROUTE = "/completion"
 

@@ -10,23 +10,36 @@ from enum import Enum
 
 from edgewright_agent.engine_worker.requests.exit_codes import ENDED_BY_REQUEST
 
-# How an allocation fails: libstdc++, Python, ONNX Runtime, torch, CUDA, ggml, Tegra's own spellings, and what vLLM says
-# where it finds too little memory before it allocates.
-_OUT_OF_MEMORY = re.compile(
-    r"bad_alloc|MemoryError|out of memory|OutOfMemory|Failed to allocate memory|not enough memory"
-    r"|can't allocate memory|CUDA_ERROR_OUT_OF_MEMORY|NvMapMemAlloc|NvMapMemHandleAlloc|CUDACachingAllocator"
-    r"|insufficient memory|failed to allocate (\w+ )?buffer|failed to allocate compute"
-    r"|No available memory for the cache|GiB KV cache is needed|is less than desired|is less than requested memory",
-    re.IGNORECASE,
-)
-_ERROR = re.compile(r"\b\w*(Error|Exception): \S|error loading model: \S")
-# What vLLM's processes say when another of them has ended.
-_CONSEQUENCE = re.compile(
-    r"Engine core initialization failed|EngineDeadError|Executor failed|WorkerProc initialization failed"
-    r"|died unexpectedly|UserWarning"
-)
-# Who and when: of vLLM, and of llama.cpp.
-_PREFIX = re.compile(r"^\(\w+[^)]*\) [A-Z]+ [\d-]+ [\d:]+ \[[^]]*\] |^(\d+\.){3}\d+ [A-Z] ")
+# How an allocation fails in whatever program: C++, Python, CUDA, and Tegra's own spellings.
+_OUT_OF_MEMORY = r"bad_alloc|MemoryError|out.of.memory|OutOfMemory|NvMapMemAlloc|NvMapMemHandleAlloc"
+_ERROR = r"\b\w*(Error|Exception): \S"
+_NOTHING = r"(?!)"  # a pattern that no line matches
+
+
+@dataclass(frozen=True)
+class LogWords:
+    """How one engine words its end in its log, beside what any program says. Regular expressions; see `Launch`."""
+
+    out_of_memory: str = _NOTHING  # an allocation failed, or would have
+    error: str = _NOTHING  # a line with the reason
+    consequence: str = _NOTHING  # an error that only follows from another one
+    prefix: str = _NOTHING  # who and when, before each message
+
+    def tells_shortage(self, line: str) -> bool:
+        """Whether the line tells of an allocation that failed."""
+        return re.search(f"{_OUT_OF_MEMORY}|{self.out_of_memory}", line, re.IGNORECASE) is not None
+
+    def tells_reason(self, line: str) -> bool:
+        """Whether the line is an error that does not follow from another one."""
+        is_error = re.search(f"{_ERROR}|{self.error}", line) is not None
+        return is_error and re.search(self.consequence, line) is None
+
+    def message(self, line: str) -> str:
+        """Returns the line without who said it and when."""
+        return re.sub(f"^({self.prefix})", "", line)
+
+
+ANY_PROGRAM = LogWords()
 
 
 class DeathCause(Enum):
@@ -92,12 +105,13 @@ def classify(
     verdict: Verdict | None = None,
     lost: str = "",
     requests_under_way: int = 0,
+    words: LogWords = ANY_PROGRAM,
 ) -> Death:
     """Returns the death of a process that ended with `returncode` (as subprocess gives it: −n for signal n).
 
     `asked`: `stop` ended it. `killed_for_memory`: the kernel's out-of-memory killer was at work in its life;
     `of_its_own`: certainly on one of its processes, perhaps a child. `verdict`: the agent ended it for this.
-    `lost`: the agent ended it because this one of its processes had ended.
+    `lost`: the agent ended it because this one of its processes had ended. `words`: those of its log.
     """
     ended_by = -returncode if returncode < 0 else None
     exit_code = returncode if returncode >= 0 else None
@@ -111,28 +125,28 @@ def classify(
     elif returncode == ENDED_BY_REQUEST:
         cause = DeathCause.REQUEST
     elif (killed_for_memory and (ended_by == signal.SIGKILL or of_its_own)) or (
-        returncode != 0 and out_of_memory_line(last_lines) is not None
+        returncode != 0 and shortage_line(last_lines, words) is not None
     ):
         cause = DeathCause.OUT_OF_MEMORY
     else:
         cause = DeathCause.EXITED if ended_by is None else DeathCause.KILLED
-    said = telling_line(last_lines) if ended_by is None or lost else ""
+    said = telling_line(last_lines, words) if ended_by is None or lost else ""
     if cause is DeathCause.OUT_OF_MEMORY and said:
-        said = _PREFIX.sub("", out_of_memory_line(last_lines) or said)
+        said = words.message(shortage_line(last_lines, words) or said)
     return Death(
         cause, exit_code, ended_by, tuple(last_lines),
         lost=lost, said=said, requests_under_way=requests_under_way,
     )  # fmt: skip
 
 
-def telling_line(lines: Sequence[str]) -> str:
+def telling_line(lines: Sequence[str], words: LogWords) -> str:
     """Returns the line that says why a process ended by itself: the last error that is no consequence of another."""
     if not lines:
         return ""
-    errors = [line for line in lines if _ERROR.search(line) and not _CONSEQUENCE.search(line)]
-    return _PREFIX.sub("", (errors or lines)[-1])
+    errors = [line for line in lines if words.tells_reason(line)]
+    return words.message((errors or lines)[-1])
 
 
-def out_of_memory_line(lines: Sequence[str]) -> str | None:
+def shortage_line(lines: Sequence[str], words: LogWords) -> str | None:
     """Returns the last line that tells of an allocation that failed."""
-    return next((line for line in reversed(lines) if _OUT_OF_MEMORY.search(line)), None)
+    return next((line for line in reversed(lines) if words.tells_shortage(line)), None)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from edgewright.tether import tethered
 from edgewright_agent.engines.process.budget import kernel_limit_bytes, until_over
 from edgewright_agent.engines.process.cgroup import EngineCgroup, make_engine_cgroup, why_not
-from edgewright_agent.engines.process.death import Death, DeathCause, Verdict, classify
+from edgewright_agent.engines.process.death import ANY_PROGRAM, Death, DeathCause, LogWords, Verdict, classify
 from edgewright_agent.engines.process.kills import Among, KillCounter, Kills
 from edgewright_agent.engines.process.memory import EngineMemory, TreeMemory
 from edgewright_agent.engines.process.process_group import descendants, first_to_end, has_ended
@@ -35,8 +35,10 @@ class EngineProcess:
         process: asyncio.subprocess.Process,
         cgroup: EngineCgroup | None = None,
         on_line: Callable[[str], None] | None = None,
+        words: LogWords = ANY_PROGRAM,
     ) -> None:
         self._process = process
+        self._words = words
         self._cgroup = cgroup
         self._on_line = on_line
         self._memory = TreeMemory(process.pid)
@@ -59,11 +61,12 @@ class EngineProcess:
         *,
         cpus: frozenset[int] | None = None,
         on_line: Callable[[str], None] | None = None,
+        words: LogWords = ANY_PROGRAM,
     ) -> EngineProcess:
         """Starts `command` so that it ends with this process, where we may under a limit of memory (see `budget`).
 
-        It and its children run on `cpus` only; `on_line` gets each line they print. To be called from a thread
-        that lives as long as the agent: see `tether`.
+        It and its children run on `cpus` only; `on_line` gets each line they print; `words` are those of its log. To
+        be called from a thread that lives as long as the agent: see `tether`.
         """
         process = await asyncio.create_subprocess_exec(
             *tethered(),
@@ -77,7 +80,7 @@ class EngineProcess:
         if cpus is not None:
             with contextlib.suppress(ProcessLookupError):  # it has ended already; its death says why
                 os.sched_setaffinity(process.pid, cpus)
-        return cls(process, _limited(process.pid, memory_budget_bytes), on_line)
+        return cls(process, _limited(process.pid, memory_budget_bytes), on_line, words)
 
     @property
     def cgroup(self) -> EngineCgroup | None:
@@ -196,6 +199,7 @@ class EngineProcess:
             verdict=self._verdict,
             lost=self._lost,
             requests_under_way=requests_under_way,
+            words=self._words,
         )
         if self._cgroup is not None:
             self._cgroup.remove()

@@ -109,6 +109,14 @@ class Engine(Protocol):
         """Returns what the process printed last, oldest first."""
         ...
 
+    def shortage_line(self) -> str | None:
+        """Returns the last of these lines that tells of an allocation that failed; None if none does."""
+        ...
+
     def kernels(self) -> Sequence[str]:
         """Returns the kernels it says it uses, such as "MarlinLinearKernel for GPTQMarlinLinearMethod"."""
+        ...
+
+    def slow_kernels(self) -> Sequence[str]:
+        """Returns those of its kernels that are a fallback on this board."""
         ...

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from edgewright_agent.engines.process.death import ANY_PROGRAM, LogWords
 from edgewright_agent.engines.process.watch import HEARTBEAT_SECONDS
 from edgewright_agent.engines.protocol.requests import (
     ContinuationScore,
@@ -85,6 +86,11 @@ class EngineLog(Protocol):
         """The kernels named so far."""
         ...
 
+    @property
+    def slow_kernels(self) -> Sequence[str]:
+        """Those of them that the engine falls back to where it has nothing better for this board."""
+        ...
+
     def read(self, line: str) -> None:
         """Takes one line of the output."""
         ...
@@ -98,6 +104,7 @@ class Launch:
     environment: Mapping[str, str]
     http: EngineHttp
     log: EngineLog | None = None
+    words: LogWords = ANY_PROGRAM  # of its log, where it says why it ends
     slots_min: int = 1  # requests to send at once, also where the plan allows fewer whole contexts
     cpus: frozenset[int] | None = None  # that the process and its children may run on; None: as the agent
     several_processes: bool = False  # which end together

@@ -27,7 +27,7 @@ from edgewright_agent.engines.vllm.build import (
     vllm_command,
 )
 from edgewright_agent.engines.vllm.client import VllmClient
-from edgewright_agent.engines.vllm.log import KernelLog
+from edgewright_agent.engines.vllm.log import WORDS, KernelLog
 
 KIND = "vllm"
 FORMAT: Format = "checkpoint"
@@ -71,6 +71,7 @@ def launch(
         environment=_environment(build, cpus, socket.parent),
         http=VllmClient(socket, manifest.name, tree / "tokenizer", limits),
         log=KernelLog(),
+        words=WORDS,
         cpus=None if limits.threads is None else frozenset(cpus),
         several_processes=True,
         heartbeat_seconds=HEARTBEAT_SECONDS,

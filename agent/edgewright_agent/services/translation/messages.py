@@ -110,9 +110,9 @@ def engine_to(engine: EngineInfo) -> deployment_pb2.EngineInfo:
     return deployment_pb2.EngineInfo(**vars(engine))
 
 
-def phase_to(phase: Phase) -> deployment_pb2.Phase.ValueType:
-    """Returns the wire's word for a phase."""
-    return _PHASES[phase]
+def phase_to(status: DeploymentStatus) -> deployment_pb2.Phase.ValueType:
+    """Returns the wire's word for where the board is. While it prepares an engine, that is what it does."""
+    return deployment_pb2.PHASE_PREPARING if status.preparing else _PHASES[status.state.phase]
 
 
 def status_to(status: DeploymentStatus) -> deployment_pb2.WatchDeploymentResponse:
@@ -125,11 +125,11 @@ def status_to(status: DeploymentStatus) -> deployment_pb2.WatchDeploymentRespons
         for probe in status.probes
     ]
     return deployment_pb2.WatchDeploymentResponse(
-        phase=_PHASES[state.phase],
+        phase=phase_to(status),
         active_release=sha256_to(state.active),
         candidate_release=sha256_to(state.candidate),
         attempt=state.attempts,
-        message=state.message,
+        message=status.preparing or state.message,
         outcome=_OUTCOMES[state.outcome],
         probes=probes,
         awaiting_confirmation=state.awaiting_confirmation,

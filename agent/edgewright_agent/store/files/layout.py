@@ -4,6 +4,7 @@ VERSION  lock  state.json  state.json.prev  scrub.json  scrub.json.prev
 blobs/sha256/ab/<64 hex>             0444, the name is the verified digest
 partial/<64 hex>.{data,meta}         an upload: preallocated bytes, and which of them are durable
 releases/<manifest sha256>/          manifest.json  manifest.sig  tree/<hard links to blobs>
+                                     prepared/<version>/  what the board made of it for its engine
 trust/<version>.json  trust/clock   the trust document in force; the latest time seen
 telemetry/                           what was measured while nobody listened
 quarantine/                          what no longer matches its digest; never silently deleted
@@ -97,6 +98,10 @@ class Layout:
     def partial_meta(self, sha256: str) -> Path:
         """Returns where the record of an upload's durable chunks is."""
         return self.partial / f"{sha256}.meta"
+
+    def prepared(self, sha256: str) -> Path:
+        """Returns the folder of what was made of a release for its engine, kept by `engines.preparing`."""
+        return self.release(sha256) / "prepared"
 
     def release(self, sha256: str) -> Path:
         """Returns the folder of a staged release."""

@@ -62,6 +62,10 @@ def _clear_temporary(fs: FileSystem, layout: Layout) -> None:
     for folder in (layout.root, layout.partial, layout.releases):
         for path in sorted(folder.glob(f"{TEMPORARY_PREFIX}*")):
             remove_tree(fs, path) if path.is_dir() else fs.unlink(path)
+    for path in sorted(layout.releases.glob(f"*/prepared/{TEMPORARY_PREFIX}*")):
+        remove_tree(
+            fs, path
+        )  # the board lost its power, or the agent was killed, while it prepared an engine
     for path in sorted(layout.releases.glob(f"*/**/{TEMPORARY_PREFIX}*")):
         if not path.is_dir():  # a folder is none of ours: earlier agents staged releases that have one
             fs.unlink(path)  # the agent ended while it healed a release

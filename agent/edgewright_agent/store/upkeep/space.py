@@ -21,14 +21,24 @@ from edgewright_agent.store.files.layout import Layout
 class Space:
     """How much the store may take."""
 
-    quota_bytes: int | None = None  # blobs, uploads and quarantine together; None: as the disk allows
+    quota_bytes: int | None = (
+        None  # blobs, prepared engines, uploads and quarantine together; None: as the disk allows
+    )
     reserve_bytes: int = 512 * 1024 * 1024  # of the disk, never touched
 
 
-def free_bytes(space: Space, layout: Layout, blob_bytes: int, promised: Mapping[str, int]) -> int:
-    """Returns what the store may still take. `promised`: uploads that have begun, and the size of each.
+def prepared_bytes(layout: Layout, digests: Iterable[str]) -> int:
+    """Returns the disk space of what was made of these releases for their engines, or is being made."""
+    folders = (layout.prepared(digest) for digest in digests)
+    files = _files(path for folder in folders for path in folder.rglob("*"))
+    return sum(found.st_blocks * 512 for found in files.values())
 
-    A promise counts from the moment it is made: its disk blocks may not be claimed yet.
+
+def free_bytes(space: Space, layout: Layout, blob_bytes: int, promised: Mapping[str, int]) -> int:
+    """Returns what the store may still take.
+
+    `blob_bytes`: with what was made of releases. `promised`: uploads that have begun, and the size of each. A promise
+    counts from the moment it is made: its disk blocks may not be claimed yet.
     """
     uploads = {sha256: found.st_size for sha256, found in partials(layout).items()}
     outstanding = sum(max(0, size - uploads.get(sha256, 0)) for sha256, size in promised.items())

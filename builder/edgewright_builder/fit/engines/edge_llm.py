@@ -1,4 +1,4 @@
-"""TensorRT Edge-LLM: the GPTQ checkpoint, from which the board builds its engine.
+"""TensorRT Edge-LLM: the GPTQ checkpoint, from which the board builds its engine. No board has run it for us.
 
 Its memory is what NVIDIA has published for version 0.9.0 (`published`), not measured here:
 
@@ -36,5 +36,5 @@ TRAITS = EngineTraits(
     "tensorrt-edge-llm", "gpu", weight_bits=4, embedding_bits=(16,), kv_bits=(16,), format="gptq",
     takes_adapters=False, model_types=MODEL_TYPES,
     storage=Storage(scale_bits=16, table_always_apart=True, untied_table_quantized=True),
-    buffers=buffers, group_sizes=GROUP_SIZES, served_by_agent=False,
+    buffers=buffers, group_sizes=GROUP_SIZES, tried=False, runs_on_host=False,
 )  # fmt: skip

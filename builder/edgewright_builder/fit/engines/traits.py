@@ -66,7 +66,10 @@ class EngineTraits:
     # The longest sequence it computes as transformers does, and what sets that limit; None: the model's own.
     longest: Callable[[Config], tuple[int, str]] | None = None
     recommended: bool = True  # whether it is compared with others unless it is asked for
-    served_by_agent: bool = True  # whether a recipe may ask for it
+    tried: bool = True  # whether it has ever run for this project, on a board or on a host
+    runs_on_host: bool = (
+        True  # so that a build evaluates what ships in it; else in transformers, weight for weight
+    )
 
     def plan_group_sizes(self, architecture: Architecture) -> tuple[int, ...]:
         """Returns the group sizes to choose from, best first. Raises InputError where none divides the model."""

@@ -23,6 +23,7 @@ from edgewright_agent.engines import (
     start_engine,
 )
 from edgewright_agent.engines.llama_cpp.completion import CompletionStream, folded
+from edgewright_agent.engines.llama_cpp.log import WORDS
 from edgewright_agent.engines.process.death import classify
 from edgewright_agent.engines.protocol.requests import UNTOLD_ID
 from edgewright_agent.engines.served import ServedEngine
@@ -225,7 +226,7 @@ async def test_too_little_memory_is_told_with_ggml_s_own_line() -> None:
         "0.02.431.592 E llama_init_from_model: failed to allocate buffer for kv cache",
         "0.02.451.960 E srv          init: exiting due to model loading error",
     ]
-    death = classify(1, asked=False, killed_for_memory=False, last_lines=lines)
+    death = classify(1, asked=False, killed_for_memory=False, last_lines=lines, words=WORDS)
     assert death.sentence == (
         "out of memory (exit code 1); it said: llama_init_from_model: failed to allocate buffer for kv cache"
     )

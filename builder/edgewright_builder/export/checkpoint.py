@@ -1,4 +1,4 @@
-"""The stage `export` for vLLM: the GPTQ checkpoint as it is, with what is not quantized in 16 bits."""
+"""The stage `export` for vLLM and TensorRT Edge-LLM: the GPTQ checkpoint, with what is not quantized in 16 bits."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ COPIED = ("generation_config.json", "model.safetensors.index.json")
 EMBEDDING_BITS = 16  # GPTQ leaves embedding and head as they are
 
 
-def export_vllm(checkpoint: Path, folder: Path) -> dict[str, Any]:
-    """Writes `folder/engine` (config.json, *.safetensors) and `folder/tokenizer`.
+def export_checkpoint(checkpoint: Path, folder: Path) -> dict[str, Any]:
+    """Writes `folder/engine`, a whole checkpoint, and `folder/tokenizer`.
 
-    GPTQModel quantizes in float32 on a CPU and leaves embedding and norms in that; vLLM computes in 16 bits.
+    The tokenizer lies in both, as Edge-LLM builds from one folder; a board holds its bytes once. GPTQModel quantizes in
+    float32 on a CPU and leaves embedding and norms in that; both engines compute in 16 bits.
     """
     engine, tokenizer = folder / "engine", folder / "tokenizer"
     engine.mkdir()
@@ -32,6 +33,8 @@ def export_vllm(checkpoint: Path, folder: Path) -> dict[str, Any]:
     kept = {name: value for name, value in config.items() if name not in outdated}
     write_json(engine / "config.json", kept | half)
     copy_tokenizer(checkpoint, tokenizer)
+    for file in tokenizer.iterdir():
+        shutil.copyfile(file, engine / file.name)
     tied = bool(config.get("tie_word_embeddings"))
     return {"embedding_bits": EMBEDDING_BITS, "tied": tied, "size_bytes": size_of(folder)}
 
