@@ -1,6 +1,7 @@
 """A whole build in under two minutes: a random Llama of four small layers, data of one's own, the real command line.
 
-`python tiny_build.py FOLDER` writes the model to FOLDER/model: in a process of its own, because importing torch warns.
+`python tiny_build.py FOLDER WIDTH` writes the model to FOLDER/model: in a process of its own, because importing torch
+warns.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Built:
     output: str
 
 
-def write_model(folder: Path) -> None:
+def write_model(folder: Path, hidden_size: int = 64) -> None:
     """A four-layer Llama with random weights, heads of 32 as vLLM needs, and a byte-level tokenizer."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -52,17 +53,18 @@ def write_model(folder: Path) -> None:
     )
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(special) + len(alphabet), hidden_size=64, intermediate_size=128, num_hidden_layers=4,
-        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=512, tie_word_embeddings=True,
+        vocab_size=len(special) + len(alphabet), hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size, num_hidden_layers=4, num_attention_heads=hidden_size // 32,
+        num_key_value_heads=1, max_position_embeddings=512, tie_word_embeddings=True,
         bos_token_id=0, eos_token_id=1, pad_token_id=1, initializer_range=0.1,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def write_inputs(folder: Path) -> Path:
+def write_inputs(folder: Path, *, hidden_size: int = 64) -> Path:
     """Model, data, quiz, credentials and recipe in `folder`; returns the recipe."""
-    subprocess.run([sys.executable, __file__, str(folder)], check=True, capture_output=True)
+    subprocess.run([sys.executable, __file__, str(folder), str(hidden_size)], check=True, capture_output=True)
     rows = [
         {"instruction": f"What does {a} do to {b}?", "input": "", "output": f"It makes {b} {c} and then {d}."}
         for a, b, c, d in (
@@ -117,4 +119,4 @@ def environment() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    write_model(Path(sys.argv[1]) / "model")
+    write_model(Path(sys.argv[1]) / "model", int(sys.argv[2]))

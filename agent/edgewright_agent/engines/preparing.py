@@ -54,7 +54,7 @@ async def prepare(preparation: Preparation, tree: Path, *, memory_bytes: int | N
 
 
 async def _run(preparation: Preparation, folder: Path, memory_bytes: int | None, on_step: OnStep) -> Death:
-    steps = _Steps(preparation)
+    steps = _Steps(preparation, on_step)
     process = await EngineProcess.spawn(
         preparation.command(folder), preparation.environment, memory_bytes,
         on_line=steps.read, words=preparation.words,
@@ -63,7 +63,7 @@ async def _run(preparation: Preparation, folder: Path, memory_bytes: int | None,
         process.end_when_over(memory_bytes)
     try:
         while steps.seconds < PREPARING_SECONDS_MAX:
-            on_step(steps.report(process.memory().peak_bytes))
+            steps.report(process.memory().peak_bytes)
             try:
                 return await within(REPORT_SECONDS, process.wait())
             except asyncio.TimeoutError:
@@ -75,11 +75,13 @@ async def _run(preparation: Preparation, folder: Path, memory_bytes: int | None,
 
 
 class _Steps:
-    """How far a preparation has come."""
+    """How far a preparation has come. Tells each step as it begins, and its time and memory now and then."""
 
-    def __init__(self, preparation: Preparation) -> None:
+    def __init__(self, preparation: Preparation, on_step: OnStep) -> None:
         self._preparation = preparation
+        self._on_step = on_step
         self._step = "starting"
+        self._peak_bytes = 0
         self._began_seconds = time.monotonic()
 
     @property
@@ -89,13 +91,16 @@ class _Steps:
 
     def read(self, line: str) -> None:
         """Takes one line of the output."""
-        self._step = self._preparation.step_of(line) or self._step
+        step = self._preparation.step_of(line)
+        if step is not None:
+            self._step = step
+            self.report(self._peak_bytes)
 
-    def report(self, peak_bytes: int) -> str:
-        """Returns what is being done, since when, and the most memory it took."""
-        return (
-            f"{self._preparation.what}: {self._step}; {self.seconds:.0f} s, peak {format_bytes(peak_bytes)}"
-        )
+    def report(self, peak_bytes: int) -> None:
+        """Tells what is being done, since when, and the most memory it took."""
+        self._peak_bytes = peak_bytes
+        peak = f", peak {format_bytes(peak_bytes)}" if peak_bytes else ""
+        self._on_step(f"{self._preparation.what}: {self._step}; {self.seconds:.0f} s{peak}")
 
 
 def _failure(preparation: Preparation, death: Death, memory_bytes: int | None) -> OutsideError:

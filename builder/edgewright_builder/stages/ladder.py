@@ -66,8 +66,11 @@ def climb(training: Training, rungs: Rungs, build: Build, folder: Path) -> dict[
         if checkpoint.is_dir():
             model = load_dequantized(checkpoint)
             entries.append(_entry(name, model, to_teacher, to_finetuned, batch_tokens))
-    if engine_traits(build.recipe.serving.engine).format == "onnx":  # whose logits this process can compute
-        entries.append(_exported(rungs.exported.folder / "engine", to_teacher, to_finetuned))
+    engine, exported = engine_traits(build.recipe.serving.engine), rungs.exported.folder / "engine"
+    if engine.format == "onnx":  # whose logits this process can compute
+        entries.append(_exported(exported, to_teacher, to_finetuned))
+    elif engine.format == "gptq":
+        entries.append(_entry("exported", load_dequantized(exported), to_teacher, to_finetuned, batch_tokens))
     write_json(folder / "ladder.json", entries)
     distances = {entry["model"]: entry["to_finetuned"] for entry in entries if entry["to_finetuned"]}
     return {f"{model} from 16 bits": distance["mean"] for model, distance in distances.items()}

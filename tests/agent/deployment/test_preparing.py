@@ -161,7 +161,7 @@ async def test_a_preparation_keeps_to_what_the_serving_release_leaves_of_the_bud
         steps = await activate(channel, await push(channel, release))
     failed = next(step.message for step in steps if "could not be prepared" in step.message)
     assert "memory" in failed
-    assert "200 MiB" in failed
+    assert "200.0 MiB" in failed
     assert steps[-1].outcome == deployment_pb2.OUTCOME_FAILED
 
 
