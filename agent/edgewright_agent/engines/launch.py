@@ -17,7 +17,7 @@ from edgewright_agent.engines.preparing import OnStep
 from edgewright_agent.engines.process.process import EngineProcess
 from edgewright_agent.engines.protocol.engine import Engine
 from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Format
-from edgewright_agent.engines.protocol.preparation import Preparation
+from edgewright_agent.engines.protocol.preparation import EnginePreparation
 from edgewright_agent.engines.served import ServedEngine
 from edgewright_agent.engines.vllm import launch as vllm
 
@@ -56,7 +56,7 @@ async def prepare_engine(
     if plan is None:
         return
     _check_available(kind)
-    preparation: Preparation = plan(tree, manifest, limits)
+    preparation: EnginePreparation = plan(tree, manifest, limits)
     if not preparing.is_prepared(preparation, tree):
         await preparing.prepare(preparation, tree, memory_bytes=memory_bytes, on_step=on_step)
 

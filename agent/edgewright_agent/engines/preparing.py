@@ -18,7 +18,7 @@ from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines.process.death import Death, DeathCause
 from edgewright_agent.engines.process.process import EngineProcess
-from edgewright_agent.engines.protocol.preparation import Preparation, prepared_folder
+from edgewright_agent.engines.protocol.preparation import EnginePreparation, prepared_folder
 from edgewright_agent.runtime.threads import run_in_thread, within
 
 PREPARING_SECONDS_MAX = 2 * 3600.0  # a large model on a small board
@@ -28,12 +28,14 @@ NO_SPACE = "No space left on device"
 OnStep = Callable[[str], None]  # gets a sentence for people, without its end
 
 
-def is_prepared(preparation: Preparation, tree: Path) -> bool:
+def is_prepared(preparation: EnginePreparation, tree: Path) -> bool:
     """Whether the preparation was completed before."""
     return prepared_folder(tree, preparation.key).is_dir()
 
 
-async def prepare(preparation: Preparation, tree: Path, *, memory_bytes: int | None, on_step: OnStep) -> None:
+async def prepare(
+    preparation: EnginePreparation, tree: Path, *, memory_bytes: int | None, on_step: OnStep
+) -> None:
     """Prepares the release in `tree` within `memory_bytes`, and removes what an earlier version had prepared.
 
     Raises OutsideError (`ENGINE_FAILED`; `DISK_SPACE`), with a sentence that says what the process said. Then, and if
@@ -53,7 +55,9 @@ async def prepare(preparation: Preparation, tree: Path, *, memory_bytes: int | N
         await asyncio.shield(asyncio.to_thread(shutil.rmtree, making, ignore_errors=True))
 
 
-async def _run(preparation: Preparation, folder: Path, memory_bytes: int | None, on_step: OnStep) -> Death:
+async def _run(
+    preparation: EnginePreparation, folder: Path, memory_bytes: int | None, on_step: OnStep
+) -> Death:
     steps = _Steps(preparation, on_step)
     process = await EngineProcess.spawn(
         preparation.command(folder), preparation.environment, memory_bytes,
@@ -77,7 +81,7 @@ async def _run(preparation: Preparation, folder: Path, memory_bytes: int | None,
 class _Steps:
     """How far a preparation has come. Tells each step as it begins, and its time and memory now and then."""
 
-    def __init__(self, preparation: Preparation, on_step: OnStep) -> None:
+    def __init__(self, preparation: EnginePreparation, on_step: OnStep) -> None:
         self._preparation = preparation
         self._on_step = on_step
         self._step = "starting"
@@ -103,7 +107,7 @@ class _Steps:
         self._on_step(f"{self._preparation.what}: {self._step}; {self.seconds:.0f} s{peak}")
 
 
-def _failure(preparation: Preparation, death: Death, memory_bytes: int | None) -> OutsideError:
+def _failure(preparation: EnginePreparation, death: Death, memory_bytes: int | None) -> OutsideError:
     if any(NO_SPACE in line for line in death.last_lines):
         message = (
             f"{preparation.what} could not be prepared: the disk is full. Free some space "

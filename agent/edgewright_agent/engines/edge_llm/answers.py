@@ -27,7 +27,7 @@ def tokens_too_many(message: str) -> int | None:
 
 
 @dataclass(frozen=True)
-class Shape:
+class AnswerShape:
     """What a client asked for, and gets."""
 
     route: str
@@ -37,7 +37,7 @@ class Shape:
     max_tokens: int  # 0: all that there is room for
 
     @classmethod
-    def of(cls, route: str, fields: dict[str, Any], context_tokens: int) -> Shape:
+    def of(cls, route: str, fields: dict[str, Any], context_tokens: int) -> AnswerShape:
         """Returns what the fields of a request ask for."""
         if route == COMPLETIONS:
             logprobs = fields.get("logprobs")

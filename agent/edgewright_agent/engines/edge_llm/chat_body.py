@@ -21,7 +21,7 @@ REFUSED = ("echo", "best_of", "suffix", "logit_bias")
 
 
 @dataclass(frozen=True)
-class Texts:
+class TextEnds:
     """How the model's texts begin and end."""
 
     bos: str  # to put before a prompt; "" where the tokenizer adds none
@@ -36,7 +36,7 @@ class Texts:
         return {str(token): NEVER for token in self.end_tokens}
 
 
-def chat_body(request: GenerationRequest, model: str, texts: Texts, context_tokens: int) -> dict[str, Any]:
+def chat_body(request: GenerationRequest, model: str, texts: TextEnds, context_tokens: int) -> dict[str, Any]:
     """Returns the body of a request that streams and names its tokens, which only log-probabilities do."""
     if request.prompt is not None:
         content = _as_is(texts.prompt(request.prompt))
@@ -60,7 +60,7 @@ def chat_body(request: GenerationRequest, model: str, texts: Texts, context_toke
     return body | ({"logit_bias": texts.never_ending()} if request.ignore_eos else {})
 
 
-def chat_fields(fields: dict[str, Any], texts: Texts, context_tokens: int) -> dict[str, Any]:
+def chat_fields(fields: dict[str, Any], texts: TextEnds, context_tokens: int) -> dict[str, Any]:
     """Returns the fields of OpenAI's chat as the server gets them."""
     defaults = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "max_tokens": context_tokens}
     if "max_completion_tokens" in fields:
@@ -76,7 +76,7 @@ def chat_fields(fields: dict[str, Any], texts: Texts, context_tokens: int) -> di
     return sent
 
 
-def completion_fields(fields: dict[str, Any], texts: Texts, default_tokens: int) -> dict[str, Any]:
+def completion_fields(fields: dict[str, Any], texts: TextEnds, default_tokens: int) -> dict[str, Any]:
     """Returns the fields of OpenAI's completion as those of a chat. Raises WrongFieldError for what it can't be."""
     prompt = fields.get("prompt")
     if not isinstance(prompt, str) or not prompt:

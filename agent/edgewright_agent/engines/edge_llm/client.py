@@ -9,10 +9,10 @@ from typing import Any
 
 from edgewright.errors import EdgewrightError, InputError, OutsideError, RefusedError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engines.edge_llm.answers import Shape, tokens_too_many
+from edgewright_agent.engines.edge_llm.answers import AnswerShape, tokens_too_many
 from edgewright_agent.engines.edge_llm.chat_body import (
     TEMPERATURE_MAX,
-    Texts,
+    TextEnds,
     chat_body,
     chat_fields,
     completion_fields,
@@ -55,7 +55,7 @@ NO_SCORES = (
 class EdgeLlmClient:
     """One server's HTTP. Raises what `Engine` says."""
 
-    def __init__(self, endpoint: LoopbackPort, model: str, texts: Texts, limits: EngineLimits) -> None:
+    def __init__(self, endpoint: LoopbackPort, model: str, texts: TextEnds, limits: EngineLimits) -> None:
         self._endpoint = endpoint
         self._http = EngineClient(endpoint, model)
         self._model = model
@@ -121,7 +121,7 @@ class EdgeLlmClient:
             return
         try:
             fields = parse_fields(body, self._model)
-            shape = Shape.of(route, fields, self._context_tokens)
+            shape = AnswerShape.of(route, fields, self._context_tokens)
             sent = self._sent(route, fields)
         except WrongFieldError as error:
             yield error.reply

@@ -14,7 +14,7 @@ from pathlib import Path
 from edgewright.errors import OutsideError, RefusedError
 from edgewright.manifest import Manifest
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engines.edge_llm.chat_body import Texts
+from edgewright_agent.engines.edge_llm.chat_body import TextEnds
 from edgewright_agent.engines.edge_llm.checkpoint import adds_bos, end_tokens, read_config
 from edgewright_agent.engines.edge_llm.client import EdgeLlmClient
 from edgewright_agent.engines.edge_llm.log import WORDS, BuildLog, step_of
@@ -24,7 +24,7 @@ from edgewright_agent.engines.http.exchange import LOOPBACK, LoopbackPort
 from edgewright_agent.engines.http.request_checks import WAITING_MAX
 from edgewright_agent.engines.http.special_tokens import SpecialTokens
 from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Format, Launch
-from edgewright_agent.engines.protocol.preparation import Preparation, prepared_folder
+from edgewright_agent.engines.protocol.preparation import EnginePreparation, prepared_folder
 
 KIND = "tensorrt-edge-llm"
 FORMAT: Format = "checkpoint"
@@ -54,11 +54,11 @@ def info() -> EngineInfo:
     )
 
 
-def preparation(tree: Path, manifest: Manifest, limits: EngineLimits) -> Preparation:
+def preparation(tree: Path, manifest: Manifest, limits: EngineLimits) -> EnginePreparation:
     """Returns how its engine is built: once per release, version and size. Raises InputError if it can't be."""
     wheel, model = _wheel(), tree / manifest.engine.folder
     read_config(model)
-    return Preparation(
+    return EnginePreparation(
         key=_key(wheel, limits),
         what=f"TensorRT Edge-LLM {wheel.version} with TensorRT {wheel.tensorrt}",
         command=lambda folder: [
@@ -93,7 +93,7 @@ def launch(
     return Launch(
         command=_command(wheel, model, prepared, manifest, limits),
         environment=_environment() | {PORT: str(endpoint.port), KEY: endpoint.key},
-        http=EdgeLlmClient(endpoint, manifest.name, Texts(bos, end_tokens(model, config)), limits),
+        http=EdgeLlmClient(endpoint, manifest.name, TextEnds(bos, end_tokens(model, config)), limits),
         log=BuildLog(),
         words=WORDS,
         heartbeat_seconds=HEARTBEAT_SECONDS,

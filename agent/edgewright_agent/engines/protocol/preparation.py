@@ -12,7 +12,7 @@ PREPARED = "prepared"  # a folder beside the release's tree, outside what its ma
 
 
 @dataclass(frozen=True)
-class Preparation:
+class EnginePreparation:
     """How it is made: by a process that fills a folder, and ends with 0 once that is complete."""
 
     key: str  # names all that the result depends on beside the release: a folder's name
