@@ -1,20 +1,23 @@
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from rich.console import Console
 from typer.testing import CliRunner
 
 from edgewright.errors import InputError
-from edgewright_builder.cli.host.profiles import app, figures
+from edgewright_builder.cli.host.profiles import app, figures, profiles_grid
+from edgewright_builder.show.sheet import Sheet, print_sheet
 from edgewright_profiles import DeviceProfile, Figure, list_profiles, load_profile, parse_profile
 from edgewright_profiles.schema import ENGINE_KINDS, Confidence, ProfileMemory
 
@@ -241,8 +244,18 @@ def test_profiles_list_prints_every_board() -> None:
     rows = {row["id"]: row for row in json.loads(result.output)["profiles"]}
     assert set(rows) == EXPECTED
     assert rows["jetson-nano-4gb"]["engines"] == []
-    table = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["list"]).output
-    assert all(profile_id in table for profile_id in EXPECTED)
+    lines = [line.split("\t") for line in CliRunner().invoke(app, ["list"]).output.splitlines()]
+    assert [line[0] for line in lines] == ["profile", *list_profiles()]
+    assert {line[0]: line[1] for line in lines}["jetson-orin-nano-8gb"] == "7.44 GiB"
+
+
+def test_a_narrow_terminal_shows_each_profile_s_id_and_engines_whole() -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    print_sheet(console, Sheet((profiles_grid([load_profile(name) for name in list_profiles()]),)))
+    shown = cast("io.StringIO", console.file).getvalue()
+    for word in (*list_profiles(), "onnxruntime-genai", "llama.cpp", "tensorrt-edge-llm", "vllm"):
+        assert f"{word} " in shown
+    assert "…" not in shown
 
 
 def test_profiles_show_prints_every_figure_with_its_source() -> None:
@@ -251,6 +264,7 @@ def test_profiles_show_prints_every_figure_with_its_source() -> None:
     result = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["show", "agx-orin-64gb"])
     assert result.exit_code == 0
     assert "VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0" in result.output
+    assert "budget: 57.86 GiB" in result.output
     assert all(figure.source[:30] in result.output for _, figure in figures(profile))
 
 

@@ -10,6 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 Rows = Sequence[tuple[str, ...]]
+NAME_CHARACTERS_MAX = (
+    30  # a first column up to this width is shown whole; others are folded where room is short
+)
 
 
 def facts(console: Console, title: str, rows: Sequence[tuple[str, str]]) -> None:
@@ -33,8 +36,10 @@ def table(console: Console, columns: Sequence[str], rows: Rows) -> None:
         return
     ruled = Table(header_style="bold cyan")
     for index, column in enumerate(columns):
-        numeric = all(row[index][:1].isdigit() for row in rows if row[index])
-        ruled.add_column(column, justify="right" if numeric else "left")
+        cells = [row[index] for row in rows]
+        numeric = all(cell[:1].isdigit() for cell in cells if cell)
+        whole = index == 0 and max(map(len, cells), default=0) <= NAME_CHARACTERS_MAX
+        ruled.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
     for row in rows:
         ruled.add_row(*(escape(cell) for cell in row))
     console.print(ruled)

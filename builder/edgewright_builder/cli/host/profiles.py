@@ -7,15 +7,14 @@ from typing import Annotated, Any, TypedDict
 
 import typer
 import yaml
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from edgewright.sizes import format_bytes
 from edgewright_builder.cli.boards import open_board
 from edgewright_builder.cli.given import refuse_without
-from edgewright_builder.cli.options import Credentials, Insecure
-from edgewright_builder.cli.output import emit, stoppable
+from edgewright_builder.cli.options import AsJson, Credentials, Insecure
+from edgewright_builder.cli.output import console, emit, stoppable
 from edgewright_builder.show.document import document
+from edgewright_builder.show.sheet import Facts, Grid, Sheet, print_sheet
 from edgewright_profiles import DeviceProfile, Figure, list_profiles, load_profile
 
 app = typer.Typer(
@@ -23,9 +22,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class ProfileSummary(TypedDict):
@@ -49,19 +45,19 @@ class ProfilesDocument(TypedDict):
 
 
 @app.command("list")
-def list_command(as_json: Json = False) -> None:
+def list_command(as_json: AsJson = False) -> None:
     """List the built-in profiles with their budgets."""
     profiles = [load_profile(profile_id) for profile_id in list_profiles()]
     if as_json:
         emit("profiles", ProfilesDocument(profiles=[summary(profile) for profile in profiles]), as_json=True)
     else:
-        Console().print(profiles_table(profiles))
+        print_sheet(console(), Sheet((profiles_grid(profiles),)))
 
 
 @app.command("show")
 def show_command(
     profile: Annotated[str, typer.Argument(help="A profile's id, alias or YAML file.")],
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show one profile: every figure, its source and how far to trust it."""
     loaded = load_profile(profile)
@@ -70,7 +66,7 @@ def show_command(
             json.dumps(document(loaded), indent=2, ensure_ascii=False)
         )  # its schema_version names its schema
     else:
-        Console().print(profile_table(loaded))
+        print_sheet(console(), profile_sheet(loaded))
 
 
 @app.command("detect")
@@ -115,37 +111,30 @@ def summary(profile: DeviceProfile) -> ProfileSummary:
     }
 
 
-def profiles_table(profiles: list[DeviceProfile]) -> Table:
-    """Returns one line for each profile."""
-    table = Table(title="Device profiles", title_justify="left")
-    table.add_column("Profile", no_wrap=True)
-    for column in ("Memory seen", "Budget", "GB/s"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("Engines")
+def profiles_grid(profiles: list[DeviceProfile]) -> Grid:
+    """Returns one row for each profile."""
+    rows = []
     for profile in profiles:
         facts = summary(profile)
-        table.add_row(
-            profile.id,
-            _mib(facts["memory_seen_bytes"]),
-            _mib(facts["budget_bytes"]),
-            f"{facts['bandwidth_bytes_per_second'] / 1e9:.1f}",
-            ", ".join(facts["engines"]),
-        )
-    return table
+        memory, budget = format_bytes(facts["memory_seen_bytes"]), format_bytes(facts["budget_bytes"])
+        speed = f"{facts['bandwidth_bytes_per_second'] / 1e9:.1f}"
+        rows.append((profile.id, memory, budget, speed, " ".join(facts["engines"])))
+    return Grid(("profile", "memory", "budget", "GB/s", "engines"), rows)
 
 
-def profile_table(profile: DeviceProfile) -> Table:
-    """Returns one line for each figure."""
-    table = Table("Figure", "Value", "Confidence", "Source", title=escape(profile.name), title_justify="left")
-    table.caption = (
-        f"budget {_mib(profile.budget_bytes())}, with a desktop {_mib(profile.budget_bytes(True))}; "
-        f"carve-outs (nominal - seen) {_mib(profile.carve_out_bytes)}"
-    )
-    for name, figure in figures(profile):
-        table.add_row(
-            escape(name), escape(_value(name, figure.value)), figure.confidence, escape(figure.source)
-        )
-    return table
+def profile_sheet(profile: DeviceProfile) -> Sheet:
+    """Returns what follows from the figures, then one row for each figure."""
+    budgets = [
+        ("budget", format_bytes(profile.budget_bytes())),
+        ("budget with a desktop", format_bytes(profile.budget_bytes(desktop=True))),
+        ("carve-outs (nominal - seen)", format_bytes(profile.carve_out_bytes)),
+    ]
+    rows = [
+        (name, _value(name, figure.value), figure.confidence, figure.source)
+        for name, figure in figures(profile)
+    ]
+    columns = ("figure", "value", "confidence", "source")
+    return Sheet((Facts(profile.name, budgets), Grid(columns, rows)))
 
 
 def figures(profile: DeviceProfile) -> list[tuple[str, Figure[Any]]]:
@@ -172,13 +161,9 @@ def figures(profile: DeviceProfile) -> list[tuple[str, Figure[Any]]]:
 
 def _value(name: str, value: Any) -> str:
     if name.startswith("memory."):
-        return _mib(value)
+        return format_bytes(value)
     if name.startswith("bandwidth"):
         return f"{value / 1e9:.1f} GB/s"
     if isinstance(value, bool):
         return "runs" if value else "does not run"
     return " + ".join(value) if isinstance(value, tuple) else str(value)
-
-
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**20:,.0f} MiB"
