@@ -25,7 +25,7 @@ def first_complaint(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the key `{key}` is missing."
     # A key that may have several types has an error for each of them.
-    wanted = "; or ".join(_wanted(each["msg"]) for each in errors if _at(kind, each["loc"])[1] == key)
+    wanted = "; or ".join(_wanted(each) for each in errors if _at(kind, each["loc"])[1] == key)
     return f"{_subject(key, first)}{wanted}."
 
 
@@ -36,8 +36,20 @@ def _subject(key: str, error: ErrorDetails) -> str:
     return f"`{key}` is {value}: " if len(value) <= SHOWN_CHARACTERS_MAX else f"`{key}`: "
 
 
-def _wanted(message: str) -> str:
-    return message.removeprefix("Value error, ").replace("Input should be", "expected", 1)
+def _wanted(error: ErrorDetails) -> str:
+    """Returns what was expected, in the words of YAML's writers instead of Python's and Pydantic's."""
+    if error["type"] in ("model_type", "dict_type"):
+        return "expected keys and values"
+    if error["type"] in ("tuple_type", "list_type"):
+        return "expected a list, such as [a, b]"
+    if error["type"] == "string_type":
+        is_number = isinstance(
+            error["input"], (int, float)
+        )  # a version such as 1.0 is a number without quotes
+        return f'expected text; write "{error["input"]}" in quotes' if is_number else "expected text"
+    if error["type"] == "string_pattern_mismatch":
+        return f"expected text of the form {error['ctx']['pattern']}"
+    return error["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
 
 
 def _at(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:

@@ -55,6 +55,13 @@ def test_every_example_is_a_valid_recipe_or_study(path: Path) -> None:
         ({"serach": {}}, "unknown key `serach`"),
         ({"search": {"trails": 3}}, "unknown key `search.trails`"),
         ({"search": {"trials": "many"}}, "`search.trials` is 'many'"),
+        ({"version": 1.0}, '`version` is 1.0: expected text; write "1.0" in quotes.'),
+        ({"name": "a b"}, "`name` is 'a b': expected text of the form ^[A-Za-z0-9]"),
+        ({"recover": "maybe"}, "`recover` is 'maybe': expected keys and values."),
+        (
+            {"evaluate": {"tasks": "arc_easy"}},
+            "`evaluate.tasks` is 'arc_easy': expected a list, such as [a, b].",
+        ),
         ({"search": {"space": {"alpha": [1, 0]}}}, "low 1.0 is above high 0.0"),
         ({"quantize": {"group_size": 48}}, "`quantize.group_size"),
         (
