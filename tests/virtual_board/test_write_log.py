@@ -6,6 +6,8 @@ import struct
 from pathlib import Path
 
 import pytest
+from virtual_board.power_cuts.store_check import Survives
+from virtual_board.power_cuts.workload import Step, Timeline
 from virtual_board.power_cuts.write_log import DISCARD, FLUSH, MAGIC, SECTOR, cuts, flush_ends
 
 Entry = tuple[int, bytes, int]  # sector, data, flags
@@ -91,3 +93,15 @@ def test_flushes_are_found_and_some_can_be_left_out(base: Path) -> None:
 def test_another_log_is_refused(base: Path) -> None:
     with pytest.raises(ValueError, match="magic 0x1"):
         flush_ends(write_log(base.with_name("log"), magic=1))
+
+
+def test_a_cut_may_leave_the_step_before_it_or_the_one_under_way() -> None:
+    def step(name: str, log_bytes: int) -> Step:
+        return Step(name, log_bytes, Survives(name, 0))
+
+    timeline = Timeline(
+        [step("start", 512), step("push", 3000), step("roll-back", 5000)], [512, 2000, 4000, 5000]
+    )
+    assert [timeline.done(end) for end in (512, 2000, 4000, 5000)] == [0, 1, 1, 2]
+    assert timeline.under_way(1) == "roll-back"
+    assert [each.active for each in timeline.allowed(1)] == ["push", "roll-back"]

@@ -67,6 +67,17 @@ def test_the_kernels_own_ina238_driver_is_read_as_it_was_recorded(board: Board) 
     )
 
 
+def test_the_kernels_own_ina226_driver_is_read_under_its_label(board: Board) -> None:
+    root = board("recorded-orin-nano")
+    (chip,) = {path.parent for path in root.glob("sys/class/hwmon/*/label")}
+    write(root, f"{chip.relative_to(root)}/power1_input", 6_031_250)
+    assert watts(ina2xx.discover_ina2xx(root)) == {"CARRIER": 6.03125}
+    (chip / "label").unlink()
+    assert watts(ina2xx.discover_ina2xx(root)) == {"ina226": 6.03125}
+    rails, _ = discover_rails(root)
+    assert [rail.name for rail in rails] == ["VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC", "ina226"]
+
+
 def test_alarms_limits_samples_and_shunt_voltages_are_no_rails(board: Board) -> None:
     root = board("orin-nano")
     for name, value in (("curr1_crit", 1), ("curr1_crit_alarm", 1), ("in4_input", 9_960_000), ("samples", 1)):
