@@ -65,6 +65,16 @@ def unpack(qweight: Tensor, scales: Tensor, qzeros: Tensor) -> Frozen:
     return Frozen(codes.reshape(-1, qweight.shape[1]).T.float().contiguous(), scales.T.float().contiguous())
 
 
+def pack(codes: Tensor) -> Tensor:
+    """Returns a checkpoint's `qweight`, (in / 8, out) int32, of codes (out, in) from 0 to 15: what `unpack` reads."""
+    words = torch.zeros(
+        codes.shape[1] // CODES_PER_WORD, codes.shape[0], dtype=torch.int32, device=codes.device
+    )
+    for place in range(CODES_PER_WORD):
+        words |= codes.T[place::CODES_PER_WORD].to(torch.int32) << (BITS * place)
+    return words
+
+
 def nearest_codes(weight: Tensor, scale: Tensor, old: Tensor, dead_band: float) -> Tensor:
     """Returns the code of each weight: its old code if that is near enough, else the nearest.
 

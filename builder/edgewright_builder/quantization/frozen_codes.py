@@ -38,8 +38,7 @@ class FrozenCodesLinear(nn.Module):
     @property
     def scales(self) -> Tensor:
         """The scales in use, (out, groups): float32 that holds float16 values, straight-through in the gradient."""
-        exact = self.earlier_scales * self.log_change.exp()
-        return exact + (exact.half().float() - exact).detach()
+        return scales_in_use(self.earlier_scales, self.log_change)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs: (…, in). Returns (…, out)."""
@@ -83,6 +82,12 @@ class _FrozenCodesProduct(torch.autograd.Function):
             of_weights = rows.T @ inputs.reshape(-1, codes.shape[1])
             of_scales = of_weights.mul_(codes).reshape(*scales.shape, -1).sum(dim=-1, dtype=scales.dtype)
         return of_inputs, of_scales, None, None, None
+
+
+def scales_in_use(earlier: Tensor, log_change: Tensor) -> Tensor:
+    """Returns earlier·exp(log_change), rounded to float16 with a straight-through gradient; both (out, groups)."""
+    exact = earlier * log_change.exp()
+    return exact + (exact.half().float() - exact).detach()
 
 
 def dequantize(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:

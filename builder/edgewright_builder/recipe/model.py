@@ -162,9 +162,10 @@ class QuantizeSettings(Section):
 
 
 class RecoverSettings(Section):
-    """Recovery after GPTQ: the 4-bit codes stay, their scales are trained towards the 16-bit fine-tuned model."""
+    """Recovery after GPTQ: the scales of the 4-bit codes are trained towards the 16-bit fine-tuned model."""
 
-    train: Literal["off", "scales", "scales+norms"] = "scales"  # off: what GPTQ left is exported
+    # off: what GPTQ left is exported; rounding: scales, and codes that may move to a neighbour of GPTQ's
+    train: Literal["off", "scales", "scales+norms", "rounding"] = "scales"
     steps: Annotated[int, Field(ge=1)] = 64  # optimizer steps
     batch_tokens: Annotated[int, Field(ge=16)] = 512  # padded tokens of one step
     learning_rate: Annotated[float, Field(gt=0, lt=0.1)] = 2e-3  # relative change of a scale in one step

@@ -1,4 +1,4 @@
-"""The stage `recover`: what GPTQ lost is trained back into the scales; the 4-bit codes stay as they are.
+"""The stage `recover`: what GPTQ lost is trained back into the scales; the 4-bit codes stay, or round anew.
 
 The teacher is the 16-bit fine-tuned model: 4 bits are to keep what it learned. Half of the steps see the task's pairs,
 half see general text, so that neither is lost.
@@ -78,10 +78,13 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
     zero points or act-order.
     """
     from edgewright_builder.quantization.frozen_codes import load_frozen_codes, write_checkpoint
+    from edgewright_builder.quantization.learned_rounding import changed_codes_fraction, learn_rounding
     from edgewright_builder.train import recovery
 
     settings, step = build.recipe.recover, build.run.reporter.step
     model = load_frozen_codes(checkpoint)
+    if settings.train == "rounding":
+        learn_rounding(model, teacher)
     material = _material(teacher, texts, build, folder)
     before = _judge(model, material, settings)
     steps = recovery.recover(model, material.data, material.batches, settings, folder / "state.pt", step)
@@ -94,7 +97,7 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
     (folder / "state.pt").unlink(missing_ok=True)  # minutes that end before the first save leave none
     if not better:
         build.run.reporter.note(
-            f"recover: {_mean(before):.3f} became {_mean(after):.3f}; GPTQ's scales are kept"
+            f"recover: {_mean(before):.3f} became {_mean(after):.3f}; what GPTQ left is kept"
         )
     return {
         "train": settings.train if better else "kept GPTQ's",
@@ -103,6 +106,11 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
         # No step now: all were taken before a kill.
         "steps": steps[-1].step if steps else settings.steps,
         "tokens": steps[-1].tokens if steps else material.tokens,
+        **(
+            {"codes_changed_fraction": changed_codes_fraction(model)}
+            if better and settings.train == "rounding"
+            else {}
+        ),
     }
 
 

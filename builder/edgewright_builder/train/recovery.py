@@ -1,7 +1,7 @@
 """Recovery after GPTQ: the scales of a quantized model are trained end to end, towards the model it was made of.
 
 The loss is KL(teacher ‖ model) at temperature 1, where the teacher is the 16-bit model before quantization; its final
-hidden states are cached. The 4-bit codes stay as they are.
+hidden states are cached. The 4-bit codes stay as they are, unless their rounding is trained too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from edgewright.durable import FileSystem, write_durably
-from edgewright_builder.quantization.frozen_codes import frozen_layers
+from edgewright_builder.quantization.delta_aware import ZERO, pack
+from edgewright_builder.quantization.frozen_codes import FrozenCodesLinear, frozen_layers
+from edgewright_builder.quantization.learned_rounding import (
+    LearnedRoundingLinear,
+    hold_offsets,
+    rounded_layers,
+)
 from edgewright_builder.train.epoch import DistillationData, loss_on
 from edgewright_builder.train.loop import Course, TrainStep, recorder, train_steps
 from edgewright_builder.train.samples import Sample, make_batches
@@ -30,6 +36,9 @@ STEPS_PER_SAVE = 8
 # Few steps: the second moment has to settle within them (0.999 remembers a thousand).
 ADAM_BETAS = (0.9, 0.95)
 NORM_LEARNING_RATE_FACTOR = 0.05  # norms take absolute steps of 1e-4 where scales take relative ones of 2e-3
+OFFSET_LEARNING_RATE_FACTOR = (
+    5.0  # offsets take 1e-2 of a step of the grid where scales take relative ones of 2e-3
+)
 
 
 class OutOfTimeError(Exception):
@@ -73,12 +82,14 @@ def recover(
 ) -> list[TrainStep]:
     """Trains the scales of `model` (`load_frozen_codes`) in place, and its norms where the settings say so.
 
+    Layers of a model that went through `learn_rounding` train their offsets too.
     `batches` are the samples of each step, as indices into `data.samples`.
 
     Goes on from `state`, where an interrupted training left one, to the same result. Returns the steps taken now.
     """
     parameters = _trained(model, settings)
     optimizer = torch.optim.AdamW(parameters, betas=ADAM_BETAS, weight_decay=0.0)
+    optimizer.register_step_post_hook(lambda *_: hold_offsets(model))
     saved = _Saved(state, model, optimizer)
     first, seconds_before = saved.load()
     course = Course(data.samples, batches, settings.warmup_fraction, first)
@@ -103,8 +114,11 @@ def recover(
 
 def _trained(model: nn.Module, settings: RecoverSettings) -> list[dict[str, Any]]:
     """Returns the optimizer's parameter groups, and makes them trainable."""
-    scales = [layer.log_change for layer in frozen_layers(model).values()]
+    scales = [layer.log_change for layer in quantized_layers(model).values()]
     groups: list[dict[str, Any]] = [{"params": scales, "lr": settings.learning_rate}]
+    if offsets := [layer.offsets for layer in rounded_layers(model).values()]:
+        learning_rate = OFFSET_LEARNING_RATE_FACTOR * settings.learning_rate
+        groups.append({"params": offsets, "lr": learning_rate})
     if settings.train == "scales+norms":
         learning_rate = NORM_LEARNING_RATE_FACTOR * settings.learning_rate
         groups.append({"params": list(norms(model).values()), "lr": learning_rate})
@@ -114,16 +128,25 @@ def _trained(model: nn.Module, settings: RecoverSettings) -> list[dict[str, Any]
     return groups
 
 
+def quantized_layers(model: nn.Module) -> dict[str, FrozenCodesLinear | LearnedRoundingLinear]:
+    """Returns the 4-bit layers by name, whichever way they are trained."""
+    return {**frozen_layers(model), **rounded_layers(model)}
+
+
 def norms(model: nn.Module) -> dict[str, nn.Parameter]:
     """Returns the gains of all RMSNorm and LayerNorm layers by name."""
     return {name: parameter for name, parameter in model.named_parameters() if name.endswith("norm.weight")}
 
 
 def recovered_tensors(model: nn.Module, settings: RecoverSettings) -> dict[str, Tensor]:
-    """Returns what a checkpoint has to change: `scales` as (groups, out), and norms where they were trained."""
-    scales = {f"{name}.scales": layer.scales.detach().T.cpu() for name, layer in frozen_layers(model).items()}
+    """Returns what a checkpoint has to change: `scales`, (groups, out), and `qweight` and norms where they changed."""
+    layers = quantized_layers(model)
+    scales = {f"{name}.scales": layer.scales.detach().T.cpu() for name, layer in layers.items()}
+    codes = {
+        f"{name}.qweight": pack(layer.codes + ZERO).cpu() for name, layer in rounded_layers(model).items()
+    }
     trained = norms(model) if settings.train == "scales+norms" else {}
-    return scales | {name: gain.detach().cpu() for name, gain in trained.items()}
+    return scales | codes | {name: gain.detach().cpu() for name, gain in trained.items()}
 
 
 def _tokens(course: Course, steps: int) -> int:
@@ -153,7 +176,8 @@ class _Saved:
             return 0, 0.0
         content = torch.load(self.path, weights_only=True)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for parameter, value in zip(parameters, content["trained"], strict=True):
-            parameter.data.copy_(value)
+        with torch.no_grad():
+            for parameter, value in zip(parameters, content["trained"], strict=True):
+                parameter.copy_(value)
         self.optimizer.load_state_dict(content["optimizer"])
         return content["steps"], content["seconds"]

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
+from safetensors.torch import load_file
 
 from edgewright_builder.quantization import frozen_codes
 from edgewright_builder.recipe.model import Recipe
@@ -83,17 +85,18 @@ KILLS = {
 }
 
 
+@pytest.mark.parametrize("train", ["scales", "rounding"])
 @pytest.mark.parametrize("kill", KILLS)
 def test_a_stage_killed_anywhere_goes_on_to_the_same_record(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill: str
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill: str, train: str
 ) -> None:
-    undisturbed = run_stage(models, tmp_path / "undisturbed")
+    undisturbed = run_stage(models, tmp_path / "undisturbed", train=train)
     with monkeypatch.context() as patch:
         killed_at(*KILLS[kill], patch)
         with pytest.raises(KilledError):
-            run_stage(models, tmp_path / "run")
+            run_stage(models, tmp_path / "run", train=train)
     assert not (tmp_path / "run" / "recover" / "stage.json").exists()
-    resumed = run_stage(models, tmp_path / "run")
+    resumed = run_stage(models, tmp_path / "run", train=train)
     assert resumed.summary == undisturbed.summary
     assert resumed.output_digest == undisturbed.output_digest
     assert resumed.summary["steps"] == STEPS
@@ -107,3 +110,21 @@ def test_minutes_that_end_before_the_first_save_end_the_stage_cleanly(models: Pa
     assert not (done.folder / "state.pt").exists()
     assert record["summary"]["steps"] == 1  # what was taken, not what was asked for
     assert 0 < record["summary"]["tokens"] <= 64
+
+
+@pytest.mark.parametrize("train", ["scales", "scales+norms", "rounding"])
+def test_a_training_that_makes_it_worse_leaves_what_gptq_left(
+    models: Path, tmp_path: Path, train: str
+) -> None:
+    done = run_stage(models, tmp_path / "run", train=train, learning_rate=0.099, steps=40)
+    assert done.summary["train"] == "kept GPTQ's"
+    kept, left = (
+        load_file(folder / "model.safetensors") for folder in (done.folder / "model", models / "gptq")
+    )
+    assert all(torch.equal(kept[name], tensor) for name, tensor in left.items())
+
+
+def test_learned_rounding_says_how_many_codes_moved(models: Path, tmp_path: Path) -> None:
+    done = run_stage(models, tmp_path / "run", train="rounding")
+    assert done.summary["train"] == "rounding"
+    assert 0 < done.summary["codes_changed_fraction"] < 1

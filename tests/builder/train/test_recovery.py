@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from edgewright_builder.quantization.frozen_codes import load_frozen_codes
+from edgewright_builder.quantization.learned_rounding import changed_codes_fraction, learn_rounding
 from edgewright_builder.recipe.model import RecoverSettings
 from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
 from edgewright_builder.train.epoch import DistillationData, validation_divergence
@@ -43,22 +44,30 @@ def data(tmp_path: Path) -> DistillationData:
 def trained(
     checkpoint: Path, data: DistillationData, state: Path, settings: RecoverSettings = SETTINGS
 ) -> torch.nn.Module:
-    model = load_frozen_codes(checkpoint)
+    model = quantized_model(checkpoint, settings)
     recover(model, data, KINDS.batches(settings, seed=3), settings, state, lambda *_: None)
     return model
 
 
+def quantized_model(checkpoint: Path, settings: RecoverSettings) -> torch.nn.Module:
+    model = load_frozen_codes(checkpoint)
+    if settings.train == "rounding":
+        learn_rounding(model, checkpoint.parent / "teacher")
+    return model
+
+
+@pytest.mark.parametrize("train", ["scales", "rounding"])
 def test_recovery_brings_the_model_nearer_to_its_teacher(
-    checkpoint: Path, data: DistillationData, tmp_path: Path
+    checkpoint: Path, data: DistillationData, tmp_path: Path, train: str
 ) -> None:
     seen = replace(data, validation=range(16))  # random weights have nothing to generalise
     before = validation_divergence(load_frozen_codes(checkpoint), seen, 64)
-    settings = SETTINGS.model_copy(update={"steps": 48})
+    settings = SETTINGS.model_copy(update={"steps": 48, "train": train})
     model = trained(checkpoint, data, tmp_path / "state.pt", settings)
     assert validation_divergence(model, seen, 64).mean < 0.8 * before.mean
 
 
-@pytest.mark.parametrize("train", ["scales", "scales+norms"])
+@pytest.mark.parametrize("train", ["scales", "scales+norms", "rounding"])
 def test_what_is_trained_is_what_the_settings_say(
     checkpoint: Path, data: DistillationData, tmp_path: Path, train: str
 ) -> None:
@@ -68,29 +77,32 @@ def test_what_is_trained_is_what_the_settings_say(
     changed = any(not torch.equal(gain, before[name]) for name, gain in norms(model).items())
     assert changed == (train == "scales+norms")
     assert (set(before) <= set(recovered_tensors(model, settings))) == changed
+    assert (changed_codes_fraction(model) > 0) == (train == "rounding")
 
 
 class PowerCutError(Exception):
     pass
 
 
+@pytest.mark.parametrize("train", ["scales", "rounding"])
 @pytest.mark.parametrize("at", [1, 8, 13, 24])
-def test_an_interrupted_training_goes_on_to_the_same_scales(
-    checkpoint: Path, data: DistillationData, tmp_path: Path, at: int
+def test_an_interrupted_training_goes_on_to_the_same_tensors(
+    checkpoint: Path, data: DistillationData, tmp_path: Path, at: int, train: str
 ) -> None:
-    undisturbed = trained(checkpoint, data, tmp_path / "undisturbed.pt")
+    settings = RecoverSettings.model_validate(SETTINGS.model_dump() | {"train": train})
+    undisturbed = trained(checkpoint, data, tmp_path / "undisturbed.pt", settings)
 
     def cut(step: int, _: int, __: str) -> None:
         if step == at:
             raise PowerCutError
 
-    batches = KINDS.batches(SETTINGS, seed=3)
+    batches = KINDS.batches(settings, seed=3)
     with pytest.raises(PowerCutError):
-        recover(load_frozen_codes(checkpoint), data, batches, SETTINGS, tmp_path / "state.pt", cut)
-    resumed = trained(checkpoint, data, tmp_path / "state.pt")
-    expected = recovered_tensors(undisturbed, SETTINGS)
-    for name, scales in recovered_tensors(resumed, SETTINGS).items():
-        assert torch.equal(scales, expected[name]), name
+        recover(quantized_model(checkpoint, settings), data, batches, settings, tmp_path / "state.pt", cut)
+    resumed = trained(checkpoint, data, tmp_path / "state.pt", settings)
+    expected = recovered_tensors(undisturbed, settings)
+    for name, tensor in recovered_tensors(resumed, settings).items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_the_minutes_end_the_training_and_what_was_learnt_counts(
