@@ -7,9 +7,10 @@ torch` makes the environment, which `--trl-python` or the variable EDGEWRIGHT_TR
 
 All train the same LoRA on the same student with the same batches, off-policy, by KL(teacher ‖ student) at temperature 1
 (TRL: lmbda 0, beta 0), in float32, each in its own process, in turn. TRL runs its teacher in every step. Ours reads the
-teacher's states from a cache, whose cost is printed by itself. The student is SmolLM2-135M rounded to 4 bits, the
-teacher SmolLM2-135M. Tokens per second count the tokens of the answers, over all steps but the first; those per
-second of processor time compare also on a machine with other work (best with --threads 1).
+teacher's states from a cache, whose cost is printed by itself. `bfloat16` is `finetune.precision: bfloat16`. The
+student is SmolLM2-135M rounded to 4 bits, the teacher SmolLM2-135M. Tokens per second count the tokens of the answers,
+over all steps but the first; those per second of processor time compare also on a machine with other work (best with
+--threads 1).
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ SPEED_MIN, MEMORY_MAX, RECOVERY_MIN = (
     0.8,
 )  # the aims: ratios to TRL, to TRL, and to a fine-tuning step
 QUICK_STEPS = 3
+KINDS = ("finetune", "recover", "cache", "finetune, bfloat16", "recover, bfloat16")
 LOSS_TOLERANCE = 1e-3  # relative, of the first step's loss: the same work was done
 
 
@@ -87,7 +89,7 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=2, help="over the pairs, in each process")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true", help="one round of three steps")
-    parser.add_argument("--child", choices=("finetune", "recover", "cache"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=KINDS, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
@@ -128,7 +130,7 @@ def prepare(scratch: Path, passes: int, threads: int) -> Work:
 def measure(work: Work, rounds: int, trl_python: str | None) -> dict[str, list[Measured]]:
     """Runs every process once a round, the order alternating."""
     own = [sys.executable, __file__]
-    commands = {name: [*own, "--child", name] for name in ("finetune", "recover", "cache")}
+    commands = {name: [*own, "--child", name] for name in KINDS}
     works = dict.fromkeys(commands, work)
     if trl_python is None:
         print("no --trl-python: TRL is left out", flush=True)
@@ -218,7 +220,8 @@ def train(kind: str, work: Work, data: DistillationData) -> tuple[list[tuple[flo
     from edgewright_builder.train.epoch import loss_on
     from edgewright_builder.train.loop import Course, train_steps
 
-    model, parameters = (finetuned if kind == "finetune" else recovered)(work)
+    name, _, precision = kind.partition(", ")
+    model, parameters = (finetuned if name == "finetune" else recovered)(work, precision or "float32")
     optimizer = torch.optim.AdamW(parameters, lr=work.learning_rate, weight_decay=0.0)
     ends = list(accumulate(len(batch) for batch in work.batches))
     batches = [list(range(end - len(batch), end)) for batch, end in zip(work.batches, ends, strict=True)]
@@ -233,26 +236,30 @@ def train(kind: str, work: Work, data: DistillationData) -> tuple[list[tuple[flo
     return times, losses[0]
 
 
-def finetuned(work: Work) -> tuple[Any, list[Any]]:
+def finetuned(work: Work, precision: Any) -> tuple[Any, list[Any]]:
     """Returns the student under its LoRA, and the parameters of that."""
     from edgewright_builder.models import load_model
     from edgewright_builder.recipe.hyperparameters import Hyperparameters
     from edgewright_builder.train.lora import add_lora
 
     choice = Hyperparameters("adam", work.learning_rate, 0.0, work.lora_rank, work.lora_scale, 1.0, 1.0)
-    adapted: Any = add_lora(load_model(Path(work.student)), choice, seed=0)
+    adapted: Any = add_lora(load_model(Path(work.student)), choice, seed=0, precision=precision)
     adapted.train()
     return adapted.base_model.model, [each for each in adapted.parameters() if each.requires_grad]
 
 
-def recovered(work: Work) -> tuple[Any, list[Any]]:
+def recovered(work: Work, precision: Any) -> tuple[Any, list[Any]]:
     """Returns the student as 4-bit codes and scales, and the scales' parameters."""
+    import torch
+
     from edgewright_builder.models import load_model
     from edgewright_builder.quantization.frozen_codes import freeze_codes
     from edgewright_builder.train.lora import linear_layers
 
     model = load_model(Path(work.student)).requires_grad_(False)
     layers = [freeze_codes(model, name, rounded(linear)) for name, linear in linear_layers(model).items()]
+    for layer in layers:
+        layer.precision = getattr(torch, precision)
     return model, [layer.log_change.requires_grad_(True) for layer in layers]
 
 
@@ -280,6 +287,8 @@ def print_table(measured: Mapping[str, Sequence[Measured]], work: Work) -> None:
     print()
     _ratio(measured, "recover", "finetune", "tokens_per_processor_second", RECOVERY_MIN)
     _ratio(measured, "recover", "finetune", "tokens_per_second", RECOVERY_MIN)
+    for kind in ("finetune", "recover"):
+        _ratio(measured, f"{kind}, bfloat16", kind, "tokens_per_second", None)
     if "TRL" in measured:
         ours, theirs = measured["finetune"][0].first_loss, measured["TRL"][0].first_loss
         assert abs(ours - theirs) <= LOSS_TOLERANCE * theirs, f"not the same work: losses {ours} and {theirs}"

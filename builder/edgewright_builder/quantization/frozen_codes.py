@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from edgewright_builder.frozen_products import frozen_linear, frozen_matmul, gradient_of_weights
 from edgewright_builder.quantization.delta_aware import ZERO, Frozen, unpack
 from edgewright_builder.quantization.gptq_checkpoint import load_dequantized, read_tensors
 
@@ -32,6 +32,7 @@ class FrozenCodesLinear(nn.Module):
         self.register_buffer("earlier_scales", frozen.scales)  # (out, groups), float32 of float16 values
         self.log_change = nn.Parameter(torch.zeros_like(frozen.scales))
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.precision = torch.float32  # of the factors of all products
         self._weight: Tensor | None = None
         self._weight_scales: Tensor | None = None  # that the weight was made with
 
@@ -44,20 +45,25 @@ class FrozenCodesLinear(nn.Module):
         """inputs: (…, in). Returns (…, out)."""
         scales = self.scales
         product: Tensor = _FrozenCodesProduct.apply(  # type: ignore[no-untyped-call]
-            inputs, scales, self.codes, self._weight_of(scales.detach(), inputs.dtype), self.bias
+            inputs, scales, self.codes, self._weight_of(scales.detach()), self.bias
         )
         return product
 
-    def _weight_of(self, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    def _weight_of(self, scales: Tensor) -> Tensor:
         """Returns the weights, which are made anew only where a scale has changed: once a step, for all its packs."""
         weight, made_with = self._weight, self._weight_scales
-        if weight is None or weight.dtype != dtype or made_with is None or not torch.equal(scales, made_with):
+        if (
+            weight is None
+            or weight.dtype != self.precision
+            or made_with is None
+            or not torch.equal(scales, made_with)
+        ):
             self._weight, self._weight_scales = None, scales  # the earlier ones are freed first
             with (
                 torch.inference_mode(False),
                 torch.no_grad(),
             ):  # training may go on with what judging has made
-                self._weight = weight = dequantize(self.codes, scales, dtype)
+                self._weight = weight = dequantize(self.codes, scales, self.precision)
         return weight
 
 
@@ -68,8 +74,8 @@ class _FrozenCodesProduct(torch.autograd.Function):
     def forward(
         ctx: Any, inputs: Tensor, scales: Tensor, codes: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
-        ctx.save_for_backward(inputs, scales, codes, weight)
-        return functional.linear(inputs, weight, bias)
+        ctx.save_for_backward(inputs.to(weight.dtype), scales, codes, weight)
+        return frozen_linear(inputs, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -77,9 +83,9 @@ class _FrozenCodesProduct(torch.autograd.Function):
         rows = gradients[0].reshape(-1, codes.shape[0])
         of_inputs = of_scales = None
         if ctx.needs_input_grad[0]:
-            of_inputs = (rows @ weight).reshape(inputs.shape)
+            of_inputs = frozen_matmul(rows, weight).reshape(inputs.shape)
         if ctx.needs_input_grad[1]:
-            of_weights = rows.T @ inputs.reshape(-1, codes.shape[1])
+            of_weights = gradient_of_weights(rows, inputs.reshape(-1, codes.shape[1]))
             of_scales = of_weights.mul_(codes).reshape(*scales.shape, -1).sum(dim=-1, dtype=scales.dtype)
         return of_inputs, of_scales, None, None, None
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from edgewright.errors import InputError
+from edgewright_builder.frozen_products import frozen_linear, frozen_matmul, gradient_of_weights
 from edgewright_builder.quantization.delta_aware import CODE_MAX, ZERO
 from edgewright_builder.quantization.frozen_codes import (
     FrozenCodesLinear,
@@ -46,6 +46,7 @@ class LearnedRoundingLinear(nn.Module):
         self.log_change = nn.Parameter(frozen.log_change.detach().clone())
         self.offsets = nn.Parameter(torch.zeros_like(frozen.codes, dtype=torch.float32))
         self.bias = frozen.bias
+        self.precision = torch.float32  # of the factors of all products
         self._made: tuple[Tensor, Tensor] | None = None  # codes and weights
         self._made_at = (-1, -1)  # versions of offsets and log_change they were made of
 
@@ -63,20 +64,20 @@ class LearnedRoundingLinear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs: (…, in). Returns (…, out)."""
         scales = self.scales
-        codes, weight = self._codes_and_weight(scales.detach(), inputs.dtype)
+        codes, weight = self._codes_and_weight(scales.detach())
         product: Tensor = _LearnedRoundingProduct.apply(  # type: ignore[no-untyped-call]
             inputs, scales, self.offsets, codes, weight, self.bias
         )
         return product
 
-    def _codes_and_weight(self, scales: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _codes_and_weight(self, scales: Tensor) -> tuple[Tensor, Tensor]:
         """Returns both, made anew only after a parameter changed: once a step, for all its packs."""
         version = (self.offsets._version, self.log_change._version)
-        if self._made is None or self._made[1].dtype != dtype or version != self._made_at:
+        if self._made is None or self._made[1].dtype != self.precision or version != self._made_at:
             self._made = None  # the earlier ones are freed first
             with torch.inference_mode(False), torch.no_grad():
                 codes = self.codes
-                self._made, self._made_at = (codes, dequantize(codes, scales, dtype)), version
+                self._made, self._made_at = (codes, dequantize(codes, scales, self.precision)), version
         return self._made
 
 
@@ -93,16 +94,16 @@ class _LearnedRoundingProduct(torch.autograd.Function):
         weight: Tensor,  # (out, in)
         bias: Tensor | None,  # (out,), frozen
     ) -> Tensor:
-        ctx.save_for_backward(inputs, scales, codes, weight)
-        return functional.linear(inputs, weight, bias)
+        ctx.save_for_backward(inputs.to(weight.dtype), scales, codes, weight)
+        return frozen_linear(inputs, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         inputs, scales, codes, weight = ctx.saved_tensors
         rows = gradients[0].reshape(-1, codes.shape[0])
-        of_inputs = (rows @ weight).reshape(inputs.shape) if ctx.needs_input_grad[0] else None
-        of_weights = rows.T @ inputs.reshape(-1, codes.shape[1])
-        groups = of_weights.float().reshape(*scales.shape, -1)
+        of_inputs = frozen_matmul(rows, weight).reshape(inputs.shape) if ctx.needs_input_grad[0] else None
+        of_weights = gradient_of_weights(rows, inputs.reshape(-1, codes.shape[1]))
+        groups = of_weights.reshape(*scales.shape, -1)
         of_scales = (groups * codes.reshape_as(groups)).sum(dim=-1)
         of_offsets = groups.mul_(scales.unsqueeze(-1)).reshape(codes.shape)
         return of_inputs, of_scales, of_offsets, None, None, None

@@ -106,6 +106,8 @@ class AdapterRecipe(Section):
         values["base"] = self.base.name
         values["teachers"] = portable_teachers(self.teachers.data, self.teachers.knowledge)
         values["data"] |= portable_files(self.data)
+        if self.finetune.precision is None:
+            del values["finetune"]["precision"]
         values |= portable_distillation(values.pop("distillation"))
         values["evaluate"] = {"tasks": [Path(task).name for task in self.evaluate.tasks]}
         return values

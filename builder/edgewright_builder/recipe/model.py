@@ -124,6 +124,8 @@ class FinetuneSettings(Section):
     loss_on: Literal["response", "sequence"] = "response"  # tokens the loss is taken on: the answer, or all
     # share of the steps in which the learning rate rises
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    # of the factors in products with frozen weights, on a CPU; none: float32
+    precision: Literal["float32", "bfloat16"] | None = None
 
 
 class DistillationSettings(Section):
@@ -284,8 +286,7 @@ class Recipe(Section):
         values["recover"]["data"] = None if general is None else general.name
         if self.hyperparameters is None:
             del values["hyperparameters"]
-        if self.finetune.seed is None:
-            del values["finetune"]["seed"]
+        values["finetune"] = portable_finetune(self.finetune)
         values["evaluate"]["benchmarks"] = None
         values["evaluate"]["tasks"] = [Path(task).name for task in self.evaluate.tasks]
         return values
@@ -302,6 +303,12 @@ def portable_teachers(data: DataTeacher | None, knowledge: KnowledgeTeacher | No
 def _portable_knowledge(knowledge: KnowledgeTeacher) -> dict[str, Any]:
     served = {} if knowledge.endpoint is None else {"top_k": knowledge.top_k}
     return {"model": model_name(knowledge.model), **served}
+
+
+def portable_finetune(settings: FinetuneSettings) -> dict[str, Any]:
+    """Returns the section `finetune` as an artifact carries it: what came later is left out where it says nothing."""
+    values = settings.model_dump(mode="json")
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def portable_distillation(values: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from edgewright_builder.stages.teacher import training_of
 if TYPE_CHECKING:
     from edgewright_builder.recipe.hyperparameters import TrialSettings
     from edgewright_builder.run.build import Build
+    from edgewright_builder.run.distillation import Distillation
     from edgewright_builder.run.run import FinishedStage
     from edgewright_builder.train.epoch import Training
     from edgewright_builder.train.loop import TrainStep
@@ -33,10 +34,21 @@ def run_finetune(
     }
 
     def work(folder: Path) -> dict[str, Any]:
+        note_precision(build.distillation)
         training = training_of(build.distillation, data, teacher)
         return finetune(student.folder / "model", training, best, folder)
 
     return build.run.stage("finetune", inputs, work, products=("model",))
+
+
+def note_precision(job: Distillation) -> None:
+    """Says so where the recipe asks for products that this processor is slow at."""
+    from edgewright_builder.frozen_products import multiplies_bfloat16
+
+    if job.recipe.finetune.precision == "bfloat16" and not multiplies_bfloat16():
+        job.run.reporter.note(
+            "finetune: this processor has no instructions for `finetune.precision: bfloat16`; float32 is faster here"
+        )
 
 
 def finetune(student: Path, training: Training, best: TrialSettings, folder: Path) -> dict[str, Any]:
@@ -50,7 +62,7 @@ def finetune(student: Path, training: Training, best: TrialSettings, folder: Pat
     data, batch_tokens = training.data, training.settings.batch_tokens
     model = load_model(student)
     before = validation_divergence(model, data, batch_tokens)
-    adapted = add_lora(model, best.hyperparameters, training.seed)
+    adapted = add_lora(model, best.hyperparameters, training.seed, precision=training.settings.precision)
     steps: list[TrainStep] = []
     train_epoch(adapted, training, best.hyperparameters, recorder(steps, training.on_progress))
     adapted.save_pretrained(folder / "adapter")  # type: ignore[operator]

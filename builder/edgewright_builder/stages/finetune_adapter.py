@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewright.durable import write_json
+from edgewright_builder.stages.finetune import note_precision
 from edgewright_builder.stages.teacher import training_of
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def run_finetune_adapter(
     }
 
     def work(folder: Path) -> dict[str, Any]:
+        note_precision(job)
         training = training_of(job, data, teacher)
         return finetune_adapter(job.student, training, recipe.hyperparameters, modules, folder)
 
@@ -68,7 +70,7 @@ def finetune_adapter(
 
     model = load_dequantized(checkpoint)
     before = _judge(model, training, hyperparameters)
-    adapted = add_lora(model, hyperparameters, training.seed, modules)
+    adapted = add_lora(model, hyperparameters, training.seed, modules, training.settings.precision)
     steps: list[TrainStep] = []
     train_epoch(adapted, training, hyperparameters, recorder(steps, training.on_progress))
     after = _judge(model, training, hyperparameters)

@@ -41,6 +41,8 @@ def run_recover(
         "validation_fraction": build.recipe.finetune.validation_fraction,
         "seed": build.recipe.seed,
     }
+    if build.recipe.finetune.precision is not None:
+        inputs["precision"] = build.recipe.finetune.precision
 
     def work(folder: Path) -> dict[str, Any]:
         pairs = [
@@ -77,6 +79,8 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
     A training that makes it worse is dropped: then `model` is what GPTQ left. Raises InputError for a checkpoint with
     zero points or act-order.
     """
+    import torch
+
     from edgewright_builder.quantization.frozen_codes import load_frozen_codes, write_checkpoint
     from edgewright_builder.quantization.learned_rounding import changed_codes_fraction, learn_rounding
     from edgewright_builder.train import recovery
@@ -87,7 +91,10 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
         learn_rounding(model, teacher)
     material = _material(teacher, texts, build, folder)
     before = _judge(model, material, settings)
-    steps = recovery.recover(model, material.data, material.batches, settings, folder / "state.pt", step)
+    precision = getattr(torch, build.recipe.finetune.precision or "float32")
+    steps = recovery.recover(
+        model, material.data, material.batches, settings, folder / "state.pt", step, precision
+    )
     after = _judge(model, material, settings)
     better = _mean(after) < _mean(before)
     changed = recovery.recovered_tensors(model, settings) if better else {}

@@ -43,7 +43,8 @@ def trained_value(
     from edgewright_builder.train.epoch import train_epoch
     from edgewright_builder.train.lora import add_lora, merge_lora
 
-    adapted = add_lora(load_model(student), choice.hyperparameters, training.seed)
+    precision = training.settings.precision
+    adapted = add_lora(load_model(student), choice.hyperparameters, training.seed, precision=precision)
     train_epoch(adapted, training, choice.hyperparameters, on_step)
     return _judge(merge_lora(adapted), training, choice, objective)
 

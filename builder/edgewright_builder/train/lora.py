@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -19,9 +20,16 @@ LAYER_PATTERN = re.compile(r"\.layers\.(\d+)\.")
 
 
 def add_lora(
-    model: nn.Module, hyperparameters: Hyperparameters, seed: int, modules: Sequence[str] = PROJECTIONS
+    model: nn.Module,
+    hyperparameters: Hyperparameters,
+    seed: int,
+    modules: Sequence[str] = PROJECTIONS,
+    precision: Literal["float32", "bfloat16"] | None = None,
 ) -> nn.Module:
-    """Returns `model` with trainable LoRA factors on every linear layer of these names, the rest frozen."""
+    """Returns `model` with trainable LoRA factors on every linear layer of these names, the rest frozen.
+
+    `precision` is that of the factors in products with frozen weights; None: float32.
+    """
     _keep_gptqmodel_out()
     torch.manual_seed(seed)  # A is random
     config = LoraConfig(
@@ -32,7 +40,7 @@ def add_lora(
         task_type="CAUSAL_LM",
     )
     adapted: nn.Module = get_peft_model(model, config)
-    use_one_operation(adapted)
+    use_one_operation(adapted, getattr(torch, precision or "float32"))
     return adapted
 
 

@@ -1,7 +1,8 @@
 """The product of a linear layer under LoRA as one operation: y = x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ with W and b frozen.
 
 PEFT computes it layer by layer, with a tensor of the output's size for each term. Here the low-rank term is added in
-place, forwards and backwards, and of the intermediates x·Aᵀ alone is kept.
+place, forwards and backwards, and of the intermediates x·Aᵀ alone is kept. The products with W may have bfloat16
+factors; sums, the low-rank term and all that is trained stay in float32.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ from typing import Any
 import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
-from torch.nn import functional
+
+from edgewright_builder.frozen_products import frozen_linear, frozen_matmul
 
 ADAPTER = "default"  # PEFT's name for the only adapter there is
 
 
-def use_one_operation(adapted: nn.Module) -> None:
-    """Lets every plain LoRA layer of `adapted` compute its product as one operation.
+def use_one_operation(adapted: nn.Module, precision: torch.dtype = torch.float32) -> None:
+    """Lets every plain LoRA layer of `adapted` compute its product as one operation, that with W in `precision`.
 
     Layers whose factors have another type than their weights (bfloat16 on a GPU) stay as PEFT has them.
     """
     for module in adapted.modules():
         if isinstance(module, Linear) and _is_plain(module):
-            module.forward = partial(_product, module)
+            weight = module.base_layer.weight.detach()  # merging needs it as it is
+            module.forward = partial(_product, module, weight.to(precision))
 
 
 def _is_plain(module: Any) -> bool:
@@ -32,11 +35,10 @@ def _is_plain(module: Any) -> bool:
     return type(base) is nn.Linear and module.lora_A[ADAPTER].weight.dtype == base.weight.dtype
 
 
-def _product(module: Any, inputs: Tensor) -> Tensor:
+def _product(module: Any, weight: Tensor, inputs: Tensor) -> Tensor:
     """inputs: (…, in). Returns (…, out)."""
-    base = module.base_layer
     product: Tensor = _LoraProduct.apply(  # type: ignore[no-untyped-call]
-        inputs, base.weight, base.bias, module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight,
+        inputs, weight, module.base_layer.bias, module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight,
         module.scaling[ADAPTER],
     )  # fmt: skip
     return product
@@ -47,7 +49,7 @@ class _LoraProduct(torch.autograd.Function):
     def forward(
         ctx: Any,
         inputs: Tensor,  # (…, in)
-        weight: Tensor,  # (out, in), frozen
+        weight: Tensor,  # (out, in), frozen; float32 or bfloat16
         bias: Tensor | None,  # (out,), frozen
         a: Tensor,  # (rank, in)
         b: Tensor,  # (out, rank)
@@ -57,7 +59,7 @@ class _LoraProduct(torch.autograd.Function):
         inner = rows @ a.T
         ctx.save_for_backward(inputs, weight, a, b, inner)
         ctx.scaling = scaling
-        product = functional.linear(rows, weight, bias).addmm_(inner, b.T, alpha=scaling)
+        product = frozen_linear(rows, weight, bias).addmm_(inner, b.T, alpha=scaling)
         return product.view(*inputs.shape[:-1], -1)
 
     @staticmethod
@@ -69,5 +71,5 @@ class _LoraProduct(torch.autograd.Function):
         of_a = of_inner.T @ inputs.flatten(0, -2)
         of_inputs = None
         if ctx.needs_input_grad[0]:
-            of_inputs = (rows @ weight).addmm_(of_inner, a).view_as(inputs)
+            of_inputs = frozen_matmul(rows, weight).addmm_(of_inner, a).view_as(inputs)
         return of_inputs, None, None, of_a, of_b, None

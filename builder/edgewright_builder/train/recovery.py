@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,11 +80,13 @@ def recover(
     settings: RecoverSettings,
     state: Path,
     on_progress: OnProgress,
+    precision: torch.dtype = torch.float32,
 ) -> list[TrainStep]:
     """Trains the scales of `model` (`load_frozen_codes`) in place, and its norms where the settings say so.
 
     Layers of a model that went through `learn_rounding` train their offsets too.
-    `batches` are the samples of each step, as indices into `data.samples`.
+    `batches` are the samples of each step, as indices into `data.samples`. `precision` is that of the factors in the
+    4-bit layers' products while they are trained.
 
     Goes on from `state`, where an interrupted training left one, to the same result. Returns the steps taken now.
     """
@@ -105,11 +108,26 @@ def recover(
         if settings.minutes_max is not None and seconds > 60 * settings.minutes_max:
             raise OutOfTimeError
 
+    loss_parts = loss_on(model, data, alpha=1.0, temperature=1.0)
     try:
-        train_steps(optimizer, course, loss_on(model, data, alpha=1.0, temperature=1.0), on_step)
+        with _products_in(precision, model):
+            train_steps(optimizer, course, loss_parts, on_step)
     except OutOfTimeError:
         on_progress(settings.steps, settings.steps, f"steps, stopped after {settings.minutes_max:g} minutes")
     return steps
+
+
+@contextmanager
+def _products_in(precision: torch.dtype, model: nn.Module) -> Iterator[None]:
+    """Gives the 4-bit layers' products factors of this type until the block ends: what is judged is what ships."""
+    layers = quantized_layers(model).values()
+    for layer in layers:
+        layer.precision = precision
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.precision = torch.float32
 
 
 def _trained(model: nn.Module, settings: RecoverSettings) -> list[dict[str, Any]]:

@@ -110,3 +110,15 @@ def test_paths_are_taken_from_the_recipes_folder(tmp_path: Path) -> None:
     )
     assert recipe.data.file == tmp_path / "mine.jsonl"
     assert recipe.evaluate.tasks == (str(tmp_path / "q.jsonl"),)
+
+
+@pytest.mark.parametrize("precision", [None, "float32", "bfloat16"])
+def test_an_artifact_carries_a_precision_only_where_its_recipe_gives_one(
+    tmp_path: Path, precision: str | None
+) -> None:
+    given = {} if precision is None else {"finetune": {"precision": precision}}
+    model = load_any_recipe(written(tmp_path, MINIMAL | given))
+    adapter = {"name": "a", "task": "t", "base": "b", "data": {"file": "d.jsonl"}} | given
+    for recipe in (model, load_any_recipe(written(tmp_path, adapter))):
+        carried = recipe.portable()["finetune"]
+        assert carried.get("precision", "none") == (precision or "none")

@@ -14,7 +14,13 @@ from edgewright_builder.quantization.learned_rounding import changed_codes_fract
 from edgewright_builder.recipe.model import RecoverSettings
 from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
 from edgewright_builder.train.epoch import DistillationData, validation_divergence
-from edgewright_builder.train.recovery import RecoverySamples, norms, recover, recovered_tensors
+from edgewright_builder.train.recovery import (
+    RecoverySamples,
+    norms,
+    quantized_layers,
+    recover,
+    recovered_tensors,
+)
 from edgewright_builder.train.samples import Sample
 from tests.support.tiny_gptq_checkpoint import write_quantized
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
@@ -78,6 +84,20 @@ def test_what_is_trained_is_what_the_settings_say(
     assert changed == (train == "scales+norms")
     assert (set(before) <= set(recovered_tensors(model, settings))) == changed
     assert (changed_codes_fraction(model) > 0) == (train == "rounding")
+
+
+@pytest.mark.parametrize("train", ["scales", "rounding"])
+def test_bfloat16_products_train_as_well_and_what_is_judged_is_float32(
+    checkpoint: Path, data: DistillationData, tmp_path: Path, train: str
+) -> None:
+    seen = replace(data, validation=range(16))
+    settings = SETTINGS.model_copy(update={"steps": 48, "train": train})
+    model = quantized_model(checkpoint, settings)
+    before = validation_divergence(model, seen, 64)
+    batches = KINDS.batches(settings, seed=3)
+    recover(model, data, batches, settings, tmp_path / "state.pt", lambda *_: None, torch.bfloat16)
+    assert validation_divergence(model, seen, 64).mean < 0.8 * before.mean
+    assert {layer.precision for layer in quantized_layers(model).values()} == {torch.float32}
 
 
 class PowerCutError(Exception):
