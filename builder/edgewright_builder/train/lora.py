@@ -28,7 +28,7 @@ def add_lora(
 ) -> nn.Module:
     """Returns `model` with trainable LoRA factors on every linear layer of these names, the rest frozen.
 
-    `precision` is that of the factors in products with frozen weights; None: float32.
+    `precision` is that of the factors in products with frozen weights; None: the weights' own.
     """
     _keep_gptqmodel_out()
     torch.manual_seed(seed)  # A is random
@@ -40,7 +40,7 @@ def add_lora(
         task_type="CAUSAL_LM",
     )
     adapted: nn.Module = get_peft_model(model, config)
-    use_one_operation(adapted, getattr(torch, precision or "float32"))
+    use_one_operation(adapted, None if precision is None else getattr(torch, precision))
     return adapted
 
 

@@ -19,15 +19,15 @@ from edgewright_builder.frozen_products import frozen_linear, frozen_matmul
 ADAPTER = "default"  # PEFT's name for the only adapter there is
 
 
-def use_one_operation(adapted: nn.Module, precision: torch.dtype = torch.float32) -> None:
-    """Lets every plain LoRA layer of `adapted` compute its product as one operation, that with W in `precision`.
+def use_one_operation(adapted: nn.Module, precision: torch.dtype | None = None) -> None:
+    """Lets every plain LoRA layer of `adapted` compute its product as one operation, with W in `precision` or as it is.
 
     Layers whose factors have another type than their weights (bfloat16 on a GPU) stay as PEFT has them.
     """
     for module in adapted.modules():
         if isinstance(module, Linear) and _is_plain(module):
             weight = module.base_layer.weight.detach()  # merging needs it as it is
-            module.forward = partial(_product, module, weight.to(precision))
+            module.forward = partial(_product, module, weight.to(precision or weight.dtype))
 
 
 def _is_plain(module: Any) -> bool:
