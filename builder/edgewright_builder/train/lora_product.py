@@ -26,8 +26,8 @@ def use_one_operation(adapted: nn.Module, precision: torch.dtype | None = None) 
     """
     for module in adapted.modules():
         if isinstance(module, Linear) and _is_plain(module):
-            weight = module.base_layer.weight.detach()  # merging needs it as it is
-            module.forward = partial(_product, module, weight.to(precision or weight.dtype))
+            weight = None if precision is None else module.base_layer.weight.detach().to(precision)
+            module.forward = partial(_product, module, weight)
 
 
 def _is_plain(module: Any) -> bool:
@@ -35,10 +35,11 @@ def _is_plain(module: Any) -> bool:
     return type(base) is nn.Linear and module.lora_A[ADAPTER].weight.dtype == base.weight.dtype
 
 
-def _product(module: Any, weight: Tensor, inputs: Tensor) -> Tensor:
-    """inputs: (…, in). Returns (…, out)."""
+def _product(module: Any, weight: Tensor | None, inputs: Tensor) -> Tensor:
+    """inputs: (…, in); weight: W in another precision. Returns (…, out)."""
+    base = module.base_layer
     product: Tensor = _LoraProduct.apply(  # type: ignore[no-untyped-call]
-        inputs, weight, module.base_layer.bias, module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight,
+        inputs, base.weight if weight is None else weight, base.bias, module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight,
         module.scaling[ADAPTER],
     )  # fmt: skip
     return product
