@@ -39,8 +39,8 @@ def _product(module: Any, weight: Tensor | None, inputs: Tensor) -> Tensor:
     """inputs: (…, in); weight: W in another precision. Returns (…, out)."""
     base = module.base_layer
     product: Tensor = _LoraProduct.apply(  # type: ignore[no-untyped-call]
-        inputs, base.weight if weight is None else weight, base.bias, module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight,
-        module.scaling[ADAPTER],
+        inputs, base.weight if weight is None else weight, base.bias, module.lora_A[ADAPTER].weight,
+        module.lora_B[ADAPTER].weight, module.scaling[ADAPTER],
     )  # fmt: skip
     return product
 
