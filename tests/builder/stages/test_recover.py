@@ -125,6 +125,6 @@ def test_a_training_that_makes_it_worse_leaves_what_gptq_left(
 
 
 def test_learned_rounding_says_how_many_codes_moved(models: Path, tmp_path: Path) -> None:
-    done = run_stage(models, tmp_path / "run", train="rounding")
+    done = run_stage(models, tmp_path / "run", train="rounding", learning_rate=2e-3, steps=24)
     assert done.summary["train"] == "rounding"
     assert 0 < done.summary["codes_changed_fraction"] < 1
