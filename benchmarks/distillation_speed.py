@@ -232,7 +232,8 @@ def train(kind: str, work: Work, data: DistillationData) -> tuple[list[tuple[flo
         losses.append(step.loss)
         times.append(now())
 
-    train_steps(optimizer, Course(data.samples, batches, 0.05), loss_on(model, data, 1.0, 1.0), on_step)
+    loss_parts = loss_on(model, data, 1.0, 1.0, torch.bfloat16 if precision else None)
+    train_steps(optimizer, Course(data.samples, batches, 0.05), loss_parts, on_step)
     return times, losses[0]
 
 

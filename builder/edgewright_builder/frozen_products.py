@@ -6,6 +6,8 @@ stays in float32.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -30,6 +32,11 @@ def frozen_matmul(rows: Tensor, weight: Tensor) -> Tensor:
 def gradient_of_weights(rows: Tensor, inputs: Tensor) -> Tensor:
     """Returns rowsᵀ·inputs, (out, in), in the rows' type; rows: (rows, out), inputs: (rows, in) of either type."""
     return (rows.to(inputs.dtype).T @ inputs).to(rows.dtype)
+
+
+def torch_precision(name: Literal["float32", "bfloat16"] | None) -> torch.dtype | None:
+    """Returns what a recipe's `finetune.precision` names."""
+    return None if name is None else {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
 def multiplies_bfloat16() -> bool:

@@ -79,8 +79,7 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
     A training that makes it worse is dropped: then `model` is what GPTQ left. Raises InputError for a checkpoint with
     zero points or act-order.
     """
-    import torch
-
+    from edgewright_builder.frozen_products import torch_precision
     from edgewright_builder.quantization.frozen_codes import load_frozen_codes, write_checkpoint
     from edgewright_builder.quantization.learned_rounding import changed_codes_fraction, learn_rounding
     from edgewright_builder.train import recovery
@@ -91,7 +90,7 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
         learn_rounding(model, teacher)
     material = _material(teacher, texts, build, folder)
     before = _judge(model, material, settings)
-    precision = getattr(torch, build.recipe.finetune.precision or "float32")
+    precision = torch_precision(build.recipe.finetune.precision)
     steps = recovery.recover(
         model, material.data, material.batches, settings, folder / "state.pt", step, precision
     )

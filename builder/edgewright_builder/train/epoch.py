@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from edgewright_builder.frozen_products import torch_precision
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
 from edgewright_builder.recipe.model import FinetuneSettings
 from edgewright_builder.train.knowledge import HiddenStates, Knowledge
@@ -88,7 +89,9 @@ def train_epoch(
     ]
     course = Course(data.samples, batches, settings.warmup_fraction)
     adapted.train()
-    loss_parts = loss_on(model, data, hyperparameters.alpha, hyperparameters.temperature)
+    loss_parts = loss_on(
+        model, data, hyperparameters.alpha, hyperparameters.temperature, torch_precision(settings.precision)
+    )
     phases = optimizer_phases(hyperparameters.optimizer)
     for phase, name in enumerate(phases):
         first, last = (len(batches) * part // len(phases) for part in (phase, phase + 1))
@@ -165,9 +168,19 @@ def validation_loss(
     return total / tokens
 
 
-def loss_on(model: nn.Module, data: DistillationData, alpha: float, temperature: float) -> LossParts:
-    """Returns equation (5) as a function of samples, averaged over their counted tokens, part by part."""
-    head, layout = output_head(model), layout_for(model, data.samples, data.pad_token)
+def loss_on(
+    model: nn.Module,
+    data: DistillationData,
+    alpha: float,
+    temperature: float,
+    precision: torch.dtype | None = None,
+) -> LossParts:
+    """Returns equation (5) as a function of samples, averaged over their counted tokens, part by part.
+
+    `precision` is that of the factors by which gradients go back through the output head; None: the head's own.
+    """
+    head = output_head(model).with_gradients_in(precision)
+    layout = layout_for(model, data.samples, data.pad_token)
 
     def parts(indices: Sequence[int]) -> Iterator[Tensor]:
         for batch in layout.batches(indices):

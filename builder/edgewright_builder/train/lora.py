@@ -12,6 +12,7 @@ from peft.tuners.lora import LoraLayer, awq, gptq
 from peft.utils import other, quantization_utils
 from torch import Tensor, nn
 
+from edgewright_builder.frozen_products import torch_precision
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
 from edgewright_builder.recipe.model import PROJECTIONS
 from edgewright_builder.train.lora_product import use_one_operation
@@ -40,7 +41,7 @@ def add_lora(
         task_type="CAUSAL_LM",
     )
     adapted: nn.Module = get_peft_model(model, config)
-    use_one_operation(adapted, None if precision is None else getattr(torch, precision))
+    use_one_operation(adapted, torch_precision(precision))
     return adapted
 
 

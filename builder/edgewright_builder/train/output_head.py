@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from edgewright_builder.logits import logit_scale
@@ -15,6 +16,7 @@ class OutputHead:
 
     weight: Tensor  # (vocabulary, hidden), frozen; a scale of the logits is multiplied into it
     softcap: float | None = None
+    for_gradients: Tensor | None = None  # the matrix in another precision, which gradients go back through
 
     def __len__(self) -> int:
         """The rows of the matrix."""
@@ -22,7 +24,12 @@ class OutputHead:
 
     def cut(self, vocabulary: int | None) -> OutputHead:
         """Returns the head of the first `vocabulary` tokens."""
-        return OutputHead(self.weight[:vocabulary], self.softcap)
+        rounded = None if self.for_gradients is None else self.for_gradients[:vocabulary]
+        return OutputHead(self.weight[:vocabulary], self.softcap, rounded)
+
+    def with_gradients_in(self, precision: torch.dtype | None) -> OutputHead:
+        """Returns the head whose gradients go back through its matrix in `precision`; its logits stay as they are."""
+        return self if precision is None else replace(self, for_gradients=self.weight.to(precision))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Returns (tokens, vocabulary) from final hidden states, (tokens, hidden)."""
@@ -36,7 +43,8 @@ class OutputHead:
     def pull_back(self, slope: Tensor, bend: Tensor | None) -> Tensor:
         """Returns the gradient to the hidden states from that to the logits, which may be overwritten."""
         through = slope if bend is None else slope.mul_(bend)
-        return through.to(self.weight.dtype) @ self.weight
+        weight = self.weight if self.for_gradients is None else self.for_gradients
+        return through.to(weight.dtype) @ weight
 
 
 def output_head(model: nn.Module) -> OutputHead:

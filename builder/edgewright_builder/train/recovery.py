@@ -80,13 +80,13 @@ def recover(
     settings: RecoverSettings,
     state: Path,
     on_progress: OnProgress,
-    precision: torch.dtype = torch.float32,
+    precision: torch.dtype | None = None,
 ) -> list[TrainStep]:
     """Trains the scales of `model` (`load_frozen_codes`) in place, and its norms where the settings say so.
 
     Layers of a model that went through `learn_rounding` train their offsets too.
-    `batches` are the samples of each step, as indices into `data.samples`. `precision` is that of the factors in the
-    4-bit layers' products while they are trained.
+    `batches` are the samples of each step, as indices into `data.samples`. `precision` is that of the factors in
+    products with frozen weights while they are trained; None: float32.
 
     Goes on from `state`, where an interrupted training left one, to the same result. Returns the steps taken now.
     """
@@ -108,9 +108,9 @@ def recover(
         if settings.minutes_max is not None and seconds > 60 * settings.minutes_max:
             raise OutOfTimeError
 
-    loss_parts = loss_on(model, data, alpha=1.0, temperature=1.0)
+    loss_parts = loss_on(model, data, alpha=1.0, temperature=1.0, precision=precision)
     try:
-        with _products_in(precision, model):
+        with _products_in(precision or torch.float32, model):
             train_steps(optimizer, course, loss_parts, on_step)
     except OutOfTimeError:
         on_progress(settings.steps, settings.steps, f"steps, stopped after {settings.minutes_max:g} minutes")

@@ -62,3 +62,15 @@ def test_such_a_teacher_is_cached_with_all_that_its_logits_need(family: str, tmp
 def test_such_a_model_is_scored(family: str) -> None:
     scorer = LocalScorer(model_of(family), tiny_tokenizer())  # it compares itself with the plain forward
     assert len(scorer.score([("Why is", [" it", " the sky"])])[0]) == 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_in_bfloat16_are_nearly_the_same_and_logits_the_very_same(family: str) -> None:
+    head = output_head(model_of(family))
+    rounded = head.with_gradients_in(torch.bfloat16).cut(200)
+    hidden, slope = torch.randn(7, 32), torch.randn(7, 200)
+    logits = head.cut(200).logits(hidden)
+    assert torch.equal(rounded.logits(hidden), logits)
+    exact = head.cut(200).pull_back(slope.clone(), head.bend(logits))
+    nearly = rounded.pull_back(slope.clone(), head.bend(logits)).float()
+    assert 0 < (nearly - exact).norm() < 0.02 * exact.norm()
