@@ -59,7 +59,9 @@ def test_bfloat16_factors_give_nearly_the_same_product_and_gradients(bias: bool)
     rounded = logits_and_gradients(adapted_model(bias=bias, precision="bfloat16"))
     for ours, theirs in zip(rounded, exact, strict=True):
         assert ours.dtype == torch.float32
-        assert 0 < (ours - theirs).norm() < 0.05 * theirs.norm()  # 0.4 % a factor, through two layers and back
+        assert (
+            0 < (ours - theirs).norm() < 0.05 * theirs.norm()
+        )  # 0.4 % a factor, through two layers and back
 
 
 def test_merging_after_bfloat16_products_adds_to_the_weights_as_they_were() -> None:
