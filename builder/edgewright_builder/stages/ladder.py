@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from edgewright.durable import write_json
 from edgewright_builder.fit.engines import engine_traits
+from edgewright_builder.stages.recover import shipped
 from edgewright_builder.stages.teacher import training_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from edgewright_builder.fit.engines.traits import Format
     from edgewright_builder.run.build import Build
     from edgewright_builder.run.run import FinishedStage
     from edgewright_builder.train.epoch import DistillationData, Divergence, Training
@@ -69,8 +71,9 @@ def climb(training: Training, rungs: Rungs, build: Build, folder: Path) -> dict[
     engine, exported = engine_traits(build.recipe.serving.engine), rungs.exported.folder / "engine"
     if engine.format == "onnx":  # whose logits this process can compute
         entries.append(_exported(exported, to_teacher, to_finetuned))
-    elif engine.format == "gptq":
-        entries.append(_entry("exported", load_dequantized(exported), to_teacher, to_finetuned, batch_tokens))
+    else:
+        model = _exported_weights(engine.format, rungs)
+        entries.append(_entry("exported", model, to_teacher, to_finetuned, batch_tokens))
     write_json(folder / "ladder.json", entries)
     distances = {entry["model"]: entry["to_finetuned"] for entry in entries if entry["to_finetuned"]}
     return {f"{model} from 16 bits": distance["mean"] for model, distance in distances.items()}
@@ -110,6 +113,22 @@ def _exported(engine: Path, to_teacher: DistillationData, to_finetuned: Distilla
 
     teachers = [to_teacher.knowledge, to_finetuned.knowledge]
     return _document("exported", *logits_divergences(teachers, counted, to_teacher))
+
+
+def _exported_weights(form: Format, rungs: Rungs) -> nn.Module:
+    """Returns the weights of an export that this process can't run, in floats. What an engine adds by its own
+    arithmetic does not show.
+    """
+    engine = rungs.exported.folder / "engine"
+    if form == "gguf":
+        from edgewright_builder.export.gguf.model import load_exported
+
+        return load_exported(
+            shipped(rungs.quantized, rungs.recovered).folder / "model", engine / "model.gguf"
+        )
+    from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
+
+    return load_dequantized(engine)
 
 
 def _document(name: str, to_teacher: Divergence, to_finetuned: Divergence | None = None) -> dict[str, Any]:

@@ -58,7 +58,10 @@ def _proof(answer: Check) -> str:
             f"{name} {answer.proof.versions[name]}" for name in ("onnxruntime", "transformers")
         )
         return f"proved: {answer.proof} ({versions})"
-    if engine_traits(answer.plan.engine).format != "onnx":
+    traits = engine_traits(answer.plan.engine)
+    if not traits.runs_on_host:
+        return "computed from the checkpoint's own weights; the board compares its answers before it keeps them"
+    if traits.format != "onnx":
         return "computed from the checkpoint's own weights; a build compares its answers before it ships"
     return (
         "not proved to compute what transformers computes: `--prove` tries a tiny model of this configuration"
