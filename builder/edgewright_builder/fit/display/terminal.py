@@ -60,7 +60,9 @@ def _proof(answer: Check) -> str:
         return f"proved: {answer.proof} ({versions})"
     traits = engine_traits(answer.plan.engine)
     if not traits.runs_on_host:
-        return "computed from the checkpoint's own weights; the board compares its answers before it keeps them"
+        return (
+            "computed from the checkpoint's own weights; the board compares its answers before it keeps them"
+        )
     if traits.format != "onnx":
         return "computed from the checkpoint's own weights; a build compares its answers before it ships"
     return (
