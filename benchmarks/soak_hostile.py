@@ -23,7 +23,7 @@ import httpx
 import psutil
 from agent_token_cost import cpu_seconds
 from serving_agent import Agent
-from soak_attacks import ANSWER_SECONDS, ATTACKS
+from soak_attacks import ANSWER_SECONDS, HOSTILE
 from soak_load import SENTENCE, Clients
 
 from edgewright.errors import EdgewrightError
@@ -48,7 +48,8 @@ class Findings:
     """What was seen."""
 
     phase: Phase | None = None
-    tokens: Counter[Phase | None] = field(default_factory=Counter)
+    tokens: Counter[Phase | None] = field(default_factory=Counter)  # of the good clients
+    all_tokens: Counter[Phase] = field(default_factory=Counter)  # of whoever asked, as the agent counts them
     seconds: dict[Phase, float] = field(default_factory=lambda: defaultdict(float))
     cpu_seconds: dict[tuple[Phase, str], float] = field(default_factory=lambda: defaultdict(float))
     attacks: Counter[str] = field(default_factory=Counter)  # by kind and answer
@@ -66,7 +67,7 @@ async def hostile_soak(
     """Runs the phases and prints what was seen; 0 if every promise was kept. `kinds`: these attacks only."""
     findings, cycles = Findings(), max(1, round(60 * minutes / (len(Phase) * PHASE_SECONDS)))
     before = (await clients.client.get_device()).active_release
-    async with hostile_process(agent, seed, kinds or tuple(ATTACKS), findings) as hostile:
+    async with hostile_process(agent, seed, kinds or HOSTILE, findings) as hostile:
         beside = [
             asyncio.create_task(work)
             for work in (
@@ -74,7 +75,7 @@ async def hostile_soak(
                 watch_engines(agent, findings),
             )
         ]
-        await alternate(agent, hostile, cycles, findings)
+        await alternate(agent, clients, hostile, cycles, findings)
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
@@ -147,7 +148,9 @@ async def hostile_process(
         await noting
 
 
-async def alternate(agent: Agent, hostile: Hostile, cycles: int, findings: Findings) -> None:
+async def alternate(
+    agent: Agent, clients: Clients, hostile: Hostile, cycles: int, findings: Findings
+) -> None:
     """Goes through the kinds of phases so many times."""
     processes = {
         "hostile client": hostile.process,
@@ -161,12 +164,19 @@ async def alternate(agent: Agent, hostile: Hostile, cycles: int, findings: Findi
             orders = {Phase.HOSTILE: "attack", Phase.COMPUTING: f"compute {share:.4f}"}
             hostile.obey(orders.get(phase, "rest"))
             before, began = {name: cpu_seconds(one) for name, one in processes.items()}, time.monotonic()
+            generated = await generated_tokens(clients)
             findings.phase = phase
             await asyncio.sleep(PHASE_SECONDS)
             findings.phase = None
             findings.seconds[phase] += time.monotonic() - began
+            findings.all_tokens[phase] += await generated_tokens(clients) - generated
             for name, one in processes.items():
                 findings.cpu_seconds[phase, name] += cpu_seconds(one) - before[name]
+
+
+async def generated_tokens(clients: Clients) -> int:
+    """So far, of all clients."""
+    return (await clients.client.get_snapshot()).serving.generated_tokens
 
 
 async def watch_engines(agent: Agent, findings: Findings) -> None:
@@ -184,10 +194,12 @@ def report(findings: Findings, *, kept_release: bool) -> int:
         print(f"  a good client failed {count} ×: {failure}")
     rates = {phase: findings.tokens[phase] / max(1, findings.seconds[phase]) for phase in Phase}
     names = ("hostile client", "agent", "engine", "good clients")
-    print("| beside | tokens/s | cores: " + " | ".join(names) + " |\n|---|--:" + "|--:" * len(names) + "|")
+    print("| beside | tokens/s | of everybody | cores: " + " | ".join(names) + " |")
+    print("|---|--:|--:" + "|--:" * len(names) + "|")
     for phase, rate in rates.items():
         cores = " | ".join(f"{findings.cores(phase, name):.3f}" for name in names)
-        print(f"| {phase.value} | {rate:.1f} | {cores} |")
+        everybody = findings.all_tokens[phase] / max(1, findings.seconds[phase])
+        print(f"| {phase.value} | {rate:.1f} | {everybody:.1f} | {cores} |")
     ratio = rates[Phase.HOSTILE] / (rates[Phase.QUIET] or 1.0)
     of_board = rates[Phase.HOSTILE] / (rates[Phase.COMPUTING] or 1.0)
     print(
