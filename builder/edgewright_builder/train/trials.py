@@ -83,6 +83,8 @@ class SearchStudy:
                 "objective": self.settings.objective,
             }
             for trial in self.study.get_trials()
+            if trial.state != TrialState.PRUNED
+            or "diverged" in trial.user_attrs  # else a worker came too late
         ]
 
     def suggest(self, trial: Trial) -> TrialSettings:
