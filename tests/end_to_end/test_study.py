@@ -52,7 +52,7 @@ def test_a_study_runs_every_cell_and_says_what_the_pairs_show(finished: Path) ->
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "accuracy lost to 4 bits" in page
     assert "KL(16 bits ‖ 4 bits), held-out pairs" in (finished / "contrasts.md").read_text(encoding="utf-8")
-    assert (finished / "figures" / "kl_pairs.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert (finished / "figures" / "kl_pairs.svg").read_text(encoding="utf-8").startswith("<svg xmlns")
 
 
 @pytest.mark.timeout(600)

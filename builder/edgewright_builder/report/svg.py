@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import resources
 
 from markupsafe import Markup, escape
 
+PICTURE_RULES = ("svg ", ".s1 ", ".s4 ", ".ink ")  # lines of style.css that a picture needs
 CHARACTER_PIXELS = 7.4  # mean advance at 12 px of DejaVu Sans, the widest of the fonts a reader may have
 
 
@@ -88,6 +90,21 @@ def canvas(width: float, height: float, description: str, *parts: str) -> Markup
         else f"max-width:{width:.0f}px"
     )
     return tag("svg", *parts, viewBox=box, role="img", aria_label=description, style=style)
+
+
+def standalone(picture: Markup) -> str:
+    """Returns a canvas as a file of its own, with the namespace and the colours that a page would give it."""
+    css = (resources.files("edgewright_builder.report") / "templates" / "style.css").read_text(
+        encoding="utf-8"
+    )
+    root, _, rest = css.partition("}")
+    rules = [line for line in rest.split("\n") if line.startswith(PICTURE_RULES)]
+    style = tag("style", Markup("\n".join([f"{root}}}", *rules])))  # noqa: S704 - our own file
+    return (
+        str(picture)
+        .replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+        .replace(">", f">{style}", 1)
+    )
 
 
 def x_axis(

@@ -70,9 +70,11 @@ def _combinations(study: StudyFile) -> Iterator[dict[str, str]]:
 
 
 def _cell(study: StudyFile, document: Mapping[str, Any], levels: Mapping[str, str]) -> StudyCell:
-    recipe = _at(study, document, levels)
+    recipe = _at(
+        study, document, levels
+    )  # its paths as they are written: hosts keep their files in folders of their own
     name = f"{'-'.join(levels.values())}-{_identity(recipe)[:IDENTITY_CHARACTERS]}".replace("/", "_")
-    return StudyCell(name, levels, recipe, _candidates(study, document, levels))
+    return StudyCell(name, levels, _placed(study, recipe), _candidates(study, document, levels))
 
 
 def _candidates(
@@ -86,7 +88,11 @@ def _candidates(
         first[replicates] = next(iter(changes_of(replicates, study.factors[replicates])))
     grid = changes_of(study.tune.key, study.tune.levels)
     return tuple(
-        TuningCandidate(level, _at(study, document, first, change), _at(study, document, levels, change))
+        TuningCandidate(
+            level,
+            _placed(study, _at(study, document, first, change)),
+            _placed(study, _at(study, document, levels, change)),
+        )
         for level, change in grid.items()
     )
 
@@ -118,10 +124,14 @@ def _merged(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
 
 def _recipe(study: StudyFile, document: Mapping[str, Any], levels: Mapping[str, str]) -> Recipe:
     try:
-        recipe = Recipe.model_validate(document)
+        return Recipe.model_validate(document)
     except ValidationError as error:
         complaint = first_complaint(Recipe, error)
         raise InputError(f"{study.recipe} at {_levels_text(levels)}: {complaint}") from None
+
+
+def _placed(study: StudyFile, recipe: Recipe) -> Recipe:
+    """Returns the recipe with its paths taken from the folder that the study's recipe lies in."""
     return with_paths_from(recipe, study.recipe.parent)
 
 
@@ -159,7 +169,7 @@ def _keys(section: Any, prefix: str) -> Iterator[str]:
 
 
 def _identity(recipe: Recipe) -> str:
-    return digest_of(recipe.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)))
+    return digest_of(recipe.model_dump(mode="json", exclude=set(WITHOUT_EFFECT), exclude_defaults=True))
 
 
 def _levels_text(levels: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from edgewright.durable import FileSystem, write_durably
 from edgewright.errors import InputError
 from edgewright_builder.report.bench_page import environment
 from edgewright_builder.report.formats import show_seconds
+from edgewright_builder.report.svg import standalone
 from edgewright_builder.study.conduct import STUDY_FILE
 from edgewright_builder.study.contrasts import Contrast, contrasts
 from edgewright_builder.study.figures import forest_chart, forest_rows, level_chart, show_interval
@@ -53,7 +54,7 @@ def write_study_report(folder: Path) -> Path:
     _write(folder / "contrasts.md", _markdown(_table(answers)))
     FileSystem().make_folder(folder / "figures")
     for answer in answers:
-        _write(folder / "figures" / f"{_file_name(answer.contrast)}.svg", str(answer.picture))
+        _write(folder / "figures" / f"{_file_name(answer.contrast)}.svg", standalone(answer.picture))
     _write_tables(folder, tables, training)
     _write(folder / "report.html", _page(study, rows, answers, tables, training, read_sharing(folder)))
     return folder / "report.html"
@@ -68,7 +69,7 @@ def _write_tables(folder: Path, tables: Sequence[LevelTable], training: Sequence
     _write(folder / "training.csv", csv_text(training))
     _write(folder / "training.md", _markdown(training))
     for table in tables:
-        _write(folder / "figures" / f"levels-{_named(table.title)}.svg", str(level_chart(table)))
+        _write(folder / "figures" / f"levels-{_named(table.title)}.svg", standalone(level_chart(table)))
 
 
 def lines_of(folder: Path) -> list[str]:

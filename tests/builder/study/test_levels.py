@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -122,7 +123,14 @@ def test_the_report_writes_every_table_and_a_picture_of_each(
     write_results(tmp_path, cells, results)
     assert [row.training for row in read_rows(tmp_path)] == [row.training for row in rows_of(cells, results)]
     page = write_study_report(tmp_path).read_text(encoding="utf-8")
-    assert page.count("<svg") == len(list((tmp_path / "figures").glob("*.svg")))
+    pictures = list((tmp_path / "figures").glob("*.svg"))
+    assert page.count("<svg") == len(pictures)
+    for picture in pictures:
+        root = ElementTree.fromstring(picture.read_text(encoding="utf-8"))
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"  # else no viewer knows it for a picture
+        (style,) = root.findall("{http://www.w3.org/2000/svg}style")
+        assert "svg .dot {" in (style.text or "")
+        assert "--s1: #" in (style.text or "")
     assert "accuracy lost to 4 bits, points" in (tmp_path / "levels.md").read_text(encoding="utf-8")
     with (tmp_path / "levels.csv").open(encoding="utf-8", newline="") as file:
         places = list(csv.DictReader(file))

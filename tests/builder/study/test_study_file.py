@@ -106,6 +106,15 @@ def test_names_are_the_same_in_every_process(tmp_path: Path) -> None:
     assert [cell.name for cell in cells_of(study)] == [cell.name for cell in cells_of(study)]
 
 
+def test_names_are_the_same_on_a_host_that_keeps_its_files_elsewhere(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    ours, theirs = cells_of(written(here)), cells_of(written(there))
+    assert [cell.name for cell in ours] == [cell.name for cell in theirs]
+    assert theirs[0].recipe.data.file == there / "pairs.jsonl"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
