@@ -16,6 +16,7 @@ def simulated(effect: float, tasks: int, seeds: int, number: int) -> dict[str, l
     return {f"t{index}": list(effect + of_tasks[index] + noise[index]) for index in range(tasks)}
 
 
+@pytest.mark.timeout(600)  # a minute alone, more on a loaded machine
 @pytest.mark.parametrize(("effect", "tasks", "seeds"), [(0.0, 8, 5), (1.0, 5, 5), (0.0, 1, 8), (1.0, 2, 5)])
 def test_95_percent_intervals_cover_the_truth_in_93_to_97_percent_of_studies(
     effect: float, tasks: int, seeds: int
