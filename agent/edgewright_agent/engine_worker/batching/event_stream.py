@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-SPACING_SECONDS = 0.08  # text grows twelve times a second, which is faster than anybody reads
+SPACING_SECONDS = 0.1  # text grows ten times a second, which is faster than anybody reads
 # `call_soon_threadsafe` wakes the loop by a system call that releases the interpreter lock. The loop then takes the
 # lock, and the model waits for the loop before it can begin its next step. A call through PyDLL keeps the lock.
 _write = ctypes.PyDLL(None).write
