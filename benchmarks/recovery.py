@@ -220,6 +220,7 @@ WAYS: dict[str, tuple[Making, int]] = {  # how the checkpoint is made, and the b
     "shipped": (partial(as_shipped, {}), 8),
     "shipped + 4-bit head": (partial(as_shipped, {}), 4),
     "shipped + norms": (partial(as_shipped, {"train": "scales+norms"}), 8),
+    "shipped + rounding": (partial(as_shipped, {"train": "rounding"}), 8),
     "before + 8-bit head": (partial(gptq_on, as_before), 8),
 }
 
