@@ -36,8 +36,7 @@ HEARTBEAT_SECONDS = 600.0
 FOREIGN_SETTINGS = ("EDGELLM_", "PYTHON")
 PRIVATE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
 QUEUE_SECONDS = 24 * 3600.0  # the caller's deadline bounds a request, not the server
-# Of a context one token is kept free by the runtime, and a prompt needs room for one more.
-RESERVED_TOKENS = 1
+RESERVED_TOKENS = 1  # of the KV cache, that the runtime keeps free
 
 
 def info() -> EngineInfo:

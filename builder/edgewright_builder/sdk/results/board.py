@@ -108,7 +108,7 @@ class BoardStatus:
     budget_bytes: int  # the most a release may take at its peak
     store_free_bytes: int
     engines: tuple[EngineStatus, ...]
-    phase: str  # idle, activating, probation, rolling_back, safe, staged
+    phase: str  # idle, preparing, activating, probation, rolling_back, safe, staged
     active_release: str  # SHA-256 of the manifest, in hex; empty if none
     previous_release: str
     release_counter_floor: int
