@@ -17,7 +17,7 @@ STEPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "student": ("pruned to its depth", ("student",)),
     "finetuned": ("fine-tuned: LoRA, merged, 16 bits", ("search", "finetune")),
     "quantized": ("GPTQ, 4 bits", ("quantize",)),
-    "recovered": ("scales trained, 4 bits", ("recover",)),
+    "recovered": ("trained after GPTQ, 4 bits", ("recover",)),
     "exported": ("as it ships, on the host", ("export",)),
     "device": ("as it serves, on the board", ()),
 }

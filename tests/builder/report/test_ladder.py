@@ -47,7 +47,7 @@ def test_the_ladder_says_of_each_model_how_far_it_is_from_the_teacher_and_what_c
     page = page_of(run)
     for figure in ("0.521 ± 0.011", "0.187 ± 0.011", "0.412 ± 0.011", "0.094 ± 0.011", "0.417 as it ships"):
         assert figure in page.text
-    rows = [line for line in page.text.split("\n") if "scales trained, 4 bits" in line]
+    rows = [line for line in page.text.split("\n") if "trained after GPTQ, 4 bits" in line]
     assert len(rows) == 1
 
 
