@@ -152,7 +152,7 @@ def serve(
 
 @app.command()
 def probe(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")] = False,
 ) -> None:
     """Say what this board is, has, and can run."""
     # The agent itself has no use for tables: only who asks for one pays for them.

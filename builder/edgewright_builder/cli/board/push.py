@@ -21,6 +21,18 @@ from edgewright_builder.sdk.async_board import NotCommittedError
 from edgewright_builder.sdk.fleet import Fleet
 from edgewright_builder.show.sheet import print_result
 
+ArtifactFolder = Annotated[
+    Path, typer.Argument(help="The artifact's folder, RUN/artifact.", show_default=False)
+]
+Hosts = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="HOST:PORT...", help="Where the agents listen.", show_default=False),
+]
+FleetFile = Annotated[
+    Path | None, typer.Option(help="The boards of this fleet.yaml instead.", show_default=False)
+]
+Activate = Annotated[bool, typer.Option("--activate/--no-activate", help="Put it to work, or stage it only.")]
+Force = Annotated[bool, typer.Option("--force", help="Try a release again that failed here before.")]
 Delta = Annotated[
     bool, typer.Option("--delta/--no-delta", help="Send what changed since a release the board has, if less.")
 ]
@@ -43,16 +55,9 @@ DeltaFrom = Annotated[
 @stoppable("Stopped. Push again to go on from here.")
 def push(
     ctx: typer.Context,
-    artifact: Annotated[
-        Path, typer.Argument(help="The artifact's folder, RUN/artifact.", show_default=False)
-    ],
-    hosts: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="HOST:PORT...", help="Where the agents listen.", show_default=False),
-    ] = None,
-    fleet: Annotated[
-        Path | None, typer.Option(help="The boards of this fleet.yaml instead.", show_default=False)
-    ] = None,
+    artifact: ArtifactFolder,
+    hosts: Hosts = None,
+    fleet: FleetFile = None,
     select: rollout.Select = None,
     wave: rollout.Wave = DEFAULT_WAVES,
     abort_over: rollout.AbortOver = "5%",
@@ -63,12 +68,8 @@ def push(
     retry_failed: rollout.RetryFailed = False,
     credentials: Credentials = None,
     insecure: Insecure = False,
-    activate: Annotated[
-        bool, typer.Option("--activate/--no-activate", help="Put it to work, or stage it only.")
-    ] = True,
-    force: Annotated[
-        bool, typer.Option("--force", help="Try a release again that failed here before.")
-    ] = False,
+    activate: Activate = True,
+    force: Force = False,
     probation: Probation = 0.0,
     delta: Delta = True,
     delta_from: DeltaFrom = None,

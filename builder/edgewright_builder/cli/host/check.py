@@ -33,7 +33,7 @@ ONE_MODEL = (
     "concurrency",
     "budget",
     "prove",
-)  # parameters that `check` of one model takes
+)  # parameters that only `check` of one model takes
 
 
 def check(
@@ -62,18 +62,10 @@ def check(
         refuse_with(ctx, "--list", *ONE_MODEL, "context", "engine", "all_models", "markdown")
         _show("models", fitting.models(), as_json=as_json)
         return
-    if not all_models:
-        refuse_without(ctx, "--all", "markdown")
-    else:
-        refuse_with(ctx, "--all", *ONE_MODEL)
-        if as_json:
-            refuse_with(ctx, "--json", "markdown")
-        matrix = fitting.check_all(context_tokens=context, engine=engine)
-        if markdown:
-            typer.echo(matrix.markdown)
-        else:
-            _show("matrix", matrix, as_json=as_json)
+    if all_models:
+        _check_all(ctx, context, engine, markdown=markdown, as_json=as_json)
         return
+    refuse_without(ctx, "--all", "markdown")
     fit = fitting.check(
         _required(model, "MODEL"),
         device=_required(device, "--device"),
@@ -85,6 +77,21 @@ def check(
     )
     _show("check", fit, as_json=as_json)
     raise typer.Exit(fit.answer.verdict.exit_code)
+
+
+def _check_all(
+    ctx: typer.Context, context: int | None, engine: str | None, *, markdown: bool, as_json: bool
+) -> None:
+    from edgewright_builder.sdk import fitting
+
+    refuse_with(ctx, "--all", *ONE_MODEL)
+    if as_json:
+        refuse_with(ctx, "--json", "markdown")
+    matrix = fitting.check_all(context_tokens=context, engine=engine)
+    if markdown:
+        typer.echo(matrix.markdown)
+    else:
+        _show("matrix", matrix, as_json=as_json)
 
 
 def _show(schema: str, result: Shown, *, as_json: bool) -> None:
