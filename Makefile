@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 BUILDER := .venv/.builder
 DEV := .venv/.dev
+# Python compiles a module when it is first imported. To compile all of them here takes as long as the rest of the installation.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-crash test-board test-cuts wheels test-vllm coverage check docs fix protos schemas pins clean
@@ -68,9 +70,9 @@ $(BUILDER): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11, and the exporter has no wheel for it: make PYTHON=python3.11 …" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[builder]"
+	$(INSTALL) -e ".[builder]"
 	touch $@
 
 $(DEV): $(BUILDER)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[builder,dev]"
+	$(INSTALL) -e ".[builder,dev]"
 	touch $@
