@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SCRIPT = Path(__file__).parents[1] / "support" / "stock_readers.py"
 TOKENS = 8
 SENTENCES = ("What does a river do to sand?", "Half of my order is missing.", "Name a colour", "12 + 30 =")
-# Nearer than this, two tokens may change places: logits have a standard deviation of 0.8 here, and others than
-# transformers compute in 16 or 8 bits.
-NEAR_TIE = {"transformers": 1e-4, "gptqmodel": 0.01, "exported": 0.05}
+# Nearer than this, two tokens may change places: logits have a standard deviation of 0.8 here. GPTQModel computes in 16
+# bits, also where transformers asks it for float32 (its kernel for packed codes on a CPU), and the exported graph in 8.
+NEAR_TIE = {"transformers": 0.01, "gptqmodel": 0.01, "exported": 0.05}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def load(reader: str, checkpoint: str) -> Any:
-    """The model on the CPU, in float32 or in the widest type that the reader has a kernel for."""
+    """The model on the CPU, in the widest type that the reader lets one ask for."""
     if reader == "gptqmodel":
         from gptqmodel import BACKEND, GPTQModel
 
