@@ -144,10 +144,13 @@ def _energy_figures(run: dict[str, Any]) -> list[str]:
 
 def _run_out_of_memory(machine: Machine, agent: Agent, table: Table) -> None:
     with table.row("engine killed for memory by its cgroup, until it answers again") as seen:
-        machine.must(f"echo 40M > /sys/fs/cgroup/system.slice/{UNIT}.service/edgewright-engine-*/memory.max")
+        groups = f"/sys/fs/cgroup/system.slice/{UNIT}.service/edgewright-engine-*"
+        machine.must(f"for group in {groups}; do echo 40M > $group/memory.max; done")
         until = time.monotonic() + 300
         while not (
-            said := machine.run(f"journalctl -u {UNIT} --no-pager -g memory -n 1 -o cat").output.strip()
+            said := machine.run(
+                f"journalctl -u {UNIT} --no-pager -g 'out of memory' -n 1 -o cat"
+            ).output.strip()
         ):
             if time.monotonic() > until:
                 raise NeedError("The agent says nothing of an engine that was killed for memory.")
