@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edgewright_builder.run.progress import OnProgress
 
 STEPS_PER_SAVE = 8
+STEPS_PER_SAVE_WITH_OFFSETS = 32  # twelve bytes a weight, with Adam's moments
 # Few steps: the second moment has to settle within them (0.999 remembers a thousand).
 ADAM_BETAS = (0.9, 0.95)
 NORM_LEARNING_RATE_FACTOR = 0.05  # norms take absolute steps of 1e-4 where scales take relative ones of 2e-3
@@ -98,12 +99,13 @@ def recover(
     course = Course(data.samples, batches, settings.warmup_fraction, first)
     steps: list[TrainStep] = []
     show = recorder(steps, on_progress, tokens_before=_tokens(course, first))
+    steps_per_save = STEPS_PER_SAVE_WITH_OFFSETS if rounded_layers(model) else STEPS_PER_SAVE
     started = time.monotonic() - seconds_before
 
     def on_step(step: TrainStep) -> None:
         show(step)
         seconds = time.monotonic() - started
-        if step.step % STEPS_PER_SAVE == 0 or step.step == step.steps:
+        if step.step % steps_per_save == 0 or step.step == step.steps:
             saved.save(step.step, seconds)
         if settings.minutes_max is not None and seconds > 60 * settings.minutes_max:
             raise OutOfTimeError

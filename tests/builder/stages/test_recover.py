@@ -90,6 +90,7 @@ KILLS = {
 def test_a_stage_killed_anywhere_goes_on_to_the_same_record(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill: str, train: str
 ) -> None:
+    monkeypatch.setattr(recovery, "STEPS_PER_SAVE_WITH_OFFSETS", 8)
     undisturbed = run_stage(models, tmp_path / "undisturbed", train=train)
     with monkeypatch.context() as patch:
         killed_at(*KILLS[kill], patch)

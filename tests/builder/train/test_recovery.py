@@ -13,6 +13,7 @@ from edgewright_builder.quantization.frozen_codes import load_frozen_codes
 from edgewright_builder.quantization.learned_rounding import changed_codes_fraction, learn_rounding
 from edgewright_builder.recipe.model import RecoverSettings
 from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
+from edgewright_builder.train import recovery
 from edgewright_builder.train.epoch import DistillationData, validation_divergence
 from edgewright_builder.train.recovery import (
     RecoverySamples,
@@ -107,8 +108,14 @@ class PowerCutError(Exception):
 @pytest.mark.parametrize("train", ["scales", "rounding"])
 @pytest.mark.parametrize("at", [1, 8, 13, 24])
 def test_an_interrupted_training_goes_on_to_the_same_tensors(
-    checkpoint: Path, data: DistillationData, tmp_path: Path, at: int, train: str
+    checkpoint: Path,
+    data: DistillationData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at: int,
+    train: str,
 ) -> None:
+    monkeypatch.setattr(recovery, "STEPS_PER_SAVE_WITH_OFFSETS", 8)
     settings = RecoverSettings.model_validate(SETTINGS.model_dump() | {"train": train})
     undisturbed = trained(checkpoint, data, tmp_path / "undisturbed.pt", settings)
 
