@@ -213,7 +213,7 @@ async def test_a_delta_that_is_cut_off_goes_on_with_the_chunks_not_yet_made(
 
 
 @pytest.mark.crash
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)  # 80 MiB are signed, read and sent twice, on a machine that others may use
 async def test_an_agent_killed_in_the_middle_of_a_delta_keeps_the_chunks_it_made(
     tmp_path: Path, credentials: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -102,6 +103,15 @@ async def test_four_megabytes_of_nonsense_are_refused_and_cost_the_worker_at_mos
     peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
     assert peak - before <= 16 * MIB
     assert await is_served(http)
+
+
+async def test_the_threads_that_talk_leave_the_processor_to_those_that_compute(
+    http: httpx.AsyncClient, engine: ServedEngine
+) -> None:
+    assert await is_served(http)
+    threads = [int(folder.name) for folder in Path(f"/proc/{engine.pid}/task").iterdir()]
+    assert os.sched_getscheduler(engine.pid) == os.SCHED_BATCH  # the event loop's
+    assert any(os.sched_getscheduler(thread) == os.SCHED_OTHER for thread in threads)  # the model's
 
 
 @pytest.mark.parametrize("count", [30_000, 200_000, 1_500_000])
