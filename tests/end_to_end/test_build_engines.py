@@ -15,6 +15,7 @@ from edgewright_builder.artifact.artifact import open_artifact
 from edgewright_builder.local_engine.engine import local_engine
 from tests.support.tiny_build import command, edgewright, environment, write_inputs
 
+pytestmark = pytest.mark.slow  # each is a build, or the beginning of one
 MODELS = {"teacher", "student", "finetuned", "quantized", "recovered", "exported"}
 
 
@@ -41,7 +42,6 @@ def rungs(run: Path) -> dict[str, Any]:
     return {entry["model"]: entry for entry in entries}
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_recipe_for_llama_cpp_becomes_a_release_that_it_serves(tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -55,7 +55,6 @@ def test_a_recipe_for_llama_cpp_becomes_a_release_that_it_serves(tmp_path: Path)
         assert engine.greedy(golden.prompt, len(golden.tokens)).tokens == golden.tokens
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_recipe_for_edge_llm_becomes_a_checkpoint_that_transformers_evaluated(tmp_path: Path) -> None:
     run = tmp_path / "run"
