@@ -43,7 +43,7 @@ class Twins:
 def twins(tiny_onnx: Release, tmp_path_factory: pytest.TempPathFactory) -> Twins:
     require_vllm()
     folder = tmp_path_factory.mktemp("twins")
-    script = Path(__file__).with_name("tiny_gptq.py")
+    script = Path(__file__).parents[3] / "support" / "tiny_gptq.py"
     made = subprocess.run(
         [sys.executable, script, tiny_onnx.tree / "checkpoint", folder],
         capture_output=True,
