@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,11 @@ def load_model(folder: Path) -> nn.Module:
             "Fetch it again."
         )
     return model.eval()
+
+
+def cache_argument(model: Any) -> str:
+    """Returns what `forward` calls its cache: transformers 5.24 renamed `past_key_values` to `cache` and warns."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
 def brief(error: Exception) -> str:

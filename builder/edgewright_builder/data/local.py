@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from inspect import signature
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from transformers import DynamicCache
 
 from edgewright.errors import InputError
 from edgewright_builder.data.client import Chat, Completion, Rating, TeacherSampling, cut_at_stop
+from edgewright_builder.models import cache_argument
 from edgewright_builder.scoring.local import LocalScorer
 
 SCORES = ("1", "2", "3", "4", "5")
@@ -111,7 +111,7 @@ class LocalClient:
         """Runs the common beginning once, then what differs, left-padded. Returns the last logits."""
         shared = min(common_prefix_length(prompts), min(map(len, prompts)) - 1)
         device = self.model.device
-        cache, cache_name = DynamicCache(config=self.model.config), _cache_name(self.model)
+        cache, cache_name = DynamicCache(config=self.model.config), cache_argument(self.model)
         if shared > 0:
             start = torch.tensor([prompts[0][:shared]], device=device)
             self.model(input_ids=start, logits_to_keep=1, use_cache=True, **{cache_name: cache})
@@ -226,8 +226,3 @@ def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
             break
         length += 1
     return length
-
-
-def _cache_name(model: Any) -> str:
-    """Returns the cache's name: transformers 5.24 renamed `past_key_values` to `cache` and warns of the old name."""
-    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"

@@ -25,16 +25,21 @@ class ReferenceModel:
     def greedy(self, prompt: str, max_tokens: int) -> Greedy:
         """Generates at most `max_tokens`, each with its lead over the runner-up in nats."""
         import torch
+        from transformers import DynamicCache
+
+        from edgewright_builder.models import cache_argument
 
         ends = _end_tokens(self.model)
         ids = self.tokenizer(prompt, return_tensors="pt").input_ids.to(self.model.device)
         tokens: list[int] = []
         leads: list[float] = []
-        cache = None
+        cache = {
+            cache_argument(self.model): DynamicCache(config=self.model.config)
+        }  # which the model extends
         with torch.inference_mode():
             while len(tokens) < max_tokens and not (tokens and tokens[-1] in ends):
-                out = self.model(input_ids=ids, past_key_values=cache, use_cache=True)
-                cache, best = out.past_key_values, out.logits[0, -1].float().topk(2)
+                out = self.model(input_ids=ids, use_cache=True, **cache)
+                best = out.logits[0, -1].float().topk(2)
                 tokens.append(int(best.indices[0]))
                 leads.append(float(best.values[0] - best.values[1]))
                 ids = best.indices[:1][None]
