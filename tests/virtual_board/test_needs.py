@@ -36,6 +36,7 @@ def _has_everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(needs, "_which", lambda program: program)
     monkeypatch.setattr(needs, "BINFMT", tmp_path)
     monkeypatch.setattr(needs, "_available_mib", lambda: 8000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2**40, 0, 2**40))
 
 
 @pytest.mark.usefixtures("_has_everything")

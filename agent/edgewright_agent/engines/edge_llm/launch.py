@@ -87,7 +87,7 @@ def launch(
     if not prepared.is_dir():
         message = f"The release has no engine for TensorRT Edge-LLM {wheel.version} yet."
         raise OutsideError(message, Reason.REASON_ENGINE_FAILED)
-    endpoint = LoopbackPort(_free_port(), secrets.token_urlsafe(32))
+    endpoint = LoopbackPort(_free_port(), secrets.token_hex(32))  # never begins like an option
     bos = SpecialTokens.of(tokenizer).bos if adds_bos(tokenizer) else ""
     return Launch(
         command=_command(wheel, model, prepared, manifest, limits),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,13 +72,14 @@ def test_requests_that_end_early_leave_no_gaps_and_change_nothing(fresh: Callabl
         assert tokens(job) == generate(fresh(), prompt, count)
 
 
-def batch_sizes(backend: FakeBackend) -> list[int]:
-    """How many sequences each step has, from now on."""
+def batch_sizes(backend: FakeBackend, seconds: float = 0.0) -> list[int]:
+    """How many sequences each step has, from now on; a step takes `seconds` longer."""
     sizes: list[int] = []
     step = backend.step
 
     def noted(places: Sequence[CachePlace], *rest: Any) -> Any:
         sizes.append(len(places))
+        time.sleep(seconds)
         return step(places, *rest)
 
     backend.step = noted  # type: ignore[assignment, method-assign]
@@ -221,9 +223,11 @@ def test_a_paused_request_that_is_cancelled_gives_its_room_back(tmp_path: Path) 
 
 
 async def test_a_reader_that_waits_stops_the_model_and_then_gets_every_token(tmp_path: Path) -> None:
-    backend = fake(tmp_path, concurrency=8)
+    backend = FakeBackend(
+        tmp_path, 4 * UNREAD_MAX, 8
+    )  # the reader has taken up to UNREAD_MAX when it stops to read
     model = ModelThread(backend, SEQUENCES_MAX, Turns())
-    sizes, count = batch_sizes(backend), CONTEXT_TOKENS - 1
+    sizes, count = batch_sizes(backend, seconds=0.002), 4 * UNREAD_MAX - 1  # tokens travel together for 0.1 s
     job = generation(backend, [65], count)
     async with contextlib.aclosing(model.results(job)) as results:
         read = list(await anext(results))
