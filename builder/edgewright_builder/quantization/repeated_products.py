@@ -20,7 +20,7 @@ BYTES_MAX = 2**30  # of remembered inputs and outputs; the rest is computed agai
 
 @dataclass(frozen=True)
 class Product:
-    """One output of a linear layer, with copies of all that it depends on."""
+    """One output of a linear layer, and all that it depends on."""
 
     weight: Tensor
     inputs: Tensor
@@ -38,6 +38,10 @@ class Product:
     def size_bytes(self) -> int:
         """What remembering it costs."""
         return sum(part.nbytes for part in (self.weight, self.inputs, self.output))
+
+    def copy(self) -> Product:
+        """Returns the same with tensors of its own, which nobody changes in place."""
+        return Product(self.weight.clone(), self.inputs.clone(), self.output.clone())
 
 
 class Products:
@@ -61,9 +65,9 @@ class Products:
 
     def add(self, layer: torch.nn.Linear, inputs: Tensor, output: Tensor) -> None:
         """Remembers an output, unless the limit is reached."""
-        product = Product(layer.weight.detach().clone(), inputs.clone(), output.clone())
+        product = Product(layer.weight.detach(), inputs, output)
         if self._size_bytes + product.size_bytes <= self._bytes_max:
-            self._of[id(layer)].append(product)
+            self._of[id(layer)].append(product.copy())
             self._size_bytes += product.size_bytes
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from edgewright_agent.engines.edge_llm.chat_body import tokens_of
-from edgewright_agent.engines.http.events import DONE, content, events
 from edgewright_agent.engines.http.openai_fields import COMPLETIONS, WrongFieldError, openai_logprobs
 from edgewright_agent.engines.http.request_checks import context_exceeded
+from edgewright_agent.engines.http.reshape import reshaped
 from edgewright_agent.engines.protocol.requests import Reply
 
 UNLIKELY = -9999.0  # OpenAI's log-probability of a token outside the list
@@ -48,11 +47,10 @@ class AnswerShape:
 
     def put_right(self, reply: Reply) -> Reply:
         """Returns the reply in this shape."""
+        if reply.status == HTTPStatus.OK:
+            return reshaped(reply, self._shaped)
         headers = {name: value for name, value in reply.headers.items() if name != "content-length"}
-        if reply.status != HTTPStatus.OK:
-            return Reply(reply.status, headers, self._error(reply))
-        streams = headers.get("content-type", "").startswith("text/event-stream")
-        return Reply(reply.status, headers, self._stream(reply) if streams else self._whole(reply))
+        return Reply(reply.status, headers, self._error(reply))
 
     async def _error(self, reply: Reply) -> AsyncGenerator[bytes, None]:
         body = await reply.read()
@@ -69,27 +67,10 @@ class AnswerShape:
         error = context_exceeded(long, max(1, self.max_tokens), self.context_tokens)
         return WrongFieldError(str(error), "context_length_exceeded").content
 
-    async def _whole(self, reply: Reply) -> AsyncGenerator[bytes, None]:
-        answer, _ = self._shaped(json.loads(await reply.read()), 0)
-        yield json.dumps(answer).encode()
-
-    async def _stream(self, reply: Reply) -> AsyncGenerator[bytes, None]:
-        offset = 0
-        async with aclosing(events(reply.pieces)) as arrivals:
-            async for together in arrivals:
-                for event in together:
-                    chunk = content(event)
-                    raw = event.raw
-                    if chunk is not None and "error" in chunk:
-                        raw = b"data: " + json.dumps(self._told(chunk)).encode()
-                    elif chunk is not None:
-                        chunk, offset = self._shaped(chunk, offset)
-                        raw = b"data: " + json.dumps(chunk).encode()
-                    if raw.strip() or raw == DONE:
-                        yield raw + b"\n\n"
-
     def _shaped(self, answer: dict[str, Any], offset: int) -> tuple[dict[str, Any], int]:
         """Returns an answer or a chunk of one, and where in the text the next one begins."""
+        if "error" in answer:
+            return self._told(answer), offset
         for choice in answer["choices"]:
             steps = [_step(step, self.logprobs or 0) for step in tokens_of(choice)]
             if self.token_ids:

@@ -19,7 +19,7 @@ from edgewright_agent.engines.edge_llm.chat_body import (
     tokens_of,
 )
 from edgewright_agent.engines.http.client import EngineClient
-from edgewright_agent.engines.http.events import content, events
+from edgewright_agent.engines.http.events import contents
 from edgewright_agent.engines.http.exchange import LoopbackPort, exchange, nonsense
 from edgewright_agent.engines.http.openai_fields import (
     CHAT,
@@ -31,6 +31,7 @@ from edgewright_agent.engines.http.openai_fields import (
 )
 from edgewright_agent.engines.http.request_checks import (
     BoundedQueue,
+    check_one_input,
     check_request,
     check_sampling,
     context_exceeded,
@@ -44,6 +45,7 @@ from edgewright_agent.engines.protocol.requests import (
     Reply,
     ScoreItem,
     Token,
+    tokens_with_text,
 )
 
 NO_SCORES = (
@@ -84,8 +86,7 @@ class EdgeLlmClient:
         check_sampling(request.temperature, request.top_p)
         if request.temperature > TEMPERATURE_MAX:
             raise InputError(f"temperature is {request.temperature:g}; this engine takes 0 to 2.")
-        if (request.prompt is None) == (request.messages is None):
-            raise InputError("A request has either a prompt or messages; give one of them.")
+        check_one_input(request)
         with self._queue.place():
             body = chat_body(request, self._model, self._texts, self._context_tokens)
             try:
@@ -142,22 +143,19 @@ async def _generated(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[Toke
     back, is a token of its own whose id is UNTOLD_ID.
     """
     reason = None
-    async with aclosing(events(pieces)) as arrivals:
-        async for together in arrivals:
-            for chunk in (content(event) for event in together):
-                if chunk is None:
-                    continue
-                if "error" in chunk:
-                    raise _stream_error(chunk["error"])
-                for choice in chunk["choices"]:
-                    for token in _tokens(choice):
-                        yield token
-                    reason = choice["finish_reason"] or reason
-                if usage := chunk.get("usage"):
-                    if reason not in ("stop", "length"):
-                        raise nonsense(f"finish_reason {reason!r}")
-                    yield Finish(reason, usage["prompt_tokens"], usage["completion_tokens"])
-                    return
+    async with aclosing(contents(pieces)) as chunks:
+        async for chunk in chunks:
+            if "error" in chunk:
+                raise _stream_error(chunk["error"])
+            for choice in chunk["choices"]:
+                for token in _tokens(choice):
+                    yield token
+                reason = choice["finish_reason"] or reason
+            if usage := chunk.get("usage"):
+                if reason not in ("stop", "length"):
+                    raise nonsense(f"finish_reason {reason!r}")
+                yield Finish(reason, usage["prompt_tokens"], usage["completion_tokens"])
+                return
     raise nonsense("a stream without usage counts")
 
 
@@ -166,7 +164,7 @@ def _tokens(choice: dict[str, Any]) -> list[Token]:
     ids = [int(step["token_id"]) for step in tokens_of(choice)]
     if not ids:
         return [Token(text, UNTOLD_ID)] if text else []
-    return [Token(text if index == len(ids) - 1 else "", token) for index, token in enumerate(ids)]
+    return tokens_with_text(ids, text)
 
 
 def _stream_error(error: dict[str, Any]) -> EdgewrightError:

@@ -15,6 +15,7 @@ from edgewright.errors import BusyError, EdgewrightError, InputError, OutsideErr
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines.http.events import content, events
 from edgewright_agent.engines.http.exchange import Endpoint, exchange, nonsense
+from edgewright_agent.engines.http.request_checks import check_one_input
 from edgewright_agent.engines.protocol.requests import (
     ContinuationScore,
     Finish,
@@ -22,6 +23,7 @@ from edgewright_agent.engines.protocol.requests import (
     Reply,
     ScoreItem,
     Token,
+    tokens_with_text,
 )
 from edgewright_agent.runtime.threads import within
 
@@ -89,9 +91,9 @@ class EngineClient:
                     if "error" in chunk:
                         raise _stream_error(chunk["error"])
                     for choice in chunk["choices"]:
-                        for token, text in _tokens(choice):
+                        for token in _tokens(choice, event.at_seconds):
                             count += 1
-                            yield Token(text, token, event.at_seconds)
+                            yield token
                         reason = choice["finish_reason"] or reason
                     if usage := chunk.get("usage"):
                         if reason not in ("stop", "length"):
@@ -142,8 +144,7 @@ def completion(request: GenerationRequest, model: str) -> tuple[str, dict[str, A
         "stream_options": {"include_usage": True},
         "return_token_ids": True,
     }
-    if (request.prompt is None) == (request.messages is None):
-        raise InputError("A request has either a prompt or messages; give one of them.")
+    check_one_input(request)
     if request.messages is not None:
         return "/v1/chat/completions", body | {"messages": [dict(message) for message in request.messages]}
     return "/v1/completions", body | {"prompt": request.prompt}
@@ -157,11 +158,10 @@ def _stream_error(error: dict[str, Any]) -> EdgewrightError:
     return OutsideError(message, Reason.REASON_ENGINE_FAILED)
 
 
-def _tokens(choice: dict[str, Any]) -> list[tuple[int, str]]:
-    """Returns the tokens of a chunk. Where it brings several, its text belongs to the last."""
+def _tokens(choice: dict[str, Any], at_seconds: float | None) -> list[Token]:
+    """Returns the tokens of a chunk."""
     text = choice["delta"].get("content") or "" if "delta" in choice else choice["text"]
-    ids = choice.get("token_ids") or []
-    return [(token, text if index == len(ids) - 1 else "") for index, token in enumerate(ids)]
+    return tokens_with_text(choice.get("token_ids") or [], text, at_seconds)
 
 
 def _refusal(route: str, status: int, body: bytes) -> EdgewrightError:

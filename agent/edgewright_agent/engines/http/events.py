@@ -50,3 +50,12 @@ def content(event: EngineEvent) -> dict[str, Any] | None:
     if not isinstance(chunk, dict):
         raise nonsense(f"an event that holds {type(chunk).__name__}")
     return chunk
+
+
+async def contents(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[dict[str, Any], None]:
+    """Yields the JSON objects in a stream's events. Raises OutsideError."""
+    async with aclosing(events(pieces)) as arrivals:
+        async for together in arrivals:
+            for event in together:
+                if (chunk := content(event)) is not None:
+                    yield chunk

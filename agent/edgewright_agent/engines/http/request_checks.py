@@ -45,6 +45,12 @@ def check_request(request: GenerationRequest) -> None:
         raise InputError(f"There is no role {strange[0]!r}; there are {', '.join(ROLES)}.")
 
 
+def check_one_input(request: GenerationRequest) -> None:
+    """Raises InputError unless there is either a prompt or messages."""
+    if (request.prompt is None) == (request.messages is None):
+        raise InputError("A request has either a prompt or messages; give one of them.")
+
+
 def check_sampling(temperature: float, top_p: float) -> None:
     """Raises InputError for values that mean nothing."""
     if not temperature >= 0 or temperature == float("inf"):

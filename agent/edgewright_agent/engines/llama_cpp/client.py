@@ -28,6 +28,7 @@ from edgewright_agent.engines.http.openai_fields import (
 )
 from edgewright_agent.engines.http.request_checks import (
     BoundedQueue,
+    check_one_input,
     check_request,
     check_sampling,
     context_exceeded,
@@ -43,6 +44,7 @@ from edgewright_agent.engines.protocol.requests import (
     Reply,
     ScoreItem,
     Token,
+    tokens_with_text,
 )
 
 COMPLETION = "/completion"
@@ -99,10 +101,8 @@ class LlamaClient:
     async def _at_once(self, body: dict[str, Any]) -> AsyncGenerator[Token | Finish, None]:
         answer = await self._http.post(COMPLETION, body)
         tokens = [int(token) for token in answer["tokens"]]
-        for token in tokens[:-1]:
-            yield Token("", token)
-        for token in tokens[-1:]:
-            yield Token(str(answer["content"]), token)
+        for token in tokens_with_text(tokens, str(answer["content"])):
+            yield token
         yield finish_of(answer, len(tokens))
 
     async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
@@ -188,8 +188,7 @@ class LlamaClient:
 
     async def _prompt(self, request: GenerationRequest) -> list[int]:
         """Returns the prompt's tokens. Raises InputError unless there is one."""
-        if (request.prompt is None) == (request.messages is None):
-            raise InputError("A request has either a prompt or messages; give one of them.")
+        check_one_input(request)
         if request.prompt is not None:
             return await self._text_tokens(request.prompt)
         messages = [dict(message) for message in request.messages or ()]

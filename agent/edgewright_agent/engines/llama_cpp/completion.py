@@ -8,9 +8,15 @@ from typing import Any
 
 from edgewright.errors import InputError, OutsideError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engines.http.events import content, events
+from edgewright_agent.engines.http.events import contents
 from edgewright_agent.engines.http.exchange import nonsense
-from edgewright_agent.engines.protocol.requests import UNTOLD_ID, Finish, GenerationRequest, Token
+from edgewright_agent.engines.protocol.requests import (
+    UNTOLD_ID,
+    Finish,
+    GenerationRequest,
+    Token,
+    tokens_with_text,
+)
 
 SEEDS = 2**32  # llama.cpp's seeds have 32 bits
 RANDOM_SEED = SEEDS - 1  # which it takes for "another one each time"
@@ -60,19 +66,16 @@ class CompletionStream:
 
     async def read(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[Token | Finish, None]:
         """Yields the tokens as they come, then the Finish."""
-        async with aclosing(events(pieces)) as arrivals:
-            async for together in arrivals:
-                for chunk in (content(event) for event in together):
-                    if chunk is None:
-                        continue
-                    if "error" in chunk:
-                        raise _stream_error(chunk["error"])
-                    for token in await self._tokens_in(chunk):
-                        self._count += 1
-                        yield token
-                    if "stop_type" in chunk:
-                        yield finish_of(chunk, self._count)
-                        return
+        async with aclosing(contents(pieces)) as chunks:
+            async for chunk in chunks:
+                if "error" in chunk:
+                    raise _stream_error(chunk["error"])
+                for token in await self._tokens_in(chunk):
+                    self._count += 1
+                    yield token
+                if "stop_type" in chunk:
+                    yield finish_of(chunk, self._count)
+                    return
         raise nonsense("a stream without an end")
 
     async def _tokens_in(self, chunk: dict[str, Any]) -> list[Token]:
@@ -82,7 +85,7 @@ class CompletionStream:
             written = await self._tokens_of(text) if text and ids else []
             agrees = len(written) == lost + len(ids) and written[lost:] == ids
             ids = written if agrees else [UNTOLD_ID] * lost + ids
-        return [Token(text if index == len(ids) - 1 else "", token) for index, token in enumerate(ids)]
+        return tokens_with_text(ids, text)
 
 
 def _stream_error(error: dict[str, Any]) -> InputError | OutsideError:

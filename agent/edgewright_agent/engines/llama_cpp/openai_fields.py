@@ -6,19 +6,16 @@ chats. Everything else is its own business.
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
 
-from edgewright_agent.engines.http.events import content, events
 from edgewright_agent.engines.http.openai_fields import (
     COMPLETIONS,
     WrongFieldError,
     openai_logprobs,
     parse_fields,
 )
+from edgewright_agent.engines.http.reshape import reshaped
 from edgewright_agent.engines.llama_cpp.completion import folded
 from edgewright_agent.engines.protocol.requests import Reply
 
@@ -39,26 +36,7 @@ def put_right(reply: Reply, route: str, fields: dict[str, Any]) -> Reply:
     """Returns the reply with the log-probabilities of completions as OpenAI has them."""
     if route != COMPLETIONS or "logprobs" not in fields or reply.status != HTTPStatus.OK:
         return reply
-    headers = {name: value for name, value in reply.headers.items() if name != "content-length"}
-    streams = headers.get("content-type", "").startswith("text/event-stream")
-    return Reply(reply.status, headers, _put_right_stream(reply) if streams else _put_right_whole(reply))
-
-
-async def _put_right_whole(reply: Reply) -> AsyncGenerator[bytes, None]:
-    yield json.dumps(_with_logprobs(json.loads(await reply.read()), 0)[0]).encode()
-
-
-async def _put_right_stream(reply: Reply) -> AsyncGenerator[bytes, None]:
-    offset = 0
-    async with aclosing(events(reply.pieces)) as arrivals:
-        async for together in arrivals:
-            for event in together:
-                chunk = content(event)
-                raw = event.raw
-                if chunk is not None:
-                    chunk, offset = _with_logprobs(chunk, offset)
-                    raw = b"data: " + json.dumps(chunk).encode()
-                yield raw + b"\n\n"
+    return reshaped(reply, _with_logprobs)
 
 
 def _with_logprobs(answer: dict[str, Any], offset: int) -> tuple[dict[str, Any], int]:

@@ -36,6 +36,13 @@ class Token:
     )
 
 
+def tokens_with_text(ids: Sequence[int], text: str, at_seconds: float | None = None) -> list[Token]:
+    """Returns tokens that came together: their text belongs to the last."""
+    return [
+        Token(text if index == len(ids) - 1 else "", token, at_seconds) for index, token in enumerate(ids)
+    ]
+
+
 @dataclass(frozen=True)
 class Finish:
     """The last item of a generation."""
