@@ -44,7 +44,10 @@ TOGETHER = (
             "disk space",
         ),
         fault(
-            "a desktop", "systemctl set-default graphical.target", "systemctl set-default multi-user.target", "desktop"
+            "a desktop",
+            "systemctl set-default graphical.target",
+            "rm /etc/systemd/system/default.target",
+            "desktop",
         ),
     ),
     (

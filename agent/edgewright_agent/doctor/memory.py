@@ -33,15 +33,25 @@ def memory_is_available(subject: Subject) -> Finding | None:
 
 def no_desktop_runs(subject: Subject) -> Finding | None:
     """Checks for a desktop, which takes 800 MB (jetson-ai-lab's memory tips) that a small board needs."""
-    target = subject.root / "etc/systemd/system/default.target"
-    if subject.profile is None or not target.is_symlink():
+    if subject.profile is None or (desktop := _boots_into_a_desktop(subject.root)) is None:
         return None
-    if target.readlink().name == "graphical.target":
+    if desktop:
         return warning(
             "The board boots into a desktop, which takes about 800 MB of its memory.",
             "`sudo systemctl set-default multi-user.target`, and reboot.",
         )
     return ok("The board boots without a desktop.")
+
+
+def _boots_into_a_desktop(root: Path) -> bool | None:
+    """Returns None where systemd is not there. Its own default is the graphical target, which needs a display manager."""
+    units = root / "etc/systemd/system"
+    if (chosen := units / "default.target").is_symlink():
+        return chosen.readlink().name == "graphical.target"
+    shipped = [root / folder / "systemd/system/default.target" for folder in ("usr/lib", "lib")]
+    default = next((target.readlink().name for target in shipped if target.is_symlink()), None)
+    display_manager = units / "display-manager.service"
+    return None if default is None else default == "graphical.target" and display_manager.is_symlink()
 
 
 def swap_is_no_memory(subject: Subject) -> Finding | None:

@@ -104,3 +104,16 @@ def test_a_desktop_is_told_to_go(tmp_path: Path) -> None:
     target.unlink()
     target.symlink_to("/lib/systemd/system/multi-user.target")
     assert finding_of("desktop", subject(tmp_path)).result is Severity.OK
+
+
+def test_a_desktop_that_systemd_boots_by_default_is_seen_by_its_display_manager(tmp_path: Path) -> None:
+    shipped = tmp_path / "usr/lib/systemd/system/default.target"
+    shipped.parent.mkdir(parents=True)
+    shipped.symlink_to("graphical.target")
+    assert (
+        finding_of("desktop", subject(tmp_path)).result is Severity.OK
+    )  # a server: there is nothing to show
+    manager = tmp_path / "etc/systemd/system/display-manager.service"
+    manager.parent.mkdir(parents=True)
+    manager.symlink_to("/usr/lib/systemd/system/gdm.service")
+    assert finding_of("desktop", subject(tmp_path)).result is Severity.WARNING
