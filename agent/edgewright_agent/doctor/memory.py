@@ -44,7 +44,7 @@ def no_desktop_runs(subject: Subject) -> Finding | None:
 
 
 def _boots_into_a_desktop(root: Path) -> bool | None:
-    """Returns None where systemd is not there. Its own default is the graphical target, which needs a display manager."""
+    """Returns None without systemd. Its own default is the graphical target, which needs a display manager."""
     units = root / "etc/systemd/system"
     if (chosen := units / "default.target").is_symlink():
         return chosen.readlink().name == "graphical.target"
