@@ -200,7 +200,7 @@ def run_steps(setting: Setting, method: str) -> dict[str, Any]:
     from edgewright_builder.train.epoch import Training, train_epoch
     from edgewright_builder.train.lora import add_lora
 
-    data = material(setting, method)
+    data = as_published(material(setting, method))
     data = replace(data, train=range(4 * STEP_ROUNDS))
     how = Hyperparameters("adam", LEARNING_RATE, 0.0, RANK, 2.0, 1.0, 1.0)
     adapted = add_lora(load_model(make_student(setting)), how, 0)
@@ -212,12 +212,30 @@ def run_steps(setting: Setting, method: str) -> dict[str, Any]:
     return {"step_seconds": steps, "peak_bytes": peak}
 
 
+def as_published(data: DistillationData) -> DistillationData:
+    """With the head of a projected teacher in bfloat16: Gemma's maker publishes it so, a GGUF file holds other bits."""
+    import torch
+
+    from edgewright_builder.train.aligned_knowledge import AlignedStates
+
+    known = data.knowledge
+    if not isinstance(known, AlignedStates) or known.method != "projected":
+        return data
+    return replace(data, knowledge=replace(known, head=known.head.of(slice(None), torch.bfloat16)))
+
+
 def run_losses() -> None:
     """Prints the loss and its gradient alone at the real sizes, in turn, by processor time: states are random."""
     import torch
 
     from edgewright_builder.train.coarsened import TopAnswers, top_k_kl
-    from edgewright_builder.train.cross_vocabulary import Letters, compared_loss, projected_kl, uld
+    from edgewright_builder.train.cross_vocabulary import (
+        Letters,
+        compared_loss,
+        letter_distribution,
+        projected_kl,
+        uld,
+    )
     from edgewright_builder.train.losses import distillation_loss
     from edgewright_builder.train.output_head import OutputHead
 
@@ -225,6 +243,7 @@ def run_losses() -> None:
     hidden, labels = torch.randn(LOSS_TOKENS, 576, requires_grad=True), torch.zeros(LOSS_TOKENS).long()
     head, same = (OutputHead(0.05 * torch.randn(STUDENT_VOCABULARY, 576)) for _ in range(2))
     larger, every = OutputHead(0.05 * torch.randn(OTHER_VOCABULARY, 640)), torch.arange(LOSS_TOKENS)
+    published = larger.of(slice(None), torch.bfloat16)
     states, others = torch.randn(LOSS_TOKENS, 576), torch.randn(LOSS_TOKENS, 640)
     own = Letters(torch.arange(STUDENT_VOCABULARY), torch.arange(STUDENT_VOCABULARY), STUDENT_VOCABULARY + 1)
     sides = [torch.arange(size) % SHARED_TEXTS for size in (STUDENT_VOCABULARY, OTHER_VOCABULARY)]
@@ -234,13 +253,15 @@ def run_losses() -> None:
     methods = {
         "shared": lambda: distillation_loss(hidden, head, states, same, labels, 1.0, 1.0),
         "forced": lambda: compared_loss(
-            hidden, head, labels, every, lambda rows: same.logits(states[rows]), projected_kl(own, 1.0), 1.0
+            hidden, head, labels, every, lambda rows: letter_distribution(same, states[rows], own, 1.0),
+            projected_kl(own, 1.0), 1.0,
         ),
         "top64": lambda: compared_loss(
             hidden, head, labels, every, named.__getitem__, top_k_kl(1.0, None), 1.0
         ),
         "projected": lambda: compared_loss(
-            hidden, head, labels, every, lambda rows: larger.logits(others[rows]), projected_kl(both, 1.0), 1.0, chunk
+            hidden, head, labels, every, lambda rows: letter_distribution(published, others[rows], both, 1.0),
+            projected_kl(both, 1.0), 1.0,
         ),
         "uld": lambda: compared_loss(
             hidden, head, labels, every, lambda rows: larger.logits(others[rows]), uld(1.0), 1.0, chunk

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edgewright.errors import InputError
 from edgewright_builder.teacher_cache.aligned_samples import AlignedSample
-from edgewright_builder.teacher_cache.hidden_states import read_hidden_states
+from edgewright_builder.teacher_cache.hidden_states import read_head, read_states
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,16 +98,19 @@ def read_alignment(folder: Path, samples: Sequence[Sample]) -> Alignment:
 def read_aligned_states(folder: Path, samples: Sequence[Sample]) -> AlignedStates:
     """Returns T2's hidden states where they are compared with the student's, mapped from disk.
 
+    A projection widens T2's head slice by slice, so the head stays as it is kept, mostly in 16 bits.
     Raises InputError or OutsideError where the cache does not hold these samples.
     """
     from edgewright_builder.train.aligned_knowledge import AlignedStates
 
     alignment = read_alignment(folder, samples)
-    states = read_hidden_states(folder, alignment.samples)
+    states = read_states(folder, alignment.samples)
+    kept = read_head(folder)
+    precision = kept.weight.dtype if alignment.method == "projected" else states(0).dtype
     return AlignedStates(
         alignment.positions,
-        lambda index: states.hidden_of(index)[alignment.teacher_positions[index]],
-        states.head,
+        lambda index: states(index)[alignment.teacher_positions[index]],
+        kept.of(slice(None), precision),
         alignment.letters,
         alignment.method,
     )

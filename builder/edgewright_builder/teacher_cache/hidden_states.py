@@ -17,10 +17,12 @@ from edgewright.durable import write_json
 from edgewright.errors import InputError, OutsideError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from edgewright_builder.run.progress import OnProgress
     from edgewright_builder.train.knowledge import HiddenStates
+    from edgewright_builder.train.output_head import OutputHead
     from edgewright_builder.train.samples import Sample
 
 PRODUCTS = ("hidden.bin", "head.safetensors")
@@ -37,6 +39,7 @@ def cache_hidden_states(
     """Writes `hidden.bin`, `index.json` and `head.safetensors`; goes on where a killed attempt stopped.
 
     `hidden.bin` holds, batch after batch and sample after sample, the (counted tokens, hidden) states in T2's dtype.
+    `head.safetensors` holds the head in 16 bits where they hold it exactly, as with every checkpoint of bfloat16.
     """
     import torch
     from safetensors.torch import save_file
@@ -50,7 +53,7 @@ def cache_hidden_states(
     weight = head.weight
     batches = make_batches(samples, range(len(samples)), batch_tokens, seed=None)
     softcap = {} if head.softcap is None else {"softcap": torch.tensor(head.softcap)}
-    save_file({"head": weight.contiguous().clone(), **softcap}, folder / "head.safetensors")
+    save_file({"head": _narrowed(weight), **softcap}, folder / "head.safetensors")
     index = {
         "dtype": str(weight.dtype).removeprefix("torch."),
         "hidden_size": weight.shape[1],
@@ -60,6 +63,20 @@ def cache_hidden_states(
     cache = _Cache(folder / "hidden.bin", samples, batches, weight.shape[1] * weight.element_size())
     cache.complete(_states_of(model, samples, pad_token), on_progress)
     return {"samples": len(samples), "tokens": cache.tokens, "cache_bytes": cache.tokens * cache.row_bytes}
+
+
+def _narrowed(weight: Tensor) -> Tensor:
+    """Returns a copy in 16 bits if those hold every value, else as it is."""
+    import torch
+
+    for dtype in (torch.bfloat16, torch.float16):
+        narrow = weight.to(dtype)
+        if all(
+            torch.equal(a.to(weight.dtype), b)
+            for a, b in zip(narrow.split(8192), weight.split(8192), strict=True)
+        ):
+            return narrow.contiguous().clone()
+    return weight.contiguous().clone()
 
 
 @dataclass(frozen=True)
@@ -122,12 +139,18 @@ def read_hidden_states(
     OutsideError where the cache does not hold these samples.
     """
     import torch
-    from safetensors.torch import load_file
 
     from edgewright_builder.train.knowledge import HiddenStates
-    from edgewright_builder.train.output_head import OutputHead
 
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    precision = getattr(torch, _read_index(folder)["dtype"])
+    return HiddenStates(read_states(folder, samples), read_head(folder, precision).cut(vocabulary))
+
+
+def read_states(folder: Path, samples: Sequence[Sample]) -> Callable[[int], Tensor]:
+    """Returns sample index → its (counted tokens, hidden) states, mapped from disk. Raises as `read_hidden_states`."""
+    import torch
+
+    index = _read_index(folder)
     dtype, hidden_size = getattr(torch, index["dtype"]), index["hidden_size"]
     tokens = sum(sample.counted_tokens for sample in samples)
     if sorted(index["order"]) != list(range(len(samples))):
@@ -154,7 +177,22 @@ def read_hidden_states(
         start = starts[sample_index]
         return rows[start : start + samples[sample_index].counted_tokens]
 
-    head = load_file(folder / "head.safetensors")
-    softcap = float(head["softcap"]) if "softcap" in head else None
+    return hidden_of
+
+
+def read_head(folder: Path, precision: torch.dtype | None = None) -> OutputHead:
+    """Returns T2's output head in `precision`, or as it is kept."""
+    import torch
+    from safetensors.torch import load_file
+
+    from edgewright_builder.train.output_head import OutputHead
+
+    tensors = load_file(folder / "head.safetensors")
+    softcap = float(tensors["softcap"]) if "softcap" in tensors else None
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return HiddenStates(hidden_of, OutputHead(head["head"].to(device), softcap).cut(vocabulary))
+    return OutputHead(tensors["head"].to(device, precision), softcap)
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    index: dict[str, Any] = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    return index

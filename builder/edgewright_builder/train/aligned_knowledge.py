@@ -15,6 +15,7 @@ from edgewright_builder.train.cross_vocabulary import (
     Letters,
     Teacher,
     compared_loss,
+    letter_distribution,
     projected_kl,
     uld,
 )
@@ -85,17 +86,19 @@ class AlignedStates:
         self, hidden: Tensor, head: OutputHead, batch: Batch, alpha: float, temperature: float
     ) -> Tensor:
         """Returns equation (5) with the comparison of the two vocabularies in place of the KL divergence."""
-        compare = projected_kl(self.letters, temperature) if self.method == "projected" else uld(temperature)
+        projected = self.method == "projected"
         share, alpha = self.positions.share(batch, alpha)
         return share * compared_loss(
             hidden,
             head.cut(len(self.letters.student)),
             batch.labels,
             self.positions.rows(batch.indices).to(hidden.device),
-            self._logits(batch.indices, hidden.device),
-            compare,
+            self._spread(batch.indices, temperature, hidden.device)
+            if projected
+            else self._logits(batch.indices, hidden.device),
+            projected_kl(self.letters, temperature) if projected else uld(temperature),
             alpha,
-            self._chunk_tokens,
+            CHUNK_TOKENS if projected else self._whole_chunk_tokens,
         )
 
     def divergences(self, logits: Logits, indices: Sequence[int]) -> list[Tensor]:
@@ -104,20 +107,30 @@ class AlignedStates:
         return self.positions.divergences(
             lambda rows: logits(rows, vocabulary).to(device),
             indices,
-            self._logits(indices, device),
+            self._spread(indices, 1.0, device),
             projected_kl(self.letters, 1.0),
-            self._chunk_tokens,
+            CHUNK_TOKENS,
         )
 
     @property
-    def _chunk_tokens(self) -> int:
-        """Tokens of a chunk that takes the memory of one within the student's vocabulary."""
+    def _whole_chunk_tokens(self) -> int:
+        """Tokens of a chunk that takes the memory of one within the student's vocabulary, with all of T2's logits."""
         ours, theirs = len(self.letters.student), len(self.letters.teacher)
         return max(CHUNK_TOKENS_MIN, 2 * ours * CHUNK_TOKENS // (ours + theirs))
 
     def _logits(self, indices: Sequence[int], device: torch.device) -> Callable[[slice], Tensor]:
-        states = torch.cat([self.hidden_of(index) for index in indices]).to(self.head.weight.device)
+        states = self._states(indices)
         return lambda rows: self.head.logits(states[rows]).to(device)
+
+    def _spread(
+        self, indices: Sequence[int], temperature: float, device: torch.device
+    ) -> Callable[[slice], Tensor]:
+        """Returns compared positions → C·q, (positions, letters)."""
+        states = self._states(indices)
+        return lambda rows: letter_distribution(self.head, states[rows], self.letters, temperature).to(device)
+
+    def _states(self, indices: Sequence[int]) -> Tensor:
+        return torch.cat([self.hidden_of(index) for index in indices]).to(self.head.weight.device)
 
 
 @dataclass(frozen=True)

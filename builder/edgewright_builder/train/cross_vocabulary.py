@@ -26,6 +26,8 @@ from edgewright_builder.train.losses import CHUNK_TOKENS
 from edgewright_builder.train.output_head import OutputHead
 
 PROBABILITY_MIN = torch.finfo(torch.float32).tiny
+SLICE_TOKENS = 16384  # of T2's vocabulary at once: 42 MB of a head whose states have 640 numbers
+HEADROOM = 60.0  # exp(60) is 1e26, and a float32 holds 3e38
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,33 @@ Teacher = TypeVar("Teacher")
 Comparison = Callable[[Tensor, Teacher], tuple[Tensor, Tensor]]
 
 
-def projected_kl(letters: Letters, temperature: float) -> Comparison[Tensor]:
-    """Returns the comparison τ² · KL(C·q ‖ W·p), in nats."""
+def letter_distribution(head: OutputHead, states: Tensor, letters: Letters, temperature: float) -> Tensor:
+    """Returns C·q, (rows, letters): what T2 says of each letter, from its final hidden states (rows, hidden).
 
-    def compare(logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
+    A slice of its vocabulary at a time: a head that is kept in 16 bits is widened slice by slice, and no rows ×
+    vocabulary tensor is whole.
+    """
+    spread = states.new_zeros(len(states), letters.count, dtype=torch.float32)
+    shift = None  # of the exponents; any will do that lets nothing overflow
+    for start in range(0, len(letters.teacher), SLICE_TOKENS):
+        tokens = slice(start, start + SLICE_TOKENS)
+        logits = head.of(tokens, states.dtype).logits(states).float().div_(temperature)
+        top = logits.amax(dim=-1, keepdim=True)
+        shift = top if shift is None else shift
+        if bool((top > shift + HEADROOM).any()):
+            grown = torch.maximum(shift, top)
+            spread.mul_((shift - grown).exp())
+            shift = grown
+        spread.index_add_(1, letters.teacher[tokens], logits.sub_(shift).exp_())
+    return spread.div_(spread.sum(dim=-1, keepdim=True))
+
+
+def projected_kl(letters: Letters, temperature: float) -> Comparison[Tensor]:
+    """Returns the comparison τ² · KL(C·q ‖ W·p), in nats. It takes C·q of the teacher, and overwrites it."""
+
+    def compare(logits: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         p = functional.softmax(logits.float() / temperature, dim=-1)
         projected = folded(p, letters.student, letters.count)
-        q = folded(
-            functional.softmax(teacher_logits.float() / temperature, dim=-1), letters.teacher, letters.count
-        )
         if not letters.student_has_others:
             q = _without_others(q)
         projected.clamp_(min=PROBABILITY_MIN)
@@ -102,9 +122,13 @@ def folded(probabilities: Tensor, letter: Tensor, letters: int) -> Tensor:
 
 def _without_others(q: Tensor) -> Tensor:
     """Returns T2's distribution given that its next token is one that the student has a letter for."""
-    q = q.clone()
     q[:, -1] = 0
     return q.div_(q.sum(dim=-1, keepdim=True).clamp_(min=PROBABILITY_MIN))
+
+
+def _placed(slope: Tensor, here: Tensor | None, rows: int) -> Tensor:
+    """Returns the slope at the rows `here`, and zeros at the others; None is all rows."""
+    return slope if here is None else slope.new_zeros(rows, slope.shape[1]).index_copy_(0, here, slope)
 
 
 class _ComparedLoss(torch.autograd.Function):
@@ -127,23 +151,27 @@ class _ComparedLoss(torch.autograd.Function):
             rows = slice(start, start + chunk_tokens)
             logits = head.logits(hidden[rows]).float()
             bend = head.bend(logits)
-            slope = torch.zeros_like(logits)
+            slope: Tensor | None = None
             first, last = (
                 int(torch.searchsorted(compared, edge)) for edge in (start, min(start + chunk_tokens, tokens))
             )
             if alpha > 0 and last > first:
-                here = compared[first:last] - start
-                values, towards_teacher = compare(logits[here], teacher(slice(first, last)))
+                here = None if last - first == len(logits) else compared[first:last] - start
+                values, towards_teacher = compare(
+                    logits if here is None else logits[here], teacher(slice(first, last))
+                )
                 total += alpha / positions * values.sum().double().cpu()
-                slope.index_add_(0, here, towards_teacher, alpha=alpha / positions)
+                slope = _placed(towards_teacher.mul_(alpha / positions), here, len(logits))
             if alpha < 1:
                 log_p = functional.log_softmax(logits, dim=-1)
                 index = labels[rows].unsqueeze(1)
                 total -= (1 - alpha) / tokens * log_p.gather(1, index).sum().double().cpu()
                 p = log_p.exp_()
                 p.scatter_add_(1, index, torch.full_like(index, -1, dtype=p.dtype))
-                slope.add_(p, alpha=(1 - alpha) / tokens)
-            gradient[rows] = head.pull_back(slope, bend)
+                p.mul_((1 - alpha) / tokens)
+                slope = p if slope is None else slope.add_(p)
+            if slope is not None:
+                gradient[rows] = head.pull_back(slope, bend)
         ctx.save_for_backward(gradient)
         return total.to(hidden.device, torch.float32)
 

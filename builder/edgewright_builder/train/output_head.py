@@ -27,6 +27,10 @@ class OutputHead:
         rounded = None if self.for_gradients is None else self.for_gradients[:vocabulary]
         return OutputHead(self.weight[:vocabulary], self.softcap, rounded)
 
+    def of(self, tokens: slice, precision: torch.dtype) -> OutputHead:
+        """Returns the head of these tokens alone, in `precision`."""
+        return OutputHead(self.weight[tokens].to(precision), self.softcap)
+
     def with_gradients_in(self, precision: torch.dtype | None) -> OutputHead:
         """Returns the head whose gradients go back through its matrix in `precision`; its logits stay as they are."""
         return self if precision is None else replace(self, for_gradients=self.weight.to(precision))

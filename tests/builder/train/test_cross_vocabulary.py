@@ -15,6 +15,7 @@ from edgewright_builder.train.cross_vocabulary import (
     Comparison,
     Letters,
     compared_loss,
+    letter_distribution,
     projected_kl,
     uld,
 )
@@ -40,6 +41,11 @@ def letters(seed: int = 0) -> Letters:
 def matrix(letter: torch.Tensor) -> torch.Tensor:
     """W or C written out, (letters, vocabulary)."""
     return functional.one_hot(letter, LETTERS).T.float()
+
+
+def spread(logits: torch.Tensor, letter: torch.Tensor, count: int, temperature: float) -> torch.Tensor:
+    """C·q of T2's logits."""
+    return functional.softmax(logits / temperature, -1) @ functional.one_hot(letter, count).float()
 
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -77,12 +83,13 @@ def test_the_chunked_comparison_and_its_gradient_equal_the_dense_ones(
     compare: Comparison[torch.Tensor] = (
         projected_kl(letters(), temperature) if method == "projected" else uld(temperature)
     )
+    says = spread(teacher, letters().teacher, LETTERS, temperature) if method == "projected" else teacher
     chunked = compared_loss(
         hidden,
         OutputHead(head),
         labels,
         compared,
-        lambda rows: teacher[rows],
+        lambda rows: says[rows].clone(),
         compare,
         alpha,
         chunk_tokens=CHUNK,
@@ -97,13 +104,29 @@ def test_the_chunked_comparison_and_its_gradient_equal_the_dense_ones(
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
+@given(seed=st.integers(0, 2**20), scale=st.sampled_from([0.1, 3.0, 300.0]), temperature=st.floats(0.5, 8.0))
+@settings(max_examples=25, deadline=None)
+def test_slices_of_a_teachers_vocabulary_spread_its_probability_as_the_whole_does(
+    seed: int, scale: float, temperature: float
+) -> None:
+    torch.manual_seed(seed)
+    states, weight = torch.randn(7, HIDDEN), (scale * torch.randn(TEACHER, HIDDEN)).bfloat16()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgewright_builder.train.cross_vocabulary.SLICE_TOKENS", 13)
+        says = letter_distribution(OutputHead(weight, softcap=200.0), states, letters(seed), temperature)
+    whole = OutputHead(weight.float(), softcap=200.0).logits(states)
+    torch.testing.assert_close(
+        says, spread(whole, letters(seed).teacher, LETTERS, temperature), rtol=1e-4, atol=1e-7
+    )
+
+
 @given(seed=st.integers(0, 2**20), temperature=st.floats(0.5, 8.0))
 @settings(max_examples=25, deadline=None)
 def test_a_projected_divergence_is_never_negative(seed: int, temperature: float) -> None:
     torch.manual_seed(seed)
-    values, slope = projected_kl(letters(seed), temperature)(
-        3 * torch.randn(7, STUDENT), 3 * torch.randn(7, TEACHER)
-    )
+    student, teacher = 3 * torch.randn(7, STUDENT), 3 * torch.randn(7, TEACHER)
+    says = spread(teacher, letters(seed).teacher, LETTERS, temperature)
+    values, slope = projected_kl(letters(seed), temperature)(student, says)
     assert float(values.min()) >= -1e-5
     torch.testing.assert_close(slope.sum(-1), torch.zeros(7), atol=1e-4, rtol=0)  # logits have no origin
 
@@ -112,7 +135,7 @@ def test_a_student_that_spreads_its_probability_as_the_teacher_does_has_nothing_
     student, teacher = torch.zeros(1, 3), torch.zeros(1, 4)
     same = Letters(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1, 1]), 2)
     teacher[0] = torch.log(torch.tensor([2 / 3, 1 / 6, 1 / 12, 1 / 12]))
-    values, slope = projected_kl(same, 1.0)(student, teacher)
+    values, slope = projected_kl(same, 1.0)(student, spread(teacher, same.teacher, 2, 1.0))
     torch.testing.assert_close(values, torch.zeros(1), atol=1e-6, rtol=0)
     torch.testing.assert_close(slope, torch.zeros(1, 3), atol=1e-6, rtol=0)
 
@@ -120,7 +143,7 @@ def test_a_student_that_spreads_its_probability_as_the_teacher_does_has_nothing_
 def test_a_student_certain_of_what_the_teacher_excludes_stays_finite() -> None:
     student, teacher = torch.tensor([[1000.0, 0.0]]), torch.tensor([[0.0, 1000.0]])
     both = Letters(torch.arange(2), torch.arange(2), 2)
-    values, slope = projected_kl(both, 0.5)(student, teacher)
+    values, slope = projected_kl(both, 0.5)(student, spread(teacher, both.teacher, 2, 0.5))
     assert bool(torch.isfinite(values).all() and torch.isfinite(slope).all())
     assert float(values) > 10
 
@@ -156,8 +179,12 @@ def test_what_the_student_has_no_token_for_counts_for_nothing() -> None:
     without, with_other = torch.tensor([[0.3, -0.2, 0.0]]), torch.tensor([[0.3, -0.2, 0.0, 5.0]])
     student = torch.tensor([[0.1, 0.2, 0.3]])
     compare = projected_kl(Letters(torch.arange(3), torch.tensor([0, 1, 2, 3]), 4), 1.0)
-    expected = projected_kl(Letters(torch.arange(3), torch.arange(3), 4), 1.0)(student, without)
-    for value, wanted in zip(compare(student, with_other), expected, strict=True):
+    expected = projected_kl(Letters(torch.arange(3), torch.arange(3), 4), 1.0)(
+        student, spread(without, torch.arange(3), 4, 1.0)
+    )
+    for value, wanted in zip(
+        compare(student, spread(with_other, torch.arange(4), 4, 1.0)), expected, strict=True
+    ):
         torch.testing.assert_close(value, wanted)
 
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from edgewright_builder.scoring.local import LocalScorer
-from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
+from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_head, read_hidden_states
 from edgewright_builder.train.output_head import output_head
 from edgewright_builder.train.samples import Sample
 from tests.support.tiny_models import tiny_tokenizer
@@ -56,6 +56,22 @@ def test_such_a_teacher_is_cached_with_all_that_its_logits_need(family: str, tmp
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([samples[0].tokens])).logits[0, 1:-1]
     torch.testing.assert_close(states.head.logits(states.hidden_of(0)), logits, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("published", "kept"), [(torch.bfloat16, torch.bfloat16), (torch.float32, torch.float32)]
+)
+def test_a_head_is_kept_in_sixteen_bits_where_they_hold_it_exactly(
+    published: torch.dtype, kept: torch.dtype, tmp_path: Path
+) -> None:
+    model, samples = model_of("cohere").to(published), [Sample((5, 17, 29, 41, 53), 1)]
+    model.config.logit_scale = 1.0
+    model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    cache_hidden_states(tmp_path / "model", samples, 64, 0, tmp_path, lambda *_: None)
+    assert read_head(tmp_path).weight.dtype == kept
+    weight = model.get_output_embeddings().weight.detach().float()
+    assert torch.equal(read_hidden_states(tmp_path, samples).head.weight, weight)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
