@@ -50,7 +50,7 @@ class Inference:
         operation: Operation = "text_completion" if request.messages is None else "chat"
         async with (
             self._admitted(operation, client, patient=patient) as (serving, window),
-            contextlib.aclosing(serving.engine.generate(request)) as events,
+            contextlib.aclosing(serving.engine.generate(request, client)) as events,
         ):
             async for event in events:
                 if isinstance(event, Token):
@@ -65,7 +65,7 @@ class Inference:
     ) -> list[list[ContinuationScore]]:
         """Returns log-likelihoods, in the order of `items`. Raises as `generate`."""
         async with self._slot(client) as serving:
-            return await serving.engine.score(items)
+            return await serving.engine.score(items, client)
 
     def ask(self, route: str) -> AbstractAsyncContextManager[Reply]:
         """Gives the engine's answer to a GET, which takes no slot. Raises as `Deployer.serving` and `Engine.relay`."""
@@ -79,7 +79,7 @@ class Inference:
         operation: Operation = "chat" if route.endswith("/chat/completions") else "text_completion"
         async with self._admitted(operation, client) as (serving, window):
             began_seconds = time.monotonic()
-            async with serving.engine.relay("POST", route, body) as reply:
+            async with serving.engine.relay("POST", route, body, client) as reply:
                 if reply.status in REFUSED:
                     self._refusals.note(client, time.monotonic() - began_seconds)
                 yield reply, window

@@ -52,7 +52,9 @@ class ScriptedEngine:
     async def requests_together(self, concurrency: int, request_tokens: int) -> int | None:
         return concurrency
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+    async def generate(
+        self, request: GenerationRequest, client: str = ""
+    ) -> AsyncGenerator[Token | Finish, None]:
         self.active_requests += 1
         try:
             await self._script.before("ask", self.release)
@@ -67,7 +69,9 @@ class ScriptedEngine:
             self.active_requests -= 1
 
     @asynccontextmanager
-    async def relay(self, method: str, route: str, body: bytes = b"") -> AsyncIterator[Reply]:
+    async def relay(
+        self, method: str, route: str, body: bytes = b"", client: str = ""
+    ) -> AsyncIterator[Reply]:
         request = GenerationRequest(max_tokens=json.loads(body or b"{}").get("max_tokens", 0))
         yield Reply(200, {"content-type": "text/event-stream"}, self._events(request))
 
@@ -85,7 +89,7 @@ class ScriptedEngine:
                 yield f"data: {json.dumps(event)}\n\n".encode()
         yield b"data: [DONE]\n\n"
 
-    async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
+    async def score(self, items: Sequence[ScoreItem], client: str = "") -> list[list[ContinuationScore]]:
         return [
             [ContinuationScore(-1.0 * len(text), len(text), False) for text in item.continuations]
             for item in items

@@ -103,10 +103,12 @@ class ServedEngine:
         except OutsideError as error:
             raise await self._explained(error) from error
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+    async def generate(
+        self, request: GenerationRequest, client: str = ""
+    ) -> AsyncGenerator[Token | Finish, None]:
         """See `Engine`."""
         with self._request_under_way():
-            async with aclosing(self._http.generate(request)) as events:
+            async with aclosing(self._http.generate(request, client)) as events:
                 try:
                     async for event in events:
                         yield event
@@ -114,20 +116,22 @@ class ServedEngine:
                     raise await self._explained(error) from error
 
     @asynccontextmanager
-    async def relay(self, method: str, route: str, body: bytes = b"") -> AsyncIterator[Reply]:
+    async def relay(
+        self, method: str, route: str, body: bytes = b"", client: str = ""
+    ) -> AsyncIterator[Reply]:
         """See `Engine`."""
         with self._request_under_way():
             try:
-                async with self._http.relay(method, route, body) as reply:
+                async with self._http.relay(method, route, body, client) as reply:
                     yield reply
             except OutsideError as error:
                 raise await self._explained(error) from error
 
-    async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
+    async def score(self, items: Sequence[ScoreItem], client: str = "") -> list[list[ContinuationScore]]:
         """See `Engine`."""
         with self._request_under_way():
             try:
-                return await self._http.score(items)
+                return await self._http.score(items, client)
             except OutsideError as error:
                 raise await self._explained(error) from error
 

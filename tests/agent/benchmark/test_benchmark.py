@@ -28,7 +28,9 @@ class SlowTokens:
         self.running = self.running_peak = self.cancelled = 0
         self._tokens_per_word, self._extra, self._fail_from = tokens_per_word, extra_tokens, fail_from
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+    async def generate(
+        self, request: GenerationRequest, client: str = ""
+    ) -> AsyncGenerator[Token | Finish, None]:
         self.requests.append(request)
         if len(self.requests) > self._fail_from:
             raise OutsideError("The engine died.", Reason.REASON_ENGINE_FAILED)

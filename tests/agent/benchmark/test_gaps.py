@@ -31,7 +31,9 @@ class SampledEngine:
         self.telemetry.sample()
         self.in_the_middle: Callable[[], object] = lambda: None  # of the first answer
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+    async def generate(
+        self, request: GenerationRequest, client: str = ""
+    ) -> AsyncGenerator[Token | Finish, None]:
         for number in range(request.max_tokens):
             if number == PLAN.output_tokens // 2:
                 self.in_the_middle()

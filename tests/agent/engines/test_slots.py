@@ -46,7 +46,7 @@ class AnsweringClient(EngineClient):
         self._body = body
 
     @asynccontextmanager
-    async def relay(self, method: str, route: str, body: bytes) -> AsyncIterator[Reply]:
+    async def relay(self, method: str, route: str, body: bytes, client: str = "") -> AsyncIterator[Reply]:
         assert (method, route) == ("GET", "/v1/together/2048")
 
         async def pieces() -> AsyncGenerator[bytes, None]:

@@ -63,7 +63,7 @@ async def test_a_client_whose_requests_are_refused_again_and_again_has_to_wait_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextlib.asynccontextmanager
-    async def refuse(method: str, route: str, body: bytes = b"") -> AsyncIterator[Reply]:
+    async def refuse(method: str, route: str, body: bytes = b"", client: str = "") -> AsyncIterator[Reply]:
         async def pieces() -> Any:
             yield b'{"error":{"message":"It is wrong.","type":"invalid_request_error","code":null}}'
 

@@ -85,14 +85,17 @@ async def steps(
 
 
 async def scores(
-    model: ModelThread, backend: Backend, items: Sequence[list[tuple[list[int], list[int]]]]
+    model: ModelThread,
+    backend: Backend,
+    items: Sequence[list[tuple[list[int], list[int]]]],
+    client: str = "",
 ) -> list[list[TokenScores]]:
     """Returns the scores of every continuation, from the tokens of each with those of its context."""
-    return [await _score_item(model, backend, pairs) for pairs in items]
+    return [await _score_item(model, backend, pairs, client) for pairs in items]
 
 
 async def _score_item(
-    model: ModelThread, backend: Backend, pairs: list[tuple[list[int], list[int]]]
+    model: ModelThread, backend: Backend, pairs: list[tuple[list[int], list[int]]], client: str
 ) -> list[TokenScores]:
     """Reads each context once for all its continuations. Almost always the pairs of an item share one."""
     by_context: dict[tuple[int, ...], list[int]] = {}
@@ -102,7 +105,7 @@ async def _score_item(
     for context_tokens, indices in by_context.items():
         continuations = [pairs[index][1] for index in indices]
         longest = max(len(continuation) for continuation in continuations)
-        job = Job(context_tokens, longest, backend.adapter, Scoring(continuations).work)
+        job = Job(context_tokens, longest, backend.adapter, Scoring(continuations).work, client)
         async with aclosing(model.results(job)) as arrivals:
             scored = [score async for scores in arrivals for score in scores]
         result |= zip(indices, scored, strict=True)

@@ -77,6 +77,7 @@ class Job:
     more_tokens: int  # that may follow the prompt
     adapter: Hashable
     begin: Callable[[Job], Work]
+    client: str = ""  # who asks, and shares the engine with the other clients
     arrivals: Arrivals = field(default_factory=Arrivals)  # results, for the reader
     cancelled: bool = False  # set by the reader
     cached_tokens: int = 0  # of the prompt, that need not be read

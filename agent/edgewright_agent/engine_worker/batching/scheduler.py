@@ -1,17 +1,23 @@
-"""Whose tokens the model works on next: requests begin in the order they came, and all that have begun advance.
+"""Whose tokens the model works on next, so that clients share its time and the KV cache.
 
-A turn reads one slice of one prompt and then takes one step with every sequence that generates, so that a long prompt
-delays the others by one slice at most. A sequence whose reader is behind takes no step.
+The client that the model has worked for the least is next: with a slice of one of its prompts, or with a step of a
+batch that it has a sequence in. It pays for that by the time it took; the others in the batch do not. So what is wide
+or long, and shares its steps with nobody, gets fewer of them. Within a client all that has begun advances by turns, so
+that a long prompt delays the others by one slice at most. A sequence whose reader is behind takes no step.
+
+Where the cache has no room, the client that has held the least of it is next, and its requests in the order they came.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+import contextlib
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
-from edgewright_agent.engine_worker.batching.jobs import Feed, Job, Work
-from edgewright_agent.engine_worker.batching.pool import SLICE_TOKENS_MIN, CacheRow, Pool
+from edgewright_agent.engine_worker.batching.fair_shares import FairShares
+from edgewright_agent.engine_worker.batching.jobs import Job
+from edgewright_agent.engine_worker.batching.pool import SLICE_TOKENS_MIN, Pool
+from edgewright_agent.engine_worker.batching.sequences import BegunSequence, batches, slices
 from edgewright_agent.engine_worker.batching.turns import Turns
 from edgewright_agent.engine_worker.model.backend import Backend, Logits
 
@@ -21,37 +27,27 @@ SLICE_TOKENS_BETWEEN_STEPS = 32
 MOVING_TOKENS_MIN = 16
 
 
-@dataclass(eq=False)
-class _Sequence:
-    """A job that has a row of the cache."""
-
-    job: Job
-    row: CacheRow
-    work: Work
-    feed: Feed
-
-    @property
-    def tokens_left(self) -> int:
-        """The most tokens that can still come."""
-        return len(self.job.prompt) + self.job.more_tokens - self.feed.past
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether it waits for its reader. A prompt is read all the same."""
-        return self.feed.decoding and not self.job.cancelled and self.job.arrivals.are_full
-
-
 class Scheduler:
     """Jobs that wait and jobs that have begun. To be used from one thread."""
 
-    def __init__(self, backend: Backend, sequences_max: int, prompt_memory: Turns) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        sequences_max: int,
+        prompt_memory: Turns,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._backend = backend
+        self._clock = clock
         self._prompt_memory = prompt_memory
         self._pool = Pool(backend.layout, backend.pool_tokens, backend.context_tokens, backend.copy)
         self._sequences_max = sequences_max
-        self._waiting: deque[Job] = deque()
-        self._begun: list[_Sequence] = []  # in the order they began
-        self._turns = 0
+        self._waiting: list[Job] = []  # in the order they came
+        self._begun: list[BegunSequence] = []  # in the order they began
+        self._turns = self._runs = 0
+        self._time = FairShares()  # seconds of the model
+        self._room = FairShares()  # tokens of the cache × seconds
+        self._room_charged = clock()
         self._has_news = (
             False  # since the last turn: a job, room for one, or what `look_again` was called for
         )
@@ -76,17 +72,22 @@ class Scheduler:
         A job whose `row` is None has ended.
         """
         self._has_news = False
+        self._charge_room()
         self._drop_cancelled()
         self._admit()
-        reading = [sequence for sequence in self._begun if not sequence.feed.decoding]
-        if reading:
-            with self._prompt_memory:  # until the slice's logits are freed
-                yield from self._run([self._next_to_read(reading)])
-        batches = self._batches()
-        if len(batches) > 1 and self._move_together(batches):
-            batches = self._batches()
-        for batch in batches:
-            yield from self._run(batch)
+        apart = batches(self._begun)
+        if len(apart) > 1 and self._move_together(apart):
+            apart = batches(self._begun)
+        left = [*slices(self._begun, self._turns), *apart]
+        while (client := self._next_client()) is not None:
+            its = [batch for batch in left if any(one.job.client == client for one in batch)]
+            if not its:
+                break
+            batch = min(its, key=lambda batch: min(one.last_run for one in batch))
+            left.remove(batch)
+            # A slice's turn lasts until its logits are freed.
+            with contextlib.nullcontext() if batch[0].feed.decoding else self._prompt_memory:
+                yield from self._run(batch, client)
         self._turns += 1
 
     def compute_for_nobody(self) -> None:
@@ -104,77 +105,85 @@ class Scheduler:
             self._end(sequence)
             yield sequence.job, error
         while self._waiting:
-            yield self._waiting.popleft(), error
+            yield self._waiting.pop(0), error
 
     def _drop_cancelled(self) -> None:
-        self._waiting = deque(job for job in self._waiting if not job.cancelled)
+        self._waiting = [job for job in self._waiting if not job.cancelled]
         for sequence in [sequence for sequence in self._begun if sequence.job.cancelled]:
             self._end(sequence)
 
+    def _charge_room(self) -> None:
+        """Charges each client for what it has held since the last turn, also while it was paused."""
+        now = self._clock()
+        seconds, self._room_charged = now - self._room_charged, now
+        self._room.note_present([one.client for one in self._jobs()])
+        for sequence in self._begun:
+            self._room.charge(sequence.job.client, seconds * sequence.row.place.width_tokens)
+
+    def _jobs(self) -> list[Job]:
+        return [*(sequence.job for sequence in self._begun), *self._waiting]
+
     def _admit(self) -> None:
-        """Gives rows to those who wait, in order: nobody overtakes a job that needs more room."""
+        """Gives rows to those who wait; nobody overtakes the job that is next and needs more room."""
         while self._waiting and len(self._begun) < self._sequences_max:
-            job = self._waiting[0]
+            client = self._room.next_of([job.client for job in self._waiting])
+            job = next(job for job in self._waiting if job.client == client)
             row = self._pool.take(len(job.prompt) + job.more_tokens, job.prompt, job.adapter)
             if row is None:
                 return
-            self._waiting.popleft()
+            self._waiting.remove(job)
             job.row, job.cached_tokens = row, len(row.tokens)
             work = job.begin(job)
-            self._begun.append(_Sequence(job, row, work, next(work)))
+            self._begun.append(BegunSequence(job, row, work, next(work)))
 
-    def _next_to_read(self, reading: Sequence[_Sequence]) -> _Sequence:
-        """Returns by turns the one with the least left, for the sake of short prompts, and the one that came first."""
-        if self._turns % 2:
-            return reading[0]
-        return min(reading, key=lambda sequence: len(sequence.feed.tokens))
+    def _next_client(self) -> str | None:
+        """Returns the client that the model works for next; None if nobody has anything to compute."""
+        clients = list(
+            dict.fromkeys(sequence.job.client for sequence in self._begun if not sequence.is_paused)
+        )
+        self._time.note_present(clients)
+        return self._time.next_of(clients) if clients else None
 
-    def _move_together(self, batches: Sequence[list[_Sequence]]) -> bool:
+    def _move_together(self, apart: Sequence[list[BegunSequence]]) -> bool:
         """Moves one sequence beside others of its kind: eight in one step cost hardly more than one.
 
         Returns whether one was moved.
         """
-        kinds: dict[tuple[int, Hashable], list[list[_Sequence]]] = {}
-        for batch in batches:
+        kinds: dict[tuple[int, Hashable], list[list[BegunSequence]]] = {}
+        for batch in apart:
             row = batch[0].row
             kinds.setdefault((row.place.width_tokens, row.adapter), []).append(batch)
         for alike in kinds.values():
             largest = max(alike, key=len)
-            apart = [end for batch in alike if batch is not largest for end in (batch[0], batch[-1])]
-            worth = [sequence for sequence in apart if sequence.tokens_left >= MOVING_TOKENS_MIN]
+            ends = [end for batch in alike if batch is not largest for end in (batch[0], batch[-1])]
+            worth = [sequence for sequence in ends if sequence.tokens_left >= MOVING_TOKENS_MIN]
             neighbours = [sequence.row for sequence in largest]
             if any(self._pool.move_beside(one.row, neighbours, one.feed.past) for one in worth):
                 return True
         return False
 
-    def _batches(self) -> list[list[_Sequence]]:
-        """Groups those that generate: side by side, with one width and one adapter."""
-        decoding = sorted(
-            (sequence for sequence in self._begun if sequence.feed.decoding and not sequence.is_paused),
-            key=lambda sequence: sequence.row.place.start_tokens,
-        )
-        batches: list[list[_Sequence]] = []
-        for sequence in decoding:
-            last = batches[-1][-1].row if batches else None
-            if last is not None and _adjacent(last, sequence.row):
-                batches[-1].append(sequence)
-            else:
-                batches.append([sequence])
-        return batches
-
-    def _run(self, batch: list[_Sequence]) -> Iterator[tuple[Job, Exception | None]]:
-        """Asks the model for what the batch wants, and hands it over."""
+    def _run(self, batch: list[BegunSequence], payer: str) -> Iterator[tuple[Job, Exception | None]]:
+        """Asks the model for what the batch wants, at the cost of one client, and hands it over."""
+        self._runs += 1
         try:
-            rows = self._step(batch) if batch[0].feed.decoding else [self._read(batch[0])]
+            rows = self._computed(batch, payer)
         except Exception as error:  # noqa: BLE001 - its requests are told whatever it is, and the next is served
             for sequence in batch:
                 self._end(sequence, keep=False)
                 yield sequence.job, error
             return
         for sequence, logits in zip(batch, rows, strict=True):
+            sequence.last_run = self._runs
             yield from self._hand_over(sequence, logits)
 
-    def _hand_over(self, sequence: _Sequence, logits: Logits) -> Iterator[tuple[Job, Exception | None]]:
+    def _computed(self, batch: list[BegunSequence], payer: str) -> list[Logits]:
+        began = self._clock()
+        try:
+            return self._step(batch) if batch[0].feed.decoding else [self._read(batch[0])]
+        finally:
+            self._time.charge(payer, self._clock() - began)
+
+    def _hand_over(self, sequence: BegunSequence, logits: Logits) -> Iterator[tuple[Job, Exception | None]]:
         try:
             sequence.feed = sequence.work.send(logits)
         except StopIteration:
@@ -186,7 +195,7 @@ class Scheduler:
         if sequence.job.out or sequence.job.row is None:
             yield sequence.job, None
 
-    def _read(self, sequence: _Sequence) -> Logits:
+    def _read(self, sequence: BegunSequence) -> Logits:
         """Reads one slice; no slice of a longer text is a single token (see `SLICE_TOKENS_MIN`)."""
         feed, most = sequence.feed, self._backend.slice_tokens
         if any(other.feed.decoding for other in self._begun):
@@ -199,7 +208,7 @@ class Scheduler:
         sequence.row.note_read(feed.past, tokens)
         return logits
 
-    def _step(self, batch: Sequence[_Sequence]) -> list[Logits]:
+    def _step(self, batch: Sequence[BegunSequence]) -> list[Logits]:
         logits = self._backend.step(
             [sequence.row.place for sequence in batch],
             [sequence.feed.past for sequence in batch],
@@ -210,7 +219,7 @@ class Scheduler:
             sequence.row.note_read(sequence.feed.past, sequence.feed.tokens)
         return [logits[index : index + 1] for index in range(len(batch))]
 
-    def _end(self, sequence: _Sequence, *, keep: bool = True) -> None:
+    def _end(self, sequence: BegunSequence, *, keep: bool = True) -> None:
         sequence.work.close()
         if not keep:  # what an interrupted run has written is unknown
             sequence.row.tokens.clear()
@@ -218,8 +227,3 @@ class Scheduler:
         self._begun.remove(sequence)
         sequence.job.row = None
         self._has_news = bool(self._waiting)  # there may be room for the next
-
-
-def _adjacent(one: CacheRow, other: CacheRow) -> bool:
-    same = one.place.width_tokens == other.place.width_tokens and one.adapter == other.adapter
-    return same and one.place.end_tokens == other.place.start_tokens

@@ -38,6 +38,7 @@ from edgewright_agent.engine_worker.requests.preparing import GenerationTask, Pr
 from edgewright_agent.engine_worker.requests.threads import Preparation, PreparationThreads
 
 Prepared = TypeVar("Prepared")
+CLIENT_HEADER = "edgewright-client"  # by which the agent says who asks
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Routes:
         """Answers with the log-likelihoods of continuations."""
         items = await self._prepared(request, self._preparer.scoring)
         async with cancelled_when_gone(request.receive):
-            result = await scores(self._model_thread, self._backend, items)
+            result = await scores(self._model_thread, self._backend, items, _client(request))
         return JSONResponse({"items": [[asdict(score) for score in item] for item in result]})
 
     async def adapter(self, request: Request) -> Response:
@@ -148,10 +149,14 @@ class Routes:
         text = self._backend.text
         eos_ids = frozenset() if task.ignore_eos else self._backend.eos_ids
         generation = Generation(task.max_tokens, task.sampling, eos_ids, task.alternatives, task.grammar)
-        job = Job(task.prompt, task.max_tokens, self._backend.adapter, generation.work)
+        job = Job(task.prompt, task.max_tokens, self._backend.adapter, generation.work, _client(request))
         answer = AnswerWriter(shape, self._preparer.model, task, job, text)
         generated = steps(self._model_thread, job, text, task.stops, eos_ids)
         if task.stream:
             return EventStreamResponse(answer.events(generated))
         async with cancelled_when_gone(request.receive):
             return JSONResponse(await answer.whole(generated))
+
+
+def _client(request: Request) -> str:
+    return request.headers.get(CLIENT_HEADER, "")

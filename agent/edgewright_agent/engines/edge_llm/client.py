@@ -80,7 +80,9 @@ class EdgeLlmClient:
         """Returns `slots`: the engine was built for as many sequences, and batches them in flight."""
         return slots
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+    async def generate(
+        self, request: GenerationRequest, client: str = ""
+    ) -> AsyncGenerator[Token | Finish, None]:
         """Yields tokens as they come, then a Finish."""
         check_request(request)
         check_sampling(request.temperature, request.top_p)
@@ -105,7 +107,7 @@ class EdgeLlmClient:
             return error
         return context_exceeded(tokens, max(1, request.max_tokens), self._context_tokens)
 
-    async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
+    async def score(self, items: Sequence[ScoreItem], client: str = "") -> list[list[ContinuationScore]]:
         """Refuses, saying why."""
         raise RefusedError(NO_SCORES, Reason.REASON_ENGINE_UNAVAILABLE)
 
@@ -114,7 +116,7 @@ class EdgeLlmClient:
         raise RefusedError("TensorRT Edge-LLM takes no adapters here.", Reason.REASON_ENGINE_UNAVAILABLE)
 
     @asynccontextmanager
-    async def relay(self, method: str, route: str, body: bytes) -> AsyncIterator[Reply]:
+    async def relay(self, method: str, route: str, body: bytes, client: str = "") -> AsyncIterator[Reply]:
         """See `Engine`. Completions are sent as chats without a template, and put into their shape again."""
         if method != "POST" or route not in ROUTES:
             async with exchange(self._endpoint, method, route, body) as reply:

@@ -72,18 +72,22 @@ class EngineClient:
             return None
         return min(slots, requests) if isinstance(requests, int) else None
 
-    def relay(self, method: str, route: str, body: bytes) -> AbstractAsyncContextManager[Reply]:
+    def relay(
+        self, method: str, route: str, body: bytes, client: str = ""
+    ) -> AbstractAsyncContextManager[Reply]:
         """See `Engine`."""
-        return exchange(self._endpoint, method, route, body)
+        return exchange(self._endpoint, method, route, body, client)
 
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+    def generate(self, request: GenerationRequest, client: str = "") -> AsyncGenerator[Token | Finish, None]:
         """Yields tokens as they come, then a Finish."""
-        return self.stream(*completion(request, self._model))
+        return self.stream(*completion(request, self._model), client)
 
-    async def stream(self, route: str, body: dict[str, Any]) -> AsyncGenerator[Token | Finish, None]:
+    async def stream(
+        self, route: str, body: dict[str, Any], client: str = ""
+    ) -> AsyncGenerator[Token | Finish, None]:
         """Yields the tokens and the Finish of the completion that `body` asks for."""
         count, reason = 0, None
-        async with self.sending(route, body) as reply, aclosing(events(reply.pieces)) as arrivals:
+        async with self.sending(route, body, client) as reply, aclosing(events(reply.pieces)) as arrivals:
             async for together in arrivals:
                 for event, chunk in ((event, content(event)) for event in together):
                     if chunk is None:
@@ -102,15 +106,15 @@ class EngineClient:
                         return
         raise nonsense("a stream without usage counts")
 
-    async def post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def post(self, route: str, body: dict[str, Any], client: str = "") -> dict[str, Any]:
         """Returns the whole JSON answer."""
-        async with self.sending(route, body) as reply:
+        async with self.sending(route, body, client) as reply:
             answer: dict[str, Any] = json.loads(await reply.read())
         return answer
 
-    async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
+    async def score(self, items: Sequence[ScoreItem], client: str = "") -> list[list[ContinuationScore]]:
         """Returns one score per continuation."""
-        answer = await self.post("/v1/score", {"items": [asdict(item) for item in items]})
+        answer = await self.post("/v1/score", {"items": [asdict(item) for item in items]}, client)
         return [[ContinuationScore(**score) for score in item] for item in answer["items"]]
 
     async def use_adapter(self, adapter: Path | None, model: str) -> None:
@@ -119,10 +123,11 @@ class EngineClient:
         self._model = model
 
     @asynccontextmanager
-    async def sending(self, route: str, body: dict[str, Any]) -> AsyncIterator[Reply]:
+    async def sending(self, route: str, body: dict[str, Any], client: str = "") -> AsyncIterator[Reply]:
         """Gives the reply to a POST if it is 200; raises what another status means."""
         try:
-            async with self.relay("POST", route, json.dumps(body, ensure_ascii=False).encode()) as reply:
+            content = json.dumps(body, ensure_ascii=False).encode()
+            async with self.relay("POST", route, content, client) as reply:
                 if reply.status != HTTPStatus.OK:
                     raise _refusal(route, reply.status, await reply.read())
                 yield reply

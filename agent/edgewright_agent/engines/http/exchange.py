@@ -21,6 +21,9 @@ from edgewright_agent.runtime.threads import within
 
 LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS = 5.0
+CLIENT_HEADER = (
+    "edgewright-client"  # our worker shares its time among those whom it names (`batching/fair_shares.py`)
+)
 BUFFERED_BYTES_MAX = 32 * 1024  # of a body that its reader has not taken yet
 
 
@@ -36,10 +39,13 @@ Endpoint = Path | LoopbackPort  # a Path is a Unix socket, in a folder that only
 
 
 @asynccontextmanager
-async def exchange(endpoint: Endpoint, method: str, route: str, body: bytes = b"") -> AsyncIterator[Reply]:
+async def exchange(
+    endpoint: Endpoint, method: str, route: str, body: bytes = b"", client: str = ""
+) -> AsyncIterator[Reply]:
     """Gives the reply once its head is here; leaving the block closes the connection.
 
-    `body` is JSON. Raises OutsideError (`ENGINE_FAILED`) if the engine can't be reached, breaks off, or speaks no HTTP.
+    `body` is JSON, `client` names who asks. Raises OutsideError (`ENGINE_FAILED`) if the engine can't be reached,
+    breaks off, or speaks no HTTP.
     """
     loop = asyncio.get_running_loop()
     if isinstance(endpoint, Path):
@@ -51,7 +57,7 @@ async def exchange(endpoint: Endpoint, method: str, route: str, body: bytes = b"
     except (OSError, asyncio.TimeoutError) as error:
         raise broken_off(str(error) or "no connection in time") from error
     try:
-        transport.write(_request(endpoint, method, route, body))
+        transport.write(_request(endpoint, method, route, body, client))
         await reading.head()
         yield Reply(reading.status, reading.headers, reading.pieces())
     finally:
@@ -68,10 +74,10 @@ def nonsense(what: str) -> OutsideError:
     return OutsideError(f"The engine answered nonsense: {what}.", Reason.REASON_ENGINE_FAILED)
 
 
-def _request(endpoint: Endpoint, method: str, route: str, body: bytes) -> bytes:
+def _request(endpoint: Endpoint, method: str, route: str, body: bytes, client: str) -> bytes:
     key = "" if isinstance(endpoint, Path) else f"authorization: Bearer {endpoint.key}\r\n"
     head = (
-        f"{method} {route} HTTP/1.1\r\nhost: engine\r\nconnection: close\r\n{key}"
+        f"{method} {route} HTTP/1.1\r\nhost: engine\r\nconnection: close\r\n{key}{CLIENT_HEADER}: {client}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

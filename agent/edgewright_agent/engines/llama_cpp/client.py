@@ -76,7 +76,9 @@ class LlamaClient:
         """Returns `slots`: the server is told at its start how many requests to batch."""
         return slots
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+    async def generate(
+        self, request: GenerationRequest, client: str = ""
+    ) -> AsyncGenerator[Token | Finish, None]:
         """Yields tokens as they come, then a Finish; an exact request's tokens come all at once."""
         check_request(request)
         check_sampling(request.temperature, request.top_p)
@@ -105,7 +107,7 @@ class LlamaClient:
             yield token
         yield finish_of(answer, len(tokens))
 
-    async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
+    async def score(self, items: Sequence[ScoreItem], client: str = "") -> list[list[ContinuationScore]]:
         """Returns one score per continuation; items of several callers take turns."""
         with self._queue.place():
             split = [await self._split(item) for item in items]
@@ -123,7 +125,7 @@ class LlamaClient:
         raise RefusedError("The engine llama.cpp takes no adapters here.", Reason.REASON_ENGINE_UNAVAILABLE)
 
     @asynccontextmanager
-    async def relay(self, method: str, route: str, body: bytes) -> AsyncIterator[Reply]:
+    async def relay(self, method: str, route: str, body: bytes, client: str = "") -> AsyncIterator[Reply]:
         """See `Engine`. What the server would answer wrongly is refused here, and its answers are put right."""
         if method != "POST" or route not in ROUTES:
             async with exchange(self._socket, method, route, body) as reply:

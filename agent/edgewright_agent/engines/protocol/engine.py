@@ -28,7 +28,7 @@ class Engine(Protocol):
 
     Calls raise InputError for a wrong request (`INVALID_ARGUMENT`, `CONTEXT_EXCEEDED`), BusyError
     (`OVERLOADED`) when its queue is full, and OutsideError (`ENGINE_FAILED`) when the process is gone or
-    its answer can't be understood.
+    its answer can't be understood. `client` names who asks, where the engine shares its time among clients.
     """
 
     @property
@@ -52,15 +52,17 @@ class Engine(Protocol):
         """
         ...
 
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+    def generate(self, request: GenerationRequest, client: str = "") -> AsyncGenerator[Token | Finish, None]:
         """Yields tokens as they come, then one Finish. `aclose()` cancels in the engine at once."""
         ...
 
-    def relay(self, method: str, route: str, body: bytes = b"") -> AbstractAsyncContextManager[Reply]:
+    def relay(
+        self, method: str, route: str, body: bytes = b"", client: str = ""
+    ) -> AbstractAsyncContextManager[Reply]:
         """Gives the engine's own HTTP answer to one of OpenAI's requests; leaving the block cancels the request."""
         ...
 
-    async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
+    async def score(self, items: Sequence[ScoreItem], client: str = "") -> list[list[ContinuationScore]]:
         """Returns one score per continuation, in the order of `items`.
 
         The split into tokens is lm-evaluation-harness's: trailing blanks of the context belong to the

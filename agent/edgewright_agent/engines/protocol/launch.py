@@ -53,11 +53,11 @@ class EngineHttp(Protocol):
         """Returns how many of `slots` requests share the model's steps; see `Engine`."""
         ...
 
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+    def generate(self, request: GenerationRequest, client: str = "") -> AsyncGenerator[Token | Finish, None]:
         """Yields tokens as they come, then a Finish."""
         ...
 
-    async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
+    async def score(self, items: Sequence[ScoreItem], client: str = "") -> list[list[ContinuationScore]]:
         """Returns one score per continuation."""
         ...
 
@@ -73,7 +73,9 @@ class EngineHttp(Protocol):
         """Returns once the model has computed something after this call."""
         ...
 
-    def relay(self, method: str, route: str, body: bytes) -> AbstractAsyncContextManager[Reply]:
+    def relay(
+        self, method: str, route: str, body: bytes, client: str = ""
+    ) -> AbstractAsyncContextManager[Reply]:
         """See `Engine`."""
         ...
 

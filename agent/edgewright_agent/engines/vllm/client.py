@@ -50,11 +50,15 @@ class VllmClient:
         """Whether the engine answers 200: 503 if one of its processes has ended."""
         return await self._http.healthy()
 
-    def relay(self, method: str, route: str, body: bytes) -> AbstractAsyncContextManager[Reply]:
+    def relay(
+        self, method: str, route: str, body: bytes, client: str = ""
+    ) -> AbstractAsyncContextManager[Reply]:
         """See `Engine`."""
         return self._http.relay(method, route, body)
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Finish, None]:
+    async def generate(
+        self, request: GenerationRequest, client: str = ""
+    ) -> AsyncGenerator[Token | Finish, None]:
         """Yields tokens as they come, then a Finish."""
         check_request(request)
         route, body = completion(request, self._model)
@@ -82,7 +86,7 @@ class VllmClient:
             raise context_exceeded(prompt_tokens, 1, self._context_tokens)
         return self._context_tokens - prompt_tokens
 
-    async def score(self, items: Sequence[ScoreItem]) -> list[list[ContinuationScore]]:
+    async def score(self, items: Sequence[ScoreItem], client: str = "") -> list[list[ContinuationScore]]:
         """Returns one score per continuation, from the log-probabilities of a prompt's own tokens."""
         with self._queue.place():
             split = [await self._split_all(item) for item in items]

@@ -103,6 +103,8 @@ async def test_work_of_somebody_who_left_the_queue_is_never_begun(monkeypatch: p
     second = asyncio.create_task(threads.run(lambda _: begun.set()))
     await asyncio.sleep(0.05)
     second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
     hold.set()
     await first
     await threads.run(lambda _: None)
