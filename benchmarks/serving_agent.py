@@ -1,4 +1,4 @@
-"""A real agent in a process of its own, for measurements: gRPC and OpenAI API on free local ports, no TLS."""
+"""A real agent in a process of its own, for measurements: gRPC and OpenAI API on free local ports."""
 
 from __future__ import annotations
 
@@ -39,12 +39,16 @@ class Agent:
 
 
 @contextmanager
-def running_agent(store: Path, credentials: Path, *options: str) -> Iterator[Agent]:
-    """An agent that has said it serves; it ends with the block."""
+def running_agent(
+    store: Path, credentials: Path, *options: str, knows_certificates: bool = False
+) -> Iterator[Agent]:
+    """An agent that has said it serves; it ends with the block. gRPC has no TLS, unless it is to know certificates."""
+    names = {"--tls-cert": "agent.pem", "--tls-key": "agent.key", "--tls-ca": "ca.pem"}
+    tls = [word for option, name in names.items() for word in (option, str(credentials / name))]
     command = [
         str(Path(sys.executable).with_name("edgewright-agent")), "serve", "--profile", "this-host",
-        "--store", str(store), "--listen", "127.0.0.1:0", "--insecure", "--openai", "127.0.0.1:0", "--probation", "0",
-        "--trust", str(credentials / "release.pub"), *options,
+        "--store", str(store), "--listen", "127.0.0.1:0", "--openai", "127.0.0.1:0", "--probation", "0",
+        "--trust", str(credentials / "release.pub"), *(tls if knows_certificates else ["--insecure"]), *options,
     ]  # fmt: skip
     environment = {**os.environ, "EDGEWRIGHT_FAKE_ENGINE": "1"}
     with subprocess.Popen(

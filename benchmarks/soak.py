@@ -24,7 +24,7 @@ import httpx
 import psutil
 from serving_agent import Agent, running_agent
 from soak_attacks import ATTACKS
-from soak_hostile import hostile_soak
+from soak_hostile import good_clients, hostile_soak
 from soak_load import Clients, Outcome, ask
 
 from edgewright_builder.device_client.channel import parse_address
@@ -61,13 +61,20 @@ async def soak(options: argparse.Namespace) -> int:
     """Everything at once, then the verdict: 0 if every promise was kept."""
     async with AsyncExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-")))
-        agent = stack.enter_context(running_agent(scratch / "store", options.credentials))
-        client = await stack.enter_async_context(DeviceClient(parse_address(agent.grpc), None))
+        credentials = options.credentials
+        agent = stack.enter_context(
+            running_agent(scratch / "store", credentials, knows_certificates=options.hostile)
+        )
+        client = await stack.enter_async_context(
+            DeviceClient(parse_address(agent.grpc), credentials if options.hostile else None)
+        )
         await push(client, options.artifact, None)
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=agent.openai_url, timeout=None))
         clients, end = Clients(client, http), time.monotonic() + 60 * options.minutes
         if options.hostile:
-            return await hostile_soak(agent, clients, options.minutes, options.seed, options.attack or ())
+            good = list(good_clients(agent, credentials, scratch))
+            kinds = options.attack or ()
+            return await hostile_soak(agent, clients, good, options.minutes, options.seed, kinds)
         outcomes: Counter[tuple[str, Outcome]] = Counter()
         said: Counter[str] = Counter()
         memory: dict[str, Samples] = {}

@@ -2,7 +2,8 @@
 
 Three kinds of phases alternate, so that whatever else the machine does falls on all of them: quiet; beside the hostile
 client, which is a process of its own; and beside a process that only computes as much as the hostile client did, on the
-same cores. The good clients generate all the time, half of them over gRPC and half over the OpenAI API. Their tokens
+same cores. The good clients generate all the time, half of them over gRPC, each with a certificate of its own, and half
+over the OpenAI API, each from an address of its own: a board knows them as six clients. Their tokens
 per second beside the hostile client, over those in quiet, are what it costs them; over those beside the computing
 process, they are what the board's part of it is.
 """
@@ -14,7 +15,7 @@ import contextlib
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -28,11 +29,16 @@ from soak_load import SENTENCE, Clients
 
 from edgewright.errors import EdgewrightError
 from edgewright.v1.inference_pb2 import GenerateRequest
+from edgewright_agent.services.roles import CallerRole
+from edgewright_builder.device_client.channel import parse_address
+from edgewright_builder.device_client.client import DeviceClient
+from edgewright_builder.keys.certificates import client_pair, load_authority
 
 GOOD_CLIENTS = 6
 PHASE_SECONDS = 20.0
 TOKENS = 48
 GOOD_RATIO_MIN = 0.9
+GoodClient = DeviceClient | httpx.AsyncClient  # not connected yet
 
 
 class Phase(Enum):
@@ -62,7 +68,12 @@ class Findings:
 
 
 async def hostile_soak(
-    agent: Agent, clients: Clients, minutes: float, seed: int, kinds: Sequence[str] = ()
+    agent: Agent,
+    clients: Clients,
+    good: Sequence[GoodClient],
+    minutes: float,
+    seed: int,
+    kinds: Sequence[str] = (),
 ) -> int:
     """Runs the phases and prints what was seen; 0 if every promise was kept. `kinds`: these attacks only."""
     findings, cycles = Findings(), max(1, round(60 * minutes / (len(Phase) * PHASE_SECONDS)))
@@ -71,7 +82,7 @@ async def hostile_soak(
         beside = [
             asyncio.create_task(work)
             for work in (
-                *(be_good(clients, agent, index, findings) for index in range(GOOD_CLIENTS)),
+                *(be_good(client, findings) for client in good),
                 watch_engines(agent, findings),
             )
         ]
@@ -83,12 +94,30 @@ async def hostile_soak(
     return report(findings, kept_release=before == after)
 
 
-async def be_good(clients: Clients, agent: Agent, index: int, findings: Findings) -> None:
+def good_clients(agent: Agent, credentials: Path, scratch: Path) -> Iterator[GoodClient]:
+    """Yields the good clients, as a board sees them: each on a machine of its own."""
+    authority = load_authority(credentials)
+    for index in range(GOOD_CLIENTS):
+        if index % 2:
+            transport = httpx.AsyncHTTPTransport(local_address=f"127.0.0.{10 + index}")
+            yield httpx.AsyncClient(base_url=agent.openai_url, timeout=None, transport=transport)
+        else:
+            folder = scratch / f"client {index}"
+            folder.mkdir()
+            pair = client_pair(authority, CallerRole.DEPLOYER.value)
+            for name, data in {**pair, "ca.pem": (credentials / "ca.pem").read_bytes()}.items():
+                (folder / name).write_bytes(data)
+            yield DeviceClient(parse_address(agent.grpc), folder)
+
+
+async def be_good(connecting: GoodClient, findings: Findings) -> None:
     """Generates one text after the other and counts its tokens for the phase they come in."""
-    transport = httpx.AsyncHTTPTransport(local_address=f"127.0.0.{10 + index}")  # clients of several machines
-    async with httpx.AsyncClient(base_url=agent.openai_url, timeout=None, transport=transport) as http:
+    async with connecting as client:
         while True:
-            generating = _http_tokens(http, findings) if index % 2 else _grpc_tokens(clients, findings)
+            if isinstance(client, DeviceClient):
+                generating = _grpc_tokens(client, findings)
+            else:
+                generating = _http_tokens(client, findings)
             try:
                 await asyncio.wait_for(generating, ANSWER_SECONDS)
             except (EdgewrightError, httpx.HTTPError, ValueError, asyncio.TimeoutError) as error:
@@ -96,9 +125,9 @@ async def be_good(clients: Clients, agent: Agent, index: int, findings: Findings
                 await asyncio.sleep(0.5)
 
 
-async def _grpc_tokens(clients: Clients, findings: Findings) -> None:
+async def _grpc_tokens(client: DeviceClient, findings: Findings) -> None:
     request = GenerateRequest(prompt=SENTENCE, max_tokens=TOKENS, ignore_eos=True)
-    async for event in clients.client.generate(request):
+    async for event in client.generate(request):
         findings.tokens[findings.phase] += len(event.deltas)
 
 

@@ -43,6 +43,7 @@ class ScriptedEngine:
         self.release = release
         self.active_requests = 0
         self.adapters: list[Path | None] = []  # switched to, in order
+        self.clients: list[str] = []  # that asked, in order
         self._script = script
         self._death: asyncio.Future[Death] = asyncio.get_running_loop().create_future()
 
@@ -56,6 +57,7 @@ class ScriptedEngine:
         self, request: GenerationRequest, client: str = ""
     ) -> AsyncGenerator[Token | Finish, None]:
         self.active_requests += 1
+        self.clients.append(client)
         try:
             await self._script.before("ask", self.release)
             count = request.max_tokens or len(TOKENS)
@@ -73,10 +75,10 @@ class ScriptedEngine:
         self, method: str, route: str, body: bytes = b"", client: str = ""
     ) -> AsyncIterator[Reply]:
         request = GenerationRequest(max_tokens=json.loads(body or b"{}").get("max_tokens", 0))
-        yield Reply(200, {"content-type": "text/event-stream"}, self._events(request))
+        yield Reply(200, {"content-type": "text/event-stream"}, self._events(request, client))
 
-    async def _events(self, request: GenerationRequest) -> AsyncGenerator[bytes, None]:
-        async with aclosing(self.generate(request)) as items:
+    async def _events(self, request: GenerationRequest, client: str) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self.generate(request, client)) as items:
             async for item in items:
                 if isinstance(item, Token):
                     event: dict[str, Any] = {"choices": [{"index": 0, "text": item.text}]}

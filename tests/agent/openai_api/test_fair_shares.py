@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import httpx
 import pytest
 
+from edgewright.v1 import inference_pb2, inference_pb2_grpc
 from edgewright_agent.deployment import refusals
 from edgewright_agent.engines import Reply
 from tests.support.artifacts import TREE
@@ -88,3 +90,21 @@ async def test_a_client_whose_requests_are_refused_again_and_again_has_to_wait_a
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) > 10
         assert await ask(good, SHORT) == 200
+
+
+async def test_the_engine_learns_which_client_asks(tmp_path: Path) -> None:
+    script = Script()
+    async with (
+        board(tmp_path, script=script) as running,
+        client_at(running, "127.0.0.2") as one,
+        client_at(running, "127.0.0.3") as other,
+    ):
+        await serve(running.agent, TREE, limits=LIMITS)
+        probes = len(script.engines[-1].clients)
+        for client in (one, other, one):
+            assert await ask(client, SHORT) == 200
+        async with grpc.aio.insecure_channel(str(running.agent.address)) as channel:
+            stub = inference_pb2_grpc.InferenceServiceStub(channel)
+            async for _ in stub.Generate(inference_pb2.GenerateRequest(prompt="x", max_tokens=2)):
+                pass
+    assert script.engines[-1].clients[probes:] == ["127.0.0.2", "127.0.0.3", "127.0.0.2", "127.0.0.1"]
