@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from virtual_board import wheels
+from virtual_board.build import locked
 from virtual_board.debian import unpack_programs
-from virtual_board.needs import NeedError
-from virtual_board.settings import PYTHON, SOURCES, Parts, cache_folder
+from virtual_board.needs import check_programs
+from virtual_board.settings import PYTHON, SOURCES, SUITES, Parts, cache_folder
 
 BASE = "fp asimd evtstrm aes pmull sha1 sha2 crc32"
 # What Linux says of each processor. `max` computes int8 by matrix multiplication (i8mm), as Thor's Neoverse-V3AE does.
@@ -28,14 +29,14 @@ FEATURES = {
 CPUS = {"max": "max,sve=off,sme=off"}  # QEMU 7.2's SVE is slow, and changes no product of 4-bit weights
 
 
-def run_python(cpu: str, arguments: Sequence[str]) -> int:
+def run_python(cpu: str, arguments: Sequence[str], version: str = PYTHON) -> int:
     """Runs `python ARGUMENTS` there, with the agent's packages and this source tree; returns its exit code."""
-    root, packages = prepare()
-    paths = [packages, *(SOURCES / name for name in ("sdk", "agent", "builder", "device_profiles"))]
+    root, packages = prepare(version)
+    paths = [*(SOURCES / name for name in ("sdk", "agent", "builder", "device_profiles")), packages]
     with tempfile.NamedTemporaryFile("w", prefix="cpuinfo-") as info:
         info.write("".join(core(cpu, number) for number in range(os.cpu_count() or 1)))
         info.flush()
-        python = root / f"usr/bin/python{PYTHON}"
+        python = root / f"usr/bin/python{version}"
         script = 'mount --bind "$0" /proc/cpuinfo && exec "$@"'
         emulator = ["qemu-aarch64-static", "-cpu", CPUS.get(cpu, cpu), "-L", str(root), str(python)]
         return subprocess.run(
@@ -55,18 +56,17 @@ def run_python(cpu: str, arguments: Sequence[str]) -> int:
         ).returncode
 
 
-def prepare() -> tuple[Path, Path]:
+def prepare(version: str) -> tuple[Path, Path]:
     """Returns the folder of Debian's Python for arm64 and that of the agent's wheels; made once."""
     parts = Parts(cache_folder())
-    parts.folder.mkdir(parents=True, exist_ok=True)
-    programs = parts.folder / "programs"
-    if not programs.exists():
-        unpack_programs(programs)
-    if not parts.packages.exists():
-        wheels.install(parts.packages, PYTHON)
-    if not any(Path(folder, "qemu-aarch64-static").exists() for folder in ("/usr/bin", "/usr/local/bin")):
-        raise NeedError("Programs of ARM need an emulator: sudo apt install qemu-user-static")
-    return programs, parts.packages
+    programs, packages = parts.programs_of(version), parts.packages_of(version)
+    check_programs("mmdebstrap", "qemu-aarch64-static")
+    with locked(parts):
+        if not programs.exists():
+            unpack_programs(programs, SUITES[version])
+        if not packages.exists():
+            wheels.install(packages, version)
+    return programs, packages
 
 
 def core(cpu: str, number: int) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from virtual_board import wheels
@@ -15,18 +16,27 @@ from virtual_board.initrd import build_initrd
 from virtual_board.needs import check_needs
 from virtual_board.settings import PYTHON, SOURCES, Parts, cache_folder
 
-PRODUCT = ("pyproject.toml", "constraints.txt", "agent", "sdk", "device_profiles", "scripts/virtual_board")
+PRODUCT = ("pyproject.toml", "constraints.txt", "agent", "sdk", "device_profiles")
+OURS = ("guest", "image.py", "power_cuts/store_check.py", "settings.py")
+ON_DISK = (*PRODUCT, *(f"scripts/virtual_board/{name}" for name in OURS))
 
 
 def build(say: Callable[[str], None]) -> Parts:
     """Returns the parts of a board with this source tree's agent. Raises NeedError."""
     check_needs()
     parts = Parts(cache_folder())
-    parts.folder.mkdir(parents=True, exist_ok=True)
-    with (parts.folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second build waits, and then finds everything
+    with locked(parts):
         _build(parts, say)
     return parts
+
+
+@contextmanager
+def locked(parts: Parts) -> Iterator[None]:
+    """Makes the folder and holds its lock: a second build waits, and then finds everything."""
+    parts.folder.mkdir(parents=True, exist_ok=True)
+    with (parts.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _build(parts: Parts, say: Callable[[str], None]) -> None:
@@ -38,22 +48,21 @@ def _build(parts: Parts, say: Callable[[str], None]) -> None:
     )
     _once(parts.kernel, "its kernel", lambda: unpack_kernel(parts), say)
     _once(parts.initrd, "an initrd", lambda: build_initrd(parts), say)
-    sources = sources_digest()
     _of(
-        sources,
+        sources_digest(PRODUCT),
         parts.packages,
         "the agent's aarch64 wheels",
         lambda: wheels.install(parts.packages, PYTHON),
         say,
     )
     drivers = "".join(sorted(file.name for file in (parts.folder / "sensors").glob("*.ko")))
-    _of(sources + drivers, parts.image, "the board's disk", lambda: build_image(parts), say)
+    _of(sources_digest(ON_DISK) + drivers, parts.image, "the board's disk", lambda: build_image(parts), say)
 
 
-def sources_digest() -> str:
-    """Returns a digest of everything of this tree that goes into the disk."""
+def sources_digest(names: Sequence[str]) -> str:
+    """Returns a digest of these files and folders of this tree."""
     digest = hashlib.sha256()
-    for name in PRODUCT:
+    for name in names:
         path = SOURCES / name
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
             if file.is_file() and "__pycache__" not in file.parts:

@@ -7,9 +7,10 @@ import signal
 import sys
 from pathlib import Path
 
-from virtual_board import arm, wheels
+from virtual_board import arm, memory, wheels
 from virtual_board.agent import Agent
 from virtual_board.build import build
+from virtual_board.image import GUEST
 from virtual_board.machine import Machine
 from virtual_board.needs import NeedError
 from virtual_board.power_cuts.logged_disk import FILE_SYSTEMS
@@ -18,7 +19,7 @@ from virtual_board.power_cuts.study import Count, Extent, study, table_of, write
 from virtual_board.sensors import trial as sensors
 from virtual_board.sensors.device_trees import BOARDS, write_device_tree
 from virtual_board.sensors.modules import build_modules
-from virtual_board.settings import SOURCES, Parts, cache_folder
+from virtual_board.settings import CPU, PYTHON, SOURCES, SUITES, Parts, cache_folder
 from virtual_board.trial import BOARD, run_trial
 
 DEMO = SOURCES / "demo-run"
@@ -64,6 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     power.add_argument("boards", nargs="*", default=list(BOARDS), metavar="BOARD", help=", ".join(BOARDS))
     power.add_argument("--save", type=Path, metavar="DIR", help="Write the chips' files there.")
+    fit = command(
+        "memory", "Compare predicted memory with the peak on the board, the whole context used.", _memory
+    )
+    fit.add_argument(
+        "shapes", nargs="*", default=list(memory.SHAPES), metavar="SHAPE", help=", ".join(memory.SHAPES)
+    )
+    fit.add_argument(
+        "--context", type=int, default=memory.CONTEXT_TOKENS, help="In tokens. (default: %(default)s)"
+    )
+    fit.add_argument("--layers", type=int, help="Fewer than the model has: quicker.")
     cut = command("cuts", "Find out what power cuts leave of a store on a real file system; as root.", _cuts)
     cut.add_argument(
         "--file-system",
@@ -80,9 +91,20 @@ def _parser() -> argparse.ArgumentParser:
     wheel = command("wheels", "Check that every package has an aarch64 wheel.", _wheels)
     wheel.add_argument("pythons", nargs="*", default=list(wheels.GLIBCS))
     user = command("arm", "Run Python on an emulated ARM processor, without a board.", _arm)
+    _python(user)
     user.add_argument("cpu", choices=sorted(arm.FEATURES))
     user.add_argument("words", nargs=argparse.REMAINDER, metavar="ARGUMENT")
+    golden = command(
+        "golden", "Complete a release's golden prompt on an emulated ARM processor, in seconds.", _golden
+    )
+    golden.add_argument("artifact", nargs="?", type=Path, default=DEMO / "build/artifact")
+    golden.add_argument("--cpu", default=CPU, choices=sorted(arm.FEATURES), help="(default: %(default)s)")
+    _python(golden)
     return parser
+
+
+def _python(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--python", default=PYTHON, choices=list(SUITES), help="(default: %(default)s)")
 
 
 def _credentials(parser: argparse.ArgumentParser) -> None:
@@ -110,8 +132,7 @@ def _fresh(credentials: Path, *, with_sensors: bool = False) -> tuple[Machine, A
 def _trial(options: argparse.Namespace) -> int:
     artifacts = options.artifacts or [DEMO / "build/artifact"]
     for artifact in artifacts:
-        if not (artifact / "manifest.json").exists():
-            raise NeedError(f"There is no artifact in {artifact}: run `make demo` first, or name one.")
+        _check_artifact(artifact)
     sensors_are_built = any((cache_folder() / "sensors").glob("*.ko"))
     machine, agent = _fresh(options.credentials, with_sensors=sensors_are_built)
     if not sensors_are_built:
@@ -147,6 +168,7 @@ def _shell(options: argparse.Namespace) -> int:
 
 
 def _push(options: argparse.Namespace) -> int:
+    _check_artifact(options.artifact)
     done = Agent(_board(), options.credentials).attempt(
         "push", str(options.artifact), f"127.0.0.1:{_board().port}"
     )
@@ -186,6 +208,15 @@ def _sensors(options: argparse.Namespace) -> int:
     return int(any(abs(row.error) > sensors.ERROR_MAX for rows in rails.values() for row in rows.values()))
 
 
+def _memory(options: argparse.Namespace) -> int:
+    fits: list[memory.Fit] = []
+    parts = build(_say)
+    for shape in options.shapes:
+        fits.append(memory.measure(parts, shape, options.layers, options.context, _say))
+    print(memory.table_of(fits))
+    return int(not all(fit.is_within for fit in fits))
+
+
 def _cuts(options: argparse.Namespace) -> int:
     extent = Extent(options.every, options.resume_every)
     names = options.file_system or list(FILE_SYSTEMS)
@@ -209,7 +240,19 @@ def _wheels(options: argparse.Namespace) -> int:
 
 
 def _arm(options: argparse.Namespace) -> int:
-    return arm.run_python(options.cpu, options.words)
+    return arm.run_python(options.cpu, options.words, options.python)
+
+
+def _golden(options: argparse.Namespace) -> int:
+    _check_artifact(options.artifact)
+    return arm.run_python(
+        options.cpu, [str(GUEST / "golden_prompt.py"), str(options.artifact)], options.python
+    )
+
+
+def _check_artifact(artifact: Path) -> None:
+    if not (artifact / "manifest.json").exists():
+        raise NeedError(f"There is no artifact in {artifact}: run `make demo` first, or name one.")
 
 
 def _say(text: str) -> None:

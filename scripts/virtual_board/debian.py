@@ -45,10 +45,10 @@ def unpack_headers(target: Path, kernel_version: str) -> None:
     _mmdebstrap(target, "extract", (f"linux-headers-{kernel_version}",), [f"--setup-hook={MERGED}"])
 
 
-def unpack_programs(target: Path) -> None:
-    """Unpacks Python and what wheels link to: for programs of ARM that run without a board."""
+def unpack_programs(target: Path, suite: str) -> None:
+    """Unpacks a suite's Python and what wheels link to: for programs of ARM that run without a board."""
     libraries = ("python3", "libstdc++6", "libgomp1", "libffi8", "libssl3", "media-types")
-    _mmdebstrap(target, "extract", libraries, [f"--setup-hook={MERGED}"])
+    _mmdebstrap(target, "extract", libraries, [f"--setup-hook={MERGED}"], suite)
 
 
 def scratch_folder(other: Path) -> Path:
@@ -57,13 +57,15 @@ def scratch_folder(other: Path) -> Path:
     return memory if memory.is_dir() and shutil.disk_usage(memory).free > 2 * 2**30 else other
 
 
-def _mmdebstrap(target: Path, variant: str, packages: tuple[str, ...], options: list[str]) -> None:
+def _mmdebstrap(
+    target: Path, variant: str, packages: tuple[str, ...], options: list[str], suite: str = SUITE
+) -> None:
     part = target.with_name(f"part-{target.name}")
     shutil.rmtree(part, ignore_errors=True)
     part.unlink(missing_ok=True)
     command = [
         "mmdebstrap", "--arch=arm64", f"--variant={variant}", f"--include={','.join(packages)}",
-        '--aptopt=APT::Install-Recommends "false"', *options, SUITE, str(part),
+        '--aptopt=APT::Install-Recommends "false"', *options, suite, str(part),
     ]  # fmt: skip
     log = target.with_name(f"{target.name}.log")
     with log.open("w", encoding="utf-8") as out:

@@ -78,7 +78,7 @@ def _let_the_host_in(root: Path) -> None:
     (root / "etc/fstab").write_text(FSTAB, encoding="ascii")
     (root / "etc/machine-id").write_text("", encoding="ascii")
     shutil.copy(GUEST / "ether.network", root / "etc/systemd/network/ether.network")
-    for script in (GUEST / "board_shell.py", GUEST / "power_curve.py", STORE_CHECK):
+    for script in (*GUEST.glob("*.py"), STORE_CHECK):
         shutil.copy(script, root / "usr/local/lib" / script.name)
     unit = SOURCES / "agent/systemd/edgewright-agent.service"
     for service in (GUEST / "board-shell.service", unit):

@@ -38,6 +38,7 @@ class Machine:
     port: int = 17443  # of the agent, on the host's loopback
     device_tree: Path | None = None
     write_log: bool = False  # log every write to the data disk, with its flushes
+    memory_mib: int = MEMORY_MIB
     data_mib: int = DATA_MIB
     scratch_mib: int = 0  # of a third disk, /dev/vdc, whose content the host makes
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
@@ -152,7 +153,7 @@ class Machine:
         tree = [] if self.device_tree is None else ["-dtb", str(self.device_tree)]
         forward = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:{AGENT_PORT}"
         return [
-            "qemu-system-aarch64", "-M", "virt", "-cpu", CPU, "-accel", "tcg,thread=multi", "-m", str(MEMORY_MIB),
+            "qemu-system-aarch64", "-M", "virt", "-cpu", CPU, "-accel", "tcg,thread=multi", "-m", str(self.memory_mib),
             "-smp", str(CPUS), "-display", "none", "-monitor", "none", "-no-reboot", *tree,
             "-kernel", str(self.parts.vmlinuz), "-initrd", str(self.parts.initrd),
             "-append", "console=ttyAMA0 root=/dev/vda rw quiet",

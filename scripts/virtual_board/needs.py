@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from virtual_board.settings import DISK_BYTES, MEMORY_MIB, cache_folder
@@ -17,6 +17,14 @@ PROGRAMS = {
     "mke2fs": "e2fsprogs",
     "depmod": "kmod",
     "cpio": "cpio",
+}
+# What some commands need besides.
+MORE_PROGRAMS = {
+    "qemu-aarch64-static": "qemu-user-static",
+    "mkfs.f2fs": "f2fs-tools",
+    "mkfs.btrfs": "btrfs-progs",
+    "qemu-storage-daemon": "qemu-system-common",
+    "fusermount3": "fuse3",
 }
 BINFMT = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
 
@@ -32,12 +40,27 @@ def check_needs() -> None:
         raise NeedError("\n".join(missing))
 
 
+def check_programs(*names: str) -> None:
+    """Raises NeedError that names the packages of those programs that are missing."""
+    if lacking := _lacking(names):
+        raise NeedError(_install(lacking))
+
+
+def _lacking(names: Iterable[str]) -> list[str]:
+    packages = PROGRAMS | MORE_PROGRAMS
+    return sorted({packages[name] for name in names if not _which(name)})
+
+
+def _install(packages: list[str]) -> str:
+    return f"The virtual board needs packages: sudo apt install {' '.join(packages)}"
+
+
 def _missing() -> Iterator[str]:
-    lacking = sorted({package for program, package in PROGRAMS.items() if not _which(program)})
+    lacking = _lacking(PROGRAMS)
     if os.geteuid() and not _which("fakeroot"):
         lacking.append("fakeroot")
     if lacking:
-        yield f"The virtual board needs packages: sudo apt install {' '.join(lacking)}"
+        yield _install(lacking)
     if not BINFMT.exists():
         yield (
             "This kernel does not run ARM programs yet: sudo apt install qemu-user-static binfmt-support, "

@@ -9,6 +9,7 @@ from pathlib import Path
 SOURCES = Path(__file__).resolve().parent.parent.parent
 SUITE = "bookworm"
 PYTHON = "3.11"  # Debian's own of that suite
+SUITES = {PYTHON: SUITE, "3.13": "trixie"}  # whose Python runs without a board
 CPU = "cortex-a76"  # an Orin's and a Raspberry Pi 5's generation: dot products, no i8mm
 MEMORY_MIB = 1024
 CPUS = 2
@@ -44,6 +45,14 @@ class Parts:
     def packages(self) -> Path:
         """What pip installs: the agent and its aarch64 wheels."""
         return self.folder / "site-packages"
+
+    def programs_of(self, python: str) -> Path:
+        """Returns the folder of Debian's Python for arm64, for programs that run without a board."""
+        return self.folder / ("programs" if python == PYTHON else f"programs-{python}")
+
+    def packages_of(self, python: str) -> Path:
+        """Returns the folder of the agent and its wheels for that Python."""
+        return self.packages if python == PYTHON else self.folder / f"site-packages-{python}"
 
     @property
     def initrd(self) -> Path:

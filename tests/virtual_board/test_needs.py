@@ -86,10 +86,10 @@ def test_a_changed_source_is_another_image(monkeypatch: pytest.MonkeyPatch, tmp_
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(build, "SOURCES", tmp_path)
     (tmp_path / "agent/a.py").write_text("1", encoding="ascii")
-    first = build.sources_digest()
-    assert build.sources_digest() == first
+    first = build.sources_digest(build.PRODUCT)
+    assert build.sources_digest(build.PRODUCT) == first
     (tmp_path / "agent/a.py").write_text("2", encoding="ascii")
-    assert build.sources_digest() != first
+    assert build.sources_digest(build.PRODUCT) != first
 
 
 def test_pip_is_asked_for_wheels_of_the_boards_python_and_no_newer_glibc() -> None:

@@ -2,10 +2,10 @@
 
 Runs on the host as a module, and on a board as a script, for file systems that the host's kernel does not know:
 
-    python3 store_check.py DISK FILE_SYSTEM IMAGE-BYTES RELEASE.PUB CUTS-AS-JSON
+    python3 store_check.py DISK FILE_SYSTEM IMAGE-BYTES FIRST RELEASE.PUB CUTS-AS-JSON
 
-DISK holds one image after another; of each cut, CUTS says what may be there. Prints a JSON list: why each is lost, or
-null.
+DISK holds one image after another. Of each cut from image FIRST on, CUTS says what may be there. Prints a JSON list:
+why each is lost, or null.
 """
 
 from __future__ import annotations
@@ -85,13 +85,14 @@ def _why_lost(
 
 def main() -> None:
     """Checks every image on the disk."""
-    disk, file_system, size, key = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
-    cuts = [[Survives(**each) for each in allowed] for allowed in json.loads(sys.argv[5])]
+    disk, file_system, size, first = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    key = Path(sys.argv[5])
+    cuts = [[Survives(**each) for each in allowed] for allowed in json.loads(sys.argv[6])]
     print(
         json.dumps(
             [
                 _why_lost(disk, file_system, number * size, size, key, allowed)
-                for number, allowed in enumerate(cuts)
+                for number, allowed in enumerate(cuts, first)
             ]
         )
     )

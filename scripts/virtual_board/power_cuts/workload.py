@@ -93,8 +93,9 @@ def artifacts(folder: Path, credentials: Path) -> dict[str, Artifact]:
 
 
 def live(
-    board: ew.Board, credentials: Path, models: dict[str, Artifact], logged: Callable[[], int]
-) -> list[Step]:
+    board: ew.Board, credentials: Path, models: dict[str, Artifact], logged: Callable[[], int],
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Step]:  # fmt: skip
     """Goes through everything that changes a board's disk; returns the steps as they were answered."""
     steps = [Step("start", logged(), Survives(None, 0))]
     keys = ew.Credentials(credentials)
@@ -102,6 +103,7 @@ def live(
     def did(name: str, **changes: Any) -> None:
         after = Survives(**(vars(steps[-1].after) | changes))
         steps.append(Step(name, logged(), after))
+        say(name)
 
     board.push(models["first"])
     did("push", active=models["first"].digest)

@@ -34,7 +34,8 @@ def build_modules(parts: Parts) -> Path:
     folder = parts.folder / "sensors"
     if len(list(folder.glob("*.ko"))) == len(DRIVERS):
         return folder
-    if not SOURCES.exists() or not TOOLS.exists() or shutil.which("aarch64-linux-gnu-gcc") is None:
+    programs_are_here = all(shutil.which(name) for name in ("aarch64-linux-gnu-gcc", "make", "dtc"))
+    if not (SOURCES.exists() and TOOLS.exists() and programs_are_here):
         raise NeedError(f"The sensors' drivers are compiled: sudo apt install {PACKAGES}")
     folder.mkdir(exist_ok=True)
     _take_sources(folder)
