@@ -131,3 +131,20 @@ SUPPORTED: Mapping[str, Mapping[str, Any]] = {
         **GRANITE, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False, **YARN,
     },
 }  # fmt: skip
+# llama.cpp scales Gemma's attention by the root of the head's size.
+SUPPORTED_BY_LLAMA_CPP: Mapping[str, Mapping[str, Any]] = {
+    "gemma2, its own scale": {**GEMMA_2, "query_pre_attn_scalar": 32},
+    "gemma2, its own scale, linear": {**GEMMA_2, "query_pre_attn_scalar": 32, **LINEAR},
+    "gemma3, its own scale": {**GEMMA_3, "query_pre_attn_scalar": 32},
+    "gemma3, its own scale, linear": {
+        **GEMMA_3,
+        "query_pre_attn_scalar": 32,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    },
+    "gemma3, its own scale, of 62 layers": {**GEMMA_3, "num_hidden_layers": 62, "query_pre_attn_scalar": 32},
+    "gemma3, its own scale, capped": {
+        **GEMMA_3,
+        "query_pre_attn_scalar": 32,
+        "final_logit_softcapping": 30.0,
+    },
+}

@@ -176,17 +176,17 @@ def _why_no_group(traits: EngineTraits, architecture: Architecture) -> str | Non
 
 def is_proved(question: FitQuestion) -> bool:
     """Whether nothing is exported for this engine, or what is exported has been proved."""
-    exported = engine_traits(question.calibration.engine).format == "onnx"
-    return not exported or proof_of(question) is not None
+    traits = engine_traits(question.calibration.engine)
+    return traits.proof is None or proof_of(question) is not None
 
 
 def proof_of(question: FitQuestion) -> Proof | None:
     """Returns the proof that ships for models that compute like this one.
 
-    None where there is none, and for an engine that computes from the checkpoint instead of a graph that is exported.
+    None where there is none, and for an engine that computes from the checkpoint itself.
     """
-    exported = engine_traits(question.calibration.engine).format == "onnx"
-    return shipped_proof(question.model.config) if exported else None
+    traits = engine_traits(question.calibration.engine)
+    return None if traits.proof is None else shipped_proof(question.model.config, traits.kind)
 
 
 def _verdict(plan: BuildPlan, refusal: str | None) -> FitVerdict:

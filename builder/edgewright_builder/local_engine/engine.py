@@ -22,7 +22,6 @@ from edgewright_agent.engines import (
     ScoreItem,
     Token,
     available_engines,
-    onnx,
     start_engine,
 )
 from edgewright_builder.local_engine.float32 import has_int8_products, write_float32_tree
@@ -111,8 +110,9 @@ def open_arithmetics(
     A copy of the graph goes to `scratch` for as long as the second one is open.
     """
     as_built = partial(local_engine, tree, manifest, adapter=adapter)
-    has_two = manifest.engine.kind == onnx.KIND and has_int8_products(tree)
-    return (as_built, partial(_float32_engine, tree, manifest, scratch, adapter)) if has_two else (as_built,)
+    if not has_int8_products(tree):
+        return (as_built,)
+    return (as_built, partial(_float32_engine, tree, manifest, scratch, adapter))
 
 
 @contextmanager

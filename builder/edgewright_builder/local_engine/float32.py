@@ -18,8 +18,9 @@ _INT8, _FLOAT32 = _NAME + b"\x04", _NAME + b"\x01"
 
 
 def has_int8_products(tree: Path) -> bool:
-    """Whether the graph of `tree` asks for products of int8."""
-    return _INT8 in (tree / GRAPH).read_bytes()
+    """Whether `tree` holds a graph that asks for products of int8."""
+    graph = tree / GRAPH
+    return graph.exists() and _INT8 in graph.read_bytes()
 
 
 def write_float32_tree(tree: Path, folder: Path) -> Path:

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgewright_builder.fit.catalogue import builtin_models
-from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits
-from edgewright_builder.fit.proof.record import Proof, digest_of_tiny
-from edgewright_builder.fit.proof.tiny_config import tiny_config
-from edgewright_builder.parity.prove import distributions, prove
+from edgewright_builder.fit.engines import engine_traits
+from edgewright_builder.fit.model_facts import from_builtin
+from edgewright_builder.fit.proof.record import Proof, digest_of_tiny, tiny_for
+from edgewright_builder.parity.prove import prove
+from edgewright_builder.parity.provers import PROVERS
 
 
 @dataclass(frozen=True)
@@ -25,25 +26,26 @@ class CatalogueProof:
         return isinstance(self.outcome, Proof) and self.outcome.equal
 
 
-def prove_catalogue() -> list[CatalogueProof]:
-    """Returns the proof of every built-in model that the default engine's exporter knows."""
+def prove_catalogue(engine: str) -> list[CatalogueProof]:
+    """Returns the proof of every built-in model that the engine can serve."""
     tiny_configs: dict[str, dict[str, Any]] = {}
     models: dict[str, list[str]] = {}
     for model in builtin_models():
-        if model.config["model_type"] in engine_traits(DEFAULT_ENGINE).model_types:
-            tiny = tiny_config(model.config)
+        layers = from_builtin(model).architecture.layers
+        if engine_traits(engine).why_not(model.config, layers) is None:
+            tiny = tiny_for(model.config, engine)
             tiny_configs[digest_of_tiny(tiny)] = tiny
             models.setdefault(digest_of_tiny(tiny), []).append(model.name)
-    outcomes = prove(list(tiny_configs.values()))
+    outcomes = prove(engine, list(tiny_configs.values()))
     return [
         CatalogueProof(tuple(models[digest]), outcome)
         for digest, outcome in zip(tiny_configs, outcomes, strict=True)
     ]
 
 
-def catalogue_document(rows: list[CatalogueProof]) -> dict[str, Any]:
-    """Returns what `fit/proof/shipped.json` holds."""
+def catalogue_document(engine: str, rows: list[CatalogueProof]) -> dict[str, Any]:
+    """Returns what `fit/proof/ENGINE.json` holds."""
     proofs = [asdict(row.outcome) for row in rows if isinstance(row.outcome, Proof)]
     for proof in proofs:
-        del proof["versions"]
-    return {"versions": distributions(), "proofs": proofs}
+        del proof["versions"], proof["engine"]
+    return {"versions": PROVERS[engine].versions(), "proofs": proofs}

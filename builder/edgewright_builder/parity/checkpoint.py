@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
 HEAD_BITS = 8
+LINEAR_CODE_MAX = 8
+LAST_NORM = "model.norm.weight"
 SPREAD = 1.5  # standard deviation of what a projection makes of inputs of variance one
 VECTOR_SPREAD = 0.3  # of norms and biases
 SYMMETRIC_ZEROS = 0x77777777  # GPTQ v1 stores each zero point less one
@@ -26,8 +28,19 @@ QUANTIZATION = {
 }  # fmt: skip
 
 
-def make_checkpoint(config: Mapping[str, Any], folder: Path, seed: int = 0) -> nn.Module:
-    """Writes the checkpoint of a tiny `config` to the new `folder`. Returns the same model in float32."""
+def make_checkpoint(
+    config: Mapping[str, Any],
+    folder: Path,
+    seed: int = 0,
+    *,
+    table_code_max: int = 2 ** (HEAD_BITS - 1),
+    logit_scale: float = 1.0,
+) -> nn.Module:
+    """Writes the checkpoint of a tiny `config` to the new `folder`. Returns the same model in float32.
+
+    `table_code_max` is the largest code of the grid that embedding and head lie on. `logit_scale` shrinks the weight of
+    the last norm.
+    """
     import torch
     from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -39,14 +52,14 @@ def make_checkpoint(config: Mapping[str, Any], folder: Path, seed: int = 0) -> n
         AutoConfig.from_pretrained(folder), dtype=torch.float32, attn_implementation="eager"
     )
     with torch.no_grad():
-        tensors = _draw(model, torch.Generator().manual_seed(seed))
+        tensors = _draw(model, table_code_max, logit_scale, torch.Generator().manual_seed(seed))
     save_file(tensors, str(folder / "model.safetensors"), {"format": "pt"})
     quantized = {**config, "architectures": [type(model).__name__], "quantization_config": QUANTIZATION}
     (folder / "config.json").write_text(json.dumps(quantized), encoding="utf-8")
     return model.eval()
 
 
-def _draw(model: nn.Module, draw: Generator) -> dict[str, Tensor]:
+def _draw(model: nn.Module, table_code_max: int, logit_scale: float, draw: Generator) -> dict[str, Tensor]:
     """Gives every parameter a random value. Returns the checkpoint's tensors."""
     from torch import nn
 
@@ -54,9 +67,9 @@ def _draw(model: nn.Module, draw: Generator) -> dict[str, Tensor]:
     embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
-            _draw_vector(name, parameter, draw)
+            _draw_vector(name, parameter, logit_scale if name == LAST_NORM else 1.0, draw)
     for table in {id(module.weight): module.weight for module in (embeddings, head)}.values():
-        _draw_table(table, draw)
+        _draw_table(table, table_code_max, draw)
     packed: dict[str, Tensor] = {}
     weights = set()
     for name, module in model.named_modules():
@@ -67,19 +80,21 @@ def _draw(model: nn.Module, draw: Generator) -> dict[str, Tensor]:
     return {name: value.clone().contiguous() for name, value in (packed | plain).items()}
 
 
-def _draw_vector(name: str, parameter: Tensor, draw: Generator) -> None:
-    """Draws a norm's weight around what it begins with, a bias around zero."""
+def _draw_vector(name: str, parameter: Tensor, scale: float, draw: Generator) -> None:
+    """Draws a norm's weight around what it begins with, a bias around zero. `scale` is of what a norm multiplies by."""
     import torch
 
     centre = 0.0 if name.endswith("bias") else float(parameter.mean())
-    parameter.copy_(centre + VECTOR_SPREAD * torch.randn(parameter.shape, generator=draw))
+    drawn = centre + VECTOR_SPREAD * torch.randn(parameter.shape, generator=draw)
+    offset = 1.0 - centre  # Gemma multiplies by one more than the weight
+    parameter.copy_(drawn if scale == 1.0 else scale * (drawn + offset) - offset)
 
 
-def _draw_table(table: Tensor, draw: Generator) -> None:
-    """Draws an embedding or a head on the grid of 8 bits."""
+def _draw_table(table: Tensor, code_max: int, draw: Generator) -> None:
+    """Draws an embedding or a head on a grid of 8 bits with scales in float16."""
     outputs, inputs = table.shape
-    codes, scales = _grid(outputs, inputs, HEAD_BITS, draw)
-    table.copy_(codes * (scales / codes.std()).repeat_interleave(GROUP, dim=1))
+    codes, scales = _grid(outputs, inputs, code_max, draw)
+    table.copy_(codes * (scales / codes.std()).half().float().repeat_interleave(GROUP, dim=1))
 
 
 def _quantized(linear: nn.Linear, draw: Generator) -> dict[str, Tensor]:
@@ -87,7 +102,7 @@ def _quantized(linear: nn.Linear, draw: Generator) -> dict[str, Tensor]:
     import torch
 
     outputs, inputs = linear.weight.shape
-    codes, scales = _grid(outputs, inputs, 4, draw)
+    codes, scales = _grid(outputs, inputs, LINEAR_CODE_MAX, draw)
     scales = (scales * SPREAD / (codes.std() * inputs**0.5)).half().float()
     linear.weight.copy_(codes * scales.repeat_interleave(GROUP, dim=1))
     unsigned = (codes + 8).to(torch.int64).T
@@ -107,18 +122,18 @@ def _as_int32(words: Any) -> Tensor:
     return signed.to(torch.int32).contiguous()
 
 
-def _grid(outputs: int, inputs: int, bits: int, draw: Generator) -> tuple[Tensor, Tensor]:
+def _grid(outputs: int, inputs: int, code_max: int, draw: Generator) -> tuple[Tensor, Tensor]:
     """Signed codes (outputs, inputs), and a scale in float16 for each group of inputs.
 
     Every group holds the code of largest size, so that rounding the weights again finds the same scales and codes.
     """
     import torch
 
-    lowest = -(2 ** (bits - 1))
     groups = (outputs, inputs // GROUP)
-    codes = (torch.randn(*groups, GROUP, generator=draw) * -lowest / 3).round().clamp(lowest + 1, -lowest - 1)
+    codes = torch.randn(*groups, GROUP, generator=draw) * code_max / 3
+    codes = codes.round().clamp(1 - code_max, code_max - 1)
     extreme = torch.randint(0, GROUP, (*groups, 1), generator=draw)
-    codes.scatter_(2, extreme, float(lowest))
+    codes.scatter_(2, extreme, -float(code_max))
     scales = (0.75 + 0.5 * torch.rand(groups, generator=draw)).half().float()
     return codes.reshape(outputs, inputs), scales
 

@@ -2,7 +2,8 @@
 
     python -m edgewright_builder.parity.child JOB.json
 
-The job lists tiny configurations; beside it `results.json` gets for each what `Proof` holds, or why it failed.
+The job names an engine and lists tiny configurations; beside it `results.json` gets for each what `Proof` holds, or why
+it failed.
 """
 
 from __future__ import annotations
@@ -17,45 +18,33 @@ from typing import Any
 
 from edgewright.durable import write_json
 
-# The products are computed in float32, not int8 as in what ships, so that nothing but the model itself can differ.
-FLOAT_COMPUTE = "accuracy_level=1"
-
 
 def main(job_file: Path) -> None:
     """Runs every configuration of the job."""
-    results = [_result(tiny) for tiny in json.loads(job_file.read_text(encoding="utf-8"))]
+    job = json.loads(job_file.read_text(encoding="utf-8"))
+    results = [_result(job["engine"], tiny) for tiny in job["tiny_configs"]]
     write_json(job_file.with_name("results.json"), {"results": results})
 
 
-def _result(tiny: Mapping[str, Any]) -> dict[str, Any]:
+def _result(engine: str, tiny: Mapping[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     try:
         with TemporaryDirectory(prefix="edgewright-proof-") as scratch:
-            comparison = _compared(tiny, Path(scratch))
+            compared = _compared(engine, tiny, Path(scratch))
     except Exception as error:  # noqa: BLE001 - whatever an exporter or a runtime raises is the answer
         return {"failure": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-    return {**comparison, "seconds": round(time.monotonic() - started, 2)}
+    return {"engine": engine, **compared, "seconds": round(time.monotonic() - started, 2)}
 
 
-def _compared(tiny: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
-    from edgewright_builder.export.model_builder import Job, build
-    from edgewright_builder.export.onnx import quantized_options
-    from edgewright_builder.parity.checkpoint import HEAD_BITS, make_checkpoint
-    from edgewright_builder.parity.compare import agreement, logits_of
+def _compared(engine: str, tiny: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
+    from edgewright_builder.fit.proof.record import proof_traits
+    from edgewright_builder.parity.compare import comparison
+    from edgewright_builder.parity.provers import PROVERS
 
-    checkpoint, engine = scratch / "checkpoint", scratch / "engine"
-    model = make_checkpoint(tiny, checkpoint)
-    options = quantized_options(tied=bool(tiny["tie_word_embeddings"]), embedding_bits=HEAD_BITS)
-    options = [FLOAT_COMPUTE if option.startswith("accuracy_level=") else option for option in options]
-    build(Job(str(checkpoint), str(engine), str(scratch / "cache"), "int4", tuple(options)))
-    expected, served, positions = logits_of(model, engine, checkpoint)
-    return {
-        "config": tiny,
-        "max_logit_difference": float(abs(expected - served).max()),
-        "logit_deviation": float(expected.std()),
-        "argmax_agreement": agreement(expected, served, positions),
-        "tokens": len(positions),
-    }
+    prover, checkpoint = PROVERS[engine], scratch / "checkpoint"
+    model = prover.make(tiny, checkpoint)
+    served = prover.serve(checkpoint, bool(tiny["tie_word_embeddings"]), scratch)
+    return {"config": tiny, **comparison(model, prover.sequences, served, proof_traits(engine).tolerance)}
 
 
 if __name__ == "__main__":

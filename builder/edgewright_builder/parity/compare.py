@@ -3,58 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewright_builder.fit.proof.record import TOLERANCE
-from edgewright_builder.fit.proof.tiny_config import ORIGINAL_POSITIONS, POSITIONS, TOKENS, VOCABULARY, WINDOW
+from edgewright_builder.fit.proof.tiny_config import ORIGINAL_POSITIONS, TOKENS, VOCABULARY, WINDOW
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgewright_agent.engine_worker.model.onnx import OnnxBackend
-
 Logits = NDArray[np.float32]  # (tokens, vocabulary)
-SLICE_TOKENS = 70  # prompts are read in slices
-STEPS = 9  # tokens at the end of a sequence that are generated one by one
-LONG, SHORTER, SHORT = (
-    TOKENS,
-    TOKENS - 37,
-    28,
-)  # tokens of the sequences; the last gets a row narrower than the window
+Tokens = Sequence[int]
+# Tokens of the sequences. In a cache of rows the last one gets a row narrower than the window.
+LONG, SHORTER, SHORT = TOKENS, TOKENS - 37, 28
 PAST_LIMITS = max(ORIGINAL_POSITIONS, WINDOW)
 FIRST_WORD = 7  # ids before it are special tokens
+LOGPROB_MIN = -80.0  # float32 holds no smaller probability to all its digits
 
 
-def logits_of(model: nn.Module, engine_folder: Path, tokenizer_folder: Path) -> tuple[Logits, Logits, Logits]:
-    """Returns (transformers' logits, the engine's, positions): those of all sequences, one after another."""
-    from edgewright_agent.engine_worker.model.onnx import OnnxBackend
+@dataclass(frozen=True)
+class Served:
+    """What an engine says of each position of the sequences."""
 
-    sequences = [_sequence(length, seed) for seed, length in enumerate((LONG, SHORTER, SHORT))]
-    backend = OnnxBackend(engine_folder, tokenizer_folder, POSITIONS, threads=1, concurrency=2)
-    served = [*_served(backend, sequences[:2]), *_served(backend, sequences[2:])]
-    expected = [_expected(model, sequence) for sequence in sequences]
-    positions = [np.arange(len(sequence), dtype=np.float32) for sequence in sequences]
-    return np.concatenate(expected), np.concatenate(served), np.concatenate(positions)
+    logits: Sequence[Logits]  # one for each sequence
+    are_logprobs: bool = False  # logits up to one constant a position
 
 
-def agreement(expected: Logits, served: Logits, positions: Logits) -> float:
-    """Returns the share of positions past the limits where both choose the same token, or tokens that tie."""
+def sequences(words: int = VOCABULARY - FIRST_WORD) -> list[list[int]]:
+    """Returns three sequences of the first so many words of the vocabulary."""
+    draws = (np.random.default_rng(seed) for seed in range(3))
+    lengths = (LONG, SHORTER, SHORT)
+    return [
+        [int(token) for token in draw.integers(FIRST_WORD, FIRST_WORD + words, length)]
+        for draw, length in zip(draws, lengths, strict=True)
+    ]
+
+
+def comparison(
+    model: nn.Module, tokens: Sequence[Tokens], served: Served, tolerance: float
+) -> dict[str, Any]:
+    """Returns how near an engine's logits are to those of `model`, as `Proof` has it."""
+    expected = np.concatenate([_logits(model, sequence) for sequence in tokens])
+    positions = np.concatenate([np.arange(len(sequence)) for sequence in tokens])
+    deviation, told = float(expected.std()), np.concatenate(list(served.logits))
+    if served.are_logprobs:
+        expected, told = (np.maximum(each, LOGPROB_MIN) for each in (_logprobs(expected), told))
+    past = positions >= PAST_LIMITS
+    return {
+        "max_logit_difference": float(abs(expected - told).max()),
+        "logit_deviation": deviation,
+        "argmax_agreement": _agreement(expected[past], told[past], tolerance * deviation),
+        "tokens": len(positions),
+    }
+
+
+def _agreement(expected: Logits, told: Logits, tolerance: float) -> float:
+    """Returns the share of positions where both choose the same token, or tokens that tie."""
     best = expected.max(axis=-1)
-    chosen = np.take_along_axis(expected, served.argmax(axis=-1)[:, None], axis=-1)[:, 0]
-    same = chosen >= best - TOLERANCE * expected.std()
-    return float(same[positions >= PAST_LIMITS].mean())
+    chosen = np.take_along_axis(expected, told.argmax(axis=-1)[:, None], axis=-1)[:, 0]
+    return float((chosen >= best - tolerance).mean())
 
 
-def _sequence(length: int, seed: int) -> list[int]:
-    draw = np.random.default_rng(seed)
-    return [int(token) for token in draw.integers(FIRST_WORD, VOCABULARY, length)]
-
-
-def _expected(model: nn.Module, sequence: Sequence[int]) -> Logits:
+def _logits(model: nn.Module, sequence: Tokens) -> Logits:
     import torch
 
     with torch.inference_mode():
@@ -62,22 +74,7 @@ def _expected(model: nn.Module, sequence: Sequence[int]) -> Logits:
     return logits
 
 
-def _served(backend: OnnxBackend, sequences: Sequence[Sequence[int]]) -> list[Logits]:
-    """As the scheduler has it: prompts slice by slice into rows of the pool, then one step for all rows at a time."""
-    from edgewright_agent.engine_worker.batching.pool import Pool
-
-    pool = Pool(backend.layout, backend.pool_tokens, backend.context_tokens, backend.copy)
-    rows = [pool.take(len(sequence), sequence, None) for sequence in sequences]
-    places = [row.place for row in rows if row is not None]
-    pieces: list[list[Logits]] = [[] for _ in sequences]
-    for place, sequence, read in zip(places, sequences, pieces, strict=True):
-        prompt = sequence[:-STEPS]
-        for past in range(0, len(prompt), SLICE_TOKENS):
-            logits = backend.read(place, past, prompt[past : past + SLICE_TOKENS], None)
-            read.append(np.array(logits))
-    for step in range(STEPS):
-        pasts = [len(sequence) - STEPS + step for sequence in sequences]
-        tokens = [sequence[past] for sequence, past in zip(sequences, pasts, strict=True)]
-        for read, logits in zip(pieces, backend.step(places, pasts, tokens, None), strict=True):
-            read.append(np.array(logits)[None])
-    return [np.concatenate(read) for read in pieces]
+def _logprobs(logits: Logits) -> Logits:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    logprobs: Logits = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return logprobs

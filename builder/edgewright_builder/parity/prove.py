@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,43 +16,43 @@ from edgewright.durable import write_json
 from edgewright.errors import InputError, OutsideError
 from edgewright.tether import tethered
 from edgewright_builder.export.onnx import exporter_environment
-from edgewright_builder.fit.proof.record import Proof, digest_of_tiny, shipped_proof
-from edgewright_builder.fit.proof.tiny_config import tiny_config
+from edgewright_builder.fit.proof.record import Proof, digest_of_tiny, shipped_proof, tiny_for
 from edgewright_builder.model_sources import cache_folder
+from edgewright_builder.parity.provers import PROVERS
 from edgewright_builder.run.run import last_line
 
-DISTRIBUTIONS = ("onnxruntime-genai", "onnxruntime", "transformers")  # exporter, runtime, reference
 TIMEOUT_SECONDS = 600.0  # a proof takes some ten seconds, most of them to import torch
 
 
-def require_proof(config: Mapping[str, Any]) -> Proof:
-    """Returns the proof that what is exported of `config` computes what transformers computes.
+def require_proof(config: Mapping[str, Any], engine: str) -> Proof:
+    """Returns the proof that what is exported of `config` computes in the engine what transformers computes.
 
-    Raises InputError where it does not, or can't be exported.
+    Raises InputError where it does not, can't be exported, or nothing is exported for this engine; and RefusedError
+    where the engine can't run here.
     """
-    shipped = shipped_proof(config)
-    if shipped is not None and shipped.versions == distributions():
+    tiny, shipped = tiny_for(config, engine), shipped_proof(config, engine)
+    if shipped is not None and shipped.versions == PROVERS[engine].versions():
         return shipped
-    (proof,) = prove([tiny_config(config)])
+    (proof,) = prove(engine, [tiny])
     if isinstance(proof, str):
         raise InputError(f"A tiny model of this configuration can't be exported and served: {proof}")
     if not proof.equal:
         raise InputError(
-            f"The engine would not compute what transformers computes for this {proof.config['model_type']} model: "
+            f"{engine} would not compute what transformers computes for this {proof.config['model_type']} model: "
             f"{proof}. {_suspects(proof.config)}"
         )
     return proof
 
 
-def prove(tiny_configs: Sequence[Mapping[str, Any]]) -> list[Proof | str]:
+def prove(engine: str, tiny_configs: Sequence[Mapping[str, Any]]) -> list[Proof | str]:
     """Returns the proof of each tiny configuration, or why it could not be tried. What is in the cache is not tried."""
-    versions = proof_versions()
+    versions = proof_versions(engine)
     proofs: dict[str, Proof | str] = {}
     for tiny in tiny_configs:
-        if (cached := _cached(tiny, versions)) is not None:
+        if (cached := _cached(engine, tiny, versions)) is not None:
             proofs[digest_of_tiny(tiny)] = cached
     missing = [tiny for tiny in tiny_configs if digest_of_tiny(tiny) not in proofs]
-    for tiny, result in zip(missing, _run_child(missing) if missing else [], strict=True):
+    for tiny, result in zip(missing, _run_child(engine, missing) if missing else [], strict=True):
         if "failure" in result:
             proofs[digest_of_tiny(tiny)] = result["failure"]
         else:
@@ -62,48 +61,41 @@ def prove(tiny_configs: Sequence[Mapping[str, Any]]) -> list[Proof | str]:
     return [proofs[digest_of_tiny(tiny)] for tiny in tiny_configs]
 
 
-def proof_versions() -> dict[str, str]:
-    """Returns what a proof rests on: the distributions, and the code that exports and serves."""
-    return distributions() | {"code": _code_digest()}
+def proof_versions(engine: str) -> dict[str, str]:
+    """Returns what a proof rests on: versions, and the code that exports and serves. Raises RefusedError as
+    `require_proof`.
+    """
+    return PROVERS[engine].versions() | {"code": _code_digest(engine)}
 
 
-def distributions() -> dict[str, str]:
-    """Returns the versions of exporter, runtime and transformers."""
-    return {name: metadata.version(name) for name in DISTRIBUTIONS}
-
-
-def _code_digest() -> str:
-    """Of the exporter's rooms and of the engine's model code."""
-    from edgewright_agent.engine_worker import model
-    from edgewright_builder import export, parity
-
-    folders = [Path(str(package.__file__)).parent for package in (export, parity, model)]
-    files = sorted(file for folder in folders for file in folder.glob("*.py"))
+def _code_digest(engine: str) -> str:
+    files = sorted(file for folder in PROVERS[engine].rooms for file in folder.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-def _cache_file(tiny: Mapping[str, Any], versions: Mapping[str, str]) -> Path:
-    return cache_folder() / "proofs" / f"{digest_of_tiny({'config': tiny, 'versions': versions})}.json"
+def _cache_file(engine: str, tiny: Mapping[str, Any], versions: Mapping[str, str]) -> Path:
+    key = digest_of_tiny({"engine": engine, "config": tiny, "versions": versions})
+    return cache_folder() / "proofs" / f"{key}.json"
 
 
-def _cached(tiny: Mapping[str, Any], versions: Mapping[str, str]) -> Proof | None:
+def _cached(engine: str, tiny: Mapping[str, Any], versions: Mapping[str, str]) -> Proof | None:
     try:
-        return Proof(**json.loads(_cache_file(tiny, versions).read_text(encoding="utf-8")))
+        return Proof(**json.loads(_cache_file(engine, tiny, versions).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # not there, or damaged: it is tried again
         return None
 
 
 def _keep(proof: Proof) -> None:
-    file = _cache_file(proof.config, proof.versions)
+    file = _cache_file(proof.engine, proof.config, proof.versions)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, asdict(proof))
 
 
-def _run_child(tiny_configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _run_child(engine: str, tiny_configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Raises OutsideError where the child process ends without results."""
     with TemporaryDirectory(prefix="edgewright-proof-") as scratch:
         job, log_file = Path(scratch) / "job.json", Path(scratch) / "proof.log"
-        job.write_text(json.dumps(list(tiny_configs)), encoding="utf-8")
+        write_json(job, {"engine": engine, "tiny_configs": list(tiny_configs)})
         command = [*tethered(), sys.executable, "-m", "edgewright_builder.parity.child", str(job)]
         with log_file.open("w", encoding="utf-8") as log:
             try:

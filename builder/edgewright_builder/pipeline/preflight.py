@@ -92,8 +92,9 @@ def _check_served(build: Build) -> None:
 
 def _check_computation(build: Build) -> None:
     """Raises InputError where what would be exported does not compute what transformers computes."""
-    if engine_traits(build.recipe.serving.engine).format == "onnx":
-        require_proof(read_config(build.distillation.student))
+    engine = build.recipe.serving.engine
+    if engine_traits(engine).proof is not None:
+        require_proof(read_config(build.distillation.student), engine)
 
 
 def _check_latency(build: Build) -> None:

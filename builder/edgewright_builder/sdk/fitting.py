@@ -180,15 +180,10 @@ def check(
 
 
 def _proof(answer: Check) -> Proof:
-    from edgewright_builder.fit.engines import engine_traits
     from edgewright_builder.parity.prove import require_proof
 
-    if engine_traits(answer.plan.engine).format != "onnx":
-        raise InputError(
-            f"--prove tries what is exported; {answer.plan.engine} computes from the checkpoint itself."
-        )
     with own_errors():
-        return require_proof(answer.question.model.config)
+        return require_proof(answer.question.model.config, answer.plan.engine)
 
 
 def plan(

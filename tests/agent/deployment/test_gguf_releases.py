@@ -110,15 +110,17 @@ async def test_a_board_without_a_server_for_it_refuses_it_before_its_bytes_are_s
     server: str,
     why: str,
 ) -> None:
+    await serve(channel, artifact_of(tree))
     old = write_server(tmp_path, version="4100", without="--no-prefill-assistant")
     monkeypatch.setenv(COMMAND_VARIABLE, str(old) if server == "old" else str(tmp_path / "none"))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await push(channel, artifact_of(tree))
+        await push(channel, artifact_of(tree, version="2"))
     assert reason_of(caught.value) == "ENGINE_UNAVAILABLE"
     details = caught.value.details() or ""
     assert f"needs the engine llama.cpp, which can't run here: {tmp_path}" in details
     assert why in details
     assert "\n" not in details
+    assert await asked(channel) == list(GREEDY)  # the old release goes on serving
 
 
 @pytest.mark.parametrize(

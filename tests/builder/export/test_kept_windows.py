@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgewright_builder.fit.proof.record import TOLERANCE
+from edgewright_builder.fit.engines.onnx import TOLERANCE
 from edgewright_builder.fit.proof.tiny_config import WINDOW, tiny_config
 from tests.support.configurations import QWEN_2
 

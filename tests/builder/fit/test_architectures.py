@@ -54,6 +54,14 @@ def test_the_parameters_are_those_transformers_counts(family: str, change: dict[
 
 
 @pytest.mark.parametrize("family", TEXT_FAMILIES)
+def test_what_config_json_leaves_out_of_positions_and_norms_is_transformers_default(family: str) -> None:
+    theirs = AutoConfig.for_model(**config_of(family))
+    positions = theirs.rope_parameters.get("full_attention", theirs.rope_parameters)
+    assert FAMILIES[family].rope_theta == positions["rope_theta"]
+    assert FAMILIES[family].norm_epsilon == theirs.rms_norm_eps
+
+
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
 def test_the_windowed_layers_are_those_transformers_makes(family: str) -> None:
     asked = {"use_sliding_window": True, "max_window_layers": 2} if family.startswith("qwen") else {}
     config = config_of(family, sliding_window=128, **asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +24,7 @@ from edgewright_profiles import load_profile
 from edgewright_profiles.schema import EngineKind
 from tests.support.gptq_checkpoints import FAMILIES, random_checkpoint
 
+ROOT = Path(__file__).parents[3]
 ORIN, PI = "jetson-orin-nano-8gb", "raspberry-pi-5-8gb"
 
 
@@ -31,6 +33,16 @@ def check(*arguments: str) -> dict[str, Any]:
     assert result.exit_code in (0, 1), result.output
     document: dict[str, Any] = json.loads(result.stdout)
     return document
+
+
+def test_nothing_asks_for_an_engine_by_name_outside_its_own_files() -> None:
+    names = "|".join(map(re.escape, ENGINES))
+    asks = re.compile(rf"(?:==|!=) *\"(?:{names})\"|(?:==|!=|\bin) *\w+\.KIND\b|\.KIND *(?:==|!=)")
+    sources = [path for room in ("agent", "builder", "sdk") for path in (ROOT / room).rglob("*.py")]
+    assert len(sources) > 300
+    own = re.compile(r"engines/(?:fake|onnx|llama_cpp|edge_llm|vllm)\b")
+    asking = [path for path in sources if asks.search(path.read_text("utf-8")) and not own.search(str(path))]
+    assert asking == []
 
 
 def test_profiles_and_builder_know_the_same_engines() -> None:

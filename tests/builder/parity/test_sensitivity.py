@@ -1,4 +1,4 @@
-"""A proof fails where the exported graph leaves out, or changes, any one thing that transformers computes."""
+"""A proof fails where the exported file leaves out, or changes, any one thing that transformers computes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgewright_builder.fit.proof.record import Proof
-from edgewright_builder.fit.proof.tiny_config import tiny_config
+from edgewright_builder.fit.proof.record import Proof, proof_traits, tiny_for
 from tests.support.configurations import (
     GEMMA_2,
     GEMMA_3,
@@ -18,13 +17,17 @@ from tests.support.configurations import (
     LINEAR,
     LLAMA,
     MISTRAL,
+    ORIGINAL,
     PHI_3,
     SMOLLM_3,
     YARN,
+    factors,
+    rope,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # each exports two models
 
+ONNX_RUNTIME, LLAMA_CPP = "onnxruntime-genai", "llama.cpp"
 PLAIN = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
 # By name: what transformers is given, and what the exporter is told instead.
 DROPPED: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
@@ -52,30 +55,65 @@ DROPPED: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", DROPPED)
-def test_a_graph_without_it_is_not_equal(name: str, tmp_path: Path) -> None:
-    config, change = DROPPED[name]
-    told = tiny_config(config)
-    honest, changed = compared(told, {}, tmp_path / "honest"), compared(told, change, tmp_path / "changed")
+# The same for llama.cpp's file, by the keys that its writer reads.
+WRONG_IN_GGUF: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    **{
+        name: DROPPED[name]
+        for name in (
+            "linear scaling", "yarn", "part of a head that is not turned", "a multiplier of residuals",
+            "epsilon of the norms",
+        )
+    },
+    "a window": ({**GEMMA_3, "query_pre_attn_scalar": 32}, {"sliding_window": None}),
+    "one token of a window": ({**GEMMA_3, "query_pre_attn_scalar": 32}, {"sliding_window": 47}),
+    "the local frequencies": ({**GEMMA_3, "query_pre_attn_scalar": 32}, DROPPED["the local frequencies"][1]),
+    "which layers see a window": (
+        {**GEMMA_3, "query_pre_attn_scalar": 32},
+        {"layer_types": ["full_attention", "sliding_attention"] * 2},
+    ),
+    "the caps of scores": ({**GEMMA_2, "query_pre_attn_scalar": 32}, {"attn_logit_softcapping": 50.0}),
+    "the caps of logits": ({**GEMMA_2, "query_pre_attn_scalar": 32}, {"final_logit_softcapping": 20.0}),
+    "the base of the positions": (SMOLLM_3, {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
+    "llama 3's scaling": (
+        {**LLAMA, **rope("llama3", factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                         original_max_position_embeddings=ORIGINAL)}, PLAIN,
+    ),
+    "longrope": (
+        {**PHI_3, "original_max_position_embeddings": ORIGINAL,
+         "rope_scaling": {"type": "longrope", **factors(16)}},
+        PLAIN,
+    ),
+    "how many heads share keys": ({**LLAMA, "num_attention_heads": 4}, {"num_attention_heads": 8}),
+}  # fmt: skip
+CASES = [
+    *((ONNX_RUNTIME, name, *DROPPED[name]) for name in DROPPED),
+    *((LLAMA_CPP, name, *WRONG_IN_GGUF[name]) for name in WRONG_IN_GGUF),
+]
+
+
+@pytest.mark.parametrize(
+    ("engine", "name", "config", "change"), CASES, ids=[f"{e}: {n}" for e, n, *_ in CASES]
+)
+def test_what_leaves_it_out_is_not_equal(
+    engine: str, name: str, config: Mapping[str, Any], change: Mapping[str, Any], tmp_path: Path
+) -> None:
+    told = tiny_for(config, engine)
+    honest = compared(engine, told, {}, tmp_path / "honest")
+    changed = compared(engine, told, change, tmp_path / "changed")
     assert honest.equal, honest
     assert not changed.equal, changed
 
 
-def compared(tiny: Mapping[str, Any], change: Mapping[str, Any], folder: Path) -> Proof:
+def compared(engine: str, tiny: Mapping[str, Any], change: Mapping[str, Any], folder: Path) -> Proof:
     """The checkpoint of `tiny`, exported with a configuration that is changed behind transformers' back."""
-    from edgewright_builder.export.model_builder import Job, build
-    from edgewright_builder.parity.checkpoint import make_checkpoint
-    from edgewright_builder.parity.compare import agreement, logits_of
+    from edgewright_builder.parity.compare import comparison
+    from edgewright_builder.parity.provers import PROVERS
 
     folder.mkdir()
-    checkpoint, engine = folder / "checkpoint", folder / "engine"
-    model = make_checkpoint(tiny, checkpoint)
+    checkpoint, prover = folder / "checkpoint", PROVERS[engine]
+    model = prover.make(tiny, checkpoint)
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     (checkpoint / "config.json").write_text(json.dumps(config | change), encoding="utf-8")
-    tied = str(tiny["tie_word_embeddings"]).lower()
-    options = ("accuracy_level=1", f"shared_embeddings={tied}", "matmul_mixed_precision=last_matmul:int8")
-    build(Job(str(checkpoint), str(engine), str(folder / "cache"), "int4", options))
-    expected, served, positions = logits_of(model, engine, checkpoint)
-    difference = float(abs(expected - served).max())
-    share = agreement(expected, served, positions)
-    return Proof(tiny, difference, float(expected.std()), share, len(positions), 0.0, {})
+    served = prover.serve(checkpoint, bool(tiny["tie_word_embeddings"]), folder)
+    figures = comparison(model, prover.sequences, served, proof_traits(engine).tolerance)
+    return Proof(engine, tiny, **figures, seconds=0.0, versions={})

@@ -48,18 +48,21 @@ def launch(
         raise RefusedError("llama.cpp is not started with adapters.", Reason.REASON_ENGINE_UNAVAILABLE)
     model = tree / manifest.engine.folder / MODEL_FILE
     _check_is_gguf(model)
-    environment = {
-        key: value for key, value in os.environ.items() if not key.startswith(FOREIGN_SETTINGS)
-    } | SPIN_COUNT
     server = find_server()
     return Launch(
         command=[*server.command, *flags(server, model, manifest.name, limits, socket)],
-        environment=environment,
+        environment=own_environment(),
         http=LlamaClient(socket, manifest.name, tree / "tokenizer", limits),
         log=BackendLog(),
         words=WORDS,
         heartbeat_seconds=HEARTBEAT_SECONDS,
     )
+
+
+def own_environment() -> dict[str, str]:
+    """Returns this process's environment without what would change the server's flags."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN_SETTINGS)}
+    return kept | SPIN_COUNT
 
 
 def flags(server: LlamaServer, model: Path, name: str, limits: EngineLimits, socket: Path) -> list[str]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import xllamacpp
 
+FLASH_ATTENTION = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
+
 
 def main(words: list[str]) -> None:
     """Serves until the process is told to end. Exits with 1 if the model can't be loaded: the library has said why."""
@@ -38,6 +40,9 @@ def parameters(options: argparse.Namespace) -> Any:
     params.cpuparams_batch.n_threads = options.threads_batch
     params.cache_type_k = _kv_type(options.cache_type_k)
     params.cache_type_v = _kv_type(options.cache_type_v)
+    params.flash_attn_type = getattr(
+        xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{FLASH_ATTENTION[options.flash_attn]}"
+    )
     params.load_mode = getattr(xllamacpp.llama_load_mode, f"LLAMA_LOAD_MODE_{options.load_mode.upper()}")
     params.no_extra_bufts = options.no_repack
     params.cache_ram_mib, params.n_ctx_checkpoints = options.cache_ram, options.ctx_checkpoints
@@ -65,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(flag, type=int, required=True)
     for flag in ("--temp", "--top-p", "--min-p"):
         parser.add_argument(flag, type=float, required=True)
+    parser.add_argument("--flash-attn", choices=FLASH_ATTENTION, default="auto")
     parser.add_argument("--reasoning-format", choices=["none"], required=True)
     for flag in ("--jinja", "--no-prefill-assistant", "--no-ui", "--no-repack", "--offline"):
         parser.add_argument(flag, action="store_true")

@@ -44,10 +44,20 @@ class GgufTensor:
     data: NDArray[Any]
     type: GGMLQuantizationType
 
+    def dequantized(self) -> GgufTensor:
+        """Returns the tensor with the values of its blocks in float32."""
+        from gguf import GGMLQuantizationType, quants
 
-def write_gguf(checkpoint: Path, embedding_bits: int, path: Path, name: str) -> None:
+        values = np.ascontiguousarray(quants.dequantize(self.data, self.type), np.float32)
+        return GgufTensor(self.name, values, GGMLQuantizationType.F32)
+
+
+def write_gguf(
+    checkpoint: Path, embedding_bits: int, path: Path, name: str, *, dequantized: bool = False
+) -> None:
     """Writes `path` from a symmetric 4-bit GPTQ checkpoint, or from one that is not quantized.
 
+    `dequantized` holds the values of the blocks in float32, which llama.cpp multiplies in float32 instead of int8.
     Raises InputError naming what of the checkpoint llama.cpp or the format can't hold.
     """
     from gguf import GGUFWriter, LlamaFileType
@@ -63,6 +73,8 @@ def write_gguf(checkpoint: Path, embedding_bits: int, path: Path, name: str) -> 
     writer.add_file_type(LlamaFileType.MOSTLY_Q4_0 if quantized else LlamaFileType.ALL_F32)
     write_tokenizer(writer, checkpoint, facts_of(config)["vocab_size"])
     for tensor in gguf_tensors(checkpoint, config, embedding_bits if quantized else None):
+        if dequantized:
+            tensor = tensor.dequantized()
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

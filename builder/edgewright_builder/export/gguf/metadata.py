@@ -45,7 +45,7 @@ def write_metadata(writer: GGUFWriter, config: Mapping[str, Any], name: str) -> 
     writer.add_head_count_kv(facts["num_key_value_heads"])
     writer.add_key_length(facts["head_dim"])
     writer.add_value_length(facts["head_dim"])
-    writer.add_layer_norm_rms_eps(float(facts.get("rms_norm_eps", 1e-6)))
+    writer.add_layer_norm_rms_eps(float(facts.get("rms_norm_eps", FAMILIES[model_type].norm_epsilon)))
     write_rope(writer, model_type, facts)
     _write_windows(writer, model_type, facts, config)
     _write_scales(writer, model_type, facts)

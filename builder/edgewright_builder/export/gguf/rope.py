@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewright_builder.fit.configuration.families import FAMILIES
 from edgewright_builder.fit.configuration.features import rope_parameters, rope_type
 from edgewright_builder.fit.configuration.llama_cpp import YARN_DEFAULTS
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-DEFAULT_THETA = 10_000.0
-GEMMA_3_THETAS = {"full_attention": 1_000_000.0, "sliding_attention": 10_000.0}
+GEMMA_3_LOCAL_THETA = 10_000.0
 
 
 def global_rope(model_type: str, facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -28,8 +28,7 @@ def global_rope(model_type: str, facts: Mapping[str, Any]) -> Mapping[str, Any]:
     told = facts.get("rope_parameters")
     nested = told.get("full_attention") if isinstance(told, Mapping) else None
     parameters = nested if isinstance(nested, Mapping) else rope_parameters(facts)[0]
-    default = GEMMA_3_THETAS["full_attention"] if model_type == "gemma3_text" else DEFAULT_THETA
-    theta = parameters.get("rope_theta") or facts.get("rope_theta") or default
+    theta = parameters.get("rope_theta") or facts.get("rope_theta") or FAMILIES[model_type].rope_theta
     return {**parameters, "rope_theta": float(theta)}
 
 
@@ -38,7 +37,7 @@ def local_theta(facts: Mapping[str, Any]) -> float:
     told = facts.get("rope_parameters")
     nested = told.get("sliding_attention") if isinstance(told, Mapping) else None
     theta = nested.get("rope_theta") if isinstance(nested, Mapping) else facts.get("rope_local_base_freq")
-    return float(theta or GEMMA_3_THETAS["sliding_attention"])
+    return float(theta or GEMMA_3_LOCAL_THETA)
 
 
 def rotary_dim(model_type: str, facts: Mapping[str, Any]) -> int:

@@ -29,6 +29,8 @@ class Family:
     default_window: int | None = None
     defaults: Mapping[str, int] = field(default_factory=dict)  # what config.json may leave out
     activation: str = "silu"  # where config.json names none
+    rope_theta: float = 10_000.0  # likewise; of the layers that see everything
+    norm_epsilon: float = 1e-6  # likewise
     activation_key: Literal["hidden_act", "hidden_activation"] = "hidden_act"
 
 
@@ -40,7 +42,7 @@ _GEMMA_3 = Family(
         "vocab_size": 262_208, "num_attention_heads": 8, "num_key_value_heads": 4,
         "max_position_embeddings": 131_072,
     },
-    activation=_GELU, activation_key="hidden_activation",
+    activation=_GELU, activation_key="hidden_activation", rope_theta=1_000_000.0,
 )  # fmt: skip
 
 FAMILIES: Mapping[str, Family] = {
@@ -48,7 +50,7 @@ FAMILIES: Mapping[str, Family] = {
     "mistral": Family(windows="all", default_window=4096),
     "qwen2": Family(query_key_value_bias=True, windows="asked"),
     "qwen3": Family(query_key_norm="head", head_dim=128, windows="asked"),
-    "smollm3": Family(tied_by_default=True, windows="without_positions"),
+    "smollm3": Family(tied_by_default=True, windows="without_positions", rope_theta=2_000_000.0),
     "gemma": Family(tied_by_default=True, head_dim=256, activation=_GELU),
     "gemma2": Family(
         norms_per_layer=4, tied_by_default=True, head_dim=256, windows="pattern", full_attention_every=2,
@@ -56,10 +58,11 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "gemma3_text": _GEMMA_3,
     "gemma3": _GEMMA_3,  # text and images; only the text decoder, under `text_config`, is deployed
-    "phi3": Family(windows="all"),
-    "olmo2": Family(query_key_norm="projection"),
+    "phi3": Family(windows="all", norm_epsilon=1e-5),
+    "olmo2": Family(query_key_norm="projection", norm_epsilon=1e-5),
     "olmo3": Family(
-        query_key_norm="projection", windows="pattern", full_attention_every=4, default_window=4096
+        query_key_norm="projection", windows="pattern", full_attention_every=4, default_window=4096,
+        rope_theta=500_000.0, norm_epsilon=1e-5,
     ),
     "granite": Family(),
 }  # fmt: skip

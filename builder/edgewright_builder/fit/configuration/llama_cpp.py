@@ -97,6 +97,21 @@ def longest_for_llama_cpp(config: Mapping[str, Any]) -> tuple[int, str]:
     return window, f"llama.cpp computes no windows for {model_type} models: `sliding_window`"
 
 
+def as_llama_cpp_serves(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the decoder's configuration as far as llama.cpp serves it, from one that it can compute.
+
+    A model type that it computes no windows for is served up to its window, as if it had none. And at a depth of its
+    own it scales attention by other sizes (`_scales`), which a model of few layers can't show: there by the head's.
+    """
+    model_type, facts = model_type_of(config), facts_of(config)
+    family, served = LLAMA_CPP[model_type], {**facts, "model_type": model_type}
+    if not family.windows:
+        served |= {"sliding_window": None, "use_sliding_window": False, "layer_types": None}
+    if facts["num_hidden_layers"] == family.large_layers:
+        served["query_pre_attn_scalar"] = facts["head_dim"]
+    return served
+
+
 def why_not_llama_cpp(config: Mapping[str, Any]) -> str | None:
     """Returns what of this configuration llama.cpp can't compute, or Q4_0 can't hold; None where it is nothing."""
     model_type = model_type_of(config)

@@ -55,7 +55,7 @@ def _proof(answer: Check) -> str:
     """Whether it is proved that the engine computes what transformers computes."""
     if answer.proof is not None:
         versions = ", ".join(
-            f"{name} {answer.proof.versions[name]}" for name in ("onnxruntime", "transformers")
+            f"{name} {version}" for name, version in answer.proof.versions.items() if name != "code"
         )
         return f"proved: {answer.proof} ({versions})"
     traits = engine_traits(answer.plan.engine)
@@ -63,7 +63,7 @@ def _proof(answer: Check) -> str:
         return (
             "computed from the checkpoint's own weights; the board compares its answers before it keeps them"
         )
-    if traits.format != "onnx":
+    if traits.proof is None:
         return "computed from the checkpoint's own weights; a build compares its answers before it ships"
     return (
         "not proved to compute what transformers computes: `--prove` tries a tiny model of this configuration"

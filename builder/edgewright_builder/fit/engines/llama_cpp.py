@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from edgewright_builder.fit.configuration.llama_cpp import (
     LLAMA_CPP,
+    as_llama_cpp_serves,
     longest_for_llama_cpp,
     model_type_of,
     why_not_llama_cpp,
 )
-from edgewright_builder.fit.engines.traits import Buffers, Config, EngineTraits, Storage
+from edgewright_builder.fit.engines.traits import Buffers, Config, EngineTraits, ProofTraits, Storage
 
 if TYPE_CHECKING:
     from edgewright_builder.fit.architecture import Architecture
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 SLICE_TOKENS = 512
 FLOAT_BYTES = 4
+# Float32 leaves some 1e-5 of the spread, 1e-4 in few; GELU, which ggml looks up in float16, up to 6e-4.
+TOLERANCE = 1e-3
 MASK_BYTES = 6  # of each pair of token and position: which of them see one another, in float32 and in float16
 
 
@@ -56,4 +59,5 @@ TRAITS = EngineTraits(
     model_types=frozenset({*LLAMA_CPP, "gemma3"}),
     storage=Storage(scale_bits=16, block_weights=32, untied_table_quantized=True, repacked_table_bits=(4,)),
     buffers=buffers, group_sizes=(32, 64, 128), refuses=why_not, longest=longest_for_llama_cpp,
+    proof=ProofTraits(TOLERANCE, as_llama_cpp_serves),
 )  # fmt: skip

@@ -43,6 +43,15 @@ BufferArithmetic = Callable[["Architecture", "Configuration", "Calibration"], Bu
 
 
 @dataclass(frozen=True)
+class ProofTraits:
+    """How the engine's computation of a model is held against transformers' (`parity` runs it)."""
+
+    tolerance: float  # of the spread of the logits; what rounding alone leaves is less
+    # The configuration of what it computes: a model that it serves in part only is proved in that part.
+    as_served: Callable[[Config], Config] = lambda config: config
+
+
+@dataclass(frozen=True)
 class EngineTraits:
     """Facts of an engine as Edgewright starts it."""
 
@@ -65,6 +74,9 @@ class EngineTraits:
     refuses: Callable[[Config, int], str | None] = lambda config, layers: None
     # The longest sequence it computes as transformers does, and what sets that limit; None: the model's own.
     longest: Callable[[Config], tuple[int, str]] | None = None
+    proof: ProofTraits | None = (
+        None  # None: it computes from the checkpoint itself, of which nothing is exported
+    )
     recommended: bool = True  # whether it is compared with others unless it is asked for
     tried: bool = True  # whether it has ever run for this project, on a board or on a host
     runs_on_host: bool = (

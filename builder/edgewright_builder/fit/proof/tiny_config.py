@@ -30,6 +30,7 @@ ORIGINAL_POSITIONS = 64  # what its positions are scaled from
 VOCABULARY = 263
 GROUP = 32  # of quantization: input dimensions are multiples of it
 LAYERS_OF_A_KIND = 2
+PERIOD = 4  # SmolLM3's layers without positions come in a cadence, which llama.cpp has in its code
 HIDDEN_SIZES = (96, 160)  # no squares: the root of a square hides how an embedding's scale is rounded
 INTERMEDIATE_SIZE = 128
 HEADS_A_GROUP_MAX = 3
@@ -120,8 +121,10 @@ def _layers(large: _Large) -> dict[str, Any]:
     positions = [True] * count
     if family.windows == "without_positions":
         positions = layers_with_positions(facts, count)
-    kinds = dict.fromkeys(zip(windowed_layers(family, facts, count), positions, strict=True))
-    layers = list(kinds) * LAYERS_OF_A_KIND
+    all_layers = list(zip(windowed_layers(family, facts, count), positions, strict=True))
+    kinds, layers = dict.fromkeys(all_layers), all_layers[:PERIOD]
+    if family.windows != "without_positions" or len(kinds) == 1 or not set(layers) >= set(kinds):
+        layers = list(kinds) * LAYERS_OF_A_KIND
     window, (longest, _) = window_of(family, facts), longest_sequence(large.model_type, facts)
     fields: dict[str, Any] = {"num_hidden_layers": len(layers)}
     if family.windows != "never":

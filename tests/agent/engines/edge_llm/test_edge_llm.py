@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,17 @@ async def test_neither_port_nor_key_can_be_read_from_its_command_line(served: Se
         line = " ".join(each.cmdline())
         assert keys[0] not in line
         assert str(port_of(served)) not in line
+
+
+async def test_whatever_its_key_the_server_takes_it_for_no_option(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the alphabet for URLs these bytes would be a word of dashes, which a command line takes for an option."""
+    monkeypatch.setattr(secrets, "token_bytes", lambda size: (b"\xfb\xef\xbe" * size)[:size])
+    async with release.running() as engine:
+        assert isinstance(engine, ServedEngine)
+        body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+        assert (await ask(engine, "/v1/chat/completions", body)).status_code == 200
 
 
 async def test_scores_and_adapters_are_refused_by_name(served: ServedEngine) -> None:
