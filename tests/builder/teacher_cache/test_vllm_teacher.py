@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from edgewright.errors import InputError
+from edgewright_agent.engines.vllm.build import find_vllm, name_as_vllm
 from edgewright_builder.alignment.vocabulary import read_vocabulary
 from edgewright_builder.model_sources import resolve_model
 from edgewright_builder.models import load_model, load_tokenizer
@@ -51,29 +52,43 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         port = free.getsockname()[1]
     command = [
         os.environ["EDGEWRIGHT_VLLM"], "serve", str(weights), "--served-model-name", "big", "--dtype", "float32",
-        "--max-logprobs", str(TOP_K), "--max-model-len", "512", "--enforce-eager", "--host", "127.0.0.1", "--port", str(port),
+        "--max-logprobs", str(TOP_K), "--max-model-len", "512", "--enforce-eager",
+        "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
-    log = tmp_path_factory.mktemp("vllm") / "log"
-    with running(command, log), httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
-        wait_until_ready(http, log)
+    folder = tmp_path_factory.mktemp("vllm")
+    log = folder / "log"
+    with (
+        running(command, environment(folder / "python"), log) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}") as http,
+    ):
+        wait_until_ready(http, process, log)
         yield Served(f"http://127.0.0.1:{port}/v1", weights)
 
 
+def environment(named: Path) -> dict[str, str]:
+    """Returns the environment of a vLLM that computes eagerly, whatever its distribution is called."""
+    build = find_vllm(os.environ["EDGEWRIGHT_VLLM"])
+    assert build is not None
+    if build.name != "vllm":
+        name_as_vllm(build, named)
+    kept = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1", "PYTHONPATH": str(named)}
+    return os.environ | kept
+
+
 @contextmanager
-def running(command: list[str], log: Path) -> Iterator[None]:
+def running(command: list[str], variables: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
-        environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=variables)
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(60)
 
 
-def wait_until_ready(http: httpx.Client, log: Path) -> None:
+def wait_until_ready(http: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + VLLM_READY_SECONDS
-    while time.monotonic() < until:
+    while time.monotonic() < until and process.poll() is None:
         try:
             if http.get("/health").is_success:
                 return
