@@ -55,7 +55,7 @@ def make_trainer(work: dict[str, Any]) -> tuple[Any, list[tuple[float, float]]]:
     from peft import LoraConfig
     from torch.utils.data import SequentialSampler
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl.experimental.gkd import GKDConfig, GKDTrainer
+    from trl.experimental.gkd import GKDTrainer
 
     class InOrder(GKDTrainer):  # type: ignore[misc]
         """Takes the batches in the order in which they are given."""
@@ -74,13 +74,6 @@ def make_trainer(work: dict[str, Any]) -> tuple[Any, list[tuple[float, float]]]:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             times.append(now())
 
-    settings = GKDConfig(
-        output_dir=work["scratch"], lmbda=0.0, beta=0.0, seq_kd=False, temperature=1.0, max_length=None,
-        per_device_train_batch_size=1, gradient_accumulation_steps=1, num_train_epochs=1, max_grad_norm=1.0,
-        learning_rate=work["learning_rate"], weight_decay=0.0, warmup_steps=1, lr_scheduler_type="cosine",
-        gradient_checkpointing=work["checkpointing"], bf16=False, use_cpu=True, report_to=[], logging_steps=1,
-        save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
-    )  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(work["student"])
     student, teacher = (
         AutoModelForCausalLM.from_pretrained(work[name], dtype=torch.float32)
@@ -91,12 +84,25 @@ def make_trainer(work: dict[str, Any]) -> tuple[Any, list[tuple[float, float]]]:
         target_modules=work["modules"], task_type="CAUSAL_LM",
     )  # fmt: skip
     trainer = InOrder(
-        model=student, teacher_model=teacher, args=settings, processing_class=tokenizer, peft_config=lora,
+        model=student, teacher_model=teacher, args=trainer_settings(work), processing_class=tokenizer, peft_config=lora,
         train_dataset=Dataset.from_list([{"samples": batch} for batch in work["batches"]]),
         data_collator=lambda rows: collate(rows[0]["samples"], tokenizer.pad_token_id or 0),
         callbacks=[Clock()],
     )  # fmt: skip
     return trainer, times
+
+
+def trainer_settings(work: dict[str, Any]) -> Any:
+    """Returns TRL's settings for what a step of Edgewright does: forward KL over the whole vocabulary, alone."""
+    from trl.experimental.gkd import GKDConfig
+
+    return GKDConfig(
+        output_dir=work["scratch"], lmbda=0.0, beta=0.0, seq_kd=False, temperature=1.0, max_length=None,
+        per_device_train_batch_size=1, gradient_accumulation_steps=1, num_train_epochs=1, max_grad_norm=1.0,
+        learning_rate=work["learning_rate"], weight_decay=0.0, warmup_steps=1, lr_scheduler_type="cosine",
+        gradient_checkpointing=work["checkpointing"], bf16=False, use_cpu=True, report_to=[], logging_steps=1,
+        save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
+    )  # fmt: skip
 
 
 def collate(samples: list[dict[str, Any]], pad_token: int) -> dict[str, Any]:

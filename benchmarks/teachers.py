@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -152,9 +153,6 @@ def run_cell(setting: Setting, method: str, seed: int) -> dict[str, Any]:
     from edgewright_builder.models import load_model, load_tokenizer
     from edgewright_builder.recipe.hyperparameters import Hyperparameters
     from edgewright_builder.recipe.model import FinetuneSettings
-    from edgewright_builder.scoring.local import LocalScorer
-    from edgewright_builder.tasks.loading import load_task
-    from edgewright_builder.tasks.results import run_task
     from edgewright_builder.train.epoch import Training, train_epoch, validation_divergence, validation_loss
     from edgewright_builder.train.lora import add_lora, merge_lora
 
@@ -173,23 +171,32 @@ def run_cell(setting: Setting, method: str, seed: int) -> dict[str, Any]:
     kl = validation_divergence(model, judged, BATCH_TOKENS)
     labels = validation_loss(model, judged, replace(how, alpha=0.0), BATCH_TOKENS)
     tokenizer = load_tokenizer(student)
-    texts = [
-        tokenizer.decode(
-            judged.samples[index].tokens[judged.samples[index].first + 1 :], skip_special_tokens=True
-        )
-        for index in judged.validation
-    ]
-    size_bytes = sum(len(text.encode()) for text in texts)
-    scorer = LocalScorer(model, tokenizer)
-    right = {}
-    for name in TASKS:
-        task = load_task(name, setting.benchmarks, ROWS)
-        right[name] = run_task(scorer, task, on_progress=lambda *_: None).correct()
+    bits = labels * kl.tokens / math.log(2)
     return {
         "kl": kl.mean, "kl_standard_error": kl.standard_error,
-        "bits_per_byte": labels * kl.tokens / math.log(2) / size_bytes, "right": right, "losses": losses,
+        "bits_per_byte": bits / answer_bytes(judged, tokenizer),
+        "right": right_answers(setting, model, tokenizer), "losses": losses,
         "train_seconds": seconds, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }  # fmt: skip
+
+
+def answer_bytes(judged: DistillationData, tokenizer: Any) -> int:
+    """Returns the bytes of the held-out answers as text."""
+    answers = (judged.samples[index].tokens[judged.samples[index].first + 1 :] for index in judged.validation)
+    return sum(len(tokenizer.decode(answer, skip_special_tokens=True).encode()) for answer in answers)
+
+
+def right_answers(setting: Setting, model: Any, tokenizer: Any) -> dict[str, Any]:
+    """Returns which rows of each task the model answers rightly."""
+    from edgewright_builder.scoring.local import LocalScorer
+    from edgewright_builder.tasks.loading import load_task
+    from edgewright_builder.tasks.results import run_task
+
+    scorer = LocalScorer(model, tokenizer)
+    tasks = {name: load_task(name, setting.benchmarks, ROWS) for name in TASKS}
+    return {
+        name: run_task(scorer, task, on_progress=lambda *_: None).correct() for name, task in tasks.items()
+    }
 
 
 def run_steps(setting: Setting, method: str) -> dict[str, Any]:
@@ -226,6 +233,20 @@ def as_published(data: DistillationData) -> DistillationData:
 
 def run_losses() -> None:
     """Prints the loss and its gradient alone at the real sizes, in turn, by processor time: states are random."""
+    methods = random_losses()
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    for _ in range(LOSS_ROUNDS):
+        for name, loss in methods.items():
+            started = time.process_time()
+            loss().backward()
+            seconds[name].append(time.process_time() - started)
+    base = min(seconds["shared"])
+    for name, values in seconds.items():
+        print(f"{name}: {min(values):.2f} s of processor time, {min(values) / base:.2f} of shared")
+
+
+def random_losses() -> dict[str, Callable[[], Any]]:
+    """Returns what computes each method's loss, on random states of the real sizes."""
     import torch
 
     from edgewright_builder.train.coarsened import TopAnswers, top_k_kl
@@ -250,7 +271,7 @@ def run_losses() -> None:
     both, best = Letters(sides[0], sides[1], SHARED_TEXTS + 1), same.logits(states).log_softmax(-1).topk(64)
     named = TopAnswers(best.indices, best.values)
     chunk = 2 * STUDENT_VOCABULARY * 128 // (STUDENT_VOCABULARY + OTHER_VOCABULARY)
-    methods = {
+    return {
         "shared": lambda: distillation_loss(hidden, head, states, same, labels, 1.0, 1.0),
         "forced": lambda: compared_loss(
             hidden, head, labels, every, lambda rows: letter_distribution(same, states[rows], own, 1.0),
@@ -267,15 +288,6 @@ def run_losses() -> None:
             hidden, head, labels, every, lambda rows: larger.logits(others[rows]), uld(1.0), 1.0, chunk
         ),
     }  # fmt: skip
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    for _ in range(LOSS_ROUNDS):
-        for name, loss in methods.items():
-            started = time.process_time()
-            loss().backward()  # type: ignore[no-untyped-call]
-            seconds[name].append(time.process_time() - started)
-    base = min(seconds["shared"])
-    for name, values in seconds.items():
-        print(f"{name}: {min(values):.2f} s of processor time, {min(values) / base:.2f} of shared")
 
 
 def show(folder: Path) -> None:

@@ -146,17 +146,8 @@ async def run_agent(
         telemetry.start()
         stack.callback(telemetry.stop)
         health_service = health.aio.HealthServicer()
-        deployer = Deployer(
-            store,
-            start_engine or _engine_starter(settings, runtime_dir),
-            prepare_engine=_engine_preparer(settings),
-            budget_bytes=budget_bytes,
-            probation_seconds=settings.probation_seconds,
-            restart_seconds=settings.restart_seconds,
-            on_serving=_on_serving(health_service, telemetry),
-            senses=BoardSensors(energy=telemetry.energy_between),
-            check_serving=partial(check_serving, trust),
-        )
+        start = start_engine or _engine_starter(settings, runtime_dir)
+        deployer = _deployer(settings, store, start, trust, telemetry, _on_serving(health_service, telemetry))
         connections_max, guard = grpc_connections_max(), _guard(settings, trust)
         server = grpc.aio.server(
             interceptors=[guard], options=(*_OPTIONS, *connection_options(connections_max))
@@ -171,10 +162,8 @@ async def run_agent(
         await _announce(health_service)
         stack.push_async_callback(deployer.stop)
         stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
-        stopped = stopped_releases(trust, store.releases())
-        await deployer.start(
-            stopped
-        )  # first: a call must find the saved change taken up, not begin one beside it
+        # First: a call must find the saved change taken up, not begin one beside it.
+        await deployer.start(stopped_releases(trust, store.releases()))
         guard.connections = ConnectionGuard(address.port, connections_max, trust.is_revoked_certificate)
         await server.start()
         await stack.enter_async_context(guard.connections.watching())
@@ -214,6 +203,27 @@ def _credentials(settings: AgentSettings) -> grpc.ServerCredentials | None:
         message = f"--insecure works on loopback only; {settings.listen} is open to others. Use --tls-cert."
         raise InputError(message)
     return None
+
+
+def _deployer(
+    settings: AgentSettings,
+    store: Store,
+    start_engine: StartEngine,
+    trust: Trust,
+    telemetry: Telemetry,
+    on_serving: OnServing,
+) -> Deployer:
+    return Deployer(
+        store,
+        start_engine,
+        prepare_engine=_engine_preparer(settings),
+        budget_bytes=settings.memory_budget_bytes,
+        probation_seconds=settings.probation_seconds,
+        restart_seconds=settings.restart_seconds,
+        on_serving=on_serving,
+        senses=BoardSensors(energy=telemetry.energy_between),
+        check_serving=partial(check_serving, trust),
+    )
 
 
 def _guard(settings: AgentSettings, trust: Trust) -> Guard:

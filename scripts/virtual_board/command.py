@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from virtual_board import arm, memory, wheels
@@ -48,6 +49,16 @@ def _parser() -> argparse.ArgumentParser:
         one.set_defaults(run=run)
         return one
 
+    _add_board_commands(command)
+    _add_measurements(command)
+    _add_package_commands(command)
+    return parser
+
+
+Command = Callable[[str, str, object], argparse.ArgumentParser]  # name, what it does, what runs it
+
+
+def _add_board_commands(command: Command) -> None:
     trial = command("trial", "Boot a fresh board, install, push, use, break, reboot; print a table.", _trial)
     trial.add_argument("artifacts", nargs="*", type=Path, help="One or two artifacts. (default: the demo's)")
     _credentials(trial)
@@ -60,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     _credentials(push)
     command("cut", "Pull the plug of the board, and boot it again.", _cut)
     command("off", "Shut the board down.", _off)
+
+
+def _add_measurements(command: Command) -> None:
     power = command(
         "sensors", "Compare the agent's joules with known powers, by the kernel's own drivers.", _sensors
     )
@@ -88,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
         "--resume-every", type=int, default=100, help="Let an agent go on from each so-manieth cut."
     )
     cut.add_argument("--save", type=Path, metavar="CSV", help="Write the counts.")
+
+
+def _add_package_commands(command: Command) -> None:
     wheel = command("wheels", "Check that every package has an aarch64 wheel.", _wheels)
     wheel.add_argument("pythons", nargs="*", default=list(wheels.GLIBCS))
     user = command("arm", "Run Python on an emulated ARM processor, without a board.", _arm)
@@ -100,7 +117,6 @@ def _parser() -> argparse.ArgumentParser:
     golden.add_argument("artifact", nargs="?", type=Path, default=DEMO / "build/artifact")
     golden.add_argument("--cpu", default=CPU, choices=sorted(arm.FEATURES), help="(default: %(default)s)")
     _python(golden)
-    return parser
 
 
 def _python(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from edgewright_agent.benchmark.load import (
@@ -90,35 +91,59 @@ async def run_benchmark(
     yield BenchmarkProgress(0, plan.prompts, 0.0)
     load = Load(plan, generate, telemetry.now, telemetry.energy_between)
     await load.prepare()
-    rail = _rail(telemetry)
-    baseline_watts = await _idle_watts(telemetry, idle_seconds)
-    throttled, others = telemetry.throttle_events(), _Others(telemetry, load)
-    before = await asyncio.to_thread(telemetry.sample_energy)
-    progress = load.run()
-    try:
+    start = await _start(telemetry, load, idle_seconds)
+    async with aclosing(load.run()) as progress:
         async for event in progress:
             yield event
-    finally:
-        await progress.aclose()
-    after = await asyncio.to_thread(telemetry.sample_energy)
-    gaps = _gaps(before, after, telemetry.now())
     measured = load.measured()
     memory = telemetry.engine_memory()
-    phases = await _phases(load, plan, baseline_watts) if after is not None else None
-    other_requests = others.count()
-    if other_requests:
-        phases = baseline_watts = None
-    energy = _energy(before, after, gaps, measured.generated_tokens, baseline_watts, phases)
+    energy, other_requests = await _energy_of(load, plan, telemetry, start)
     yield BenchmarkResult(
         plan=plan,
         load=measured,
         engine_peak_bytes=memory.peak_bytes if memory else None,
-        energy=energy if _rail(telemetry) == rail else None,  # two rails' joules have no difference
+        energy=energy,
         weights_bytes=weights_bytes,
         requests_together=requests_together,
-        throttle_events=_difference(throttled, telemetry.throttle_events()),
+        throttle_events=_difference(start.throttle_events, telemetry.throttle_events()),
         other_requests=other_requests,
     )
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The board's counters as the load begins."""
+
+    rail: str | None
+    baseline_watts: float | None
+    throttle_events: int | None
+    others: _Others
+    energy: EnergyMark | None
+
+
+async def _start(telemetry: Telemetry, load: Load, idle_seconds: float) -> _Start:
+    rail = _rail(telemetry)
+    baseline_watts = await _idle_watts(telemetry, idle_seconds)
+    throttle_events, others = telemetry.throttle_events(), _Others(telemetry, load)
+    energy = await asyncio.to_thread(telemetry.sample_energy)
+    return _Start(rail, baseline_watts, throttle_events, others, energy)
+
+
+async def _energy_of(
+    load: Load, plan: BenchmarkPlan, telemetry: Telemetry, start: _Start
+) -> tuple[BenchmarkEnergy | None, int]:
+    """Returns the energy of the load that has just ended, and the requests of other clients beside it."""
+    after = await asyncio.to_thread(telemetry.sample_energy)
+    gaps = _gaps(start.energy, after, telemetry.now())
+    output_tokens, baseline_watts = load.measured().generated_tokens, start.baseline_watts
+    phases = await _phases(load, plan, baseline_watts) if after is not None else None
+    other_requests = start.others.count()
+    if other_requests:
+        phases = baseline_watts = None
+    energy = _energy(start.energy, after, gaps, output_tokens, baseline_watts, phases)
+    if _rail(telemetry) != start.rail:
+        energy = None  # two rails' joules have no difference
+    return energy, other_requests
 
 
 class _Others:

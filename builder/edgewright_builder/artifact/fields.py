@@ -10,10 +10,11 @@ from typing import Any
 from edgewright.manifest import Manifest
 from edgewright_builder.artifact.artifact import describe_file
 from edgewright_builder.fit.architecture import Architecture
+from edgewright_builder.fit.memory import Configuration
 from edgewright_builder.fit.plan import BuildPlan
 from edgewright_builder.fit.speed import Speed
 from edgewright_builder.local_engine.engine import engine_version
-from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.recipe.model import Recipe, ServingSettings
 
 
 def artifact_files(export: Path) -> dict[str, Path]:
@@ -28,7 +29,6 @@ def manifest_fields(
 ) -> dict[str, Any]:  # fmt: skip
     """Returns the fields of `Manifest` but `files`, `golden` and `accuracy`."""
     m = plan.configuration
-    model = architecture.with_layers(m.layers)
     return {
         "name": recipe.name,
         "version": recipe.version,
@@ -38,32 +38,44 @@ def manifest_fields(
             "kind": recipe.serving.engine,
             "version": engine_version(recipe.serving.engine),
         },
-        "model": {
-            "architecture": model.model_type,
-            "parameters": model.parameters,
-            "layers": m.layers,
-            "hidden_size": model.hidden_size,
-            "vocab_size": model.vocab_size,
-            "tied_embeddings": model.tied_embeddings,
-            "weight_bits": m.weight_bits,
-            "embedding_bits": m.embedding_bits,
-            "group_size": m.group_size,
-        },
-        "limits": {
-            "context_tokens": m.context_tokens,
-            "concurrency": m.concurrency,
-            "ttft_seconds_max": recipe.serving.ttft_seconds_max,
-            "tpot_seconds_max": recipe.serving.tpot_seconds_max,
-        },
-        "memory": {
-            "budget_bytes": plan.budget_bytes,
-            "predicted_peak_bytes": plan.memory.peak_bytes,
-            "error_bytes": plan.error_bytes,
-            "calibrated_on": plan.calibrated_on,
-        },
+        "model": _model(m, architecture.with_layers(m.layers)),
+        "limits": _limits(m, recipe.serving),
+        "memory": _memory(plan),
         "performance": _performance(speed) if speed.measurements else None,
         "adapter_slots": None if recipe.serving.adapters is None else recipe.serving.adapters.model_dump(),
         "lineage": {**lineage, "architecture": _facts(architecture), "configuration": asdict(m)},
+    }
+
+
+def _model(m: Configuration, model: Architecture) -> dict[str, Any]:
+    return {
+        "architecture": model.model_type,
+        "parameters": model.parameters,
+        "layers": m.layers,
+        "hidden_size": model.hidden_size,
+        "vocab_size": model.vocab_size,
+        "tied_embeddings": model.tied_embeddings,
+        "weight_bits": m.weight_bits,
+        "embedding_bits": m.embedding_bits,
+        "group_size": m.group_size,
+    }
+
+
+def _limits(m: Configuration, serving: ServingSettings) -> dict[str, Any]:
+    return {
+        "context_tokens": m.context_tokens,
+        "concurrency": m.concurrency,
+        "ttft_seconds_max": serving.ttft_seconds_max,
+        "tpot_seconds_max": serving.tpot_seconds_max,
+    }
+
+
+def _memory(plan: BuildPlan) -> dict[str, Any]:
+    return {
+        "budget_bytes": plan.budget_bytes,
+        "predicted_peak_bytes": plan.memory.peak_bytes,
+        "error_bytes": plan.error_bytes,
+        "calibrated_on": plan.calibrated_on,
     }
 
 

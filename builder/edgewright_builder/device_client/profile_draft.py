@@ -38,48 +38,62 @@ def draft_here() -> ProfileDraft:
 
 def draft_of(device: GetDeviceResponse, snapshot: Snapshot) -> ProfileDraft:
     """Drafts the profile of the board an agent runs on. Bandwidth and what is soldered on can't be asked for."""
-    source = f"the agent on {device.hostname or 'the board'}, asked by `edgewright profiles detect`"
+    nearest, why = guess_profile(device.board_model, (), "", device.memory_total_bytes)
+    if nearest.id == THIS_HOST and device.profile_id in list_profiles():
+        nearest, why = load_profile(device.profile_id), "the agent was started with it"
+    return ProfileDraft(_document(device, snapshot), nearest, why, DATASHEET)
 
-    def measured(value: Any) -> dict[str, Any]:
-        return {"value": value, "source": source, "confidence": "measured"}
 
-    used_bytes = max(1, device.memory_total_bytes - device.memory_available_bytes)
+def _document(device: GetDeviceResponse, snapshot: Snapshot) -> dict[str, Any]:
     mode = snapshot.power_mode if snapshot.HasField("power_mode") else "default"
-    kinds = sorted({rail.source for rail in snapshot.energy})
-    document = {
+    return {
         "schema_version": "edgewright.profile.v2",
         "id": "my-board",
         "name": device.board_model or "My board",
         "soc": device.board_model or device.machine,
         "machine": device.machine,
-        "memory": {
-            "seen_bytes": measured(device.memory_total_bytes),
-            "os_headless_bytes": measured(used_bytes),
-            "reserve_bytes": {
-                "value": min(RESERVE_BYTES, max(1, device.memory_available_bytes // 4)),
-                "source": "Edgewright's default: 512 MiB, at most a quarter of what is available",
-                "confidence": "computed",
-            },
-        },
-        "cpu_cores": measured(device.cpu_cores),
+        "memory": _memory(device),
+        "cpu_cores": _measured(device, device.cpu_cores),
         "power_modes": [{"name": mode}],
         "default_power_mode": mode,
-        "sensors": [
-            {"kind": kind, "rails": measured([rail.name for rail in snapshot.energy if rail.source == kind])}
-            for kind in kinds
-        ],
-        "engines": [
-            {
-                "kind": engine.kind,
-                "supported": measured(engine.available),
-                "detail": engine.detail or engine.version or "as the agent found it",
-            }
-            for engine in device.engines
-            if engine.kind in ENGINE_KINDS
-        ],
+        "sensors": _sensors(device, snapshot),
+        "engines": _engines(device),
         "detect": {"model": [device.board_model] if device.board_model else []},
     }
-    nearest, why = guess_profile(device.board_model, (), "", device.memory_total_bytes)
-    if nearest.id == THIS_HOST and device.profile_id in list_profiles():
-        nearest, why = load_profile(device.profile_id), "the agent was started with it"
-    return ProfileDraft(document, nearest, why, DATASHEET)
+
+
+def _memory(device: GetDeviceResponse) -> dict[str, Any]:
+    used_bytes = max(1, device.memory_total_bytes - device.memory_available_bytes)
+    return {
+        "seen_bytes": _measured(device, device.memory_total_bytes),
+        "os_headless_bytes": _measured(device, used_bytes),
+        "reserve_bytes": {
+            "value": min(RESERVE_BYTES, max(1, device.memory_available_bytes // 4)),
+            "source": "Edgewright's default: 512 MiB, at most a quarter of what is available",
+            "confidence": "computed",
+        },
+    }
+
+
+def _sensors(device: GetDeviceResponse, snapshot: Snapshot) -> list[dict[str, Any]]:
+    rails: dict[str, list[str]] = {}
+    for rail in snapshot.energy:
+        rails.setdefault(rail.source, []).append(rail.name)
+    return [{"kind": kind, "rails": _measured(device, names)} for kind, names in sorted(rails.items())]
+
+
+def _engines(device: GetDeviceResponse) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": engine.kind,
+            "supported": _measured(device, engine.available),
+            "detail": engine.detail or engine.version or "as the agent found it",
+        }
+        for engine in device.engines
+        if engine.kind in ENGINE_KINDS
+    ]
+
+
+def _measured(device: GetDeviceResponse, value: Any) -> dict[str, Any]:
+    source = f"the agent on {device.hostname or 'the board'}, asked by `edgewright profiles detect`"
+    return {"value": value, "source": source, "confidence": "measured"}

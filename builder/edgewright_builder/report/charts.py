@@ -147,39 +147,31 @@ def stacked_bar(
     scale = Scale(0.0, max(ends) * 1.04 or 1.0, 8.0, width - 8)
     top, height = 26.0, 44.0
     bottom = top + height + 12 + 22.0 * len(markers)
-    parts = [x_axis(scale, top, bottom, title, show, 8)]
-    parts += [
-        tag(
-            "rect",
-            x=scale.start,
-            y=top,
-            width=scale(limit.value) - scale.start,
-            height=height,
-            class_="track",
-        )
+    track = scale(limit.value) - scale.start
+    parts = [
+        x_axis(scale, top, bottom, title, show, 8),
+        tag("rect", x=scale.start, y=top, width=track, height=height, class_="track"),
     ]
     start = 0.0
     for segment in segments:
-        left, right = scale(start), scale(start + segment.value)
-        hover = tag("title", segment.hover or f"{segment.name}: {segment.text}")
-        parts += [
-            tag(
-                "rect",
-                hover,
-                x=left,
-                y=top,
-                width=right - left,
-                height=height,
-                class_=f"mark edge {segment.class_}",
-            )
-        ]
-        if right - left > text_pixels(segment.name) + 10:
-            parts += [label((left + right) / 2, top + height / 2 + 4, segment.name, "on-mark", "middle")]
+        parts.append(_segment(segment, scale(start), scale(start + segment.value), top, height))
         start += segment.value
     parts.append(_vertical(limit, scale, top, bottom))
     for index, marker in enumerate(markers):
         parts += [_marker(marker, scale, top + height + 20 + 22.0 * index)]
     return canvas(width, bottom + 42, description, *parts)
+
+
+def _segment(segment: Bar, left: float, right: float, top: float, height: float) -> Markup:
+    """Returns one part of a stacked bar, with its name where that has room."""
+    hover, class_ = (
+        tag("title", segment.hover or f"{segment.name}: {segment.text}"),
+        f"mark edge {segment.class_}",
+    )
+    part = tag("rect", hover, x=left, y=top, width=right - left, height=height, class_=class_)
+    if right - left <= text_pixels(segment.name) + 10:
+        return part
+    return part + label((left + right) / 2, top + height / 2 + 4, segment.name, "on-mark", "middle")
 
 
 def _marker(marker: Marker, scale: Scale, y: float) -> Markup:

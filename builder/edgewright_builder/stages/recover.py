@@ -16,7 +16,7 @@ from edgewright_builder.stages.teacher import pad_token, samples_of
 from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from edgewright_builder.recipe.model import RecoverSettings
     from edgewright_builder.run.build import Build
@@ -80,7 +80,7 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
     zero points or act-order.
     """
     from edgewright_builder.frozen_products import torch_precision
-    from edgewright_builder.quantization.frozen_codes import load_frozen_codes, write_checkpoint
+    from edgewright_builder.quantization.frozen_codes import load_frozen_codes
     from edgewright_builder.quantization.learned_rounding import changed_codes_fraction, learn_rounding
     from edgewright_builder.train import recovery
 
@@ -96,28 +96,31 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
     )
     after = _judge(model, material, settings)
     better = _mean(after) < _mean(before)
-    changed = recovery.recovered_tensors(model, settings) if better else {}
-    # A stage that was killed while it wrote has left half of it.
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    write_checkpoint(checkpoint, folder / "model", changed)
-    (folder / "state.pt").unlink(missing_ok=True)  # minutes that end before the first save leave none
+    _write_model(checkpoint, folder, recovery.recovered_tensors(model, settings) if better else {})
     if not better:
         build.run.reporter.note(
             f"recover: {_mean(before):.3f} became {_mean(after):.3f}; what GPTQ left is kept"
         )
-    return {
+    summary = {
         "train": settings.train if better else "kept GPTQ's",
         **{f"kl_{name}_before": value.mean for name, value in before.items()},
         **{f"kl_{name}_after": value.mean for name, value in after.items()},
         # No step now: all were taken before a kill.
         "steps": steps[-1].step if steps else settings.steps,
         "tokens": steps[-1].tokens if steps else material.tokens,
-        **(
-            {"codes_changed_fraction": changed_codes_fraction(model)}
-            if better and settings.train == "rounding"
-            else {}
-        ),
     }
+    if better and settings.train == "rounding":
+        summary["codes_changed_fraction"] = changed_codes_fraction(model)
+    return summary
+
+
+def _write_model(checkpoint: Path, folder: Path, changed: dict[str, Tensor]) -> None:
+    """Writes `folder/model`, the checkpoint with the changed tensors, in place of what a killed attempt left."""
+    from edgewright_builder.quantization.frozen_codes import write_checkpoint
+
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    write_checkpoint(checkpoint, folder / "model", changed)
+    (folder / "state.pt").unlink(missing_ok=True)  # minutes that end before the first save leave none
 
 
 @dataclass(frozen=True)

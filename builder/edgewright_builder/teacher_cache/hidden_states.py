@@ -148,23 +148,13 @@ def read_states(folder: Path, samples: Sequence[Sample]) -> Callable[[int], Tens
     import torch
 
     index = _read_index(folder)
-    dtype, hidden_size = getattr(torch, index["dtype"]), index["hidden_size"]
-    tokens = sum(sample.counted_tokens for sample in samples)
     if sorted(index["order"]) != list(range(len(samples))):
         raise InputError(
             f"{folder} caches {len(index['order'])} samples, {len(samples)} are needed; delete {folder} and run "
             "again with --resume."
         )
-    path = folder / "hidden.bin"
-    expected_bytes = tokens * hidden_size * dtype.itemsize
-    if path.stat().st_size != expected_bytes:
-        raise OutsideError(
-            f"{path} has {path.stat().st_size} bytes instead of {expected_bytes}; delete {folder} and run again "
-            "with --resume."
-        )
-    rows = torch.from_file(str(path), shared=False, size=tokens * hidden_size, dtype=dtype).view(
-        tokens, hidden_size
-    )
+    tokens = sum(sample.counted_tokens for sample in samples)
+    rows = _mapped_rows(folder, tokens, index["hidden_size"], getattr(torch, index["dtype"]))
     starts, position = {}, 0
     for sample_index in index["order"]:
         starts[sample_index] = position
@@ -175,6 +165,21 @@ def read_states(folder: Path, samples: Sequence[Sample]) -> Callable[[int], Tens
         return rows[start : start + samples[sample_index].counted_tokens]
 
     return hidden_of
+
+
+def _mapped_rows(folder: Path, tokens: int, hidden_size: int, dtype: torch.dtype) -> Tensor:
+    """Returns `hidden.bin`, (tokens, hidden), mapped from disk."""
+    import torch
+
+    path = folder / "hidden.bin"
+    expected_bytes = tokens * hidden_size * dtype.itemsize
+    if path.stat().st_size != expected_bytes:
+        raise OutsideError(
+            f"{path} has {path.stat().st_size} bytes instead of {expected_bytes}; delete {folder} and run again "
+            "with --resume."
+        )
+    values = torch.from_file(str(path), shared=False, size=tokens * hidden_size, dtype=dtype)
+    return values.view(tokens, hidden_size)
 
 
 def read_head(folder: Path, precision: torch.dtype | None = None) -> OutputHead:

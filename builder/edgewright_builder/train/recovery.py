@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +38,8 @@ STEPS_PER_SAVE_WITH_OFFSETS = 32  # twelve bytes a weight, with Adam's moments
 # Few steps: the second moment has to settle within them (0.999 remembers a thousand).
 ADAM_BETAS = (0.9, 0.95)
 NORM_LEARNING_RATE_FACTOR = 0.05  # norms take absolute steps of 1e-4 where scales take relative ones of 2e-3
-OFFSET_LEARNING_RATE_FACTOR = (
-    5.0  # offsets take 1e-2 of a step of the grid where scales take relative ones of 2e-3
-)
+# Offsets take 1e-2 of a step of the grid where scales take relative ones of 2e-3.
+OFFSET_LEARNING_RATE_FACTOR = 5.0
 
 
 class OutOfTimeError(Exception):
@@ -98,17 +97,12 @@ def recover(
     first, seconds_before = saved.load()
     course = Course(data.samples, batches, settings.warmup_fraction, first)
     steps: list[TrainStep] = []
-    show = recorder(steps, on_progress, tokens_before=_tokens(course, first))
-    steps_per_save = STEPS_PER_SAVE_WITH_OFFSETS if rounded_layers(model) else STEPS_PER_SAVE
-    started = time.monotonic() - seconds_before
+    record = recorder(steps, on_progress, tokens_before=_tokens(course, first))
+    keep = _keeper(saved, seconds_before, settings.minutes_max)
 
     def on_step(step: TrainStep) -> None:
-        show(step)
-        seconds = time.monotonic() - started
-        if step.step % steps_per_save == 0 or step.step == step.steps:
-            saved.save(step.step, seconds)
-        if settings.minutes_max is not None and seconds > 60 * settings.minutes_max:
-            raise OutOfTimeError
+        record(step)
+        keep(step)
 
     loss_parts = loss_on(model, data, alpha=1.0, temperature=1.0, precision=precision)
     try:
@@ -117,6 +111,21 @@ def recover(
     except OutOfTimeError:
         on_progress(settings.steps, settings.steps, f"steps, stopped after {settings.minutes_max:g} minutes")
     return steps
+
+
+def _keeper(saved: _Saved, seconds_before: float, minutes_max: float | None) -> Callable[[TrainStep], None]:
+    """Returns what saves after every few steps, and raises OutOfTimeError once the minutes are over."""
+    steps_per_save = STEPS_PER_SAVE_WITH_OFFSETS if rounded_layers(saved.model) else STEPS_PER_SAVE
+    started = time.monotonic() - seconds_before
+
+    def keep(step: TrainStep) -> None:
+        seconds = time.monotonic() - started
+        if step.step % steps_per_save == 0 or step.step == step.steps:
+            saved.save(step.step, seconds)
+        if minutes_max is not None and seconds > 60 * minutes_max:
+            raise OutOfTimeError
+
+    return keep
 
 
 @contextmanager

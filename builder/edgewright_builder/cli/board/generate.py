@@ -12,28 +12,34 @@ from edgewright_builder.cli.options import AsJson, Credentials, Host, Insecure
 from edgewright_builder.cli.output import emit, stoppable
 from edgewright_builder.device_client.messages import printable
 
+Prompt = Annotated[str, typer.Argument(help="What to say to the model.", show_default=False)]
+Chat = Annotated[bool, typer.Option("--chat/--raw", help="Use the chat template, or the prompt as it is.")]
+MaxTokens = Annotated[int, typer.Option(min=0, help="0: as many as the context allows.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0: always the most likely token.")]
+TopP = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Choose among the most likely tokens that sum to this.")
+]
+Seed = Annotated[
+    int | None, typer.Option(min=0, help="The same seed gives the same answer.", show_default=False)
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(help="End the answer before this text. May be repeated.", show_default=False),
+]
+
 
 @stoppable()
 def generate(
     host: Host,
-    prompt: Annotated[str, typer.Argument(help="What to say to the model.", show_default=False)],
+    prompt: Prompt,
     credentials: Credentials = None,
     insecure: Insecure = False,
-    chat: Annotated[
-        bool, typer.Option("--chat/--raw", help="Use the chat template, or the prompt as it is.")
-    ] = True,
-    max_tokens: Annotated[int, typer.Option(min=0, help="0: as many as the context allows.")] = 256,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0: always the most likely token.")] = 0.0,
-    top_p: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Choose among the most likely tokens that sum to this.")
-    ] = 1.0,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="The same seed gives the same answer.", show_default=False)
-    ] = None,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(help="End the answer before this text. May be repeated.", show_default=False),
-    ] = None,
+    chat: Chat = True,
+    max_tokens: MaxTokens = 256,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = None,
+    stop: Stop = None,
     as_json: AsJson = False,
 ) -> None:
     """Generate text with the model a board serves; it streams to stdout."""

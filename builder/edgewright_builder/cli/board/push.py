@@ -78,18 +78,12 @@ def push(
 ) -> None:
     """Send an artifact to a board, or to a fleet in waves, and wait for the verdicts. Run it again to go on."""
     boards = list(hosts or [])
-    if bool(boards) == (fleet is not None):
-        raise InputError("Name the boards to push to, either as HOST:PORT or with --fleet FLEET.yaml.")
-    if not delta:
-        refuse_with(ctx, "--no-delta", "delta_from")
-    if not activate:
-        refuse_with(ctx, "--no-activate", "force", "probation")
+    _check_options(ctx, boards, fleet, activate=activate, delta=delta)
     earlier = [open_artifact(folder).folder for folder in delta_from or ()]
     options: EachBoardOptions = {
         "activate": activate, "force": force, "probation_seconds": probation, "delta": delta, "delta_from": earlier,
     }  # fmt: skip
     if fleet is None and len(boards) == 1:
-        refuse_without(ctx, "--fleet or several HOST:PORT", *rollout.OPTIONS)
         _push_one(artifact, boards[0], credentials, insecure, options, as_json=as_json, save=save)
         return
     own = credentials if fleet is None or given(ctx, "credentials") else None
@@ -102,6 +96,20 @@ def push(
         as_json=as_json,
         save=save,
     )
+
+
+def _check_options(
+    ctx: typer.Context, boards: list[str], fleet: Path | None, *, activate: bool, delta: bool
+) -> None:
+    """Raises InputError for options that exclude each other."""
+    if bool(boards) == (fleet is not None):
+        raise InputError("Name the boards to push to, either as HOST:PORT or with --fleet FLEET.yaml.")
+    if not delta:
+        refuse_with(ctx, "--no-delta", "delta_from")
+    if not activate:
+        refuse_with(ctx, "--no-activate", "force", "probation")
+    if len(boards) == 1:
+        refuse_without(ctx, "--fleet or several HOST:PORT", *rollout.OPTIONS)
 
 
 def _push_one(

@@ -19,7 +19,14 @@ Model = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="Device profile: an id, or a YAML file.", show_default=False)
 ]
-
+Context = Annotated[
+    int | None,
+    typer.Option(help="Tokens of prompt and answer together. (default: 2048)", show_default=False),
+]
+Concurrency = Annotated[int, typer.Option(help="Requests at once.")]
+AllModels = Annotated[bool, typer.Option("--all", help="Every built-in model on every board, as a matrix.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="With --all: as Markdown.")]
+ListModels = Annotated[bool, typer.Option("--list", help="List the built-in models.")]
 Prove = Annotated[
     bool,
     typer.Option(
@@ -27,32 +34,22 @@ Prove = Annotated[
     ),
 ]
 
-ONE_MODEL = (
-    "model",
-    "device",
-    "concurrency",
-    "budget",
-    "prove",
-)  # parameters that only `check` of one model takes
+# Parameters that only `check` of one model takes.
+ONE_MODEL = ("model", "device", "concurrency", "budget", "prove")
 
 
 def check(
     ctx: typer.Context,
     model: Model = None,
     device: Device = None,
-    context: Annotated[
-        int | None,
-        typer.Option(help="Tokens of prompt and answer together. (default: 2048)", show_default=False),
-    ] = None,
-    concurrency: Annotated[int, typer.Option(help="Requests at once.")] = 1,
+    context: Context = None,
+    concurrency: Concurrency = 1,
     budget: Budget = None,
     engine: Engine = None,
     prove: Prove = False,
-    all_models: Annotated[
-        bool, typer.Option("--all", help="Every built-in model on every board, as a matrix.")
-    ] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="With --all: as Markdown.")] = False,
-    list_models: Annotated[bool, typer.Option("--list", help="List the built-in models.")] = False,
+    all_models: AllModels = False,
+    markdown: Markdown = False,
+    list_models: ListModels = False,
     as_json: AsJson = False,
 ) -> None:
     """Say whether a model fits, from its configuration alone. Exit code 0: it fits; 1: it does not."""

@@ -35,6 +35,26 @@ app = typer.Typer(
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder of `edgewright keys create`.", show_default=False)
 ]
+ToldBoards = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="HOST:PORT...", help="Boards to tell the newest document.", show_default=False),
+]
+AddedKeys = Annotated[
+    list[Path] | None,
+    typer.Option(help="Trust this release key (*.pub) too; repeat.", show_default=False),
+]
+Threshold = Annotated[
+    int | None, typer.Option(min=1, help="How many release keys must sign.", show_default=False)
+]
+AddedRoots = Annotated[
+    list[Path] | None, typer.Option(help="Trust this root key (*.pub) too; repeat.", show_default=False)
+]
+RootThreshold = Annotated[
+    int | None, typer.Option(min=1, help="How many root keys must sign.", show_default=False)
+]
+Expires = Annotated[
+    str | None, typer.Option(help="Days until it must be renewed, or never.", show_default=False)
+]
 RootKey = Annotated[
     list[Path] | None,
     typer.Option(
@@ -89,28 +109,12 @@ def certificate(
 def trust(
     ctx: typer.Context,
     folder: Folder,
-    hosts: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="HOST:PORT...", help="Boards to tell the newest document.", show_default=False
-        ),
-    ] = None,
-    add: Annotated[
-        list[Path] | None,
-        typer.Option(help="Trust this release key (*.pub) too; repeat.", show_default=False),
-    ] = None,
-    threshold: Annotated[
-        int | None, typer.Option(min=1, help="How many release keys must sign.", show_default=False)
-    ] = None,
-    add_root: Annotated[
-        list[Path] | None, typer.Option(help="Trust this root key (*.pub) too; repeat.", show_default=False)
-    ] = None,
-    root_threshold: Annotated[
-        int | None, typer.Option(min=1, help="How many root keys must sign.", show_default=False)
-    ] = None,
-    expires: Annotated[
-        str | None, typer.Option(help="Days until it must be renewed, or never.", show_default=False)
-    ] = None,
+    hosts: ToldBoards = None,
+    add: AddedKeys = None,
+    threshold: Threshold = None,
+    add_root: AddedRoots = None,
+    root_threshold: RootThreshold = None,
+    expires: Expires = None,
     root_key: RootKey = None,
     insecure: Insecure = False,
     as_json: AsJson = False,
