@@ -18,6 +18,7 @@ import typer
 
 from edgewright import __version__
 from edgewright.address import parse_address
+from edgewright.command_line import finite, run
 from edgewright.errors import EdgewrightError, InputError
 from edgewright.sizes import parse_bytes
 from edgewright.trust.keys import load_trust
@@ -64,8 +65,12 @@ StoreQuota = Annotated[
 ]
 StoreReserve = Annotated[str, typer.Option(help="Disk space that is left to others.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Engine threads. (default: one per core)")]
-Probation = Annotated[float, typer.Option(min=0, help="Seconds a new release is on trial.")]
-ReadyTimeout = Annotated[float, typer.Option(min=1, help="Seconds an engine may take to load.")]
+Probation = Annotated[
+    float, typer.Option(min=0, max=86_400, callback=finite, help="Seconds a new release is on trial.")
+]
+ReadyTimeout = Annotated[
+    float, typer.Option(min=1, max=86_400, callback=finite, help="Seconds an engine may take to load.")
+]
 Metrics = Annotated[
     str | None, typer.Option(help="Prometheus metrics at HOST:PORT, e.g. 127.0.0.1:9464. (default: none)")
 ]
@@ -75,7 +80,10 @@ Otlp = Annotated[
 ]
 History = Annotated[str, typer.Option(help="Disk space for telemetry recorded while nobody listens.")]
 ScrubDays = Annotated[
-    float, typer.Option(min=0, help="Days between two slow readings of the whole store; 0: none.")
+    float,
+    typer.Option(
+        min=0, max=3650, callback=finite, help="Days between two slow readings of the whole store; 0: none."
+    ),
 ]
 Openai = Annotated[
     str | None,
@@ -171,7 +179,7 @@ def probe(
 def main() -> None:
     """Runs the command line. An error is one sentence and an exit code, never a traceback."""
     try:
-        app()
+        run(app)
     except EdgewrightError as error:
         typer.echo(f"edgewright-agent: {error}", err=True)
         sys.exit(error.exit_code)

@@ -6,12 +6,10 @@ import difflib
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from edgewright.errors import InputError
-from edgewright.validation import first_complaint
+from edgewright.file_model import checked
 from edgewright.yaml_files import parse_mapping, read_mapping
 from edgewright_profiles.schema import DeviceProfile
 from edgewright_profiles.this_host import THIS_HOST, this_host
@@ -37,7 +35,7 @@ def load_profile(name: str | Path) -> DeviceProfile:
     if text in _files():
         return _builtin(text)
     if isinstance(name, Path) or text.endswith((".yaml", ".yml")) or "/" in text:
-        return _validated(read_mapping(Path(name), "device profile"), text)
+        return checked(DeviceProfile, read_mapping(Path(name), "device profile"), text)
     if text in _aliases():
         return _builtin(_aliases()[text])
     raise InputError(_unknown(text))
@@ -45,14 +43,7 @@ def load_profile(name: str | Path) -> DeviceProfile:
 
 def parse_profile(text: str, where: str) -> DeviceProfile:
     """Returns the profile in a YAML document; `where` names it in errors. Raises InputError."""
-    return _validated(parse_mapping(text, where, "device profile"), where)
-
-
-def _validated(values: dict[str, Any], where: str) -> DeviceProfile:
-    try:
-        return DeviceProfile.model_validate(values)
-    except ValidationError as error:
-        raise InputError(f"{where}: {first_complaint(DeviceProfile, error)}") from None
+    return checked(DeviceProfile, parse_mapping(text, where, "device profile"), where)
 
 
 @lru_cache(maxsize=1)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Generic, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from edgewright.errors import InputError
+from edgewright.file_model import FileModel
 
 Value = TypeVar("Value")
 
@@ -20,11 +21,7 @@ ENGINE_KINDS: tuple[str, ...] = get_args(EngineKind)
 Bytes = Annotated[int, Field(gt=0, le=2**50)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Figure(_Frozen, Generic[Value]):
+class Figure(FileModel, Generic[Value]):
     """A fact with its source: a document, a URL or a named measurement."""
 
     value: Value
@@ -32,7 +29,7 @@ class Figure(_Frozen, Generic[Value]):
     confidence: Confidence
 
 
-class ProfileMemory(_Frozen):
+class ProfileMemory(FileModel):
     """Where the board's memory goes before a model gets any."""
 
     nominal_bytes: Figure[Bytes]  # what is soldered on
@@ -54,7 +51,7 @@ class ProfileMemory(_Frozen):
         return self
 
 
-class PowerMode(_Frozen):
+class PowerMode(FileModel):
     """A power mode by its name (the numbers differ between boards), and the memory bandwidth it allows."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -62,21 +59,21 @@ class PowerMode(_Frozen):
     watts: Figure[Annotated[float, Field(gt=0)]] | None = None  # power budget; None: uncapped or unpublished
 
 
-class Gpu(_Frozen):
+class Gpu(FileModel):
     """The GPU an engine could use."""
 
     name: Figure[str]
     compute_capability: Figure[Annotated[str, Field(pattern=r"^\d+\.\d$")]] | None = None  # CUDA's
 
 
-class ProfileSensor(_Frozen):
+class ProfileSensor(FileModel):
     """A power sensor and the rails it labels."""
 
     kind: SensorKind
     rails: Figure[tuple[str, ...]]
 
 
-class EngineSupport(_Frozen):
+class EngineSupport(FileModel):
     """Whether an engine really runs on this board."""
 
     kind: EngineKind
@@ -85,7 +82,7 @@ class EngineSupport(_Frozen):
     jetpacks: tuple[str, ...] = ()  # the profile's JetPacks it runs on; none where the board has no JetPack
 
 
-class JetPack(_Frozen):
+class JetPack(FileModel):
     """A JetPack line for this board and the Python its system packages are built for."""
 
     version: str
@@ -93,7 +90,7 @@ class JetPack(_Frozen):
     python: Figure[Annotated[str, Field(pattern=r"^3\.\d+$")]]
 
 
-class Detect(_Frozen):
+class Detect(FileModel):
     """How the probe knows this board: any of these in the device tree's fields or the CPU's name."""
 
     compatible: tuple[str, ...] = ()
@@ -101,7 +98,7 @@ class Detect(_Frozen):
     cpu: tuple[str, ...] = ()
 
 
-class DeviceProfile(_Frozen):
+class DeviceProfile(FileModel):
     """One board. Every figure carries its source."""
 
     # v2 says on which JetPacks an engine runs; files of v1 are read as well.

@@ -25,7 +25,7 @@ def first_complaint(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the key `{key}` is missing."
     # A key that may have several types has an error for each of them.
-    wanted = "; or ".join(_wanted(each) for each in errors if _at(kind, each["loc"])[1] == key)
+    wanted = "; or ".join(wanted(each) for each in errors if _at(kind, each["loc"])[1] == key)
     return f"{_subject(key, first)}{wanted}."
 
 
@@ -36,20 +36,41 @@ def _subject(key: str, error: ErrorDetails) -> str:
     return f"`{key}` is {value}: " if len(value) <= SHOWN_CHARACTERS_MAX else f"`{key}`: "
 
 
-def _wanted(error: ErrorDetails) -> str:
+def wanted(error: ErrorDetails) -> str:
     """Returns what was expected, in the words of YAML's writers instead of Python's and Pydantic's."""
-    if error["type"] in ("model_type", "dict_type"):
-        return "expected keys and values"
-    if error["type"] in ("tuple_type", "list_type"):
-        return "expected a list, such as [a, b]"
-    if error["type"] == "string_type":
-        is_number = isinstance(
-            error["input"], (int, float)
-        )  # a version such as 1.0 is a number without quotes
-        return f'expected text; write "{error["input"]}" in quotes' if is_number else "expected text"
-    if error["type"] == "string_pattern_mismatch":
-        return f"expected text of the form {error['ctx']['pattern']}"
+    kind = error["type"]
+    if kind in _PLAIN:
+        return f"expected {_PLAIN[kind].format(**error.get('ctx', {}))}"
+    if kind == "string_type":
+        return _text_wanted(error["input"])
     return error["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
+
+
+_PLAIN = {
+    "model_type": "keys and values",
+    "dict_type": "keys and values",
+    "tuple_type": "a list, such as [a, b]",
+    "list_type": "a list, such as [a, b]",
+    "path_type": "a path",
+    "int_type": "an integer",
+    "int_parsing": "an integer",
+    "int_parsing_size": "an integer of some digits",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+    "too_short": "{min_length} or more of them, not {actual_length}",
+    "string_pattern_mismatch": "text of the form {pattern}",
+}
+
+
+def _text_wanted(value: Any) -> str:
+    if isinstance(value, bool):
+        return "expected text; in quotes, as YAML reads true, yes and on as a flag"
+    if isinstance(value, (int, float)):  # a version such as 1.0 is a number without quotes
+        return f'expected text; write "{value}" in quotes'
+    return "expected text"
 
 
 def _at(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:

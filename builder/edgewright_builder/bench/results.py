@@ -91,7 +91,9 @@ def read_bench(path: Path) -> Bench:
     try:
         return bench_from_json(json.loads(path.read_bytes()))
     except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}).") from None
+        raise InputError(
+            f"{path} can't be read ({error.strerror}); give a file that `bench --save` wrote."
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError, json_format.ParseError):
         raise InputError(f"{path} is not a result of `edgewright bench --save`.") from None
 

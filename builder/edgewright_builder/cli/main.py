@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from edgewright import __version__
+from edgewright.command_line import run
 from edgewright.errors import EdgewrightError
 from edgewright_builder.cli.group import LazyGroup
 
@@ -37,7 +38,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def main() -> None:
     """Runs the command line; every expected failure is one sentence on stderr and an exit code."""
     try:
-        app()
+        run(app)
     except EdgewrightError as error:
         _say(str(error))
         sys.exit(error.exit_code)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from edgewright.errors import InputError
-from edgewright.validation import first_complaint
+from edgewright.file_model import FileModel, checked
 from edgewright.yaml_files import parse_mapping, read_mapping
 
 TASKS = (
@@ -23,18 +23,14 @@ TASKS = (
 )
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TopicExample(_Strict):
+class TopicExample(FileModel):
     """A key phrase and sub-topics of it, to show T1 what is wanted."""
 
     phrase: str
     topics: list[str] = Field(min_length=2)
 
 
-class Example(_Strict):
+class Example(FileModel):
     """A sub-topic with a question about it and its answer, to show T1 what is wanted."""
 
     topic: str
@@ -42,7 +38,7 @@ class Example(_Strict):
     answer: str
 
 
-class Preset(_Strict):
+class Preset(FileModel):
     """One task's seeds. The prompts use every field but the key phrases as they stand."""
 
     task: str
@@ -68,7 +64,4 @@ def load_preset(name: str) -> Preset:
         raise InputError(
             f"Unknown task {name!r}: expected one of {', '.join(TASKS)}, or in `data.preset` a path of a .yaml file."
         )
-    try:
-        return Preset.model_validate(values)
-    except ValidationError as error:
-        raise InputError(f"The task preset {name}: {first_complaint(Preset, error)}") from None
+    return checked(Preset, values, f"The task preset {name}")

@@ -7,21 +7,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from edgewright.errors import InputError
-from edgewright.validation import first_complaint
-from edgewright.yaml_files import read_mapping
+from edgewright.file_model import FileModel, read_file
 from edgewright_builder.device_client.channel import parse_address
 
 DEVICES_MAX = 10_000
 Label = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^=,!\s]+$")]
 
 
-class FleetDevice(BaseModel):
+class FleetDevice(FileModel):
     """One board of the fleet."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str  # HOST:PORT
     name: Label = ""  # the host unless said otherwise; unique in the fleet
@@ -35,10 +32,8 @@ class FleetDevice(BaseModel):
         return {"name": fields.get("host"), **fields} if isinstance(fields, dict) else fields
 
 
-class Inventory(BaseModel):
+class Inventory(FileModel):
     """The boards of one fleet and the folder of credentials that reaches them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Label
     devices: tuple[FleetDevice, ...] = Field(min_length=1, max_length=DEVICES_MAX)
@@ -65,11 +60,7 @@ class Inventory(BaseModel):
 
 def load_inventory(path: Path) -> Inventory:
     """Reads and checks a fleet file; raises InputError naming the key that is wrong."""
-    document = read_mapping(path, "fleet file")
-    try:
-        inventory = Inventory.model_validate(document)
-    except ValidationError as error:
-        raise InputError(f"{path}: {first_complaint(Inventory, error)}") from None
+    inventory = read_file(Inventory, path, "fleet file")
     _check_devices(path, inventory)
     if inventory.credentials is None:
         return inventory

@@ -132,7 +132,9 @@ def _read(path: Path, release: str) -> list[dict[str, Any]]:
     try:
         data = path.read_bytes() if path.exists() else b""
     except OSError as error:
-        raise InputError(f"The journal {path} can't be read ({error.strerror}).") from None
+        raise InputError(
+            f"The journal {path} can't be read ({error.strerror}); name another with --journal."
+        ) from None
     whole, newline, torn = data.rpartition(b"\n")
     begins_here = not newline and _may_begin(torn, release)
     events = [] if begins_here else _events(path, whole)

@@ -85,4 +85,6 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"The key {path} can't be read ({error.strerror}).") from error
+        raise InputError(
+            f"The key {path} can't be read ({error.strerror}); use the folder of `edgewright keys create`."
+        ) from error

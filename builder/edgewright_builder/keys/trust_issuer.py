@@ -208,7 +208,9 @@ def parse_days(text: str) -> float | None:
     if text == "never":
         return None
     if not re.fullmatch(r"\d{1,5}", text) or int(text) == 0:
-        raise InputError(f"--expires is {text!r}; give a number of days, for instance 365, or never.")
+        raise InputError(
+            f"--expires is {text!r}; give a number of days up to 99999, for instance 365, or never."
+        )
     return float(text)
 
 

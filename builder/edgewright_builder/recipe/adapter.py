@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from edgewright.file_model import FileModel, read_file
 from edgewright.yaml_files import read_mapping
-from edgewright_builder.recipe.file import Section, parse
 from edgewright_builder.recipe.hyperparameters import Hyperparameters, Optimizer
 from edgewright_builder.recipe.model import (
     NO_DATA,
@@ -22,6 +22,7 @@ from edgewright_builder.recipe.model import (
     Recipe,
     ReleaseName,
     ReleaseVersion,
+    Seed,
     data_from,
     evaluate_from,
     load_recipe,
@@ -31,7 +32,7 @@ from edgewright_builder.recipe.model import (
 )
 
 
-class AdapterSettings(Section):
+class AdapterSettings(FileModel):
     """What is trained, and how. There is no search: the defaults are the first trial of a model's search."""
 
     rank: Annotated[int, Field(ge=1, le=256)] = 8  # r; at most what the base was built for
@@ -48,22 +49,22 @@ class AdapterSettings(Section):
     alpha: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class AdapterTeachers(Section):
+class AdapterTeachers(FileModel):
     """Both may be left out: the data can be one's own, and cross-entropy learns from the data alone."""
 
     data: DataTeacher | None = None
     knowledge: KnowledgeTeacher | None = None  # None: the base as it was before it was quantized
 
 
-class AdapterRecipe(Section):
+class AdapterRecipe(FileModel):
     """The whole file."""
 
     name: ReleaseName  # the release's name
     version: ReleaseVersion = "1"  # the release's version, for people
     # none: the base's, so that it is no downgrade
-    release_counter: Annotated[int, Field(ge=1)] | None = None
+    release_counter: Annotated[int, Field(ge=1, lt=2**63)] | None = None
     task: str  # a name for people
-    seed: int = 0  # of data and training
+    seed: Seed = 0  # of data and training
     base: Path  # the folder of the base's run, or the artifact in it
     adapter: AdapterSettings = AdapterSettings()
     teachers: AdapterTeachers = AdapterTeachers()
@@ -120,7 +121,7 @@ def load_any_recipe(path: Path) -> Recipe | AdapterRecipe:
 
 def load_adapter_recipe(path: Path) -> AdapterRecipe:
     """Returns the adapter's recipe in `path`, its relative paths taken from its folder. Raises as `load_recipe`."""
-    recipe, folder = parse(AdapterRecipe, path), path.resolve().parent
+    recipe, folder = read_file(AdapterRecipe, path, "recipe"), path.resolve().parent
     update = {
         "base": folder / recipe.base.expanduser(),
         "data": data_from(recipe.data, folder),

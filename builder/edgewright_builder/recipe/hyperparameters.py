@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from edgewright_builder.recipe.file import Section
+from edgewright.file_model import FileModel
 
 # adam-rms is AdamW with its update scaled to Muon's size, a control; `then` changes the optimizer half-way.
 Optimizer = Literal["adam", "muon", "adam-rms", "adam-then-muon", "muon-then-adam"]
@@ -31,7 +31,7 @@ class Hyperparameters:
     epochs: int = 1  # passes over the data; 0: the student stays as it is
 
 
-class FixedHyperparameters(Section):
+class FixedHyperparameters(FileModel):
     """A training that is known to suit. Given in a recipe, nothing is searched."""
 
     # adam-rms: AdamW with updates of Muon's size; X-then-Y changes half-way
@@ -59,7 +59,7 @@ class TrialSettings:
     group_size: int
 
 
-class Bounds(Section):
+class Bounds(FileModel):
     """A closed range."""
 
     low: float
@@ -89,7 +89,7 @@ SPACE_LIMITS = {
 }
 
 
-class SearchSpace(Section):
+class SearchSpace(FileModel):
     """The range of each hyperparameter."""
 
     lora_scale: Range = Bounds(low=0.5, high=2.0)  # a: ΔW = a·BA

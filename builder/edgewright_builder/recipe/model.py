@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from edgewright.file_model import FileModel, read_file
 from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits
-from edgewright_builder.recipe.file import Section, absolute, model_name, parse
 from edgewright_builder.recipe.hyperparameters import FixedHyperparameters, SearchSpace
+from edgewright_builder.recipe.paths import absolute, model_name
 from edgewright_builder.tasks.definitions import QuizForm
 
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ReleaseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 ReleaseVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,49}$")]
 PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
+Seed = Annotated[int, Field(ge=0, lt=2**31)]  # NumPy's generators take no larger ones, and trials add to it
 NO_DATA = "give `teachers.data` (a model that writes the data) or `data.file` (your own)"
 
 
@@ -28,6 +30,11 @@ def _is_an_address(endpoint: str | None) -> str | None:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("expected an address such as http://HOST:8000/v1")
     return endpoint
+
+
+def _off_is_a_word(value: Any) -> Any:
+    """YAML 1.1 reads the bare word `off` as False."""
+    return "off" if value is False else value
 
 
 def _has_no_password(storage: str | None) -> str | None:
@@ -40,7 +47,7 @@ def _has_no_password(storage: str | None) -> str | None:
 Endpoint = Annotated[str | None, AfterValidator(_is_an_address)]
 
 
-class Student(Section):
+class Student(FileModel):
     """S1: the model that is distilled into, quantized and shipped."""
 
     model: str  # hub id, folder, GGUF file, or pypi:NAME==VERSION
@@ -49,7 +56,7 @@ class Student(Section):
     drop_layers: tuple[int, ...] | None = None  # an explicit list instead of block influence
 
 
-class DataTeacher(Section):
+class DataTeacher(FileModel):
     """T1: the model that writes the data, either a local one or any OpenAI-compatible endpoint."""
 
     model: str  # hub id, folder, GGUF file, pypi:NAME==VERSION, or the name an endpoint serves
@@ -58,7 +65,7 @@ class DataTeacher(Section):
     batch_size: Annotated[int, Field(ge=1)] = 48  # requests at once
 
 
-class KnowledgeTeacher(Section):
+class KnowledgeTeacher(FileModel):
     """T2: the student learns its next-token distribution. It is loaded here, or served by a server."""
 
     model: str  # hub id, folder, GGUF file, pypi:NAME==VERSION, or the name an endpoint serves
@@ -69,18 +76,18 @@ class KnowledgeTeacher(Section):
     requests: Annotated[int, Field(ge=1, le=256)] = 8  # to an endpoint at once
 
 
-class Teachers(Section):
+class Teachers(FileModel):
     """The two teachers."""
 
     data: DataTeacher | None = None
     knowledge: KnowledgeTeacher
 
 
-class DataSettings(Section):
+class DataSettings(FileModel):
     """Self-Instruct with a critic, or a file of your own."""
 
     file: Path | None = None  # your own pairs: Alpaca JSONL with instruction, input, output
-    pairs: Annotated[int, Field(ge=2)] = 600  # question and answer pairs to write
+    pairs: Annotated[int, Field(ge=2, le=1_000_000)] = 600  # question and answer pairs to write
     preset: str | None = None  # task preset with its key phrases; default: the recipe's task
     prompts: Path | None = None  # folder whose files replace the shipped prompts
     temperature: Annotated[float, Field(gt=0, le=2)] = 0.7  # of the data teacher
@@ -91,11 +98,13 @@ class DataSettings(Section):
     minimum_relevance: float = 0.2  # nats per token that the question adds to the answer's likelihood
 
 
-class SearchSettings(Section):
+class SearchSettings(FileModel):
     """Bayesian search with a Gaussian process."""
 
-    trials: Annotated[int, Field(ge=1)] = 16  # how many settings are tried
-    startup_trials: Annotated[int, Field(ge=1)] = 5  # random; Optuna's 10 of 16 would leave 6 to learn from
+    trials: Annotated[int, Field(ge=1, le=10_000)] = 16  # how many settings are tried
+    startup_trials: Annotated[int, Field(ge=1, le=10_000)] = (
+        5  # random; Optuna's 10 of 16 would leave 6 to learn from
+    )
     # what a trial is judged by: the KL of what ships, or equation (5)
     objective: Literal["quantized_kl", "paper"] = "quantized_kl"
     train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the training split, in each trial
@@ -114,13 +123,13 @@ class SearchSettings(Section):
         return self.model_dump(mode="json", exclude={"workers", "storage"})
 
 
-class FinetuneSettings(Section):
+class FinetuneSettings(FileModel):
     """LoRA distillation: one epoch, or as many as `hyperparameters` says."""
 
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of the pairs held out
-    sequence_tokens: Annotated[int, Field(ge=16)] = 512  # longer samples are cut
-    batch_tokens: Annotated[int, Field(ge=16)] = 1024  # padded tokens of one optimizer step
-    seed: int | None = None  # of the order of the data and the LoRA's start; none: the recipe's
+    sequence_tokens: Annotated[int, Field(ge=16, le=2**20)] = 512  # longer samples are cut
+    batch_tokens: Annotated[int, Field(ge=16, le=2**20)] = 1024  # padded tokens of one optimizer step
+    seed: Seed | None = None  # of the order of the data and the LoRA's start; none: the recipe's
     loss_on: Literal["response", "sequence"] = "response"  # tokens the loss is taken on: the answer, or all
     # share of the steps in which the learning rate rises
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -128,7 +137,7 @@ class FinetuneSettings(Section):
     precision: Literal["float32", "bfloat16"] | None = None
 
 
-class DistillationSettings(Section):
+class DistillationSettings(FileModel):
     """How the student is held against a knowledge teacher of another vocabulary."""
 
     # how the two are compared; auto: shared where their vocabularies agree, else projected
@@ -137,14 +146,16 @@ class DistillationSettings(Section):
     minimum_aligned: Annotated[float, Field(ge=0, le=1)] = 0.25
 
 
-class QuantizeSettings(Section):
+class QuantizeSettings(FileModel):
     """GPTQ W4A16. `auto` is the plan's choice."""
 
     group_size: Literal["auto", 32, 64, 128] = "auto"  # weights that share a scale; auto: the plan's
     embedding_bits: Literal["auto", 4, 8] = "auto"  # auto: the plan's
-    calibration_tokens: Annotated[int, Field(ge=512)] = 12288  # tokens that GPTQ calibrates on, packed
+    calibration_tokens: Annotated[int, Field(ge=512, le=2**26)] = (
+        12288  # tokens that GPTQ calibrates on, packed
+    )
     # so many whole pairs and passages instead, packed as well: how papers count
-    calibration_samples: Annotated[int, Field(ge=1)] | None = None
+    calibration_samples: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     # share of them that is general text instead of the task's pairs
     general_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     general_data: Path | None = None  # that text, blank lines between passages; default: `recover.data`
@@ -163,13 +174,15 @@ class QuantizeSettings(Section):
         return self
 
 
-class RecoverSettings(Section):
+class RecoverSettings(FileModel):
     """Recovery after GPTQ: the scales of the 4-bit codes are trained towards the 16-bit fine-tuned model."""
 
     # off: what GPTQ left is exported; rounding: scales, and codes that may move to a neighbour of GPTQ's
-    train: Literal["off", "scales", "scales+norms", "rounding"] = "scales"
-    steps: Annotated[int, Field(ge=1)] = 64  # optimizer steps
-    batch_tokens: Annotated[int, Field(ge=16)] = 512  # padded tokens of one step
+    train: Annotated[
+        Literal["off", "scales", "scales+norms", "rounding"], BeforeValidator(_off_is_a_word)
+    ] = "scales"
+    steps: Annotated[int, Field(ge=1, le=1_000_000)] = 64  # optimizer steps
+    batch_tokens: Annotated[int, Field(ge=16, le=2**20)] = 512  # padded tokens of one step
     learning_rate: Annotated[float, Field(gt=0, lt=0.1)] = 2e-3  # relative change of a scale in one step
     # share of the steps in which the learning rate rises
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -180,7 +193,7 @@ class RecoverSettings(Section):
     minutes_max: Annotated[float, Field(gt=0)] | None = None
 
 
-class Slots(Section):
+class Slots(FileModel):
     """Which LoRA adapters the exported model takes; each adapter is then a small release of its own."""
 
     rank: Annotated[int, Field(ge=1, le=256)] = 8  # the highest
@@ -188,10 +201,10 @@ class Slots(Section):
     modules: Annotated[tuple[Projection, ...], Field(min_length=1)] = PROJECTIONS
 
 
-class ServingSettings(Section):
+class ServingSettings(FileModel):
     """What the board must be able to do; the memory prediction holds for this."""
 
-    context_tokens: Annotated[int, Field(ge=64)] = 2048  # prompt and answer together
+    context_tokens: Annotated[int, Field(ge=64, le=2**24)] = 2048  # prompt and answer together
     concurrency: Annotated[int, Field(ge=1, le=64)] = 1  # requests at once; each gets a KV cache of its own
     # All serve the same GPTQ checkpoint: as an ONNX graph, a GGUF file, or as it is. The build evaluates its model in
     # that engine, so this host must run it too; tensorrt-edge-llm runs on Jetsons alone, so there transformers does.
@@ -210,7 +223,7 @@ class ServingSettings(Section):
         return self
 
 
-class EvaluateSettings(Section):
+class EvaluateSettings(FileModel):
     """Zero-shot log-likelihood accuracy."""
 
     tasks: tuple[str, ...] = ()  # the paper's eight by name, or .jsonl files; default: the recipe's task
@@ -219,15 +232,15 @@ class EvaluateSettings(Section):
     quiz: QuizForm = "plain"  # .jsonl files: as ARC asks, or in the model's chat template
 
 
-class Recipe(Section):
+class Recipe(FileModel):
     """The whole file."""
 
     name: ReleaseName  # the release's name
     version: ReleaseVersion = "1"  # the release's version, for people
     # boards refuse a release whose counter is below what they have seen
-    release_counter: Annotated[int, Field(ge=1)] = 1
+    release_counter: Annotated[int, Field(ge=1, lt=2**63)] = 1
     task: str  # a task preset, or a name for your own data
-    seed: int = 0  # of data, search and training
+    seed: Seed = 0  # of data, search and training
     student: Student
     teachers: Teachers
     data: DataSettings = DataSettings()
@@ -243,8 +256,8 @@ class Recipe(Section):
     @field_validator("recover", mode="before")
     @classmethod
     def _recovery_may_be_off(cls, value: Any) -> Any:
-        """`recover: off` is the whole section; YAML 1.1 reads the bare word as False."""
-        return {"train": "off"} if value in (False, "off") else value
+        """`recover: off` is the whole section."""
+        return {"train": "off"} if _off_is_a_word(value) == "off" else value
 
     @model_validator(mode="after")
     def _data_has_a_source(self) -> Recipe:
@@ -329,7 +342,7 @@ def load_recipe(path: Path) -> Recipe:
 
     Raises InputError that names the first wrong key, its value and what was expected.
     """
-    return with_paths_from(parse(Recipe, path), path.resolve().parent)
+    return with_paths_from(read_file(Recipe, path, "recipe"), path.resolve().parent)
 
 
 def with_paths_from(recipe: Recipe, folder: Path) -> Recipe:

@@ -8,7 +8,7 @@ from edgewright.errors import InputError
 from edgewright_builder.alignment.check import TeacherCheck, check_folders
 from edgewright_builder.alignment.share import MINIMUM
 from edgewright_builder.model_sources import resolve_tokenizer
-from edgewright_builder.recipe.file import model_name
+from edgewright_builder.recipe.paths import model_name
 
 
 def check_teacher(teacher: str | Path, student: str | Path, *, minimum: float = MINIMUM) -> TeacherCheck:

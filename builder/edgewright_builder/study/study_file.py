@@ -10,14 +10,14 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from edgewright.errors import InputError
-from edgewright_builder.recipe.file import Section, parse
+from edgewright.file_model import FileModel, read_file
 from edgewright_builder.recipe.model import ReleaseName
 
 # A level is a value of one recipe key, or a name with the values of several keys.
 Levels = list[Any] | dict[str, dict[str, Any]]
 
 
-class Tuning(Section):
+class Tuning(FileModel):
     """A key whose level is chosen for each combination of factors, by the divergence of the 16-bit model.
 
     The choice never sees a 4-bit result, so a method can't win by having been tuned for it.
@@ -29,7 +29,7 @@ class Tuning(Section):
     at: Annotated[dict[str, str], Field(default_factory=dict)]
 
 
-class PairedComparison(Section):
+class PairedComparison(FileModel):
     """The question that the study answers: what does going from one level to the other change?"""
 
     factor: str  # the factor that is compared
@@ -38,7 +38,7 @@ class PairedComparison(Section):
     across: str | None = None  # the factor that the answer is to hold across, such as the tasks
 
 
-class StudyFile(Section):
+class StudyFile(FileModel):
     """The whole file."""
 
     name: ReleaseName  # the study's name
@@ -152,7 +152,7 @@ def load_study(path: Path) -> StudyFile:
 
     Raises InputError that names the first wrong key, its value and what was expected.
     """
-    study = parse(StudyFile, path, "study")
+    study = read_file(StudyFile, path, "study")
     return study.model_copy(update={"recipe": path.resolve().parent / study.recipe.expanduser()})
 
 
@@ -160,4 +160,4 @@ def read_kept_study(path: Path) -> StudyFile:
     """Returns the study that a study's folder keeps. Raises InputError where it keeps none."""
     if not path.exists():
         raise InputError(f"{path.parent} holds no study; give the folder that `edgewright study` wrote.")
-    return parse(StudyFile, path, "study")
+    return read_file(StudyFile, path, "study")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,18 @@ def test_every_example_is_a_valid_recipe_or_study(path: Path) -> None:
         ({"version": 1.0}, '`version` is 1.0: expected text; write "1.0" in quotes.'),
         ({"name": "a b"}, "`name` is 'a b': expected text of the form ^[A-Za-z0-9]"),
         ({"recover": "maybe"}, "`recover` is 'maybe': expected keys and values."),
+        ({"search": {"trials": True}}, "`search.trials` is True: expected a number"),
+        (
+            {"search": {"space": {"lora_rank": [8, True]}}},
+            "`search.space.lora_rank.high` is True: expected a",
+        ),
+        ({"student": {"model": "a/b", "depth": True}}, "`student.depth` is True: expected a number"),
+        ({"serving": {"ttft_seconds_max": math.inf}}, "`serving.ttft_seconds_max` is inf: expected a finite"),
+        ({"data": {"minimum_relevance": math.nan}}, "`data.minimum_relevance` is nan: expected a finite"),
+        ({"recover": {"steps": 10**30}}, f"`recover.steps` is {10**30}: expected at most 1000000."),
+        ({"seed": -1}, "`seed` is -1: expected at least 0."),
+        ({"seed": 2**31}, "`seed` is 2147483648: expected less than 2147483648."),
+        ({"data": {"file": 5}}, "`data.file` is 5: expected a path."),
         (
             {"evaluate": {"tasks": "arc_easy"}},
             "`evaluate.tasks` is 'arc_easy': expected a list, such as [a, b].",

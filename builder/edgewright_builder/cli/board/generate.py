@@ -15,7 +15,7 @@ from edgewright_builder.device_client.messages import printable
 Prompt = Annotated[str, typer.Argument(help="What to say to the model.", show_default=False)]
 Chat = Annotated[bool, typer.Option("--chat/--raw", help="Use the chat template, or the prompt as it is.")]
 MaxTokens = Annotated[int, typer.Option(min=0, help="0: as many as the context allows.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0: always the most likely token.")]
+Temperature = Annotated[float, typer.Option(min=0.0, max=100.0, help="0: always the most likely token.")]
 TopP = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Choose among the most likely tokens that sum to this.")
 ]

@@ -40,6 +40,7 @@ Probation = Annotated[
     float,
     typer.Option(
         min=0.0,
+        max=86_400.0,
         help="Seconds in which this machine must reach the board to confirm, else it rolls back. 0: the board decides.",
     ),
 ]

@@ -38,7 +38,10 @@ ProceedAt = Annotated[
 ]
 Parallel = Annotated[int, typer.Option(min=1, max=256, help="Devices at once.", rich_help_panel=PANEL)]
 Timeout = Annotated[
-    float, typer.Option(min=1.0, help="Seconds until a device counts as failed.", rich_help_panel=PANEL)
+    float,
+    typer.Option(
+        min=1.0, max=604_800.0, help="Seconds until a device counts as failed.", rich_help_panel=PANEL
+    ),
 ]
 JournalFile = Annotated[
     Path | None,

@@ -52,7 +52,10 @@ def run(
     minutes: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Begin no cell after so many minutes; --resume goes on.", show_default=False
+            min=0,
+            max=1_000_000,
+            help="Begin no cell after so many minutes; --resume goes on.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:

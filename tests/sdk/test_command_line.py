@@ -1,0 +1,66 @@
+"""Words that a command line can't take are answered in one sentence, through the real programs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgewright.errors import InputError
+from edgewright.sizes import parse_bytes
+
+
+def called(program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    path = Path(sys.executable).with_name(program)
+    return subprocess.run([str(path), *words], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["push", "run", "board:1", "--probation", "nan"],
+            "Invalid value for '--probation': 'nan', expected at most 86400.0. See edgewright push --help.",
+        ),
+        (
+            ["bench", "board:1", "--prompts", "many"],
+            "Invalid value for '--prompts': 'many', expected an integer. See edgewright bench --help.",
+        ),
+        (["generat"], "No such command 'generat'. Did you mean 'generate'? See edgewright --help."),
+        (["status"], "Missing argument 'HOST:PORT'. See edgewright status --help."),
+        (
+            ["export", "run"],
+            "Missing option '--to'. Choose from: gguf, onnx, gptq. See edgewright export --help.",
+        ),
+    ],
+    ids=["nan", "type", "command", "argument", "choice"],
+)
+def test_wrong_words_are_one_sentence_that_says_where_to_read_on(words: list[str], sentence: str) -> None:
+    done = called("edgewright", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"edgewright: {sentence}\n")
+
+
+@pytest.mark.parametrize("option", ["--probation", "--ready-timeout", "--scrub-days"])
+@pytest.mark.parametrize("value", ["nan", "inf", "1e300", "-1"])
+def test_an_agent_takes_times_that_end(tmp_path: Path, option: str, value: str) -> None:
+    store = tmp_path / "store"
+    done = called("edgewright-agent", "serve", "--profile", "this-host", "--store", str(store), option, value)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"edgewright-agent: Invalid value for '{option}': '{value}', expected at ")
+    assert not store.exists()
+
+
+@pytest.mark.parametrize("program", ["edgewright", "edgewright-agent"])
+def test_without_words_the_help_is_shown(program: str) -> None:
+    done = called(program)
+    assert done.returncode == 2
+    assert f"Usage: {program}" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("text", ["0MiB", "1024PiB", "1048576TiB", "9" * 40 + "GiB"])
+def test_a_size_is_one_that_a_disk_may_have(text: str) -> None:
+    with pytest.raises(InputError, match="is not a size"):
+        parse_bytes(text)
