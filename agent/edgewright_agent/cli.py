@@ -20,7 +20,7 @@ from edgewright import __version__
 from edgewright.address import parse_address
 from edgewright.command_line import finite, run
 from edgewright.errors import EdgewrightError, InputError
-from edgewright.sizes import parse_bytes
+from edgewright.sizes import format_bytes, parse_bytes
 from edgewright.trust.keys import load_trust
 from edgewright_agent.doctor import command as cli_doctor
 from edgewright_agent.observation import ObservationSettings
@@ -34,7 +34,7 @@ from edgewright_agent.runtime.tls import TlsFiles, validity_problem
 from edgewright_agent.server import AgentSettings, RunningAgent, run_agent
 from edgewright_agent.store import Space
 from edgewright_agent.store.background_scrub import BackgroundScrubSettings
-from edgewright_profiles import load_profile
+from edgewright_profiles import DeviceProfile, load_profile
 
 app = typer.Typer(
     name="edgewright-agent",
@@ -134,13 +134,14 @@ def serve(
     """Serve until SIGTERM or Ctrl-C."""
     _log(verbose=verbose)
     tls = _tls(tls_cert, tls_key, tls_ca, insecure=insecure)
+    device = load_profile(profile)
     settings = AgentSettings(
-        profile=load_profile(profile),
+        profile=device,
         store=store,
         listen=parse_address(listen),
         tls=tls,
         trust=load_trust(trust or []),
-        budget_bytes=None if budget is None else parse_bytes(budget),
+        budget_bytes=None if budget is None else _budget_bytes(budget, device),
         space=Space(None if store_quota is None else parse_bytes(store_quota), parse_bytes(store_reserve)),
         threads=threads,
         ready_timeout_seconds=ready_timeout,
@@ -239,6 +240,15 @@ def _openai_settings(openai: str | None, key: Path | None, tls: TlsFiles | None)
             "--openai-key has no effect without --openai; give that too, or leave --openai-key out."
         )
     return None
+
+
+def _budget_bytes(budget: str, device: DeviceProfile) -> int:
+    budget_bytes, memory_bytes = parse_bytes(budget), device.memory.nominal_bytes.value
+    if budget_bytes > memory_bytes:
+        raise InputError(
+            f"--budget is {budget}, and {device.id} has {format_bytes(memory_bytes)} of memory; give less than that."
+        )
+    return budget_bytes
 
 
 def _tls(cert: Path | None, key: Path | None, authority: Path | None, *, insecure: bool) -> TlsFiles | None:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from edgewright.validation import plain
 from edgewright_builder.recipe.adapter import AdapterRecipe
 from edgewright_builder.recipe.model import Recipe
 
@@ -104,7 +105,7 @@ def _of_schema(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
 
 def _limits(schema: dict[str, Any]) -> list[str]:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    return [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    return [f"{sign} {plain(schema[key])}" for key, sign in signs.items() if key in schema]
 
 
 def _cell(text: str) -> str:

@@ -204,7 +204,7 @@ class Manifest(_Frozen):
     schema_version: Literal["edgewright.manifest.v1"] = "edgewright.manifest.v1"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,49}$")]
-    release_counter: Annotated[int, Field(ge=1, lt=2**63)] = 1
+    release_counter: Annotated[int, Field(ge=1, le=10**18)] = 1
     device_profiles: Annotated[tuple[str, ...], Field(min_length=1)]  # ids this may be served on
     engine: EngineSpec
     model: ModelSpec

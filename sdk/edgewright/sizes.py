@@ -7,7 +7,6 @@ from decimal import Decimal
 
 from edgewright.errors import InputError
 
-BYTES_MAX = 2**60  # more fits no disk, and not much more into the 64 bits that sizes travel in
 _UNITS = {
     "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
     "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -26,8 +25,8 @@ def parse_bytes(text: str) -> int:
             f"{text!r} is not a size; write a positive number and a unit of {units}, for instance 180MiB."
         )
     size_bytes = int(Decimal(match[1]) * _BYTES[match[2]])
-    if not 0 < size_bytes < BYTES_MAX:
-        raise InputError(f"{text!r} is not a size above 0 and below 1024 PiB.")
+    if size_bytes <= 0:
+        raise InputError(f"{text!r} is not a size above 0.")
     return size_bytes
 
 

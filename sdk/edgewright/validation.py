@@ -25,8 +25,8 @@ def first_complaint(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the key `{key}` is missing."
     # A key that may have several types has an error for each of them.
-    wanted = "; or ".join(wanted(each) for each in errors if _at(kind, each["loc"])[1] == key)
-    return f"{_subject(key, first)}{wanted}."
+    alternatives = "; or ".join(wanted(each) for each in errors if _at(kind, each["loc"])[1] == key)
+    return f"{_subject(key, first)}{alternatives}."
 
 
 def _subject(key: str, error: ErrorDetails) -> str:
@@ -40,7 +40,8 @@ def wanted(error: ErrorDetails) -> str:
     """Returns what was expected, in the words of YAML's writers instead of Python's and Pydantic's."""
     kind = error["type"]
     if kind in _PLAIN:
-        return f"expected {_PLAIN[kind].format(**error.get('ctx', {}))}"
+        bounds = {key: plain(value) for key, value in error.get("ctx", {}).items()}
+        return f"expected {_PLAIN[kind].format(**bounds)}"
     if kind == "string_type":
         return _text_wanted(error["input"])
     return error["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
@@ -63,6 +64,13 @@ _PLAIN = {
     "too_short": "{min_length} or more of them, not {actual_length}",
     "string_pattern_mismatch": "text of the form {pattern}",
 }
+
+
+def plain(value: Any) -> str:
+    """Returns a bound as people write it: 86400.0 is 86,400."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return f"{value:,}" if isinstance(value, (int, float)) else str(value)
 
 
 def _text_wanted(value: Any) -> str:

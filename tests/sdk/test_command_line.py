@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from edgewright.errors import InputError
-from edgewright.sizes import parse_bytes
-
 
 def called(program: str, *words: str) -> subprocess.CompletedProcess[str]:
     path = Path(sys.executable).with_name(program)
@@ -22,7 +19,7 @@ def called(program: str, *words: str) -> subprocess.CompletedProcess[str]:
     [
         (
             ["push", "run", "board:1", "--probation", "nan"],
-            "Invalid value for '--probation': 'nan', expected at most 86400.0. See edgewright push --help.",
+            "Invalid value for '--probation': 'nan', expected at most 86,400. See edgewright push --help.",
         ),
         (
             ["bench", "board:1", "--prompts", "many"],
@@ -53,14 +50,18 @@ def test_an_agent_takes_times_that_end(tmp_path: Path, option: str, value: str) 
     assert not store.exists()
 
 
+def test_an_agent_s_budget_is_memory_that_the_board_has(tmp_path: Path) -> None:
+    words = ["serve", "--profile", "raspberry-pi-5-8gb", "--store", str(tmp_path / "store"), "--insecure"]
+    done = called("edgewright-agent", *words, "--budget", "9GiB")
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "edgewright-agent: --budget is 9GiB, and raspberry-pi-5-8gb has 8.00 GiB of"
+    )
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("program", ["edgewright", "edgewright-agent"])
 def test_without_words_the_help_is_shown(program: str) -> None:
     done = called(program)
     assert done.returncode == 2
     assert f"Usage: {program}" in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("text", ["0MiB", "1024PiB", "1048576TiB", "9" * 40 + "GiB"])
-def test_a_size_is_one_that_a_disk_may_have(text: str) -> None:
-    with pytest.raises(InputError, match="is not a size"):
-        parse_bytes(text)

@@ -62,7 +62,7 @@ class AdapterRecipe(FileModel):
     name: ReleaseName  # the release's name
     version: ReleaseVersion = "1"  # the release's version, for people
     # none: the base's, so that it is no downgrade
-    release_counter: Annotated[int, Field(ge=1, lt=2**63)] | None = None
+    release_counter: Annotated[int, Field(ge=1, le=10**18)] | None = None
     task: str  # a name for people
     seed: Seed = 0  # of data and training
     base: Path  # the folder of the base's run, or the artifact in it

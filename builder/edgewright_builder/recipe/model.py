@@ -21,7 +21,9 @@ Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_pr
 ReleaseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 ReleaseVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,49}$")]
 PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
-Seed = Annotated[int, Field(ge=0, lt=2**31)]  # NumPy's generators take no larger ones, and trials add to it
+Seed = Annotated[
+    int, Field(ge=0, le=2**31 - 1)
+]  # NumPy's generators take no larger ones, and trials add to it
 NO_DATA = "give `teachers.data` (a model that writes the data) or `data.file` (your own)"
 
 
@@ -44,6 +46,7 @@ def _has_no_password(storage: str | None) -> str | None:
     return storage
 
 
+Trained = Annotated[Literal["off", "scales", "scales+norms", "rounding"], BeforeValidator(_off_is_a_word)]
 Endpoint = Annotated[str | None, AfterValidator(_is_an_address)]
 
 
@@ -102,9 +105,8 @@ class SearchSettings(FileModel):
     """Bayesian search with a Gaussian process."""
 
     trials: Annotated[int, Field(ge=1, le=10_000)] = 16  # how many settings are tried
-    startup_trials: Annotated[int, Field(ge=1, le=10_000)] = (
-        5  # random; Optuna's 10 of 16 would leave 6 to learn from
-    )
+    # random ones first; Optuna's 10 of 16 would leave 6 to learn from
+    startup_trials: Annotated[int, Field(ge=1, le=10_000)] = 5
     # what a trial is judged by: the KL of what ships, or equation (5)
     objective: Literal["quantized_kl", "paper"] = "quantized_kl"
     train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the training split, in each trial
@@ -127,8 +129,8 @@ class FinetuneSettings(FileModel):
     """LoRA distillation: one epoch, or as many as `hyperparameters` says."""
 
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of the pairs held out
-    sequence_tokens: Annotated[int, Field(ge=16, le=2**20)] = 512  # longer samples are cut
-    batch_tokens: Annotated[int, Field(ge=16, le=2**20)] = 1024  # padded tokens of one optimizer step
+    sequence_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = 512  # longer samples are cut
+    batch_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = 1024  # padded tokens of one optimizer step
     seed: Seed | None = None  # of the order of the data and the LoRA's start; none: the recipe's
     loss_on: Literal["response", "sequence"] = "response"  # tokens the loss is taken on: the answer, or all
     # share of the steps in which the learning rate rises
@@ -151,9 +153,8 @@ class QuantizeSettings(FileModel):
 
     group_size: Literal["auto", 32, 64, 128] = "auto"  # weights that share a scale; auto: the plan's
     embedding_bits: Literal["auto", 4, 8] = "auto"  # auto: the plan's
-    calibration_tokens: Annotated[int, Field(ge=512, le=2**26)] = (
-        12288  # tokens that GPTQ calibrates on, packed
-    )
+    # tokens that GPTQ calibrates on, packed
+    calibration_tokens: Annotated[int, Field(ge=512, le=100_000_000)] = 12288
     # so many whole pairs and passages instead, packed as well: how papers count
     calibration_samples: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     # share of them that is general text instead of the task's pairs
@@ -178,11 +179,9 @@ class RecoverSettings(FileModel):
     """Recovery after GPTQ: the scales of the 4-bit codes are trained towards the 16-bit fine-tuned model."""
 
     # off: what GPTQ left is exported; rounding: scales, and codes that may move to a neighbour of GPTQ's
-    train: Annotated[
-        Literal["off", "scales", "scales+norms", "rounding"], BeforeValidator(_off_is_a_word)
-    ] = "scales"
+    train: Trained = "scales"
     steps: Annotated[int, Field(ge=1, le=1_000_000)] = 64  # optimizer steps
-    batch_tokens: Annotated[int, Field(ge=16, le=2**20)] = 512  # padded tokens of one step
+    batch_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = 512  # padded tokens of one step
     learning_rate: Annotated[float, Field(gt=0, lt=0.1)] = 2e-3  # relative change of a scale in one step
     # share of the steps in which the learning rate rises
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -204,7 +203,7 @@ class Slots(FileModel):
 class ServingSettings(FileModel):
     """What the board must be able to do; the memory prediction holds for this."""
 
-    context_tokens: Annotated[int, Field(ge=64, le=2**24)] = 2048  # prompt and answer together
+    context_tokens: Annotated[int, Field(ge=64, le=16_000_000)] = 2048  # prompt and answer together
     concurrency: Annotated[int, Field(ge=1, le=64)] = 1  # requests at once; each gets a KV cache of its own
     # All serve the same GPTQ checkpoint: as an ONNX graph, a GGUF file, or as it is. The build evaluates its model in
     # that engine, so this host must run it too; tensorrt-edge-llm runs on Jetsons alone, so there transformers does.
@@ -238,7 +237,7 @@ class Recipe(FileModel):
     name: ReleaseName  # the release's name
     version: ReleaseVersion = "1"  # the release's version, for people
     # boards refuse a release whose counter is below what they have seen
-    release_counter: Annotated[int, Field(ge=1, lt=2**63)] = 1
+    release_counter: Annotated[int, Field(ge=1, le=10**18)] = 1
     task: str  # a task preset, or a name for your own data
     seed: Seed = 0  # of data, search and training
     student: Student

@@ -67,9 +67,9 @@ def test_every_example_is_a_valid_recipe_or_study(path: Path) -> None:
         ({"student": {"model": "a/b", "depth": True}}, "`student.depth` is True: expected a number"),
         ({"serving": {"ttft_seconds_max": math.inf}}, "`serving.ttft_seconds_max` is inf: expected a finite"),
         ({"data": {"minimum_relevance": math.nan}}, "`data.minimum_relevance` is nan: expected a finite"),
-        ({"recover": {"steps": 10**30}}, f"`recover.steps` is {10**30}: expected at most 1000000."),
+        ({"recover": {"steps": 10**30}}, f"`recover.steps` is {10**30}: expected at most 1,000,000."),
         ({"seed": -1}, "`seed` is -1: expected at least 0."),
-        ({"seed": 2**31}, "`seed` is 2147483648: expected less than 2147483648."),
+        ({"seed": 2**31}, "`seed` is 2147483648: expected at most 2,147,483,647."),
         ({"data": {"file": 5}}, "`data.file` is 5: expected a path."),
         (
             {"evaluate": {"tasks": "arc_easy"}},
