@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from edgewright_builder.run.build import Build
     from edgewright_builder.run.distillation import Distillation
     from edgewright_builder.run.run import FinishedStage
-    from edgewright_builder.train.epoch import Training
+    from edgewright_builder.train.epoch import Divergence, Training
     from edgewright_builder.train.loop import TrainStep
 
 
@@ -52,19 +54,24 @@ def note_precision(job: Distillation) -> None:
 
 
 def finetune(student: Path, training: Training, best: TrialSettings, folder: Path) -> dict[str, Any]:
-    """Writes `model` (merged), `adapter` (the LoRA alone) and `curves.json`. Returns the KL to the teacher."""
+    """Writes `model` (merged), `adapter` (the LoRA alone) and `curves.json`.
+
+    Returns the KL to the teacher on held-out samples, or the cross-entropy where the labels alone teach (α = 0): how
+    far such a training leads from the teacher is no figure of merit. Both are in nats per token.
+    """
     from edgewright_builder.models import load_model, load_tokenizer
     from edgewright_builder.quantization.rounding import temporarily_quantized
-    from edgewright_builder.train.epoch import train_epoch, validation_divergence
+    from edgewright_builder.train.epoch import train_epoch, validation_divergence, validation_loss
     from edgewright_builder.train.loop import recorder
     from edgewright_builder.train.lora import add_lora, linear_layers, merge_lora
 
-    data, batch_tokens = training.data, training.settings.batch_tokens
+    data, batch_tokens, how = training.data, training.settings.batch_tokens, best.hyperparameters
     model = load_model(student)
     before = validation_divergence(model, data, batch_tokens)
-    adapted = add_lora(model, best.hyperparameters, training.seed, precision=training.settings.precision)
+    labels_before = validation_loss(model, data, how, batch_tokens) if how.alpha == 0 else None
+    adapted = add_lora(model, how, training.seed, precision=training.settings.precision)
     steps: list[TrainStep] = []
-    train_epoch(adapted, training, best.hyperparameters, recorder(steps, training.on_progress))
+    train_epoch(adapted, training, how, recorder(steps, training.on_progress))
     adapted.save_pretrained(folder / "adapter")  # type: ignore[operator]
     merged = merge_lora(adapted)
     after = validation_divergence(merged, data, batch_tokens)
@@ -72,7 +79,25 @@ def finetune(student: Path, training: Training, best: TrialSettings, folder: Pat
         rounded = validation_divergence(merged, data, batch_tokens)
     merged.save_pretrained(folder / "model")  # type: ignore[operator]
     load_tokenizer(student).save_pretrained(folder / "model")
-    curves = {
+    write_json(
+        folder / "curves.json", _curves(before, after, rounded, steps) | {"hyperparameters": asdict(how)}
+    )
+    tokens = steps[-1].tokens if steps else 0
+    if labels_before is None:
+        return {
+            "kl_before": before.mean,
+            "kl_after": after.mean,
+            "kl_rounded": rounded.mean,
+            "tokens": tokens,
+        }
+    labels_after = validation_loss(merged, data, how, batch_tokens)
+    return {"cross_entropy_before": labels_before, "cross_entropy_after": labels_after, "tokens": tokens}
+
+
+def _curves(
+    before: Divergence, after: Divergence, rounded: Divergence, steps: Sequence[TrainStep]
+) -> dict[str, Any]:
+    return {
         "train": [{"step": step.step, "tokens": step.tokens, "loss": step.loss} for step in steps],
         "validation": [{"step": 0, "kl": before.mean}, {"step": len(steps), "kl": after.mean}],
         "validation_kl_before": before.mean,
@@ -82,12 +107,10 @@ def finetune(student: Path, training: Training, best: TrialSettings, folder: Pat
         "validation_kl_rounded": rounded.mean,
         "validation_kl_rounded_standard_error": rounded.standard_error,
         "validation_tokens": after.tokens,
-        "hyperparameters": asdict(best.hyperparameters),
     }
-    write_json(folder / "curves.json", curves)
-    return {
-        "kl_before": before.mean,
-        "kl_after": after.mean,
-        "kl_rounded": rounded.mean,
-        "tokens": steps[-1].tokens if steps else 0,
-    }
+
+
+def kl_to_teacher(finetuned: FinishedStage) -> float:
+    """Returns KL(teacher ‖ fine-tuned model) on held-out samples, in nats per token."""
+    curves = json.loads((finetuned.folder / "curves.json").read_text(encoding="utf-8"))
+    return float(curves["validation_kl_after"])

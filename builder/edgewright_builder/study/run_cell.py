@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edgewright_builder.run.build import Build
 from edgewright_builder.run.run import FinishedStage, Run
 from edgewright_builder.stages.data import run_data
-from edgewright_builder.stages.finetune import run_finetune
+from edgewright_builder.stages.finetune import kl_to_teacher, run_finetune
 from edgewright_builder.stages.quantize import run_quantize
 from edgewright_builder.stages.recover import run_recover, shipped
 from edgewright_builder.stages.search import read_best, run_search
@@ -64,7 +64,7 @@ class Finetuned:
     @property
     def kl(self) -> float:
         """KL(teacher ‖ 16-bit model) on held-out pairs, in nats per token."""
-        return float(self.stages["finetune"].summary["kl_after"])
+        return kl_to_teacher(self.stages["finetune"])
 
 
 def run_cell(cell: StudyCell, bench: Workbench) -> dict[str, Any]:

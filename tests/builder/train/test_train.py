@@ -17,7 +17,8 @@ from edgewright.errors import InputError, RefusedError
 from edgewright_builder.quantization.rounding import fake_quantize, temporarily_quantized
 from edgewright_builder.recipe.hyperparameters import Hyperparameters, Optimizer, SearchSpace, TrialSettings
 from edgewright_builder.recipe.model import FinetuneSettings, SearchSettings
-from edgewright_builder.stages.finetune import finetune
+from edgewright_builder.run.run import FinishedStage
+from edgewright_builder.stages.finetune import finetune, kl_to_teacher
 from edgewright_builder.stages.search import search
 from edgewright_builder.stages.student import block_influence, least_influential, remove_layers
 from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
@@ -28,6 +29,7 @@ from edgewright_builder.train.epoch import (
     logits_divergences,
     train_epoch,
     validation_divergence,
+    validation_loss,
 )
 from edgewright_builder.train.knowledge import HiddenStates
 from edgewright_builder.train.loop import TrainStep
@@ -196,6 +198,21 @@ def test_epochs_are_passes_over_the_data_in_other_orders(
     orders = [make_batches(samples(), data.train, BATCH_TOKENS, seed) for seed in (0, 1)]
     assert len(steps) == sum(map(len, orders))
     assert orders[0] != orders[1]
+
+
+def test_where_labels_alone_teach_their_cross_entropy_is_told_and_not_the_way_from_the_teacher(
+    models: tuple[Path, Path], data: DistillationData, tmp_path: Path
+) -> None:
+    how = replace(ADAM, alpha=0.0)
+    summary = finetune(models[0], training(data), TrialSettings(how, group_size=32), tmp_path)
+    assert set(summary) == {"cross_entropy_before", "cross_entropy_after", "tokens"}
+    expected = validation_loss(load(tmp_path / "model"), data, how, BATCH_TOKENS)
+    assert summary["cross_entropy_after"] == pytest.approx(expected, rel=1e-4)
+    assert summary["cross_entropy_after"] < summary["cross_entropy_before"]
+    finetuned = FinishedStage("finetune", tmp_path, "", 0.0, summary)
+    assert kl_to_teacher(finetuned) == pytest.approx(
+        validation_divergence(load(tmp_path / "model"), data, BATCH_TOKENS).mean, rel=1e-4
+    )
 
 
 def test_without_an_epoch_the_student_stays_as_it_is(
