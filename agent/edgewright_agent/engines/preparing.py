@@ -72,7 +72,8 @@ async def _run(
                 return await within(REPORT_SECONDS, process.wait())
             except asyncio.TimeoutError:
                 continue
-        message = f"{preparation.what} was not prepared within {PREPARING_SECONDS_MAX / 3600:g} hours."
+        hours = PREPARING_SECONDS_MAX / 3600
+        message = f"{preparation.what} was not prepared within {hours:g} hours. See the agent's log."
         raise OutsideError(message, Reason.REASON_ENGINE_FAILED)
     finally:
         await process.stop()
@@ -117,7 +118,7 @@ def _failure(preparation: EnginePreparation, death: Death, memory_bytes: int | N
     short = death.cause in (DeathCause.OUT_OF_MEMORY, DeathCause.OVER_BUDGET)
     limit = "" if memory_bytes is None else f" It may take {format_bytes(memory_bytes)} beside what serves."
     return OutsideError(
-        f"{preparation.what} could not be prepared: {death.sentence}.{limit if short else ''}",
+        f"{preparation.what} could not be prepared: {death.sentence}.{limit if short else ''} See the agent's log.",
         Reason.REASON_ENGINE_FAILED,
     )
 

@@ -79,7 +79,8 @@ class ServedEngine:
                 raise asyncio.TimeoutError
             if (death := self._process.death) is not None:
                 raise OutsideError(
-                    f"The engine did not start: {death.sentence}.", Reason.REASON_ENGINE_FAILED
+                    f"The engine did not start: {death.sentence}. See the agent's log.",
+                    Reason.REASON_ENGINE_FAILED,
                 )
             await asyncio.sleep(READY_POLL_SECONDS)
 
@@ -98,7 +99,7 @@ class ServedEngine:
         try:
             await check(self._http.heartbeat, seconds)
         except asyncio.TimeoutError:
-            message = f"The engine computed nothing for {seconds:g} s: it hangs."
+            message = f"The engine computed nothing for {seconds:g} s: it hangs. See the agent's log."
             raise OutsideError(message, Reason.REASON_ENGINE_FAILED) from None
         except OutsideError as error:
             raise await self._explained(error) from error
@@ -200,5 +201,6 @@ class ServedEngine:
                 if await self.healthy():
                     return error
             else:
-                return OutsideError(f"The engine died: {death.sentence}.", Reason.REASON_ENGINE_FAILED)
+                message = f"The engine died: {death.sentence}. See the agent's log."
+                return OutsideError(message, Reason.REASON_ENGINE_FAILED)
         return error

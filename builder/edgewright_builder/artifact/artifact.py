@@ -230,4 +230,4 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         name = error.filename or folder
-        raise OutsideError(f"{name} can't be read or written ({error.strerror}).") from error
+        raise OutsideError(f"{name} can't be read or written ({error.strerror}). Check the disk.") from error

@@ -64,7 +64,9 @@ def export(folder: Path, target: Path) -> tuple[int, int]:
         _write(target / "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
         _write(target / "index.json", json.dumps(_index(target, artifact, manifest), indent=1).encode())
     except OSError as error:
-        raise OutsideError(f"{error.filename or target} can't be written ({error.strerror}).") from error
+        raise OutsideError(
+            f"{error.filename or target} can't be written ({error.strerror}). Check the disk, or choose another folder."
+        ) from error
     return sum(size is not None for size in written), sum(size or 0 for size in written)
 
 

@@ -106,7 +106,10 @@ def _without_reason(code: grpc.StatusCode, details: str, address: Address) -> Ed
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return RefusedError(f"{address} refuses this certificate: {details}", Reason.REASON_PERMISSION)
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return OutsideError(f"What listens at {address} is no Edgewright agent, or an older one: {details}.")
+        return OutsideError(
+            f"What listens at {address} is no Edgewright agent, or an older one: {details}. "
+            "Check the port and its version."
+        )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return LinkError(f"{address} did not answer in time; check the board's load and the link to it.")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:

@@ -68,7 +68,8 @@ def edit_embedding_scale(file: GraphFile, scale: float) -> None:
     node = next((node for node in file.graph.node if node.name == EMBEDDING_SCALE_NODE), None)
     if node is None:
         raise OutsideError(
-            f"The exported graph has no node {EMBEDDING_SCALE_NODE}; onnxruntime-genai's builder has changed."
+            f"The exported graph has no node {EMBEDDING_SCALE_NODE}; onnxruntime-genai's builder has "
+            "changed: use its version that Edgewright requires."
         )
     node.input[1] = file.add_tensor("edgewright.embedding_scale", np.array(scale, np.float32))
 

@@ -103,7 +103,8 @@ def _its_tensor(name: str, tensors: set[str]) -> str:
     matching = [tensor for tensor in tensors if tensor.startswith(name) or name.startswith(tensor)]
     if len(matching) != 1:
         raise OutsideError(
-            f"The exported graph reads {name!r}, which it does not hold; onnxruntime-genai's builder has changed."
+            f"The exported graph reads {name!r}, which it does not hold; onnxruntime-genai's builder has "
+            "changed: use its version that Edgewright requires."
         )
     return matching[0]
 

@@ -134,7 +134,9 @@ def load_board(engine: str, board: str) -> BoardCalibration | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise OutsideError(f"The calibration {path} can't be read: {error.strerror}.") from None
+        raise OutsideError(
+            f"The calibration {path} can't be read: {error.strerror}. Check its folder."
+        ) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"The calibration {path} is damaged ({type(error).__name__}); delete it and calibrate again."
@@ -151,7 +153,9 @@ def save_board(measured: BoardCalibration) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(FileSystem(), path, (json.dumps(document, indent=2) + "\n").encode())
     except OSError as error:
-        raise OutsideError(f"The calibration can't be written to {path}: {error.strerror}.") from None
+        raise OutsideError(
+            f"The calibration can't be written to {path}: {error.strerror}. Check its folder and the disk."
+        ) from None
     return path
 
 

@@ -95,5 +95,7 @@ def _write_all(folder: Path, contents: dict[str, bytes], replaced: Iterable[Path
         for path in paths:
             write_private(path, contents[path.name])
     except OSError as error:
-        raise OutsideError(f"{folder} can't be written ({error.strerror}).") from error
+        raise OutsideError(
+            f"{folder} can't be written ({error.strerror}). Check the disk, or choose another folder."
+        ) from error
     return Written(paths, aside)

@@ -51,7 +51,9 @@ def write_new(path: Path, data: bytes) -> None:
     try:
         write_private(path, data)
     except OSError as error:
-        raise OutsideError(f"{path} can't be written ({error.strerror}).") from error
+        raise OutsideError(
+            f"{path} can't be written ({error.strerror}). Check the disk, or choose another folder."
+        ) from error
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -59,7 +59,10 @@ class LocalEngine:
         async with self.engine.relay("POST", "/v1/completions", json.dumps(body).encode()) as reply:
             answer = await reply.read()
         if reply.status != HTTPStatus.OK:
-            raise OutsideError(f"The engine completed no prompt: {answer.decode(errors='replace')[:200]}")
+            words = answer.decode(errors="replace")[:200]
+            raise OutsideError(
+                f"The engine completed no prompt, which it should. Run it again. Its answer: {words}"
+            )
         (choice,) = json.loads(answer)["choices"]
         alternatives = (choice["logprobs"] or {}).get("top_logprobs") or []
         tokens = choice.get("token_ids")

@@ -110,7 +110,9 @@ def _run_child(engine: str, tiny_configs: Sequence[Mapping[str, Any]]) -> list[d
                 ) from None
         results = Path(scratch) / "results.json"
         if not results.is_file():
-            raise OutsideError(f"The proof's process ended without an answer: {last_line(log_file)}")
+            raise OutsideError(
+                f"The proof's process ended without an answer; run it again. {last_line(log_file)}"
+            )
         rows: list[dict[str, Any]] = json.loads(results.read_text(encoding="utf-8"))["results"]
         return rows
 

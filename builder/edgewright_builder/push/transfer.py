@@ -231,7 +231,9 @@ class Transfer:
                         yield part
                         self._count(part.data_bytes)
             except OSError as error:
-                raise OutsideError(f"{path} can't be read ({error.strerror}).") from error
+                raise OutsideError(
+                    f"{path} can't be read ({error.strerror}). Check the disk it is on."
+                ) from error
 
         await self._client.write_blob(blob_of(file), counted)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -17,6 +18,11 @@ import pytest
 
 from edgewright.errors import OutsideError
 from edgewright_agent.runtime import systemd
+from edgewright_agent.runtime.handles import (
+    grpc_connections_max,
+    metrics_connections_max,
+    openai_connections_max,
+)
 from edgewright_agent.server import run_agent
 from tests.agent.conftest import settings_for
 from tests.support.agent_process import serving
@@ -159,3 +165,12 @@ def test_systemd_accepts_the_unit_file(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", tmp_path / UNIT.name], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_unit_gives_file_handles_for_every_connection_that_is_let_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (limit,) = re.findall(r"^LimitNOFILE=(\d+)$", UNIT.read_text(), re.MULTILINE)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (int(limit), int(limit)))
+    connections = grpc_connections_max() + openai_connections_max() + metrics_connections_max()
+    assert int(limit) >= 4 * connections  # an upload holds a blob, a request its engine's socket

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from edgewright_agent.engine_worker.model.backend import InvalidRequestError
 from edgewright_agent.engine_worker.requests.limits import RequestLimits
+from edgewright_agent.engine_worker.requests.sizes import in_words
 
 DISCARDED_BYTES_MAX = (
     16 * 1024 * 1024
@@ -51,7 +52,8 @@ class Bodies:
         """Raises InvalidRequestError (429) if so many bytes more are too many."""
         if self._held_bytes + count > self._limits.bodies_bytes:
             raise InvalidRequestError(
-                f"Bodies of {self._held_bytes} bytes are being prepared, and at most {self._limits.bodies_bytes} may; "
+                f"Bodies of {in_words(self._held_bytes)} are being prepared, and at most "
+                f"{in_words(self._limits.bodies_bytes)} may; "
                 "ask again later.",
                 "overloaded",
                 429,
@@ -100,10 +102,10 @@ class Body:
 
     def _too_long(self, request: Request, seen: int) -> InvalidRequestError:
         declared = request.headers.get("content-length", "")
-        size = declared if declared.isdigit() else f"more than {seen}"
+        size = in_words(int(declared)) if declared.isdigit() else f"more than {in_words(seen)}"
         return InvalidRequestError(
-            f"The body has {size} bytes; at most {self._bodies.body_bytes_max} are accepted, which suffices for any "
-            "prompt that fits the context.",
+            f"The body has {size}; at most {in_words(self._bodies.body_bytes_max)} are accepted, which "
+            "suffices for any prompt that fits the context.",
             "body_too_large",
             413,
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgewright_agent.engine_worker.model.backend import Backend, InvalidRequestError
+from edgewright_agent.engine_worker.requests.sizes import in_words
 
 # Measured with tokenizers 0.23 (`encode_batch_fast`) on text that is worst for it: 112 for byte fallback, 100 for emoji
 # in byte-level BPE, 60 for English. Tokens as Python integers add to that.
@@ -48,7 +49,8 @@ class RequestLimits:
             why = f"a context of {self.context_tokens} tokens of up to {self.longest_token_bytes} bytes holds no more"
         else:
             why = f"tokenizing takes {TOKENIZER_BYTES_PER_BYTE} times as much, and the plan has room for no more"
-        message = f"The prompt has {size} bytes; at most {self.text_bytes} are accepted: {why}. Shorten it."
+        most = in_words(self.text_bytes)
+        message = f"The prompt has {in_words(size)}; at most {most} are accepted: {why}. Shorten it."
         raise InvalidRequestError(message, "context_length_exceeded")
 
     def check_values(self, count: int) -> None:

@@ -85,7 +85,7 @@ def launch(
     config, tokenizer = read_config(model), tree / "tokenizer"
     prepared = prepared_folder(tree, _key(wheel, limits))
     if not prepared.is_dir():
-        message = f"The release has no engine for TensorRT Edge-LLM {wheel.version} yet."
+        message = f"The release has no engine for TensorRT Edge-LLM {wheel.version} yet. Activate it again."
         raise OutsideError(message, Reason.REASON_ENGINE_FAILED)
     endpoint = LoopbackPort(_free_port(), secrets.token_hex(32))  # never begins like an option
     bos = SpecialTokens.of(tokenizer).bos if adds_bos(tokenizer) else ""

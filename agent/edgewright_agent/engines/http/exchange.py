@@ -66,12 +66,16 @@ async def exchange(
 
 def broken_off(how: str) -> OutsideError:
     """Returns the error of a connection that ended too early."""
-    return OutsideError(f"The engine broke off the connection ({how}).", Reason.REASON_ENGINE_FAILED)
+    return OutsideError(
+        f"The engine broke off the connection ({how}); try again.", Reason.REASON_ENGINE_FAILED
+    )
 
 
 def nonsense(what: str) -> OutsideError:
     """Returns the error of an answer that can't be understood."""
-    return OutsideError(f"The engine answered nonsense: {what}.", Reason.REASON_ENGINE_FAILED)
+    return OutsideError(
+        f"The engine answered nonsense: {what}. See the agent's log.", Reason.REASON_ENGINE_FAILED
+    )
 
 
 def _request(endpoint: Endpoint, method: str, route: str, body: bytes, client: str) -> bytes:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
+from edgewright.sizes import format_bytes
 from edgewright_agent.openai_api.http.asgi import ClientGoneError, Receive, Scope, header
 from edgewright_agent.openai_api.http.errors import ApiError
 from edgewright_agent.runtime.threads import within
@@ -55,7 +56,9 @@ class BodyBudget:
         def reserve(count: int) -> None:
             nonlocal reserved_bytes
             if self._held_bytes + count > BODIES_BYTES_MAX:
-                message = f"Requests of {BODIES_BYTES_MAX} bytes are being read already. Try again later."
+                message = (
+                    f"Requests of {format_bytes(BODIES_BYTES_MAX)} are being read already. Try again later."
+                )
                 headers = {"retry-after": "1"}
                 raise ApiError(
                     HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_exceeded", message, headers=headers, close=True
@@ -75,7 +78,7 @@ async def read_body(
     """Returns the body. Raises ApiError: 413 as soon as it is known to be too long, 408, 429; and ClientGoneError."""
     declared = header(scope, b"content-length")
     if declared is not None and int(declared) > BODY_BYTES_MAX:  # the parser has let digits only through
-        raise _too_large(f"{int(declared)} bytes")
+        raise _too_large(f"{int(declared):,} bytes")
     try:
         return await within(BODY_SECONDS, _collect(receive, reserve, refused))
     except asyncio.TimeoutError:
@@ -103,5 +106,7 @@ async def _collect(receive: Receive, reserve: Callable[[int], None], refused: Re
 
 
 def _too_large(what: str) -> ApiError:
-    message = f"The body has {what}; at most {BODY_BYTES_MAX} bytes are accepted."
+    message = (
+        f"The body has {what}; at most {BODY_BYTES_MAX:,} ({format_bytes(BODY_BYTES_MAX)}) are accepted."
+    )
     return ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", message, close=True)

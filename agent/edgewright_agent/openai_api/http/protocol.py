@@ -14,6 +14,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from edgewright.sizes import format_bytes
 from edgewright_agent.openai_api.http.body import BODY_BYTES_MAX
 from edgewright_agent.openai_api.http.errors import ApiError
 from edgewright_agent.openai_api.http.request_head import (
@@ -83,7 +84,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._reject(_error_behind(error))
             return
         if self._in_body and self._message_bytes > MESSAGE_BYTES_MAX:
-            message = f"At most {MESSAGE_BYTES_MAX} bytes are read."
+            message = f"At most {format_bytes(MESSAGE_BYTES_MAX)} are read."
             self._reject(_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message))
         elif not self._in_body and self._message_bytes > HEAD_BYTES_MAX:
             self._reject(too_large())

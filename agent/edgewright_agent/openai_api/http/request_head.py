@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from edgewright.sizes import format_bytes
 from edgewright_agent.openai_api.http.errors import ApiError
 
 HEAD_BYTES_MAX = 32 * 1024
@@ -71,7 +72,7 @@ def check_head(head: RequestHead) -> None:
 
 def too_large() -> ApiError:
     """Returns the error of a head beyond the limits."""
-    message = f"The request's head has over {HEAD_BYTES_MAX} bytes or over {FIELDS_MAX} fields."
+    message = f"The request's head has over {format_bytes(HEAD_BYTES_MAX)} or over {FIELDS_MAX} fields."
     return ApiError(
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request_header_fields_too_large", message, close=True
     )

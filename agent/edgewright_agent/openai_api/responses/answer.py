@@ -104,7 +104,9 @@ class ResponseStream:
                 if outgoing:
                     await send_events(self._send, outgoing)
         if self._events is None or not meter.usage:
-            raise OutsideError("The engine ended its stream without counts.", Reason.REASON_ENGINE_FAILED)
+            raise OutsideError(
+                "The engine ended its stream without counts; try again.", Reason.REASON_ENGINE_FAILED
+            )
         meter.end()
         await self._end(self._events.closing(meter.reason, meter.usage))
 

@@ -9,6 +9,7 @@ from typing import Any
 from edgewright.chunk_delta import Delta, Stretch, check_delta
 from edgewright.errors import EdgewrightError, InputError
 from edgewright.manifest import CHUNK_BYTES_MAX
+from edgewright.sizes import format_bytes
 from edgewright.v1 import common_pb2, deployment_pb2, inference_pb2
 from edgewright_agent.deployment.state import ChangeOutcome, Phase, State
 from edgewright_agent.deployment.state_writer import DeploymentStatus
@@ -228,7 +229,9 @@ def items_from(message: inference_pb2.ScoreRequest) -> list[ScoreItem]:
 
 def _chunk_from(message: common_pb2.Digest) -> tuple[str, int]:
     if not 0 < message.size_bytes <= CHUNK_BYTES_MAX:
-        raise InputError(f"A chunk has 1 to {CHUNK_BYTES_MAX} bytes; {message.size_bytes} came.")
+        raise InputError(
+            f"A chunk has 1 byte to {format_bytes(CHUNK_BYTES_MAX)}; {message.size_bytes:,} bytes came."
+        )
     return sha256_from(message.sha256), message.size_bytes
 
 

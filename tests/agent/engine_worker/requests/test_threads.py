@@ -77,9 +77,10 @@ async def test_work_in_pieces_ends_between_two() -> None:
 
 
 async def test_whoever_leaves_ends_its_work() -> None:
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     def loop(preparation: Preparation) -> None:
+        begun.set()
         try:
             preparation.interruptible(loop_for_ever)
         finally:
@@ -87,7 +88,7 @@ async def test_whoever_leaves_ends_its_work() -> None:
 
     threads = PreparationThreads()
     looping = asyncio.create_task(threads.run(loop))
-    await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(begun.wait, 10)
     looping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await looping
