@@ -14,13 +14,15 @@ from edgewright_builder.fit.regression import (
     load_measurements,
 )
 
-ENGINE = "onnxruntime-genai"
-CALIBRATION, POINTS = load_calibration(ENGINE), load_measurements(ENGINE)
+ENGINES = ("onnxruntime-genai", "llama.cpp")
+CALIBRATION, POINTS = load_calibration(ENGINES[0]), load_measurements(ENGINES[0])
 
 
-def test_the_predicted_peak_is_within_3_percent_in_the_median_and_8_at_worst() -> None:
-    assert len(POINTS) >= 12
-    sizes = [abs(error) for error in errors(CALIBRATION, POINTS)]
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_predicted_peak_is_within_3_percent_in_the_median_and_8_at_worst(engine: str) -> None:
+    points = load_measurements(engine)
+    assert len(points) >= 12
+    sizes = [abs(error) for error in errors(load_calibration(engine), points)]
     assert statistics.median(sizes) <= 0.03
     assert max(sizes) <= 0.08
 
@@ -30,21 +32,28 @@ def test_the_calibration_names_the_runtime_as_boards_do() -> None:
     assert CALIBRATION.engine_version == "1.32.0"
 
 
-def test_a_model_that_was_not_measured_is_predicted_within_10_percent() -> None:
-    found = leave_one_model_out(CALIBRATION, POINTS)
-    assert len(found) >= 5
+@pytest.mark.parametrize(("engine", "models"), zip(ENGINES, (5, 4), strict=True))
+def test_a_model_that_was_not_measured_is_predicted_within_10_percent(engine: str, models: int) -> None:
+    found = leave_one_model_out(load_calibration(engine), load_measurements(engine))
+    assert len(found) >= models
     assert max(abs(error) for model_errors in found.values() for error in model_errors) <= 0.10
 
 
-def test_the_shipped_constants_are_those_the_points_give() -> None:
-    again = fit_calibration(CALIBRATION, POINTS)
-    assert again.constant_bytes == pytest.approx(CALIBRATION.constant_bytes, rel=1e-3)
-    assert again.linear_copies == pytest.approx(CALIBRATION.linear_copies, rel=1e-3)
-    assert CALIBRATION.points == len(POINTS)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_shipped_constants_are_those_the_points_give(engine: str) -> None:
+    shipped, points = load_calibration(engine), load_measurements(engine)
+    again = fit_calibration(shipped, points)
+    assert again.constant_bytes == pytest.approx(shipped.constant_bytes, rel=1e-3)
+    assert again.linear_copies == pytest.approx(shipped.linear_copies, rel=1e-3)
+    assert shipped.points == len(points)
 
 
-def test_the_error_bar_holds_for_every_point() -> None:
-    assert all(abs(error) <= CALIBRATION.error_fraction for error in errors(CALIBRATION, POINTS))
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_error_bar_holds_for_every_point(engine: str) -> None:
+    calibration = load_calibration(engine)
+    assert all(
+        abs(error) <= calibration.error_fraction for error in errors(calibration, load_measurements(engine))
+    )
 
 
 def test_the_engine_keeps_the_weights_it_multiplies_with_once() -> None:

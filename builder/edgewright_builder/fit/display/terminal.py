@@ -30,7 +30,8 @@ def print_check(console: Console, answer: Check, recommendation: str | None = No
     if recommendation is not None:
         console.print(f"  {recommendation}", markup=False, soft_wrap=True)
     console.print(f"  rests on: {plan.calibrated_on}", style="dim", markup=False, soft_wrap=True)
-    console.print(f"  {_proof(answer)}", style="dim", markup=False, soft_wrap=True)
+    if answer.why_not_served is None:
+        console.print(f"  {_proof(answer)}", style="dim", markup=False, soft_wrap=True)
     for sentence in answer.caveats:
         console.print(f"  {sentence}", style="yellow", markup=False, soft_wrap=True)
     if answer.verdict is FitVerdict.NOT_SERVED:
