@@ -32,7 +32,7 @@ def test_the_calibration_names_the_runtime_as_boards_do() -> None:
     assert CALIBRATION.engine_version == "1.32.0"
 
 
-@pytest.mark.parametrize(("engine", "models"), zip(ENGINES, (5, 4), strict=True))
+@pytest.mark.parametrize(("engine", "models"), [("onnxruntime-genai", 5), ("llama.cpp", 4)])
 def test_a_model_that_was_not_measured_is_predicted_within_10_percent(engine: str, models: int) -> None:
     found = leave_one_model_out(load_calibration(engine), load_measurements(engine))
     assert len(found) >= models
