@@ -24,9 +24,9 @@ RESERVE_BYTES = 512 * 2**20
 COPY_BYTES = 64 * 2**20
 
 
-def this_host(root: Path = Path("/")) -> DeviceProfile:
+def this_host() -> DeviceProfile:
     """Returns the running machine: memory from `/proc/meminfo` now, bandwidth from a copy. Raises OutsideError."""
-    total, available = _meminfo(root)
+    total, available = _meminfo()
     source = "/proc/meminfo of this machine, read when the profile was loaded"
     used = Figure(
         value=max(1, total - available), source=f"{source}: MemTotal - MemAvailable", confidence="measured"
@@ -54,7 +54,7 @@ def this_host(root: Path = Path("/")) -> DeviceProfile:
             os_desktop_bytes=used,
             reserve_bytes=reserve,
         ),
-        cpu=Figure(value=_cpu_name(root), source="/proc/cpuinfo of this machine", confidence="measured"),
+        cpu=Figure(value=_cpu_name(), source="/proc/cpuinfo of this machine", confidence="measured"),
         cpu_cores=Figure(value=_cpu_count(), source="CPUs this process may run on", confidence="measured"),
         power_modes=(PowerMode(name="default", bandwidth_bytes_per_second=bandwidth),),
         default_power_mode="default",
@@ -75,9 +75,9 @@ def copy_bandwidth_bytes_per_second() -> int:
     return int(2 * COPY_BYTES / best)
 
 
-def _meminfo(root: Path) -> tuple[int, int]:
+def _meminfo() -> tuple[int, int]:
     """MemTotal and MemAvailable in bytes."""
-    path = root / "proc/meminfo"
+    path = Path("/proc/meminfo")
     try:
         lines = (line.split() for line in path.read_text().splitlines())
         kib = {parts[0].rstrip(":"): int(parts[1]) for parts in lines if len(parts) > 1}
@@ -94,9 +94,9 @@ def _cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _cpu_name(root: Path) -> str:
+def _cpu_name() -> str:
     try:
-        lines = (root / "proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "Model")))

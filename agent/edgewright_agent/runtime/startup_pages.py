@@ -15,9 +15,7 @@ from pathlib import Path
 SMAPS = Path("/proc/self/smaps")
 
 
-def release_startup_pages(
-    only: frozenset[tuple[int, int]] | None = None, smaps: Path = SMAPS
-) -> frozenset[tuple[int, int]]:
+def release_startup_pages(only: frozenset[tuple[int, int]] | None = None) -> frozenset[tuple[int, int]]:
     """Gives the mapped files' pages back (madvise(2)); returns start and length of each mapping that was.
 
     Call it again with what it returned: a library that another thread loads just now is not to be touched, because its
@@ -25,7 +23,7 @@ def release_startup_pages(
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    mappings = frozenset(unwritten_files(smaps))
+    mappings = frozenset(unwritten_files())
     return frozenset(
         mapping
         for mapping in (mappings if only is None else mappings & only)

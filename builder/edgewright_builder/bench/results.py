@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
-from google.protobuf.message import Message
 from pydantic import TypeAdapter, ValidationError
 
 from edgewright.errors import InputError
@@ -60,20 +59,6 @@ class Bench:
         return ordered[(len(ordered) - 1) // 2]
 
 
-def bench_to_json(bench: Bench) -> dict[str, Any]:
-    """Returns the document; what was not measured is absent."""
-    document = {
-        "measured": asdict(bench.subject),
-        "result": _document(bench.typical),
-        "runs": [_document(run) for run in bench.runs],
-    }
-    if bench.host is not None:
-        document["host"] = _document(bench.host)
-    if bench.link_seconds is not None:
-        document["link_seconds"] = _document(bench.link_seconds)
-    return document
-
-
 def bench_from_json(document: Mapping[str, Any]) -> Bench:
     """Reads the document back. Raises ValueError if the document is no bench's."""
     runs = document.get("runs") or [document["result"]]
@@ -96,11 +81,6 @@ def read_bench(path: Path) -> Bench:
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError, json_format.ParseError):
         raise InputError(f"{path} is not a result of `edgewright bench --save`.") from None
-
-
-def _document(message: Message) -> dict[str, Any]:
-    document: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
-    return document
 
 
 def _parsed(document: Any, message: Any) -> Any:

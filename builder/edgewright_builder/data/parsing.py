@@ -11,6 +11,7 @@ _SCALE = re.compile(r"\b1\s*(?:-|–|to)\s*5\b")
 _SCORE = re.compile(r"(?<![\d.])([1-5])(?:\.0)?(?![\d.]*\d)")
 MAXIMUM_TOPIC_WORDS = 8
 SHOWN_CHARACTERS = 160
+SENTENCES_MAX = 3  # of an answer
 
 
 def parse_topics(text: str) -> list[str]:
@@ -33,10 +34,10 @@ def parse_question(text: str) -> str | None:
     return line[: end + 1] if end > 0 else None
 
 
-def parse_answer(text: str, maximum_sentences: int = 3) -> str | None:
-    """Returns the first whole sentences of the first paragraph, None if there is no whole sentence."""
+def parse_answer(text: str) -> str | None:
+    """Returns the first few whole sentences of the first paragraph, None if there is no whole sentence."""
     paragraph = " ".join(_strip(text.strip().split("\n\n")[0]).split())
-    ends = [match.end() for match in _SENTENCE_END.finditer(paragraph)][:maximum_sentences]
+    ends = [match.end() for match in _SENTENCE_END.finditer(paragraph)][:SENTENCES_MAX]
     return paragraph[: ends[-1]] if ends else None
 
 

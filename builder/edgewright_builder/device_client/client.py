@@ -139,11 +139,9 @@ class DeviceClient:
         )
         await self._link.once(lambda: self._link.deployment.ActivateRelease, request)
 
-    def watch_deployment(
-        self, *, follow: bool = False
-    ) -> AsyncGenerator[deployment.WatchDeploymentResponse, None]:
+    def watch_deployment(self) -> AsyncGenerator[deployment.WatchDeploymentResponse, None]:
         """Yields the phase, and each change of it, until the board is at rest."""
-        request = deployment.WatchDeploymentRequest(follow=follow)
+        request = deployment.WatchDeploymentRequest()
         return self._link.stream(lambda: self._link.deployment.WatchDeployment, request, REST_SECONDS_MAX)
 
     async def roll_back(self) -> bytes:

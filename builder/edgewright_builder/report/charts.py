@@ -10,6 +10,7 @@ from typing import Literal
 from markupsafe import Markup
 
 from edgewright_builder.report.svg import (
+    Y_TICKS,
     Scale,
     canvas,
     label,
@@ -25,6 +26,7 @@ from edgewright_builder.report.svg import (
 
 Show = Callable[[float], str]
 LABEL_CHARACTERS = 30
+STACKED_PIXELS = 960.0
 
 
 @dataclass(frozen=True)
@@ -139,12 +141,11 @@ def stacked_bar(
     limit: Reference,
     markers: Sequence[Marker],
     description: str,
-    width: float = 960,
 ) -> Markup:
     """Returns one bar of several parts against a limit; the markers stand below it, one row each."""
     total = sum(segment.value for segment in segments)
     ends = [total, limit.value, *(marker.value + marker.error for marker in markers)]
-    scale = Scale(0.0, max(ends) * 1.04 or 1.0, 8.0, width - 8)
+    scale = Scale(0.0, max(ends) * 1.04 or 1.0, 8.0, STACKED_PIXELS - 8)
     top, height = 26.0, 44.0
     bottom = top + height + 12 + 22.0 * len(markers)
     track = scale(limit.value) - scale.start
@@ -159,7 +160,7 @@ def stacked_bar(
     parts.append(_vertical(limit, scale, top, bottom))
     for index, marker in enumerate(markers):
         parts += [_marker(marker, scale, top + height + 20 + 22.0 * index)]
-    return canvas(width, bottom + 42, description, *parts)
+    return canvas(STACKED_PIXELS, bottom + 42, description, *parts)
 
 
 def _segment(segment: Bar, left: float, right: float, top: float, height: float) -> Markup:
@@ -242,7 +243,7 @@ def plane_chart(
     xs = [x for one in finite for x, _ in one.points]
     ys = [y for one in finite for _, y in one.points]
     low_x, high_x, (low_y, high_y) = min(xs), max(xs), _padded(min(ys), max(ys))
-    left = max(text_pixels(show_y(tick)) for tick in round_ticks(low_y, high_y, 6)) + 8
+    left = max(text_pixels(show_y(tick)) for tick in round_ticks(low_y, high_y, Y_TICKS)) + 8
     named = [(one.name, one.class_) for one in finite if one.name]
     top = 58.0 if len(named) > 1 else 36.0
     x_scale = Scale(low_x, high_x if high_x > low_x else low_x + 1, left + 8, width - 16)

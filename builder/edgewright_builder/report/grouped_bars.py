@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from edgewright_builder.report.charts import Show
-from edgewright_builder.report.svg import Scale, canvas, label, legend, line, tag, text_pixels, x_axis
+from edgewright_builder.report.svg import Scale, canvas, label, legend, tag, text_pixels, x_axis
 
 BAR_PIXELS = 14.0
 GAP_PIXELS = 10.0  # between groups
+WIDTH_PIXELS = 470.0
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,15 @@ def grouped_bar_chart(
     show: Show,
     *,
     description: str,
-    limit: tuple[float, str] | None = None,
-    width: float = 470,
 ) -> Markup:
-    """Horizontal bars from zero; `title` names the axis with its unit, `limit` is a line all are held against."""
+    """Horizontal bars from zero; `title` names the axis with its unit."""
     known = [value for view in views for value in view.values if value is not None]
     left = max(text_pixels(group) for group in groups) + 8
     right = max(text_pixels(text) for _, text in known) + 10
-    high = max([value for value, _ in known] + ([limit[0]] if limit else [])) or 1.0
-    scale = Scale(0.0, high, left, width - right)
+    high = max(value for value, _ in known) or 1.0
+    scale = Scale(0.0, high, left, WIDTH_PIXELS - right)
     shown = [(view.name, view.class_) for view in views] if len(views) > 1 else []
-    top = (26.0 if shown else 6.0) + (18.0 if limit else 0.0)
+    top = 26.0 if shown else 6.0
     height = len(views) * BAR_PIXELS + GAP_PIXELS
     bottom = top + height * len(groups)
     parts = [x_axis(scale, top, bottom, title, show, 4), legend(0, 14, shown)]
@@ -48,20 +47,11 @@ def grouped_bar_chart(
         y = top + row * height + GAP_PIXELS / 2
         middle = y + len(views) * BAR_PIXELS / 2
         parts.append(label(left - 8, middle + 4, group, "label", "end"))
-        parts += [
-            _bar(view, scale, row, group, y + index * BAR_PIXELS, bool(limit))
-            for index, view in enumerate(views)
-        ]
-    if limit is not None:
-        x = scale(limit[0])
-        parts += [
-            line(x, top - 4, x, bottom, "reference limit"),
-            label(x, top - 8, limit[1], "tick strong", "end"),
-        ]
-    return canvas(width, bottom + 42, description, *parts)
+        parts += [_bar(view, scale, row, group, y + index * BAR_PIXELS) for index, view in enumerate(views)]
+    return canvas(WIDTH_PIXELS, bottom + 42, description, *parts)
 
 
-def _bar(view: View, scale: Scale, row: int, group: str, y: float, at_end: bool) -> Markup:
+def _bar(view: View, scale: Scale, row: int, group: str, y: float) -> Markup:
     value = view.values[row]
     if value is None:
         return label(scale.start + 4, y + 11, "not measured", "tick")
@@ -71,4 +61,4 @@ def _bar(view: View, scale: Scale, row: int, group: str, y: float, at_end: bool)
         x=scale.start, y=y + 1, width=max(1.0, end - scale.start), height=BAR_PIXELS - 3, rx=2,
         class_=f"mark {view.class_}",
     )  # fmt: skip
-    return body + label((scale.end if at_end else end) + 6, y + 11, value[1], "value")
+    return body + label(end + 6, y + 11, value[1], "value")

@@ -13,6 +13,7 @@ from importlib import resources
 from markupsafe import Markup, escape
 
 PICTURE_RULES = ("svg ", ".s1 ", ".s4 ", ".ink ")  # lines of style.css that a picture needs
+Y_TICKS = 6  # at most
 CHARACTER_PIXELS = 7.4  # mean advance at 12 px of DejaVu Sans, the widest of the fonts a reader may have
 
 
@@ -119,12 +120,10 @@ def x_axis(
     return Markup().join([*parts, label(middle, bottom + 34, title, "axis-title", "middle")])
 
 
-def y_axis(
-    scale: Scale, left: float, right: float, title: str, show: Callable[[float], str], count: int = 6
-) -> Markup:
+def y_axis(scale: Scale, left: float, right: float, title: str, show: Callable[[float], str]) -> Markup:
     """Horizontal grid lines with their values at the left, and the axis's title above them."""
     parts: list[str] = []
-    for value in round_ticks(scale.low, scale.high, count):
+    for value in round_ticks(scale.low, scale.high, Y_TICKS):
         parts += [line(left, scale(value), right, scale(value), "grid")]
         parts += [label(left - 8, scale(value) + 4, show(value), "tick", "end")]
     return Markup().join([*parts, label(0, scale.end - 12, title, "axis-title")])

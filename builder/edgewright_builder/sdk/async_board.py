@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from edgewright_builder.sdk.running import RunFolder
 
 LINK_SECONDS = 90.0  # a link that broke is waited for
-Pushable = "str | Path | Artifact | RunFolder"
 Prompt = "str | Sequence[ChatTurn | Mapping[str, str]]"
 T = TypeVar("T")
 

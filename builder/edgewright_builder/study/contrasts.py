@@ -23,7 +23,6 @@ class Outcome:
     name: str
     unit: str
     value: Callable[[CellRow], float]
-    lower_is_better: bool
     is_accuracy: bool = False  # a row of its own for each task; the margin is in its unit
 
 
@@ -41,16 +40,16 @@ class Contrast:
 
 
 OUTCOMES = (
-    Outcome("accuracy_drop", "accuracy lost to 4 bits", "points", lambda row: POINTS * row.accuracy_drop, True, True),
-    Outcome("accuracy_4", "accuracy at 4 bits", "points", lambda row: POINTS * row.figures["accuracy_4"], False, True),
+    Outcome("accuracy_drop", "accuracy lost to 4 bits", "points", lambda row: POINTS * row.accuracy_drop, True),
+    Outcome("accuracy_4", "accuracy at 4 bits", "points", lambda row: POINTS * row.figures["accuracy_4"], True),
     Outcome("accuracy_16", "accuracy at 16 bits", "points",
-            lambda row: POINTS * row.figures["accuracy_16"], False, True),
-    Outcome("kl_pairs", "KL(16 bits ‖ 4 bits), held-out pairs", "nats", lambda row: row.figures["kl_pairs"], True),
-    Outcome("kl_general", "KL(16 bits ‖ 4 bits), general text", "nats", lambda row: row.figures["kl_general"], True),
-    Outcome("kl_16", "KL(teacher ‖ 16 bits), held-out pairs", "nats", lambda row: row.figures["kl_16"], True),
-    Outcome("kurtosis_after", "kurtosis of the activations", "", lambda row: row.figures["kurtosis_after"], True),
+            lambda row: POINTS * row.figures["accuracy_16"], True),
+    Outcome("kl_pairs", "KL(16 bits ‖ 4 bits), held-out pairs", "nats", lambda row: row.figures["kl_pairs"]),
+    Outcome("kl_general", "KL(16 bits ‖ 4 bits), general text", "nats", lambda row: row.figures["kl_general"]),
+    Outcome("kl_16", "KL(teacher ‖ 16 bits), held-out pairs", "nats", lambda row: row.figures["kl_16"]),
+    Outcome("kurtosis_after", "kurtosis of the activations", "", lambda row: row.figures["kurtosis_after"]),
     Outcome("max_to_median_after", "largest to median channel", "",
-            lambda row: row.figures["max_to_median_after"], True),
+            lambda row: row.figures["max_to_median_after"]),
 )  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from edgewright_builder.tasks.loading import Task
 if TYPE_CHECKING:
     from edgewright_builder.run.progress import OnProgress
 
+QUESTIONS_PER_CALL = 64
+
 
 @dataclass(frozen=True)
 class ScoredQuestion:
@@ -43,14 +45,12 @@ class TaskResult:
         return accuracy(self.correct(metric))
 
 
-def run_task(
-    scorer: Scorer, task: Task, *, on_progress: OnProgress, questions_per_call: int = 64
-) -> TaskResult:
-    """Scores all questions of a task, `questions_per_call` at a time."""
+def run_task(scorer: Scorer, task: Task, *, on_progress: OnProgress) -> TaskResult:
+    """Scores all questions of a task, `QUESTIONS_PER_CALL` at a time."""
     outcomes: list[ScoredQuestion] = []
     total = len(task.questions)
-    for start in range(0, total, questions_per_call):
-        chunk = task.questions[start : start + questions_per_call]
+    for start in range(0, total, QUESTIONS_PER_CALL):
+        chunk = task.questions[start : start + QUESTIONS_PER_CALL]
         groups = [_by_context(question.choices) for question in chunk]
         scores = iter(scorer.score([item for items in groups for item in items]))
         for question, items in zip(chunk, groups, strict=True):

@@ -16,8 +16,9 @@ from edgewright.errors import InputError
 from edgewright.v1 import telemetry_pb2 as telemetry
 from edgewright_builder.bench import tables
 from edgewright_builder.bench.local import candidate
-from edgewright_builder.bench.results import Bench, BenchSubject, bench_from_json, bench_to_json, read_bench
+from edgewright_builder.bench.results import Bench, BenchSubject, bench_from_json, read_bench
 from edgewright_builder.cli.main import app
+from tests.support.bench_documents import bench_document
 from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import Board, simulated_in_thread
 
@@ -175,7 +176,7 @@ def bench_of(rate: float, subject: BenchSubject | None = None, **fields: Any) ->
 
 def save(path: Path, bench: Bench) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(bench_to_json(bench)))
+    path.write_text(json.dumps(bench_document(bench)))
     return path
 
 
@@ -247,7 +248,7 @@ def test_a_file_that_is_no_result_is_named(tmp_path: Path, content: str) -> None
 def test_a_result_survives_being_saved() -> None:
     subject = BenchSubject("b", "orin", "m", "aa", "4-bit", "onnx 1", 5, 6, "15W", {"gpu": 7})
     bench = Bench(subject, (run_of(9.0), run_of(8.0, energy=ENERGY)), run_of(7.0), values(0.1))
-    again = bench_from_json(json.loads(json.dumps(bench_to_json(bench))))
+    again = bench_from_json(json.loads(json.dumps(bench_document(bench))))
     assert again == bench
     assert again.typical == run_of(8.0, energy=ENERGY)
 

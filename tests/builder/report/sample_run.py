@@ -18,10 +18,11 @@ from edgewright.manifest import (
     ModelSpec,
 )
 from edgewright.v1 import telemetry_pb2
-from edgewright_builder.bench.results import Bench, BenchSubject, bench_to_json
+from edgewright_builder.bench.results import Bench, BenchSubject
 from edgewright_builder.run.run import STAGES
 from edgewright_builder.sdk.results.telemetry import snapshot_of
 from edgewright_builder.show.document import document
+from tests.support.bench_documents import bench_document
 
 MIB = 1024 * 1024
 MODEL_SKILL = {"teacher": 0.50, "student": 0.41, "finetuned": 0.462, "quantized": 0.45, "exported": 0.448}
@@ -213,13 +214,13 @@ def write_device_files(run: Path, energy: bool) -> None:
         "onnxruntime-genai 0.18.0", 180 * MIB, 232 * MIB, "15W", {"gpu": 624_750_000},
     )  # fmt: skip
     measured = Bench(subject, (bench,), bench_result(1.03), distribution(0.004))
-    write_json(run / "device/bench.json", bench_to_json(measured))
+    write_json(run / "device/bench.json", bench_document(measured))
     before = bench_result(3.5, engine_peak_bytes=610 * MIB, weights_bytes=464 * MIB)
     unquantized = Bench(
         BenchSubject("this machine", "this-host", precision="float32", weights_16bit_bytes=232 * MIB),
         (before,),
     )
-    write_json(run / "bench/finetuned.json", bench_to_json(unquantized))
+    write_json(run / "bench/finetuned.json", bench_document(unquantized))
     write_json(run / "device/telemetry.json", document(snapshot_of(snapshot)))
     probes = [
         {"name": "ready", "required": True, "passed": True, "detail": "ready after 1.9 s"},

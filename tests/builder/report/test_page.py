@@ -12,7 +12,7 @@ from edgewright.manifest import (
     manifest_digest,
 )
 from edgewright.v1 import telemetry_pb2
-from edgewright_builder.bench.results import Bench, BenchSubject, bench_to_json
+from edgewright_builder.bench.results import Bench, BenchSubject
 from edgewright_builder.report import write_report
 from edgewright_builder.report.inputs import read_run
 from edgewright_builder.report.summary import key_numbers, verdict
@@ -26,6 +26,7 @@ from tests.builder.report.sample_run import (
     write_rows,
     write_sample_run,
 )
+from tests.support.bench_documents import bench_document
 
 
 def test_a_finished_run_gives_a_well_formed_page_with_every_picture(run: Path) -> None:
@@ -84,7 +85,7 @@ def test_without_an_energy_sensor_there_is_no_figure_for_energy(tmp_path: Path) 
 
 def test_across_a_gap_of_the_sensor_there_is_no_figure_for_energy(run: Path) -> None:
     bench = bench_result(energy=telemetry_pb2.BenchmarkEnergy(rail="VDD_IN", samples=80, gaps=1))
-    write_json(run / "device/bench.json", bench_to_json(Bench(BenchSubject("board:7443"), (bench,))))
+    write_json(run / "device/bench.json", bench_document(Bench(BenchSubject("board:7443"), (bench,))))
     number = {number.name: number for number in key_numbers(read_run(run))}["Energy"]
     assert (number.value, number.tone) == ("not measured", "absent")
     assert number.detail.startswith("VDD_IN was silent for over a second once")
