@@ -8,7 +8,7 @@ DEV := .venv/.dev
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-crash test-board test-cuts wheels test-vllm coverage check docs fix protos schemas pins clean
+.PHONY: help demo test test-slow test-crash test-board test-arm test-cuts wheels test-vllm coverage check docs fix protos schemas pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test-crash: $(DEV) ## builds and agents killed at random points
 
 test-board: $(DEV) ## an emulated ARM board from Debian's packages: install, push, serve, break, reboot; docs/virtual-board.md
 	scripts/virtual-board trial $(ARTIFACTS)
+
+test-arm: $(DEV) ## the golden prompt on emulated ARM processors, in minutes and without a board
+	$(BIN)/python -m pytest -m board tests/virtual_board/test_golden_on_arm.py
 
 test-cuts: $(DEV) ## as root: what power cuts leave of a store on ext4 and btrfs
 	scripts/virtual-board cuts

@@ -5,22 +5,31 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from virtual_board import arm, memory, wheels
+from virtual_board import arm, wheels
 from virtual_board.agent import Agent
 from virtual_board.build import build
 from virtual_board.image import GUEST
 from virtual_board.machine import Machine
-from virtual_board.needs import NeedError
+from virtual_board.needs import NeedError, check_programs
 from virtual_board.power_cuts.logged_disk import FILE_SYSTEMS
 from virtual_board.power_cuts.on_board import study_on_board
 from virtual_board.power_cuts.study import Count, Extent, study, table_of, write_counts
 from virtual_board.sensors import trial as sensors
 from virtual_board.sensors.device_trees import BOARDS, write_device_tree
 from virtual_board.sensors.modules import build_modules
-from virtual_board.settings import CPU, PYTHON, SOURCES, SUITES, Parts, cache_folder
+from virtual_board.settings import (
+    CONTEXT_TOKENS,
+    CPU,
+    MODEL_SHAPES,
+    PYTHON,
+    SOURCES,
+    SUITES,
+    Parts,
+    cache_folder,
+)
 from virtual_board.trial import BOARD, run_trial
 
 DEMO = SOURCES / "demo-run"
@@ -77,17 +86,14 @@ def _add_measurements(command: Command) -> None:
     power = command(
         "sensors", "Compare the agent's joules with known powers, by the kernel's own drivers.", _sensors
     )
-    power.add_argument("boards", nargs="*", default=list(BOARDS), metavar="BOARD", help=", ".join(BOARDS))
+    _several(power, "board", BOARDS)
     power.add_argument("--save", type=Path, metavar="DIR", help="Write the chips' files there.")
     fit = command(
         "memory", "Compare predicted memory with the peak on the board, the whole context used.", _memory
     )
-    fit.add_argument(
-        "shapes", nargs="*", default=list(memory.SHAPES), metavar="SHAPE", help=", ".join(memory.SHAPES)
-    )
-    fit.add_argument(
-        "--context", type=int, default=memory.CONTEXT_TOKENS, help="In tokens. (default: %(default)s)"
-    )
+    _several(fit, "shape", MODEL_SHAPES)
+    fit.add_argument("--context", type=int, default=CONTEXT_TOKENS, help="In tokens. (default: %(default)s)")
+    fit.add_argument("--save", type=Path, metavar="JSON", help="Keep what was measured, and go on from it.")
     fit.add_argument("--layers", type=int, help="Fewer than the model has: quicker.")
     cut = command("cuts", "Find out what power cuts leave of a store on a real file system; as root.", _cuts)
     cut.add_argument(
@@ -106,7 +112,7 @@ def _add_measurements(command: Command) -> None:
 
 def _add_package_commands(command: Command) -> None:
     wheel = command("wheels", "Check that every package has an aarch64 wheel.", _wheels)
-    wheel.add_argument("pythons", nargs="*", default=list(wheels.GLIBCS))
+    _several(wheel, "python", wheels.GLIBCS)
     user = command("arm", "Run Python on an emulated ARM processor, without a board.", _arm)
     _python(user)
     user.add_argument("cpu", choices=sorted(arm.FEATURES))
@@ -117,6 +123,20 @@ def _add_package_commands(command: Command) -> None:
     golden.add_argument("artifact", nargs="?", type=Path, default=DEMO / "build/artifact")
     golden.add_argument("--cpu", default=CPU, choices=sorted(arm.FEATURES), help="(default: %(default)s)")
     _python(golden)
+
+
+def _several(parser: argparse.ArgumentParser, name: str, known: Iterable[str]) -> None:
+    """Adds an argument that names any of those known; all by default."""
+    choices = list(known)
+
+    def one(word: str) -> str:
+        if word not in choices:
+            raise argparse.ArgumentTypeError(f"{word!r} is not known; choose from {', '.join(choices)}")
+        return word
+
+    parser.add_argument(
+        f"{name}s", nargs="*", default=choices, type=one, metavar=name.upper(), help=", ".join(choices)
+    )
 
 
 def _python(parser: argparse.ArgumentParser) -> None:
@@ -225,12 +245,18 @@ def _sensors(options: argparse.Namespace) -> int:
 
 
 def _memory(options: argparse.Namespace) -> int:
-    fits: list[memory.Fit] = []
+    from virtual_board import memory
+
+    fits = [] if options.save is None else memory.load(options.save)
     parts = build(_say)
     for shape in options.shapes:
-        fits.append(memory.measure(parts, shape, options.layers, options.context, _say))
+        case = memory.case_of(shape, options.layers, options.context)
+        if not any((fit.model, fit.configuration) == (case.model, case.configuration) for fit in fits):
+            fits.append(memory.measure(parts, case, _say))
+            if options.save is not None:
+                memory.save(fits, options.save)
     print(memory.table_of(fits))
-    return int(not all(fit.is_within for fit in fits))
+    return int(not all(fit.is_within() for fit in fits))
 
 
 def _cuts(options: argparse.Namespace) -> int:
@@ -239,6 +265,7 @@ def _cuts(options: argparse.Namespace) -> int:
     counts: list[Count] = []
     for name in names:
         if name in ON_BOARD:
+            check_programs(f"mkfs.{name}")
             counts += study_on_board(build(_say), name, options.on_board_cuts, _say)
         else:
             counts += study(name, extent, _say)

@@ -46,7 +46,8 @@ def write_image(parts: Parts) -> None:
         size = sum(path.lstat().st_size for path in root.rglob("*")) + ROOM_BYTES
         part = parts.image.with_name("part.img")
         part.unlink(missing_ok=True)
-        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", root, part, str(size // 1024)], check=True)
+        make = ["mke2fs", "-q", "-F", "-t", "ext4", "-d", str(root), str(part), str(size // 1024)]
+        subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
         part.replace(parts.image)
 
 

@@ -77,7 +77,7 @@ class Machine:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if self._process is not None and self._process.poll() is not None:
-                raise NeedError(f"The board stopped; see {self.folder}/console and {self.folder}/qemu.log.")
+                raise NeedError(f"The board stopped: {self._last_words()}; see {self.folder}/console.")
             if not self.is_running():
                 raise NeedError("No board runs: `scripts/virtual-board boot` boots one.")
             try:
@@ -117,6 +117,11 @@ class Machine:
         except (OSError, ValueError):
             return None
         return pid if os.fsencode(self.folder / "shell") in command else None  # else another has its number
+
+    def _last_words(self) -> str:
+        """Returns the last line that QEMU printed, such as that the agent's port is taken."""
+        lines = (self.folder / "qemu.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        return lines[-1] if lines else "QEMU says nothing"
 
     def _wait(self, seconds: float) -> None:
         """Waits until the process is gone. Raises NeedError."""

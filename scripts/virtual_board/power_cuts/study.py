@@ -11,6 +11,7 @@ from pathlib import Path
 
 import edgewright as ew
 from edgewright_builder.artifact.artifact import Artifact
+from virtual_board.needs import check_programs, check_root
 from virtual_board.power_cuts.logged_disk import FILE_SYSTEMS, logged_disk, mounted
 from virtual_board.power_cuts.store_check import LostError, Survives, check_store
 from virtual_board.power_cuts.workload import Step, Timeline, agent, artifacts, live, wait_for_rest
@@ -37,7 +38,9 @@ class Extent:
 
 
 def study(file_system: str, extent: Extent, say: Callable[[str], None]) -> list[Count]:
-    """Returns the counts by step. Needs root."""
+    """Returns the counts by step. Raises NeedError where a program is missing, or this is not root."""
+    check_programs("qemu-storage-daemon", "fusermount3", FILE_SYSTEMS[file_system][0][0])
+    check_root()
     with tempfile.TemporaryDirectory(prefix="power-cuts-", dir=_memory()) as scratch:
         folder = Path(scratch)
         keys = ew.Credentials.create(folder / "keys", ["127.0.0.1"]).folder
