@@ -209,3 +209,13 @@ async def test_fields_behind_the_body_are_no_part_of_the_head(running: Board) ->
     trailers = b"authorization: Bearer a\r\norigin: http://evil.example\r\nhost: evil.example\r\n\r\n"
     data = head("transfer-encoding: chunked") + b"%x\r\n%b\r\n0\r\n" % (len(body), body) + trailers
     assert (await talk(running, data)).status == 200
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "gzip, gzip"])
+async def test_a_compressed_body_is_refused_by_the_name_of_its_coding(running: Board, coding: str) -> None:
+    body = json.dumps({"prompt": "hello", "max_tokens": 2}).encode()
+    answer = await talk(running, head(f"content-length: {len(body)}", f"content-encoding: {coding}") + body)
+    assert (answer.status, answer.error["code"]) == (415, "unsupported_encoding")
+    assert coding in answer.error["message"]
+    plain = head(f"content-length: {len(body)}", "content-encoding: identity") + body
+    assert (await talk(running, plain)).status == 200

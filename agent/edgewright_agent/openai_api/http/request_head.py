@@ -50,7 +50,7 @@ class RequestHead:
 
 
 def check_head(head: RequestHead) -> None:
-    """Raises ApiError: 431 for a head that is too large, 505 for another version, 400 for one that is ambiguous."""
+    """Raises ApiError: 431 for a head that is too large, 505 for another version, 415, 400 if ambiguous."""
     if head.size_bytes > HEAD_BYTES_MAX or len(head.fields) > FIELDS_MAX:
         raise too_large()
     if head.version not in ("1.1", "1.0"):
@@ -68,6 +68,7 @@ def check_head(head: RequestHead) -> None:
         )
     _check_host(head)
     _check_framing(head, counts)
+    _check_encoding(head)
 
 
 def too_large() -> ApiError:
@@ -112,6 +113,14 @@ def _check_framing(head: RequestHead, counts: Counter[bytes]) -> None:
             "A body is sent with Content-Length, or, in HTTP/1.1, with `Transfer-Encoding: chunked` alone; "
             f"not with {_shown(coding)} in HTTP/{head.version}."
         )
+
+
+def _check_encoding(head: RequestHead) -> None:
+    """Raises ApiError (415) for a compressed body: what it takes would be known only once it is taken."""
+    for name, value in head.fields:
+        if name == b"content-encoding" and value.strip().lower() != b"identity":
+            message = f"A body is sent as it is, without Content-Encoding, not with {_shown(value)}."
+            raise ApiError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", message, close=True)
 
 
 def _ambiguous(message: str) -> ApiError:
