@@ -19,9 +19,11 @@ from edgewright_builder.data.parsing import shown
 
 # What other formats of training data put beside instruction and output, and would be lost here.
 REFUSED = (
-    "messages", "conversations", "system_prompt", "context", "tools", "functions", "tool_calls", "images", "videos",
-    "audios",
+    "messages", "conversations", "conversation", "dialogue", "chat_history", "system_prompt", "system_message",
+    "context", "documents", "passage", "reasoning", "reasoning_content", "thinking", "tools", "functions", "tool_calls",
+    "function_call", "images", "image", "videos", "video", "audios", "audio",
 )  # fmt: skip
+BESIDE_MESSAGES = (*REFUSED, "system", "history", "input", "output", "prompt", "completion", "response")
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,9 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _row(where: str, value: dict[str, Any]) -> AlpacaRow:
     if "messages" in value and "instruction" not in value:
         dialogue = dialogue_of(where, value["messages"])
-        _refuse_other(where, {name: held for name, held in value.items() if name != "messages"})
+        _refuse(where, {name: held for name, held in value.items() if name != "messages"}, BESIDE_MESSAGES)
         return AlpacaRow(dialogue.question, "", dialogue.answer, dialogue.system, dialogue.history)
-    _refuse_other(where, value)
+    _refuse(where, value, REFUSED)
     for name in ("instruction", "output"):
         if not isinstance(value.get(name), str) or not value[name].strip():
             raise InputError(
@@ -115,8 +117,8 @@ def _row(where: str, value: dict[str, Any]) -> AlpacaRow:
     )
 
 
-def _refuse_other(where: str, value: dict[str, Any]) -> None:
-    for name in REFUSED:
+def _refuse(where: str, value: dict[str, Any], names: Iterable[str]) -> None:
+    for name in names:
         if value.get(name):
             beside = "beside 'instruction' " if "instruction" in value else ""
             raise InputError(

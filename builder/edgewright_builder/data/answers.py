@@ -17,6 +17,9 @@ _THOUGHTS = re.compile(
 _OPEN_THOUGHTS = re.compile(
     r"<(?:seed:)?(?:think|thinking|thought|reasoning)>|\[THINK\]|<\|channel\|>analysis", re.IGNORECASE
 )
+# Reasons to finish before the end of the text. `length` and `content_filter` are OpenAI's, the others of servers that
+# hand on another interface's words.
+_CUT_OFF = ("length", "content_filter", "max_tokens", "model_length", "error")
 _TEXT_PARTS = ("text", "output_text", None)  # None: a part that names no type
 
 
@@ -43,7 +46,7 @@ def read_answer(value: dict[str, Any], stop: Sequence[str]) -> Answer:
     thought = text != written.lstrip() or _thought_apart(message, usage)
     cut = cut_at_stop(text, stop)  # not every server knows `stop`
     text = (text if cut is None else cut).strip()
-    complete = not open_thoughts and (cut is not None or choice.get("finish_reason") != "length")
+    complete = not open_thoughts and (cut is not None or not _was_cut_off(choice))
     tokens = _count(usage.get("completion_tokens"))
     return Answer(Completion(text, tokens, complete, _remark(message, choice, thought)), thought and not text)
 
@@ -71,6 +74,10 @@ def _part(part: Any) -> str:
     if isinstance(part, dict) and part.get("type") in _TEXT_PARTS and isinstance(part.get("text"), str):
         return str(part["text"])
     return ""
+
+
+def _was_cut_off(choice: dict[str, Any]) -> bool:
+    return str(choice.get("finish_reason")).lower() in _CUT_OFF
 
 
 def _thought_apart(message: dict[str, Any], usage: dict[str, Any]) -> bool:

@@ -8,7 +8,11 @@ from typing import Any
 from edgewright.errors import InputError
 from edgewright_builder.data.parsing import shown
 
-CALLS = ("tool_calls", "function_call")
+# What a message may hold beside its text that is part of what is said, and could not be learned here.
+UNLEARNED = (
+    "tool_calls", "function_call", "tool_call_id", "name", "reasoning", "reasoning_content", "thinking", "refusal",
+    "images", "audio",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,10 @@ def dialogue_of(where: str, messages: Any) -> Dialogue:
             f"{where}: 'messages' ends with {roles[-1]!r}; the last message must be the assistant's, which is learned. "
             "Cut or remove the row."
         )
+    if messages[-1].get("weight") == 0:  # as OpenAI's data for fine-tuning mark an answer
+        raise InputError(
+            f"{where}: the last answer, which would be learned, has the weight 0. Cut the row after another one."
+        )
     pairs = list(zip(turns[::2], turns[1::2], strict=True))
     question, answer = pairs[-1]
     return Dialogue(texts[0] if first else "", tuple(pairs[:-1]), question, answer)
@@ -54,9 +62,9 @@ def _text(where: str, message: Any, role: str) -> str:
             f"{where} must be the {role}'s, found {shown(actual)}. A chat is `system` or nothing, then `user` and "
             "`assistant` in turns."
         )
-    for name in CALLS:
+    for name in UNLEARNED:
         if message.get(name):
-            raise InputError(f"{where} has {name!r}, which can't be learned. Remove the row.")
+            raise InputError(f"{where} has {name!r}, which can't be learned. Remove it, or the row.")
     text = _joined(message.get("content"))
     if not text:
         raise InputError(

@@ -105,6 +105,13 @@ def test_what_real_servers_answer_is_understood(case: str) -> None:
     json.dumps(completion.text, ensure_ascii=False).encode()  # as the journal writes it
 
 
+@pytest.mark.parametrize("reason", ["length", "MAX_TOKENS", "model_length", "content_filter", "error"])
+def test_an_answer_that_the_server_cut_off_is_not_taken_for_a_whole_one(reason: str) -> None:
+    with teacher_server(lambda _: said(TEXT, finish_reason=reason)) as server:
+        (answer,) = ask(server)
+    assert (answer.text, answer.complete) == (TEXT, False)
+
+
 UNREADABLE: dict[str, bytes] = {
     "no choices": b'{"choices": []}',
     "choices are null": b'{"choices": null}',

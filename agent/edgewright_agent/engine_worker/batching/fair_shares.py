@@ -13,7 +13,7 @@ from collections.abc import Iterable
 class FairShares:
     """The accounts, in whatever unit is charged. A client is there while it uses or wants some.
 
-    Where only the client that `next_of` returns is charged, and at most M at once, the accounts of those that are
+    Where only the first client of `in_order` is charged, and at most M at once, the accounts of those that are
     there differ by no more than M. So a client that stays gets no less than an equal share of all that is charged
     since it came, minus M.
     """
@@ -41,9 +41,9 @@ class FairShares:
                 if client in self._present or used > self._least
             }
 
-    def next_of(self, clients: Iterable[str]) -> str:
-        """Returns the client, of some that are there, that has used the least; among equals the first."""
-        return min(clients, key=self._used.__getitem__)
+    def in_order(self, clients: Iterable[str]) -> list[str]:
+        """Returns each of some clients that are there, those first that have used the least."""
+        return sorted(dict.fromkeys(clients), key=self._used.__getitem__)
 
     def charge(self, client: str, amount: float) -> None:
         """Adds to the account of a client that is there."""

@@ -124,25 +124,37 @@ class Scheduler:
         return [*(sequence.job for sequence in self._begun), *self._waiting]
 
     def _admit(self) -> None:
-        """Gives rows to those who wait; nobody overtakes the job that is next and needs more room."""
+        """Gives rows to those who wait.
+
+        Nobody overtakes the job that is next and needs more room, unless a sequence waits for its reader:
+        nobody knows when that ends.
+        """
         while self._waiting and len(self._begun) < self._sequences_max:
-            client = self._room.next_of([job.client for job in self._waiting])
-            job = next(job for job in self._waiting if job.client == client)
-            row = self._pool.take(len(job.prompt) + job.more_tokens, job.prompt, job.adapter)
-            if row is None:
+            firsts: dict[str, Job] = {}
+            for job in self._waiting:
+                firsts.setdefault(job.client, job)
+            order = self._room.in_order(firsts)
+            if not any(sequence.is_paused for sequence in self._begun):
+                order = order[:1]
+            if not any(self._begin(firsts[client]) for client in order):
                 return
-            self._waiting.remove(job)
-            job.row, job.cached_tokens = row, len(row.tokens)
-            work = job.begin(job)
-            self._begun.append(BegunSequence(job, row, work, next(work)))
+
+    def _begin(self, job: Job) -> bool:
+        """Gives the job a row; returns whether there was one."""
+        row = self._pool.take(len(job.prompt) + job.more_tokens, job.prompt, job.adapter)
+        if row is None:
+            return False
+        self._waiting.remove(job)
+        job.row, job.cached_tokens = row, len(row.tokens)
+        work = job.begin(job)
+        self._begun.append(BegunSequence(job, row, work, next(work)))
+        return True
 
     def _next_client(self) -> str | None:
         """Returns the client that the model works for next; None if nobody has anything to compute."""
-        clients = list(
-            dict.fromkeys(sequence.job.client for sequence in self._begun if not sequence.is_paused)
-        )
+        clients = [sequence.job.client for sequence in self._begun if not sequence.is_paused]
         self._time.note_present(clients)
-        return self._time.next_of(clients) if clients else None
+        return self._time.in_order(clients)[0] if clients else None
 
     def _move_together(self, apart: Sequence[list[BegunSequence]]) -> bool:
         """Moves one sequence beside others of its kind: eight in one step cost hardly more than one.

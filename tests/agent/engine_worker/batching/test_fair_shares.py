@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright_agent.engine_worker.batching.fair_shares import FairShares
-from edgewright_agent.engine_worker.batching.jobs import Job
+from edgewright_agent.engine_worker.batching.jobs import UNREAD_MAX, Job
 from edgewright_agent.engine_worker.batching.scheduler import Scheduler
 from edgewright_agent.engine_worker.batching.turns import Turns
 from edgewright_agent.engine_worker.model.backend import CachePlace, Logits
@@ -42,7 +42,7 @@ def test_no_client_with_waiting_work_gets_less_than_its_share_minus_one_step(
         if not present:
             continue
         shares.note_present(present)
-        payer = shares.next_of(sorted(present))
+        payer = shares.in_order(sorted(present))[0]
         shares.charge(payer, cost)
         if turn >= arrives:
             charged[payer] = charged.get(payer, 0.0) + cost
@@ -61,10 +61,10 @@ def test_who_stays_away_saves_nothing_up_and_what_it_used_too_much_is_not_forgot
     charge("a", 10, "b")
     charge("b", 8)
     shares.note_present(["a", "b", "new"])  # new begins where b was before its last charge
-    order = [shares.next_of(some) for some in (["a", "b"], ["a", "new"], ["b", "new"])]
+    order = [shares.in_order(some)[0] for some in (["a", "b"], ["a", "new"], ["b", "new"])]
     assert order == ["b", "new", "new"]
     charge("b", 3, "a", "new")
-    assert shares.next_of(["a", "b"]) == "a"
+    assert shares.in_order(["b", "a"]) == ["a", "b"]
 
 
 class _Served:
@@ -95,13 +95,17 @@ class _Served:
     def run(self, until_seconds: float) -> None:
         """Serves until the clock says so."""
         while self.now < until_seconds:
-            for job, error in self.scheduler.turn():
-                assert error is None
-                self.tokens[job.client] += len(job.out)
-                job.out.clear()
-                if job.row is None:
-                    self.jobs.remove(job)
-                    self.ask(job.client, len(job.prompt) + job.more_tokens)
+            self.turn()
+
+    def turn(self) -> None:
+        """One turn of the scheduler."""
+        for job, error in self.scheduler.turn():
+            assert error is None
+            self.tokens[job.client] += len(job.out)
+            job.out.clear()
+            if job.row is None:
+                self.jobs.remove(job)
+                self.ask(job.client, len(job.prompt) + job.more_tokens)
 
     def _read(self, place: CachePlace, past: int, tokens: Sequence[int], adapter: object) -> Logits:
         return np.zeros((len(tokens), FakeBackend.vocab_size), np.float32)
@@ -168,3 +172,22 @@ def test_one_client_uses_whatever_nobody_else_wants(tmp_path: Path) -> None:
     served.run(2000.0)
     assert served.worked["only"] == served.now
     assert served.tokens["only"] > 7.5 * served.now
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_small_requests_pass_a_large_one_that_waits_for_an_answer_nobody_reads(
+    tmp_path: Path, reads: bool
+) -> None:
+    """Otherwise two clients, one that reads nothing and one that wants the whole cache, would stop all others."""
+    served = _Served(tmp_path)
+    served.ask("slow", HALF)
+    served.turn()
+    (slow,) = served.jobs
+    if not reads:
+        slow.arrivals.put([None] * UNREAD_MAX)
+    served.ask("large", CONTEXT_TOKENS)
+    served.ask("small", NARROW)
+    for _ in range(5):
+        served.turn()
+    assert slow.row is not None
+    assert [job.row is not None for job in served.jobs[1:]] == [False, not reads]
