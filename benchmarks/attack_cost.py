@@ -1,16 +1,20 @@
 """What each attack of `soak_attacks.py` costs: `python benchmarks/attack_cost.py ARTIFACT --credentials DIR [ATTACK…]`.
 
 Prints, for each attack, the processor time of the agent and of the engine, how long the answer took, by how much the
-engine's memory grew at its peak, and by how much a neighbour's text came later than without the attack. Medians of a
-few; the memory is the most. Processor time hardly depends on what else the machine does, so that a busy one measures
-too. The neighbour's delay needs a quiet machine, and holds what the attacker itself computes on the same cores.
+engine's memory grew at its peak, and by how much a neighbour's text came later than without the attack, with the
+standard error of that median. The memory is the most of all times. Processor time hardly depends on what else the
+machine does, so that a busy one measures too. The neighbour's delay needs a quiet machine, and holds what the attacker
+itself computes on the same cores. Exits 1 if an attack delays a neighbour by more than 50 ms, beyond what two standard
+errors explain, or takes the engine more than 16 MiB.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,7 +24,7 @@ from pathlib import Path
 
 import psutil
 from agent_token_cost import cpu_seconds
-from serving_agent import MIB, running_agent
+from serving_agent import MIB, Agent, running_agent
 from soak_attacks import ATTACKS, hostile_client
 from soak_load import SENTENCE
 
@@ -30,40 +34,54 @@ from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.push.push import push
 
 TIMES = 5
-NEIGHBOUR_TOKENS = 96
+PAIRS = 11  # of a neighbour's texts, without the attack and with it
+NEIGHBOUR_TOKENS = 64
+DELAY_MAX_MS, PEAK_MAX_MIB = 50.0, 16.0
 HEAD = "| attack | answer | agent ms | engine ms | answered after ms | engine's peak MiB | neighbour's delay ms |"
 SETTLING_SECONDS = 0.05  # in which the agent ends what the attack began
 
 
-async def measure(artifact: Path, credentials: Path, names: Sequence[str]) -> None:
-    """Prints a line for each attack; the first of each warms up and does not count."""
+async def measure(artifact: Path, credentials: Path, names: Sequence[str]) -> int:
+    """Prints a line for each attack; returns how many were over a limit."""
     async with AsyncExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-")))
         agent = stack.enter_context(running_agent(scratch / "store", credentials))
         client = await stack.enter_async_context(DeviceClient(parse_address(agent.grpc), None))
         await push(client, artifact, None)
         http = await stack.enter_async_context(hostile_client(agent.openai_url))
-        processes = (agent.process, agent.process.children()[0])
         print(HEAD + "\n|---|--:|" + "--:|" * 5)
+        over = 0
         for name in names:
-            attack, answer = partial(ATTACKS[name], agent.openai_url, http), ""
-            costs, delays, peaks = [], [], []
-            for _ in range(TIMES + 1):
-                before, began = _milliseconds(processes), time.perf_counter()
-                resident = reset_peak(processes[1])
-                answer = await attack()
-                answered = (time.perf_counter() - began) * 1e3
-                await asyncio.sleep(SETTLING_SECONDS)
-                spent = [after - first for after, first in zip(_milliseconds(processes), before, strict=True)]
-                costs.append((*spent, answered))
-                peaks.append((peak_bytes(processes[1]) - resident) / MIB)
-                delays.append(await neighbours_delay(client, attack))
-            figures = [statistics.median(column) for column in zip(*costs[1:], strict=True)]
-            figures += [max(peaks[1:]), statistics.median(delays[1:])]
-            print(
-                f"| {name} | {answer} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |",
-                flush=True,
-            )
+            attack = partial(ATTACKS[name], agent.openai_url, http)
+            answer = await attack()  # warms up
+            cost = await costs(agent, attack)
+            delays = [await neighbours_delay(client, attack) for _ in range(PAIRS)]
+            delay, error = statistics.median(delays), median_error(delays)
+            over += delay - 2 * error > DELAY_MAX_MS or cost[-1] > PEAK_MAX_MIB
+            figures = " | ".join(f"{figure:.1f}" for figure in cost)
+            print(f"| {name} | {answer} | {figures} | {delay:.1f} ± {error:.1f} |", flush=True)
+        return over
+
+
+async def costs(agent: Agent, attack: Callable[[], Awaitable[str]]) -> list[float]:
+    """Milliseconds of the agent, of the engine and until the answer, as medians; and the engine's highest peak, MiB."""
+    processes = (agent.process, agent.process.children()[0])
+    times, peaks = [], []
+    for _ in range(TIMES):
+        before, began = _milliseconds(processes), time.perf_counter()
+        resident = reset_peak(processes[1])
+        await attack()
+        answered = (time.perf_counter() - began) * 1e3
+        await asyncio.sleep(SETTLING_SECONDS)
+        spent = [after - first for after, first in zip(_milliseconds(processes), before, strict=True)]
+        times.append((*spent, answered))
+        peaks.append((peak_bytes(processes[1]) - resident) / MIB)
+    return [*(statistics.median(column) for column in zip(*times, strict=True)), max(peaks)]
+
+
+def median_error(values: Sequence[float]) -> float:
+    """The standard error of the median of values that are distributed normally."""
+    return math.sqrt(math.pi / 2 / len(values)) * statistics.stdev(values)
 
 
 async def neighbours_delay(client: DeviceClient, attack: Callable[[], Awaitable[str]]) -> float:
@@ -108,7 +126,8 @@ def main() -> None:
     parser.add_argument("attacks", nargs="*", metavar="ATTACK", help="all, where none is named")
     parser.add_argument("--credentials", type=Path, required=True, help="folder of `edgewright keys create`")
     options = parser.parse_args()
-    asyncio.run(measure(options.artifact, options.credentials, options.attacks or list(ATTACKS)))
+    attacks = options.attacks or list(ATTACKS)
+    sys.exit(min(1, asyncio.run(measure(options.artifact, options.credentials, attacks))))
 
 
 if __name__ == "__main__":
