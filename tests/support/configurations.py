@@ -77,6 +77,7 @@ SUPPORTED: Mapping[str, Mapping[str, Any]] = {
     **{f"llama, heads of {size}": {**LLAMA, "head_dim": size} for size in (8, 24, 50, 80, 100, 104, 192, 256)},
     "llama, no grouped heads": {**LLAMA, "num_key_value_heads": 2},
     "llama, three queries a group": {**LLAMA, "num_attention_heads": 9, "num_key_value_heads": 3},
+    "llama, four queries a group, heads of a size of their own": {**LLAMA, "num_attention_heads": 4},
     "mistral": MISTRAL,
     "mistral, windows": {**MISTRAL, "sliding_window": 64},
     "mistral, windows, yarn, heads of 100": {**MISTRAL, "sliding_window": 64, "head_dim": 100, **YARN},

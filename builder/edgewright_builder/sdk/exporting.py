@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def export(run: str | Path, *, to: Format, out: str | Path) -> ExportedModel:
     """Writes the model of a run, or of a folder with a GPTQ checkpoint, in a format to the new or empty folder `out`.
 
     `gguf` is one file, named after the run; `onnx` and `gptq` are folders of an engine's files with the tokenizer's.
-    Raises InputError for a format that is unknown or can't hold the model, and for an `out` that holds something.
+    Raises InputError for a format that is unknown or can't hold the model, for a checkpoint that is damaged, and for an
+    `out` that holds something.
     """
     if to not in LOADED_BY:
         raise InputError(f"There is no format {to!r}; there are {', '.join(LOADED_BY)}.")
@@ -58,9 +60,13 @@ def export(run: str | Path, *, to: Format, out: str | Path) -> ExportedModel:
     checkpoint, name, bits = _checkpoint(source)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not an empty folder; choose another.")
-    folder.mkdir(parents=True, exist_ok=True)
+    _require_whole(checkpoint)
     embedding_bits = bits if bits in BITS[to] else BITS[to][0]
-    with own_errors(), tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
+    with (
+        own_errors(),
+        _made(folder),
+        tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch,
+    ):
         written = _write(to, checkpoint, name, embedding_bits, Path(scratch), folder)
     files = [written] if written.is_file() else [file for file in written.rglob("*") if file.is_file()]
     size_bytes = sum(file.stat().st_size for file in files)
@@ -76,6 +82,29 @@ def _write(to: Format, checkpoint: Path, name: str, embedding_bits: int, scratch
     for file in [*(scratch / "engine").iterdir(), *(scratch / "tokenizer").iterdir()]:
         shutil.move(file, folder / file.name)
     return folder
+
+
+def _require_whole(checkpoint: Path) -> None:
+    """Raises InputError for weights or a configuration that a library would stumble over."""
+    from edgewright_builder.fit.architecture import architecture_from_config
+    from edgewright_builder.model_sources import resolve_model
+    from edgewright_builder.models import read_config
+
+    resolve_model(str(checkpoint))
+    architecture_from_config(read_config(checkpoint))
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Makes the folder unless it is there, and takes it away again where nothing comes of it."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            shutil.rmtree(folder)
+        raise
 
 
 def _checkpoint(source: Path) -> tuple[Path, str, int | None]:

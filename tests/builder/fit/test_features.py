@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoConfig
 from typer.testing import CliRunner
 
 from edgewright.errors import InputError
@@ -50,6 +51,20 @@ REFUSED: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "layers": ({**LLAMA, "layer_types": ["linear_attention"] * 3}, "linear_attention"),
     "cohere": ({**LLAMA, "model_type": "cohere2"}, "Model type 'cohere2' is not supported"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("queries", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("head_dim", [8, 16, 24, 32, 48, 64, 80, 96, 100, 128])
+def test_a_tiny_configuration_is_one_that_transformers_takes(
+    kv_heads: int, queries: int, head_dim: int
+) -> None:
+    heads = kv_heads * queries
+    shape = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": head_dim}
+    tiny = tiny_config({**LLAMA, "hidden_size": 64 * heads, **shape})
+    AutoConfig.for_model(**tiny)
+    assert tiny["hidden_size"] % 32 == 0
+    assert tiny["num_attention_heads"] * tiny.get("head_dim", 64) % 32 == 0
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -83,7 +83,7 @@ WRONG_IN_GGUF: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
          "rope_scaling": {"type": "longrope", **factors(16)}},
         PLAIN,
     ),
-    "how many heads share keys": ({**LLAMA, "num_attention_heads": 4}, {"num_attention_heads": 8}),
+    "how embeddings are scaled": ({**GRANITE, "logits_scaling": 1.0}, {"embedding_multiplier": 1.0}),
 }  # fmt: skip
 CASES = [
     *((ONNX_RUNTIME, name, *DROPPED[name]) for name in DROPPED),

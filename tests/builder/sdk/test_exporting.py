@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
 import pytest
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from edgewright.errors import InputError
 from edgewright_builder.cli.main import app
+from edgewright_builder.fit.engines.traits import Format
 from edgewright_builder.sdk.exporting import export
 from tests.support.gptq_checkpoints import FAMILIES, random_checkpoint
 
@@ -59,3 +62,50 @@ def test_what_is_in_the_way_is_said_and_nothing_is_written(run: Path, tmp_path: 
     with pytest.raises(InputError, match="no quantized model"):
         export(tmp_path, to="gguf", out=tmp_path / "out")
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def cut_in_half(checkpoint: Path) -> None:
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+
+
+def without_heads(checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    del config["num_attention_heads"]
+    (checkpoint / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def without_a_norm(checkpoint: Path) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
+    del tensors["model.layers.2.input_layernorm.weight"]
+    save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
+
+
+def with_half_a_tokenizer(checkpoint: Path) -> None:
+    path = checkpoint / "tokenizer.json"
+    path.write_text(path.read_text(encoding="utf-8")[:500], encoding="utf-8")
+
+
+def with_an_empty_tokenizer(checkpoint: Path) -> None:
+    (checkpoint / "tokenizer.json").write_text("{}", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("damage", "to", "named"),
+    [
+        *((cut_in_half, to, "is corrupt") for to in ("gguf", "onnx", "gptq")),
+        *((without_heads, to, "lacks a positive num_attention_heads") for to in ("gguf", "gptq")),
+        (without_a_norm, "gguf", "blk.2.attn_norm.weight"),
+        (with_half_a_tokenizer, "gguf", "tokenizer.json is not readable"),
+        (with_an_empty_tokenizer, "gguf", "no `model` with a `vocab`"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_leaves_no_folder(
+    damage: Callable[[Path], None], to: Format, named: str, tmp_path: Path
+) -> None:
+    checkpoint = random_checkpoint(FAMILIES["llama"], tmp_path / "checkpoint", 32)
+    damage(checkpoint)
+    with pytest.raises(InputError, match=named) as caught:
+        export(checkpoint, to=to, out=tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,13 +85,17 @@ def write_gguf(
 def gguf_tensors(
     checkpoint: Path, config: Mapping[str, Any], embedding_bits: int | None
 ) -> Iterator[GgufTensor]:
-    """Yields the tensors by llama.cpp's names. `embedding_bits` None leaves embedding and head in floats."""
+    """Yields the tensors by llama.cpp's names. `embedding_bits` None leaves embedding and head in floats.
+
+    Raises InputError for a tensor that llama.cpp has no place for, and in the end for one that is missing.
+    """
     import gguf
 
     model_type, facts = model_type_of(config), facts_of(config)
     family = LLAMA_CPP[model_type]
     architectures = {name: key for key, name in gguf.MODEL_ARCH_NAMES.items()}
     names = gguf.get_tensor_name_map(architectures[family.architecture], facts["num_hidden_layers"])
+    written: set[str] = set()
     for source, weight in read_weights(checkpoint):
         quantized_name = f"{source}.weight" if isinstance(weight, QuantizedLinear) else source
         name = names.get_name(_decoder_name(quantized_name), (".weight", ".bias"))
@@ -103,9 +107,24 @@ def gguf_tensors(
             )
         if name == OUTPUT and facts["tie_word_embeddings"]:
             continue
+        written.add(name)
         yield _tensor(name, _arranged(source, weight, model_type, facts), embedding_bits, family.norm_offset)
+    _require_whole(checkpoint, written, facts)
     for name, factors in rope_tensors(model_type, facts).items():
         yield GgufTensor(name, factors, gguf.GGMLQuantizationType.F32)
+
+
+def _require_whole(checkpoint: Path, written: Set[str], facts: Mapping[str, Any]) -> None:
+    """Raises InputError for a tensor that one layer has and another lacks, and for a missing table."""
+    parts = {name.split(".", 2)[2] for name in written if name.startswith("blk.")}
+    needed = {f"blk.{layer}.{part}" for layer in range(facts["num_hidden_layers"]) for part in parts}
+    needed |= {"token_embd.weight", "output_norm.weight"}
+    needed |= set() if facts["tie_word_embeddings"] else {OUTPUT}
+    if missing := sorted(needed - written):
+        raise InputError(
+            f"{checkpoint} lacks what llama.cpp calls {missing[0]}, of {facts['num_hidden_layers']} layers. "
+            "Build or fetch it again."
+        )
 
 
 def _decoder_name(name: str) -> str:

@@ -47,9 +47,9 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.exists():
         raise InputError(f"{folder} holds no tokenizer.json, from which llama.cpp's tokenizer is made.")
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = _document(path)
     settings_path, template_path = folder / "tokenizer_config.json", folder / "chat_template.jinja"
-    settings = json.loads(settings_path.read_text(encoding="utf-8")) if settings_path.exists() else {}
+    settings = _json(settings_path) if settings_path.exists() else {}
     template = settings.get("chat_template")
     if template_path.exists():
         template = template_path.read_text(encoding="utf-8")
@@ -58,6 +58,24 @@ def read_tokenizer(folder: Path) -> Tokenizer:
             f"The tokenizer is of type {document['model'].get('type')}; llama.cpp's export takes BPE."
         )
     return Tokenizer(document, settings, template if isinstance(template, str) else None, path)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    document = _json(path)
+    model = document.get("model")
+    if not isinstance(model, dict) or "vocab" not in model:
+        raise InputError(f"{path} holds no `model` with a `vocab`; fetch the model again.")
+    return document
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not readable: {error}. Fetch the model again.") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds {type(value).__name__}, not keys and values. Fetch the model again.")
+    return value
 
 
 def write_tokenizer(writer: GGUFWriter, checkpoint: Path, vocab_size: int) -> None:

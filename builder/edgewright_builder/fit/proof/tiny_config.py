@@ -31,7 +31,7 @@ VOCABULARY = 263
 GROUP = 32  # of quantization: input dimensions are multiples of it
 LAYERS_OF_A_KIND = 2
 PERIOD = 4  # SmolLM3's layers without positions come in a cadence, which llama.cpp has in its code
-HIDDEN_SIZES = (96, 160)  # no squares: the root of a square hides how an embedding's scale is rounded
+HIDDEN_SIZES = (96, 160, 192)  # no squares: the root of a square hides how an embedding's scale is rounded
 INTERMEDIATE_SIZE = 128
 HEADS_A_GROUP_MAX = 3
 NORM_EPSILON = 1e-5
@@ -105,12 +105,15 @@ def _heads(large: _Large) -> dict[str, Any]:
     kv_heads = int(facts.get("num_key_value_heads") or heads)
     group = min(heads // kv_heads, HEADS_A_GROUP_MAX)
     tiny_kv = next(n for n in range(min(kv_heads, 2), GROUP + 3) if n * group * head_dim % GROUP == 0)
-    width = tiny_kv * group * head_dim
+    tiny_heads = tiny_kv * group
+    width = tiny_heads * head_dim
     by_division = heads * head_dim == facts["hidden_size"] and large.family.head_dim is None
     return {
-        "num_attention_heads": tiny_kv * group,
+        "num_attention_heads": tiny_heads,
         "num_key_value_heads": tiny_kv,
-        "hidden_size": width if by_division else next(size for size in HIDDEN_SIZES if size != width),
+        "hidden_size": width
+        if by_division
+        else next(size for size in HIDDEN_SIZES if size != width and size % tiny_heads == 0),
         **({} if by_division else {"head_dim": head_dim}),
     }
 
