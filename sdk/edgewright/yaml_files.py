@@ -41,7 +41,13 @@ def parse_mapping(text: str, where: str, kind: str) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's plain types, and no key twice: PyYAML would keep the last value and say nothing."""
+    """YAML's plain types, no key twice (PyYAML would keep the last value and say nothing), and no NUL in a text."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+        text = str(super().construct_scalar(node))
+        if "\0" in text:  # as no path may have one
+            raise yaml.MarkedYAMLError(problem="a NUL character; remove it", problem_mark=node.start_mark)
+        return text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[tuple[str, str]] = set()

@@ -22,9 +22,10 @@ from edgewright.yaml_files import parse_mapping, read_mapping
         ("s: {a: 1, a: 1}", "x.yaml is not YAML: line 1, column 11: the key `a` stands twice; remove one."),
         ("day: 2026-13-01", "x.yaml is not YAML: month must be in 1..12."),
         ("[" * 5000, "x.yaml is not YAML: it is nested too deeply."),
+        ('a: 1\nb: "x\\0"', "x.yaml is not YAML: line 2, column 4: a NUL character; remove it."),
         ("a: !!python/name:os.system", "could not determine a constructor for the tag"),
     ],
-    ids=["empty", "list", "word", "open", "twice", "twice-below", "date", "deep", "code"],
+    ids=["empty", "list", "word", "open", "twice", "twice-below", "date", "deep", "nul", "code"],
 )
 def test_what_is_no_mapping_is_told_in_one_sentence_with_its_place(text: str, complaint: str) -> None:
     with pytest.raises(InputError) as caught:

@@ -57,7 +57,8 @@ def main() -> None:
 def _say(sentence: str) -> None:
     if os.environ.get("EDGEWRIGHT_TRACEBACK"):
         traceback.print_exc()
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"edgewright: {sentence}", markup=False)
+    line = " ".join(sentence.splitlines())
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"edgewright: {line}", markup=False)
 
 
 if __name__ == "__main__":

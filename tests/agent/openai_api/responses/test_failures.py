@@ -75,7 +75,7 @@ async def test_the_official_client_raises_what_went_wrong_in_a_stream(
         yield b'data: {"error": {"message": "it broke"}}\n\n'
 
     @contextlib.asynccontextmanager
-    async def breaking(method: str, route: str, body: bytes = b"") -> AsyncIterator[Reply]:
+    async def breaking(method: str, route: str, body: bytes = b"", client: str = "") -> AsyncIterator[Reply]:
         yield Reply(200, {"content-type": "text/event-stream"}, pieces())
 
     monkeypatch.setattr(fake.agent.deployer.serving().engine, "relay", breaking)
@@ -88,7 +88,7 @@ async def test_the_official_client_raises_what_went_wrong_in_a_stream(
 async def test_an_agent_that_fails_says_so_in_openais_shape(
     fake: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(method: str, route: str, body: bytes = b"") -> Any:
+    def failing(method: str, route: str, body: bytes = b"", client: str = "") -> Any:
         raise RuntimeError("nobody foresaw this")
 
     monkeypatch.setattr(fake.agent.deployer.serving().engine, "relay", failing)
