@@ -43,7 +43,7 @@ def parse_mapping(text: str, where: str, kind: str) -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     """YAML's plain types, no key twice (PyYAML would keep the last value and say nothing), and no NUL in a text."""
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
         text = str(super().construct_scalar(node))
         if "\0" in text:  # as no path may have one
             raise yaml.MarkedYAMLError(problem="a NUL character; remove it", problem_mark=node.start_mark)
