@@ -146,11 +146,11 @@ async def _generated(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[Toke
     """
     reason = None
     async with aclosing(contents(pieces)) as chunks:
-        async for chunk in chunks:
+        async for chunk, at_seconds in chunks:
             if "error" in chunk:
                 raise _stream_error(chunk["error"])
             for choice in chunk["choices"]:
-                for token in _tokens(choice):
+                for token in _tokens(choice, at_seconds):
                     yield token
                 reason = choice["finish_reason"] or reason
             if usage := chunk.get("usage"):
@@ -161,12 +161,12 @@ async def _generated(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[Toke
     raise nonsense("a stream without usage counts")
 
 
-def _tokens(choice: dict[str, Any]) -> list[Token]:
+def _tokens(choice: dict[str, Any], at_seconds: float | None) -> list[Token]:
     text = choice["delta"].get("content") or ""
     ids = [int(step["token_id"]) for step in tokens_of(choice)]
     if not ids:
-        return [Token(text, UNTOLD_ID)] if text else []
-    return tokens_with_text(ids, text)
+        return [Token(text, UNTOLD_ID, at_seconds)] if text else []
+    return tokens_with_text(ids, text, at_seconds)
 
 
 def _stream_error(error: dict[str, Any]) -> EdgewrightError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Any, NamedTuple
@@ -17,17 +18,44 @@ class EngineEvent(NamedTuple):
     """An event as it came, without the blank line that ends it, and when the engine made it."""
 
     raw: bytes
-    at_seconds: float | None = None  # on the monotonic clock; None: the engine does not say
+    at_seconds: float | None = None  # on the monotonic clock; None: now
+
+
+class Content(NamedTuple):
+    """The JSON object in an event, and when the engine made it."""
+
+    chunk: dict[str, Any]
+    at_seconds: float | None
 
 
 async def events(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[list[EngineEvent], None]:
     """Yields events as they come, those together that come together."""
-    pending = b""
+    pending, before_seconds = b"", None
     async with aclosing(pieces):
         async for piece in pieces:
             *whole, pending = (pending + piece).split(b"\n\n")
             if whole:
-                yield [_event(raw) for raw in whole]
+                now_seconds = time.monotonic()
+                yield _spread([_event(raw) for raw in whole], before_seconds, now_seconds)
+                before_seconds = now_seconds
+
+
+def _spread(
+    together: list[EngineEvent], before_seconds: float | None, now_seconds: float
+) -> list[EngineEvent]:
+    """Returns the events with times that lie evenly between two arrivals, where the engine names none.
+
+    They waited in the socket (`READ_EVERY_SECONDS`): each came at some moment since the arrival before.
+    """
+    if before_seconds is None or len(together) == 1:
+        return together
+    step_seconds = (now_seconds - before_seconds) / len(together)
+    return [
+        event
+        if event.at_seconds is not None
+        else event._replace(at_seconds=before_seconds + place * step_seconds)
+        for place, event in enumerate(together, start=1)
+    ]
 
 
 def _event(raw: bytes) -> EngineEvent:
@@ -37,6 +65,11 @@ def _event(raw: bytes) -> EngineEvent:
         with suppress(ValueError):  # another comment stays where it is
             return EngineEvent(rest, float(comment[2:]))
     return EngineEvent(raw)
+
+
+def stamped(raw: bytes, at_seconds: float | None) -> bytes:
+    """Returns the event with the comment that `_event` reads."""
+    return raw if at_seconds is None else f": {at_seconds:.6f}\n".encode() + raw
 
 
 def content(event: EngineEvent) -> dict[str, Any] | None:
@@ -52,10 +85,10 @@ def content(event: EngineEvent) -> dict[str, Any] | None:
     return chunk
 
 
-async def contents(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[dict[str, Any], None]:
+async def contents(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[Content, None]:
     """Yields the JSON objects in a stream's events. Raises OutsideError."""
     async with aclosing(events(pieces)) as arrivals:
         async for together in arrivals:
             for event in together:
                 if (chunk := content(event)) is not None:
-                    yield chunk
+                    yield Content(chunk, event.at_seconds)

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from edgewright_agent.engines.http.events import content, events
+from edgewright_agent.engines.http.events import content, events, stamped
 from edgewright_agent.engines.protocol.requests import Reply
 
 # Of an answer or a chunk of one, and where in the text it begins: its new shape, and where the next one begins.
@@ -35,4 +35,4 @@ async def _stream(reply: Reply, reshape: Reshape) -> AsyncGenerator[bytes, None]
                     chunk, offset = reshape(chunk, offset)
                     raw = b"data: " + json.dumps(chunk).encode()
                 if raw.strip():
-                    yield raw + b"\n\n"
+                    yield stamped(raw, event.at_seconds) + b"\n\n"

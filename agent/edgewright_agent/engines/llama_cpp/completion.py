@@ -67,10 +67,10 @@ class CompletionStream:
     async def read(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[Token | Finish, None]:
         """Yields the tokens as they come, then the Finish."""
         async with aclosing(contents(pieces)) as chunks:
-            async for chunk in chunks:
+            async for chunk, at_seconds in chunks:
                 if "error" in chunk:
                     raise _stream_error(chunk["error"])
-                for token in await self._tokens_in(chunk):
+                for token in await self._tokens_in(chunk, at_seconds):
                     self._count += 1
                     yield token
                 if "stop_type" in chunk:
@@ -78,14 +78,14 @@ class CompletionStream:
                     return
         raise nonsense("a stream without an end")
 
-    async def _tokens_in(self, chunk: dict[str, Any]) -> list[Token]:
+    async def _tokens_in(self, chunk: dict[str, Any], at_seconds: float | None) -> list[Token]:
         ids, text = [int(token) for token in chunk.get("tokens") or ()], str(chunk["content"])
         lost = int(chunk["tokens_predicted"]) - self._count - len(ids)
         if lost > 0:
             written = await self._tokens_of(text) if text and ids else []
             agrees = len(written) == lost + len(ids) and written[lost:] == ids
             ids = written if agrees else [UNTOLD_ID] * lost + ids
-        return tokens_with_text(ids, text)
+        return tokens_with_text(ids, text, at_seconds)
 
 
 def _stream_error(error: dict[str, Any]) -> InputError | OutsideError:
