@@ -84,7 +84,7 @@ async def test_the_first_token_is_not_the_chunk_that_names_the_role() -> None:
 
 async def test_tokens_that_come_in_one_chunk_arrive_together() -> None:
     relayed = Relayed()  # four tokens in two chunks
-    await relayed.run(wire(chunk("a")), wire(chunk("b c d", "length"), USAGE) + DONE)
+    await relayed.run(wire(chunk("a")), wire(chunk("b c d", "length")), wire(USAGE), DONE)
     serving = relayed.stats.serving()
     assert serving.generated_tokens == 4
     assert serving.inter_token_latency_seconds.count == 3
