@@ -136,7 +136,7 @@ def post(body: Any) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def large_answer(method: str, route: str, body: bytes = b"") -> AsyncIterator[Reply]:
+async def large_answer(method: str, route: str, body: bytes = b"", client: str = "") -> AsyncIterator[Reply]:
     """More than a socket's buffers hold."""
 
     async def pieces() -> AsyncGenerator[bytes, None]:
