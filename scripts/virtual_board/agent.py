@@ -31,14 +31,14 @@ class Agent:
         return f"127.0.0.1:{self.machine.port}"
 
     def set_up(self, profile: str, options: str) -> None:
-        """Copies the keys and starts the shipped unit for good."""
+        """Copies the keys and has systemd start the shipped unit, for good; `wait` waits for it."""
         for name in KEYS:
             data = base64.b64encode((self.credentials / name).read_bytes()).decode()
             self.machine.must(f"echo {data} | base64 -d > /etc/edgewright/{name}")
         self.machine.must("chmod 700 /etc/edgewright && chmod 600 /etc/edgewright/*")
         environment = f"EDGEWRIGHT_PROFILE={profile}\\nEDGEWRIGHT_OPTIONS={options}\\n"
         self.machine.must(f"printf '{environment}' > /etc/edgewright/agent.env")
-        self.machine.must("systemctl enable --now edgewright-agent", seconds=SERVING_SECONDS)
+        self.machine.must("systemctl enable edgewright-agent && systemctl start --no-block edgewright-agent")
 
     def wait(self) -> float:
         """Waits until the unit is up, which is when the agent serves; returns the seconds."""
