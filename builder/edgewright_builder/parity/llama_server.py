@@ -67,7 +67,10 @@ def _wait(process: subprocess.Popen[bytes], socket: Path, http: httpx.Client, lo
         if _listens(socket) and http.get("/health").is_success:
             return
         time.sleep(POLL_SECONDS)
-    raise OutsideError(f"llama-server did not load the tiny model: {last_line(log_file)}")
+    raise OutsideError(
+        f"llama-server did not load the tiny model ({last_line(log_file)}); use a newer one, and name it in "
+        "EDGEWRIGHT_LLAMA_SERVER."
+    )
 
 
 def _listens(path: Path) -> bool:

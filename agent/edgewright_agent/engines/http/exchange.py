@@ -27,6 +27,8 @@ CLIENT_HEADER = (
 BUFFERED_BYTES_MAX = 32 * 1024  # of a body that its reader has not taken yet
 # What comes faster is read together: a wake-up for every token takes the processor from the engine's threads.
 READ_EVERY_SECONDS = 0.02
+QUICK_SECONDS = 1.5 * READ_EVERY_SECONDS  # between arrivals, also where the later one had to wait to be read
+STEADY_ARRIVALS = 8  # quick ones in a row: a short answer is never put off
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class _Exchange(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._buffered_bytes = 0
         self._arrived_at_seconds = 0.0
+        self._quick_arrivals = 0
         self._arrival: asyncio.Future[None] | None = None  # what the reader waits for
         self._head_is_here = self._complete = False
         self._error: OutsideError | None = None
@@ -161,7 +164,9 @@ class _Exchange(asyncio.Protocol):
         """Reads nothing for a moment where arrivals are fast; they wait in the socket meanwhile."""
         loop = asyncio.get_running_loop()
         before, self._arrived_at_seconds = self._arrived_at_seconds, loop.time()
-        if self._arrived_at_seconds - before < READ_EVERY_SECONDS and not self._complete:
+        quick = self._arrived_at_seconds - before < QUICK_SECONDS
+        self._quick_arrivals = self._quick_arrivals + 1 if quick else 0
+        if self._quick_arrivals >= STEADY_ARRIVALS and not self._complete:
             self.transport.pause_reading()
             loop.call_later(READ_EVERY_SECONDS, self._read_on)
 
