@@ -29,10 +29,13 @@ async def _stream(reply: Reply, reshape: Reshape) -> AsyncGenerator[bytes, None]
     offset = 0
     async with aclosing(events(reply.pieces)) as arrivals:
         async for together in arrivals:
+            outgoing = []
             for event in together:
                 chunk, raw = content(event), event.raw
                 if chunk is not None:
                     chunk, offset = reshape(chunk, offset)
                     raw = b"data: " + json.dumps(chunk).encode()
                 if raw.strip():
-                    yield stamped(raw, event.at_seconds) + b"\n\n"
+                    outgoing.append(stamped(raw, event.at_seconds) + b"\n\n")
+            if outgoing:
+                yield b"".join(outgoing)
