@@ -86,14 +86,18 @@ def running(command: list[str], variables: dict[str, str], log: Path) -> Iterato
         process.wait(60)
 
 
+def answers(http: httpx.Client) -> bool:
+    try:
+        return http.get("/health").is_success
+    except httpx.TransportError:
+        return False  # it does not listen yet
+
+
 def wait_until_ready(http: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + VLLM_READY_SECONDS
     while time.monotonic() < until and process.poll() is None:
-        try:
-            if http.get("/health").is_success:
-                return
-        except httpx.TransportError:
-            pass  # it does not listen yet
+        if answers(http):
+            return
         time.sleep(1)
     pytest.fail(f"vLLM is not ready: {log.read_text(encoding='utf-8')[-2000:]}")
 
