@@ -89,7 +89,7 @@ def _indexed(folder: Path) -> set[str]:
         return set()
     try:
         return set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path} is corrupt: it holds no readable weight_map. Fetch it again.") from None
 
 
@@ -108,7 +108,7 @@ def _check_safetensors(file: Path) -> None:
                 (tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"),
                 default=0,
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise InputError(f"{file} is corrupt: its header is not readable. Fetch it again.") from None
     expected_bytes = 8 + header_bytes + end
     if size_bytes != expected_bytes:

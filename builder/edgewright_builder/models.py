@@ -32,7 +32,7 @@ def load_model(folder: Path) -> nn.Module:
         model, loading_info = AutoModelForCausalLM.from_pretrained(
             folder, output_loading_info=True, **settings
         )
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise InputError(f"The weights in {folder} do not fit its config.json ({brief(error)}).") from None
     if missing := sorted(loading_info["missing_keys"]):
         raise InputError(
@@ -66,7 +66,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Returns config.json as it is. Needs no torch. Raises InputError where it can't be read."""
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{folder / 'config.json'} is not readable: {error}.") from None
     if not isinstance(config, dict):
         raise InputError(f"{folder / 'config.json'} holds {type(config).__name__}, not keys and values.")

@@ -34,6 +34,6 @@ def _ids(value: Any) -> Iterator[int]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # the file is optional
     return value if isinstance(value, dict) else {}

@@ -42,7 +42,7 @@ def _of_safetensors(path: Path) -> dict[str, TensorPlace]:
                 for name, tensor in header.items()
                 if name != "__metadata__"
             }
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise InputError(f"{path} has no valid safetensors header ({error}).") from None
 
 

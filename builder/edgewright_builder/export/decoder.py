@@ -109,12 +109,12 @@ def told_to_exporter(config: PretrainedConfig, decoder: Decoder) -> PretrainedCo
 
 def _windows(config: Any) -> list[int | None]:
     """Tokens that each layer sees; None for all."""
-    window, types = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
-    if types:
-        return [window if kind == "sliding_attention" else None for kind in types]
-    family = FAMILIES.get(config.model_type)
-    windowed = family is not None and family.windows == "all"
-    return [window if windowed else None] * config.num_hidden_layers
+    family, window = FAMILIES.get(config.model_type), getattr(config, "sliding_window", None)
+    if family is None or family.windows == "never":  # transformers reads none of the keys
+        return [None] * config.num_hidden_layers
+    if family.windows == "all":
+        return [window] * config.num_hidden_layers
+    return [window if kind == "sliding_attention" else None for kind in config.layer_types]
 
 
 def _ropes(config: Any) -> list[str | None]:

@@ -15,10 +15,17 @@ from edgewright_builder.fit.configuration.families import (
     window_of,
     windowed_layers,
 )
-from edgewright_builder.fit.configuration.features import longest_sequence, require_known_features
+from edgewright_builder.fit.configuration.features import (
+    LAYER_KINDS,
+    longest_sequence,
+    require_known_features,
+)
+from edgewright_builder.fit.configuration.values import check_decoder_values, is_positive
 
 SUPPORTED_TYPES = tuple(FAMILIES)
+WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")  # how transformers' classes end
 GROUP_SIZES = (128, 64, 32)
+_, WINDOWED = LAYER_KINDS
 LAYERS_MAX = 1000  # the deepest known have 126; a damaged file may name billions
 NEEDED = (
     "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size",
@@ -111,21 +118,23 @@ class Architecture:
 def architecture_from_config(config: Mapping[str, Any]) -> Architecture:
     """Reads `config.json`; raises InputError naming what is unsupported, missing or contradictory."""
     model_type = _supported_type(config)
+    _require_writer(config)
     family = FAMILIES[model_type]
     facts = {**family.defaults, **decoder_config(config)}
-    missing = [key for key in NEEDED if not _is_positive(facts.get(key))]
+    missing = [key for key in NEEDED if not is_positive(facts.get(key))]
     if missing:
         raise InputError(f"config.json of this {model_type} model lacks a positive {', '.join(missing)}.")
+    tied = facts.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    check_decoder_values({**facts, "tie_word_embeddings": tied})
     heads, hidden_size = facts["num_attention_heads"], facts["hidden_size"]
     kv_heads, head_dim = _attention_shape(family, facts)
-    tied = facts.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     layers = facts["num_hidden_layers"]
     if layers > LAYERS_MAX:
         raise InputError(
             f"num_hidden_layers of this {model_type} model is {layers}, expected {LAYERS_MAX} at most; its file is "
             "damaged."
         )
-    _check_layer_types(facts, layers)
+    _check_layers(family, facts, layers)
     require_known_features(model_type, facts)
     max_context_tokens, limited_by = longest_sequence(model_type, facts)
     return Architecture(
@@ -148,6 +157,17 @@ def architecture_from_config(config: Mapping[str, Any]) -> Architecture:
     )
 
 
+def _require_writer(config: Mapping[str, Any]) -> None:
+    """Raises InputError for weights that classify or embed: a head that writes tokens is not among them."""
+    named = config.get("architectures")
+    names = [str(name) for name in named] if isinstance(named, list) else []
+    if names and not any(name.endswith(WRITERS) for name in names):
+        raise InputError(
+            f"`architectures` of config.json names {', '.join(names)}, expected one that ends in {WRITERS[0]}: such "
+            "weights have no head that writes tokens."
+        )
+
+
 def _supported_type(config: Mapping[str, Any]) -> str:
     model_type = config.get("model_type")
     if isinstance(model_type, str) and model_type in FAMILIES:
@@ -160,15 +180,11 @@ def _supported_type(config: Mapping[str, Any]) -> str:
     raise InputError(f"Model type {model_type!r} is not supported; supported are {supported}.{lacks}")
 
 
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
 def _attention_shape(family: Family, facts: Mapping[str, Any]) -> tuple[int, int]:
     """(KV heads, elements of a head)."""
     heads, hidden_size = facts["num_attention_heads"], facts["hidden_size"]
     kv_heads = facts.get("num_key_value_heads") or heads
-    if not _is_positive(kv_heads) or heads % kv_heads:
+    if heads % kv_heads:
         raise InputError(
             f"config.json is contradictory: {heads} attention heads are no multiple of {kv_heads} KV heads."
         )
@@ -177,22 +193,25 @@ def _attention_shape(family: Family, facts: Mapping[str, Any]) -> tuple[int, int
         raise InputError(
             f"config.json is contradictory: hidden size {hidden_size} is no multiple of {heads} heads."
         )
-    if head_dim is not None and not _is_positive(head_dim):
-        raise InputError(f"config.json is contradictory: a head of {head_dim} elements.")
     return kv_heads, head_dim or hidden_size // heads
 
 
-def _check_layer_types(facts: Mapping[str, Any], layers: int) -> None:
-    types = facts.get("layer_types")
-    if isinstance(types, list) and len(types) != layers:
+def _check_layers(family: Family, facts: Mapping[str, Any], layers: int) -> None:
+    """Raises InputError for lists of another length than the layers, for unknown kinds, and for windows of no size."""
+    for key in ("layer_types", "no_rope_layers"):
+        listed = facts.get(key)
+        if listed is not None and len(listed) != layers:
+            raise InputError(
+                f"config.json is contradictory: {layers} layers, and {key} names {len(listed)} of them."
+            )
+    kinds = set(facts.get("layer_types") or ())
+    if unknown := kinds - set(LAYER_KINDS):
         raise InputError(
-            f"config.json is contradictory: {layers} layers, and layer_types names {len(types)} of them."
+            f"Layers of type {', '.join(sorted(unknown))} are not supported; {' and '.join(LAYER_KINDS)} are."
         )
-    unknown = set(types or ()) - {"full_attention", "sliding_attention"}
-    if unknown:
+    if WINDOWED in kinds and family.windows not in ("never", "all") and window_of(family, facts) is None:
         raise InputError(
-            f"Layers of type {', '.join(sorted(map(str, unknown)))} are not supported; "
-            "full_attention and sliding_attention are."
+            f"config.json is contradictory: layer_types has {WINDOWED}, and no `sliding_window` is in use."
         )
 
 
@@ -204,8 +223,9 @@ def _query_key_norm(family: Family, heads: int, kv_heads: int, head_dim: int) ->
 
 def _biases(family: Family, facts: Mapping[str, Any], kv_heads: int, head_dim: int) -> int:
     """Bias elements of a layer: q, k, v, and with `attention_bias` o; with `mlp_bias` gate, up, down."""
-    hidden_size, asked = facts["hidden_size"], bool(facts.get("attention_bias"))
+    keys = {key for key in family.bias_keys if facts.get(key)}
+    hidden_size, asked = facts["hidden_size"], "attention_bias" in keys
     biases = (facts["num_attention_heads"] + 2 * kv_heads) * head_dim
     attention = biases * (asked or family.query_key_value_bias) + hidden_size * asked
-    mlp = (2 * facts["intermediate_size"] + hidden_size) if facts.get("mlp_bias") else 0
+    mlp = (2 * facts["intermediate_size"] + hidden_size) if "mlp_bias" in keys else 0
     return int(attention + mlp)

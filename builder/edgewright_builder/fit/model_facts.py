@@ -77,7 +77,7 @@ def _from_file(path: Path, name: str, source: str) -> ModelFacts:
 def _from_text(text: str, name: str, source: str) -> ModelFacts:
     try:
         config = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"{source} is not readable as JSON; a model's config.json is expected.") from None
     if not isinstance(config, Mapping):
         raise InputError(f"{source} holds {type(config).__name__}, not the keys and values of a config.json.")

@@ -85,6 +85,11 @@ def _check_layers(build: Build) -> None:
 def _check_served(build: Build) -> None:
     """Raises InputError for a model that the engine can't compute as it was planned, or its format can't hold."""
     config, layers = read_config(build.distillation.student), build.plan.configuration.layers
+    if config.get("quantization_config"):
+        raise InputError(
+            "`student.model` is quantized already (`quantization_config` of its config.json), and a build trains "
+            "weights of 16 or 32 bits. Name the model that it was made from."
+        )
     why = engine_traits(build.recipe.serving.engine).why_not(config, layers)
     if why is not None:
         raise InputError(f"`student.model` can't be served: {why}.")

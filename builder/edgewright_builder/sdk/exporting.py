@@ -85,12 +85,14 @@ def _write(to: Format, checkpoint: Path, name: str, embedding_bits: int, scratch
 
 
 def _require_whole(checkpoint: Path) -> None:
-    """Raises InputError for weights or a configuration that a library would stumble over."""
+    """Raises InputError for weights or a configuration that a library would stumble over, or misread in silence."""
     from edgewright_builder.fit.architecture import architecture_from_config
     from edgewright_builder.model_sources import resolve_model
     from edgewright_builder.models import read_config
+    from edgewright_builder.quantization.gptq_settings import require_gptq
 
     resolve_model(str(checkpoint))
+    require_gptq(checkpoint)
     architecture_from_config(read_config(checkpoint))
 
 
@@ -125,6 +127,6 @@ def _checkpoint(source: Path) -> tuple[Path, str, int | None]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -45,6 +45,13 @@ def test_a_window_is_in_the_layers_where_transformers_has_it() -> None:
     assert windows(decoder("gemma3_text", 6, sliding_window=64)) == [64] * 5 + [None]
 
 
+def test_keys_that_transformers_does_not_read_open_no_window() -> None:
+    kinds = ["full_attention", "sliding_attention"] * 2
+    assert windows(decoder("llama", sliding_window=64, layer_types=kinds)) == [None] * 4
+    assert windows(decoder("mistral", sliding_window=64, layer_types=kinds)) == [64] * 4
+    assert windows(decoder("gemma2", sliding_window=64, sliding_window_pattern=4)) == [64, None, 64, None]
+
+
 def test_a_window_wider_than_any_sequence_is_none() -> None:
     found = decoder("mistral", sliding_window=512)
     assert windows(found) == [None] * 4

@@ -43,6 +43,35 @@ def built(config: dict[str, Any]) -> Any:
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), attn_implementation="eager")
 
 
+# What decides where windows are, in the ways that only some families read; transformers is asked which.
+WINDOWS: list[dict[str, Any]] = [
+    {"max_window_layers": 0},
+    {"max_window_layers": 4},
+    {"sliding_window_pattern": 3},
+    {"layer_types": ["full_attention", "sliding_attention"] * 3},
+]
+
+
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
+@pytest.mark.parametrize(
+    "change", WINDOWS, ids=lambda change: next(iter(change)) + str(next(iter(change.values())))
+)
+def test_windows_are_where_the_family_reads_them(family: str, change: dict[str, Any]) -> None:
+    config = config_of(family, sliding_window=128, use_sliding_window=True, **change)
+    theirs, kind = AutoConfig.for_model(**config), FAMILIES[family].windows
+    windowed = 6 if kind == "all" else 0
+    if kind not in ("never", "all"):
+        windowed = theirs.layer_types.count("sliding_attention")
+    assert architecture_from_config(config).windowed_layers == windowed
+
+
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
+def test_biases_that_a_family_does_not_read_are_not_counted(family: str) -> None:
+    for key in ("attention_bias", "mlp_bias"):
+        config = config_of(family, **{key: True})
+        assert architecture_from_config(config).parameters == built(config).num_parameters(), key
+
+
 @pytest.mark.parametrize("family", TEXT_FAMILIES)
 @pytest.mark.parametrize("change", VARIANTS, ids=lambda change: "-".join(change) or "plain")
 def test_the_parameters_are_those_transformers_counts(family: str, change: dict[str, Any]) -> None:

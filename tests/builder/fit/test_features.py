@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,65 @@ REFUSED: Mapping[str, tuple[Mapping[str, Any], str]] = {
     ),
     "odd heads": ({**LLAMA, "head_dim": 33}, "`head_dim: 33` of config.json is odd"),
     "layers": ({**LLAMA, "layer_types": ["linear_attention"] * 3}, "linear_attention"),
+    "windows of no size": (
+        {**QWEN_2, "layer_types": ["sliding_attention"] * 3}, "layer_types has sliding_attention, and no",
+    ),
+    "layers without positions, of another number": (
+        {**LLAMA, "model_type": "smollm3", "no_rope_layers": [1, 0]}, "3 layers, and no_rope_layers names 2",
+    ),
+    "a classifier": (
+        {**LLAMA, "architectures": ["LlamaForSequenceClassification"]}, "names LlamaForSequenceClassification",
+    ),
+    "no head": ({**LLAMA, "architectures": ["LlamaModel"]}, "no head that writes tokens"),
+    "factors": (
+        {**LLAMA, **rope("longrope", short_factor=[1.0] * 3, long_factor=[1.0] * 16)},
+        "`short_factor` of config.json has 3 factors, expected 16",
+    ),
+    "llama3's bounds": (
+        {**LLAMA, **rope("llama3", factor=8.0, low_freq_factor=4.0, high_freq_factor=4.0)},
+        "must be below `high_freq_factor`",
+    ),
     "cohere": ({**LLAMA, "model_type": "cohere2"}, "Model type 'cohere2' is not supported"),
 }  # fmt: skip
+
+
+# One value of the wrong kind for each key that is read; transformers takes most of them, or fails deep inside.
+IMPOSSIBLE: Mapping[str, Sequence[Any]] = {
+    "hidden_size": [10**10], "head_dim": [0, "64", [64]], "num_key_value_heads": [0, "1", True],
+    "sliding_window": [0, -1, "4096", 4096.5, True, []], "max_window_layers": [-1, "3", [1]],
+    "sliding_window_pattern": [0, "6"], "no_rope_layer_interval": [0, "a"], "no_rope_layers": ["abc", 0, [2, 1, 1]],
+    "rope_theta": ["1e6", 0, math.nan], "partial_rotary_factor": ["0.5", -1, 2], "tie_word_embeddings": ["false"],
+    "attention_bias": ["yes"], "hidden_act": [["silu"]], "rope_scaling": ["linear", ["linear", 2.0]],
+    "layer_types": ["full_attention", [1, 1, 1], [["full_attention"]] * 3], "attn_logit_softcapping": [0, "50"],
+    "logits_scaling": [0, "8"], "query_pre_attn_scalar": [0], "rms_norm_eps": ["1e-5", -1e-5],
+}  # fmt: skip
+IMPOSSIBLE_POSITIONS: Mapping[str, Sequence[Any]] = {
+    "rope_type": [["linear"]], "factor": ["8", 0, -2, True, [], {}, math.nan, math.inf], "attention_factor": [-1],
+    "beta_fast": ["32"], "original_max_position_embeddings": ["128", 0], "short_factor": ["abc", [1.0, "2"]],
+    "truncate": ["yes"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", IMPOSSIBLE)
+def test_a_value_of_the_wrong_kind_is_named_with_what_is_expected(key: str) -> None:
+    for value in IMPOSSIBLE[key]:
+        with pytest.raises(InputError, match=f"`{key}: .*` of config.json is impossible: expected "):
+            architecture_from_config({**LLAMA, key: value})
+
+
+@pytest.mark.parametrize("key", IMPOSSIBLE_POSITIONS)
+def test_a_wrong_value_among_the_positions_is_named_too(key: str) -> None:
+    for value in IMPOSSIBLE_POSITIONS[key]:
+        with pytest.raises(InputError, match=f"`{key}: .*` among the positions of config.json is impossible"):
+            architecture_from_config({**LLAMA, "rope_scaling": {**YARN["rope_parameters"], key: value}})
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' * 100_000])
+def test_a_file_that_is_nested_without_end_is_not_readable(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text, encoding="utf-8")
+    result = CliRunner().invoke(app, ["check", str(tmp_path), "--device", ORIN])
+    assert isinstance(result.exception, InputError)
+    assert "is not readable as JSON" in str(result.exception)
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 3, 4, 8])

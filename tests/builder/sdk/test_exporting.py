@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
@@ -15,7 +16,7 @@ from edgewright.errors import InputError
 from edgewright_builder.cli.main import app
 from edgewright_builder.fit.engines.traits import Format
 from edgewright_builder.sdk.exporting import export
-from tests.support.gptq_checkpoints import FAMILIES, random_checkpoint
+from tests.support.gptq_checkpoints import FAMILIES, change_config, random_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,17 @@ def without_a_norm(checkpoint: Path) -> None:
     save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
 
 
+def unquantized(checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    del config["quantization_config"]
+    (checkpoint / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def as_autogptq_left_it(checkpoint: Path) -> None:
+    unquantized(checkpoint)
+    (checkpoint / "quantize_config.json").write_text('{"bits": 4, "group_size": 32}', encoding="utf-8")
+
+
 def with_half_a_tokenizer(checkpoint: Path) -> None:
     path = checkpoint / "tokenizer.json"
     path.write_text(path.read_text(encoding="utf-8")[:500], encoding="utf-8")
@@ -109,3 +121,40 @@ def test_a_damaged_checkpoint_is_named_and_leaves_no_folder(
         export(checkpoint, to=to, out=tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("to", ["gguf", "onnx", "gptq"])
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"checkpoint_format": "gptq_v2"}, "is stored as 'gptq_v2', expected 'gptq'"),
+        ({"checkpoint_format": None, "format": "marlin"}, "is stored as 'marlin'"),
+        ({"desc_act": True}, "act-order"),
+        ({"sym": False}, "asymmetric"),
+        ({"bits": 8}, "8 bits a weight; 4 are held"),
+        ({"lm_head": True}, "quantized head"),
+        ({"dynamic": {"-:.*down.*": {}}}, "`dynamic`"),
+        ({"quant_method": "awq"}, "'awq'; expected GPTQ"),
+    ],
+)
+def test_a_quantization_that_readers_take_for_another_is_refused_for_every_format(
+    settings: dict[str, Any], named: str, to: Format, tmp_path: Path
+) -> None:
+    checkpoint = random_checkpoint(FAMILIES["llama"], tmp_path / "checkpoint", 32)
+    change_config(checkpoint, **settings)
+    with pytest.raises(InputError, match=named):
+        export(checkpoint, to=to, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("to", ["gguf", "onnx", "gptq"])
+@pytest.mark.parametrize(
+    ("damage", "named"), [(unquantized, "edgewright build"), (as_autogptq_left_it, "quantize_config.json")]
+)
+def test_a_model_that_is_not_quantized_is_not_exported_as_if_it_were(
+    damage: Callable[[Path], None], named: str, to: Format, tmp_path: Path
+) -> None:
+    checkpoint = random_checkpoint(FAMILIES["llama"], tmp_path / "checkpoint", 32)
+    damage(checkpoint)
+    with pytest.raises(InputError, match=f"no `quantization_config` in its config.json.*{named}"):
+        export(checkpoint, to=to, out=tmp_path / "out")

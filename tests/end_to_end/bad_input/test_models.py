@@ -65,3 +65,15 @@ def test_a_vocabulary_said_to_be_shared_that_is_not_is_refused_with_the_first_to
     done = build(changed, tmp_path / "run")
     assert_says(done, INPUT, f"token 40 is {names[40]!r} in the student and {names[41]!r} in the teacher")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_student_that_is_quantized_already_is_refused(recipe: Path, tmp_path: Path) -> None:
+    model = copied_model(recipe, tmp_path)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = {"quant_method": "fp8"}
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    changed = variant(recipe, tmp_path, lambda values: values["student"].update(model=str(model)))
+    assert_says(
+        build(changed, tmp_path / "run"), INPUT, "`student.model` is quantized already", "16 or 32 bits"
+    )
+    assert not (tmp_path / "run").exists()

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from edgewright.errors import InputError
 from edgewright_builder.export.gguf.blocks import SYMMETRIC_ZEROS, gptq_codes
-from edgewright_builder.models import read_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,23 +30,6 @@ class QuantizedLinear:
 
 
 Weight = QuantizedLinear | NDArray[np.float32]
-
-
-def require_holdable(checkpoint: Path) -> None:
-    """Raises InputError where the checkpoint's quantization is one that Q4_0 can't hold exactly."""
-    settings = read_config(checkpoint).get("quantization_config")
-    if settings is None:
-        return
-    if settings.get("quant_method") != "gptq":
-        raise InputError(f"{checkpoint} is quantized by {settings.get('quant_method')!r}; expected GPTQ.")
-    if settings.get("bits") != 4:
-        raise InputError(f"{checkpoint} has {settings.get('bits')} bits a weight; Q4_0 holds 4.")
-    if not settings.get("sym", True):
-        raise InputError(
-            f"{checkpoint} is asymmetric (`sym: false`); Q4_0 has no zero points. Quantize with `sym`."
-        )
-    if settings.get("desc_act"):
-        raise InputError(f"{checkpoint} has act-order (`desc_act`); Q4_0 holds consecutive groups only.")
 
 
 def read_weights(checkpoint: Path) -> Iterator[tuple[str, Weight]]:

@@ -16,7 +16,6 @@ from edgewright_builder.export.gguf.checkpoint import (
     QuantizedLinear,
     Weight,
     read_weights,
-    require_holdable,
 )
 from edgewright_builder.export.gguf.metadata import write_metadata
 from edgewright_builder.export.gguf.rope import rope_tensors
@@ -28,6 +27,7 @@ from edgewright_builder.fit.configuration.llama_cpp import (
     why_not_llama_cpp,
 )
 from edgewright_builder.models import read_config
+from edgewright_builder.quantization.gptq_settings import require_holdable
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewright_builder.fit.configuration.families import FAMILIES
-from edgewright_builder.fit.configuration.features import rope_parameters, rope_type
+from edgewright_builder.fit.configuration.features import original_maximum, rope_parameters, rope_type
 from edgewright_builder.fit.configuration.llama_cpp import YARN_DEFAULTS
 
 if TYPE_CHECKING:
@@ -59,9 +59,10 @@ def write_rope(writer: GGUFWriter, model_type: str, facts: Mapping[str, Any]) ->
         writer.add_rope_scaling_type(RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(float(parameters["factor"]))
     elif kind == "yarn":
-        _write_yarn(writer, parameters, facts)
+        _write_yarn(writer, parameters, original_maximum(model_type, facts, parameters))
     elif kind == "longrope":
-        _write_longrope(writer, parameters, facts)
+        original = original_maximum(model_type, facts, parameters)
+        _write_longrope(writer, parameters, original, facts["max_position_embeddings"])
     if model_type == "gemma3_text":
         writer.add_rope_freq_base_swa(local_theta(facts))
 
@@ -75,7 +76,8 @@ def rope_tensors(model_type: str, facts: Mapping[str, Any]) -> dict[str, NDArray
     parameters = global_rope(model_type, facts)
     kind = rope_type(model_type, parameters)
     if kind == "llama3":
-        return {"rope_freqs.weight": _llama_3_factors(parameters, facts)}
+        original = original_maximum(model_type, facts, parameters)
+        return {"rope_freqs.weight": _llama_3_factors(parameters, original, facts["head_dim"])}
     if kind == "longrope":
         return {
             f"rope_factors_{length}.weight": np.array(parameters["short_factor"], np.float32)
@@ -84,23 +86,21 @@ def rope_tensors(model_type: str, facts: Mapping[str, Any]) -> dict[str, NDArray
     return {}
 
 
-def _write_yarn(writer: GGUFWriter, parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def _write_yarn(writer: GGUFWriter, parameters: Mapping[str, Any], original: int) -> None:
     from gguf import RopeScalingType
 
     writer.add_rope_scaling_type(RopeScalingType.YARN)
     writer.add_rope_scaling_factor(float(parameters["factor"]))
-    original = parameters.get("original_max_position_embeddings") or facts["max_position_embeddings"]
-    writer.add_rope_scaling_orig_ctx_len(int(original))
+    writer.add_rope_scaling_orig_ctx_len(original)
     writer.add_rope_scaling_yarn_beta_fast(float(parameters.get("beta_fast") or YARN_DEFAULTS["beta_fast"]))
     writer.add_rope_scaling_yarn_beta_slow(float(parameters.get("beta_slow") or YARN_DEFAULTS["beta_slow"]))
 
 
-def _write_longrope(writer: GGUFWriter, parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def _write_longrope(writer: GGUFWriter, parameters: Mapping[str, Any], original: int, maximum: int) -> None:
     """The factor of attention holds for short sequences too, as transformers has it."""
     from gguf import RopeScalingType
 
-    original = original_maximum(parameters, facts)
-    scale = facts["max_position_embeddings"] / original
+    scale = float(parameters.get("factor") or maximum / original)
     told = parameters.get("attention_factor")
     factor = told or (math.sqrt(1 + math.log(scale) / math.log(original)) if scale > 1 else 1.0)
     writer.add_rope_scaling_type(RopeScalingType.LONGROPE)
@@ -108,17 +108,9 @@ def _write_longrope(writer: GGUFWriter, parameters: Mapping[str, Any], facts: Ma
     writer.add_rope_scaling_attn_factors(float(factor))
 
 
-def original_maximum(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> int:
-    """Returns the positions that LongRoPE's short factors serve."""
-    told = parameters.get("original_max_position_embeddings") or facts.get("original_max_position_embeddings")
-    return int(told or 4096)
-
-
-def _llama_3_factors(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> NDArray[np.float32]:
+def _llama_3_factors(parameters: Mapping[str, Any], original: int, dim: int) -> NDArray[np.float32]:
     """Low frequencies are divided by `factor`, high ones stay, those between are blended."""
-    dim = facts["head_dim"]
     frequencies = 1.0 / parameters["rope_theta"] ** (np.arange(0, dim, 2, dtype=np.float32) / dim)
-    original = parameters.get("original_max_position_embeddings") or facts["max_position_embeddings"]
     factor, low, high = (float(parameters[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     turns = original * frequencies / (2 * math.pi)  # over the original length
     smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)

@@ -71,7 +71,7 @@ def _document(path: Path) -> dict[str, Any]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not readable: {error}. Fetch the model again.") from None
     if not isinstance(value, dict):
         raise InputError(f"{path} holds {type(value).__name__}, not keys and values. Fetch the model again.")

@@ -22,10 +22,12 @@ class Family:
     norms_per_layer: int = 2
     query_key_norm: Literal["none", "head", "projection"] = "none"  # over a head, or over all heads at once
     query_key_value_bias: bool = False  # always there, whatever `attention_bias` says
+    bias_keys: tuple[str, ...] = ()  # of config.json that it reads; others change nothing
     tied_by_default: bool = False
     head_dim: int | None = None  # where config.json names none; None: hidden size / heads
     windows: Windows = "never"
     full_attention_every: int = 1  # with `pattern`: each nth layer sees everything
+    full_attention_key: str = ""  # of config.json, which may state another number; "": none does
     default_window: int | None = None
     defaults: Mapping[str, int] = field(default_factory=dict)  # what config.json may leave out
     activation: str = "silu"  # where config.json names none
@@ -35,9 +37,12 @@ class Family:
 
 
 _GELU = "gelu_pytorch_tanh"
+_ATTENTION = ("attention_bias",)
+_BOTH = ("attention_bias", "mlp_bias")
 _GEMMA_3 = Family(
-    norms_per_layer=4, query_key_norm="head", tied_by_default=True, head_dim=256, windows="pattern",
-    full_attention_every=6, default_window=4096,
+    norms_per_layer=4, query_key_norm="head", bias_keys=_ATTENTION, tied_by_default=True, head_dim=256,
+    windows="pattern",
+    full_attention_every=6, full_attention_key="sliding_window_pattern", default_window=4096,
     defaults={
         "vocab_size": 262_208, "num_attention_heads": 8, "num_key_value_heads": 4,
         "max_position_embeddings": 131_072,
@@ -46,25 +51,27 @@ _GEMMA_3 = Family(
 )  # fmt: skip
 
 FAMILIES: Mapping[str, Family] = {
-    "llama": Family(),
+    "llama": Family(bias_keys=_BOTH),
     "mistral": Family(windows="all", default_window=4096),
     "qwen2": Family(query_key_value_bias=True, windows="asked"),
-    "qwen3": Family(query_key_norm="head", head_dim=128, windows="asked"),
-    "smollm3": Family(tied_by_default=True, windows="without_positions", rope_theta=2_000_000.0),
-    "gemma": Family(tied_by_default=True, head_dim=256, activation=_GELU),
+    "qwen3": Family(query_key_norm="head", bias_keys=_ATTENTION, head_dim=128, windows="asked"),
+    "smollm3": Family(
+        bias_keys=_BOTH, tied_by_default=True, windows="without_positions", rope_theta=2_000_000.0
+    ),
+    "gemma": Family(bias_keys=_ATTENTION, tied_by_default=True, head_dim=256, activation=_GELU),
     "gemma2": Family(
-        norms_per_layer=4, tied_by_default=True, head_dim=256, windows="pattern", full_attention_every=2,
-        default_window=4096, activation=_GELU, activation_key="hidden_activation",
+        norms_per_layer=4, bias_keys=_ATTENTION, tied_by_default=True, head_dim=256, windows="pattern",
+        full_attention_every=2, default_window=4096, activation=_GELU, activation_key="hidden_activation",
     ),
     "gemma3_text": _GEMMA_3,
     "gemma3": _GEMMA_3,  # text and images; only the text decoder, under `text_config`, is deployed
     "phi3": Family(windows="all", norm_epsilon=1e-5),
-    "olmo2": Family(query_key_norm="projection", norm_epsilon=1e-5),
+    "olmo2": Family(query_key_norm="projection", bias_keys=_ATTENTION, norm_epsilon=1e-5),
     "olmo3": Family(
-        query_key_norm="projection", windows="pattern", full_attention_every=4, default_window=4096,
-        rope_theta=500_000.0, norm_epsilon=1e-5,
+        query_key_norm="projection", bias_keys=_ATTENTION, windows="pattern", full_attention_every=4,
+        default_window=4096, rope_theta=500_000.0, norm_epsilon=1e-5,
     ),
-    "granite": Family(),
+    "granite": Family(bias_keys=_BOTH),
 }  # fmt: skip
 
 _EXPERTS = "it is a mixture of experts, and which experts a board must hold is not modelled"
@@ -85,18 +92,18 @@ def windowed_layers(family: Family, config: Mapping[str, Any], layers: int) -> l
     """Returns, layer by layer, whether it sees only `sliding_window` tokens."""
     if window_of(family, config) is None:
         return [False] * layers
+    if family.windows == "all":  # whatever `layer_types` says: transformers does not read it there
+        return [True] * layers
     types = config.get("layer_types")
     if isinstance(types, list):
         return [kind == "sliding_attention" for kind in types]
     if family.windows == "asked":
-        first = int(config.get("max_window_layers") or 28)
-        return [index >= first for index in range(layers)]
+        first = config.get("max_window_layers")
+        return [index >= (28 if first is None else int(first)) for index in range(layers)]
     if family.windows == "pattern":
-        every = int(config.get("sliding_window_pattern") or family.full_attention_every)
+        every = int(config.get(family.full_attention_key) or family.full_attention_every)
         return [(index + 1) % every != 0 for index in range(layers)]
-    if family.windows == "without_positions":
-        return [not positions for positions in layers_with_positions(config, layers)]
-    return [True] * layers
+    return [not positions for positions in layers_with_positions(config, layers)]
 
 
 def layers_with_positions(config: Mapping[str, Any], layers: int) -> list[bool]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from edgewright.errors import InputError
 from edgewright_builder.fit.configuration.families import FAMILIES, decoder_config, window_of
+from edgewright_builder.fit.configuration.values import check_factor_lists, check_position_values
 
 # Kinds of positions, with the keys without which transformers can't compute them.
 ROPE_KEYS: Mapping[str, tuple[str, ...]] = {
@@ -22,6 +23,7 @@ ROPE_KEYS: Mapping[str, tuple[str, ...]] = {
     "yarn": ("factor",),
     "longrope": ("short_factor", "long_factor"),
 }
+LAYER_KINDS = ("full_attention", "sliding_attention")
 PHI_3_ROPES = ("default", "longrope")  # all that its configuration takes
 PHI_3_LONGROPE = ("longrope", "su", "yarn")  # what its older files call it
 # onnxruntime-genai 0.18.0, `make_activation` of models/builders/base.py, as far as transformers has them too.
@@ -33,7 +35,10 @@ ACTIVATIONS = (
 def require_known_features(model_type: str, facts: Mapping[str, Any]) -> None:
     """Raises InputError naming the first key of a decoder's configuration that asks for something unknown."""
     for parameters in rope_parameters(facts):
+        check_position_values(parameters)
         _require_known_rope(model_type, parameters)
+        if rope_type(model_type, parameters) == "longrope":
+            check_factor_lists(parameters, _head_dim(model_type, facts), _partial(facts, parameters))
     key = FAMILIES[model_type].activation_key
     activation = facts.get(key)
     if activation is not None and activation not in ACTIVATIONS:
@@ -55,7 +60,7 @@ def rope_parameters(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     parameters = facts.get("rope_scaling") or facts.get("rope_parameters")
     if not isinstance(parameters, Mapping):
         return [{}]
-    nested = [each for each in parameters.values() if isinstance(each, Mapping)]
+    nested = [parameters[kind] for kind in LAYER_KINDS if isinstance(parameters.get(kind), Mapping)]
     return nested or [parameters]
 
 
@@ -70,11 +75,10 @@ def is_written_anew(config: Mapping[str, Any]) -> bool:
     facts = decoder_config(config)
     model_type = str(facts.get("model_type") or config["model_type"])
     family, sets = FAMILIES[model_type], rope_parameters(facts)
-    head_dim = facts.get("head_dim") or facts["hidden_size"] // facts["num_attention_heads"]
     plain_positions = len(sets) == 1 and rope_type(model_type, sets[0]) == "default"
-    partial = sets[0].get("partial_rotary_factor") or facts.get("partial_rotary_factor") or 1.0
     return (
-        not plain_positions or partial != 1.0 or head_dim % 16 != 0 or window_of(family, facts) is not None
+        not plain_positions or _partial(facts, sets[0]) != 1.0 or _head_dim(model_type, facts) % 16 != 0
+        or window_of(family, facts) is not None
         or family.windows == "without_positions" or model_type.startswith("gemma")
     )  # fmt: skip
 
@@ -87,7 +91,7 @@ def longest_sequence(model_type: str, facts: Mapping[str, Any]) -> tuple[int, st
     """
     maximum = int(facts["max_position_embeddings"])
     limits = [
-        _original_maximum(model_type, facts, parameters)
+        original_maximum(model_type, facts, parameters)
         for parameters in rope_parameters(facts)
         if rope_type(model_type, parameters) == "longrope"
     ]
@@ -98,7 +102,21 @@ def longest_sequence(model_type: str, facts: Mapping[str, Any]) -> tuple[int, st
     )
 
 
-def _original_maximum(model_type: str, facts: Mapping[str, Any], parameters: Mapping[str, Any]) -> int:
+def _head_dim(model_type: str, facts: Mapping[str, Any]) -> int:
+    stated = facts.get("head_dim") or FAMILIES[model_type].head_dim
+    return int(stated or facts["hidden_size"] // facts["num_attention_heads"])
+
+
+def _partial(facts: Mapping[str, Any], parameters: Mapping[str, Any]) -> float:
+    """Returns the share of a head's elements that positions turn."""
+    return float(parameters.get("partial_rotary_factor") or facts.get("partial_rotary_factor") or 1.0)
+
+
+def original_maximum(model_type: str, facts: Mapping[str, Any], parameters: Mapping[str, Any]) -> int:
+    """Returns the positions that a model was trained with before they were scaled.
+
+    As in transformers, the key beside the parameters goes before the one among them.
+    """
     default = 4096 if model_type == "phi3" else facts["max_position_embeddings"]
     outer = facts.get("original_max_position_embeddings")
     return int(outer or parameters.get("original_max_position_embeddings") or default)

@@ -153,7 +153,7 @@ def _activation(model_type: str, family: LlamaCppFamily, facts: Mapping[str, Any
 
 
 def _biases(model_type: str, family: LlamaCppFamily, facts: Mapping[str, Any]) -> str | None:
-    asked = [key for key in ("attention_bias", "mlp_bias") if facts.get(key) and key not in family.biases]
+    asked = [key for key in FAMILIES[model_type].bias_keys if facts.get(key) and key not in family.biases]
     return f"llama.cpp adds no biases of `{asked[0]}` for {model_type} models" if asked else None
 
 

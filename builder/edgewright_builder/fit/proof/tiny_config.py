@@ -42,10 +42,6 @@ SCALES: Mapping[str, tuple[str, ...]] = {
     "gemma3_text": GEMMA_SCALES,
     "granite": ("attention_multiplier", "embedding_multiplier", "logits_scaling", "residual_multiplier"),
 }
-BIASES: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("llama", "smollm3", "granite"), ("attention_bias", "mlp_bias")),
-    **dict.fromkeys(("qwen3", "gemma", "gemma2", "gemma3_text"), ("attention_bias",)),
-}
 ROPE_THETA_OF_GEMMA_3 = {"full_attention": 1_000_000.0, "sliding_attention": 10_000.0}
 
 
@@ -78,7 +74,7 @@ def tiny_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "tie_word_embeddings": family.tied_by_default if tied is None else bool(tied),
         "rms_norm_eps": NORM_EPSILON,
         family.activation_key: facts.get(family.activation_key) or family.activation,
-        **{key: True for key in BIASES.get(model_type, ()) if facts.get(key)},
+        **{key: True for key in family.bias_keys if facts.get(key)},
         **{key: facts[key] for key in SCALES.get(model_type, ()) if key in facts},
         **_attention_cap(large),
         **_heads(large),
