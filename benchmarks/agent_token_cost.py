@@ -28,7 +28,7 @@ import grpc.aio
 import httpx
 import psutil
 from serving_agent import fake_fields, running_agent
-from serving_peers import Clock, DoorPeer, GrpcPeer, Peer, Timing
+from serving_peers import Clock, GrpcPeer, OpenAIPeer, Peer, Timing
 
 from edgewright.v1.inference_pb2 import GenerateRequest
 from edgewright.v1.inference_pb2_grpc import InferenceServiceStub
@@ -136,7 +136,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
         bare, bare_peers = await stack.enter_async_context(bare_relay(folder, options.pace_ms / 1e3))
         idle = await idle_share(agent.process, 10)
         print(f"agent, idle: {idle:.2%} of one core")
-        peers: dict[str, Peer] = {"gRPC": GrpcPeer(client), "OpenAI": DoorPeer(http), **bare_peers}
+        peers: dict[str, Peer] = {"gRPC": GrpcPeer(client), "OpenAI": OpenAIPeer(http), **bare_peers}
         costs: dict[str, list[float]] = {name: [] for name in peers}
         for _ in range(options.rounds):
             for name, peer in peers.items():

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import httpx
 from serving_agent import running_agent
-from serving_peers import ChildPeer, DoorPeer, EnginePeer, GrpcPeer, Peer, Timing, child_peer
+from serving_peers import ChildPeer, EnginePeer, GrpcPeer, OpenAIPeer, Peer, Timing, child_peer
 
 from edgewright_agent.engines import EngineLimits, start_engine
 from edgewright_agent.engines.process.cpus import default_threads
@@ -104,7 +104,7 @@ async def start_board(options: argparse.Namespace, scratch: Path, stack: AsyncEx
     client = await stack.enter_async_context(DeviceClient(parse_address(agent.grpc), None))
     await push(client, options.artifact, None)
     http = await stack.enter_async_context(httpx.AsyncClient(base_url=agent.openai_url, timeout=None))
-    return {"gRPC": GrpcPeer(client), "OpenAI": DoorPeer(http)}
+    return {"gRPC": GrpcPeer(client), "OpenAI": OpenAIPeer(http)}
 
 
 async def start_vllm(options: argparse.Namespace, scratch: Path, stack: AsyncExitStack) -> EnginePeer:

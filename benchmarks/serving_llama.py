@@ -28,7 +28,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from serving import HERE, alternate, print_table
 from serving_agent import fake_fields, running_agent
-from serving_peers import DoorPeer, EnginePeer, GrpcPeer, Peer, child_peer
+from serving_peers import EnginePeer, GrpcPeer, OpenAIPeer, Peer, child_peer
 
 from edgewright_agent.engines import EngineLimits, start_engine
 from edgewright_agent.engines.llama_cpp.launch import KIND, MODEL_FILE
@@ -121,7 +121,7 @@ async def start_board(
     client = await stack.enter_async_context(DeviceClient(parse_address(agent.grpc), None))
     await push(client, artifact.folder, None)
     http = await stack.enter_async_context(httpx.AsyncClient(base_url=agent.openai_url, timeout=None))
-    return {"gRPC": GrpcPeer(client), "OpenAI": DoorPeer(http)}
+    return {"gRPC": GrpcPeer(client), "OpenAI": OpenAIPeer(http)}
 
 
 if __name__ == "__main__":

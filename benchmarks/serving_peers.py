@@ -95,7 +95,7 @@ class GrpcPeer:
 
 
 @dataclass(frozen=True)
-class DoorPeer:
+class OpenAIPeer:
     """A board's OpenAI-compatible HTTP."""
 
     http: httpx.AsyncClient

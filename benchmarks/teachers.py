@@ -7,8 +7,8 @@ the path of two vocabularies), Gemma 3 270M (b by projected KL, c by ULD), and t
 gives them (e). Every student trains a LoRA for one epoch on the shipped general passages by the teacher alone (α = 1);
 its peer is the same by cross-entropy alone. Held-out passages are neither trained nor tuned on.
 
-Each cell runs in its own process and stays in FOLDER; a second call goes on with what is missing. `steps` measures
-whole training steps; `--losses` measures the losses alone.
+Each cell runs in its own process and stays in FOLDER; a second call goes on with what is missing. What a training step
+costs is measured by `teacher_steps.py`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,10 @@ import argparse
 import json
 import math
 import resource
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +33,7 @@ TRAINED, HELD_OUT, ROWS = 72, 24, 40
 TASKS = ("arc_easy", "piqa", "openbookqa")
 LEARNING_RATE, RANK = 5e-4, 32
 CELLS = ("student", "labels", "shared", "projected", "uld", "forced", "top64", "top16", "top256")
-FIRST_CELLS = 4  # before the steps are measured
 NEEDS_OTHER = frozenset({"projected", "uld"})
-STEP_METHODS = ("shared", "forced", "top64", "projected", "uld")
-STEP_ROUNDS = 5
-LOSS_TOKENS, LOSS_ROUNDS = 128, 3
-STUDENT_VOCABULARY, OTHER_VOCABULARY, SHARED_TEXTS = 49152, 262144, 46000  # SmolLM2, Gemma 3, both
-STEP_MAX, MEMORY_MAX = 1.5, 1.3  # the aims, of projected to shared
 
 
 @dataclass(frozen=True)
@@ -199,97 +190,6 @@ def right_answers(setting: Setting, model: Any, tokenizer: Any) -> dict[str, Any
     }
 
 
-def run_steps(setting: Setting, method: str) -> dict[str, Any]:
-    """The seconds of whole training steps, model included, and the peak of their process."""
-    from edgewright_builder.models import load_model
-    from edgewright_builder.recipe.hyperparameters import Hyperparameters
-    from edgewright_builder.recipe.model import FinetuneSettings
-    from edgewright_builder.train.epoch import Training, train_epoch
-    from edgewright_builder.train.lora import add_lora
-
-    data = as_published(material(setting, method))
-    data = replace(data, train=range(4 * STEP_ROUNDS))
-    how = Hyperparameters("adam", LEARNING_RATE, 0.0, RANK, 2.0, 1.0, 1.0)
-    adapted = add_lora(load_model(make_student(setting)), how, 0)
-    times = [time.monotonic()]
-    training = Training(data, FinetuneSettings(batch_tokens=BATCH_TOKENS), 0, lambda *_: None)
-    train_epoch(adapted, training, how, lambda _: times.append(time.monotonic()))
-    steps = [after - before for before, after in pairwise(times[1:])]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"step_seconds": steps, "peak_bytes": peak}
-
-
-def as_published(data: DistillationData) -> DistillationData:
-    """With the head of a projected teacher in bfloat16: Gemma's maker publishes it so, a GGUF file holds other bits."""
-    import torch
-
-    from edgewright_builder.train.aligned_knowledge import AlignedStates
-
-    known = data.knowledge
-    if not isinstance(known, AlignedStates) or known.method != "projected":
-        return data
-    return replace(data, knowledge=replace(known, head=known.head.of(slice(None), torch.bfloat16)))
-
-
-def run_losses() -> None:
-    """Prints the loss and its gradient alone at the real sizes, in turn, by processor time: states are random."""
-    methods = random_losses()
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    for _ in range(LOSS_ROUNDS):
-        for name, loss in methods.items():
-            started = time.process_time()
-            loss().backward()
-            seconds[name].append(time.process_time() - started)
-    base = min(seconds["shared"])
-    for name, values in seconds.items():
-        print(f"{name}: {min(values):.2f} s of processor time, {min(values) / base:.2f} of shared")
-
-
-def random_losses() -> dict[str, Callable[[], Any]]:
-    """Returns what computes each method's loss, on random states of the real sizes."""
-    import torch
-
-    from edgewright_builder.train.coarsened import TopAnswers, top_k_kl
-    from edgewright_builder.train.cross_vocabulary import (
-        Letters,
-        compared_loss,
-        letter_distribution,
-        projected_kl,
-        uld,
-    )
-    from edgewright_builder.train.losses import distillation_loss
-    from edgewright_builder.train.output_head import OutputHead
-
-    torch.manual_seed(0)
-    hidden, labels = torch.randn(LOSS_TOKENS, 576, requires_grad=True), torch.zeros(LOSS_TOKENS).long()
-    head, same = (OutputHead(0.05 * torch.randn(STUDENT_VOCABULARY, 576)) for _ in range(2))
-    larger, every = OutputHead(0.05 * torch.randn(OTHER_VOCABULARY, 640)), torch.arange(LOSS_TOKENS)
-    published = larger.of(slice(None), torch.bfloat16)
-    states, others = torch.randn(LOSS_TOKENS, 576), torch.randn(LOSS_TOKENS, 640)
-    own = Letters(torch.arange(STUDENT_VOCABULARY), torch.arange(STUDENT_VOCABULARY), STUDENT_VOCABULARY + 1)
-    sides = [torch.arange(size) % SHARED_TEXTS for size in (STUDENT_VOCABULARY, OTHER_VOCABULARY)]
-    both, best = Letters(sides[0], sides[1], SHARED_TEXTS + 1), same.logits(states).log_softmax(-1).topk(64)
-    named = TopAnswers(best.indices, best.values)
-    chunk = 2 * STUDENT_VOCABULARY * 128 // (STUDENT_VOCABULARY + OTHER_VOCABULARY)
-    return {
-        "shared": lambda: distillation_loss(hidden, head, states, same, labels, 1.0, 1.0),
-        "forced": lambda: compared_loss(
-            hidden, head, labels, every, lambda rows: letter_distribution(same, states[rows], own, 1.0),
-            projected_kl(own, 1.0), 1.0,
-        ),
-        "top64": lambda: compared_loss(
-            hidden, head, labels, every, named.__getitem__, top_k_kl(1.0, None), 1.0
-        ),
-        "projected": lambda: compared_loss(
-            hidden, head, labels, every, lambda rows: letter_distribution(published, others[rows], both, 1.0),
-            projected_kl(both, 1.0), 1.0,
-        ),
-        "uld": lambda: compared_loss(
-            hidden, head, labels, every, lambda rows: larger.logits(others[rows]), uld(1.0), 1.0, chunk
-        ),
-    }  # fmt: skip
-
-
 def show(folder: Path) -> None:
     """Prints what is there."""
     from edgewright_builder.tasks.accuracy import paired_difference
@@ -310,18 +210,6 @@ def show(folder: Path) -> None:
         accuracies = " | ".join(f"{100 * value:.1f}" for value in rights)
         kl = f"{cell['kl']:.3f} ± {cell['kl_standard_error']:.3f}"
         print(f"| {method} | {seed} | {kl} | {cell['bits_per_byte']:.3f} | {accuracies} | {difference} |")
-    steps = {
-        path.stem[6:]: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("steps-*.json")
-    }
-    if "shared" in steps:
-        print("\n| step by | median s | of shared | peak MB | of shared |\n|---|--:|--:|--:|--:|")
-        base = statistics.median(steps["shared"]["step_seconds"]), steps["shared"]["peak_bytes"]
-        for method in (name for name in STEP_METHODS if name in steps):
-            median, peak = statistics.median(steps[method]["step_seconds"]), steps[method]["peak_bytes"]
-            print(
-                f"| {method} | {median:.2f} | {median / base[0]:.2f} | {peak / 1e6:.0f} | {peak / base[1]:.2f} |"
-            )
-        print(f"\nThe aims for projected: at most {STEP_MAX} of the time and {MEMORY_MAX} of the memory.")
 
 
 def main() -> None:
@@ -333,30 +221,23 @@ def main() -> None:
     parser.add_argument(
         "--benchmarks", type=Path, default=Path("benchmarks"), help="folder of TASK/eval.jsonl"
     )
-    parser.add_argument("--losses", action="store_true", help="the losses alone, in a minute")
     parser.add_argument("--other", help="a teacher of another vocabulary")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=14)
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.losses:
-        run_losses()
-        return
     setting = Setting(arguments.folder, arguments.benchmarks, arguments.other)
     setting.folder.mkdir(parents=True, exist_ok=True)
     if arguments.cell:
-        kind, method, seed = arguments.cell.split("-")
-        result = run_steps(setting, method) if kind == "steps" else run_cell(setting, method, int(seed))
-        name = arguments.cell if kind == "cell" else f"steps-{method}"
-        (setting.folder / f"{name}.json").write_text(json.dumps(result), encoding="utf-8")
+        _, method, seed = arguments.cell.split("-")
+        result = run_cell(setting, method, int(seed))
+        (setting.folder / f"{arguments.cell}.json").write_text(json.dumps(result), encoding="utf-8")
         return
     end = time.monotonic() + 60 * arguments.minutes
     wanted = [f"cell-{method}-{seed}" for seed in range(arguments.seeds) for method in CELLS]
-    wanted[FIRST_CELLS:FIRST_CELLS] = [f"steps-{method}-0" for method in STEP_METHODS]
     for cell in wanted:
         method = cell.split("-")[1]
-        name = cell if cell.startswith("cell") else f"steps-{method}"
-        done = (setting.folder / f"{name}.json").exists()
+        done = (setting.folder / f"{cell}.json").exists()
         if not done and (method not in NEEDS_OTHER or setting.other) and time.monotonic() < end:
             subprocess.run([sys.executable, *sys.argv, "--cell", cell], check=True)
     show(setting.folder)

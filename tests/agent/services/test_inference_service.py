@@ -208,7 +208,7 @@ async def test_telemetry_can_be_watched_within_bounds(channel: grpc.aio.Channel)
     assert reason_of(error.value) == "INVALID_ARGUMENT"
 
 
-async def test_a_benchmark_runs_through_the_same_door(
+async def test_a_benchmark_reports_the_prompts_and_tokens_that_were_asked_for(
     channel: grpc.aio.Channel, running_agent: RunningAgent
 ) -> None:
     await serve_something(channel)

@@ -21,7 +21,7 @@ from tests.support.artifacts import cut, make_blob, put_blob
 DATA = random.Random(3).randbytes(1024 * 1024)
 
 
-class Doors(FileSystem):
+class DirectFileSystem(FileSystem):
     """Counts what goes past the cache, and may refuse it with `error`: when the file is opened, or written."""
 
     def __init__(self, *, opening: int = 0, writing: int = 0) -> None:
@@ -78,13 +78,13 @@ def test_chunks_of_any_cut_lie_where_they_belong(tmp_path: Path, sizes: list[int
 
 
 def test_what_is_received_goes_past_the_cache_but_for_its_edges(tmp_path: Path) -> None:
-    fs = Doors()
+    fs = DirectFileSystem()
     put_blob(open_store(tmp_path, fs), DATA, 200_000)
     assert 5 * (200_000 - 2 * PAGE_BYTES) <= fs.direct_bytes <= 5 * 200_000  # the sixth chunk is small
 
 
 def test_small_chunks_do_not_go_to_the_disk_one_by_one(tmp_path: Path) -> None:
-    fs = Doors()
+    fs = DirectFileSystem()
     put_blob(open_store(tmp_path, fs), DATA, DIRECT_BYTES_MIN // 2)
     assert fs.direct_bytes == 0
 
@@ -94,7 +94,7 @@ def test_small_chunks_do_not_go_to_the_disk_one_by_one(tmp_path: Path) -> None:
 def test_a_file_system_that_can_not_is_written_through_the_cache(
     tmp_path: Path, where: str, error: int
 ) -> None:
-    fs = Doors(**{where: error})
+    fs = DirectFileSystem(**{where: error})
     store = open_store(tmp_path, fs)
     blob = put_blob(store, DATA, 200_000)
     assert fs.opened == 1
@@ -102,7 +102,7 @@ def test_a_file_system_that_can_not_is_written_through_the_cache(
 
 
 def test_a_disk_that_fails_is_an_error_and_not_a_reason_to_try_through_the_cache(tmp_path: Path) -> None:
-    store = open_store(tmp_path, Doors(writing=errno.EIO))
+    store = open_store(tmp_path, DirectFileSystem(writing=errno.EIO))
     with pytest.raises(OutsideError, match="could not be written"):
         put_blob(store, DATA, 200_000)
     assert store.blob_bytes() == {}

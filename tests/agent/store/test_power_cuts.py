@@ -137,9 +137,9 @@ def _every_page_goes_past_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def written_past_the_cache(operations: list[tuple[object, ...]]) -> int:
-    """Bytes written through a second door to an upload's file."""
-    doors = {each[2] for each in operations if each[0] == "open" and each[1][0] == "partial"}  # type: ignore[index]
-    return sum(len(each[3]) for each in operations if each[0] == "write" and each[1] in doors)  # type: ignore[arg-type, misc]
+    """Bytes written through a second handle to an upload's file."""
+    handles = {each[2] for each in operations if each[0] == "open" and each[1][0] == "partial"}  # type: ignore[index]
+    return sum(len(each[3]) for each in operations if each[0] == "write" and each[1] in handles)  # type: ignore[arg-type, misc]
 
 
 async def test_a_power_cut_after_any_operation_leaves_old_or_new_whole(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_otlp_uses_opentelemetrys_names_and_units(tmp_path: Path) -> None:
     stop()
 
 
-async def test_otlp_tells_chat_from_completions_through_both_doors_and_counts_tokens_in_a_histogram(
+async def test_otlp_tells_chat_from_completions_through_both_apis_and_counts_tokens_in_a_histogram(
     tmp_path: Path, script: Script
 ) -> None:
     reader, socket = InMemoryMetricReader(), tmp_path / "openai.sock"
