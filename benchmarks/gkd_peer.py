@@ -50,11 +50,9 @@ def report(times: list[tuple[float, float]], first_loss: float) -> dict[str, Any
 
 def make_trainer(work: dict[str, Any]) -> tuple[Any, list[tuple[float, float]]]:
     """Returns the trainer, and a list to which it adds the time at its begin and after each step."""
-    import torch
     from datasets import Dataset
-    from peft import LoraConfig
     from torch.utils.data import SequentialSampler
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoTokenizer
     from trl.experimental.gkd import GKDTrainer
 
     class InOrder(GKDTrainer):  # type: ignore[misc]
@@ -62,6 +60,43 @@ def make_trainer(work: dict[str, Any]) -> tuple[Any, list[tuple[float, float]]]:
 
         def _get_train_sampler(self, *_: Any) -> Any:
             return SequentialSampler(self.train_dataset)
+
+    tokenizer = AutoTokenizer.from_pretrained(work["student"])
+    student, teacher = models_of(work)
+    times, clock = make_clock()
+    trainer = InOrder(
+        model=student, teacher_model=teacher, args=trainer_settings(work), processing_class=tokenizer,
+        peft_config=lora_of(work), train_dataset=Dataset.from_list([{"samples": batch} for batch in work["batches"]]),
+        data_collator=lambda rows: collate(rows[0]["samples"], tokenizer.pad_token_id or 0), callbacks=[clock],
+    )  # fmt: skip
+    return trainer, times
+
+
+def models_of(work: dict[str, Any]) -> tuple[Any, Any]:
+    """Returns student and teacher in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    student, teacher = (
+        AutoModelForCausalLM.from_pretrained(work[name], dtype=torch.float32)
+        for name in ("student", "teacher")
+    )
+    return student, teacher
+
+
+def lora_of(work: dict[str, Any]) -> Any:
+    """Returns PEFT's settings of the LoRA."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=work["lora_rank"], lora_alpha=work["lora_scale"] * work["lora_rank"], lora_dropout=0.0,
+        target_modules=work["modules"], task_type="CAUSAL_LM",
+    )  # fmt: skip
+
+
+def make_clock() -> tuple[list[tuple[float, float]], Any]:
+    """Returns a list, and the trainer's callback that adds the time to it at its begin and after each step."""
+    from transformers import TrainerCallback
 
     times: list[tuple[float, float]] = []
 
@@ -74,22 +109,7 @@ def make_trainer(work: dict[str, Any]) -> tuple[Any, list[tuple[float, float]]]:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             times.append(now())
 
-    tokenizer = AutoTokenizer.from_pretrained(work["student"])
-    student, teacher = (
-        AutoModelForCausalLM.from_pretrained(work[name], dtype=torch.float32)
-        for name in ("student", "teacher")
-    )
-    lora = LoraConfig(
-        r=work["lora_rank"], lora_alpha=work["lora_scale"] * work["lora_rank"], lora_dropout=0.0,
-        target_modules=work["modules"], task_type="CAUSAL_LM",
-    )  # fmt: skip
-    trainer = InOrder(
-        model=student, teacher_model=teacher, args=trainer_settings(work), processing_class=tokenizer, peft_config=lora,
-        train_dataset=Dataset.from_list([{"samples": batch} for batch in work["batches"]]),
-        data_collator=lambda rows: collate(rows[0]["samples"], tokenizer.pad_token_id or 0),
-        callbacks=[Clock()],
-    )  # fmt: skip
-    return trainer, times
+    return times, Clock()
 
 
 def trainer_settings(work: dict[str, Any]) -> Any:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gkd_peer import now, report
+from gkd_peer import IGNORED, lora_of, make_clock, models_of, report
 
 
 def main() -> None:
@@ -34,11 +34,9 @@ def main() -> None:
 
 def make_trainer(work: dict[str, Any]) -> tuple[Any, list[tuple[float, float]], list[int]]:
     """Returns the trainer, and two lists that it fills: the time at its begin and after each step, counted tokens."""
-    import torch
     from datasets import Dataset
-    from peft import LoraConfig
     from torch.utils.data import SequentialSampler
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoTokenizer
     from trl.experimental.gold import GOLDTrainer
 
     class InOrder(GOLDTrainer):  # type: ignore[misc]
@@ -50,37 +48,21 @@ def make_trainer(work: dict[str, Any]) -> tuple[Any, list[tuple[float, float]], 
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
             return dataset
 
-    times: list[tuple[float, float]] = []
     counted: list[int] = []
-
-    class Clock(TrainerCallback):  # type: ignore[misc]
-        """Notes when steps begin and end."""
-
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            times.append(now())
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            times.append(now())
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
         batch = collated(rows[0]["samples"], tokenizer)
-        counted.append(int((batch["labels"] != -100).sum()))
+        counted.append(int((batch["labels"] != IGNORED).sum()))
         return batch
 
     tokenizer = AutoTokenizer.from_pretrained(work["student"])
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    student, teacher = (
-        AutoModelForCausalLM.from_pretrained(work[name], dtype=torch.float32)
-        for name in ("student", "teacher")
-    )
-    lora = LoraConfig(
-        r=work["lora_rank"], lora_alpha=work["lora_scale"] * work["lora_rank"], lora_dropout=0.0,
-        target_modules=work["modules"], task_type="CAUSAL_LM",
-    )  # fmt: skip
+    student, teacher = models_of(work)
+    times, clock = make_clock()
     trainer = InOrder(
-        model=student, teacher_model=teacher, args=trainer_settings(work), processing_class=tokenizer, peft_config=lora,
-        train_dataset=Dataset.from_list([{"samples": batch} for batch in work["batches"]]), data_collator=collate,
-        callbacks=[Clock()],
+        model=student, teacher_model=teacher, args=trainer_settings(work), processing_class=tokenizer,
+        peft_config=lora_of(work), train_dataset=Dataset.from_list([{"samples": batch} for batch in work["batches"]]),
+        data_collator=collate, callbacks=[clock],
     )  # fmt: skip
     return trainer, times, counted
 

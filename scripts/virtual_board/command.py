@@ -21,6 +21,7 @@ from virtual_board.sensors import trial as sensors
 from virtual_board.sensors.device_trees import BOARDS, write_device_tree
 from virtual_board.sensors.modules import build_modules
 from virtual_board.settings import (
+    BUDGET,
     CONTEXT_TOKENS,
     CPU,
     MODEL_SHAPES,
@@ -184,7 +185,7 @@ def _boot(options: argparse.Namespace) -> int:
     machine, agent = _fresh(options.credentials)
     try:
         _say(f"booted in {machine.boot():.0f} s")
-        agent.set_up("this-host", '"--budget 360MiB"')
+        agent.set_up("this-host", f'"--budget {BUDGET}"')
         agent.wait()
     except BaseException:
         machine.cut()

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from virtual_board.machine import Machine
 from virtual_board.needs import NeedError
+from virtual_board.settings import BUDGET
 
 ETC, STORE = "/etc/edgewright", "/var/lib/edgewright"
-OPTIONS = "--profile this-host --budget 360MiB"
+OPTIONS = f"--profile this-host --budget {BUDGET}"
 FREE_PORT = "--listen 127.0.0.1:7444"  # the agent has its own
 MEASURED = {"disk speed", "memory"}  # differ from run to run
 

@@ -12,6 +12,7 @@ PYTHON = "3.11"  # Debian's own of that suite
 SUITES = {PYTHON: SUITE, "3.13": "trixie"}  # whose Python runs without a board
 CPU = "cortex-a76"  # an Orin's and a Raspberry Pi 5's generation: dot products, no i8mm
 MEMORY_MIB = 1024
+BUDGET = "360MiB"  # of the agent there: what a board of that memory leaves a model
 # Whose memory is compared with the prediction, by name: the built-in model, and the group size that a plan takes.
 MODEL_SHAPES = {"135m": ("smollm2-135m", 64), "360m": ("smollm2-360m", 64), "1b": ("llama-3.2-1b", 128)}
 CONTEXT_TOKENS = 512  # in use for that

@@ -16,7 +16,7 @@ from virtual_board.machine import Machine
 from virtual_board.needs import NeedError
 from virtual_board.sensors.device_trees import BOARDS
 from virtual_board.sensors.trial import hold, load_drivers
-from virtual_board.settings import CPU, CPUS, MEMORY_MIB, SOURCES
+from virtual_board.settings import BUDGET, CPU, CPUS, MEMORY_MIB, SOURCES
 
 UNIT = "edgewright-agent"
 QUIZ = SOURCES / "examples/ticket_routing_quiz.jsonl"
@@ -63,7 +63,7 @@ def first_boot(machine: Machine, agent: Agent, artifact: Path, table: Table) -> 
         machine.boot()
         seen.append(machine.must("uname -rm"))
     with table.row("keys, unit, start") as seen:
-        agent.set_up("this-host", '"--budget 360MiB"')
+        agent.set_up("this-host", f'"--budget {BUDGET}"')
         agent.wait()
         seen.append(_unit(machine))
     with table.row(f"at rest, {IDLE_SECONDS} s, without a release") as seen:

@@ -14,6 +14,7 @@ from virtual_board.agent import Agent
 from virtual_board.command import main
 from virtual_board.machine import Machine
 
+from edgewright.sizes import parse_bytes
 from virtual_board import arm, build, needs, settings, wheels
 
 Usage = shutil._ntuple_diskusage
@@ -160,3 +161,7 @@ def test_the_disks_of_a_board_that_runs_are_not_made_anew(tmp_path: Path) -> Non
         finally:
             os.killpg(process.pid, signal.SIGKILL)
     assert not machine.is_running()
+
+
+def test_the_agents_budget_leaves_the_board_some_of_its_memory() -> None:
+    assert parse_bytes(settings.BUDGET) <= settings.MEMORY_MIB * 2**20 // 2

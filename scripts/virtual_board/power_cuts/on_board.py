@@ -25,11 +25,11 @@ from virtual_board.power_cuts.store_check import Survives
 from virtual_board.power_cuts.study import Count
 from virtual_board.power_cuts.workload import Step, Timeline, artifacts, live
 from virtual_board.power_cuts.write_log import cuts, flush_ends
-from virtual_board.settings import Parts
+from virtual_board.settings import BUDGET, Parts
 
 DATA_MIB = 128
 BATCH = 10  # cuts that the board looks at in one go; what it said of them is kept
-OPTIONS = '"--budget 2GiB --probation 0 --store-reserve 1MiB"'
+OPTIONS = f'"--budget {BUDGET} --probation 0 --store-reserve 1MiB"'
 KEY = "/etc/edgewright/release.pub"
 
 
