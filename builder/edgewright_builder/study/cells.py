@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from edgewright_builder.recipe.model import Recipe, with_paths_from
 from edgewright_builder.study.study_file import StudyFile, changes_of
 
 IDENTITY_CHARACTERS = 8
+NAME_CHARACTERS = 200  # a folder is called after the cell, and file systems take 255 bytes
+UNUSUAL = re.compile(r"[/\x00-\x1f\x7f]")
 # What these keys say reaches no figure of a study.
 WITHOUT_EFFECT = ("name", "version", "release_counter")
 
@@ -73,7 +76,8 @@ def _cell(study: StudyFile, document: Mapping[str, Any], levels: Mapping[str, st
     recipe = _at(
         study, document, levels
     )  # its paths as they are written: hosts keep their files in folders of their own
-    name = f"{'-'.join(levels.values())}-{_identity(recipe)[:IDENTITY_CHARACTERS]}".replace("/", "_")
+    written = UNUSUAL.sub("_", "-".join(levels.values()))[:NAME_CHARACTERS]
+    name = f"{written}-{_identity(recipe)[:IDENTITY_CHARACTERS]}"
     return StudyCell(name, levels, _placed(study, recipe), _candidates(study, document, levels))
 
 

@@ -17,6 +17,9 @@ from edgewright_builder.recipe.model import ReleaseName
 Levels = list[Any] | dict[str, dict[str, Any]]
 
 
+CELLS_MAX = 10_000  # a cell takes minutes
+
+
 class Tuning(FileModel):
     """A key whose level is chosen for each combination of factors, by the divergence of the 16-bit model.
 
@@ -58,18 +61,31 @@ class StudyFile(FileModel):
     @classmethod
     def _have_distinct_levels(cls, factors: dict[str, Levels]) -> dict[str, Levels]:
         for name, levels in factors.items():
-            values = list(levels.values()) if isinstance(levels, dict) else levels
-            if not values:
+            if not levels:
                 raise ValueError(f"`{name}` has no levels; give at least one")
-            for index, value in enumerate(values):
-                if value in values[:index]:
-                    raise ValueError(
-                        f"`{name}` has the level {value} twice; remove one, it makes no difference"
-                    )
+            _require_distinct(name, levels)
+        cells = math.prod(map(len, factors.values()))
+        if cells > CELLS_MAX:
+            raise ValueError(f"they make {cells:,} cells, expected {CELLS_MAX:,} at most; leave levels out")
         return factors
 
     @model_validator(mode="after")
+    def _tunes_what_no_factor_sets(self) -> StudyFile:
+        if self.tune is None:
+            return self
+        _require_distinct(self.tune.key, self.tune.levels)
+        for factor, levels in self.factors.items():
+            for change in changes_of(factor, levels).values():
+                if self.tune.key in change:
+                    raise ValueError(
+                        f"`tune.key` is `{self.tune.key}`, which the factor `{factor}` sets: remove one of them"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _shows_what_varies(self) -> StudyFile:
+        if self.surface is not None and self.surface[0] == self.surface[1]:
+            raise ValueError(f"`surface` names `{self.surface[0]}` twice; it takes two factors")
         for factor in self.surface or ():
             if factor not in self.factors:
                 raise ValueError(
@@ -102,6 +118,11 @@ class StudyFile(FileModel):
                 raise ValueError(
                     f"`compare` names `{role}`, which is not among the factors {list(self.factors)}"
                 )
+        named = [role for role in roles if role is not None]
+        if twice := next((role for role in named if named.count(role) > 1), None):
+            raise ValueError(
+                f"`compare` names `{twice}` twice; `factor`, `replicates` and `across` are different factors"
+            )
         names = level_names(self.factors[self.compare.factor])
         for level in self.compare.levels:
             if level not in names:
@@ -123,6 +144,22 @@ class StudyFile(FileModel):
                 f"{given}: that {given} pairs all point one way happens by chance in {2.0**-given:.1%} of studies"
             )
         return self
+
+
+def _require_distinct(name: str, levels: Levels) -> None:
+    """Raises ValueError for a level that stands twice, and for two that are written alike in names and tables."""
+    values = list(levels.values()) if isinstance(levels, dict) else levels
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise ValueError(f"`{name}` has the level {value} twice; remove one, it makes no difference")
+    names = level_names(levels)
+    for index, (value, written) in enumerate(zip(values, names, strict=True)):
+        if written in names[:index]:
+            other = values[names.index(written)]
+            raise ValueError(
+                f"`{name}` has the levels {other!r} and {value!r}, which are both written {written}; give them names, "
+                f"such as `{name}: {{a: {{KEY: {other!r}}}, b: {{KEY: {value!r}}}}}`"
+            )
 
 
 def replicates_min(interval: float) -> int:

@@ -101,6 +101,14 @@ def test_a_choice_made_at_one_level_of_a_factor_holds_for_the_others(tmp_path: P
         assert {each.recipe.task for each in cell.candidates} == {cell.levels["task"]}
 
 
+def test_a_cell_s_name_is_a_folder_s_whatever_its_levels_are_called(tmp_path: Path) -> None:
+    levels = {"a\nb/" + "c" * 300: {"finetune.batch_tokens": 512}, "..": {"finetune.batch_tokens": 1024}}
+    cells = cells_of(written(tmp_path, factors=STUDY["factors"] | {"x": levels}))
+    assert len({cell.name for cell in cells}) == len(cells)
+    for cell in cells:
+        (tmp_path / "cells" / cell.name).mkdir(parents=True)
+
+
 def test_names_are_the_same_in_every_process(tmp_path: Path) -> None:
     study = written(tmp_path)
     assert [cell.name for cell in cells_of(study)] == [cell.name for cell in cells_of(study)]
@@ -133,6 +141,14 @@ def test_names_are_the_same_on_a_host_that_keeps_its_files_elsewhere(tmp_path: P
         ({"tune": TUNE | {"at": {"finetune.seed": "9"}}}, "`finetune.seed` has the levels ['1', '2', '3', '4', '5']"),
         ({"tune": TUNE | {"at": {"hyperparameters.optimizer": "adam"}}}, "each of its levels needs its own choice"),
         ({"factors": {"recover": ["off", {"train": "off"}]}, "compare": None}, "are the same recipe"),
+        ({"factors": {"seed": [1, "1"]}, "compare": None}, "1 and '1', which are both written 1"),
+        ({"factors": {"hyperparameters.alpha": [0.50000001, 0.50000002]}, "compare": None}, "both written 0.5; give"),
+        ({"tune": TUNE | {"levels": [1e-3, 1e-3]}}, "has the level 0.001 twice"),
+        ({"tune": TUNE | {"key": "finetune.seed"}}, "which the factor `finetune.seed` sets"),
+        ({"compare": STUDY["compare"] | {"across": "hyperparameters.optimizer"}}, "`hyperparameters.optimizer` twice"),
+        ({"compare": STUDY["compare"] | {"across": "finetune.seed"}}, "names `finetune.seed` twice"),
+        ({"surface": ["finetune.seed", "finetune.seed"]}, "`surface` names `finetune.seed` twice"),
+        ({"factors": STUDY["factors"] | {"finetune.batch_tokens": [*range(16, 2016)]}}, "20,000 cells, expected"),
     ],
 )  # fmt: skip
 def test_a_wrong_study_is_refused_in_one_sentence(
