@@ -27,6 +27,10 @@ HEARTBEAT_SECONDS = 15
 SILENT_SECONDS_MAX = 120  # without a heartbeat a worker counts as dead
 ATTEMPTS_MAX = 3  # of an item whose workers died
 JOURNAL = "journal"
+EXPECTED = (
+    "Expected is postgresql://…, mysql://… or grpc://HOST:PORT of Optuna's storage proxy, or none for workers of this "
+    "host alone."
+)
 
 
 def journal_url(path: Path) -> str:
@@ -37,12 +41,15 @@ def journal_url(path: Path) -> str:
 @contextmanager
 def shared_storage(url: str, silent_seconds: int = SILENT_SECONDS_MAX) -> Iterator[BaseStorage]:
     """Opens the storage at `url` and closes its connections at the end. Raises InputError for no such kind of it."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise InputError(f"The storage's address is malformed: {error}. {EXPECTED}") from None
     if parts.scheme == JOURNAL:
         yield JournalStorage(JournalFileBackend(parts.path))
     elif parts.scheme == "grpc":
-        proxy = GrpcStorageProxy(host=parts.hostname or "localhost", port=parts.port or 13000)
-        with closing(proxy):
+        with closing(GrpcStorageProxy(host=parts.hostname or "localhost", port=port or 13000)) as proxy:
             yield proxy
     else:
         database = _database(url, silent_seconds)
@@ -56,10 +63,7 @@ def shared_storage(url: str, silent_seconds: int = SILENT_SECONDS_MAX) -> Iterat
 def _database(url: str, silent_seconds: int) -> RDBStorage:
     parts = urlsplit(url)
     if parts.scheme.partition("+")[0] not in ("postgresql", "mysql"):
-        raise InputError(
-            f"The storage {_without_password(url)} is none that workers can share; expected postgresql://…, "
-            "mysql://… or grpc://HOST:PORT of Optuna's storage proxy, or none for workers of this host alone."
-        )
+        raise InputError(f"The storage {_without_password(url)} is none that workers can share. {EXPECTED}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return RDBStorage(
@@ -86,7 +90,8 @@ def storage_faults(url: str = "") -> Iterator[None]:
             "PostgreSQL psycopg[binary]."
         ) from None
     except (SQLAlchemyError, StorageInternalError, grpc.RpcError) as error:
-        first_line = str(error).strip().split("\n")[0]
+        details = error.details() if isinstance(error, grpc.Call) else None
+        first_line = (details or str(error)).strip().split("\n")[0].rstrip(".")
         raise OutsideError(
             f"The storage{where} can't be used: {first_line}. Mend that and run the same command again with --resume."
         ) from None

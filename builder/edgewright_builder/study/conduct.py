@@ -15,7 +15,7 @@ from edgewright.errors import InputError, OutsideError
 from edgewright.yaml_files import read_mapping
 from edgewright_builder.run.folder import claimed
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.run.storage import SILENT_SECONDS_MAX, journal_url
+from edgewright_builder.run.storage import SILENT_SECONDS_MAX, journal_url, shared_storage, storage_faults
 from edgewright_builder.run.work_queue import WorkQueue, opened_queue
 from edgewright_builder.run.workers import run_workers, threads_of
 from edgewright_builder.study.cells import StudyCell, cells_of
@@ -49,6 +49,9 @@ def conduct(order: StudyOrder, console: Console) -> int:
     study = load_study(order.file)
     cells = cells_of(study)
     bench = workbench_of(study, order.folder, Reporter(console))
+    if order.storage is not None:  # before the folder is made
+        with storage_faults(order.storage), shared_storage(order.storage):
+            pass
     with claimed(order.folder, resume=order.resume):
         _keep_file(order, study)
         with opened_queue(_url(order), study.name, silent_seconds=order.silent_seconds) as queue:

@@ -60,13 +60,13 @@ class StudyFile(FileModel):
     @field_validator("factors")
     @classmethod
     def _have_distinct_levels(cls, factors: dict[str, Levels]) -> dict[str, Levels]:
-        for name, levels in factors.items():
-            if not levels:
-                raise ValueError(f"`{name}` has no levels; give at least one")
-            _require_distinct(name, levels)
+        if empty := [name for name, levels in factors.items() if not levels]:
+            raise ValueError(f"`{empty[0]}` has no levels; give at least one")
         cells = math.prod(map(len, factors.values()))
         if cells > CELLS_MAX:
             raise ValueError(f"they make {cells:,} cells, expected {CELLS_MAX:,} at most; leave levels out")
+        for name, levels in factors.items():
+            _require_distinct(name, levels)
         return factors
 
     @model_validator(mode="after")

@@ -185,10 +185,12 @@ def test_a_worker_of_another_version_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "error", "message"),
     [
-        ("redis://host", InputError, "expected postgresql://"),
+        ("redis://host", InputError, "Expected is postgresql://"),
         ("postgresql://user:secret@127.0.0.1:1/x", OutsideError, "can't be used"),
         ("sqlite:////study.db", InputError, "none that workers can share"),
-        ("grpc://127.0.0.1:1", OutsideError, "can't be used"),
+        ("grpc://127.0.0.1:1", OutsideError, "can't be used: [^<]+ Mend that"),
+        ("grpc://host:port", InputError, "address is malformed"),
+        ("postgresql://user:secret@[host/x", InputError, "address is malformed"),
     ],
 )
 def test_a_storage_that_can_not_be_used_is_one_sentence_without_its_password(

@@ -9,6 +9,7 @@ import yaml
 from edgewright.errors import InputError
 from edgewright_builder.study.cells import StudyCell, cells_of
 from edgewright_builder.study.study_file import StudyFile, load_study, replicates_min
+from tests.support.commands import invoke
 from tests.support.markdown import blocks
 
 RECIPE: dict[str, Any] = {
@@ -162,3 +163,11 @@ def test_a_wrong_study_is_refused_in_one_sentence(
 @pytest.mark.parametrize(("interval", "needed"), [(0.8, 3), (0.9, 4), (0.95, 5), (0.99, 7)])
 def test_a_wider_interval_needs_more_replicates(interval: float, needed: int) -> None:
     assert replicates_min(interval) == needed
+
+
+@pytest.mark.parametrize("storage", ["redis://host", "grpc://host:port", "sqlite:///study.db"])
+def test_a_storage_that_is_none_is_refused_before_the_folder_is_made(storage: str, tmp_path: Path) -> None:
+    written(tmp_path)
+    result = invoke("study", tmp_path / "study.yaml", "-o", tmp_path / "out", "--storage", storage)
+    assert isinstance(result.exception, InputError)
+    assert not (tmp_path / "out").exists()

@@ -40,7 +40,7 @@ app = typer.Typer(
 def run(
     study: Annotated[Path, typer.Argument(help="The study, a YAML file.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The study's folder.", show_default=False)],
-    workers: Annotated[int, typer.Option(min=1, help="Processes that run cells on this host.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that run cells on this host.")] = 1,
     storage: Annotated[
         str | None,
         typer.Option(
