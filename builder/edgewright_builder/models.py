@@ -53,11 +53,18 @@ def brief(error: Exception) -> str:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Returns the tokenizer in `folder`. Raises InputError if there is none or it is damaged."""
+    """Returns the tokenizer in `folder`, which cuts and pads no text. Raises InputError if it is damaged or missing.
+
+    A file keeps truncation and padding from the last call that asked for them, and what is saved again would ship them.
+    """
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+            backend.no_truncation()
+            backend.no_padding()
+        return tokenizer
     except Exception as error:  # noqa: BLE001 - the tokenizers library raises plain Exception
         raise InputError(f"{folder} holds no readable tokenizer ({brief(error)}). Fetch it again.") from None
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from edgewright.errors import InputError
 from edgewright_builder.model_sources import resolve_model
 from edgewright_builder.models import load_model, load_tokenizer
-from tests.support.tiny_models import tiny_model
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 
 @pytest.fixture
@@ -43,6 +43,18 @@ def test_weights_of_another_shape_than_the_configurations_are_refused(folder: Pa
 def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="no readable tokenizer"):
         load_tokenizer(folder)
+
+
+def test_a_tokenizer_saved_with_truncation_and_padding_is_saved_again_without(folder: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer("a b c", truncation=True, max_length=4)
+    tokenizer.backend_tokenizer.enable_padding(length=8)
+    tokenizer.save_pretrained(folder)
+    kept = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    assert None not in (kept["truncation"], kept["padding"])
+    load_tokenizer(folder).save_pretrained(folder / "again")
+    saved = json.loads((folder / "again" / "tokenizer.json").read_text(encoding="utf-8"))
+    assert (saved["truncation"], saved["padding"]) == (None, None)
 
 
 def test_a_truncated_gguf_is_refused_and_leaves_nothing_in_the_cache(

@@ -129,6 +129,8 @@ def read_vocabulary(folder: Path) -> Vocabulary:
 
 
 def _vocabulary(tokenizer: Tokenizer) -> Vocabulary:
+    tokenizer.no_truncation()  # which a file keeps from the last call that asked for it
+    tokenizer.no_padding()
     names = {token: name for name, token in tokenizer.get_vocab(with_added_tokens=True).items()}
     added = tokenizer.get_added_tokens_decoder()
     return Vocabulary(tokenizer, names, frozenset(token for token, entry in added.items() if entry.special))

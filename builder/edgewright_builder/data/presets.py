@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from edgewright.errors import InputError
 from edgewright.file_model import FileModel, checked
@@ -23,31 +24,52 @@ TASKS = (
 )
 
 
+def _is_not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("expected text; a blank would leave a hole in a prompt")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_is_not_blank)]
+
+
+def _are_distinct(phrases: list[str]) -> list[str]:
+    for index, phrase in enumerate(phrases):
+        if phrase in phrases[:index]:
+            raise ValueError(f"{phrase!r} stands twice; remove one, it would be asked about twice as much")
+    return phrases
+
+
 class TopicExample(FileModel):
     """A key phrase and sub-topics of it, to show T1 what is wanted."""
 
-    phrase: str
-    topics: list[str] = Field(min_length=2)
+    phrase: Text
+    topics: list[Text] = Field(min_length=2)
 
 
 class Example(FileModel):
     """A sub-topic with a question about it and its answer, to show T1 what is wanted."""
 
-    topic: str
-    question: str
-    answer: str
+    topic: Text
+    question: Text
+    answer: Text
 
 
 class Preset(FileModel):
     """One task's seeds. The prompts use every field but the key phrases as they stand."""
 
-    task: str
-    description: str  # "easy science questions for ...", after "You write"
-    kind: str  # "easy science question", after "Write one"
-    style: str  # a sentence on how questions look
-    key_phrases: list[str] = Field(min_length=1)
+    task: Text
+    description: Text  # "easy science questions for ...", after "You write"
+    kind: Text  # "easy science question", after "Write one"
+    style: Text  # a sentence on how questions look
+    key_phrases: Annotated[list[Text], Field(min_length=1), AfterValidator(_are_distinct)]
     topic_examples: list[TopicExample] = Field(min_length=1)
     examples: list[Example] = Field(min_length=1)
+
+
+def is_preset_file(name: str) -> bool:
+    """Whether a preset's name is the path of a file, and no shipped one's."""
+    return name.endswith((".yaml", ".yml"))
 
 
 def load_preset(name: str) -> Preset:
@@ -58,7 +80,7 @@ def load_preset(name: str) -> Preset:
     if name in TASKS:
         packaged = resources.files("edgewright_builder.data") / "presets" / f"{name}.yaml"
         values = parse_mapping(packaged.read_text(encoding="utf-8"), name, "task preset")
-    elif name.endswith((".yaml", ".yml")):
+    elif is_preset_file(name):
         values = read_mapping(Path(name), "task preset")
     else:
         raise InputError(

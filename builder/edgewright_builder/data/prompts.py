@@ -15,6 +15,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from edgewright.errors import InputError
 from edgewright_builder.data.client import Chat
+from edgewright_builder.data.presets import Preset
 
 STEPS = ("topics", "questions", "answers", "rubric")
 _TURN = re.compile(r"^\[(system|user|assistant)\][ \t]*$", re.MULTILINE)
@@ -45,7 +46,7 @@ class Prompts:
         """Returns the chat of one prompt. Raises InputError for an unknown variable, and unless the user ends it."""
         try:
             text = self._templates[step].render(**values)
-        except jinja2.TemplateError as error:
+        except Exception as error:  # whatever the template's own sums and calls raise
             raise InputError(
                 f"Prompt {step}.txt: {error}; it may use {', '.join(sorted(values))}."
             ) from error
@@ -66,6 +67,22 @@ def split_turns(text: str) -> Chat:
     ]
 
 
+def check_prompts(prompts: Prompts, preset: Preset) -> None:
+    """Raises InputError for a prompt that can't be written of this preset, before a model has written anything."""
+    phrase, example = preset.key_phrases[0], preset.examples[0]
+    prompts.render("topics", preset=preset, phrase=phrase, count=4)
+    prompts.render("questions", preset=preset, phrase=phrase, topic=example.topic)
+    prompts.render("answers", preset=preset, question=example.question)
+    prompts.render("rubric", preset=preset, question=example.question, answer=example.answer)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Prompt {path} can't be read ({error}); expected a file of UTF-8 text.") from None
+
+
 def load_prompts(override: Path | None = None) -> Prompts:
     """Returns the packaged prompts; `override` is a folder whose `<step>.txt` files go before them.
 
@@ -83,5 +100,5 @@ def load_prompts(override: Path | None = None) -> Prompts:
                 raise InputError(
                     f"{path}: unknown prompt, expected one of {', '.join(STEPS)} (.txt). Remove it."
                 )
-            texts[path.stem] = path.read_text(encoding="utf-8")
+            texts[path.stem] = _text(path)
     return Prompts(texts)

@@ -16,7 +16,7 @@ from edgewright_builder.data.alpaca import AlpacaRow
 from edgewright_builder.data.general import general_passages
 from edgewright_builder.data.own_data import select_rows
 from edgewright_builder.data.presets import load_preset
-from edgewright_builder.data.prompts import load_prompts
+from edgewright_builder.data.prompts import check_prompts, load_prompts
 from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.model_sources import resolve_model
 from edgewright_builder.models import load_tokenizer, read_config
@@ -144,8 +144,7 @@ def check_data(job: Distillation) -> None:
         rows, _ = select_rows(data.file, contamination_of(recipe.evaluate.benchmarks))
         _check_dialogues(job, rows)
         return
-    load_preset(data.preset or recipe.task)
-    load_prompts(data.prompts)
+    check_prompts(load_prompts(data.prompts), load_preset(data.preset or recipe.task))
     made_before = read_stage(job.run.folder / "data") is not None
     if teacher is not None and not made_before:
         _check_teacher(teacher)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from edgewright.file_model import FileModel, read_file
+from edgewright_builder.data.presets import is_preset_file
 from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits
 from edgewright_builder.recipe.hyperparameters import FixedHyperparameters, SearchSpace
 from edgewright_builder.recipe.paths import absolute, model_name
@@ -91,7 +92,8 @@ class DataSettings(FileModel):
 
     file: Path | None = None  # your own pairs: Alpaca JSONL with instruction, input, output
     pairs: Annotated[int, Field(ge=2, le=1_000_000)] = 600  # question and answer pairs to write
-    preset: str | None = None  # task preset with its key phrases; default: the recipe's task
+    # task preset with its key phrases: a shipped one's name, or a .yaml file of your own; default: the recipe's task
+    preset: str | None = None
     prompts: Path | None = None  # folder whose files replace the shipped prompts
     temperature: Annotated[float, Field(gt=0, le=2)] = 0.7  # of the data teacher
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95  # of the data teacher
@@ -332,6 +334,7 @@ def portable_files(data: DataSettings) -> dict[str, Any]:
     """Returns the paths of the section `data` as an artifact carries them: their names."""
     return {
         "file": None if data.file is None else data.file.name,
+        "preset": None if data.preset is None else Path(data.preset).name,
         "prompts": None if data.prompts is None else data.prompts.name,
     }
 
@@ -363,9 +366,10 @@ def with_paths_from(recipe: Recipe, folder: Path) -> Recipe:
 
 def data_from(data: DataSettings, folder: Path) -> DataSettings:
     """Returns the section with its paths taken from the recipe's folder."""
-    return data.model_copy(
-        update={"file": absolute(data.file, folder), "prompts": absolute(data.prompts, folder)}
-    )
+    update: dict[str, Any] = {"file": absolute(data.file, folder), "prompts": absolute(data.prompts, folder)}
+    if data.preset is not None and is_preset_file(data.preset):
+        update["preset"] = str(absolute(Path(data.preset), folder))
+    return data.model_copy(update=update)
 
 
 def evaluate_from(evaluate: EvaluateSettings, folder: Path) -> EvaluateSettings:

@@ -5,6 +5,7 @@ SQLite is refused: it has no row locks, and Optuna 5.0 gave one trial to two wor
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -27,6 +28,7 @@ HEARTBEAT_SECONDS = 15
 SILENT_SECONDS_MAX = 120  # without a heartbeat a worker counts as dead
 ATTEMPTS_MAX = 3  # of an item whose workers died
 JOURNAL = "journal"
+PASSWORD = re.compile(r"(//[^/@:]*):[^@]*@")
 EXPECTED = (
     "Expected is postgresql://…, mysql://… or grpc://HOST:PORT of Optuna's storage proxy, or none for workers of this "
     "host alone."
@@ -98,7 +100,4 @@ def storage_faults(url: str = "") -> Iterator[None]:
 
 
 def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return url.replace(f":{parts.password}@", ":…@", 1)
+    return PASSWORD.sub(r"\1:…@", url)

@@ -64,6 +64,16 @@ def test_a_tokenizer_that_rewrites_its_text_ends_tokens_where_it_says(text: str)
         text.encode()[:end].decode()  # a boundary between characters
 
 
+def test_truncation_and_padding_that_a_file_keeps_cut_no_text(tmp_path: Path) -> None:
+    plain = byte_level(420)
+    cutting = Tokenizer.from_str(plain.to_str())
+    cutting.enable_truncation(8)
+    cutting.enable_padding(length=32)
+    cutting.save(str(tmp_path / "tokenizer.json"))
+    for text in (TEXT, "a"):
+        assert read_vocabulary(tmp_path).encode(text).ids == plain.encode(text).ids
+
+
 def test_a_special_token_stands_for_no_text() -> None:
     vocabulary = vocabulary_of(Loaded(byte_level(400)), "x")
     end = vocabulary.tokenizer.token_to_id("<|end|>")

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from edgewright_builder.data.assignment import ATTRITION, Assignment, Generation
 from edgewright_builder.data.client import Chat, Completion, Rating, TeacherSampling
 from edgewright_builder.data.journal import AnswerJournal
 from edgewright_builder.data.presets import TASKS, load_preset
-from edgewright_builder.data.prompts import load_prompts
+from edgewright_builder.data.prompts import check_prompts, load_prompts
 from edgewright_builder.data.self_instruct import round_size
 from edgewright_builder.stages.data import DataResult, contamination_of, generate_data, import_data
 
@@ -241,6 +242,7 @@ def test_a_build_that_a_useless_teacher_stopped_goes_on_with_a_good_one(tmp_path
 GENERATE = """
 import sys
 from pathlib import Path
+from typing import Any
 from tests.builder.data.test_generation import ScriptedTeacher, generate
 generate(Path(sys.argv[1]), ScriptedTeacher(delay_seconds=0.02))
 """
@@ -313,6 +315,8 @@ def test_a_folder_of_prompts_overrides_the_packaged_ones(tmp_path: Path) -> None
         ("answers.txt", "[user]\n{{ qestion }}", "'qestion' is undefined; it may use question"),
         ("answers.txt", "no turns", r"\[user\]"),
         ("answers.txt", "[user]\n{% if %}", "answers.txt, line 2"),
+        ("answers.txt", "[user]\n{{ 1 / 0 }}", "division by zero; it may use question"),
+        ("answers.txt", "[user]\n{{ question + 1 }}", "can only concatenate str"),
         ("anwers.txt", "[user]\nhi", "expected one of topics, questions, answers, rubric"),
     ],
 )
@@ -330,6 +334,44 @@ def test_a_wrong_preset_names_the_key(text: str, words: str, tmp_path: Path) -> 
     path.write_text(text)
     with pytest.raises(InputError, match=words):
         load_preset(str(path))
+
+
+def own_preset(**changes: Any) -> str:
+    values: dict[str, Any] = {
+        "task": "t", "description": "d", "kind": "k", "style": "s", "key_phrases": ["tides"],
+        "topic_examples": [{"phrase": "p", "topics": ["a", "b"]}],
+        "examples": [{"topic": "a", "question": "Why?", "answer": "So."}],
+    }  # fmt: skip
+    return json.dumps(values | changes)  # which is YAML, too
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"key_phrases": ["tides", " "]}, "a blank would leave a hole"),
+        ({"style": ""}, "`style` is '': expected text; a blank"),
+        ({"key_phrases": ["tides", "moon", "tides"]}, "'tides' stands twice"),
+        ({"examples": [{"topic": "a", "question": "", "answer": "So."}]}, "a blank would leave a hole"),
+    ],
+)
+def test_a_preset_with_holes_or_phrases_that_stand_twice_is_refused(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(own_preset(**changes), encoding="utf-8")
+    with pytest.raises(InputError, match=words):
+        load_preset(str(tmp_path / "mine.yaml"))
+
+
+def test_a_prompt_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "answers.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"answers\.txt can't be read .* expected a file of UTF-8 text"):
+        load_prompts(tmp_path)
+
+
+def test_every_prompt_is_written_once_before_a_model_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "rubric.txt").write_text("[user]\n{{ anwser }}", encoding="utf-8")
+    with pytest.raises(InputError, match=r"Prompt rubric\.txt: 'anwser' is undefined"):
+        check_prompts(load_prompts(tmp_path), load_preset("arc_easy"))
 
 
 def test_an_unknown_task_lists_the_known_ones() -> None:

@@ -125,6 +125,14 @@ def test_paths_are_taken_from_the_recipes_folder(tmp_path: Path) -> None:
     assert recipe.evaluate.tasks == (str(tmp_path / "q.jsonl"),)
 
 
+def test_a_preset_of_ones_own_lies_beside_the_recipe_and_an_artifact_carries_its_name(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, MINIMAL | {"data": {"preset": "presets/mine.yaml"}}))
+    assert recipe.data.preset == str(tmp_path / "presets" / "mine.yaml")
+    assert recipe.portable()["data"]["preset"] == "mine.yaml"
+    shipped = load_recipe(written(tmp_path, MINIMAL | {"data": {"preset": "piqa"}}))
+    assert shipped.data.preset == shipped.portable()["data"]["preset"] == "piqa"
+
+
 @pytest.mark.parametrize("precision", [None, "float32", "bfloat16"])
 def test_an_artifact_carries_a_precision_only_where_its_recipe_gives_one(
     tmp_path: Path, precision: str | None

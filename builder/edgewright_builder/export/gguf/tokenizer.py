@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 SPACE = "▁"  # SentencePiece's letter for a space
 SPECIAL = ("bos", "eos", "unk", "pad")
+MORE_ENDS = ("eot", "eom")  # where a file has room for tokens that end an answer, beside `eos`
+# Ends that llama.cpp finds by their names (`llama_vocab::impl::load` in src/llama-vocab.cpp).
+KNOWN_ENDS = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>")
 NO_MERGES = [
     ("[none]", "[none]")
 ]  # llama.cpp asks for merges; these letters never stand together as one symbol
@@ -51,6 +54,8 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     settings_path, template_path = folder / "tokenizer_config.json", folder / "chat_template.jinja"
     settings = _json(settings_path) if settings_path.exists() else {}
     template = settings.get("chat_template")
+    if isinstance(template, list):  # several by name, as older files have them
+        template = {entry["name"]: entry["template"] for entry in template}.get("default")
     if template_path.exists():
         template = template_path.read_text(encoding="utf-8")
     if document["model"].get("type") != "BPE":
@@ -163,6 +168,8 @@ def _write_special(writer: GGUFWriter, tokenizer: Tokenizer, checkpoint: Path) -
     from tokenizers import Tokenizer as Encoder
 
     encoder = Encoder.from_file(str(tokenizer.path))
+    encoder.no_truncation()  # which a file keeps from the last call that asked for it
+    encoder.no_padding()
     config = read_config(checkpoint)
     ids: dict[str, int] = {}
     for name in SPECIAL:
@@ -176,3 +183,24 @@ def _write_special(writer: GGUFWriter, tokenizer: Tokenizer, checkpoint: Path) -
     plain, wrapped = encoder.encode("a", add_special_tokens=False).ids, encoder.encode("a").ids
     writer.add_add_bos_token(wrapped[: len(wrapped) - len(plain)][:1] == [ids.get("bos")])
     writer.add_add_eos_token(False)
+    _write_more_ends(writer, encoder, _ends(checkpoint) - {ids.get("eos")})
+
+
+def _ends(checkpoint: Path) -> set[int]:
+    """Returns the tokens that end an answer, as generation_config.json has them; none where it is not there."""
+    path = checkpoint / "generation_config.json"
+    named = _json(path).get("eos_token_id") if path.exists() else None
+    return {token for token in (named if isinstance(named, list) else [named]) if isinstance(token, int)}
+
+
+def _write_more_ends(writer: GGUFWriter, encoder: Any, ends: set[int]) -> None:
+    """Writes the ends that llama.cpp would not find. Raises InputError for more than the file has room for."""
+    unknown = sorted(token for token in ends if encoder.id_to_token(token) not in (None, *KNOWN_ENDS))
+    if len(unknown) > len(MORE_ENDS):
+        names = ", ".join(encoder.id_to_token(token) for token in unknown)
+        raise InputError(
+            f"generation_config.json ends an answer at {names}; a GGUF file has room for {len(MORE_ENDS)} of them. "
+            "Serve the model with another engine."
+        )
+    for name, token in zip(MORE_ENDS, unknown, strict=False):
+        getattr(writer, f"add_{name}_token_id")(token)

@@ -134,6 +134,48 @@ def test_ends_and_beginnings_are_those_of_the_settings(tmp_path: Path) -> None:
         assert field.contents() == tokenizer.token_to_id(text)
 
 
+def with_files(tokenizer: Tokenizer, folder: Path, **files: Any) -> Mapping[str, Any]:
+    """The fields of the GGUF file of a checkpoint to which JSON files are added."""
+    write(tokenizer, folder)
+    checkpoint = folder / "checkpoint"
+    for name, value in files.items():
+        (checkpoint / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
+    write_gguf(checkpoint, 8, folder / "again.gguf", "tiny")
+    return gguf.GGUFReader(folder / "again.gguf").fields
+
+
+def test_every_end_of_the_generation_settings_is_in_the_file_unless_llama_cpp_knows_it(
+    tmp_path: Path,
+) -> None:
+    tokenizer = byte_level(SIZE, SPECIAL)
+    ends = [tokenizer.token_to_id(name) for name in ("</s>", "<|im_end|>", "<|im_start|>")]
+    fields = with_files(tokenizer, tmp_path, generation_config={"eos_token_id": ends})
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == ends[0]
+    assert fields["tokenizer.ggml.eot_token_id"].contents() == ends[2]
+    assert "tokenizer.ggml.eom_token_id" not in fields
+
+
+def test_more_ends_than_the_file_has_room_for_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has room for 2 of them"):
+        with_files(byte_level(SIZE, SPECIAL), tmp_path, generation_config={"eos_token_id": [5, 6, 7, 8]})
+
+
+def test_of_several_chat_templates_the_default_is_written(tmp_path: Path) -> None:
+    templates = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": TEMPLATE}]
+    settings = {"bos_token": "<s>", "eos_token": "</s>", "chat_template": templates}
+    fields = with_files(byte_level(SIZE, SPECIAL), tmp_path, tokenizer_config=settings)
+    assert fields["tokenizer.chat_template"].contents() == TEMPLATE
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_truncation_and_padding_of_the_tokenizer_s_file_change_nothing(bos: bool, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_str(byte_level(SIZE, SPECIAL).to_str())
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=4)
+    fields = gguf.GGUFReader(write(tokenizer, tmp_path, bos=bos)).fields
+    assert fields["tokenizer.ggml.add_bos_token"].contents() is bos
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
