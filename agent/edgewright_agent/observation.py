@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from edgewright.address import Address
 from edgewright.errors import EdgewrightError, InputError
@@ -101,11 +102,23 @@ def _stored(store: Store) -> StoreUsage:
 def _otlp(url: str | None, stack: contextlib.AsyncExitStack, telemetry: Telemetry) -> None:
     if url is None:
         return
+    _require_http(url)
     try:
         from edgewright_agent.telemetry.exporters.otlp import export
     except ImportError as error:
         raise InputError(f"--otlp needs `pip install edgewright[otlp]`: {error}.") from None
     stack.callback(export(url, telemetry.snapshot, telemetry.subscribe))
+
+
+def _require_http(url: str) -> None:
+    """Raises InputError for what is no address of a collector: its exporter would fail each time it sends."""
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise InputError(f"--otlp is {url!r}; give a collector's address, for instance http://host:4318.")
 
 
 def _deployment(deployer: Deployer) -> Deployment:

@@ -251,9 +251,15 @@ def _add_services(
 
 
 def _bind(server: grpc.aio.Server, listen: Address, credentials: grpc.ServerCredentials | None) -> Address:
-    if credentials is None:
-        return Address(listen.host, server.add_insecure_port(str(listen)))
-    return Address(listen.host, server.add_secure_port(str(listen), credentials))
+    try:
+        if credentials is None:
+            return Address(listen.host, server.add_insecure_port(str(listen)))
+        return Address(listen.host, server.add_secure_port(str(listen), credentials))
+    except RuntimeError:  # it was free a moment ago
+        raise InputError(
+            f"{listen} can't be listened on any more: another program took it, or --metrics names it, too. "
+            "Give each an address of its own."
+        ) from None
 
 
 async def _serve_openai(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import sys
 from typing import Any
 
@@ -12,14 +14,27 @@ from pydantic import ValidationError
 from edgewright.errors import InputError
 from edgewright.validation import wanted
 
+# What is wrong with a path, and not with the disk.
+PATH_ERRORS = (
+    errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST,
+)  # fmt: skip
+SHOWN_CHARACTERS = 100  # of a path
 # The class of all complaints about words. Typer exports only this one of its children.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 def run(app: typer.Typer) -> None:
-    """Runs the command that the process was called with, and exits. Raises InputError for words that it can't take."""
+    """Runs the command that the process was called with, and exits.
+
+    Raises InputError for words that it can't take, and for a path that no file can have.
+    """
     try:
         code = app(standalone_mode=False)
+    except OSError as error:
+        if error.errno not in PATH_ERRORS or not isinstance(error.filename, str):
+            raise
+        shown = error.filename[:SHOWN_CHARACTERS]
+        raise InputError(f"{shown}: {os.strerror(error.errno)}; give another path.") from error
     except _UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help, and was printed
             sys.exit(error.exit_code)

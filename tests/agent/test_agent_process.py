@@ -178,6 +178,27 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2(
     assert not (tmp_path / "store").exists()
 
 
+def test_one_address_for_two_services_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    options = ("--profile", "raspberry-pi-5-8gb", "--store", str(tmp_path / "store"), "--insecure")
+    says = fails_with(capsys, monkeypatch, "serve", *options, "--listen", address, "--metrics", address)
+    assert f"{address} can't be listened on any more" in says
+    assert "--metrics names it, too" in says
+
+
+@pytest.mark.parametrize("url", ["collector", "ftp://host", "http://", "http://host:99999", "http://[host"])
+def test_a_collector_s_address_that_is_none_is_named(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--profile", "raspberry-pi-5-8gb", "--store", str(tmp_path / "store"), "--insecure")
+    says = fails_with(capsys, monkeypatch, "serve", *options, "--listen", "127.0.0.1:0", "--otlp", url)
+    assert says.startswith(f"edgewright-agent: --otlp is {url!r}; give a collector's address")
+
+
 def test_a_store_that_is_a_file_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

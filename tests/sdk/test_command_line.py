@@ -65,3 +65,28 @@ def test_without_words_the_help_is_shown(program: str) -> None:
     done = called(program)
     assert done.returncode == 2
     assert f"Usage: {program}" in done.stdout + done.stderr
+
+
+LONG = "a" * 300  # file systems take 255 bytes
+AGENT = ["serve", "--profile", "this-host", "--insecure", "--listen", "127.0.0.1:0", "--store"]
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("edgewright", ["report", LONG]),
+        ("edgewright", ["check", f"./{LONG}", "--device", "this-host"]),
+        ("edgewright", ["profiles", "show", f"{LONG}.yaml"]),
+        ("edgewright-agent", [*AGENT, LONG]),
+        ("edgewright-agent", [*AGENT, "file/store"]),
+    ],
+)
+def test_a_path_that_no_file_can_have_is_one_sentence(program: str, words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = Path(sys.executable).with_name(program)
+    done = subprocess.run(
+        [str(path), *words], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
+    )
+    assert done.returncode in (2, 3), done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith(f"{program}: ")

@@ -38,6 +38,11 @@ def store_is_on_a_disk(subject: Subject) -> Finding | None:
     """Checks that the store's file system keeps what is written and has hard links."""
     if subject.store is None:
         return None
+    if (blocked_by := _no_folder(subject.store)) is not None:
+        return problem(
+            f"{blocked_by} is no folder, and the store {subject.store} needs one there.",
+            "Choose another --store, or move that away.",
+        )
     kind, mount = file_system(subject.root, _existing(subject.store))
     if kind in UNFIT:
         return problem(
@@ -45,6 +50,13 @@ def store_is_on_a_disk(subject: Subject) -> Finding | None:
             "Put it on a local ext4, xfs, btrfs or f2fs disk with --store.",
         )
     return ok(f"The store lies on {kind} ({mount}).") if kind else None
+
+
+def _no_folder(store: Path) -> Path | None:
+    """Returns the store's path, or the part of it, where something else than a folder is."""
+    return next(
+        (path for path in (store, *store.parents) if os.path.lexists(path) and not path.is_dir()), None
+    )
 
 
 def disk_has_room(subject: Subject) -> Finding | None:

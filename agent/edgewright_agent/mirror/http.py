@@ -170,7 +170,7 @@ async def _anonymous_token(client: httpx.AsyncClient, refused: httpx.Response, l
     try:
         answer = json.loads(body)
         token = str(answer.get("token") or answer["access_token"])
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, RecursionError):
         raise MirrorError(f"{realm} gives no token ({response.status_code}).") from None
     if not re.fullmatch(r"[\x21-\x7e]{1,16384}", token):
         raise MirrorError(f"{realm} gives a token that is none.")

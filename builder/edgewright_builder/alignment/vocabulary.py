@@ -170,7 +170,7 @@ def _ends_by_offset(text: str, offsets: Sequence[tuple[int, int]]) -> list[int |
     positions = [0]
     for character in text:
         positions.append(positions[-1] + len(character.encode()))
-    following = [start for start, _ in offsets[1:]] + [len(text)]
+    following = [*(start for start, _ in offsets), len(text)][1:]
     return [
         positions[end] if end <= start else None for (_, end), start in zip(offsets, following, strict=True)
     ]

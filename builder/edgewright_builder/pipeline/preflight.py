@@ -41,6 +41,7 @@ def preflight(build: Build) -> None:
     """
     _check_served(build)
     _check_layers(build)
+    _check_tokens(build)
     check_engine(build.recipe.serving.engine)
     _check_latency(build)
     _check_earlier(build)
@@ -93,6 +94,19 @@ def _check_served(build: Build) -> None:
     why = engine_traits(build.recipe.serving.engine).why_not(config, layers)
     if why is not None:
         raise InputError(f"`student.model` can't be served: {why}.")
+
+
+def _check_tokens(build: Build) -> None:
+    """Raises InputError for a student whose tokenizer has tokens that its embedding has no row for."""
+    folder, rows = build.distillation.student, build.architecture.vocab_size
+    if not (folder / "tokenizer.json").is_file():
+        return  # transformers makes one of another file
+    names = read_vocabulary(folder).names
+    if (last := max(names, default=0)) >= rows:
+        raise InputError(
+            f"The tokenizer of `student.model` has token {last}, {names[last]!r}, and the model's embedding {rows} "
+            "rows. Resize the embedding (`model.resize_token_embeddings`), or take the tokenizer that it was made with."
+        )
 
 
 def _check_computation(build: Build) -> None:

@@ -27,6 +27,15 @@ def test_a_store_on_a_disk_that_forgets_is_a_problem(tmp_path: Path) -> None:
     assert "gone at the next boot" in finding.sentence
 
 
+@pytest.mark.parametrize("store", ["file", "file/store", "nowhere"])
+def test_what_is_no_folder_where_the_store_should_be_is_a_problem(store: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    finding = finding_of("file system", subject(tmp_path, store=tmp_path / store))
+    assert finding.result is Severity.PROBLEM
+    assert f"{tmp_path / store.partition('/')[0]} is no folder" in finding.sentence
+
+
 def test_a_store_that_is_to_be_is_looked_for_where_it_will_be(tmp_path: Path) -> None:
     what = subject(tmp_path, store=tmp_path / "not" / "yet" / "there")
     assert finding_of("store", what).result is Severity.OK

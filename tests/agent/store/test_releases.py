@@ -334,6 +334,16 @@ def test_an_altered_state_is_noticed_and_its_predecessor_used(
     assert StateFile(FileSystem(), path).read() in ({"n": 1}, {"n": 2})
 
 
+@pytest.mark.parametrize("text", [b"", b"null", b"[]", b"[" * 100_000, b'{"body": 1}', b"\xff"])
+def test_a_state_that_is_another_text_is_noticed_too(text: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    file = StateFile(FileSystem(), path)
+    file.write({"n": 1})
+    file.write({"n": 2})
+    path.write_bytes(text)
+    assert StateFile(FileSystem(), path).read() == {"n": 1}
+
+
 @pytest.mark.parametrize("operations", range(40))
 def test_a_store_recovers_wherever_an_upload_and_staging_stop(tmp_path: Path, operations: int) -> None:
     artifact = make_artifact(chunk_bytes=8192)

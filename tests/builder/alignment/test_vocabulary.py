@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from edgewright.errors import InputError
 from edgewright_builder.alignment.vocabulary import read_vocabulary, vocabulary_of
@@ -72,6 +72,12 @@ def test_truncation_and_padding_that_a_file_keeps_cut_no_text(tmp_path: Path) ->
     cutting.save(str(tmp_path / "tokenizer.json"))
     for text in (TEXT, "a"):
         assert read_vocabulary(tmp_path).encode(text).ids == plain.encode(text).ids
+
+
+def test_a_text_of_which_a_tokenizer_makes_no_token_has_no_ends() -> None:
+    vocabulary = vocabulary_of(Loaded(Tokenizer(models.BPE())), "empty")
+    encoding = vocabulary.encode("any text")
+    assert vocabulary.token_ends("any text", encoding) == []
 
 
 def test_a_special_token_stands_for_no_text() -> None:

@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from tests.end_to_end.bad_input.saying import (
     INPUT,
     assert_says,
@@ -76,4 +78,16 @@ def test_a_student_that_is_quantized_already_is_refused(recipe: Path, tmp_path: 
     assert_says(
         build(changed, tmp_path / "run"), INPUT, "`student.model` is quantized already", "16 or 32 bits"
     )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_student_whose_tokenizer_has_more_tokens_than_its_embedding_is_refused(
+    recipe: Path, tmp_path: Path
+) -> None:
+    model = copied_model(recipe, tmp_path)
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.add_tokens([f"<extra {number}>" for number in range(40)])
+    tokenizer.save(str(model / "tokenizer.json"))
+    changed = variant(recipe, tmp_path, lambda values: values["student"].update(model=str(model)))
+    assert_says(build(changed, tmp_path / "run"), INPUT, "'<extra 39>', and the model's embedding", "rows")
     assert not (tmp_path / "run").exists()

@@ -93,6 +93,7 @@ class Preparer:
             [split_tokens(encoder, item.context, text) for text in item.continuations] for item in body.items
         ]
         for context, continuation in (pair for pairs in items for pair in pairs):
+            self._check_tokens(context + continuation)
             check_context(len(context), len(continuation), self._limits.context_tokens)
         return items
 
@@ -111,9 +112,8 @@ class Preparer:
     def _task(
         self, body: AnyBody, prompt: Sequence[int], max_tokens: int | None, preparation: Preparation
     ) -> GenerationTask:
-        vocab_size, context_tokens = self._backend.vocab_size, self._limits.context_tokens
-        if not prompt or not all(0 <= token < vocab_size for token in prompt):
-            raise InvalidRequestError(f"The prompt must have tokens, each from 0 to {vocab_size - 1}.")
+        context_tokens = self._limits.context_tokens
+        self._check_tokens(prompt)
         check_context(len(prompt), max_tokens or 1, context_tokens)
         preparation.stage = "compiling its JSON schema"
         grammar = self._grammar(body.response_format)
@@ -129,6 +129,15 @@ class Preparer:
             include_usage=body.include_usage,
             return_token_ids=bool(body.return_token_ids),
         )
+
+    def _check_tokens(self, tokens: Sequence[int]) -> None:
+        """Raises InvalidRequestError for none, and for one without a row in the embedding.
+
+        A tokenizer may have such tokens, and the model's error would end the answers of all.
+        """
+        vocab_size = self._backend.vocab_size
+        if not tokens or not all(0 <= token < vocab_size for token in tokens):
+            raise InvalidRequestError(f"The prompt must have tokens, each from 0 to {vocab_size - 1}.")
 
     def _grammar(self, form: ResponseFormat | None) -> Grammar | None:
         schema = None if form is None else form.schema_to_follow

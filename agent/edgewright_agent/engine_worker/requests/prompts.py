@@ -92,7 +92,7 @@ def split_tokens(encoder: Encoder, context: str, continuation: str) -> tuple[lis
     if not context:
         tokens = encoder.encode(continuation, special=False)
         prefix = encoder.prefix_id
-        return ([prefix], tokens) if tokens[0] != prefix else (tokens[:1], tokens[1:])
+        return ([prefix], tokens) if tokens[:1] != [prefix] else (tokens[:1], tokens[1:])
     kept = context.rstrip()
     if not kept:
         return split_tokens(encoder, "", context + continuation)

@@ -35,5 +35,5 @@ def read_meta(path: Path) -> PartialMeta | None:
         fields = json.loads(envelope["body"])
         durable = tuple(ChunkRange(**span) for span in fields.pop("durable"))
         return PartialMeta(**fields, durable=durable)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

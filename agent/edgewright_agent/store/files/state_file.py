@@ -55,5 +55,5 @@ def _read(path: Path) -> tuple[int, dict[str, Any]] | None:
     except OSError as error:
         raise_unless_gone(error, path)
         return None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

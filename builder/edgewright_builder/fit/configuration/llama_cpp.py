@@ -168,6 +168,9 @@ def _rotary(model_type: str, family: LlamaCppFamily, facts: Mapping[str, Any]) -
         partial = parameters.get("partial_rotary_factor") or facts.get("partial_rotary_factor") or 1.0
         if partial != 1.0 and not family.partial_rotary:
             return f"llama.cpp turns whole heads of {model_type} models; `partial_rotary_factor` is {partial}"
+        if int(facts["head_dim"] * partial) % 2:
+            turned = int(facts["head_dim"] * partial)
+            return f"llama.cpp turns elements in pairs; `partial_rotary_factor: {partial}` turns {turned} of a head"
     local = facts.get("rope_parameters") or {}
     windowed = local.get("sliding_attention") if isinstance(local, Mapping) else None
     if isinstance(windowed, Mapping) and rope_type(model_type, windowed) != "default":

@@ -70,6 +70,7 @@ def test_scales_in_bfloat16_that_float16_holds_are_taken(tmp_path: Path) -> None
         ({**LLAMA, **rope("longrope", short_factor=[1.0], long_factor=[1.0])}, "longrope"),
         ({**LLAMA, **rope("yarn", factor=4.0, attention_factor=1.3)}, "attention_factor"),
         ({**LLAMA, "partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({**SUPPORTED["phi3"], "partial_rotary_factor": 0.3}, "turns 9 of a head"),
         ({**LLAMA, "model_type": "qwen2", "head_dim": 64}, "hidden_size for qwen2"),
         ({**LLAMA, "model_type": "qwen3", "attention_bias": True}, "attention_bias"),
         ({**LLAMA, "model_type": "olmo2"}, "olmo2"),
