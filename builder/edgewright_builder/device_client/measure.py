@@ -22,6 +22,7 @@ class BoardPoint:
     """A measured point, and where it was measured."""
 
     board: str
+    machine: str  # aarch64, x86_64
     engine: str
     engine_version: str
     point: MeasuredPoint
@@ -43,7 +44,7 @@ async def measured_point(client: DeviceClient, *, fill: bool) -> BoardPoint:
     point = replace(
         unmeasured, measured_peak_bytes=memory.engine_peak_bytes, measure=memory.engine_measure, decode=decode
     )
-    return BoardPoint(device.profile_id, active.engine, version, point)
+    return BoardPoint(device.profile_id, device.machine, active.engine, version, point)
 
 
 def planned_point(release: deployment.Release) -> MeasuredPoint:

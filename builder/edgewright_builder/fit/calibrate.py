@@ -28,6 +28,7 @@ from edgewright_builder.fit.memory import (
     predict_memory,
 )
 from edgewright_builder.fit.speed import MeasuredDecode
+from edgewright_profiles import DeviceProfile
 
 SCHEMA = "edgewright.calibration.v1"
 SIZES_APART = 1.25  # linear layers must differ by this factor before a slope means anything
@@ -75,10 +76,10 @@ def data_folder() -> Path:
     )
 
 
-def calibration_for(engine: str, board: str) -> Calibration:
+def calibration_for(engine: str, profile: DeviceProfile) -> Calibration:
     """Returns the shipped calibration, refitted to this board where `edgewright calibrate` has measured it."""
-    shipped = load_calibration(engine)
-    measured = load_board(engine, board)
+    shipped = load_calibration(engine, profile.machine)
+    measured = load_board(engine, profile.id)
     return shipped if measured is None else refit(shipped, measured)
 
 

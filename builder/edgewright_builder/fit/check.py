@@ -94,7 +94,7 @@ def make_question(
         budget_bytes=profile.budget_bytes() if budget_bytes is None else budget_bytes,
         context_tokens=context_tokens,
         concurrency=concurrency,
-        calibration=calibration_for(kind, profile.id),
+        calibration=calibration_for(kind, profile),
         decodes=measured_decodes(kind, profile.id),
     )
 

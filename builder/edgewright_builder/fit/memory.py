@@ -156,9 +156,15 @@ class PeakMemory:
         return sum(tensor.stored_bytes for tensor in self.tensors if tensor.name == name)
 
 
-def load_calibration(engine: str) -> Calibration:
-    """Returns the shipped calibration of an engine; raises InputError where there is none."""
-    file = resources.files(__package__) / "calibrations" / f"{engine}.json"
+def load_calibration(engine: str, machine: str = "x86_64") -> Calibration:
+    """Returns the shipped calibration of an engine on aarch64 or x86_64; that of x86_64 where only it was measured.
+
+    Raises InputError where there is none.
+    """
+    folder = resources.files(__package__) / "calibrations"
+    file = folder / f"{engine}.aarch64.json"
+    if machine != "aarch64" or not file.is_file():
+        file = folder / f"{engine}.json"
     if not file.is_file():
         raise InputError(f"There is no memory calibration for the engine {engine!r}.")
     return Calibration(**json.loads(file.read_text(encoding="utf-8")))

@@ -29,7 +29,7 @@ class Measurement:
 
 
 def load_measurements(engine: str) -> tuple[Measurement, ...]:
-    """Returns the points the shipped calibration of `engine` rests on."""
+    """Returns the points that a shipped calibration rests on, such as `llama.cpp` or `onnxruntime-genai.aarch64`."""
     file = resources.files(__package__) / "calibrations" / f"{engine}.points.json"
     if not file.is_file():
         raise InputError(f"There are no measurements of the engine {engine!r}.")

@@ -50,7 +50,7 @@ class Build:
     @cached_property
     def calibration(self) -> Calibration:
         """What is known of the engine's memory, on this board where it was measured there."""
-        return calibration_for(self.recipe.serving.engine, self.profile.id)
+        return calibration_for(self.recipe.serving.engine, self.profile)
 
     @cached_property
     def plan(self) -> BuildPlan:

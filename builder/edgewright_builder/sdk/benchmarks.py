@@ -128,7 +128,7 @@ async def calibrate_board(client: DeviceClient, *, as_served: bool) -> BoardCali
     from edgewright_builder.fit.memory import load_calibration
 
     reading = await measured_point(client, fill=not as_served)
-    shipped = load_calibration(reading.engine)
+    shipped = load_calibration(reading.engine, reading.machine)
     predicted_bytes = check_point(shipped, reading.point).peak_bytes  # raises for an impossible point
     before = load_board(reading.engine, reading.board)
     if (

@@ -213,7 +213,7 @@ def plan(
         engine_traits(engine).architecture_of(facts.architecture, facts.config),
         Wishes(context_tokens, concurrency, at_least=True),
         profile.budget_bytes() if wanted is None else wanted,
-        [calibration_for(engine, profile.id)],
+        [calibration_for(engine, profile)],
     )
     return PlanChoice(search, facts.name, profile.id)
 
