@@ -170,9 +170,10 @@ def print_steady(points: Sequence[Measurement], calibration: Calibration) -> Non
     for point in points:
         memory = predict_memory(point.architecture, point.configuration, calibration)
         ideal = memory.weights_bytes + memory.kv_cache_bytes
+        rest = "" if point.rest_bytes is None else f", at rest {(point.rest_bytes - bare) / ideal:.2f}"
         print(
             f"  {point.model} {point.configuration.layers} layers, context {point.configuration.context_tokens}: "
-            f"at the peak {(point.peak_bytes - bare) / ideal:.2f}, at rest {(point.rest_bytes - bare) / ideal:.2f}"
+            f"at the peak {(point.peak_bytes - bare) / ideal:.2f}{rest}"
         )
 
 

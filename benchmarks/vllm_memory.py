@@ -66,6 +66,7 @@ def main() -> None:
     calibration = fit(points)
     for point, error in zip(points, errors(calibration, points), strict=True):
         predicted = predict_memory(point.architecture, point.configuration, calibration).peak_bytes
+        assert point.loaded_bytes is not None  # of every point of vLLM
         print(
             f"{point.model}, context {point.configuration.context_tokens} × {point.configuration.concurrency}: loaded "
             f"{point.loaded_bytes / MIB:.0f} MiB, peak {point.peak_bytes / MIB:.0f}, predicted {predicted / MIB:.0f} "

@@ -23,9 +23,9 @@ class Measurement:
     architecture: Architecture
     configuration: Configuration
     peak_bytes: int  # RSS high-water mark of the process tree while serving
-    loaded_bytes: int  # PSS, no request yet
-    rest_bytes: int  # PSS after a request that filled the context
-    cgroup_peak_bytes: int | None  # of the whole life, the cached file of weights included
+    loaded_bytes: int | None = None  # PSS, no request yet
+    rest_bytes: int | None = None  # PSS after a request that filled the context
+    cgroup_peak_bytes: int | None = None  # of the whole life, the cached file of weights included
 
 
 def load_measurements(engine: str) -> tuple[Measurement, ...]:

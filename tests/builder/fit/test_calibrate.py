@@ -37,6 +37,7 @@ from edgewright_builder.fit.calibrate import (
 )
 from edgewright_builder.fit.memory import Configuration, load_calibration, predict_memory
 from edgewright_builder.fit.model_facts import find_model
+from edgewright_profiles import load_profile
 from tests.support.artifacts import FIELDS
 from tests.support.device_simulator import Board, simulated_device
 
@@ -106,7 +107,9 @@ def test_the_same_release_measured_again_replaces_its_point() -> None:
 def test_predictions_for_that_board_say_what_they_rest_on_and_others_do_not_change() -> None:
     one = point("smollm2-135m", 40 * MIB)
     save_board(measured(one))
-    here, elsewhere = calibration_for(ENGINE, BOARD), calibration_for(ENGINE, "jetson-agx-orin-64gb")
+    here, elsewhere = (
+        calibration_for(ENGINE, load_profile(board)) for board in (BOARD, "jetson-agx-orin-64gb")
+    )
     assert (elsewhere, here.machine, here.points) == (SHIPPED, BOARD, 1)
     result = CliRunner().invoke(
         app, ["check", "smollm2-135m", "--device", BOARD, "--engine", ENGINE, "--json"]
@@ -132,7 +135,7 @@ def test_a_damaged_calibration_is_one_sentence(text: str) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(text)
     with pytest.raises(InputError, match="is damaged"):
-        calibration_for(ENGINE, BOARD)
+        calibration_for(ENGINE, load_profile(BOARD))
 
 
 @pytest.mark.parametrize("peak_bytes", [0, MIB, 2**40])
@@ -185,7 +188,9 @@ def test_calibrate_reads_the_board_saves_the_point_and_says_how_far_off_it_was(h
     assert result.exit_code == 0, result.exception
     assert "measured" in result.stdout
     assert "now rest on 1 measurement" in result.stdout
-    moved = calibration_for(ENGINE, "this-host")  # the profile the simulated agent was started with
+    moved = calibration_for(
+        ENGINE, load_profile("this-host")
+    )  # the profile the simulated agent was started with
     assert moved.constant_bytes == pytest.approx(SHIPPED.constant_bytes + 30 * MIB, rel=1e-6)
     assert moved.engine_version == "1"
     assert json.loads(calibrate(host, "--json").stdout)["points"] == 1
