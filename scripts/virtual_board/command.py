@@ -96,7 +96,7 @@ def _add_measurements(command: Command) -> None:
     fit.add_argument("--context", type=int, default=CONTEXT_TOKENS, help="In tokens. (default: %(default)s)")
     fit.add_argument("--save", type=Path, metavar="JSON", help="Keep what was measured, and go on from it.")
     fit.add_argument("--layers", type=int, help="Fewer than the model has: quicker.")
-    fit.add_argument("--write", action="store_true", help="Refit the shipped calibration of aarch64.")
+    fit.add_argument("--write", action="store_true", help="Ship these points as those of aarch64.")
     cut = command("cuts", "Find out what power cuts leave of a store on a real file system; as root.", _cuts)
     cut.add_argument(
         "--file-system",

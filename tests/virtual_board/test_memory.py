@@ -15,7 +15,7 @@ from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.memory import load_calibration
 
 ENGINE = "onnxruntime-genai"
-SHIPPED = load_calibration(ENGINE)
+SHIPPED = load_calibration(ENGINE, "aarch64")
 
 
 def fit(shape: str, of_predicted: float) -> Fit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 import pytest
 
@@ -54,6 +55,25 @@ def test_the_error_bar_holds_for_every_point(engine: str) -> None:
     assert all(
         abs(error) <= calibration.error_fraction for error in errors(calibration, load_measurements(engine))
     )
+
+
+def test_on_aarch64_nothing_is_fitted_and_the_error_bar_holds() -> None:
+    """Its kernels add no block sums and its Linux maps less of a file: all else is as measured on x86-64."""
+    calibration = load_calibration(ENGINES[0], "aarch64")
+    same = {
+        "machine": CALIBRATION.machine,
+        "points": CALIBRATION.points,
+        "block_sums": 1.0,
+        "file_page_bytes": 327_680,
+    }
+    assert replace(calibration, **same) == CALIBRATION  # type: ignore[arg-type]
+    points = load_measurements(f"{ENGINES[0]}.aarch64")
+    assert len(points) == calibration.points == 3
+    assert all(abs(error) <= 0.02 for error in errors(calibration, points))
+
+
+def test_an_engine_that_was_measured_on_x86_64_alone_has_one_calibration() -> None:
+    assert load_calibration("llama.cpp", "aarch64") == load_calibration("llama.cpp")
 
 
 def test_the_engine_keeps_the_weights_it_multiplies_with_once() -> None:

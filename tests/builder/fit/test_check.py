@@ -85,7 +85,9 @@ def test_a_plan_never_exceeds_its_budget_and_check_agrees_with_it(
         make_question(model, load_profile(ORIN), budget_bytes=budget_bytes, context_tokens=context)
     )
     try:
-        search = search_plans(architecture, Wishes(context), budget_bytes, [load_calibration(ENGINE)])
+        search = search_plans(
+            architecture, Wishes(context), budget_bytes, [load_calibration(ENGINE, "aarch64")]
+        )
     except InputError:
         assert not answer.plan.bound.fits
         return
