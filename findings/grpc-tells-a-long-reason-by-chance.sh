@@ -6,8 +6,9 @@
 # random, the more often the longer it is. The call then ends with RESOURCE_EXHAUSTED, "received metadata size exceeds
 # soft limit": another code than the server's, one that retry policies take for overload, and no reason. The server logs
 # its own code. With a log that grows, a board's refusal can't be diagnosed every other time, and a test of it flakes.
-# The documentation of the limit names both numbers, not the lottery. Cut the details on the server to about 4 KiB
-# (percent-encoding makes a byte that isn't ASCII three), or raise grpc.max_metadata_size on the client.
+# The header of gRPC's core says of grpc.max_metadata_size that "some random sample of requests between" the limits is
+# rejected; that a server's reason is one of them surprises. Cut the details on the server to about 4 KiB (percent-encoding
+# makes a byte that isn't ASCII three), or raise the limit on the client.
 #
 # Seen on CPython 3.11, Linux x86-64. Fails if that changes. Output seen (the numbers in the middle vary):
 #   details of 4000 bytes: the server's code 200 times, RESOURCE_EXHAUSTED 0 times

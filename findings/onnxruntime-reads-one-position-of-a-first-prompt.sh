@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# onnxruntime 1.32.0 (CPU): GroupQueryAttention reads one of a prompt's position ids, and all of them once the cache holds a token.
+# onnxruntime 1.32.0 (CPU): GroupQueryAttention reads one position id of a first prompt, and all ids of any later call.
 #
 # With do_rotary the operator turns queries and keys by `position_ids` of shape (batch, tokens). In the call that fills
 # an empty cache it takes the first id of all and counts on from there. So positions with gaps (texts packed into one
@@ -26,7 +26,8 @@ from onnx import TensorProto, helper, numpy_helper
 HEADS, SIZE, TOKENS, LONGEST = 2, 16, 6, 64
 random = np.random.default_rng(0)
 angles = np.arange(LONGEST)[:, None] * 10 ** -np.linspace(0, 2, SIZE // 2)
-caches = [numpy_helper.from_array(function(angles).astype(np.float32), name) for name, function in (("cos", np.cos), ("sin", np.sin))]
+caches = [
+    numpy_helper.from_array(function(angles).astype(np.float32), name) for name, function in (("cos", np.cos), ("sin", np.sin))]
 inputs = {
     **{name: (TensorProto.FLOAT, (1, "tokens", HEADS * SIZE)) for name in ("query", "key", "value")},
     **{name: (TensorProto.FLOAT, (1, HEADS, "past", SIZE)) for name in ("past_key", "past_value")},
