@@ -32,6 +32,7 @@ PARSER_LIMITS: Mapping[str, Any] = {"max_lexer_states": 20_000, "step_lexer_fuel
 
 
 FAILED_SECONDS = 60.0  # so long a schema that could not be followed is refused without another try
+PARSER_STATE = "<state>"
 FAILED_MAX = 256
 Refuse = Callable[[str], InvalidRequestError]  # makes the error from the reason
 
@@ -194,4 +195,7 @@ def _not_followed(reason: str) -> InvalidRequestError:
 
 
 def _brief(message: str) -> str:
+    """Returns the library's reason on one line. In place of a reason it may print its parser's state."""
+    if PARSER_STATE in message:
+        return "it allows no text at all, or refers to itself without end"
     return " ".join(message.split())[:300].rstrip(".")

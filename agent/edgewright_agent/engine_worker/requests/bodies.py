@@ -186,6 +186,13 @@ class ChatBody(SamplingBody):
     chat_template_kwargs: dict[str, Any] | None = None
 
     @model_validator(mode="after")
+    def _one_limit(self) -> ChatBody:
+        newer, older = self.max_completion_tokens, self.max_tokens
+        if newer is not None and older is not None and newer != older:
+            raise ValueError(f"max_completion_tokens is {newer} and max_tokens {older}; give one of them")
+        return self
+
+    @model_validator(mode="after")
     def _alternatives_to_something(self) -> ChatBody:
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
@@ -237,6 +244,8 @@ def parse_body(kind: type[BodyType], data: bytes | bytearray) -> BodyType:
         where = ".".join(str(part) for part in first["loc"] if not _is_tag(part))[:200] or "the body"
         if first["type"] == "extra_forbidden":
             raise InvalidRequestError(f"{where}: {_unknown(where)}.") from None
+        if first["type"] == "value_error":  # of several fields together
+            raise InvalidRequestError(f"{where}: {first['msg'].removeprefix('Value error, ')}.") from None
         raise InvalidRequestError(f"{where}: {first['msg']}, not {_shorten.repr(first['input'])}.") from None
 
 

@@ -87,6 +87,9 @@ def _check(fields: dict[str, Any]) -> None:
         value = fields.get(name, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise WrongFieldError(f"{name} is {value!r}; it must be a whole number from 1 on.")
+    newer, older = fields.get("max_completion_tokens"), fields.get("max_tokens")
+    if newer is not None and older is not None and newer != older:
+        raise WrongFieldError(f"max_completion_tokens is {newer} and max_tokens {older}; give one of them.")
     for name, most in LOGPROBS_MAX.items():
         value = fields.get(name, 0)
         if isinstance(value, int) and not isinstance(value, bool) and not 0 <= value <= most:

@@ -61,6 +61,11 @@ async def tokens_of(http: httpx.AsyncClient, text: str) -> int:
         ({"top_k": 5}, "top_k"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         ({"n": 2}, "n"),
+        (
+            {"max_tokens": 5, "max_completion_tokens": 6},
+            "max_completion_tokens is 6 and max_tokens 5; give one",
+        ),
+        ({"top_logprobs": 2}, "the body: top_logprobs needs logprobs: true."),
         ({"stream_options": {"other": 1}}, "stream_options.other"),
         ({"response_format": {"type": "text", "other": 1}}, "response_format.other"),
         ({"response_format": {"type": "text", "schema": {}}}, "response_format"),
@@ -84,6 +89,13 @@ async def test_what_the_engine_does_not_have_is_refused_by_name(
     response = await ask(http, **fields)
     assert response.status_code == 400
     assert name in response.json()["error"]["message"]
+
+
+async def test_a_schema_that_ends_never_is_said_in_words(http: httpx.AsyncClient) -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"$ref": "#"}}}
+    response = await ask(http, response_format=schema)
+    assert response.status_code == 400
+    assert "it allows no text at all, or refers to itself without end" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
