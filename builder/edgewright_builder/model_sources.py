@@ -71,9 +71,19 @@ def resolve_tokenizer(source: str) -> Path:
 
 def _checked(folder: Path) -> Path:
     if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise InputError(
+                f"{folder} holds a LoRA adapter and not its model; merge it into its base (PEFT's `merge_and_unload`) "
+                "and name what that saves."
+            )
         raise InputError(f"{folder} holds no config.json, so it is not a model folder.")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
+        if pickles := sorted(folder.glob("*.bin")) or sorted(folder.glob("*.pth")):
+            raise InputError(
+                f"{folder} holds its weights as a pickle ({pickles[0].name}), which runs code when it is read; save it "
+                "as *.safetensors (`model.save_pretrained`)."
+            )
         raise InputError(f"{folder} holds no *.safetensors weights; fetch the model again.")
     if missing := sorted(_indexed(folder) - {file.name for file in weights}):
         raise InputError(f"{folder} lacks {missing[0]}, which its index of weights lists. Fetch it again.")

@@ -57,6 +57,28 @@ def test_a_tokenizer_saved_with_truncation_and_padding_is_saved_again_without(fo
     assert (saved["truncation"], saved["padding"]) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["adapter_config.json", "adapter_model.safetensors"], "a LoRA adapter and not its model; merge it"),
+        (
+            ["config.json", "pytorch_model-00001-of-00002.bin"],
+            "as a pickle .pytorch_model-00001-of-00002.bin.",
+        ),
+        (["config.json", "consolidated.00.pth"], "as a pickle .consolidated.00.pth."),
+        (["config.json"], "no .*safetensors weights; fetch"),
+        ([], "no config.json, so it is not a model folder"),
+    ],
+)
+def test_a_folder_that_is_another_s_says_what_to_make_of_it(
+    files: list[str], words: str, tmp_path: Path
+) -> None:
+    for name in files:
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match=words):
+        resolve_model(str(tmp_path))
+
+
 def test_a_truncated_gguf_is_refused_and_leaves_nothing_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
