@@ -38,8 +38,9 @@ from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.push.push import push
 
 HERE = Path(__file__).parent
-DECODE_PROMPT = "The board reads its sensors once a second and writes what it finds to a file. " * 4
-LONG_PROMPT = "The board reads its sensors once a second and writes what it finds to a file. " * 50
+SENTENCE = "The board reads its sensors once a second and writes what it finds to a file. "  # some 17 tokens
+DECODE_PROMPT = 4 * SENTENCE
+LONG_SENTENCES = 50
 CLIENTS = (1, 2, 4, 8)
 CROWDS = 5
 Results = dict[str, list[Timing]]
@@ -118,11 +119,13 @@ async def start_vllm(options: argparse.Namespace, scratch: Path, stack: AsyncExi
     return EnginePeer(engine)
 
 
-async def alternate(peers: Mapping[str, Peer], rounds: int, tokens: int) -> tuple[Results, Results]:
+async def alternate(
+    peers: Mapping[str, Peer], rounds: int, tokens: int, sentences: int = LONG_SENTENCES
+) -> tuple[Results, Results]:
     """Decode and prefill timings per peer, round by round; the first round warms up and does not count."""
     decode: Results = {name: [] for name in peers}
     prefill: Results = {name: [] for name in peers}
-    names, prompts = list(peers), (f"{number} {LONG_PROMPT}" for number in itertools.count())
+    names, prompts = list(peers), (f"{number} {sentences * SENTENCE}" for number in itertools.count())
     for number in range(rounds + 1):
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:

@@ -1,6 +1,6 @@
 """llama.cpp through the agent beside a bare llama-server, and our worker on the same codes.
 
-    python benchmarks/serving_llama.py ARTIFACT --gguf FILE
+    python benchmarks/serving_llama.py ARTIFACT --gguf FILE [--openvino-python OPENVINO_ENVIRONMENT/bin/python]
 
 ARTIFACT is a build for onnxruntime-genai, FILE the GGUF of its GPTQ checkpoint (`edgewright export RUN --to gguf`).
 Everything is loaded once; then in each round every peer, in another order, runs the same prompts and token counts:
@@ -8,6 +8,7 @@ Everything is loaded once; then in each round every peer, in another order, runs
   gRPC     the agent's Generate, streamed over loopback
   OpenAI   the agent's OpenAI API, streamed likewise
   worker   our ONNX Runtime worker on ARTIFACT, through the engine's own client
+  OpenVINO OpenVINO GenAI on FILE, in an environment that has openvino-genai
 Prints medians, their spread, and ratios taken round by round: `gRPC` of `bare` is what the agent costs, and `worker` of
 `bare` what the runtimes differ by.
 """
@@ -26,7 +27,7 @@ from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from serving import HERE, alternate, print_table
+from serving import HERE, LONG_SENTENCES, alternate, print_table
 from serving_agent import fake_fields, running_agent
 from serving_peers import EnginePeer, GrpcPeer, OpenAIPeer, Peer, child_peer
 
@@ -50,6 +51,10 @@ def main() -> None:
     )
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--gguf", type=Path, required=True)
+    parser.add_argument("--openvino-python", help="of an environment that has openvino-genai")
+    parser.add_argument(
+        "--sentences", type=int, default=LONG_SENTENCES, help="of the prompt that prefill reads"
+    )
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=7)
@@ -63,7 +68,7 @@ async def measure(options: argparse.Namespace) -> None:
         peers = await start_peers(options, scratch, stack)
         load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
         print(f"{options.threads} threads, {options.rounds} rounds, {os.cpu_count()} cores, load {load}\n")
-        decode, prefill = await alternate(peers, options.rounds, options.tokens)
+        decode, prefill = await alternate(peers, options.rounds, options.tokens, options.sentences)
         print_table("decode tokens/s", decode, lambda timing: timing.decode_rate)
         print_table("prefill tokens/s", prefill, lambda timing: timing.prefill_rate)
 
@@ -92,6 +97,11 @@ async def start_peers(
     }
     peers |= await start_board(packed, key, options.threads, scratch, stack)
     peers["worker"] = EnginePeer(await started(ours.manifest.engine.kind, ours))
+    if options.openvino_python:
+        command = [
+            options.openvino_python, str(HERE / "openvino_generate.py"), str(options.gguf), str(options.threads)
+        ]  # fmt: skip
+        peers["OpenVINO"] = await stack.enter_async_context(child_peer(*command, environment=os.environ))
     return peers
 
 
