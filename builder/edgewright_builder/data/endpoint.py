@@ -13,15 +13,14 @@ from typing import Any
 
 import httpx
 
-from edgewright.errors import InputError, OutsideError
-from edgewright.sizes import format_bytes
+from edgewright.errors import InputError
 from edgewright_builder.data.answers import Answer, read_answer
 from edgewright_builder.data.client import Chat, Completion, Rating, TeacherSampling
 from edgewright_builder.data.dialect import THOUGHT_TOKENS, Dialect
 from edgewright_builder.data.parsing import parse_score
-from edgewright_builder.model_server.requests import authorization, excerpt, json_object, run_to_the_end
+from edgewright_builder.model_server.exchange import Bounds, HttpAnswer, post
+from edgewright_builder.model_server.requests import authorization, json_object, run_to_the_end
 from edgewright_builder.model_server.retries import (
-    AGAIN,
     RETRIED,
     USUAL_POLICY,
     PassingFaultError,
@@ -133,43 +132,21 @@ class EndpointClient:
             while True:
                 body = self.dialect.body(request)
                 async with gate:
-                    status, headers, data = await self._answer_in_time(http, body)
-                if status == HTTPStatus.OK:
-                    return _read(data, stop)
-                if status not in REFUSED_FIELDS or not self._learned(body, data):
-                    raise self._refusal(status, headers, data)
+                    answer = await post(http, self.url, body, bounds)
+                if answer.status == HTTPStatus.OK:
+                    return _read(answer.data, stop)
+                if answer.status not in REFUSED_FIELDS or not self._learned(body, answer.data):
+                    raise self._refusal(answer)
 
-        return await self.retries.run(attempt, f"T1 at {self.url}")
+        bounds = Bounds(f"T1 at {self.url}", self.timeout_seconds, ANSWER_BYTES_MAX)
+        return await self.retries.run(attempt, bounds.server)
 
-    def _refusal(self, status: int, headers: httpx.Headers, data: bytes) -> Exception:
-        fault = _fault(status, headers, data)
-        if status in RETRIED:
-            return PassingFaultError(fault, asked_seconds(headers))
-        return InputError(f"T1 at {self.url} refused model {self.model!r}: {fault}{HINTS.get(status, '')}")
-
-    async def _answer_in_time(
-        self, http: httpx.AsyncClient, body: dict[str, Any]
-    ) -> tuple[int, httpx.Headers, bytes]:
-        try:
-            async with asyncio.timeout(self.timeout_seconds):
-                return await self._exchange(http, body)
-        except (TimeoutError, httpx.TimeoutException):
-            raise PassingFaultError(f"no whole answer within {self.timeout_seconds:g} s") from None
-
-    async def _exchange(
-        self, http: httpx.AsyncClient, body: dict[str, Any]
-    ) -> tuple[int, httpx.Headers, bytes]:
-        """Returns status, headers and body. Raises OutsideError for a body beyond what an answer can need."""
-        async with http.stream("POST", self.url, json=body) as response:
-            data = bytearray()
-            async for piece in response.aiter_bytes():
-                data += piece
-                if len(data) > ANSWER_BYTES_MAX:
-                    raise OutsideError(
-                        f"T1 at {self.url} sent more than {format_bytes(ANSWER_BYTES_MAX)} for one answer; check what "
-                        f"serves there. {AGAIN}"
-                    )
-            return response.status_code, response.headers, bytes(data)
+    def _refusal(self, answer: HttpAnswer) -> Exception:
+        fault = answer.fault("teachers.data.endpoint")
+        if answer.status in RETRIED:
+            return PassingFaultError(fault, asked_seconds(answer.headers))
+        hint = HINTS.get(answer.status, "")
+        return InputError(f"T1 at {self.url} refused model {self.model!r}: {fault}{hint}")
 
     def _learned(self, body: dict[str, Any], data: bytes) -> bool:
         """Whether the refusal names a field that can be done without."""
@@ -184,9 +161,3 @@ def _read(data: bytes, stop: Sequence[str]) -> Answer:
         return read_answer(json_object(data), stop)
     except ValueError as error:
         raise PassingFaultError(f"ValueError: {error}"[:300]) from None
-
-
-def _fault(status: int, headers: httpx.Headers, data: bytes) -> str:
-    place = headers.get("location")
-    where = "" if place is None else f" to {place}; write that place's address into `teachers.data.endpoint`"
-    return f"HTTP {status}{where}: {excerpt(data)}"

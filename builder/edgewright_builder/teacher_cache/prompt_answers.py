@@ -12,6 +12,8 @@ from edgewright.errors import InputError
 from edgewright_builder.alignment.vocabulary import Vocabulary
 
 TOKEN_ID = re.compile(r"token_id:(\d+)")
+TOKENS_MAX = 2**31  # as they are kept on disk
+LOG_MAX = 0.01  # of a log-probability, rounding aside
 SUM_MAX = 1.01  # rounding aside, probabilities add up to at most 1
 
 
@@ -80,12 +82,17 @@ def _listed(places: Sequence[Mapping[str, Any] | None], vocabulary: Vocabulary) 
 
 
 def _listed_place(place: Mapping[str, Any], vocabulary: Vocabulary) -> _Place:
-    entries = [(int(token), float(entry["logprob"])) for token, entry in place.items()]
+    entries = [(_known(int(token)), float(entry["logprob"])) for token, entry in place.items()]
     for token, entry in place.items():
         text = entry.get("decoded_token")
         if text and not _is_text_of(int(token), text, vocabulary):
             return _Place(entries, -1, str(text))
     return _Place(entries, holds_sent=True)
+
+
+def _known(token: int) -> int:
+    """Returns the token, or −1 for a number that is none."""
+    return token if 0 <= token < TOKENS_MAX else -1
 
 
 def _is_text_of(token: int, text: str, vocabulary: Vocabulary) -> bool:
@@ -102,7 +109,7 @@ def _echoed(logprobs: Mapping[str, Any], vocabulary: Vocabulary) -> list[_Place]
 
     def token_of(text: str) -> int:
         match = TOKEN_ID.fullmatch(text)
-        return int(match[1]) if match else ids.get(text, -1)
+        return _known(int(match[1])) if match else ids.get(text, -1)
 
     places = []
     for text, top in zip(logprobs["tokens"], logprobs["top_logprobs"], strict=True):
@@ -123,6 +130,10 @@ def _ids_of_texts(vocabulary: Vocabulary) -> dict[str, int]:
 
 
 def _row(entries: Sequence[tuple[int, float]], top_k: int) -> Row:
+    if any(not value <= LOG_MAX for _, value in entries):  # NaN, too
+        raise InputError(
+            "T2's server gives log-probabilities that are none, above 0 or not a number; check what serves there."
+        )
     best = sorted(entries, key=lambda entry: -entry[1])[:top_k]
     if sum(math.exp(value) for _, value in best) > SUM_MAX:
         raise InputError(

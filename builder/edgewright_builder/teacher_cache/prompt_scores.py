@@ -15,6 +15,7 @@ import httpx
 
 from edgewright.errors import InputError
 from edgewright_builder.alignment.vocabulary import Vocabulary
+from edgewright_builder.model_server.exchange import Bounds, get, post
 from edgewright_builder.model_server.requests import authorization, excerpt, json_object, run_to_the_end
 from edgewright_builder.model_server.retries import (
     RETRIED,
@@ -25,6 +26,10 @@ from edgewright_builder.model_server.retries import (
 )
 from edgewright_builder.teacher_cache.prompt_answers import Row, WrongAnswerError, rows_of
 
+ANSWER_BYTES_MIN = 2**20
+ENTRY_BYTES = 400  # of a token with its log-probability, rank and text: some five times what they take
+MODELS_SECONDS = 30.0
+MODELS_BYTES_MAX = 2**20
 FORMS: tuple[dict[str, Any], ...] = ({"prompt_logprobs": True}, {"echo": True})
 
 
@@ -37,7 +42,7 @@ class PromptScores:
     top_k: int
     vocabulary: Vocabulary  # of the tokenizer as it was published
     api_key_variable: str | None = None
-    timeout_seconds: float = 600.0  # of one answer: a large model may queue
+    timeout_seconds: float = 600.0  # of one answer, to its last byte: a large model may queue
     retries: RetryPolicy = USUAL_POLICY
     _form: int | None = field(default=None, init=False)
 
@@ -59,7 +64,8 @@ class PromptScores:
 
     def open(self) -> httpx.AsyncClient:
         """Returns a client for `score`. Raises InputError where the key can't be sent."""
-        return httpx.AsyncClient(headers=authorization(self.api_key_variable), timeout=self.timeout_seconds)
+        headers = {"Accept-Encoding": "identity"} | authorization(self.api_key_variable)
+        return httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(None, connect=self.timeout_seconds))
 
     async def score(self, http: httpx.AsyncClient, tokens: Sequence[int]) -> list[Row]:
         """Returns the `top_k` tokens and log-probabilities for each of `tokens` but the first.
@@ -70,7 +76,7 @@ class PromptScores:
         refusals = []
         for form in forms:
             try:
-                answer = await self._post(http, self._body(tokens, form))
+                answer = await self._post(http, self._body(tokens, form), len(tokens))
                 rows = rows_of(answer, tokens, self.top_k, self.vocabulary)
             except WrongAnswerError as error:
                 refusals.append(str(error))
@@ -91,10 +97,11 @@ class PromptScores:
 
     async def _require_model(self, http: httpx.AsyncClient) -> None:
         """Raises InputError where the server lists models and not this one."""
+        bounds = Bounds(f"T2 at {self.base_url}", MODELS_SECONDS, MODELS_BYTES_MAX)
         try:
-            answer = await http.get(f"{self.base_url.rstrip('/')}/models", timeout=30)
-            names = [str(entry["id"]) for entry in answer.json()["data"]]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            answer = await get(http, f"{self.base_url.rstrip('/')}/models", bounds)
+            names = [str(entry["id"]) for entry in json_object(answer.data)["data"]]
+        except (httpx.HTTPError, PassingFaultError, ValueError, KeyError, TypeError):
             return  # the list is optional; what matters is asked for next
         if names and self.model not in names:
             raise InputError(
@@ -110,19 +117,21 @@ class PromptScores:
                 "`teachers.knowledge.model`."
             )
 
-    async def _post(self, http: httpx.AsyncClient, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _post(self, http: httpx.AsyncClient, body: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         """Returns the answer's object, asked again while the fault may pass."""
+        size_bytes = ANSWER_BYTES_MIN + tokens * (self.top_k + 1) * ENTRY_BYTES
+        bounds = Bounds(f"T2 at {self.url}", self.timeout_seconds, size_bytes)
 
         async def attempt() -> dict[str, Any]:
-            reply = await http.post(self.url, json=body)
-            if reply.status_code == HTTPStatus.OK:
-                return _object(reply.content)
-            fault = f"HTTP {reply.status_code}: {excerpt(reply.content)}"
-            if reply.status_code in RETRIED:
+            reply = await post(http, self.url, body, bounds)
+            if reply.status == HTTPStatus.OK:
+                return _object(reply.data)
+            fault = reply.fault("teachers.knowledge.endpoint")
+            if reply.status in RETRIED:
                 raise PassingFaultError(fault, asked_seconds(reply.headers))
-            raise self._refusal(reply.status_code, fault)
+            raise self._refusal(reply.status, fault)
 
-        return await self.retries.run(attempt, f"T2 at {self.url}")
+        return await self.retries.run(attempt, bounds.server)
 
     def _refusal(self, status: int, fault: str) -> Exception:
         """Returns the error of a status that stays: a form may be refused, a key or an address is wrong."""

@@ -64,10 +64,11 @@ def _answers(teacher: TopAnswers, letter: Tensor | None, events: int) -> tuple[T
 
     The last column is the tail. Tokens of one letter are one outcome; one without a row in the student's head is tail.
     """
-    event = teacher.tokens.clamp(min=0)
-    if letter is not None:
+    event, known = teacher.tokens.clamp(min=0), teacher.tokens >= 0
+    if letter is not None:  # rows that pad the teacher's head are no tokens of its vocabulary
+        known &= event < len(letter)
         event = letter[event.clamp(max=len(letter) - 1)]
-    event = torch.where((teacher.tokens >= 0) & (event < events), event, events)
+    event = torch.where(known & (event < events), event, events)
     q = torch.zeros(len(event), events + 1, device=event.device)
     q.scatter_add_(1, event, teacher.log_probabilities.float().exp())
     q[:, -1] = (1 - q[:, :-1].sum(dim=-1)).clamp_(min=0)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -146,9 +150,20 @@ def too_likely(body: dict[str, Any]) -> Reply:
     return json_reply({"model": "big", "choices": [{"prompt_logprobs": places}]})
 
 
+def not_a_number(value: float) -> Callable[[dict[str, Any]], Reply]:
+    def answer(body: dict[str, Any]) -> Reply:
+        named = {str(i): {"logprob": value} for i in range(300, 300 + TOP_K)}
+        places = [None, *({str(t): {"logprob": -0.1}, **named} for t in body["prompt"][1:])]
+        return json_reply({"model": "big", "choices": [{"prompt_logprobs": places}]})
+
+    return answer
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"before": not_a_number(math.nan)}, r"that are none, above 0 or not a number"),
+        ({"before": not_a_number(1e6)}, r"that are none, above 0 or not a number"),
         ({"form": "none"}, r"gives no log-probabilities of prompt tokens.*--max-logprobs 5"),
         ({"fewer": 2}, r"[34] of the 5 asked for at a token.*lower `teachers.knowledge.top_k`"),
         ({"name": "small"}, r"answered as 'small' and was asked as 'big'"),
@@ -170,6 +185,39 @@ def test_a_server_that_can_not_teach_is_refused_in_a_sentence(
     ):
         ask(client(server, models), tmp_path / "cache", requests=1)
     assert "\n" not in str(refusal.value)
+
+
+def test_numbers_that_are_no_tokens_are_part_of_the_tail(models: TwoModels, tmp_path: Path) -> None:
+    def numbered(body: dict[str, Any]) -> Reply:
+        named = {str(10**12 + i): {"logprob": -1.0 - i} for i in range(TOP_K)}
+        places = [None, *({str(t): {"logprob": -0.9}, **named} for t in body["prompt"][1:])]
+        return json_reply({"model": "big", "choices": [{"prompt_logprobs": places}]})
+
+    with teacher_server(served(models, before=numbered)) as server:
+        ask(client(server, models), tmp_path / "cache")
+    tokens = np.fromfile(tmp_path / "cache" / "tokens.bin", np.int32).reshape(-1, TOP_K)
+    assert (tokens[:, 0] >= 0).all()
+    assert (tokens[:, 1:] == -1).all()
+
+
+def test_a_server_that_never_ends_its_answer_is_given_up(models: TwoModels) -> None:
+    def dripping(_: dict[str, Any]) -> Reply:
+        return Reply(200, (time.sleep(0.02) or b" " for _ in range(1000)))  # type: ignore[func-returns-value]
+
+    once = RetryPolicy(attempts=1)
+    with teacher_server(served(models, before=dripping)) as server:
+        slow = PromptScores(server.url, "big", TOP_K, read_vocabulary(models.student), None, 0.3, once)
+        with pytest.raises(OutsideError, match=r"no whole answer within 0\.3 s"):
+            slow.check()
+
+
+def test_an_answer_beyond_any_size_is_given_up(models: TwoModels) -> None:
+    flood = Reply(200, (b" " * 2**20,) * 64, 64 * 2**20)
+    with (
+        teacher_server(served(models, before=lambda _: flood)) as server,
+        pytest.raises(OutsideError, match=r"sent more than 1\.0 MiB for one answer"),
+    ):
+        client(server, models).check()
 
 
 def test_a_short_text_finds_out_before_anything_is_written(models: TwoModels) -> None:

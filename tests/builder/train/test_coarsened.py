@@ -87,6 +87,15 @@ def test_a_server_that_names_fewer_tokens_leaves_the_rest_to_the_tail() -> None:
     torch.testing.assert_close((ours, slope), expected)
 
 
+def test_a_row_that_pads_the_teacher_s_head_is_tail_and_no_letter() -> None:
+    letters = Letters(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 2]), 3)
+    logits = torch.randn(1, 4, generator=torch.Generator().manual_seed(0))
+    values = torch.log(torch.tensor([[0.5, 0.3]]))
+    padded = top_k_kl(1.0, letters)(logits, TopAnswers(torch.tensor([[0, 7]]), values))[0]
+    unnamed = top_k_kl(1.0, letters)(logits, TopAnswers(torch.tensor([[0, -1]]), values))[0]
+    assert torch.equal(padded, unnamed)
+
+
 def test_top_k_knowledge_is_trained_and_judged_through_the_one_interface() -> None:
     torch.manual_seed(1)
     samples = [Sample(tuple(range(6)), 1), Sample(tuple(range(4)), 0)]
