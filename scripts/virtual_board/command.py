@@ -93,9 +93,11 @@ def _add_measurements(command: Command) -> None:
         "memory", "Compare predicted memory with the peak on the board, the whole context used.", _memory
     )
     _several(fit, "shape", MODEL_SHAPES)
-    fit.add_argument("--context", type=int, default=CONTEXT_TOKENS, help="In tokens. (default: %(default)s)")
+    fit.add_argument(
+        "--context", type=_count, default=CONTEXT_TOKENS, help="In tokens. (default: %(default)s)"
+    )
     fit.add_argument("--save", type=Path, metavar="JSON", help="Keep what was measured, and go on from it.")
-    fit.add_argument("--layers", type=int, help="Fewer than the model has: quicker.")
+    fit.add_argument("--layers", type=_count, help="Fewer than the model has: quicker.")
     fit.add_argument("--write", action="store_true", help="Ship these points as those of aarch64.")
     cut = command("cuts", "Find out what power cuts leave of a store on a real file system; as root.", _cuts)
     cut.add_argument(
@@ -104,10 +106,10 @@ def _add_measurements(command: Command) -> None:
         action="append",
         help="Repeat. (default: those of this kernel)",
     )
-    cut.add_argument("--on-board-cuts", type=int, default=40, help="How many cuts of f2fs, on the board.")
-    cut.add_argument("--every", type=int, default=1, help="Cut after each so-manieth flush.")
+    cut.add_argument("--on-board-cuts", type=_count, default=40, help="How many cuts of f2fs, on the board.")
+    cut.add_argument("--every", type=_count, default=1, help="Cut after each so-manieth flush.")
     cut.add_argument(
-        "--resume-every", type=int, default=100, help="Let an agent go on from each so-manieth cut."
+        "--resume-every", type=_count, default=100, help="Let an agent go on from each so-manieth cut."
     )
     cut.add_argument("--save", type=Path, metavar="CSV", help="Write the counts.")
 
@@ -125,6 +127,12 @@ def _add_package_commands(command: Command) -> None:
     golden.add_argument("artifact", nargs="?", type=Path, default=DEMO / "build/artifact")
     golden.add_argument("--cpu", default=CPU, choices=sorted(arm.FEATURES), help="(default: %(default)s)")
     _python(golden)
+
+
+def _count(word: str) -> int:
+    if not word.isascii() or not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no whole number from 1 on")
+    return int(word)
 
 
 def _several(parser: argparse.ArgumentParser, name: str, known: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ from edgewright_builder.data.answers import Answer, read_answer
 from edgewright_builder.data.client import Chat, Completion, Rating, TeacherSampling
 from edgewright_builder.data.dialect import THOUGHT_TOKENS, Dialect
 from edgewright_builder.data.parsing import parse_score
-from edgewright_builder.model_server.exchange import Bounds, HttpAnswer, post
+from edgewright_builder.model_server.exchange import AnswerBounds, HttpAnswer, post
 from edgewright_builder.model_server.requests import authorization, json_object, run_to_the_end
 from edgewright_builder.model_server.retries import (
     RETRIED,
@@ -138,7 +138,7 @@ class EndpointClient:
                 if answer.status not in REFUSED_FIELDS or not self._learned(body, answer.data):
                     raise self._refusal(answer)
 
-        bounds = Bounds(f"T1 at {self.url}", self.timeout_seconds, ANSWER_BYTES_MAX)
+        bounds = AnswerBounds(f"T1 at {self.url}", self.timeout_seconds, ANSWER_BYTES_MAX)
         return await self.retries.run(attempt, bounds.server)
 
     def _refusal(self, answer: HttpAnswer) -> Exception:

@@ -16,7 +16,7 @@ from edgewright_builder.model_server.retries import AGAIN, PassingFaultError
 
 
 @dataclass(frozen=True)
-class Bounds:
+class AnswerBounds:
     """What one answer may take."""
 
     server: str  # as errors name it, such as "T1 at http://HOST:8000/v1"
@@ -39,17 +39,19 @@ class HttpAnswer:
         return f"HTTP {self.status}{where}: {excerpt(self.data)}"
 
 
-async def post(http: httpx.AsyncClient, url: str, body: Mapping[str, Any], bounds: Bounds) -> HttpAnswer:
+async def post(
+    http: httpx.AsyncClient, url: str, body: Mapping[str, Any], bounds: AnswerBounds
+) -> HttpAnswer:
     """Returns the answer. Raises PassingFaultError for one that is late, OutsideError for one beyond its size."""
     return await _in_time(_exchange(http, http.build_request("POST", url, json=body), bounds), bounds)
 
 
-async def get(http: httpx.AsyncClient, url: str, bounds: Bounds) -> HttpAnswer:
+async def get(http: httpx.AsyncClient, url: str, bounds: AnswerBounds) -> HttpAnswer:
     """Returns the answer. Raises as `post`."""
     return await _in_time(_exchange(http, http.build_request("GET", url), bounds), bounds)
 
 
-async def _in_time(exchange: Any, bounds: Bounds) -> HttpAnswer:
+async def _in_time(exchange: Any, bounds: AnswerBounds) -> HttpAnswer:
     try:
         async with asyncio.timeout(bounds.seconds):
             answer: HttpAnswer = await exchange
@@ -58,7 +60,7 @@ async def _in_time(exchange: Any, bounds: Bounds) -> HttpAnswer:
         raise PassingFaultError(f"no whole answer within {bounds.seconds:g} s") from None
 
 
-async def _exchange(http: httpx.AsyncClient, request: httpx.Request, bounds: Bounds) -> HttpAnswer:
+async def _exchange(http: httpx.AsyncClient, request: httpx.Request, bounds: AnswerBounds) -> HttpAnswer:
     response = await http.send(request, stream=True)
     try:
         data = bytearray()

@@ -15,7 +15,7 @@ import httpx
 
 from edgewright.errors import InputError
 from edgewright_builder.alignment.vocabulary import Vocabulary
-from edgewright_builder.model_server.exchange import Bounds, get, post
+from edgewright_builder.model_server.exchange import AnswerBounds, get, post
 from edgewright_builder.model_server.requests import authorization, excerpt, json_object, run_to_the_end
 from edgewright_builder.model_server.retries import (
     RETRIED,
@@ -97,7 +97,7 @@ class PromptScores:
 
     async def _require_model(self, http: httpx.AsyncClient) -> None:
         """Raises InputError where the server lists models and not this one."""
-        bounds = Bounds(f"T2 at {self.base_url}", MODELS_SECONDS, MODELS_BYTES_MAX)
+        bounds = AnswerBounds(f"T2 at {self.base_url}", MODELS_SECONDS, MODELS_BYTES_MAX)
         try:
             answer = await get(http, f"{self.base_url.rstrip('/')}/models", bounds)
             names = [str(entry["id"]) for entry in json_object(answer.data)["data"]]
@@ -120,7 +120,7 @@ class PromptScores:
     async def _post(self, http: httpx.AsyncClient, body: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         """Returns the answer's object, asked again while the fault may pass."""
         size_bytes = ANSWER_BYTES_MIN + tokens * (self.top_k + 1) * ENTRY_BYTES
-        bounds = Bounds(f"T2 at {self.url}", self.timeout_seconds, size_bytes)
+        bounds = AnswerBounds(f"T2 at {self.url}", self.timeout_seconds, size_bytes)
 
         async def attempt() -> dict[str, Any]:
             reply = await post(http, self.url, body, bounds)
