@@ -16,6 +16,10 @@ from edgewright.v1.common_pb2 import Reason
 
 DOMAIN = "edgewright"
 RETRY_SECONDS = 1
+# A client of gRPC drops trailers of more than 8 KiB by chance, and the code with them. A refusal's details take up to
+# 5 KiB. A sentence travels twice: percent-encoded, where a byte beyond printable ASCII is three, and in base64.
+SENTENCE_BYTES_MAX = 2048
+CUT = " […]"
 
 _CODES: dict[Reason.ValueType, StatusCode] = {
     Reason.REASON_INVALID_ARGUMENT: StatusCode.INVALID_ARGUMENT,
@@ -68,7 +72,10 @@ def code_of(error: EdgewrightError) -> StatusCode:
 
 
 def status_of(error: EdgewrightError, *details: Message) -> status_pb2.Status:
-    """Returns the whole status: code, sentence, ErrorInfo, RetryInfo where trying again can help, then `details`."""
+    """Returns the whole status: code, sentence, ErrorInfo, RetryInfo where trying again can help, then `details`.
+
+    A sentence that is too long to travel is cut.
+    """
     reason = Reason.Name(error.reason).removeprefix("REASON_")
     info: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)]
     if error.reason in _RETRY:
@@ -76,7 +83,24 @@ def status_of(error: EdgewrightError, *details: Message) -> status_pb2.Status:
         retry.retry_delay.FromSeconds(error.retry_seconds if isinstance(error, BusyError) else RETRY_SECONDS)
         info.append(retry)
     packed = [_pack(detail) for detail in (*info, *details)]
-    return status_pb2.Status(code=code_of(error).value[0], message=str(error), details=packed)
+    return status_pb2.Status(code=code_of(error).value[0], message=that_travels(str(error)), details=packed)
+
+
+def that_travels(sentence: str) -> str:
+    """Returns a sentence whose two copies in the trailers take at most `SENTENCE_BYTES_MAX`."""
+    if _travelling_bytes(sentence) <= SENTENCE_BYTES_MAX:
+        return sentence
+    room, kept = SENTENCE_BYTES_MAX - _travelling_bytes(CUT), 0
+    while kept < len(sentence) and (room := room - _travelling_bytes(sentence[kept])) >= 0:
+        kept += 1
+    return sentence[:kept] + CUT
+
+
+def _travelling_bytes(text: str) -> int:
+    """Returns the bytes of a text percent-encoded and, one in three rounded up, in base64."""
+    encoded = text.encode("utf-8", errors="replace")
+    printable = sum(0x20 <= byte <= 0x7E and byte != ord("%") for byte in encoded)
+    return printable + 3 * (len(encoded) - printable) + -(-4 * len(encoded) // 3)
 
 
 async def abort(
