@@ -24,6 +24,14 @@ SCORES = ("1", "2", "3", "4", "5")
 MINIMUM_SCORE_MASS = 0.5
 
 
+def without_system(chat: Chat) -> Chat:
+    """Returns the chat with what a leading system turn says at the beginning of the first question."""
+    if len(chat) < 2 or chat[0]["role"] != "system":
+        return chat
+    first = {**chat[1], "content": f"{chat[0]['content']}\n\n{chat[1]['content']}"}
+    return [first, *chat[2:]]
+
+
 @dataclass
 class LocalClient:
     """T1 from a causal language model and its tokenizer, both loaded by the caller.
@@ -100,12 +108,33 @@ class LocalClient:
         return [round((given - alone) / count, 4) for given, alone, count in gains]
 
     def _tokens(self, chats: Sequence[Chat]) -> list[list[int]]:
-        render = self.tokenizer.apply_chat_template
-        texts = [
-            render(chat, tokenize=False, add_generation_prompt=True, enable_thinking=False)  # where it can
-            for chat in chats
-        ]
-        return [list(self.tokenizer.encode(text, add_special_tokens=False)) for text in texts]
+        return [list(self.tokenizer.encode(self._rendered(chat), add_special_tokens=False)) for chat in chats]
+
+    def _rendered(self, chat: Chat) -> str:
+        """Returns the chat as T1's template writes it, without its system turn where that is refused.
+
+        Gemma 2's template knows none: what it would say then begins the first question. Raises InputError.
+        """
+        try:
+            return self._written(chat)
+        except Exception as error:  # noqa: BLE001 - whatever the template raises
+            fault = " ".join(str(error).split())
+        try:
+            return self._written(without_system(chat))
+        except Exception:  # noqa: BLE001 - the first error says more
+            raise InputError(
+                f"The chat template of T1, {self.identity}, can't write its prompts ({fault}); use another model, or "
+                "prompts of your own in `data.prompts`."
+            ) from None
+
+    def _written(self, chat: Chat) -> str:
+        text: str = self.tokenizer.apply_chat_template(
+            chat,
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,  # where it can
+        )
+        return text
 
     def _prefill(self, prompts: list[list[int]]) -> tuple[Tensor, _Batch]:
         """Runs the common beginning once, then what differs, left-padded. Returns the last logits."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jinja2
-
 from edgewright.errors import InputError
+
+MARK = "~the answer~"  # stands for an answer where only what surrounds it is wanted
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,25 @@ def chat_texts(tokenizer: Any, pair: dict[str, Any]) -> tuple[str, str]:
     prompt = _rendered(tokenizer, dialogue, add_generation_prompt=True)
     if len(dialogue) > 1:
         _require_whole(prompt, dialogue)
-    return prompt, _rendered(tokenizer, [*dialogue, answer])
+    text = _rendered(tokenizer, [*dialogue, answer])
+    if text.startswith(prompt):
+        return prompt, text
+    return prompt, prompt + pair["output"] + _after_an_answer(tokenizer, dialogue)
+
+
+def _after_an_answer(tokenizer: Any, dialogue: list[dict[str, str]]) -> str:
+    """Returns what the chat template writes behind the last answer.
+
+    Some templates ask for an answer otherwise than they write one: DeepSeek-R1's asks with `<think>`. What is learned
+    then follows what is asked, as it will be on the board.
+    """
+    text = _rendered(tokenizer, [*dialogue, {"role": "assistant", "content": MARK}])
+    _, mark, after = text.rpartition(MARK)
+    if not mark:
+        raise InputError(
+            "The model's chat template leaves the assistant's answer out, so it can't be learned; take another model."
+        )
+    return after
 
 
 def _dialogue(pair: dict[str, Any]) -> list[dict[str, str]]:
@@ -70,7 +88,7 @@ def _rendered(tokenizer: Any, messages: list[dict[str, str]], *, add_generation_
         text = tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=add_generation_prompt
         )
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever the template's own sums and calls raise
         roles = ", ".join(message["role"] for message in messages)
         raise InputError(
             f"The model's chat template can't write a dialogue of {roles} ({' '.join(str(error).split())}); remove "

@@ -71,6 +71,27 @@ def test_generation_ends_at_a_stop_string_or_at_max_tokens() -> None:
     assert cut.tokens < 12
 
 
+def test_a_template_that_knows_no_system_turn_gets_it_with_the_first_question() -> None:
+    made = copy.deepcopy(tiny_tokenizer())
+    made.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    )
+    model = LocalClient(tiny_model(), made, "tiny")
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    expected = made.encode("<user>Be brief.\n\nWhy?", add_special_tokens=False)
+    assert model._tokens([chat]) == [expected]
+
+
+def test_a_template_that_can_not_write_the_prompts_is_named() -> None:
+    made = copy.deepcopy(tiny_tokenizer())
+    made.chat_template = "{{ 1 / 0 }}"
+    with pytest.raises(
+        InputError, match=r"The chat template of T1, tiny, can't write its prompts .division by zero"
+    ):
+        LocalClient(tiny_model(), made, "tiny").generate(chats("x"), max_tokens=1, sampling=GREEDY, seed=0)
+
+
 def test_a_tokenizer_without_chat_template_is_refused() -> None:
     plain = copy.deepcopy(tiny_tokenizer())
     plain.chat_template = None

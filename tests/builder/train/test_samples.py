@@ -42,6 +42,23 @@ def test_without_a_chat_template_a_dialogue_is_written_as_alpaca_writes_instruct
     assert text.startswith(prompt + "Closed.")
 
 
+THINKING = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}<assistant>{{ m.content.split('</think>')[-1] }}<end>"
+    "{% else %}<{{ m.role }}>{{ m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant><think>\n{% endif %}"
+)
+
+
+def test_where_a_template_asks_otherwise_than_it_answers_what_is_learned_follows_what_is_asked() -> None:
+    made, pair = tokenizer(THINKING), {"instruction": "Why?", "input": "", "output": "end"}
+    prompt, text = chat_texts(made, pair)
+    assert prompt == "<user>Why?<assistant><think>\n"
+    assert text == prompt + "end<end>"
+    sample = make_sample(made, pair, "response", 512)
+    assert sample is not None
+    assert made.decode(sample.tokens[sample.first + 1 :]) == "end<end>"
+
+
 def test_only_the_last_answer_counts() -> None:
     made = tokenizer(EVERY_ROLE)
     sample = make_sample(made, DIALOGUE, "response", 512)
@@ -59,8 +76,15 @@ def test_only_the_last_answer_counts() -> None:
             "No system role!",
         ),
         ("{{ messages[0].nothing.at_all }}", "nothing"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        (
+            EVERY_ROLE.replace(
+                "{{ m.content }}", "{{ m.content if m.role != 'assistant' or not loop.last }}"
+            ).replace("<assistant>{% e", "<assistant>?{% e"),
+            "assistant's answer out",
+        ),
     ],
-    ids=["system-left-out", "history-left-out", "refused", "broken"],
+    ids=["system-left-out", "history-left-out", "refused", "broken", "a-sum", "answer-left-out"],
 )
 def test_a_template_that_leaves_turns_out_or_refuses_them_is_named(template: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as raised:
