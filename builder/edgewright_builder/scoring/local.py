@@ -74,7 +74,12 @@ class LocalScorer:
     def _row(self, context: str, continuations: Sequence[str]) -> TokenRow:
         bos = self.tokenizer.bos_token_id
         prefix = self.tokenizer.eos_token_id if bos is None else bos
-        pairs = [encode_pair(self.tokenizer.encode, context, text, prefix) for text in continuations]
+        if prefix is None and not context:
+            raise InputError(
+                "The model's tokenizer names neither a first nor a last token (`bos_token`, `eos_token`), and one of "
+                "them stands for an empty context; add it to tokenizer_config.json."
+            )
+        pairs = [encode_pair(self.tokenizer.encode, context, text, prefix or 0) for text in continuations]
         for text, (_, tokens) in zip(continuations, pairs, strict=True):
             if not tokens:
                 raise InputError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,6 +54,15 @@ def test_a_model_whose_head_is_not_the_whole_output_is_refused(monkeypatch: pyte
     monkeypatch.setattr(type(model), "forward", scaled)
     with pytest.raises(InputError, match="cannot be scored"):
         LocalScorer(model, tiny_tokenizer())
+
+
+def test_without_a_first_or_last_token_an_empty_context_is_refused_and_others_are_scored() -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.bos_token = tokenizer.eos_token = None
+    scorer = LocalScorer(tiny_model(), tokenizer)
+    assert scorer.score([ITEMS[1]]) == LocalScorer(tiny_model(), tiny_tokenizer()).score([ITEMS[1]])
+    with pytest.raises(InputError, match="neither a first nor a last token"):
+        scorer.score([ITEMS[3]])
 
 
 def test_trailing_blanks_of_the_context_belong_to_the_continuation() -> None:

@@ -46,9 +46,18 @@ class ModelText:
 
     @property
     def prefix_id(self) -> int:
-        """BOS if the model has one, else EOS (lm-evaluation-harness's `prefix_token_id`)."""
-        token = self._special.get("bos_token") or self._special["eos_token"]
-        return int(self._tokenizer.token_to_id(token))
+        """BOS if the model has one, else EOS (lm-evaluation-harness's `prefix_token_id`).
+
+        Raises InvalidRequestError where the tokenizer names neither.
+        """
+        named = self._special.get("bos_token") or self._special.get("eos_token")
+        token = None if named is None else self._tokenizer.token_to_id(named)
+        if token is None:
+            raise InvalidRequestError(
+                "This model's tokenizer names neither a first nor a last token, which would stand for an empty "
+                "context; give a context."
+            )
+        return int(token)
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """See `Text`. A BOS that the text already begins with is not added again.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 
+from edgewright_agent.engine_worker.model.backend import InvalidRequestError
 from edgewright_agent.engine_worker.model.fake import EOS, FakeText
 from edgewright_agent.engine_worker.model.logprobs import TextOffsets
 from edgewright_agent.engine_worker.model.tokenizer import ModelText
@@ -26,6 +29,16 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> ModelText:
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
     return ModelText(folder)
+
+
+@pytest.mark.parametrize("config", ["{}", '{"eos_token": "<unheard of>"}'])
+def test_without_a_first_or_last_token_nothing_stands_for_an_empty_context(
+    config: str, tmp_path: Path
+) -> None:
+    Tokenizer(models.BPE(vocab=IDS, merges=[])).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(config)
+    with pytest.raises(InvalidRequestError, match="neither a first nor a last token"):
+        _ = ModelText(tmp_path).prefix_id
 
 
 def bytes_of(character: str) -> list[str]:
