@@ -39,6 +39,16 @@ class ContrastView:
     picture: Markup
 
 
+def _require_factors(folder: Path, study: StudyFile, rows: Sequence[CellRow]) -> None:
+    """Raises InputError where the cells were run with other factors than the study's file names now."""
+    ran = set(rows[0].levels)
+    if ran != set(study.factors):
+        raise InputError(
+            f"The cells of {folder} have the factors {', '.join(sorted(ran))}, its {STUDY_FILE} names "
+            f"{', '.join(sorted(study.factors))}; run the study as it is now, in a folder of its own."
+        )
+
+
 def write_study_report(folder: Path) -> Path:
     """Writes `report.html`, the tables as CSV and Markdown, and `figures/*.svg`; returns the page's path.
 
@@ -48,6 +58,7 @@ def write_study_report(folder: Path) -> Path:
     rows = read_rows(folder)
     if not rows:
         raise InputError(f"No cell of {folder} is done; run the study before its report.")
+    _require_factors(folder, study, rows)
     answers = [_answer(study, contrast) for contrast in contrasts(study, rows)]
     tables, training = level_tables(study, rows), training_lines(study, rows)
     _write(folder / "contrasts.csv", csv_text(_table(answers)))

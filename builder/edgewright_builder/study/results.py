@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,31 +107,30 @@ def write_results(folder: Path, cells: Sequence[StudyCell], results: Mapping[str
 
 def read_rows(folder: Path) -> list[CellRow]:
     """Returns the rows of `cells.csv`. Raises InputError where it is missing or damaged."""
-    return [
-        CellRow(
-            line["cell"],
-            {
-                key[len(FACTOR_PREFIX) :]: value
-                for key, value in line.items()
-                if key.startswith(FACTOR_PREFIX)
-            },
-            line["task"],
-            int(line["rows"]),
-            line["tuned"],
-            {name: line[name] for name in HYPERPARAMETERS},
-            {name: float(line[name]) for name in FIGURES},
-        )
-        for line in _read_csv(folder / CELLS_CSV)
-    ]
+    with _damage_of(folder / CELLS_CSV) as lines:
+        return [_row(line) for line in lines]
+
+
+def _row(line: Mapping[str, str]) -> CellRow:
+    levels = {
+        key.removeprefix(FACTOR_PREFIX): value for key, value in line.items() if key.startswith(FACTOR_PREFIX)
+    }
+    return CellRow(
+        line["cell"],
+        levels,
+        line["task"],
+        int(line["rows"]),
+        line["tuned"],
+        {name: line[name] for name in HYPERPARAMETERS},
+        {name: float(line[name]) for name in FIGURES},
+    )
 
 
 def read_sharing(folder: Path) -> Sharing | None:
-    """Returns what sharing saved, by `stages.csv`; None before a cell is done."""
-    lines = _read_csv(folder / STAGES_CSV)
-    if not lines:
-        return None
-    once = {line["folder"]: float(line["seconds"]) for line in lines}
-    return Sharing(sum(once.values()), sum(float(line["seconds"]) for line in lines))
+    """Returns what sharing saved, by `stages.csv`; None before a cell is done. Raises as `read_rows`."""
+    with _damage_of(folder / STAGES_CSV) as lines:
+        seconds = [(line["folder"], float(line["seconds"])) for line in lines]
+    return Sharing(sum(dict(seconds).values()), sum(each for _, each in seconds)) if seconds else None
 
 
 def csv_text(lines: Iterable[Sequence[object]]) -> str:
@@ -144,13 +144,22 @@ def _write_csv(path: Path, lines: Iterable[Sequence[object]]) -> None:
     write_durably(FileSystem(), path, csv_text(lines).encode())
 
 
-def _read_csv(path: Path) -> list[dict[str, str]]:
+@contextmanager
+def _damage_of(path: Path) -> Iterator[list[dict[str, str]]]:
+    """Yields the lines of a CSV file. Raises InputError where it is missing, and for what the body stumbles over."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file, strict=True))
+            lines = list(csv.DictReader(file, strict=True))
+        if any(None in (*line, *line.values()) for line in lines):
+            raise ValueError("a line is longer or shorter than the first")
+        yield lines
     except FileNotFoundError:
         raise InputError(
             f"There is no {path.name} in {path.parent}; run the study before its report."
         ) from None
-    except (csv.Error, UnicodeDecodeError) as error:
+    except KeyError as error:
+        raise InputError(
+            f"{path} is damaged (there is no column {error}); run the study again with --resume."
+        ) from None
+    except (csv.Error, ValueError) as error:  # UnicodeDecodeError is one
         raise InputError(f"{path} is damaged ({error}); run the study again with --resume.") from None

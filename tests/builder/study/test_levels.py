@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from edgewright.errors import InputError
 from edgewright_builder.study.cells import cells_of
 from edgewright_builder.study.contrasts import contrasts
 from edgewright_builder.study.levels import level_tables, training_lines
@@ -137,3 +138,39 @@ def test_the_report_writes_every_table_and_a_picture_of_each(
     assert {place["level"] for place in places if place["figure"] == "accuracy at 4 bits"} == {"adam", "muon"}
     with (tmp_path / "training.csv").open(encoding="utf-8", newline="") as file:
         assert {line["optimizer"] for line in csv.DictReader(file)} == {"adam", "muon"}
+
+
+@pytest.mark.parametrize("name", ["cells.csv", "stages.csv"])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda text: text.rstrip("\n") + ",more\n", "a line is longer or shorter"),
+        (lambda text: text[: text.rindex(",")], "a line is longer or shorter"),
+        (
+            lambda text: text.replace("folder,seconds", "a,b").replace(",rows,", ",lines,"),
+            "there is no column",
+        ),
+        (lambda text: text.replace(",100,", ",many,").replace(",1.5", ",long"), "is damaged .*(many|long)"),
+        (lambda text: text.replace(",", '"', 1), "is damaged"),
+    ],
+    ids=["columns", "cut", "header", "number", "quotes"],
+)
+def test_a_damaged_table_is_named(
+    study: StudyFile, results: dict[str, dict[str, Any]], tmp_path: Path, name: str, damage: Any, words: str
+) -> None:
+    for cell in results.values():
+        cell["stages"] = {"data data-1": 1.5}
+    write_results(tmp_path, cells_of(study), results)
+    path = tmp_path / name
+    path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(InputError, match=f"{name} .*{words}"):
+        write_study_report(tmp_path)
+
+
+def test_cells_of_other_factors_than_the_study_s_are_not_shown_as_its_own(
+    study: StudyFile, results: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    write_results(tmp_path, cells_of(study), results)
+    written(tmp_path, factors=STUDY["factors"], compare=STUDY["compare"])
+    with pytest.raises(InputError, match=r"have the factors .*task, its study\.yaml names"):
+        write_study_report(tmp_path)
