@@ -79,7 +79,9 @@ def read_bench(path: Path) -> Bench:
         raise InputError(
             f"{path} can't be read ({error.strerror}); give a file that `bench --save` wrote."
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError, ValidationError, json_format.ParseError):
+    except (
+        ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError, json_format.ParseError
+    ):  # fmt: skip
         raise InputError(f"{path} is not a result of `edgewright bench --save`.") from None
 
 

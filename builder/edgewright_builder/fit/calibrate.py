@@ -138,7 +138,7 @@ def load_board(engine: str, board: str) -> BoardCalibration | None:
         raise OutsideError(
             f"The calibration {path} can't be read: {error.strerror}. Check its folder."
         ) from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(
             f"The calibration {path} is damaged ({type(error).__name__}); delete it and calibrate again."
         ) from None

@@ -157,7 +157,7 @@ def _events(path: Path, lines: bytes) -> list[dict[str, Any]]:
             raise ValueError("it does not begin with a release")
         for event in events[1:]:
             _result(event)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is not the journal of a rollout ({error}).") from None
     return events
 

@@ -22,6 +22,7 @@ from edgewright.errors import InputError
 from edgewright_builder.run.folder import exclusive
 from edgewright_builder.run.progress import Reporter
 
+RECORDED = {"stage", "fingerprint", "output_digest", "seconds", "summary"}  # of a stage that is done
 SHARED_NAME_CHARACTERS = 16  # of a fingerprint, in a shared stage's folder name
 DISK_FREE_BYTES_MIN = 1024 * 1024  # below it a child that fails has failed for want of room
 STAGES = (
@@ -110,7 +111,9 @@ def read_stage(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        if missing := RECORDED - record.keys():
+            raise ValueError(f"it has no {min(missing)}")
+    except (ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}); delete {folder} to run the stage again.") from None
     return record
 

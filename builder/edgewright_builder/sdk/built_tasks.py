@@ -29,12 +29,18 @@ def built_tasks(run: Path) -> list[BuiltTask]:
     """
     try:
         results = json.loads((run / "evaluate" / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise InputError(
             f"{run} holds no evaluation to compare with (evaluate/results.json); name the folder of a finished build, "
             "or give --tasks."
         ) from None
-    return [_built_task(run, name, results) for name in results["tasks"]]
+    try:
+        return [_built_task(run, name, results) for name in results["tasks"]]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"The evaluation in {run / 'evaluate'} is damaged ({type(error).__name__}: {error}); delete that folder and "
+            "build again with --resume."
+        ) from None
 
 
 def _built_task(run: Path, name: str, results: dict[str, Any]) -> BuiltTask:

@@ -80,9 +80,10 @@ def test_the_output_digest_covers_the_products_and_nothing_else(tmp_path: Path) 
     assert digest("c", "different", "noise") != digest("d", "same", "noise")
 
 
-def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "[]", "null", "{}", '{"stage": "data"}', "[" * 100_000, "\x00"])
+def test_a_damaged_record_is_named(text: str, tmp_path: Path) -> None:
     make_run(tmp_path).stage("data", {}, Work(), products=("product",))
-    (tmp_path / "data" / "stage.json").write_text("{")
+    (tmp_path / "data" / "stage.json").write_text(text)
     with pytest.raises(InputError, match=r"stage\.json is damaged"):
         make_run(tmp_path).stage("data", {}, Work(), products=("product",))
 
