@@ -38,7 +38,7 @@ def built_tasks(run: Path) -> list[BuiltTask]:
         return [_built_task(run, name, results) for name in results["tasks"]]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"The evaluation in {run / 'evaluate'} is damaged ({type(error).__name__}: {error}); delete that folder and "
+            f"The evaluation in {run / 'evaluate'} is damaged ({type(error).__name__}: {error}); delete it and "
             "build again with --resume."
         ) from None
 
