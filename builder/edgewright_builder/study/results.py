@@ -130,7 +130,7 @@ def read_sharing(folder: Path) -> Sharing | None:
     """Returns what sharing saved, by `stages.csv`; None before a cell is done. Raises as `read_rows`."""
     with _damage_of(folder / STAGES_CSV) as lines:
         seconds = [(line["folder"], float(line["seconds"])) for line in lines]
-    return Sharing(sum(dict(seconds).values()), sum(each for _, each in seconds)) if seconds else None
+    return Sharing(sum(dict(seconds).values()), sum(spent for _, spent in seconds)) if seconds else None
 
 
 def csv_text(lines: Iterable[Sequence[object]]) -> str:
