@@ -101,12 +101,13 @@ class Machine:
         """Pulls the plug: nothing that the board has not handed to its disk is written any more."""
         if (pid := self._pid()) is not None:
             os.kill(pid, signal.SIGKILL)
-        self._wait(60)
+        self._wait(pid, 60)
 
     def power_off(self) -> None:
         """Shuts the board down in order, and waits for that."""
+        pid = self._pid()
         self.run("systemctl --no-block poweroff")
-        self._wait(300)
+        self._wait(pid, 300)
 
     def _pid(self) -> int | None:
         if self._process is not None:
@@ -123,10 +124,10 @@ class Machine:
         lines = (self.folder / "qemu.log").read_text(encoding="utf-8", errors="replace").splitlines()
         return lines[-1] if lines else "QEMU says nothing"
 
-    def _wait(self, seconds: float) -> None:
-        """Waits until the process is gone. Raises NeedError."""
+    def _wait(self, pid: int | None, seconds: float) -> None:
+        """Waits until the process is gone, and with it its hold on the disks. Raises NeedError."""
         until = time.monotonic() + seconds
-        while self.is_running():
+        while pid is not None and not has_ended(pid):
             if time.monotonic() > until:
                 raise NeedError(f"The board does not stop; see {self.folder}/console.")
             time.sleep(0.2)
@@ -184,3 +185,16 @@ class Machine:
             return []
         drive = f"if=none,id=scratch,file={self.folder}/scratch,format=raw"
         return ["-drive", drive, "-device", "virtio-blk-pci,drive=scratch"]
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process has let go of its files: it is gone, or all that is left is what its parent may ask for.
+
+    The first of its threads may be a zombie while others still end (proc_pid_stat(5), proc_pid_task(5)).
+    """
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        threads = len(list(Path(f"/proc/{pid}/task").iterdir()))
+    except OSError:
+        return True
+    return threads == 1 and status.rpartition(")")[2].split()[0] in ("Z", "X")

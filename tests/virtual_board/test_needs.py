@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from virtual_board.agent import Agent
 from virtual_board.command import main
-from virtual_board.machine import Machine
+from virtual_board.machine import Machine, has_ended
 
 from edgewright.sizes import parse_bytes
 from virtual_board import arm, build, needs, settings, wheels
@@ -165,3 +165,14 @@ def test_the_disks_of_a_board_that_runs_are_not_made_anew(tmp_path: Path) -> Non
 
 def test_the_agents_budget_leaves_the_board_some_of_its_memory() -> None:
     assert parse_bytes(settings.BUDGET) <= settings.MEMORY_MIB * 2**20 // 2
+
+
+def test_a_killed_process_has_ended_when_it_is_a_zombie_and_not_before() -> None:
+    """Its command line is gone earlier, while it still holds the locks of its disks."""
+    process = subprocess.Popen(["sleep", "60"])
+    assert not has_ended(process.pid)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert has_ended(process.pid)
+    process.wait()
+    assert has_ended(process.pid)
