@@ -1,13 +1,14 @@
-"""Prompts of one length that share nothing: shuffles of one multiset of words.
+"""Prompts of one length that share next to nothing: shuffles of one multiset of words.
 
-All have (nearly) the same number of tokens, and none has a beginning that an engine could have kept from another.
-How many words make the length that is asked for, the engine's own count says.
+All have (nearly) the same number of tokens. Two of them begin alike by chance only, and none begins as the texts do
+that were counted before, which the engine may have kept. How many words make the length that is asked for, the
+engine's own count says.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 CALIBRATION_ROUNDS = 8
 FIRST_WORDS_MAX = 16  # are counted first: a word may be as many tokens as it has bytes
@@ -35,12 +36,19 @@ async def words_for(
     return words
 
 
-def shuffles(words: list[str], seed: int) -> Callable[[int], str]:
-    """Returns a function from n to prompt number n of this seed: the words in an order of its own."""
+def shuffles(words: list[str], seed: int, unlike: Sequence[str] = ()) -> Callable[[int], str]:
+    """Returns a function from n to prompt number n of this seed: the words in an order of its own.
+
+    It begins with another letter than `unlike` and than the texts that `words_for` counted, which all begin with
+    the first word, wherever one of the words does.
+    """
+    begun = {text[:1] for text in (words[0], *unlike)}
 
     def prompt(number: int) -> str:
         order = words.copy()
         random.Random(f"{seed}/{number}").shuffle(order)  # noqa: S311 - not a secret
+        first = next((index for index, word in enumerate(order) if word[0] not in begun), 0)
+        order[0], order[first] = order[first], order[0]
         return " ".join(order)
 
     return prompt

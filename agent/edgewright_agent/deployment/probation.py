@@ -227,7 +227,8 @@ async def _unread(engine: Engine, golden: GoldenPrompt) -> GenerationRequest:
 
     seed = secrets.randbits(32)  # another one each time: an engine may outlive a trial
     words = await words_for(await count(golden.prompt), count, seed)
-    return GenerationRequest(prompt=shuffles(words, seed)(0), max_tokens=len(golden.tokens), ignore_eos=True)
+    prompt = shuffles(words, seed, unlike=[golden.prompt])(0)
+    return GenerationRequest(prompt=prompt, max_tokens=len(golden.tokens), ignore_eos=True)
 
 
 async def _generate(
