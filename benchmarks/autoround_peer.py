@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 
@@ -37,7 +38,10 @@ def main() -> None:
         enable_torch_compile=False,
         device_map="cpu",
     )
-    tuner.quantize_and_save(work["out"], format="auto_gptq")
+    with tempfile.TemporaryDirectory(dir=Path(work["out"]).parent) as scratch:
+        tuner.quantize_and_save(scratch, format="auto_gptq")
+        (written,) = Path(scratch).iterdir()  # a folder that AutoRound names after the model
+        written.rename(work["out"])
 
 
 def full_sequences(sequences: list[list[int]]) -> list[list[int]]:
