@@ -113,7 +113,7 @@ def _remainders(frozen: FrozenCodesLinear, unquantized: Tensor) -> Tensor:
     """Returns where each weight stands in relation to its code, in steps of the grid, within ±0.499; float16."""
     groups = unquantized.float().reshape(*frozen.earlier_scales.shape, -1)
     scales = frozen.earlier_scales.unsqueeze(-1)
-    positions = torch.where(scales > 0, groups / scales, 0.0).reshape(frozen.codes.shape)
+    positions = torch.where(scales != 0, groups / scales, 0.0).reshape(frozen.codes.shape)
     return (positions - frozen.codes).clamp_(-REMAINDER_MAX, REMAINDER_MAX).half()
 
 

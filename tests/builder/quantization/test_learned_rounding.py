@@ -34,14 +34,23 @@ from tests.support.tiny_models import tiny_model
 GROUP_SIZE = 8
 
 
-def random_layer(outputs: int, groups: int, seed: int, spread: float = 1.0) -> LearnedRoundingLinear:
-    """A layer whose codes are those of its weights plus noise of `spread` steps of the grid."""
+def random_weights(outputs: int, groups: int, seed: int, spread: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, scales, and weights that stand `spread` steps of the grid away from them."""
     random = torch.Generator().manual_seed(seed)
     codes = torch.randint(0, 16, (outputs, groups * GROUP_SIZE), generator=random).float()
     scales = (0.01 + torch.rand(outputs, groups, generator=random)).half().float()
-    frozen = FrozenCodesLinear(Frozen(codes, scales), torch.randn(outputs, generator=random))
+    scales *= (
+        torch.randint(0, 2, scales.shape, generator=random) * 2 - 1
+    )  # AutoRound writes negative ones too
     noise = spread * torch.randn(codes.shape, generator=random)
-    return LearnedRoundingLinear(frozen, Frozen(codes, scales).dequantize(codes + noise))
+    return codes, scales, Frozen(codes, scales).dequantize(codes + noise)
+
+
+def random_layer(outputs: int, groups: int, seed: int, spread: float = 1.0) -> LearnedRoundingLinear:
+    """A layer that starts from such weights."""
+    codes, scales, weights = random_weights(outputs, groups, seed, spread)
+    bias = torch.randn(outputs, generator=torch.Generator().manual_seed(seed))
+    return LearnedRoundingLinear(FrozenCodesLinear(Frozen(codes, scales), bias), weights)
 
 
 def dense(layer: LearnedRoundingLinear, scales: Tensor, offsets: Tensor) -> Tensor:
@@ -82,6 +91,18 @@ def test_product_and_gradients_are_those_of_dense_autograd(
 def test_a_layer_starts_with_gptq_s_codes_wherever_its_weights_stand(seed: int, spread: float) -> None:
     layer = random_layer(5, 3, seed, spread)
     assert torch.equal(layer.codes, layer.start_codes)
+
+
+@given(seed=st.integers(0, 1000), spread=st.floats(0, 0.1))
+@settings(deadline=None, max_examples=50)
+def test_a_weight_starts_where_it_stands_between_the_codes_whatever_the_sign_of_its_scale(
+    seed: int, spread: float
+) -> None:
+    codes, scales, weights = random_weights(5, 3, seed, spread)
+    layer = LearnedRoundingLinear(FrozenCodesLinear(Frozen(codes, scales), None), weights)
+    stands = weights / scales.repeat_interleave(GROUP_SIZE, dim=1)
+    started = layer.start_codes.float() + layer.remainders.float()
+    torch.testing.assert_close(started, stands, atol=2e-3, rtol=0)
 
 
 @given(seed=st.integers(0, 1000), push=st.floats(-30, 30))
