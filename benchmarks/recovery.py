@@ -244,7 +244,7 @@ def by_autoround(tuning: AutoRoundTuning, subject: Subject, run: Run) -> tuple[F
     def work(folder: Path) -> dict[str, Any]:
         order = inputs | {"model": str(subject.finetuned.folder / "model"), "out": str(folder / "model")}
         (folder / "work.json").write_text(json.dumps(order), encoding="utf-8")
-        peer = [tuning.python, Path(__file__).with_name("autoround_peer.py"), folder / "work.json"]
+        peer = [tuning.python, str(Path(__file__).with_name("autoround_peer.py")), str(folder / "work.json")]
         subprocess.run(peer, check=True)
         return {"calibration_tokens": sum(map(len, sequences))}
 
