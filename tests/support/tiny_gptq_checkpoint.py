@@ -1,4 +1,7 @@
-"""A GPTQ checkpoint of the tiny Llama, written without GPTQModel: rounded to nearest and packed."""
+"""A GPTQ checkpoint of the tiny Llama, written without GPTQModel: rounded to nearest and packed.
+
+Every second scale is negative. GPTQModel writes none, and AutoRound about half of them.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ def packed(weight: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     rows, columns = weight.shape
     groups = weight.reshape(rows, -1, GROUP_SIZE)
     scales = (groups.abs().amax(-1, keepdim=True) / 7).half().float()
+    scales[:, 1::2] *= -1
     codes = ((groups / scales).round().clamp(-8, 7) + 8).reshape(rows, columns).to(torch.int32)
     words = torch.zeros(columns // 8, rows, dtype=torch.int32)
     for place in range(8):
