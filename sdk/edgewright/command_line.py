@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import math
 import os
 import sys
@@ -28,6 +30,7 @@ def run(app: typer.Typer) -> None:
 
     Raises InputError for words that it can't take, and for a path that no file can have.
     """
+    _write_what_the_terminal_can()
     try:
         code = app(standalone_mode=False)
     except OSError as error:
@@ -40,6 +43,17 @@ def run(app: typer.Typer) -> None:
             sys.exit(error.exit_code)
         raise InputError(_sentence(error)) from None
     sys.exit(code)
+
+
+def speaks_unicode() -> bool:
+    """Whether standard output takes every character, as by UTF-8. JSON for another one is written in ASCII."""
+    return codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+
+
+def _write_what_the_terminal_can() -> None:
+    """Has a character that the terminal's encoding lacks written as an escape, such as \\u2026, instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def finite(value: float) -> float:

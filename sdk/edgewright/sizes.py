@@ -11,12 +11,15 @@ _UNITS = {
     "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
     "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
 }  # fmt: skip
+SHOWN_CHARACTERS = 40
+BYTES_MAX = 2**60  # 1048576 TiB; the wire's numbers end at eight times that
 _BYTES = {unit.lower(): size_bytes for unit, size_bytes in _UNITS.items()}
 
 
 def parse_bytes(text: str) -> int:
-    """Returns the bytes of `180MiB`, 188743680. Raises InputError for a missing unit or a number that is not
-    positive.
+    """Returns the bytes of `180MiB`, 188743680.
+
+    Raises InputError for a missing unit, a number that is not positive, and more than any disk has.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", text.lower())
     if match is None or match[2] not in _BYTES:
@@ -27,6 +30,8 @@ def parse_bytes(text: str) -> int:
     size_bytes = int(Decimal(match[1]) * _BYTES[match[2]])
     if size_bytes <= 0:
         raise InputError(f"{text!r} is not a size above 0.")
+    if size_bytes > BYTES_MAX:
+        raise InputError(f"{text[:SHOWN_CHARACTERS]!r} is more than any disk has; give at most 1048576TiB.")
     return size_bytes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from datetime import date
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -30,7 +31,7 @@ def first_complaint(kind: type[BaseModel], error: ValidationError) -> str:
 
 
 def _subject(key: str, error: ErrorDetails) -> str:
-    value = repr(error["input"])
+    value = str(error["input"]) if isinstance(error["input"], date) else repr(error["input"])
     if not key:
         return ""
     return f"`{key}` is {value}: " if len(value) <= SHOWN_CHARACTERS_MAX else f"`{key}`: "
@@ -76,9 +77,11 @@ def plain(value: Any) -> str:
 def _text_wanted(value: Any) -> str:
     if isinstance(value, bool):
         return "expected text; in quotes, as YAML reads true, yes and on as a flag"
-    if isinstance(value, (int, float)):  # a version such as 1.0 is a number without quotes
-        return f'expected text; write "{value}" in quotes'
-    return "expected text"
+    # A version such as 1.10 is a number without quotes, and not the same one.
+    kind = "number" if isinstance(value, (int, float)) else "date" if isinstance(value, date) else None
+    return (
+        "expected text" if kind is None else f"expected text; put it in quotes, as YAML reads it as a {kind}"
+    )
 
 
 def _at(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:

@@ -91,7 +91,7 @@ def test_another_study_does_not_get_the_folder(finished: Path, study: Path) -> N
     other.write_text(yaml.safe_dump(document), encoding="utf-8")
     refused = edgewright("study", str(other), "-o", str(finished), "--resume")
     assert refused.returncode == 2
-    assert "holds the study `recovery`, not `other`" in refused.stderr
+    assert "`name: recovery`, and this one has `name: other`" in refused.stderr
 
 
 def test_a_report_without_a_study_is_refused(tmp_path: Path) -> None:

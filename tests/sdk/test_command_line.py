@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 
-def called(program: str, *words: str) -> subprocess.CompletedProcess[str]:
+def called(
+    program: str, *words: str, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     path = Path(sys.executable).with_name(program)
-    return subprocess.run([str(path), *words], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [str(path), *words], capture_output=True, text=True, check=False, env=os.environ | (environment or {}),
+        encoding=None if environment is None else environment["PYTHONIOENCODING"],
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -90,3 +98,25 @@ def test_a_path_that_no_file_can_have_is_one_sentence(program: str, words: list[
     assert done.returncode in (2, 3), done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith(f"{program}: ")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "smollm2-135m", "--device", "jetson-orin-nano-8gb"],
+        ["check", "smollm2-135m", "--device", "jetson-orin-nano-8gb", "--json"],
+        ["plan", "smollm2-135m", "--device", "jetson-orin-nano-8gb", "--budget", "320MiB"],
+        ["profiles", "show", "jetson-orin-nano-8gb"],
+        ["profiles", "show", "jetson-orin-nano-8gb", "--json"],
+        ["check", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_a_terminal_that_lacks_characters_gets_escapes_and_scripts_get_json(
+    words: list[str], encoding: str
+) -> None:
+    done = called("edgewright", *words, environment={"PYTHONIOENCODING": encoding, "LC_ALL": "C.UTF-8"})
+    assert (done.returncode, done.stderr) == (0, "")
+    if "--json" in words:
+        assert json.loads(done.stdout)

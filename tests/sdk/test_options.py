@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from edgewright.address import Address, parse_address
 from edgewright.errors import InputError
-from edgewright.sizes import parse_bytes
+from edgewright.sizes import BYTES_MAX, parse_bytes
 from edgewright.trust.keys import load_trusted_keys
 
 
@@ -21,6 +21,7 @@ from edgewright.trust.keys import load_trusted_keys
     st.sampled_from([("B", 1), ("KiB", 2**10), ("MiB", 2**20), ("GB", 10**9), ("TiB", 2**40)]),
 )
 def test_a_size_is_a_number_and_a_unit(number: int, unit: tuple[str, int]) -> None:
+    assume(number * unit[1] <= BYTES_MAX)
     assert (
         parse_bytes(f"{number}{unit[0]}") == parse_bytes(f" {number} {unit[0].lower()} ") == number * unit[1]
     )
@@ -30,6 +31,13 @@ def test_a_size_is_a_number_and_a_unit(number: int, unit: tuple[str, int]) -> No
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="not a size"):
         parse_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["1048577TiB", "9" * 400 + "GiB", "1" + "0" * 30 + "TB"])
+def test_a_size_that_no_disk_has_is_refused_in_a_short_sentence(text: str) -> None:
+    with pytest.raises(InputError, match="is more than any disk has; give at most 1048576TiB") as caught:
+        parse_bytes(text)
+    assert len(str(caught.value)) < 120
 
 
 def test_a_unit_that_is_none_is_told_those_there_are() -> None:

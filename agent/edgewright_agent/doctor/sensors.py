@@ -11,12 +11,14 @@ from edgewright_agent.telemetry.collectors.sysfs import NoDataError
 WHERE = {
     "ina3221": "sys/class/hwmon/hwmon*/in*_input",
     "ina238": "sys/class/hwmon/hwmon*/power*_input",
+    "ina2xx": "sys/class/hwmon/hwmon*/power*_input",
     "rapl": "sys/class/powercap/intel-rapl:*/energy_uj",
 }
 
 REMEDIES = {
     "ina3221": "Use NVIDIA's kernel for this board, whose device tree names the sensor; or the profile that fits.",
     "ina238": "Use NVIDIA's kernel for this board, whose device tree names the sensor; or the profile that fits.",
+    "ina2xx": "Load its driver (`sudo modprobe ina2xx`), and name the chip in the carrier board's device tree.",
     "rapl": "`sudo modprobe intel_rapl_msr`; virtual machines have none, and then nothing can be done.",
     "nvml": "`pip install 'edgewright[nvml]'` and NVIDIA's driver.",
 }

@@ -54,11 +54,20 @@ class BlobRange:
 
 
 def open_client(limits: MirrorLimits) -> httpx.AsyncClient:
-    """Returns a client for mirrors. Proxies and certificates are the environment's (HTTPS_PROXY, SSL_CERT_FILE)."""
-    return httpx.AsyncClient(
-        timeout=httpx.Timeout(limits.silence_seconds, connect=limits.connect_seconds),
-        headers={"Accept-Encoding": "identity", "User-Agent": "edgewright-agent"},
-    )
+    """Returns a client for mirrors. Proxies and certificates are the environment's (HTTPS_PROXY, SSL_CERT_FILE).
+
+    Raises MirrorError where httpx can't use them.
+    """
+    try:
+        return httpx.AsyncClient(
+            timeout=httpx.Timeout(limits.silence_seconds, connect=limits.connect_seconds),
+            headers={"Accept-Encoding": "identity", "User-Agent": "edgewright-agent"},
+        )
+    except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
+        raise MirrorError(
+            f"No mirror can be asked with the agent's HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE: "
+            f"{_brief(error)}. Correct them in the agent's environment."
+        ) from None
 
 
 @contextlib.asynccontextmanager

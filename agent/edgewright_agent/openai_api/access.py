@@ -19,8 +19,8 @@ def check_key(scope: Scope, key: str | None) -> None:
     """Raises ApiError (401) if a key is set and the request does not bring it."""
     if key is None:
         return
-    authorization = header(scope, b"authorization") or b""
-    if not hmac.compare_digest(authorization, f"Bearer {key}".encode()):
+    scheme, _, sent = (header(scope, b"authorization") or b"").partition(b" ")
+    if scheme.lower() != b"bearer" or not hmac.compare_digest(sent.strip(), key.encode()):
         message = "The API key is missing or wrong; send `Authorization: Bearer KEY`."
         raise ApiError(
             HTTPStatus.UNAUTHORIZED, "invalid_api_key", message, headers={"www-authenticate": "Bearer"}

@@ -25,16 +25,18 @@ from edgewright_agent.telemetry.serving import distribution
 from edgewright_builder.bench.results import BenchSubject
 from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.device_client.measure import planned_point
+from edgewright_builder.device_client.messages import asking
 
 OnProgress = Callable[[int, int, float], None]  # prompts done, of how many, tokens/s
 
 
 async def run_on_board(client: DeviceClient, plan: BenchmarkPlan, on_progress: OnProgress) -> BenchmarkResult:
     """Runs the load once in the agent. Raises the board's refusals."""
-    request = RunBenchmarkRequest(
-        prompts=plan.prompts, input_tokens=plan.input_tokens, output_tokens=plan.output_tokens,
-        concurrency=plan.concurrency, warmup_prompts=plan.warmup_prompts, seed=plan.seed,
-    )  # fmt: skip
+    with asking("a benchmark"):
+        request = RunBenchmarkRequest(
+            prompts=plan.prompts, input_tokens=plan.input_tokens, output_tokens=plan.output_tokens,
+            concurrency=plan.concurrency, warmup_prompts=plan.warmup_prompts, seed=plan.seed,
+        )  # fmt: skip
     async for event in client.run_benchmark(request):
         if event.HasField("result"):
             return event.result

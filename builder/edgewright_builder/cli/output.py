@@ -12,6 +12,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from edgewright.command_line import speaks_unicode
 from edgewright.errors import InputError
 from edgewright_builder.show.document import document
 
@@ -58,16 +59,21 @@ def document_of(schema: str, result: Any) -> dict[str, Any]:
 
 def emit(schema: str, result: Any, *, as_json: bool, save: Path | None = None) -> None:
     """Prints the result as a JSON document if it was asked for, and saves it if a file was named."""
-    text = json.dumps(document_of(schema, result), indent=2, ensure_ascii=False, allow_nan=False)
+    content = document_of(schema, result)
     if as_json:
-        typer.echo(text)
+        typer.echo(json_text(content, indent=2))
     if save is not None:
-        write_text(save, text + "\n")
+        write_text(save, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def emit_line(schema: str, result: Any) -> None:
     """Prints the result as a JSON document on one line."""
-    typer.echo(json.dumps(document_of(schema, result), ensure_ascii=False, allow_nan=False))
+    typer.echo(json_text(document_of(schema, result)))
+
+
+def json_text(content: Mapping[str, Any], indent: int | None = None) -> str:
+    """Returns a document as standard output can carry it: in ASCII unless that takes every character."""
+    return json.dumps(content, indent=indent, ensure_ascii=not speaks_unicode(), allow_nan=False)
 
 
 def write_text(path: Path, text: str) -> None:

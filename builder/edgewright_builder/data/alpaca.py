@@ -7,9 +7,11 @@ is learned. What a row holds is learned from or refused, never left out.
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ REFUSED = (
     "context", "documents", "passage", "reasoning", "reasoning_content", "thinking", "tools", "functions", "tool_calls",
     "function_call", "images", "image", "videos", "video", "audios", "audio",
 )  # fmt: skip
+SURROGATE_MARKS = (b"\\u", b"\xed")  # what a line with half a surrogate pair has: an escape, or such a byte
 BESIDE_MESSAGES = (*REFUSED, "system", "history", "input", "output", "prompt", "completion", "response")
 
 
@@ -70,10 +73,14 @@ def write_alpaca(rows: Iterable[AlpacaRow]) -> bytes:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number from 1, object) of each line that is not blank. Raises InputError as `read_alpaca` does."""
+    """Yields (line number from 1, object) of each line that is not blank. Raises InputError as `read_alpaca` does.
+
+    A key that stands twice is refused, as one of its values would be left out, and so is half a surrogate pair: no
+    tokenizer takes it.
+    """
     try:
         # Split at b"\n" only: a text may hold U+2028, which str.splitlines would split at.
-        lines = path.read_bytes().split(b"\n")
+        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
     except OSError as error:
         raise InputError(
             f"Data file {path} cannot be read: {error.strerror}. Give the path of a .jsonl file."
@@ -82,7 +89,9 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=partial(_object, f"{path}, line {number}"))
+            if any(mark in line for mark in SURROGATE_MARKS):
+                _require_text(f"{path}, line {number}", value)
         except (ValueError, RecursionError) as error:
             array = line.lstrip()[:1] == b"["
             hint = "Is the file one array? Write one object a line." if array else "Correct the line."
@@ -94,6 +103,24 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 f"{path}, line {number}: expected a JSON object, found {type(value).__name__}; write one object a line."
             )
         yield number, value
+
+
+def _object(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{where}: the key {shown(twice)} stands twice; remove one.")
+    return value
+
+
+def _require_text(where: str, value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where}: \\u{ord(error.object[error.start]):04x} is half a character; correct the program that wrote it."
+        ) from None
 
 
 def _row(where: str, value: dict[str, Any]) -> AlpacaRow:

@@ -19,6 +19,7 @@ from edgewright_builder.data.client import Chat, Completion, Rating, TeacherSamp
 from edgewright_builder.data.dialect import THOUGHT_TOKENS, Dialect
 from edgewright_builder.data.parsing import parse_score
 from edgewright_builder.model_server.exchange import AnswerBounds, HttpAnswer, post
+from edgewright_builder.model_server.proxies import usable_proxies
 from edgewright_builder.model_server.requests import authorization, json_object, run_to_the_end
 from edgewright_builder.model_server.retries import (
     RETRIED,
@@ -115,7 +116,9 @@ class EndpointClient:
         gate = asyncio.Semaphore(self.concurrency)
         headers = {"Accept-Encoding": "identity"} | authorization(self.api_key_variable)
         timeout = httpx.Timeout(None, connect=self.timeout_seconds)
-        async with httpx.AsyncClient(headers=headers, timeout=timeout) as http:
+        with usable_proxies():
+            client = httpx.AsyncClient(headers=headers, timeout=timeout)
+        async with client as http:
             tasks = [asyncio.ensure_future(self._ask(http, gate, request, stop)) for request in requests]
             try:
                 return list(await asyncio.gather(*tasks))

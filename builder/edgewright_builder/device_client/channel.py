@@ -52,8 +52,10 @@ def open_channel(address: Address, credentials: Path | None, target: str | None 
     """
     require_credentials(address, credentials)
     options: list[tuple[str, str | int]] = [*OPTIONS]
+    if target is not None or address.is_loopback:  # no proxy leads to this machine
+        options.append(("grpc.enable_http_proxy", 0))
     if target is not None:
-        options += [("grpc.default_authority", str(address)), ("grpc.enable_http_proxy", 0)]
+        options.append(("grpc.default_authority", str(address)))
         if credentials is not None:
             options.append(("grpc.ssl_target_name_override", address.host))
     where = target or str(address)

@@ -23,6 +23,7 @@ from edgewright_builder.device_client.failures import (
     lost_its_status,
 )
 from edgewright_builder.device_client.link import DEADLINE_SECONDS, SILENCE_SECONDS_MAX, Link, Stream
+from edgewright_builder.device_client.messages import asking
 from edgewright_builder.device_client.retries import SOON_SECONDS, OnWait, Retries, hear_nothing
 from edgewright_builder.device_client.stream import MakeParts, send_stream
 
@@ -134,9 +135,10 @@ class DeviceClient:
 
         With `confirm_within_seconds` the board rolls back unless `confirm` comes in time.
         """
-        request = deployment.ActivateReleaseRequest(
-            release=release, force=force, confirm_within_seconds=confirm_within_seconds
-        )
+        with asking("an activation"):
+            request = deployment.ActivateReleaseRequest(
+                release=release, force=force, confirm_within_seconds=confirm_within_seconds
+            )
         await self._link.once(lambda: self._link.deployment.ActivateRelease, request)
 
     def watch_deployment(self) -> AsyncGenerator[deployment.WatchDeploymentResponse, None]:
@@ -169,7 +171,8 @@ class DeviceClient:
 
     def scrub_store(self, bytes_per_second_max: int = 0) -> AsyncIterator[deployment.ScrubStoreResponse]:
         """Has the board read and verify all it stores; the last answer is final."""
-        request = deployment.ScrubStoreRequest(bytes_per_second_max=bytes_per_second_max)
+        with asking("a scrub"):
+            request = deployment.ScrubStoreRequest(bytes_per_second_max=bytes_per_second_max)
         silence_seconds = None if bytes_per_second_max else WORK_SECONDS_MAX
         return self._patient_stream(
             lambda: self._link.deployment.ScrubStore, request, silence_seconds, busy=True
@@ -208,13 +211,15 @@ class DeviceClient:
         self, after_sequence: int = 0
     ) -> AsyncGenerator[tuple[int, telemetry.Snapshot], None]:
         """Yields what the board recorded after that sequence number while nobody listened, oldest first."""
-        request = telemetry.WatchTelemetryRequest(after_sequence=after_sequence, recorded_only=True)
+        with asking("recorded telemetry"):
+            request = telemetry.WatchTelemetryRequest(after_sequence=after_sequence, recorded_only=True)
         async for response in self._link.stream(lambda: self._link.telemetry.WatchTelemetry, request):
             yield response.sequence, response.snapshot
 
     async def watch_telemetry(self, interval_seconds: float) -> AsyncIterator[telemetry.Snapshot]:
         """Yields a snapshot every `interval_seconds`, for ever."""
-        request = telemetry.WatchTelemetryRequest(interval_seconds=interval_seconds)
+        with asking("telemetry"):
+            request = telemetry.WatchTelemetryRequest(interval_seconds=interval_seconds)
         silence_seconds = SILENCE_SECONDS_MAX + interval_seconds
         async for response in self._link.stream(
             lambda: self._link.telemetry.WatchTelemetry, request, silence_seconds

@@ -7,12 +7,15 @@ enumerations that nobody here knows become "unknown".
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from unicodedata import category
 
 from google.protobuf.message import Message
+
+from edgewright.errors import InputError
 
 T = TypeVar("T")
 
@@ -27,6 +30,15 @@ def from_message(kind: type[T], message: Message, **given: Any) -> T:
         if name not in given:
             values[name] = _value(message, message.DESCRIPTOR.fields_by_name[name], hint)
     return kind(**values)
+
+
+@contextmanager
+def asking(what: str) -> Iterator[None]:
+    """Raises InputError for a value that the wire can't carry: too large, of another type, or text that is no UTF-8."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise InputError(f"The board can't be asked for {what}: {error}. Correct that value.") from None
 
 
 def printable(text: str) -> str:

@@ -28,7 +28,7 @@ async def numeric_target(address: Address) -> str | None:
     None if there is nothing to look up here: the host is an IP address, or a proxy looks it up.
     Raises LinkError if the host has no address, or the resolver does not answer in time.
     """
-    if _is_numeric(address.host) or _is_proxied(address.host):
+    if _is_numeric(address.host) or (_is_proxied(address.host) and not address.is_loopback):
         return None
     try:
         addresses = await _look_up(address)

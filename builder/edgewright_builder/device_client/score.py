@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from edgewright.errors import BusyError
 from edgewright.v1 import inference_pb2 as inference
 from edgewright_builder.device_client.client import DeviceClient
+from edgewright_builder.device_client.messages import asking
 from edgewright_builder.device_client.patience import Patience
 
 BATCH_ITEMS = 64
@@ -36,10 +37,11 @@ async def score(client: DeviceClient, items: Sequence[tuple[str, Sequence[str]]]
     """Returns the same, for callers on the loop. Raises the client's errors."""
     scores: list[list[float]] = []
     for start in range(0, len(items), BATCH_ITEMS):
-        batch = [
-            inference.ScoreItem(context=context, continuations=continuations)
-            for context, continuations in items[start : start + BATCH_ITEMS]
-        ]
+        with asking("log-likelihoods"):
+            batch = [
+                inference.ScoreItem(context=context, continuations=continuations)
+                for context, continuations in items[start : start + BATCH_ITEMS]
+            ]
         results = await _score_batch(client, batch)
         scores += [
             [continuation.log_likelihood for continuation in result.continuations] for result in results

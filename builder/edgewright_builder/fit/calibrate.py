@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewright.errors import InputError, OutsideError, RefusedError
+from edgewright.folders import expanded, home
 from edgewright.sizes import format_bytes
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.memory import (
@@ -68,12 +69,10 @@ class BoardCalibration:
 def data_folder() -> Path:
     """Returns where what is learned on this machine is kept: EDGEWRIGHT_DATA, else the platform's folder for such."""
     if chosen := os.environ.get("EDGEWRIGHT_DATA"):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "edgewright"
-    return (
-        Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share").expanduser() / "edgewright"
-    )
+        return home() / "Library" / "Application Support" / "edgewright"
+    return expanded(os.environ.get("XDG_DATA_HOME") or home() / ".local" / "share") / "edgewright"
 
 
 def calibration_for(engine: str, profile: DeviceProfile) -> Calibration:

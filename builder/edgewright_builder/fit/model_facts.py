@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewright.errors import InputError, OutsideError
+from edgewright.folders import expanded
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
 from edgewright_builder.fit.catalogue import BuiltinModel, find_builtin, nearest_names
 from edgewright_builder.fit.gguf_header import config_from_gguf, read_gguf_header
@@ -32,7 +33,7 @@ class ModelFacts:
 
 def find_model(text: str) -> ModelFacts:
     """Returns what `text` names. Raises InputError for what is no model, OutsideError where the hub can't be asked."""
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.exists():
         return _from_path(path)
     if (model := find_builtin(text)) is not None:
@@ -107,9 +108,9 @@ def _elements(shape: tuple[int, ...]) -> int:
 def hub_cache() -> Path:
     """Returns where the hub's client keeps what it has fetched (huggingface_hub's own rules)."""
     if cache := os.environ.get("HF_HUB_CACHE"):
-        return Path(cache).expanduser()
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(home).expanduser() / "hub"
+        return expanded(cache)
+    folder = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return expanded(folder) / "hub"
 
 
 def _cached_config(hub_id: str) -> Path | None:
@@ -123,11 +124,14 @@ def _fetched_config(hub_id: str) -> ModelFacts:
     """Asked once and not kept: a user who waits for an answer would rather hear that there is no network."""
     import httpx
 
+    from edgewright_builder.model_server.proxies import usable_proxies
+
     address = f"{os.environ.get('HF_ENDPOINT') or 'https://huggingface.co'}/{hub_id}/resolve/main/config.json"
     token = os.environ.get("HF_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        response = httpx.get(address, headers=headers, timeout=FETCH_SECONDS, follow_redirects=True)
+        with usable_proxies():
+            response = httpx.get(address, headers=headers, timeout=FETCH_SECONDS, follow_redirects=True)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise OutsideError(
             f"{hub_id} is not built in{_suggestion(hub_id)}, and the hub could not be asked for its config.json "

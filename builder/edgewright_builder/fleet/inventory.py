@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from edgewright.errors import InputError
 from edgewright.file_model import FileModel, read_file
+from edgewright.folders import expanded
 from edgewright_builder.device_client.channel import parse_address
 
 DEVICES_MAX = 10_000
@@ -64,7 +65,7 @@ def load_inventory(path: Path) -> Inventory:
     _check_devices(path, inventory)
     if inventory.credentials is None:
         return inventory
-    return inventory.model_copy(update={"credentials": path.parent / inventory.credentials})
+    return inventory.model_copy(update={"credentials": path.parent / expanded(inventory.credentials)})
 
 
 def inventory_of_hosts(hosts: Iterable[str]) -> Inventory:

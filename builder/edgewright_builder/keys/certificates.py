@@ -20,6 +20,7 @@ from edgewright.errors import InputError, RefusedError
 from edgewright_builder.keys.key_files import private_pem
 
 CA_DAYS = 3650
+LABEL_MAX = 63  # characters between two dots of a host's name (RFC 1035, section 2.3.4)
 # Years, because a board whose certificate has expired can't be reached to renew it.
 LEAF_DAYS = 1825
 
@@ -141,7 +142,10 @@ def _host_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}", host):
-            message = f"{host!r} is neither an IP address nor a host name; give it without a port."
+        if (
+            not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}", host)
+            or max(map(len, host.split("."))) > LABEL_MAX
+        ):
+            message = f"{host[:100]!r} is neither an IP address nor a host name; give it without a port."
             raise InputError(message) from None
         return x509.DNSName(host)

@@ -27,6 +27,9 @@ from edgewright_builder.keys.certificates import agent_pair, client_pair, load_a
 from edgewright_builder.keys.key_files import move_aside, private_pem, public_pem, write_private
 
 ROLES = ("deployer", "observer")
+NAME_CHARACTERS = (
+    200  # of a host in a file's name; a host may have 253, and file systems take 255 with the rest
+)
 AGENT = "agent"  # the role of boards
 # What a folder may hold of the keys it was made with.
 OURS = re.compile(r"(ca|agent|deployer|observer|release|root)(-.+)?\.(key|pem|pub)|trust-\d+\.json")
@@ -73,7 +76,9 @@ def issue_certificate(folder: Path, role: str, hosts: Sequence[str] = ()) -> Wri
         expected = "needs the --host it is reached at" if role == AGENT else "takes no --host"
         raise InputError(f"A certificate for the role {role} {expected}.")
     ca = load_authority(folder)
-    contents = agent_pair(ca, f"{AGENT}-{hosts[0]}", hosts) if hosts else client_pair(ca, role)
+    contents = (
+        agent_pair(ca, f"{AGENT}-{hosts[0][:NAME_CHARACTERS]}", hosts) if hosts else client_pair(ca, role)
+    )
     return _write_all(folder, contents, [folder / name for name in contents])
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from pydantic import ValidationError
 
 from edgewright.dsse import key_id
 from edgewright.errors import InputError
 from edgewright.manifest import manifest_digest
-from edgewright.trust.document import Revocation
+from edgewright.trust.document import REASON_CHARACTERS_MAX, Revocation
 from edgewright.trust.keys import load_public_key
 from edgewright_builder.keys import key_files, trust_issuer
 
@@ -25,7 +26,12 @@ def revocation_of(folder: Path, what: str, *, stop: bool = False, reason: str = 
     kind, sha256 = _identify(folder, what)
     if stop and kind == "certificate":
         raise InputError("--stop is for releases and release keys; a certificate serves nothing.")
-    return Revocation.model_validate({"kind": kind, "sha256": sha256, "stop": stop, "reason": reason})
+    try:
+        return Revocation.model_validate({"kind": kind, "sha256": sha256, "stop": stop, "reason": reason})
+    except ValidationError:
+        raise InputError(
+            f"The reason has {len(reason)} characters; give at most {REASON_CHARACTERS_MAX}, all of them Unicode."
+        ) from None
 
 
 def _identify(folder: Path, what: str) -> tuple[str, str]:

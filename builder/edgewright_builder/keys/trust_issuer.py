@@ -17,11 +17,19 @@ from pydantic import ValidationError
 
 from edgewright.dsse import SIGNATURES_MAX, encode_envelope, key_id, pae
 from edgewright.errors import EdgewrightError, InputError, RefusedError
-from edgewright.trust.document import TRUST_PAYLOAD_TYPE, Revocation, SignerSet, TrustDocument
+from edgewright.trust.document import (
+    TRUST_BYTES_MAX,
+    TRUST_PAYLOAD_TYPE,
+    Revocation,
+    SignerSet,
+    TrustDocument,
+)
 from edgewright.trust.keys import load_public_key
 from edgewright.trust.rules import read_signed
 from edgewright.v1.common_pb2 import Reason
 from edgewright_builder.keys import key_files
+
+DAYS_MAX = 99_999
 
 
 def sign_trust(document: TrustDocument, signing_keys: Sequence[Ed25519PrivateKey]) -> bytes:
@@ -110,6 +118,11 @@ def _following(folder: Path, signing: Sequence[Ed25519PrivateKey], **fields: Any
     except ValidationError as error:
         why = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise RefusedError(f"The trust document can't be changed so: {why}.") from None
+    if (size_bytes := len(following.to_bytes())) > TRUST_BYTES_MAX:
+        raise RefusedError(
+            f"The trust document would have {size_bytes:,} bytes, and boards take at most {TRUST_BYTES_MAX:,}: give "
+            "shorter reasons, or rotate the release key instead of revoking release after release."
+        )
     _require_signers(current.root, signing, f"of version {current.version}")
     _require_signers(following.root, signing, f"of version {following.version}")
     return folder / f"trust-{following.version}.json", sign_trust(following, signing)
@@ -198,7 +211,11 @@ def _with_keys(
 
 
 def renew(folder: Path, root_keys: Sequence[Path], days: float | None) -> Path:
-    """The same document for so many days from now; None: without an end."""
+    """The same document for so many days from now; None: without an end. Raises as `change`."""
+    if days is not None and (not isinstance(days, (int, float)) or not 0 < days <= DAYS_MAX):
+        raise InputError(
+            f"A trust document can't be renewed for {days!r} days; give up to {DAYS_MAX}, or None."
+        )
     expires = None if days is None else _now() + datetime.timedelta(days=days)
     return change(folder, root_keys, expires=expires)
 
@@ -209,7 +226,7 @@ def parse_days(text: str) -> float | None:
         return None
     if not re.fullmatch(r"\d{1,5}", text) or int(text) == 0:
         raise InputError(
-            f"--expires is {text!r}; give a number of days up to 99999, for instance 365, or never."
+            f"--expires is {text!r}; give a number of days up to {DAYS_MAX}, for instance 365, or never."
         )
     return float(text)
 

@@ -38,7 +38,7 @@ class RetryPolicy:
     first_wait_seconds: float = 0.5
 
     async def run(self, request: Callable[[], Awaitable[T]], server: str) -> T:
-        """Returns what `request` returns, made again while it raises PassingFaultError or httpx.TransportError.
+        """Returns what `request` returns, made again while it raises PassingFaultError or httpx.RequestError.
 
         Raises OutsideError that names `server` when the last attempt fails too.
         """
@@ -48,7 +48,7 @@ class RetryPolicy:
                 return await request()
             except PassingFaultError as error:
                 fault, asked_seconds = str(error), error.asked_seconds
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:  # also a body that does not decode as its header says
                 fault, asked_seconds = " ".join(f"{type(error).__name__}: {error}".split())[:300], 0.0
             if attempt + 1 < self.attempts:
                 await asyncio.sleep(max(asked_seconds, self._backoff_seconds(attempt)))

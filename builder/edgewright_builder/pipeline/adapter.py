@@ -23,6 +23,7 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_builder.fit.bound import PeakBound, adapter_bound
 from edgewright_builder.local_engine.engine import LocalEngine, local_engine, open_arithmetics
 from edgewright_builder.pipeline.adapter_base import Base, require_slots
+from edgewright_builder.pipeline.own_products import refuse_own_products
 from edgewright_builder.pipeline.preflight import check_data, check_knowledge, check_tasks
 from edgewright_builder.recipe.adapter import AdapterRecipe
 from edgewright_builder.run.distillation import Distillation
@@ -62,6 +63,7 @@ class AdapterBuild:
 def preflight_adapter(build: AdapterBuild) -> None:
     """Raises the error that `build_adapter` would come to later, and leaves the run's folder as it is."""
     manifest, recipe = build.base.artifact.manifest, build.recipe
+    refuse_own_products(recipe, build.run.folder)
     require_slots(build.base.slots, build.modules, recipe.adapter.rank)
     if build.profile.id not in manifest.device_profiles:
         made_for = ", ".join(manifest.device_profiles)

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgewright.errors import InputError
 from edgewright.manifest import AdapterSlots
 from edgewright_builder.artifact.artifact import MANIFEST_NAME, Artifact, verify_artifact
-from edgewright_builder.run.run import shipped_checkpoint
+from edgewright_builder.run.run import shipped_checkpoint, unfinished_stage
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Base:
 def find_base(source: Path) -> Base:
     """Returns the base in `source`, a run's folder or the artifact in it.
 
-    Raises InputError if it is neither, was altered, or takes no adapters.
+    Raises InputError if it is neither, was not finished, was altered, or takes no adapters.
     """
     run = source.resolve().parent if (source / MANIFEST_NAME).is_file() else source
     checkpoint = shipped_checkpoint(run)
@@ -33,6 +33,11 @@ def find_base(source: Path) -> Base:
         raise InputError(
             f"`base` is {source}, which is no finished run: expected an artifact and beside it quantize/model, the "
             "4-bit checkpoint that the adapter is trained on. Name the folder of a build, or go on with it by --resume."
+        )
+    if (stage := unfinished_stage(run)) is not None:
+        raise InputError(
+            f"`base` is {source}, whose build was stopped in its stage {stage}: its artifact may be older than the "
+            "4-bit checkpoint that the adapter would be trained on. Go on with that build by --resume first."
         )
     artifact = verify_artifact(run / "artifact", None)
     slots = artifact.manifest.adapter_slots

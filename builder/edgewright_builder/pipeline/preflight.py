@@ -21,6 +21,7 @@ from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.model_sources import resolve_model
 from edgewright_builder.models import load_tokenizer, read_config
 from edgewright_builder.parity.prove import require_proof
+from edgewright_builder.pipeline.own_products import refuse_own_products
 from edgewright_builder.quantization.earlier import require_same_shape
 from edgewright_builder.recipe.model import DataTeacher, EvaluateSettings
 from edgewright_builder.run.build import Build
@@ -29,7 +30,7 @@ from edgewright_builder.run.run import read_stage
 from edgewright_builder.stages.data import contamination_of
 from edgewright_builder.stages.quantize import earlier_of
 from edgewright_builder.tasks.definitions import DEFINITIONS
-from edgewright_builder.tasks.loading import load_task
+from edgewright_builder.tasks.loading import load_task, require_distinct
 from edgewright_builder.teacher_cache.source import prompt_scores
 
 
@@ -39,6 +40,7 @@ def preflight(build: Build) -> None:
     Cheapest first; only the vocabularies import transformers, and the proof that the engine computes what transformers
     does runs in a process of its own. Models are fetched, as the build needs them in any case.
     """
+    refuse_own_products(build.recipe, build.run.folder)
     _check_served(build)
     _check_layers(build)
     _check_tokens(build)
@@ -140,8 +142,10 @@ def _check_earlier(build: Build) -> None:
 
 
 def check_tasks(evaluate: EvaluateSettings, task: str) -> None:
-    """Raises InputError where a task's rows can't be had."""
-    for name in evaluate.tasks or (task,):
+    """Raises InputError where a task's rows can't be had, or two tasks have one name."""
+    names = evaluate.tasks or (task,)
+    require_distinct(names)
+    for name in names:
         if name not in DEFINITIONS or evaluate.benchmarks is not None:
             load_task(name, evaluate.benchmarks, evaluate.limit)
         elif importlib.util.find_spec("lm_eval") is None:

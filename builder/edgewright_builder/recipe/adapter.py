@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from edgewright.file_model import FileModel, read_file
+from edgewright.folders import expanded
 from edgewright.yaml_files import read_mapping
 from edgewright_builder.recipe.hyperparameters import Hyperparameters, Optimizer
 from edgewright_builder.recipe.model import (
@@ -123,7 +124,7 @@ def load_adapter_recipe(path: Path) -> AdapterRecipe:
     """Returns the adapter's recipe in `path`, its relative paths taken from its folder. Raises as `load_recipe`."""
     recipe, folder = read_file(AdapterRecipe, path, "recipe"), path.resolve().parent
     update = {
-        "base": folder / recipe.base.expanduser(),
+        "base": folder / expanded(recipe.base),
         "data": data_from(recipe.data, folder),
         "evaluate": evaluate_from(recipe.evaluate, folder),
     }

@@ -374,5 +374,7 @@ def data_from(data: DataSettings, folder: Path) -> DataSettings:
 
 def evaluate_from(evaluate: EvaluateSettings, folder: Path) -> EvaluateSettings:
     """Returns the section with its paths taken from the recipe's folder."""
-    tasks = tuple(str(folder / task) if task.endswith(".jsonl") else task for task in evaluate.tasks)
+    tasks = tuple(
+        str(absolute(Path(task), folder)) if task.endswith(".jsonl") else task for task in evaluate.tasks
+    )
     return evaluate.model_copy(update={"benchmarks": absolute(evaluate.benchmarks, folder), "tasks": tasks})

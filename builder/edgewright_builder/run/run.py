@@ -24,6 +24,7 @@ from edgewright_builder.run.progress import Reporter
 
 RECORDED = {"stage", "fingerprint", "output_digest", "seconds", "summary"}  # of a stage that is done
 SHARED_NAME_CHARACTERS = 16  # of a fingerprint, in a shared stage's folder name
+STARTED = "started"  # the file in a stage's folder that names the fingerprint of what is under way
 DISK_FREE_BYTES_MIN = 1024 * 1024  # below it a child that fails has failed for want of room
 STAGES = (
     "data", "student", "teacher", "search", "finetune", "quantize", "recover", "export", "ladder", "evaluate",
@@ -130,12 +131,18 @@ def finished_stage(folder: Path) -> FinishedStage:
 
 def _prepare(folder: Path, fingerprint: str, resumable: bool) -> None:
     """Leaves an empty folder, or the unfinished one of the same inputs if the stage can continue."""
-    marker = folder / "started"
+    marker = folder / STARTED
     same = marker.exists() and marker.read_text(encoding="utf-8") == fingerprint
     if folder.exists() and not (resumable and same and not (folder / "stage.json").exists()):
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_durably(FileSystem(), marker, fingerprint.encode())
+
+
+def unfinished_stage(run: Path) -> str | None:
+    """Returns the first stage in a run's folder that was begun and not done; None if there is none."""
+    begun = (name for name in STAGES if (run / name / STARTED).is_file())
+    return next((name for name in begun if not (run / name / "stage.json").is_file()), None)
 
 
 def shipped_checkpoint(run: Path) -> Path:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from edgewright.errors import InputError
-from edgewright.sizes import parse_bytes
+from edgewright.folders import expanded
+from edgewright.sizes import BYTES_MAX, parse_bytes
 from edgewright_profiles import DeviceProfile, load_profile
 
 CREDENTIALS_VARIABLE = "EDGEWRIGHT_CREDENTIALS"
 
 
 def as_path(value: str | Path, what: str) -> Path:
-    """Returns the path. Raises InputError for anything else."""
+    """Returns the path, a home folder written out. Raises InputError for anything else, and for what no path can be."""
     if not isinstance(value, (str, os.PathLike)):
         raise wrong_type(what, value, "a path")
-    return Path(value)
+    path = expanded(value)
+    try:
+        os.lstat(path)
+    except ValueError:  # a NUL character
+        raise wrong_type(what, value, "a path") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise wrong_type(what, value, "a path that is not so long") from None
+    return path
 
 
 def size_bytes(size: str | int | None, what: str) -> int | None:
@@ -25,8 +35,8 @@ def size_bytes(size: str | int | None, what: str) -> int | None:
         return None
     if isinstance(size, str):
         return parse_bytes(size)
-    if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
-        raise wrong_type(what, size, 'a size, such as "4GiB", or a number of bytes above 0')
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= BYTES_MAX:
+        raise wrong_type(what, size, f'a size, such as "4GiB", or a number of bytes from 1 to {BYTES_MAX}')
     return size
 
 

@@ -78,8 +78,8 @@ def export_mirror(artifact: str | Path | Artifact, folder: str | Path) -> Export
 def _artifact_of(which: str | Path | Artifact, credentials: str | Path | None, insecure: bool) -> Artifact:
     if isinstance(which, Artifact):
         return which
-    if as_path(which, "an artifact").is_dir():
-        return open_folder(Path(which))
+    if (folder := as_path(which, "an artifact")).is_dir():
+        return open_folder(folder)
     host, _, digest = str(which).partition("/")
     if ":" not in host:
         raise InputError(f"{which} is neither an artifact's folder nor HOST:PORT with an optional /DIGEST.")

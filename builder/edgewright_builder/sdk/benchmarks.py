@@ -33,10 +33,16 @@ def load_plan(
         ("prompts", prompts),
         ("input_tokens", input_tokens),
         ("output_tokens", output_tokens),
+        ("concurrency", concurrency),
     ):
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} is {value!r}; give a whole number of at least 1.")
+        _require_count(name, value, 1)
+    _require_count("warmup", warmup, 0)
     return BenchmarkPlan(prompts, input_tokens, output_tokens, concurrency, warmup, seed)
+
+
+def _require_count(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} is {value!r}; give a whole number of at least {least}.")
 
 
 async def bench_board(
@@ -46,8 +52,13 @@ async def bench_board(
     host_prompts: int | None,
     on_progress: OnProgress | None,
 ) -> BenchReport:
-    """Measures on the board, `repeats` times, and then from here unless `host_prompts` is 0."""
+    """Measures on the board, `repeats` times, and then from here unless `host_prompts` is 0.
+
+    Raises InputError for a number that makes no sense.
+    """
+    _require_count("repeats", repeats, 1)
     ours = _host_prompts(plan) if host_prompts is None else host_prompts
+    _require_count("host_prompts", ours, 0)
     runs = []
     for number in range(repeats):
         stage = "on the board" if repeats == 1 else f"on the board {number + 1}/{repeats}"
@@ -91,6 +102,7 @@ def bench_local(
     from edgewright_builder.bench.local import candidate, result_file, run_locally
 
     folder = as_path(run, "the run")
+    _require_count("repeats", repeats, 1)
     plan = load_plan(prompts, input_tokens, output_tokens, concurrency, warmup, secrets.randbits(SEED_BITS))
     model = candidate(folder, stage)
     measured = SHARED.listen(

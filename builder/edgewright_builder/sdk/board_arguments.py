@@ -12,7 +12,8 @@ from edgewright.errors import InputError
 from edgewright.v1.inference_pb2 import Chat, ChatMessage, GenerateRequest
 from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.device_client.channel import parse_address, require_credentials
-from edgewright_builder.sdk.arguments import credentials_folder, wrong_type
+from edgewright_builder.device_client.messages import asking
+from edgewright_builder.sdk.arguments import as_path, credentials_folder, wrong_type
 from edgewright_builder.sdk.results.generation import ChatTurn
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def artifact_folder(artifact: str | Path | Artifact | RunFolder) -> Path:
     if isinstance(artifact, Artifact):
         return artifact.folder
     if isinstance(artifact, (str, os.PathLike)):
-        return Path(artifact)
+        return as_path(artifact, "the artifact")
     folder = getattr(artifact, "folder", None)
     if not isinstance(folder, Path):
         raise wrong_type("the artifact", artifact, "its folder, an opened artifact or a run")
@@ -57,19 +58,18 @@ def generate_request(
     prompt: str | Sequence[ChatTurn | Mapping[str, str]], *, chat: bool, **sampling: Any
 ) -> GenerateRequest:
     """Returns the request. Raises InputError for a prompt or a value of another type or out of bounds."""
-    try:
+    with asking("a generation"):
         request = GenerateRequest(**sampling)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"The generation can't be asked for: {error}.") from None
     if not isinstance(prompt, (str, Sequence)):
         raise wrong_type("the prompt", prompt, "text, or a sequence of messages with role and content")
     turns = (ChatTurn("user", prompt),) if isinstance(prompt, str) else prompt
-    if chat:
-        request.chat.CopyFrom(Chat(messages=[_message(turn) for turn in turns]))
-    elif isinstance(prompt, str):
-        request.prompt = prompt
-    else:
-        raise InputError("A prompt without the chat template is text; give chat=True for messages.")
+    with asking("a generation"):
+        if chat:
+            request.chat.CopyFrom(Chat(messages=[_message(turn) for turn in turns]))
+        elif isinstance(prompt, str):
+            request.prompt = prompt
+        else:
+            raise InputError("A prompt without the chat template is text; give chat=True for messages.")
     return request
 
 

@@ -59,7 +59,9 @@ def _load(run: Path, name: str, source: str, rows: int, form: Any) -> Task:
     from edgewright_builder.tasks.definitions import DEFINITIONS
     from edgewright_builder.tasks.loading import load_task
 
-    if name in DEFINITIONS:
-        file = Path(source)
+    file = Path(source)
+    if (
+        name in DEFINITIONS and file.name != f"{name}.jsonl"
+    ):  # which is a file of one's own, called as a task is
         return load_task(name, file.parent.parent if file.suffix == ".jsonl" else None, rows)
     return load_task(source, limit=rows, quiz=quiz_of(form, run / "student" / "model"))

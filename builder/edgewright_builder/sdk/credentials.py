@@ -73,6 +73,9 @@ class Credentials:
         root_keys: Keys = (),
     ) -> Path:
         """Trusts more keys (`*.pub`), or wants another number of signatures; returns the new document."""
+        _require_role(role)
+        if threshold is not None and (not isinstance(threshold, int) or threshold < 1):
+            raise InputError(f"The threshold is {threshold!r}; give how many keys must sign, at least 1.")
         return trust_issuer.add_keys(self.folder, _paths(root_keys), role, _paths(added), threshold)
 
     def renew(self, days: float | None, *, root_keys: Keys = ()) -> Path:
@@ -86,8 +89,7 @@ class Credentials:
 
         An old release key stays trusted until it is revoked.
         """
-        if role not in ("release", "root"):
-            raise InputError(f"{role!r} is no role of a signing key; give release or root.")
+        _require_role(role)
         rotate = trust_issuer.rotate_root_key if role == "root" else trust_issuer.rotate_release_key
         return rotate(self.folder, _paths(root_keys))
 
@@ -149,6 +151,11 @@ async def _tell(folder: Path, host: str, newest: TrustDocument, *, insecure: boo
             )
         releases = tuple(from_message(UntrustedRelease, each) for each in withdrawn)
         return BoardTrust(host, version, before.version, releases)
+
+
+def _require_role(role: str) -> None:
+    if role not in ("release", "root"):
+        raise InputError(f"{role!r} is no role of a signing key; give release or root.")
 
 
 def _hosts(hosts: Sequence[str]) -> Sequence[str]:

@@ -53,7 +53,7 @@ def _load_tasks(
 ) -> tuple[list[Task], dict[str, BuiltTask]]:
     """Returns the tasks to ask, and by name those of the build to compare with."""
     from edgewright_builder.sdk.built_tasks import built_tasks
-    from edgewright_builder.tasks.loading import load_task
+    from edgewright_builder.tasks.loading import load_task, require_distinct
 
     if compare is not None:
         if (tasks, benchmarks, limit) != (None, None, None):
@@ -63,7 +63,8 @@ def _load_tasks(
         built = built_tasks(as_path(compare, "the run"))
         return [each.task for each in built], {each.task.name: each for each in built}
     given = "arc_easy" if tasks is None else tasks
-    names = given.split(",") if isinstance(given, str) else [str(task) for task in given]
+    names = [str(task).strip() for task in (given.split(",") if isinstance(given, str) else given)]
+    require_distinct(names)
     folder = None if benchmarks is None else as_path(benchmarks, "benchmarks")
     return [load_task(name, folder, limit) for name in names], {}
 

@@ -29,7 +29,7 @@ from edgewright_builder.fit.memory import PeakMemory
 from edgewright_builder.fit.model_facts import find_model, from_builtin
 from edgewright_builder.fit.plan import BuildPlan, PlanSearch, Wishes, search_plans
 from edgewright_builder.fit.recommendation import recommend
-from edgewright_builder.sdk.arguments import device_profile, size_bytes
+from edgewright_builder.sdk.arguments import as_path, device_profile, size_bytes
 from edgewright_builder.sdk.libraries import own_errors
 from edgewright_builder.show.sheet import Drawn, Lines, Sheet, shown
 from edgewright_profiles import DeviceProfile, list_profiles, load_profile
@@ -304,4 +304,5 @@ def memory_chart(memory: PeakMemory, budget_bytes: int, error_bytes: int) -> str
 def _named(model: str | Path, what: str) -> str:
     if not isinstance(model, (str, Path)):
         raise InputError(f"For {what} {type(model).__name__} was given; expected a name or a path.")
-    return str(model)
+    as_path(model, what)
+    return str(model)  # as it was written: ./a/b is a folder, a/b may be a hub id

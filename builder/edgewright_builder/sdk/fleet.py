@@ -24,6 +24,9 @@ from edgewright_builder.sdk.board_arguments import artifact_folder
 from edgewright_builder.sdk.loop import SHARED
 from edgewright_builder.sdk.results.progress import OnProgress, Progress
 
+PARALLEL_MAX = 256
+TIMEOUT_SECONDS_MAX = 7 * 24 * 3600
+
 
 @dataclass(frozen=True)
 class RolloutOrder:
@@ -76,7 +79,7 @@ class Fleet:
     ) -> None:
         self.file: Path | None = None
         if isinstance(boards, (str, Path)):
-            self.file = Path(boards)
+            self.file = as_path(boards, "the fleet file")
             self.inventory = load_inventory(self.file)
         else:
             self.inventory = inventory_of_hosts(boards)
@@ -156,6 +159,8 @@ class Fleet:
         delta_sources: DeltaSources | None,
     ) -> RolloutOrder:
         """Returns what `push` will do, everything that was given checked. Raises InputError."""
+        _require_range("parallel", parallel, (int,), 1, PARALLEL_MAX)
+        _require_range("timeout_seconds", timeout_seconds, (int, float), 1, TIMEOUT_SECONDS_MAX)
         credentials = self._credentials()
         opened = verify_artifact(artifact_folder(artifact), release_key(credentials))
         thresholds = Thresholds(parse_share(abort_over), parse_share(proceed_at))
@@ -226,6 +231,12 @@ class Fleet:
         if not folder.is_dir():
             raise InputError(f"The credentials folder {folder} does not exist; see `edgewright keys`.")
         return folder
+
+
+def _require_range(name: str, value: float, kinds: tuple[type, ...], low: int, high: int) -> None:
+    """Raises InputError for what is no number of these kinds within these bounds; NaN is none."""
+    if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
+        raise InputError(f"{name} is {value!r}; give a number from {low:,} to {high:,}.")
 
 
 def _words(emit: OnProgress) -> tuple[RolloutListener, Callable[[str], None]]:

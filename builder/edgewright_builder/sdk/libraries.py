@@ -16,7 +16,8 @@ EXTRA_OF_MODULE = {
     "safetensors": "builder", "onnx": "builder", "onnxruntime_genai": "builder", "jinja2": "builder",
     "markupsafe": "builder", "tokenizers": "onnx", "numpy": "onnx", "onnxruntime": "onnx", "lm_eval": "harness",
 }  # fmt: skip
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ACCESS_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS)  # of reading too
 # Libraries in other languages raise errors of their own: safetensors (Rust) and SQLite say this.
 DISK_MESSAGES = re.compile(
     "No space left on device|Disk quota exceeded|File too large|disk is full|disk I/O error"
@@ -25,7 +26,7 @@ DISK_MESSAGES = re.compile(
 
 @contextmanager
 def own_errors() -> Iterator[None]:
-    """Raises InputError for a library that is not installed, and OutsideError for a disk that takes no writes."""
+    """Raises InputError for a library that is not installed, OutsideError for a disk or a file that can't be used."""
     try:
         yield
     except (ImportError, OSError, RuntimeError) as error:
@@ -43,6 +44,11 @@ def own_error(error: BaseException) -> InputError | OutsideError | None:
             return None
         return InputError(
             f"This needs {error.name}, which is not installed: pip install 'edgewright[{extra}]'."
+        )
+    if isinstance(error, OSError) and error.errno in ACCESS_ERRORS and error.filename:
+        return OutsideError(
+            f"{os.fsdecode(error.filename)} may not be read or written: {os.strerror(error.errno)}. Give this user the "
+            "right to it, or choose another path."
         )
     if (refusal := disk_refusal(error)) is not None:
         return OutsideError(f"The disk refused to write{refusal}. Make room or choose another folder.")

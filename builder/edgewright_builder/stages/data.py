@@ -21,7 +21,7 @@ from edgewright_builder.data.attrition import refuse_nothing
 from edgewright_builder.data.client import TeacherSampling
 from edgewright_builder.data.journal import AnswerJournal
 from edgewright_builder.data.own_data import dropped_line, select_rows
-from edgewright_builder.data.presets import load_preset
+from edgewright_builder.data.presets import is_preset_file, load_preset
 from edgewright_builder.data.prompts import load_prompts
 from edgewright_builder.data.self_instruct import SelfInstruct
 from edgewright_builder.data.similarity import Contamination
@@ -47,6 +47,8 @@ def run_data(job: Distillation) -> FinishedStage:
         inputs["file"] = file_sha256(data.file) if data.file.is_file() else str(data.file)
     elif recipe.teachers.data is not None:
         inputs["teacher"] = recipe.teachers.data.model_dump()
+        if is_preset_file(preset := data.preset or recipe.task):
+            inputs["preset"] = file_sha256(Path(preset))
 
     def work(folder: Path) -> dict[str, Any]:
         contamination = contamination_of(benchmarks)

@@ -82,16 +82,11 @@ def finetune(student: Path, training: Training, best: TrialSettings, folder: Pat
     write_json(
         folder / "curves.json", _curves(before, after, rounded, steps) | {"hyperparameters": asdict(how)}
     )
-    tokens = steps[-1].tokens if steps else 0
-    if labels_before is None:
-        return {
-            "kl_before": before.mean,
-            "kl_after": after.mean,
-            "kl_rounded": rounded.mean,
-            "tokens": tokens,
-        }
-    labels_after = validation_loss(merged, data, how, batch_tokens)
-    return {"cross_entropy_before": labels_before, "cross_entropy_after": labels_after, "tokens": tokens}
+    figures = {"kl_before": before.mean, "kl_after": after.mean, "kl_rounded": rounded.mean}
+    if labels_before is not None:
+        labels_after = validation_loss(merged, data, how, batch_tokens)
+        figures = {"cross_entropy_before": labels_before, "cross_entropy_after": labels_after}
+    return {**figures, "tokens": steps[-1].tokens if steps else 0}
 
 
 def _curves(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from edgewright.durable import FileSystem, write_durably
 from edgewright.errors import InputError, OutsideError
+from edgewright.sizes import parse_bytes
 from edgewright.yaml_files import read_mapping
 from edgewright_builder.run.folder import claimed
 from edgewright_builder.run.progress import Reporter
@@ -88,13 +90,24 @@ def _url(order: StudyOrder) -> str:
 
 
 def _keep_file(order: StudyOrder, study: StudyFile) -> None:
-    """Keeps the study's file in its folder. Raises InputError where the folder is another study's."""
+    """Keeps the study's file in its folder. Raises InputError where the folder's cells belong to another study."""
     kept = order.folder / STUDY_FILE
-    if kept.exists() and (name := read_mapping(kept, "study").get("name")) != study.name:
-        raise InputError(
-            f"{order.folder} holds the study `{name}`, not `{study.name}`; choose another --out."
-        )
+    if kept.exists():
+        _require_same(order.folder, read_mapping(kept, "study"), study)
     write_durably(FileSystem(), kept, order.file.read_bytes())
+
+
+def _require_same(folder: Path, kept: Mapping[str, Any], study: StudyFile) -> None:
+    """Raises InputError unless the kept study has the same name, device and budget, which no cell's own name tells."""
+    before = {"device": StudyFile.model_fields["device"].default, **kept}
+    differing = [key for key in ("name", "device") if before.get(key) != getattr(study, key)]
+    if parse_bytes(str(before.get("budget"))) != parse_bytes(study.budget):
+        differing.append("budget")
+    for key in differing:
+        raise InputError(
+            f"{folder} holds cells of a study with `{key}: {before.get(key)}`, and this one has "
+            f"`{key}: {getattr(study, key)}`: their figures must not be mixed. Choose another --out."
+        )
 
 
 def _opening_line(study: StudyFile, cells: Sequence[StudyCell], queue: WorkQueue) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from edgewright.errors import InputError
 from edgewright.file_model import FileModel, read_file
+from edgewright.folders import expanded
 from edgewright_builder.recipe.model import ReleaseName
 
 # A level is a value of one recipe key, or a name with the values of several keys.
@@ -190,7 +191,7 @@ def load_study(path: Path) -> StudyFile:
     Raises InputError that names the first wrong key, its value and what was expected.
     """
     study = read_file(StudyFile, path, "study")
-    return study.model_copy(update={"recipe": path.resolve().parent / study.recipe.expanduser()})
+    return study.model_copy(update={"recipe": path.resolve().parent / expanded(study.recipe)})
 
 
 def read_kept_study(path: Path) -> StudyFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -53,6 +54,22 @@ def load_task(
         questions = tuple(islice(harness_questions(definition.harness_name), limit))
         return Task(name, definition.metric, questions, "lm-evaluation-harness")
     return _from_file(benchmarks / name / "eval.jsonl", name, definition, limit)
+
+
+def require_distinct(names: Sequence[str]) -> None:
+    """Raises InputError for two tasks of one name: the results of one would replace those of the other.
+
+    A file's name is its own without its folder and ending.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        short = Path(name).stem if name.endswith(".jsonl") else name
+        if (other := seen.get(short)) is not None:
+            raise InputError(
+                f"The tasks {other} and {name} are both called {short}, and each needs a name of its own: rename one, "
+                "or leave one out."
+            )
+        seen[short] = name
 
 
 def task_identity(name: str, benchmarks: Path | None) -> list[str]:

@@ -16,6 +16,7 @@ import httpx
 from edgewright.errors import InputError
 from edgewright_builder.alignment.vocabulary import Vocabulary
 from edgewright_builder.model_server.exchange import AnswerBounds, get, post
+from edgewright_builder.model_server.proxies import usable_proxies
 from edgewright_builder.model_server.requests import authorization, excerpt, json_object, run_to_the_end
 from edgewright_builder.model_server.retries import (
     RETRIED,
@@ -63,9 +64,12 @@ class PromptScores:
         run_to_the_end(ask())
 
     def open(self) -> httpx.AsyncClient:
-        """Returns a client for `score`. Raises InputError where the key can't be sent."""
+        """Returns a client for `score`. Raises InputError where the key can't be sent, or no proxy be used."""
         headers = {"Accept-Encoding": "identity"} | authorization(self.api_key_variable)
-        return httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(None, connect=self.timeout_seconds))
+        with usable_proxies():
+            return httpx.AsyncClient(
+                headers=headers, timeout=httpx.Timeout(None, connect=self.timeout_seconds)
+            )
 
     async def score(self, http: httpx.AsyncClient, tokens: Sequence[int]) -> list[Row]:
         """Returns the `top_k` tokens and log-probabilities for each of `tokens` but the first.

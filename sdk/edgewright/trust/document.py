@@ -22,6 +22,7 @@ from edgewright.v1.common_pb2 import Reason
 TRUST_PAYLOAD_TYPE = "application/vnd.edgewright.trust+json"
 TRUST_BYTES_MAX = 256 * 1024
 REVOCATIONS_MAX = 1000
+REASON_CHARACTERS_MAX = 200
 
 RevokedKind = Literal["key", "release", "certificate"]
 PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # 32 raw bytes of Ed25519, hex
@@ -63,7 +64,7 @@ class Revocation(_Frozen):
     kind: RevokedKind
     sha256: Sha256  # of the raw public key, of the manifest, or of the certificate in DER
     stop: bool = False  # releases: stop serving them too, not only refuse them
-    reason: Annotated[str, Field(max_length=200)] = ""
+    reason: Annotated[str, Field(max_length=REASON_CHARACTERS_MAX)] = ""
 
 
 class TrustDocument(_Frozen):

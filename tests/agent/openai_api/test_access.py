@@ -69,6 +69,15 @@ async def test_where_a_key_is_set_requests_need_it(tmp_path: Path) -> None:
             with pytest.raises(openai.AuthenticationError) as error:
                 await running.client.with_options(api_key=key).models.list()
             assert error.value.code == "invalid_api_key"
+        async with httpx.AsyncClient(base_url=running.url) as http:
+            for scheme, status in (
+                ("bearer", 200),
+                ("BEARER", 200),
+                ("Basic", 401),
+                ("", 401),
+            ):  # RFC 9110, 11.1
+                headers = {"authorization": f"{scheme} {'k' * 32}".strip()}
+                assert (await http.get("/models", headers=headers)).status_code == status
 
 
 async def test_programs_on_the_board_may_use_a_unix_socket(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
+import edgewright as ew
 from edgewright.errors import BusyError, InputError, RefusedError
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright_builder.artifact.artifact import Artifact
@@ -32,6 +34,23 @@ def test_push_to_a_fleet_says_what_became_of_each_device(
     assert f"{host}  committed" in text
     assert text.endswith("1 committed\n")
     assert len(list(tmp_path.glob("fleet-*.journal.jsonl"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("parallel", 0),
+        ("parallel", 1.5),
+        ("parallel", True),
+        ("timeout_seconds", math.nan),
+        ("timeout_seconds", "1"),
+    ],
+)
+def test_a_rollout_from_python_takes_the_numbers_that_the_command_takes(
+    host: str, artifact: Artifact, name: str, value: object
+) -> None:
+    with pytest.raises(InputError, match=rf"^{name} is {value!r}; give a number from 1 to "):
+        ew.Fleet([host], insecure=True).push(artifact, **{name: value})  # type: ignore[arg-type]
 
 
 def test_push_to_a_fleet_that_is_not_all_updated_is_refused(

@@ -107,6 +107,28 @@ def test_a_question_of_the_evaluation_is_found_in_any_turn(tmp_path: Path) -> No
     assert imported(tmp_path, rows, benchmarks)[1]["contaminated"] == 2
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ('{"instruction": "a", "output": "b", "output": "c"}', "the key 'output' stands twice; remove one"),
+        ('{"messages": [{"role": "user", "role": "user", "content": "a"}]}', "the key 'role' stands twice"),
+        ('{"instruction": "a \\ud83d", "output": "b"}', r"\ud83d is half a character"),
+        ('{"instruction": "a \ud83d", "output": "b"}', r"\ud83d is half a character"),
+        ('{"instruction": "a", "output": "b", "history": [["\\udc00", "x"]]}', r"\udc00 is half a character"),
+    ],
+)
+def test_a_row_that_would_lose_something_is_named_by_its_line(
+    tmp_path: Path, line: str, sentence: str
+) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('\n{"instruction": "\\ud83d\\udc4d?", "output": "\\u00e9"}\r\n', encoding="utf-8-sig")
+    with path.open("ab") as file:
+        file.write(line.encode(errors="surrogatepass"))
+    with pytest.raises(InputError) as caught:
+        read_alpaca(path)
+    assert str(caught.value).startswith(f"{path}, line 3: {sentence}")
+
+
 # Dialogues
 
 

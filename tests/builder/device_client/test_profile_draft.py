@@ -9,9 +9,11 @@ from typer.testing import CliRunner
 from edgewright.errors import InputError
 from edgewright.v1.deployment_pb2 import EngineInfo, GetDeviceResponse
 from edgewright.v1.telemetry_pb2 import EnergyRail, Snapshot
+from edgewright_agent.telemetry.collectors.registry import ENERGY_SOURCES
 from edgewright_builder.cli.host.profiles import app
 from edgewright_builder.device_client.profile_draft import draft_of
 from edgewright_profiles import load_profile
+from edgewright_profiles.schema import ProfileSensor
 
 ORIN = GetDeviceResponse(
     board_model="NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super",
@@ -45,6 +47,12 @@ def test_the_draft_of_a_board_marks_what_was_measured_and_names_the_nearest_prof
         }
     ]
     assert draft.nearest.id == "jetson-orin-nano-8gb"
+
+
+@pytest.mark.parametrize("source", ENERGY_SOURCES)
+def test_every_power_sensor_that_an_agent_reads_may_stand_in_a_profile(source: str) -> None:
+    (sensor,) = draft_of(ORIN, Snapshot(energy=[EnergyRail(name="VIN", source=source)])).document["sensors"]
+    assert ProfileSensor.model_validate(sensor).kind == source
 
 
 def test_a_draft_with_a_figure_missing_is_refused_as_a_profile_and_the_figure_named(tmp_path: Path) -> None:

@@ -149,3 +149,16 @@ async def test_a_name_that_a_proxy_looks_up_is_left_to_it(
     assert await numeric_target(Address("board.local", 7443)) is None
     monkeypatch.setenv("no_proxy", ".local")
     assert await numeric_target(Address("board.local", 7443)) == "ipv4:192.0.2.7:7443"
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
+async def test_an_agent_on_this_machine_is_called_past_the_proxies_of_the_environment(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    async with simulated_device(Board()) as address:
+        for host in (address.host, "localhost"):
+            async with DeviceClient(Address(host, address.port), None) as client:
+                assert (await client.get_device()).hostname == "board-7"

@@ -48,6 +48,15 @@ def fleet(tmp_path: Path) -> Path:
     return path
 
 
+def test_credentials_lie_beside_the_file_or_in_a_home_folder(
+    fleet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert load_inventory(fleet).credentials == fleet.parent / "keys"
+    fleet.write_text(FLEET.replace("credentials: keys", "credentials: ~/keys"))
+    assert load_inventory(fleet).credentials == Path("/home/me/keys")
+
+
 def test_waves_count_all_devices_so_far() -> None:
     assert wave_ends("1,10%,50%,100%", 50) == [1, 5, 25, 50]
     assert wave_ends("2,20", 50) == [2, 20, 50]

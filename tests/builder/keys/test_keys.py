@@ -125,7 +125,12 @@ def test_a_board_gets_a_certificate_of_its_own_and_no_key_changes(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("role", "hosts", "stem"), [("agent", ["h" * 60], "agent-" + "h" * 60), ("deployer", [], "deployer")]
+    ("role", "hosts", "stem"),
+    [
+        ("agent", ["h" * 60], "agent-" + "h" * 60),
+        ("agent", [".".join(["h" * 60] * 4)], "agent-" + ".".join(["h" * 60] * 4)[:200]),
+        ("deployer", [], "deployer"),
+    ],
 )
 def test_a_renewed_certificate_leaves_the_old_one_aside(
     tmp_path: Path, role: str, hosts: list[str], stem: str
@@ -145,6 +150,13 @@ def test_a_renewed_client_keeps_its_role(tmp_path: Path) -> None:
     issue_certificate(tmp_path, "observer")
     names = names_of(tmp_path / "observer.pem")
     assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["edgewright:role:observer"]
+
+
+@pytest.mark.parametrize("host", ["h" * 64, "board:7443", "[::1]", "a_b", "-a", "a." * 130, ""])
+def test_what_is_no_host_is_refused_before_a_file_is_written(tmp_path: Path, host: str) -> None:
+    with pytest.raises(InputError, match="is neither an IP address nor a host name; give it without a port"):
+        create_credentials(tmp_path / "keys", [host])
+    assert not (tmp_path / "keys").exists()
 
 
 def test_hosts_that_do_not_fit_the_role_are_refused(credentials: Path) -> None:

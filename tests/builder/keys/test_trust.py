@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from edgewright.dsse import key_id
 from edgewright.errors import InputError, RefusedError
+from edgewright.trust.document import Revocation
 from edgewright.trust.keys import load_public_key, load_trust
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.server import run_agent
@@ -25,7 +26,7 @@ from edgewright_builder.cli.main import app
 from edgewright_builder.keys import trust_issuer
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.keys.key_files import load_signing_key, private_pem, public_pem, write_new
-from edgewright_builder.sdk.credentials import tell_boards
+from edgewright_builder.sdk.credentials import Credentials, tell_boards
 from tests.agent.conftest import settings_for
 from tests.support.built_artifacts import make_artifact
 from tests.support.scripted_engine import Script, only_fake
@@ -210,6 +211,48 @@ def test_what_can_not_be_revoked_is_named(folder: Path, what: str) -> None:
     result = invoke("revoke", folder, what)
     assert isinstance(result.exception, InputError)
     assert what in str(result.exception)
+
+
+@pytest.mark.parametrize("reason", ["x" * 201, "caf\udce9"])
+def test_a_reason_that_no_document_holds_is_refused_before_one_is_written(folder: Path, reason: str) -> None:
+    with pytest.raises(InputError, match=rf"The reason has {len(reason)} characters; give at most 200"):
+        Credentials(folder).revoke("ab" * 32, reason=reason)
+    assert not (folder / "trust-2.json").exists()
+
+
+def test_revocations_that_no_board_would_take_are_not_signed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust_issuer, "TRUST_BYTES_MAX", 4096)
+    revocations = [
+        Revocation(kind="release", sha256=f"{number:064x}", reason="y" * 200) for number in range(20)
+    ]
+    with pytest.raises(
+        RefusedError, match=r"would have \d,\d+ bytes, and boards take at most 4,096: give shorter"
+    ):
+        trust_issuer.change(folder, (), revoked=revocations)
+    assert not (folder / "trust-2.json").exists()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda keys: keys.renew(0),
+        lambda keys: keys.renew(1e12),
+        lambda keys: keys.renew(float("nan")),
+        lambda keys: keys.renew("90"),
+        lambda keys: keys.add_keys("releases"),
+        lambda keys: keys.add_keys("release", threshold=0),
+        lambda keys: keys.add_keys("release", threshold="2"),
+        lambda keys: keys.rotate("releases"),
+    ],
+)
+def test_what_python_gives_wrongly_writes_no_document(
+    folder: Path, call: Callable[[Credentials], object]
+) -> None:
+    with pytest.raises(InputError):
+        call(Credentials(folder))
+    assert not (folder / "trust-2.json").exists()
 
 
 def test_two_keys_that_must_both_sign(folder: Path, tmp_path: Path) -> None:

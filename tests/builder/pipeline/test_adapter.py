@@ -207,6 +207,19 @@ def test_a_base_with_slots_is_found_by_its_run_or_its_artifact(tmp_path: Path) -
         find_base(tmp_path)
 
 
+def test_a_base_whose_build_was_begun_again_and_not_ended_is_refused(tmp_path: Path) -> None:
+    slots = {"modules": ["q_proj"], "rank": 8}
+    make_artifact(tmp_path / "artifact", {"engine/model.bin": b"x"}, KEY, adapter_slots=slots)
+    for stage in ("quantize", "recover", "package"):
+        (tmp_path / stage / "model").mkdir(parents=True)
+        for name in ("started", "stage.json", "model/config.json"):
+            (tmp_path / stage / name).write_text("{}", encoding="utf-8")
+    find_base(tmp_path)
+    (tmp_path / "recover" / "stage.json").unlink()
+    with pytest.raises(InputError, match=r"was stopped in its stage recover: .* --resume first"):
+        find_base(tmp_path)
+
+
 def test_rank_and_modules_beyond_the_base_s_slots_are_refused() -> None:
     slots = AdapterSlots(modules=("q_proj",), rank=8)
     require_slots(slots, ["q_proj"], 8)

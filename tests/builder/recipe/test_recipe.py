@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,14 @@ def test_every_example_is_a_valid_recipe_or_study(path: Path) -> None:
         ({"serach": {}}, "unknown key `serach`"),
         ({"search": {"trails": 3}}, "unknown key `search.trails`"),
         ({"search": {"trials": "many"}}, "`search.trials` is 'many'"),
-        ({"version": 1.0}, '`version` is 1.0: expected text; write "1.0" in quotes.'),
+        (
+            {"version": 1.1},
+            "`version` is 1.1: expected text; put it in quotes, as YAML reads it as a number.",
+        ),
+        (
+            {"version": date(2026, 11, 29)},
+            "`version` is 2026-11-29: expected text; put it in quotes, as YAML reads it as a date.",
+        ),
         ({"name": "a b"}, "`name` is 'a b': expected text of the form ^[A-Za-z0-9]"),
         ({"recover": "maybe"}, "`recover` is 'maybe': expected keys and values."),
         ({"search": {"trials": True}}, "`search.trials` is True: expected a number"),
@@ -123,6 +131,32 @@ def test_paths_are_taken_from_the_recipes_folder(tmp_path: Path) -> None:
     )
     assert recipe.data.file == tmp_path / "mine.jsonl"
     assert recipe.evaluate.tasks == (str(tmp_path / "q.jsonl"),)
+
+
+def test_a_home_folder_is_written_out_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    changes = {
+        "data": {"file": "~/mine.jsonl", "prompts": "~/p"},
+        "evaluate": {"tasks": ["~/q.jsonl"], "benchmarks": "~/b"},
+    }
+    recipe = load_recipe(written(tmp_path, MINIMAL | changes))
+    assert (recipe.data.file, recipe.data.prompts) == (Path("/home/me/mine.jsonl"), Path("/home/me/p"))
+    assert (recipe.evaluate.tasks, recipe.evaluate.benchmarks) == (("/home/me/q.jsonl",), Path("/home/me/b"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": {"file": "~nobody-here/mine.jsonl"}},
+        {"evaluate": {"tasks": ["~nobody-here/q.jsonl"]}},
+        {"quantize": {"delta_from": "~nobody-here/old"}},
+    ],
+)
+def test_a_home_folder_that_is_none_is_named(tmp_path: Path, change: dict[str, object]) -> None:
+    with pytest.raises(
+        InputError, match="begins with ~nobody-here, and there is no such home folder; write it out"
+    ):
+        load_recipe(written(tmp_path, MINIMAL | change))
 
 
 def test_a_preset_of_ones_own_lies_beside_the_recipe_and_an_artifact_carries_its_name(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -107,7 +107,7 @@ def test_leaving_a_generation_frees_the_engine(device: Board, board: ew.Board) -
     device.tokens = ["a"] * 1_000_000
     for _ in board.generate("x"):
         break
-    for _ in range(100):
+    for _ in range(1500):
         if device.cancelled:
             break
         threading.Event().wait(0.02)
@@ -181,6 +181,21 @@ def test_releases_are_a_sequence_that_knows_which_is_active(device: Board, board
         (lambda: ew.check(3, device="this-host"), "For the model int was given"),  # type: ignore[arg-type]
         (lambda: ew.Credentials.create("keys", "board-7.local"), "The hosts are a list of names"),
         (lambda: ew.open_run("no-such-run"), "no-such-run is not a run: it has no recipe.yaml"),
+        (lambda: ew.check("a" * 5000, device="this-host"), "For the model str 'aaaa"),
+        (
+            lambda: ew.check("a\0b", device="this-host"),
+            "For the model str 'a\\x00b' was given; expected a path",
+        ),
+        (
+            lambda: ew.check("llama-3.2-3b", device="a" * 5000 + ".yaml"),
+            "expected a path that is not so long",
+        ),
+        (lambda: ew.open_run("a\0b"), "For the run str 'a\\x00b' was given"),
+        (lambda: ew.build("a" * 5000, device="this-host"), "For the recipe str 'aaaa"),
+        (lambda: ew.Credentials.create("a" * 5000), "For the credentials folder str 'aaaa"),
+        (lambda: ew.check("llama-3.2-3b", device="this-host", budget=2**70), "For the budget int 11805"),
+        (lambda: ew.open_artifact("a\0b"), "For the artifact str 'a\\x00b' was given"),
+        (lambda: ew.Fleet("a\0b"), "For the fleet file str 'a\\x00b' was given"),
         (lambda: ew.open_artifact(3), "For the artifact int 3 was given"),  # type: ignore[arg-type]
     ],
 )
@@ -191,12 +206,22 @@ def test_what_is_given_wrongly_is_named(call: object, sentence: str, monkeypatch
     assert sentence in str(caught.value)
 
 
+def test_a_home_folder_is_written_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_artifact(tmp_path / "artifact", {"engine/model.bin": b"x"}, KEY)
+    ew.Credentials.create("~/keys")
+    assert ew.open_artifact("~/artifact").folder == tmp_path / "artifact"
+    for credentials in ("~/keys", None):
+        monkeypatch.setenv("EDGEWRIGHT_CREDENTIALS", "~/keys")
+        assert ew.Board("board:1", credentials=credentials).credentials == tmp_path / "keys"
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"max_tokens": -1}, "The generation can't be asked for"),
-        ({"temperature": "hot"}, "The generation can't be asked for"),
-        ({"stop": [3]}, "The generation can't be asked for"),
+        ({"max_tokens": -1}, "The board can't be asked for a generation"),
+        ({"temperature": "hot"}, "The board can't be asked for a generation"),
+        ({"stop": [3]}, "The board can't be asked for a generation"),
     ],
 )
 def test_a_sampling_value_of_a_wrong_type_is_named(
@@ -208,6 +233,39 @@ def test_a_sampling_value_of_a_wrong_type_is_named(
         board.generate(3)  # type: ignore[arg-type]
     with pytest.raises(ew.InputError, match="For a message"):
         board.generate([{"text": "x"}])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda board: board.generate("caf\udce9"),
+        lambda board: board.generate([{"role": "user", "content": "caf\udce9"}]),
+        lambda board: board.generate("caf\udce9", chat=False),
+        lambda board: board.score([("caf\udce9", [" x"])]),
+        lambda board: board.score([(3, [" x"])]),
+        lambda board: board.scrub(bytes_per_second_max=2**64),
+        lambda board: board.scrub(bytes_per_second_max=-1),
+        lambda board: next(board.recorded_telemetry(2**70)),
+        lambda board: next(board.recorded_telemetry(-1)),
+        lambda board: next(board.watch_telemetry("often")),
+        lambda board: board.bench(input_tokens=2**40),
+    ],
+)
+def test_what_the_wire_can_t_carry_is_refused_before_it_is_sent(
+    board: ew.Board, call: Callable[[ew.Board], object]
+) -> None:
+    with pytest.raises(ew.InputError, match="The board can't be asked for"):
+        call(board)
+    assert board.status().hostname == "board-7"
+
+
+@pytest.mark.parametrize("name", ["prompts", "concurrency", "warmup", "repeats", "host_prompts"])
+@pytest.mark.parametrize("value", [-1, "two", True, 1.5])
+def test_a_benchmark_takes_whole_numbers(board: ew.Board, name: str, value: object) -> None:
+    with pytest.raises(
+        ew.InputError, match=rf"^{name} is {value!r}; give a whole number of at least [01]\.$"
+    ):
+        board.bench(**{name: value})  # type: ignore[arg-type]
 
 
 async def test_an_async_board_belongs_to_one_loop(device: Board) -> None:

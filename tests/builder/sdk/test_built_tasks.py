@@ -26,6 +26,14 @@ def test_a_whole_evaluation_is_read(run: Path) -> None:
     assert all(task.right)
 
 
+def test_a_quiz_of_ones_own_may_be_called_as_a_known_task(tmp_path: Path) -> None:
+    quiz = tmp_path / "arc_easy.jsonl"
+    quiz.write_bytes((ROOT / "examples" / "science_quiz.jsonl").read_bytes())
+    write_evaluation(tmp_path / "run", quiz, "plain")
+    (task,) = built_tasks(tmp_path / "run")
+    assert (task.task.source, all(task.right)) == (str(quiz), True)
+
+
 @pytest.mark.parametrize("file", [RESULTS, ROWS])
 @pytest.mark.parametrize("text", ["{", "[]", "null", "{}", '{"tasks": {"x": 1}}', "[" * 100_000])
 def test_a_damaged_evaluation_is_one_sentence(file: str, text: str, run: Path) -> None:

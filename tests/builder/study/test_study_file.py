@@ -171,3 +171,33 @@ def test_a_storage_that_is_none_is_refused_before_the_folder_is_made(storage: st
     result = invoke("study", tmp_path / "study.yaml", "-o", tmp_path / "out", "--storage", storage)
     assert isinstance(result.exception, InputError)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("kept", "sentence"),
+    [
+        ({"budget": "2GiB"}, "`budget: 2GiB`, and this one has `budget: 1GiB`"),
+        (
+            {"device": "jetson-orin-nano-8gb"},
+            "`device: jetson-orin-nano-8gb`, and this one has `device: this-host`",
+        ),
+        ({"name": "other"}, "`name: other`, and this one has `name: muon-or-adam`"),
+    ],
+)
+def test_cells_of_another_budget_or_board_are_not_mixed_with_these(
+    tmp_path: Path, kept: dict[str, Any], sentence: str
+) -> None:
+    written(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "study.yaml").write_text(yaml.safe_dump(STUDY | kept), encoding="utf-8")
+    result = invoke("study", tmp_path / "study.yaml", "-o", tmp_path / "out", "--resume")
+    assert isinstance(result.exception, InputError)
+    assert sentence in str(result.exception)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "study.yaml"]
+
+
+def test_options_may_come_before_the_study_s_file(tmp_path: Path) -> None:
+    written(tmp_path)
+    result = invoke("study", "-o", tmp_path / "out", "--storage", "redis://host", tmp_path / "study.yaml")
+    assert "The storage redis://host is none that workers can share" in str(result.exception)
+    assert "Usage" in invoke("study", "--help").stdout

@@ -14,7 +14,7 @@ import pytest
 from edgewright.errors import InputError, OutsideError
 from edgewright_builder.tasks.definitions import DEFINITIONS, Question, chat_quiz
 from edgewright_builder.tasks.harness import harness_questions
-from edgewright_builder.tasks.loading import evaluation_texts, load_task
+from edgewright_builder.tasks.loading import evaluation_texts, load_task, require_distinct
 
 QUIZ = Path(__file__).parents[3] / "examples" / "science_quiz.jsonl"
 
@@ -205,6 +205,15 @@ def test_a_field_the_task_needs_is_named(tmp_path: Path) -> None:
 def test_a_task_that_is_not_there_is_a_clear_error(name: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):
         load_task(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names", [["a/eval.jsonl", "b/eval.jsonl"], ["piqa", "mine/piqa.jsonl"], ["piqa", "arc_easy", "piqa"]]
+)
+def test_two_tasks_of_one_name_are_refused(names: list[str]) -> None:
+    with pytest.raises(InputError, match=rf"The tasks .* and {names[-1]} are both called (eval|piqa)"):
+        require_distinct(names)
+    require_distinct(["piqa", "a/eval.jsonl", "eval.json"])
 
 
 def test_evaluation_texts_are_the_questions_of_all_tasks(tmp_path: Path) -> None:

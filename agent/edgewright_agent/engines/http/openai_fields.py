@@ -68,11 +68,9 @@ def parse_fields(body: bytes, model: str) -> dict[str, Any]:
 
 
 def _check(fields: dict[str, Any]) -> None:
-    for name in ("temperature", "top_p"):
-        if name in fields and not isinstance(fields[name], (int, float)):
-            raise WrongFieldError(f"{name} is {fields[name]!r}; it must be a number.")
+    temperature, top_p = (_number(name, fields.get(name, 1)) for name in ("temperature", "top_p"))
     try:
-        check_sampling(float(fields.get("temperature", 1)), float(fields.get("top_p", 1)))
+        check_sampling(temperature, top_p)
     except InputError as error:
         raise WrongFieldError(str(error)) from error
     stops = fields.get("stop", [])
@@ -94,6 +92,17 @@ def _check(fields: dict[str, Any]) -> None:
         value = fields.get(name, 0)
         if isinstance(value, int) and not isinstance(value, bool) and not 0 <= value <= most:
             raise WrongFieldError(f"{name} is {value}; it must be 0 to {most}.")
+
+
+def _number(name: str, value: Any) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise WrongFieldError(f"{name} is {value!r:.100}; it must be a number.")
+    try:
+        return float(value)
+    except OverflowError:  # of an integer of hundreds of digits
+        raise WrongFieldError(
+            f"{name} is larger than any number that is computed with; give a smaller one."
+        ) from None
 
 
 def openai_logprobs(steps: Sequence[dict[str, Any]], offset: int) -> tuple[dict[str, Any], int]:

@@ -120,16 +120,10 @@ def classify(
             verdict.cause, exit_code, ended_by, tuple(last_lines), verdict.reason,
             requests_under_way=requests_under_way,
         )  # fmt: skip
-    if asked:
-        cause = DeathCause.STOPPED
-    elif returncode == ENDED_BY_REQUEST:
-        cause = DeathCause.REQUEST
-    elif (killed_for_memory and (ended_by == signal.SIGKILL or of_its_own)) or (
+    lacks_memory = (killed_for_memory and (ended_by == signal.SIGKILL or of_its_own)) or (
         returncode != 0 and shortage_line(last_lines, words) is not None
-    ):
-        cause = DeathCause.OUT_OF_MEMORY
-    else:
-        cause = DeathCause.EXITED if ended_by is None else DeathCause.KILLED
+    )
+    cause = _cause(returncode, asked=asked, lacks_memory=lacks_memory)
     said = telling_line(last_lines, words) if ended_by is None or lost else ""
     if cause is DeathCause.OUT_OF_MEMORY and said:
         said = words.message(shortage_line(last_lines, words) or said)
@@ -137,6 +131,16 @@ def classify(
         cause, exit_code, ended_by, tuple(last_lines),
         lost=lost, said=said, requests_under_way=requests_under_way,
     )  # fmt: skip
+
+
+def _cause(returncode: int, *, asked: bool, lacks_memory: bool) -> DeathCause:
+    if asked:
+        return DeathCause.STOPPED
+    if returncode == ENDED_BY_REQUEST:
+        return DeathCause.REQUEST
+    if lacks_memory:
+        return DeathCause.OUT_OF_MEMORY
+    return DeathCause.KILLED if returncode < 0 else DeathCause.EXITED
 
 
 def telling_line(lines: Sequence[str], words: LogWords) -> str:

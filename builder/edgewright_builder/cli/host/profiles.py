@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, TypedDict
 
 import typer
 import yaml
 
+from edgewright.command_line import speaks_unicode
 from edgewright.sizes import format_bytes
 from edgewright_builder.cli.boards import open_board
 from edgewright_builder.cli.given import refuse_without
 from edgewright_builder.cli.options import AsJson, Credentials, Insecure
-from edgewright_builder.cli.output import console, emit, stoppable
+from edgewright_builder.cli.output import console, emit, json_text, stoppable
 from edgewright_builder.show.document import document
 from edgewright_builder.show.sheet import Facts, Grid, Sheet, print_sheet
 from edgewright_profiles import DeviceProfile, Figure, list_profiles, load_profile
@@ -62,9 +62,7 @@ def show_command(
     """Show one profile: every figure, its source and how far to trust it."""
     loaded = load_profile(profile)
     if as_json:
-        typer.echo(
-            json.dumps(document(loaded), indent=2, ensure_ascii=False)
-        )  # its schema_version names its schema
+        typer.echo(json_text(document(loaded), indent=2))  # its schema_version names its schema
     else:
         print_sheet(console(), profile_sheet(loaded))
 
@@ -91,7 +89,7 @@ def detect_command(
     else:
         with open_board(host, credentials, insecure) as board:
             draft = board.draft_profile()
-    typer.echo(yaml.safe_dump(draft.document, sort_keys=False, allow_unicode=True), nl=False)
+    typer.echo(yaml.safe_dump(draft.document, sort_keys=False, allow_unicode=speaks_unicode()), nl=False)
     typer.echo(f"nearest known profile: {draft.nearest.id} ({draft.why_nearest})", err=True)
     typer.echo(f"not found here, fill in from a datasheet: {', '.join(draft.missing)}", err=True)
 

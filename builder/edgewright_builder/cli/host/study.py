@@ -21,8 +21,8 @@ class _RunByDefault(TyperGroup):
     default_command = RUN
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Puts `run` before a first word that is no command and no option."""
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
+        """Puts `run` first, unless a command or a wish for help is there."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = [self.default_command, *args]
         return super().parse_args(ctx, args)
 
