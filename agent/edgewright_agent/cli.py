@@ -12,14 +12,14 @@ from collections.abc import Hashable
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from edgewright import __version__
 from edgewright.address import parse_address
 from edgewright.command_line import finite, run
-from edgewright.errors import EdgewrightError, InputError
+from edgewright.errors import EdgewrightError, InputError, OutsideError
 from edgewright.sizes import format_bytes, parse_bytes
 from edgewright.trust.keys import load_trust
 from edgewright_agent.doctor import command as cli_doctor
@@ -64,7 +64,7 @@ StoreQuota = Annotated[
     str | None, typer.Option(help="Most the store may take, e.g. 8GiB. (default: the disk)")
 ]
 StoreReserve = Annotated[str, typer.Option(help="Disk space that is left to others.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Engine threads. (default: one per core)")]
+Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="Engine threads. (default: one per core)")]
 Probation = Annotated[
     float, typer.Option(min=0, max=86_400, callback=finite, help="Seconds a new release is on trial.")
 ]
@@ -182,8 +182,15 @@ def main() -> None:
     try:
         run(app)
     except EdgewrightError as error:
-        typer.echo(f"edgewright-agent: {error}", err=True)
-        sys.exit(error.exit_code)
+        _end(error)
+    except OSError as error:  # such as a pipe or a file that takes no more output
+        what = error.filename or "The output"
+        _end(OutsideError(f"{what} could not be read or written: {error.strerror or error}. Check the disk."))
+
+
+def _end(error: EdgewrightError) -> NoReturn:
+    typer.echo(f"edgewright-agent: {error}", err=True)
+    sys.exit(error.exit_code)
 
 
 def _log(*, verbose: bool) -> None:

@@ -120,3 +120,39 @@ def test_a_terminal_that_lacks_characters_gets_escapes_and_scripts_get_json(
     assert (done.returncode, done.stderr) == (0, "")
     if "--json" in words:
         assert json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    "words", [["edgewright-agent", "probe"], ["edgewright", "check", "--list"]], ids=" ".join
+)
+def test_an_output_that_takes_nothing_more_is_one_sentence(words: list[str]) -> None:
+    command = [str(Path(sys.executable).with_name(words[0])), *words[1:]]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1), done.stderr
+    assert "No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize("path", ["unix:", "unix:.", "unix:/", "unix:run/.."])
+def test_a_socket_for_openai_has_a_name(tmp_path: Path, path: str) -> None:
+    words = [
+        "serve",
+        "--profile",
+        "this-host",
+        "--store",
+        str(tmp_path / "store"),
+        "--insecure",
+        "--openai",
+        path,
+    ]
+    done = called("edgewright-agent", *words)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert f"--openai is '{path}', which names no file; give unix:PATH" in done.stderr
+
+
+def test_an_engine_gets_no_more_threads_than_a_machine_may_have(tmp_path: Path) -> None:
+    done = called(
+        "edgewright-agent", "serve", "--profile", "this-host", "--store", str(tmp_path), "--threads", "9999"
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "'--threads': '9999', expected at most 1,024" in done.stderr

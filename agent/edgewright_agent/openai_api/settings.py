@@ -44,6 +44,10 @@ class OpenAISettings:
 def parse_openai(listen: str, key_file: Path | None, tls: TlsFiles | None) -> OpenAISettings:
     """Returns the settings of a server at HOST:PORT or unix:PATH. Raises InputError."""
     path = listen.removeprefix(UNIX_PREFIX)
+    if path != listen and Path(path).name in ("", ".."):
+        raise InputError(
+            f"--openai is {listen!r}, which names no file; give unix:PATH, such as unix:/run/openai.sock."
+        )
     address = Path(path) if path != listen else parse_address(listen)
     return OpenAISettings(address, None if key_file is None else _read_key(key_file), tls)
 

@@ -13,6 +13,7 @@ Rows = Sequence[tuple[str, ...]]
 NAME_CHARACTERS_MAX = (
     30  # a first column up to this width is shown whole; others are folded where room is short
 )
+COLUMN_CHARACTERS_MIN = 8  # of a ruled table, its rules included: below it Rich leaves columns out
 
 
 def facts(console: Console, title: str, rows: Sequence[tuple[str, str]]) -> None:
@@ -30,8 +31,8 @@ def facts(console: Console, title: str, rows: Sequence[tuple[str, str]]) -> None
 
 
 def table(console: Console, columns: Sequence[str], rows: Rows) -> None:
-    """A table: ruled on a terminal, tab-separated elsewhere."""
-    if not console.is_terminal:
+    """A table: ruled on a terminal that is wide enough, tab-separated elsewhere."""
+    if not console.is_terminal or console.width < COLUMN_CHARACTERS_MIN * len(columns):
         _lines(console, ["\t".join(row) for row in [tuple(columns), *rows]])
         return
     ruled = Table(header_style="bold cyan")
