@@ -14,7 +14,7 @@
 #     {"type": "object", "properties": {"room": {"type": "string", "enum": ["hall", "attic"]}, "level": {"type": "integer",
 #     "minimum": 0, "maximum": 9}}, "required": ["room"]}}}
 #   onnxruntime-genai: {"name": "set_light", "description": "Sets a light.", "parameters": {"room": {"type": "str"},
-#     "level": {"type": "int"}}}
+#     "level": {"type": "integer"}}}
 set -euo pipefail
 
 folder=$(mktemp -d)
