@@ -23,6 +23,7 @@ from edgewright.v1.common_pb2 import Reason
 CHUNK_BYTES_MAX = 4 * 1024 * 1024
 MANIFEST_BYTES_MAX = 8 * 1024 * 1024
 FILES_MAX = 10_000
+MIRRORS_MAX = 8
 TEMPORARY_PREFIX = ".tmp-"  # what the store calls its own half-made files, and clears when it starts
 
 
@@ -216,7 +217,7 @@ class Manifest(_Frozen):
     adapter: AdapterSpec | None = None
     adapter_slots: AdapterSlots | None = None
     lineage: dict[str, Any] = Field(default_factory=dict)  # base, teachers, data, recipe, hyperparameters
-    mirrors: Annotated[tuple[Mirror, ...], Field(max_length=8)] = ()  # tried in this order
+    mirrors: Annotated[tuple[Mirror, ...], Field(max_length=MIRRORS_MAX)] = ()  # tried in this order
     files: Annotated[tuple[File, ...], Field(min_length=1, max_length=FILES_MAX)]
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ import yaml
 from edgewright.errors import InputError
 
 MERGE = "tag:yaml.org,2002:merge"  # of the key `<<`, https://yaml.org/type/merge.html
+DIGITS_MAX = 1000  # of a whole number
 VALUES_MAX = 2_000_000  # with each alias written out: a fleet of 10,000 boards has a tenth of it
 
 
@@ -37,7 +38,8 @@ def parse_mapping(text: str, where: str, kind: str) -> dict[str, Any]:
     """Returns the keys and values in a YAML text; `where` names it in errors. Raises as `read_mapping` does."""
     try:
         value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-01
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
+        # Constructors raise the last four, as for the date 2026-13-01 and for `!!bool maybe`.
         raise InputError(f"{where} is not YAML: {_complaint(error)}.") from None
     if not isinstance(value, dict):
         raise InputError(f"{where} {_held(value)}; a {kind} has lines `key: value`.")
@@ -116,6 +118,15 @@ class _Loader(yaml.SafeLoader):
             raise _wrong("half a character (\\ud800 to \\udfff); write it whole", node.start_mark) from None
 
 
+def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    if len(node.value) > DIGITS_MAX:
+        raise _wrong(f"a number of more than {DIGITS_MAX:,} digits; correct it", node.start_mark)
+    return int(loader.construct_yaml_int(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+
+
 def _identity(key: yaml.Node) -> tuple[str, str]:
     return key.tag, str(key.value)
 
@@ -149,6 +160,8 @@ def _complaint(error: Exception) -> str:
         return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if isinstance(error, (LookupError, AttributeError, TypeError)):
+        return f"a value does not fit its tag ({' '.join(str(error).split())})"
     return " ".join(str(error).split())
 
 

@@ -27,9 +27,37 @@ from edgewright.yaml_files import parse_mapping, read_mapping
             'a: "\\ud83d"',
             "x.yaml is not YAML: line 1, column 4: half a character (\\ud800 to \\udfff); write it",
         ),
+        ("a: !!bool maybe", "x.yaml is not YAML: a value does not fit its tag ('maybe')."),
+        ("a: !!timestamp soon", "x.yaml is not YAML: a value does not fit its tag ("),
+        ("a: !!int x", "x.yaml is not YAML: invalid literal for int"),
+        (
+            "a: 0x" + "f" * 5000,
+            "x.yaml is not YAML: line 1, column 4: a number of more than 1,000 digits; correct it.",
+        ),
+        (
+            "a: " + "9" * 5000,
+            "x.yaml is not YAML: line 1, column 4: a number of more than 1,000 digits; correct it.",
+        ),
         ("a: !!python/name:os.system", "could not determine a constructor for the tag"),
     ],
-    ids=["empty", "list", "word", "open", "twice", "twice-below", "date", "deep", "nul", "half", "code"],
+    ids=[
+        "empty",
+        "list",
+        "word",
+        "open",
+        "twice",
+        "twice-below",
+        "date",
+        "deep",
+        "nul",
+        "half",
+        "bool",
+        "timestamp",
+        "int",
+        "hex",
+        "digits",
+        "code",
+    ],
 )
 def test_what_is_no_mapping_is_told_in_one_sentence_with_its_place(text: str, complaint: str) -> None:
     with pytest.raises(InputError) as caught:

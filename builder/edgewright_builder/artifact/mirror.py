@@ -12,7 +12,9 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from edgewright.address import Address
 from edgewright.errors import InputError, OutsideError
 from edgewright.manifest import Mirror
 from edgewright_builder.artifact.artifact import Artifact, open_artifact, verify_artifact
@@ -37,7 +39,7 @@ def parse_mirror(text: str) -> Mirror:
         if scheme != "oci":
             return Mirror(layout="oci-layout", url=f"{scheme}://{rest}")
         registry, _, name = rest.partition("/")
-        local = registry.split(":")[0] in ("localhost", "127.0.0.1")
+        local = Address(urlsplit(f"//{registry}").hostname or "", 0).is_loopback
         return Mirror(layout="oci-registry", url=f"{'http' if local else 'https'}://{registry}/v2/{name}")
     except ValueError:
         message = f"{text!r} is no mirror: give https://HOST/PATH or oci://REGISTRY/NAME, without a query."
@@ -56,6 +58,10 @@ def export(folder: Path, target: Path) -> tuple[int, int]:
     artifact, OutsideError if the disk fails.
     """
     artifact = verify_artifact(folder, None)
+    if target.resolve().is_relative_to(folder.resolve()):
+        raise InputError(
+            f"{target} lies in the artifact itself, which holds what is signed; choose another folder."
+        )
     try:
         written = [_put_file(target, artifact, index) for index in range(len(artifact.manifest.files))]
         _put(target, b"{}")

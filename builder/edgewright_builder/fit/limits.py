@@ -7,9 +7,7 @@ from dataclasses import replace
 
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.memory import Calibration
-from edgewright_builder.fit.plan import BuildPlan, plan_for
-
-CONCURRENCY_LIMIT = 1024  # more than any board serves
+from edgewright_builder.fit.plan import REQUESTS_MAX, BuildPlan, plan_for
 
 
 def largest(fits: Callable[[int], bool], most: int) -> int:
@@ -30,7 +28,7 @@ def largest_context(plan: BuildPlan, architecture: Architecture, calibration: Ca
 
 def largest_concurrency(plan: BuildPlan, architecture: Architecture, calibration: Calibration) -> int:
     """Requests at once, each with the whole context; 0 where even one is too many."""
-    return largest(lambda n: _with(plan, architecture, calibration, concurrency=n), CONCURRENCY_LIMIT)
+    return largest(lambda n: _with(plan, architecture, calibration, concurrency=n), REQUESTS_MAX)
 
 
 def largest_depth(plan: BuildPlan, architecture: Architecture, calibration: Calibration) -> int:

@@ -23,6 +23,7 @@ from edgewright_builder.fit.memory import Calibration, Configuration, PeakMemory
 
 # Group sizes are put in order by memory alone: what 32 gains over 64 was within the noise (docs/quantization.md).
 DEPTH_FRACTION_MIN = 0.5  # below half its layers a model is another model
+REQUESTS_MAX = 1024  # at once: more than any board serves
 CONCURRENCY_MAX = 8  # the most that `plan` asks for by itself
 
 
@@ -161,6 +162,10 @@ def check_wishes(architecture: Architecture, wishes: Wishes) -> None:
         raise InputError(
             f"A context of {wishes.context_tokens} tokens for {wishes.concurrency} requests is asked for; "
             "both must be at least 1."
+        )
+    if wishes.concurrency > REQUESTS_MAX:
+        raise InputError(
+            f"More than {REQUESTS_MAX:,} requests at once are asked for, which no board serves; give fewer."
         )
     if wishes.layers is not None and wishes.layers > architecture.layers:
         raise InputError(

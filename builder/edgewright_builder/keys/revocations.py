@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from pydantic import ValidationError
 
 from edgewright.dsse import key_id
@@ -24,6 +25,8 @@ def revocation_of(folder: Path, what: str, *, stop: bool = False, reason: str = 
     Raises InputError if it is none of them.
     """
     kind, sha256 = _identify(folder, what)
+    if kind == "key":
+        _require_no_root_key(folder, what, sha256)
     if stop and kind == "certificate":
         raise InputError("--stop is for releases and release keys; a certificate serves nothing.")
     try:
@@ -32,6 +35,18 @@ def revocation_of(folder: Path, what: str, *, stop: bool = False, reason: str = 
         raise InputError(
             f"The reason has {len(reason)} characters; give at most {REASON_CHARACTERS_MAX}, all of them Unicode."
         ) from None
+
+
+def _require_no_root_key(folder: Path, what: str, keyid: str) -> None:
+    """Raises InputError for a key that signs trust documents alone: revocations are about artifacts' signatures."""
+    document = trust_issuer.newest(folder)
+    if keyid in map(key_id, document.root.public_keys()) and keyid not in map(
+        key_id, document.release.public_keys()
+    ):
+        raise InputError(
+            f"{what} is a root key, which signs no artifact: revoking it would change nothing. Replace it by "
+            f"`edgewright keys rotate {folder} --root`."
+        )
 
 
 def _identify(folder: Path, what: str) -> tuple[str, str]:
@@ -59,9 +74,22 @@ def _identify(folder: Path, what: str) -> tuple[str, str]:
     raise InputError(message)
 
 
+def _is_for_clients(certificate: x509.Certificate) -> bool:
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return False
+    return ExtendedKeyUsageOID.CLIENT_AUTH in usage
+
+
 def _certificate_sha256(path: Path) -> str:
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
     except ValueError:
         raise InputError(f"{path} holds no PEM certificate.") from None
+    if not _is_for_clients(certificate):
+        raise InputError(
+            f"{path} is no client's certificate, and boards look at those alone: revoking it would change nothing. "
+            "Give a deployer's or an observer's; `edgewright keys certificate DIR --host NAME` replaces a board's own."
+        )
     return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()

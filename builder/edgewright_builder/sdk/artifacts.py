@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgewright.errors import InputError
+from edgewright.manifest import MIRRORS_MAX
 from edgewright_builder.artifact import mirror
 from edgewright_builder.artifact.artifact import Artifact, resign_artifact, verify_artifact
 from edgewright_builder.artifact.artifact import open_artifact as open_folder
@@ -66,6 +67,11 @@ def add_mirrors(
     named = [mirror.parse_mirror(url) for url in urls]
     before = () if replace else mirror.mirrors_of(folder)
     mirrors = list(dict.fromkeys((*before, *named)))
+    if len(mirrors) > MIRRORS_MAX:
+        raise InputError(
+            f"The artifact would name {len(mirrors)} mirrors, and at most {MIRRORS_MAX} are read; name fewer, or "
+            "replace those it has."
+        )
     return resign_artifact(folder, key, mirrors=[each.model_dump() for each in mirrors])
 
 

@@ -28,6 +28,7 @@ from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.push.push import push
 from edgewright_builder.push.transfer import TransferListener
+from edgewright_builder.sdk.artifacts import add_mirrors
 from tests.agent.conftest import settings_for
 from tests.support.built_artifacts import make_artifact
 from tests.support.scripted_engine import Script, only_fake
@@ -164,6 +165,27 @@ def test_naming_a_mirror_signs_again_and_changes_no_file(artifact: Path, keys: P
     output("add", artifact, "oci://localhost:5000/tiny", "--replace", "--credentials", keys)
     (only,) = open_artifact(artifact).manifest.mirrors
     assert only.url == "http://localhost:5000/v2/tiny"
+
+
+@pytest.mark.parametrize("registry", ["localhost:5000", "127.0.0.1:5000", "127.0.0.2", "[::1]:5000"])
+def test_a_registry_on_this_machine_is_called_without_tls(registry: str) -> None:
+    assert mirror.parse_mirror(f"oci://{registry}/tiny").url == f"http://{registry}/v2/tiny"
+    assert mirror.parse_mirror("oci://localhost.example/tiny").url == "https://localhost.example/v2/tiny"
+
+
+@pytest.mark.parametrize("inside", ["", "engine", "blobs"])
+def test_an_artifact_is_not_exported_into_itself(artifact: Path, inside: str) -> None:
+    before = sorted(artifact.rglob("*"))
+    with pytest.raises(InputError, match="lies in the artifact itself"):
+        mirror.export(artifact, artifact / inside)
+    assert sorted(artifact.rglob("*")) == before
+
+
+def test_more_mirrors_than_a_manifest_holds_are_refused(artifact: Path, keys: Path) -> None:
+    add_mirrors(artifact, [f"https://m{number}.example" for number in range(7)], credentials=keys)
+    with pytest.raises(InputError, match="would name 9 mirrors, and at most 8 are read"):
+        add_mirrors(artifact, ["https://x.example", "https://y.example"], credentials=keys)
+    assert len(open_artifact(artifact).manifest.mirrors) == 7
 
 
 @pytest.mark.parametrize("url", ["cdn.example/models", "https://user:pw@host/x", "oci://", "s3://bucket", ""])

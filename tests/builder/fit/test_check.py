@@ -187,6 +187,11 @@ def test_a_config_json_a_folder_and_a_built_in_name_give_the_same_answer(tmp_pat
         (["llama-3.2-1b", "--device", ORIN, "--context", "500000"], "the model's maximum is 131072"),
         (["llama-3.2-1b", "--device", ORIN, "--context", "0"], "at least 1"),
         (["llama-3.2-1b", "--device", ORIN, "--concurrency", "-2"], "at least 1"),
+        (["llama-3.2-1b", "--device", ORIN, "--concurrency", "1025"], "More than 1,024 requests at once"),
+        (
+            ["llama-3.2-1b", "--device", ORIN, "--concurrency", "1" + "0" * 400],
+            "More than 1,024 requests at once",
+        ),
         (["llama-3.2-1b", "--device", ORIN, "--budget", "300"], "not a size"),
         (["llama-3.2-1b", "--device", ORIN, "--budget", "-3GiB"], "not a size"),
         (["llama-3.2-1b", "--device", ORIN, "--engine", "llamacpp"], "no engine 'llamacpp'"),

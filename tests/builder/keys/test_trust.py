@@ -193,6 +193,13 @@ def test_the_last_release_key_is_not_revoked(folder: Path) -> None:
     assert len(trust_issuer.documents(folder)) == 1
 
 
+@pytest.mark.parametrize("name", ["ca.pem", "agent.pem", "root.pub", "root.key"])
+def test_what_no_revocation_would_change_is_refused(folder: Path, name: str) -> None:
+    with pytest.raises(InputError, match="revoking it would change nothing"):
+        Credentials(folder).revoke(folder / name)
+    assert not (folder / "trust-2.json").exists()
+
+
 def test_an_artifact_and_a_certificate_are_revoked_by_their_files(folder: Path) -> None:
     artifact = signed_by(folder)
     output("revoke", folder, artifact.folder, "--stop")
