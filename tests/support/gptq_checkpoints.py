@@ -87,7 +87,7 @@ def _random(
     )  # down to float16's subnormal numbers
     return {
         "qweight": torch.randint(-(2**31), 2**31, (words, outputs), generator=draw).to(torch.int32),
-        "scales": (torch.rand((groups, outputs), generator=draw) * 2.0**exponents).half(),
+        "scales": ((2 * torch.rand((groups, outputs), generator=draw) - 1) * 2.0**exponents).half(),
         "qzeros": torch.full((groups, outputs // 8), SYMMETRIC_ZEROS, dtype=torch.int32),
         "g_idx": (torch.arange(inputs) // group_size).to(torch.int32),
     }

@@ -8,10 +8,12 @@ exported as it is.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgewright_builder.fit.configuration.families import FAMILIES
+from edgewright_builder.fit.configuration.features import LAYER_KINDS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -82,8 +84,8 @@ def context_of(config: PretrainedConfig) -> int:
     """
     facts: Any = config
     parameters = facts.rope_parameters
-    nested = [each for each in parameters.values() if isinstance(each, dict)] or [parameters]
-    limits = [each["original_max_position_embeddings"] for each in nested if each["rope_type"] == "longrope"]
+    sets = list(ropes_by_layer_kind(parameters).values()) or [parameters]
+    limits = [each["original_max_position_embeddings"] for each in sets if each["rope_type"] == "longrope"]
     return int(min([facts.max_position_embeddings, *limits]))
 
 
@@ -97,7 +99,8 @@ def told_to_exporter(config: PretrainedConfig, decoder: Decoder) -> PretrainedCo
         plain.attn_logit_softcapping = None  # declared, and used by none of its layers
     if decoder.plain:
         return plain
-    theta = next(iter(_nested_or_flat(plain.rope_parameters))).get("rope_theta", 10_000.0)
+    sets = list(ropes_by_layer_kind(plain.rope_parameters).values()) or [plain.rope_parameters]
+    theta = sets[0].get("rope_theta", 10_000.0)
     plain.rope_parameters = {"rope_type": "default", "rope_theta": theta}
     plain.rope_local_base_freq = theta  # which Gemma 3 is asked for
     plain.max_position_embeddings = plain.original_max_position_embeddings = TOLD_POSITIONS
@@ -120,11 +123,15 @@ def _windows(config: Any) -> list[int | None]:
 def _ropes(config: Any) -> list[str | None]:
     """Returns which frequencies each layer uses; None for a layer without positions."""
     layers = config.num_hidden_layers
-    if any(isinstance(each, dict) for each in config.rope_parameters.values()):
+    if ropes_by_layer_kind(config.rope_parameters):
         return list(config.layer_types)
     with_positions = getattr(config, "no_rope_layers", None) or [1] * layers
     return [SHARED_ROPE if positions else None for positions in with_positions]
 
 
-def _nested_or_flat(parameters: Any) -> list[dict[str, Any]]:
-    return [each for each in parameters.values() if isinstance(each, dict)] or [parameters]
+def ropes_by_layer_kind(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the set of frequencies of each kind of layer; empty where all layers share one.
+
+    Other keys beside them are ignored, as transformers does: GPTQModel 7.6.0 leaves a mapping `rope_theta` there.
+    """
+    return {kind: parameters[kind] for kind in LAYER_KINDS if isinstance(parameters.get(kind), dict)}

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgewright.errors import OutsideError
-from edgewright_builder.export.decoder import Decoder, decoder_of, told_to_exporter
+from edgewright_builder.export.decoder import (
+    SHARED_ROPE,
+    Decoder,
+    decoder_of,
+    ropes_by_layer_kind,
+    told_to_exporter,
+)
 from edgewright_builder.export.graph_edits import edit_attention, edit_embedding_scale, edit_settings
 from edgewright_builder.export.graph_file import GraphFile
 from edgewright_builder.export.rotary import embedding_scale, meta_model, rotary_table
@@ -58,7 +64,7 @@ def build(job: Job) -> None:
 
 def _rotary_dim(model: nn.Module, config: PretrainedConfig) -> int:
     """Elements of each head that positions turn; the same in all layers."""
-    ropes = [key for key, value in _parameters(config).items() if isinstance(value, dict)] or [""]
+    ropes = list(ropes_by_layer_kind(_parameters(config))) or [SHARED_ROPE]
     return max(2 * rotary_table(model, config, rope, 1)[0].shape[1] for rope in ropes)
 
 

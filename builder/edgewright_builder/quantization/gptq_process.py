@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewright.durable import write_json
+from edgewright_builder.models import read_config
 
 if TYPE_CHECKING:
     from edgewright_builder.quantization.delta_aware_gptq import CodeChanges
@@ -90,10 +91,18 @@ def run_gptq(job: GptqJob) -> dict[str, Any]:
     calibration = [{"input_ids": tokens, "attention_mask": [1] * len(tokens)} for tokens in job.calibration]
     log = model.quantize(calibration, batch_size=job.options.batch_sequences)
     model.save(job.out)
+    _keep_positions(Path(job.model), Path(job.out))
     (Path(job.out) / "quant_log.csv").unlink(missing_ok=True)  # holds times, would change the digest
     losses = [float(row["loss"]) for row in next(iter(log.values())) if _is_number(row["loss"])]
     delta = {} if changes is None or job.earlier is None else changes.summary(job.earlier["dead_band"])
     return {"losses": losses, "delta": delta}
+
+
+def _keep_positions(model: Path, checkpoint: Path) -> None:
+    """Gives the checkpoint the `rope_parameters` of its model: GPTQModel 7.6.0 adds keys to those of Gemma 3."""
+    source, written = read_config(model), read_config(checkpoint)
+    if source.get("rope_parameters", {}) != written.get("rope_parameters", {}):
+        write_json(checkpoint / "config.json", written | {"rope_parameters": source["rope_parameters"]})
 
 
 def _config(job: GptqJob) -> Any:

@@ -69,6 +69,14 @@ def test_gemma_3_has_frequencies_for_each_kind_of_layer() -> None:
     assert found.layers[5] == LayerAttention(None, "full_attention")
 
 
+def test_what_gptqmodel_leaves_beside_gemma_3_s_frequencies_is_no_kind_of_layer() -> None:
+    config = config_of("gemma3_text", 6, sliding_window=64)
+    plain = decoder_of(config, SHAPE["head_dim"], 1.0)
+    config.rope_parameters |= {"rope_type": "default", "rope_theta": {"global": 1e6, "local": 1e4}}
+    assert decoder_of(config, SHAPE["head_dim"], 1.0) == plain
+    assert told_to_exporter(config, plain).rope_parameters["rope_theta"] == 1e6
+
+
 @pytest.mark.parametrize(
     ("fields", "limit"),
     [
