@@ -55,7 +55,7 @@ class PowerMode(FileModel):
     """A power mode by its name (the numbers differ between boards), and the memory bandwidth it allows."""
 
     name: Annotated[str, Field(min_length=1)]
-    bandwidth_bytes_per_second: Figure[Annotated[int, Field(gt=0)]]  # theoretical peak
+    bandwidth_bytes_per_second: Figure[Annotated[int, Field(gt=0, le=2**50)]]  # theoretical peak
     watts: Figure[Annotated[float, Field(gt=0)]] | None = None  # power budget; None: uncapped or unpublished
 
 

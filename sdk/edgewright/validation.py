@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+MESSAGE_CHARACTERS_MAX = 400  # a name in it may be of any length
 SHOWN_CHARACTERS_MAX = 100  # a value may be all that is below a key
 
 
@@ -45,7 +46,8 @@ def wanted(error: ErrorDetails) -> str:
         return f"expected {_PLAIN[kind].format(**bounds)}"
     if kind == "string_type":
         return _text_wanted(error["input"])
-    return error["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
+    return message if len(message) <= MESSAGE_CHARACTERS_MAX else f"{message[:MESSAGE_CHARACTERS_MAX]}…"
 
 
 _PLAIN = {

@@ -128,6 +128,23 @@ def test_an_impossible_figure_is_refused_by_name(change: dict[str, Any], field: 
         parse_profile(yaml.safe_dump(profile), "board.yaml")
 
 
+def test_a_bandwidth_that_no_memory_has_is_refused_by_name() -> None:
+    profile: Any = document()
+    profile["power_modes"][0]["bandwidth_bytes_per_second"]["value"] = 10**400
+    with pytest.raises(
+        InputError, match=r"power_modes\.0\.bandwidth_bytes_per_second\.value`.*expected at most"
+    ):
+        parse_profile(yaml.safe_dump(profile), "board.yaml")
+
+
+def test_a_name_of_thousands_of_letters_makes_no_sentence_of_thousands() -> None:
+    profile: Any = document()
+    profile["default_power_mode"] = "w" * 5000
+    with pytest.raises(InputError, match=r"is not one of power_modes|default_power_mode") as caught:
+        parse_profile(yaml.safe_dump(profile), "board.yaml")
+    assert len(str(caught.value)) < 600
+
+
 def test_a_rail_that_no_sensor_has_cannot_be_the_whole_module() -> None:
     profile = document()
     profile["whole_module_rails"]["value"] = ["VDD_OUT"]

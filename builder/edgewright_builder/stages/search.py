@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewright.durable import write_json
+from edgewright.errors import InputError
 from edgewright_builder.recipe.hyperparameters import Hyperparameters, TrialSettings
 from edgewright_builder.stages.search_trials import subset, trained_value, write_search
 from edgewright_builder.stages.shared_search import search_together
@@ -70,9 +71,13 @@ def _keep_fixed(build: Build, fixed: Hyperparameters) -> FinishedStage:
 
 
 def read_best(search: FinishedStage) -> TrialSettings:
-    """Returns what the search found best."""
-    best = json.loads((search.folder / "best.json").read_text(encoding="utf-8"))
-    return TrialSettings(Hyperparameters(**best["hyperparameters"]), best["group_size"])
+    """Returns what the search found best. Raises InputError where its file is damaged."""
+    path = search.folder / "best.json"
+    try:
+        best = json.loads(path.read_text(encoding="utf-8"))
+        return TrialSettings(Hyperparameters(**best["hyperparameters"]), best["group_size"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}); delete {search.folder} to search again.") from None
 
 
 def search(
