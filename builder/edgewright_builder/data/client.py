@@ -63,6 +63,14 @@ class Client(Protocol):
         """
 
 
+def without_system(chat: Chat) -> Chat:
+    """Returns the chat with what a leading system turn says at the beginning of the first question."""
+    if len(chat) < 2 or chat[0]["role"] != "system":
+        return chat
+    first = {**chat[1], "content": f"{chat[0]['content']}\n\n{chat[1]['content']}"}
+    return [first, *chat[2:]]
+
+
 def cut_at_stop(text: str, stop: Sequence[str]) -> str | None:
     """Returns the text before the first stop string, or None if the text holds none."""
     ends = [text.index(word) for word in stop if word in text]

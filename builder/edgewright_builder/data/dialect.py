@@ -1,4 +1,7 @@
-"""What a chat server takes: fields of a request that it refuses are renamed or left out from then on."""
+"""What a chat server takes: fields of a request that it refuses are renamed or left out from then on.
+
+A system turn that it refuses begins the first question instead, as with a local T1.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from edgewright_builder.data.client import without_system
 
 # Fields that an answer can be had without, in the order in which they are given up.
 OPTIONAL = ("seed", "stop", "top_p", "temperature")
@@ -17,6 +22,10 @@ _REFUSAL = re.compile(
     r"support|unrecogni[sz]ed|unknown|unexpected|extra|permitted|allowed|forbidden|invalid|cannot|can't|deprecated",
     re.IGNORECASE,
 )
+# What Gemma 2's template, Gemini's API and Mistral 7B's template say to a system turn.
+_SYSTEM_REFUSAL = re.compile(
+    r"system (role|message|turn|prompt|instruction)|developer instruction|roles must alternate", re.IGNORECASE
+)
 
 
 @dataclass
@@ -26,6 +35,7 @@ class Dialect:
     left_out: set[str] = field(default_factory=set)
     limit_name: str = "max_tokens"
     thinks: bool = False
+    joins_system: bool = False  # what a system turn says begins the first question
 
     def body(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the request as this server takes it."""
@@ -34,6 +44,8 @@ class Dialect:
         if self.thinks:
             body.pop("stop", None)  # it would end the thoughts; the answer is cut here
             limit += THOUGHT_TOKENS
+        if self.joins_system:
+            body["messages"] = without_system(body["messages"])
         return body | {self.limit_name: limit}
 
     def learn(self, sent: Mapping[str, Any], refusal: str) -> str | None:
@@ -43,7 +55,7 @@ class Dialect:
         """
         name = _refused_field(sent, refusal)
         if name is None:
-            return None
+            return self._learn_system(sent, refusal)
         if name == "max_tokens":
             known = self.limit_name != "max_tokens"
             self.limit_name = "max_completion_tokens"
@@ -52,6 +64,13 @@ class Dialect:
         self.left_out.add(name)
         cost = ": its answers can't be repeated" if name == "seed" else ""
         return "" if known else f"T1 refuses `{name}`, which is left out from now on{cost}"
+
+    def _learn_system(self, sent: Mapping[str, Any], refusal: str) -> str | None:
+        if sent["messages"][0]["role"] != "system" or not _SYSTEM_REFUSAL.search(refusal):
+            return None
+        known = self.joins_system
+        self.joins_system = True
+        return "" if known else "T1 refuses a system turn: what it says begins the first question from now on"
 
 
 def _refused_field(sent: Mapping[str, Any], refusal: str) -> str | None:

@@ -15,21 +15,20 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from edgewright.errors import InputError
-from edgewright_builder.data.client import Chat, Completion, Rating, TeacherSampling, cut_at_stop
+from edgewright_builder.data.client import (
+    Chat,
+    Completion,
+    Rating,
+    TeacherSampling,
+    cut_at_stop,
+    without_system,
+)
 from edgewright_builder.models import cache_argument
 from edgewright_builder.scoring.local import LocalScorer
 
 SCORES = ("1", "2", "3", "4", "5")
 # Below this share of the next token's probability the five digits are no answer to "give a score".
 MINIMUM_SCORE_MASS = 0.5
-
-
-def without_system(chat: Chat) -> Chat:
-    """Returns the chat with what a leading system turn says at the beginning of the first question."""
-    if len(chat) < 2 or chat[0]["role"] != "system":
-        return chat
-    first = {**chat[1], "content": f"{chat[0]['content']}\n\n{chat[1]['content']}"}
-    return [first, *chat[2:]]
 
 
 @dataclass

@@ -273,6 +273,49 @@ def test_a_server_that_refuses_several_fields_gets_what_is_left() -> None:
     assert set(server.bodies[-1]) == {"model", "messages", "max_completion_tokens"}
 
 
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        ("System role not supported", 400),
+        ("Developer instruction is not enabled for models/gemma-3-27b-it", 400),
+        ("Conversation roles must alternate user/assistant/user/assistant/...", 400),
+        ("1 validation error: the system message is not allowed", 422),
+    ],
+)
+def test_a_server_that_refuses_a_system_turn_gets_it_with_the_first_question(
+    message: str, status: int
+) -> None:
+    def answer(body: dict[str, Any]) -> Reply:
+        system = body["messages"][0]["role"] == "system"
+        return json_reply({"error": {"message": message, "param": None}}, status) if system else said(TEXT)
+
+    notes: list[str] = []
+    chats = [
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Write {i}."}]
+        for i in range(5)
+    ]
+    with teacher_server(answer) as server:
+        made = client(server, say=notes.append)
+        for _ in range(2):
+            answers = made.generate(chats, max_tokens=9, sampling=TeacherSampling(), seed=0)
+    assert [answer.text for answer in answers] == [TEXT] * 5
+    assert len(notes) == 1
+    assert "system turn" in notes[0]
+    last = [body["messages"] for body in server.bodies[-5:]]
+    assert sorted(chat[0]["content"] for chat in last) == [f"Be brief.\n\nWrite {i}." for i in range(5)]
+    assert {len(chat) for chat in last} == {1}
+
+
+def test_a_refusal_of_roles_is_told_where_there_is_no_system_turn() -> None:
+    error = {"error": {"message": "Conversation roles must alternate user/assistant"}}
+    with (
+        teacher_server(lambda _: json_reply(error, 400)) as server,
+        pytest.raises(InputError, match="must alternate"),
+    ):
+        ask(server)
+    assert len(server.bodies) == 1
+
+
 def test_a_server_that_refuses_the_model_is_asked_once() -> None:
     error = {"error": {"message": "The model `teacher` does not exist", "code": "model_not_found"}}
     with (
