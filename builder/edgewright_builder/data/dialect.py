@@ -66,7 +66,9 @@ class Dialect:
         return "" if known else f"T1 refuses `{name}`, which is left out from now on{cost}"
 
     def _learn_system(self, sent: Mapping[str, Any], refusal: str) -> str | None:
-        if sent["messages"][0]["role"] != "system" or not _SYSTEM_REFUSAL.search(refusal):
+        chat = sent["messages"]
+        helps = chat[0]["role"] == "system" and without_system(chat)[0]["role"] != "system"
+        if not helps or not _SYSTEM_REFUSAL.search(refusal):
             return None
         known = self.joins_system
         self.joins_system = True

@@ -306,13 +306,15 @@ def test_a_server_that_refuses_a_system_turn_gets_it_with_the_first_question(
     assert {len(chat) for chat in last} == {1}
 
 
-def test_a_refusal_of_roles_is_told_where_there_is_no_system_turn() -> None:
-    error = {"error": {"message": "Conversation roles must alternate user/assistant"}}
+@pytest.mark.parametrize("roles", [["user"], ["system"], ["system", "system", "user"]])
+def test_a_refusal_of_roles_that_joining_the_system_turn_does_not_mend_is_told(roles: list[str]) -> None:
+    error = {"error": {"message": "System role not supported: conversation roles must alternate"}}
+    chat = [{"role": role, "content": "Write one."} for role in roles]
     with (
         teacher_server(lambda _: json_reply(error, 400)) as server,
         pytest.raises(InputError, match="must alternate"),
     ):
-        ask(server)
+        client(server).generate([chat], max_tokens=9, sampling=TeacherSampling(), seed=0)
     assert len(server.bodies) == 1
 
 
