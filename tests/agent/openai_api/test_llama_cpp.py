@@ -112,6 +112,18 @@ async def test_what_is_wrong_is_named(
     )
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_several_prompts_are_refused_and_none_of_them_counts(llama: Board, stream: bool) -> None:
+    """The server would answer them all, and count the tokens of the first."""
+    before = await idle(llama)
+    with pytest.raises(openai.BadRequestError, match="takes one prompt a request"):
+        await llama.client.completions.create(model="tiny", prompt=["on the", "other hand"], stream=stream)
+    after = await idle(llama)
+    assert after.requests_rejected == before.requests_rejected + 1
+    assert after.generated_tokens == before.generated_tokens
+    assert after.prompt_tokens == before.prompt_tokens
+
+
 async def test_only_openai_s_routes_are_open(llama: Board) -> None:
     async with httpx.AsyncClient(base_url=llama.url.removesuffix("/v1")) as http:
         for route in ("/props", "/slots", "/completion", "/v1/messages"):

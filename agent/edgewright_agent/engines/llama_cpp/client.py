@@ -133,12 +133,12 @@ class LlamaClient:
             return
         try:
             fields = openai_fields.parse(route, body, self._model)
-            prompts = await self._check_room(route, fields)
+            prompt = await self._check_room(route, fields)
         except WrongFieldError as error:
             yield error.reply
             return
-        if token_ids.asks_for_ids(fields, prompts):
-            async with self._with_ids(token_ids.native_body(fields, prompts[0])) as reply:
+        if token_ids.asks_for_ids(fields):
+            async with self._with_ids(token_ids.native_body(fields, prompt)) as reply:
                 yield reply
             return
         async with exchange(self._socket, method, route, json.dumps(fields).encode()) as reply:
@@ -157,29 +157,25 @@ class LlamaClient:
         except (KeyError, TypeError) as error:
             raise nonsense(f"a completion without {error}") from error
 
-    async def _check_room(self, route: str, fields: dict[str, Any]) -> list[list[int]]:
-        """Returns the prompts' tokens, and sets how many may be written. Raises WrongFieldError if they don't fit."""
-        prompts = await self._prompts(route, fields)
+    async def _check_room(self, route: str, fields: dict[str, Any]) -> list[int]:
+        """Returns the prompt's tokens, and sets how many may be written. Raises WrongFieldError if they don't fit."""
+        prompt = await self._prompt_in(route, fields)
         asked = fields.get("max_completion_tokens") or fields.get("max_tokens") or 0
         try:
-            room = self._room(max(map(len, prompts)), asked)
+            room = self._room(len(prompt), asked)
         except InputError as error:
             raise WrongFieldError(str(error), "context_length_exceeded") from error
-        if len(prompts) == 1:
-            self._last_prompt = prompts[0]
+        self._last_prompt = prompt
         fields.pop("max_completion_tokens", None)
         # OpenAI's completions write 16 tokens if nobody says how many, chats as many as the context holds.
         fields["max_tokens"] = asked or (room if route == CHAT else min(room, MAX_TOKENS))
-        return prompts
+        return prompt
 
-    async def _prompts(self, route: str, fields: dict[str, Any]) -> list[list[int]]:
+    async def _prompt_in(self, route: str, fields: dict[str, Any]) -> list[int]:
         if route == CHAT:
-            return [await self._chat_tokens(fields)]
+            return await self._chat_tokens(fields)
         prompt = fields["prompt"]
-        prompts = (
-            prompt if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else [prompt]
-        )
-        return [await self._text_tokens(each) if isinstance(each, str) else list(each) for each in prompts]
+        return await self._text_tokens(prompt) if isinstance(prompt, str) else list(prompt)
 
     async def _chat_tokens(self, fields: dict[str, Any]) -> list[int]:
         async with exchange(self._socket, "POST", "/apply-template", json.dumps(fields).encode()) as reply:

@@ -14,9 +14,9 @@ from edgewright_agent.engines.llama_cpp.completion import finish_of
 NATIVE_ROUTE = "/completion"
 
 
-def asks_for_ids(fields: dict[str, Any], prompts: Sequence[list[int]]) -> bool:
-    """Whether a completion's fields ask for ids that can be given: of one prompt, in one piece."""
-    return bool(fields.get("return_token_ids")) and not fields.get("stream") and len(prompts) == 1
+def asks_for_ids(fields: dict[str, Any]) -> bool:
+    """Whether a completion's fields ask for ids that can be given: in one piece."""
+    return bool(fields.get("return_token_ids")) and not fields.get("stream")
 
 
 def native_body(fields: dict[str, Any], prompt: list[int]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -81,6 +82,36 @@ async def test_a_malformed_body_is_refused_in_openai_s_form(
     error = response.json()["error"]
     assert error["type"] == "invalid_request_error"
     assert error["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("several", "prompt_tokens", "answers"),
+    [({"n": 3}, None, 3), ({"prompt": [[5, 6], [7]]}, 3, 2)],
+    ids=["n", "prompts"],
+)
+async def test_several_answers_are_refused_by_name_or_all_of_their_tokens_are_counted(
+    http: httpx.AsyncClient,
+    release: Release,
+    several: dict[str, Any],
+    prompt_tokens: int | None,
+    answers: int,
+    stream: bool,
+) -> None:
+    body = {"prompt": "hi", "max_tokens": 5, "ignore_eos": True, **several}
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    reply = await http.post("/v1/completions", json=body)
+    if release.kind != "vllm":
+        assert reply.status_code == 400, reply.text
+        message = reply.json()["error"]["message"]
+        assert next(iter(several)) in message
+        assert release.kind == EDGE_LLM or "This engine" in message
+        return
+    *_, last = [line for line in reply.text.splitlines() if line and "[DONE]" not in line]
+    usage = json.loads(last.removeprefix("data: "))["usage"]
+    assert usage["completion_tokens"] == 5 * answers
+    assert prompt_tokens in (None, usage["prompt_tokens"])
 
 
 @of_our_worker

@@ -29,6 +29,7 @@ from edgewright_agent.engines.protocol.requests import UNTOLD_ID
 from edgewright_agent.engines.served import ServedEngine
 from edgewright_agent.runtime.threads import within
 from tests.support.engine_releases import CONTEXT_TOKENS, Release, collect, tiny_llama_release
+from tests.support.relay_transport import RelayTransport
 from tests.support.tiny_gguf import write_tiny_gguf
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -219,6 +220,76 @@ async def test_each_of_several_requests_at_once_has_a_whole_context(
         assert await engine.requests_together(3, 256) == 3
     for _, tokens, finish in answers:
         assert finish.prompt_tokens + len(tokens) == CONTEXT_TOKENS
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def three_at_once(release: Release) -> AsyncIterator[httpx.AsyncClient]:
+    """A server with room for three answers, which it would write for one request too."""
+    async with replace(release, concurrency=3, runtime_dir=release.runtime_dir / "three").running() as engine:
+        assert isinstance(engine, ServedEngine)
+        async with httpx.AsyncClient(transport=RelayTransport(engine), base_url="http://engine") as http:
+            yield http
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "several",
+    [
+        {"n": 3},
+        {"n": 3, "return_token_ids": True},
+        {"n_cmpl": 3},
+        {"n": 1, "n_cmpl": 3},
+        {"best_of": 3},
+        {"prompt": ["hi", "hello"]},
+        {"prompt": [[5, 6], [7]]},
+        {"prompt": ["hi", [7]]},
+    ],
+    ids=str,
+)
+async def test_several_answers_whose_tokens_it_would_not_all_count_are_refused_by_name(
+    three_at_once: httpx.AsyncClient, several: dict[str, Any], stream: bool
+) -> None:
+    """The server's usage has the tokens of one answer and of the first prompt, however many there are."""
+    body = {"prompt": "hi", "max_tokens": 5, "stream": stream, **several}
+    answer = await three_at_once.post("/v1/completions", json=body)
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_value")
+    if "prompt" in several:
+        assert error["message"] == (
+            f"prompt: This engine takes one prompt a request; send one, not {several['prompt']}."
+        )
+    else:
+        name = next(name for name in several if several[name] == 3)
+        assert error["message"] == f"{name}: This engine does not have it; leave it out or give 1, not 3."
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", ["n", "n_cmpl", "best_of"])
+async def test_several_answers_to_a_chat_are_refused_by_name(
+    three_at_once: httpx.AsyncClient, name: str, stream: bool
+) -> None:
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, "stream": stream, name: 2}
+    answer = await three_at_once.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400, answer.text
+    message = f"{name}: This engine does not have it; leave it out or give 1, not 2."
+    assert answer.json()["error"]["message"] == message
+
+
+@pytest.mark.parametrize(
+    "one",
+    [{"n": 1}, {"n_cmpl": 1}, {"best_of": 1}, {"n": None}, {"prompt": ["hi"]}, {"prompt": [[5, 6]]}],
+    ids=str,
+)
+async def test_one_answer_passes_however_it_is_asked_for_and_every_token_counts(
+    three_at_once: httpx.AsyncClient, one: dict[str, Any]
+) -> None:
+    body = {"prompt": [5, 6], "max_tokens": 5, "ignore_eos": True, **one}
+    answer = (await three_at_once.post("/v1/completions", json=body)).json()
+    assert len(answer["choices"]) == 1
+    assert answer["usage"]["completion_tokens"] == 5
+    if body["prompt"] != ["hi"]:
+        assert answer["usage"]["prompt_tokens"] == 2
 
 
 async def test_too_little_memory_is_told_with_ggml_s_own_line() -> None:
