@@ -57,6 +57,19 @@ async def test_a_stream_is_measured_token_by_token(llama: Board, chat: bool) -> 
     assert after.inter_token_latency_seconds.count == before.inter_token_latency_seconds.count + 10
 
 
+@pytest.mark.parametrize("chat", [True, False])
+async def test_the_progress_of_a_prompt_is_no_token(llama: Board, chat: bool) -> None:
+    before = await idle(llama)
+    prompt = {"messages": MESSAGES} if chat else {"prompt": "on the other hand " * 4}
+    body = {**prompt, "max_tokens": 5, "stream": True, "return_progress": True, **TO_THE_END}
+    async with httpx.AsyncClient(base_url=llama.url) as http:
+        answer = await http.post("/chat/completions" if chat else "/completions", json=body)
+    assert "prompt_progress" in answer.text
+    after = await idle(llama)
+    assert after.generated_tokens == before.generated_tokens + 5
+    assert after.inter_token_latency_seconds.count == before.inter_token_latency_seconds.count + 4
+
+
 async def test_the_model_is_listed_under_its_name(llama: Board) -> None:
     assert [model.id for model in (await llama.client.models.list()).data] == ["tiny"]
     assert (await llama.client.models.retrieve("tiny")).id == "tiny"

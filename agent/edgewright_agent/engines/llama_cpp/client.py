@@ -137,7 +137,7 @@ class LlamaClient:
         except WrongFieldError as error:
             yield error.reply
             return
-        if token_ids.asks_for_ids(fields):
+        if fields.get("return_token_ids"):
             async with self._with_ids(token_ids.native_body(fields, prompt)) as reply:
                 yield reply
             return

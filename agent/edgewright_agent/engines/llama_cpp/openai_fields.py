@@ -30,6 +30,9 @@ def parse(route: str, body: bytes, model: str) -> dict[str, Any]:
     if fields.get("echo"):
         raise WrongFieldError("llama.cpp does not repeat the prompt; leave echo out.")
     _take_one_answer(fields)
+    if fields.get("return_token_ids") and (route != COMPLETIONS or fields.get("stream")):
+        message = "llama.cpp names the tokens of a completion in one piece only; leave return_token_ids out."
+        raise WrongFieldError(message)
     if route == COMPLETIONS:
         fields["prompt"] = _only_prompt(fields.get("prompt"))
     if isinstance(fields.get("seed"), int):

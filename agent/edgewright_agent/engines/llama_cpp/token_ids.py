@@ -14,11 +14,6 @@ from edgewright_agent.engines.llama_cpp.completion import finish_of
 NATIVE_ROUTE = "/completion"
 
 
-def asks_for_ids(fields: dict[str, Any]) -> bool:
-    """Whether a completion's fields ask for ids that can be given: in one piece."""
-    return bool(fields.get("return_token_ids")) and not fields.get("stream")
-
-
 def native_body(fields: dict[str, Any], prompt: list[int]) -> dict[str, Any]:
     """Returns the body for the server's own route, where most fields have the same names."""
     same = {name: value for name, value in fields.items() if name not in ("model", "logprobs", "max_tokens")}

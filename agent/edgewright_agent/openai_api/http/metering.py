@@ -67,10 +67,11 @@ class StreamMeter:
 def brings_tokens(chunk: dict[str, Any]) -> bool:
     """Whether a chunk stands for tokens: all do but the one that only names the assistant's role, and the counts.
 
+    llama.cpp's `return_progress` adds chunks that say how much of the prompt was read.
     A token may have no text: it can end inside a character or a stop string.
     """
     choices = chunk.get("choices")
-    if not choices:
+    if not choices or "prompt_progress" in chunk:
         return False
     delta = choices[0].get("delta")
     opens = delta is not None and "role" in delta and not delta.get("content")

@@ -149,6 +149,23 @@ async def test_every_token_has_its_place_among_the_log_probabilities(
     assert exact == choice["token_ids"]
 
 
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+        ("/v1/completions", {"prompt": "hi", "stream": True}),
+    ],
+)
+async def test_ids_of_tokens_that_it_can_not_name_are_refused(
+    http: httpx.AsyncClient, route: str, body: dict[str, Any]
+) -> None:
+    asked = body | {"max_tokens": 3, "return_token_ids": True}
+    answer = await http.post(route, json=asked)
+    assert answer.status_code == 400, answer.text
+    assert "return_token_ids" in answer.json()["error"]["message"]
+    assert (await http.post(route, json=asked | {"return_token_ids": False})).status_code == 200
+
+
 async def test_log_probabilities_of_a_stream_have_openai_s_lists(http: httpx.AsyncClient) -> None:
     body = {"prompt": "on the other hand", "max_tokens": 3, "temperature": 0, "logprobs": 1, "stream": True}
     text = (await http.post("/v1/completions", json=body)).text
