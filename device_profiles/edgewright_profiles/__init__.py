@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgewright_profiles.loader import list_profiles, load_profile, parse_profile
+from edgewright_profiles.loader import list_profiles, load_profile, names_file, parse_profile
 from edgewright_profiles.schema import DeviceProfile, Figure
 
-__all__ = ["DeviceProfile", "Figure", "list_profiles", "load_profile", "parse_profile"]
+__all__ = ["DeviceProfile", "Figure", "list_profiles", "load_profile", "names_file", "parse_profile"]

@@ -35,11 +35,16 @@ def load_profile(name: str | Path) -> DeviceProfile:
         return this_host()
     if text in _files():
         return _builtin(text)
-    if isinstance(name, Path) or text.endswith((".yaml", ".yml")) or "/" in text:
+    if isinstance(name, Path) or names_file(text):
         return checked(DeviceProfile, read_mapping(expanded(name), "device profile"), text)
     if text in _aliases():
         return _builtin(_aliases()[text])
     raise InputError(_unknown(text))
+
+
+def names_file(text: str) -> bool:
+    """Whether a profile is named by its file's path."""
+    return text.endswith((".yaml", ".yml")) or "/" in text
 
 
 def parse_profile(text: str, where: str) -> DeviceProfile:

@@ -50,7 +50,7 @@ def conduct(order: StudyOrder, console: Console) -> int:
     """
     study = load_study(order.file)
     cells = cells_of(study)
-    bench = workbench_of(study, order.folder, Reporter(console))
+    bench = workbench_of(study, order.file, order.folder, Reporter(console))
     if order.storage is not None:  # before the folder is made
         with storage_faults(order.storage), shared_storage(order.storage):
             pass

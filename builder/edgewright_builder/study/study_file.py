@@ -13,6 +13,7 @@ from edgewright.errors import InputError
 from edgewright.file_model import FileModel, read_file
 from edgewright.folders import expanded
 from edgewright_builder.recipe.model import ReleaseName
+from edgewright_profiles import DeviceProfile, load_profile, names_file
 
 # A level is a value of one recipe key, or a name with the values of several keys.
 Levels = list[Any] | dict[str, dict[str, Any]]
@@ -192,6 +193,15 @@ def load_study(path: Path) -> StudyFile:
     """
     study = read_file(StudyFile, path, "study")
     return study.model_copy(update={"recipe": path.resolve().parent / expanded(study.recipe)})
+
+
+def profile_of(study: StudyFile, path: Path) -> DeviceProfile:
+    """Returns the profile of the study in `path`: a file of one's own is taken from the study's folder.
+
+    Raises InputError as `load_profile` does.
+    """
+    device = study.device
+    return load_profile(path.resolve().parent / expanded(device) if names_file(device) else device)
 
 
 def read_kept_study(path: Path) -> StudyFile:

@@ -22,15 +22,17 @@ from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.work_queue import WorkQueue, opened_queue
 from edgewright_builder.study.cells import StudyCell, cells_of
 from edgewright_builder.study.run_cell import Workbench, run_cell
-from edgewright_builder.study.study_file import StudyFile, load_study
-from edgewright_profiles import load_profile
+from edgewright_builder.study.study_file import StudyFile, load_study, profile_of
 
 CELLS = "cells"
 
 
-def workbench_of(study: StudyFile, folder: Path, reporter: Reporter) -> Workbench:
-    """Returns what the study's cells are run with. Raises InputError for an unknown device or a wrong size."""
-    return Workbench(folder, load_profile(study.device), parse_bytes(study.budget), reporter)
+def workbench_of(study: StudyFile, file: Path, folder: Path, reporter: Reporter) -> Workbench:
+    """Returns what the cells of the study in `file` are run with.
+
+    Raises InputError for an unknown device or a wrong size.
+    """
+    return Workbench(folder, profile_of(study, file), parse_bytes(study.budget), reporter)
 
 
 def work(
@@ -63,7 +65,7 @@ def main(study_file: str, folder: str, storage: str, silent_seconds: str, second
     """Runs a worker; the stages' own lines stay in this process."""
     try:
         study = load_study(Path(study_file))
-        bench = workbench_of(study, Path(folder), Reporter(Console(file=io.StringIO())))
+        bench = workbench_of(study, Path(study_file), Path(folder), Reporter(Console(file=io.StringIO())))
         with opened_queue(storage, study.name, silent_seconds=int(silent_seconds)) as queue:
             console = Console(highlight=False)
             work(queue, cells_of(study), bench, console, seconds_max=float(seconds_max))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import yaml
 
 from edgewright.errors import InputError
 from edgewright_builder.study.cells import StudyCell, cells_of
-from edgewright_builder.study.study_file import StudyFile, load_study, replicates_min
+from edgewright_builder.study.study_file import StudyFile, load_study, profile_of, replicates_min
 from tests.support.commands import invoke
 from tests.support.markdown import blocks
 
@@ -194,6 +195,27 @@ def test_cells_of_another_budget_or_board_are_not_mixed_with_these(
     assert isinstance(result.exception, InputError)
     assert sentence in str(result.exception)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "study.yaml"]
+
+
+def test_a_profile_of_one_s_own_is_taken_from_the_study_s_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    profile = (
+        resources.files("edgewright_profiles")
+        .joinpath("jetson-orin-nano-8gb.yaml")
+        .read_text(encoding="utf-8")
+    )
+    changed = yaml.safe_load(profile) | {"id": "my-board", "aliases": []}
+    (tmp_path / "board.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
+    study = written(tmp_path, device="board.yaml")
+    assert profile_of(study, tmp_path / "study.yaml").id == "my-board"
+    by_id = study.model_copy(update={"device": "jetson-orin-nano-8gb"})
+    assert profile_of(by_id, tmp_path / "study.yaml").id == "jetson-orin-nano-8gb"
+    missing = study.model_copy(update={"device": "board.yml"})
+    with pytest.raises(InputError, match=r"board\.yml"):
+        profile_of(missing, tmp_path / "study.yaml")
 
 
 def test_options_may_come_before_the_study_s_file(tmp_path: Path) -> None:
