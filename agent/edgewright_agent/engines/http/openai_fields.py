@@ -14,6 +14,9 @@ from edgewright_agent.engines.protocol.requests import Reply
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 ROUTES = (COMPLETIONS, CHAT)
 MAX_TOKENS = 16  # of OpenAI's completions that don't say
+# Other APIs' names for `max_tokens`. llama-server obeys n_predict before max_tokens and past the check of room.
+# A name that a server does not know is left out in silence, or refused without being named.
+OTHER_TOKEN_LIMITS = ("n_predict", "max_new_tokens", "max_output_tokens")
 LOGPROBS_MAX = {"logprobs": 5, "top_logprobs": 20}  # OpenAI's limits
 
 
@@ -81,6 +84,17 @@ def _check(fields: dict[str, Any]) -> None:
         or not all(isinstance(stop, str) and stop for stop in stops)
     ):
         raise WrongFieldError(f"stop takes one to {STOPS_MAX} strings, none of them empty.")
+    _check_token_limits(fields)
+    for name, most in LOGPROBS_MAX.items():
+        value = fields.get(name, 0)
+        if isinstance(value, int) and not isinstance(value, bool) and not 0 <= value <= most:
+            raise WrongFieldError(f"{name} is {value}; it must be 0 to {most}.")
+
+
+def _check_token_limits(fields: dict[str, Any]) -> None:
+    for name in OTHER_TOKEN_LIMITS:
+        if name in fields:
+            raise WrongFieldError(f"{name}: This engine does not have it; use max_tokens instead.")
     for name in ("max_tokens", "max_completion_tokens"):
         value = fields.get(name, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -88,10 +102,6 @@ def _check(fields: dict[str, Any]) -> None:
     newer, older = fields.get("max_completion_tokens"), fields.get("max_tokens")
     if newer is not None and older is not None and newer != older:
         raise WrongFieldError(f"max_completion_tokens is {newer} and max_tokens {older}; give one of them.")
-    for name, most in LOGPROBS_MAX.items():
-        value = fields.get(name, 0)
-        if isinstance(value, int) and not isinstance(value, bool) and not 0 <= value <= most:
-            raise WrongFieldError(f"{name} is {value}; it must be 0 to {most}.")
 
 
 def _number(name: str, value: Any) -> float:

@@ -114,6 +114,19 @@ async def test_several_answers_are_refused_by_name_or_all_of_their_tokens_are_co
     assert prompt_tokens in (None, usage["prompt_tokens"])
 
 
+@pytest.mark.parametrize("name", ["n_predict", "max_new_tokens", "max_output_tokens"])
+async def test_no_other_name_for_the_limit_of_tokens_overrides_max_tokens(
+    http: httpx.AsyncClient, release: Release, name: str
+) -> None:
+    body = {"prompt": "hi", "max_tokens": 5, "ignore_eos": True, name: 9}
+    reply = await http.post("/v1/completions", json=body)
+    if release.kind == "vllm":  # it leaves out what it does not know
+        assert reply.json()["usage"]["completion_tokens"] == 5
+        return
+    assert reply.status_code == 400, reply.text
+    assert name in reply.json()["error"]["message"]
+
+
 @of_our_worker
 async def test_a_giant_body_of_unknown_length_is_bounded(http: httpx.AsyncClient) -> None:
     async def pieces() -> AsyncIterator[bytes]:

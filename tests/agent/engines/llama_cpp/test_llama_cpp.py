@@ -309,6 +309,39 @@ async def test_one_answer_passes_however_it_is_asked_for_and_every_token_counts(
         assert answer["usage"]["prompt_tokens"] == 2
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"n_predict": 9},
+        {"n_predict": 3},
+        {"n_predict": -1},
+        {"n_predict": 0},
+        {"max_new_tokens": 9},
+        {"max_output_tokens": 9},
+    ],
+    ids=str,
+)
+async def test_another_name_for_the_limit_of_tokens_is_refused(
+    http: httpx.AsyncClient, limit: dict[str, int], chat: bool, stream: bool
+) -> None:
+    """The server obeys n_predict before max_tokens, which alone is held against the room in the context."""
+    prompt = {"messages": [{"role": "user", "content": "hi"}]} if chat else {"prompt": "hi"}
+    body = {**prompt, "max_tokens": 5, "ignore_eos": True, "stream": stream, **limit}
+    answer = await http.post("/v1/chat/completions" if chat else "/v1/completions", json=body)
+    assert answer.status_code == 400, answer.text
+    message = f"{next(iter(limit))}: This engine does not have it; use max_tokens instead."
+    assert answer.json()["error"]["message"] == message
+
+
+@pytest.mark.parametrize("name", ["n_predict", "max_new_tokens", "max_output_tokens"])
+async def test_a_limit_of_tokens_that_is_null_is_none(http: httpx.AsyncClient, name: str) -> None:
+    body = {"prompt": "hi", "max_tokens": 5, "ignore_eos": True, name: None}
+    answer = (await http.post("/v1/completions", json=body)).json()
+    assert answer["usage"]["completion_tokens"] == 5
+
+
 async def test_too_little_memory_is_told_with_ggml_s_own_line() -> None:
     lines = [
         "0.02.361.933 E ggml_aligned_malloc: insufficient memory (attempted to allocate 65919.38 MB)",
