@@ -7,6 +7,8 @@ time; waiting and reading the prompt included.
 ITL, inter-token latency: from one token's time to the next one's. Tokens that vLLM sends in one chunk arrive together:
 the gap before the chunk, then 0 for each further one.
 TPOT, time per output token: (last - first time) / (tokens - 1) of one request; absent below two tokens.
+Of several answers to one request, ITL is taken within each. TPOT is the sum of their (last - first time), divided by
+(tokens - answers). It is absent where the tokens can't be shared out among them.
 An answer that the OpenAI API relays whole shows none of the three, only its tokens and its duration.
 """
 
@@ -87,7 +89,7 @@ class ServingStats:
             self._failed += 1
 
     def token(self, since_last_seconds: float | None) -> None:
-        """Counts a token; None: it is its request's first."""
+        """Counts a token; None: it is its answer's first, or when the one before it came is not known."""
         with self._lock:
             self._generated_tokens += 1
             if since_last_seconds is not None:
@@ -151,29 +153,37 @@ class RequestWindow:
         self._operation = operation
         self._open = True
         self._admitted_seconds = clock()
-        self._first_seconds: float | None = None
-        self._last_seconds: float | None = None
+        self._first_seconds: dict[int, float] = {}  # by answer
+        self._last_seconds: dict[int, float] = {}
         self._tokens = 0
         stats.admit()
 
-    def token(self, at_seconds: float | None = None) -> None:
-        """Marks a token that came out of the engine at that moment, or now."""
+    def token(self, at_seconds: float | None = None, answer: int = 0) -> None:
+        """Marks a token of an answer that came out of the engine at that moment, or now."""
         now = self._clock() if at_seconds is None else at_seconds
-        self._stats.token(None if self._last_seconds is None else now - self._last_seconds)
-        if self._first_seconds is None:
-            self._first_seconds = now
-        self._last_seconds = now
+        before = self._last_seconds.get(answer)
+        self._stats.token(None if before is None else now - before)
+        self._first_seconds.setdefault(answer, now)
+        self._last_seconds[answer] = now
         self._tokens += 1
 
     def end(
-        self, prompt_tokens: int = 0, generated_tokens: int | None = None, finish_reason: str | None = None
+        self,
+        prompt_tokens: int = 0,
+        generated_tokens: int | None = None,
+        finish_reason: str | None = None,
+        *,
+        shares_known: bool = True,
     ) -> RequestSummary:
         """Ends a request that ended well or whose client left; then the marks count its tokens. Returns its
         measurements.
+
+        shares_known: Whether each unmarked token came together with a marked one of its answer. If not, it counts
+            without a latency, and the request has no TPOT.
         """
         generated = self._tokens if generated_tokens is None else generated_tokens
-        self._count_unmarked(generated)
-        summary = self._summary(generated)
+        self._count_unmarked(generated, together=shares_known and self._tokens > 0)
+        summary = self._summary(generated, shares_known)
         if self._open:
             self._open = False
             self._stats.end(
@@ -190,7 +200,7 @@ class RequestWindow:
         if self._open:
             self._open = False
             self._stats.fail()
-            self._tell("error", 0, self._tokens, self._summary(self._tokens))
+            self._tell("error", 0, self._tokens, self._summary(self._tokens, shares_known=True))
 
     def reject(self, why: Rejection) -> None:
         """Ends a request that was turned away: nothing was computed for it, and nothing failed."""
@@ -199,11 +209,11 @@ class RequestWindow:
             self._stats.reject()
             self._tell(why, 0, 0, RequestSummary(None, None, None))
 
-    def _count_unmarked(self, generated: int) -> None:
-        """Counts the tokens that came together with a marked one, in one chunk: nothing lay between them."""
+    def _count_unmarked(self, generated: int, *, together: bool) -> None:
+        """Counts the other tokens. Those that came together with a marked one, in one chunk, had nothing between."""
         if self._open:
             for _ in range(generated - self._tokens):
-                self._stats.token(0.0 if self._tokens else None)
+                self._stats.token(0.0 if together else None)
 
     def _tell(
         self, finish_reason: str, prompt_tokens: int, generated_tokens: int, summary: RequestSummary
@@ -221,13 +231,19 @@ class RequestWindow:
             )
         )
 
-    def _summary(self, generated: int) -> RequestSummary:
-        if self._first_seconds is None or self._last_seconds is None:
+    def _summary(self, generated: int, shares_known: bool) -> RequestSummary:
+        if not self._first_seconds:
             return RequestSummary(None, None, None)
-        decode_seconds = self._last_seconds - self._first_seconds
-        tpot_seconds = decode_seconds / (generated - 1) if generated > 1 else None
+        first_seconds, last_seconds = min(self._first_seconds.values()), max(self._last_seconds.values())
         return RequestSummary(
-            time_to_first_token_seconds=self._first_seconds - self._admitted_seconds,
-            time_per_output_token_seconds=tpot_seconds,
-            energy=self._energy(self._admitted_seconds, self._first_seconds, self._last_seconds),
+            time_to_first_token_seconds=first_seconds - self._admitted_seconds,
+            time_per_output_token_seconds=self._tpot_seconds(generated) if shares_known else None,
+            energy=self._energy(self._admitted_seconds, first_seconds, last_seconds),
         )
+
+    def _tpot_seconds(self, generated: int) -> float | None:
+        gaps = generated - len(self._first_seconds)
+        decode_seconds = sum(
+            self._last_seconds[answer] - first for answer, first in self._first_seconds.items()
+        )
+        return decode_seconds / gaps if gaps > 0 else None

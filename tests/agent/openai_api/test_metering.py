@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import openai
 import pytest
 
 from edgewright_agent.openai_api.http.metering import StreamMeter
 from edgewright_agent.telemetry.serving import RequestWindow, ServingStats
+from edgewright_agent.telemetry.types import EndedRequest
 from tests.support.openai_servers import (
     MESSAGES,
     TO_THE_END,
@@ -52,24 +56,149 @@ async def test_a_request_that_its_client_got_wrong_is_no_failure_of_the_board(fa
     assert after.requests_rejected == before.requests_rejected + 2
 
 
-def stream_of(*texts: str) -> list[dict[str, object]]:
-    return [{"choices": [{"delta": {"content": text}, "finish_reason": None}]} for text in texts]
+class GapStats(ServingStats):
+    """Keeps the inter-token latencies as they come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gaps_seconds: list[float] = []
+
+    def token(self, since_last_seconds: float | None) -> None:
+        super().token(since_last_seconds)
+        if since_last_seconds is not None:
+            self.gaps_seconds.append(since_last_seconds)
+
+
+class Metered:
+    """The chunks of a stream, each with its time, through the meter."""
+
+    def __init__(self) -> None:
+        self.stats = GapStats()
+        self.ended: list[EndedRequest] = []
+        window = RequestWindow(self.stats, lambda *seconds: None, lambda: 0.0, self.ended.append)
+        self.meter = StreamMeter(window)
+
+    def count(self, *timed: tuple[float, dict[str, Any]]) -> Metered:
+        for at_seconds, chunk in timed:
+            self.meter.count(chunk, at_seconds)
+        return self
+
+    def end(self, completion_tokens: int) -> Metered:
+        counts = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": completion_tokens}}
+        self.meter.count(counts, 99.0)
+        self.meter.end()
+        return self
+
+    @property
+    def gaps_seconds(self) -> list[float]:
+        """The inter-token latencies."""
+        return self.stats.gaps_seconds
+
+    @property
+    def tpot_seconds(self) -> float | None:
+        """The time per output token."""
+        return self.ended[0].time_per_output_token_seconds
+
+
+def choice(text: str, index: int | None = 0, reason: str | None = None) -> dict[str, Any]:
+    place = {} if index is None else {"index": index}
+    return {**place, "delta": {"content": text}, "finish_reason": reason}
+
+
+def of(index: int | None, text: str, reason: str | None = None) -> dict[str, Any]:
+    return {"choices": [choice(text, index, reason)]}
+
+
+def role(index: int) -> dict[str, Any]:
+    return {
+        "choices": [{"index": index, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]
+    }
 
 
 @pytest.mark.parametrize(
-    ("tokens", "marks"),
-    [(2, [1.0, 2.0]), (3, [1.0, 2.0, 3.0])],  # llama.cpp ends in a chunk of its own, our worker with a token
+    ("tokens", "gaps"),
+    [(2, [1.0]), (3, [1.0, 1.0])],  # llama.cpp ends in a chunk of its own, our worker with a token
 )
-async def test_an_end_without_text_is_a_token_where_the_counts_say_so(
-    tokens: int, marks: list[float]
+async def test_an_end_without_text_is_a_token_where_the_counts_say_so(tokens: int, gaps: list[float]) -> None:
+    metered = Metered().count((1, of(None, "a")), (2, of(None, "b")), (3, of(None, "", "length"))).end(tokens)
+    assert metered.stats.serving().generated_tokens == tokens
+    assert metered.gaps_seconds == gaps
+    assert metered.tpot_seconds == 1.0
+
+
+async def test_the_tokens_of_several_answers_are_timed_within_each() -> None:
+    """Two answers of three tokens, one every second and one every two seconds."""
+    metered = Metered().count(
+        (0.5, role(0)), (0.5, role(1)),
+        (1, of(0, "a")), (1.5, of(1, "x")), (2, of(0, "b")), (3, of(0, "c", "length")),
+        (3.5, of(1, "y")), (5.5, of(1, "z", "length")),
+    ).end(6)  # fmt: skip
+    assert metered.gaps_seconds == [1.0, 1.0, 2.0, 2.0]
+    assert metered.tpot_seconds == pytest.approx((2 + 4) / (6 - 2))
+    assert metered.ended[0].time_to_first_token_seconds == 1.0
+    assert metered.stats.serving().generated_tokens == 6
+
+
+async def test_the_order_in_which_answers_take_turns_does_not_matter() -> None:
+    """As several prompts come: one after the other, or from the last one on."""
+    first = [(1.0, of(0, "a")), (2.0, of(0, "b", "stop"))]
+    second = [(1.5, of(1, "x")), (4.5, of(1, "y", "stop"))]
+    for timed in ([*first, *second], [*second, *first], [first[0], *second, first[1]]):
+        metered = Metered().count(*timed).end(4)
+        assert sorted(metered.gaps_seconds) == [1.0, 3.0]
+        assert metered.tpot_seconds == 2.0
+
+
+async def test_a_chunk_with_a_choice_of_each_answer_is_a_token_of_each() -> None:
+    chunks = [{"choices": [choice(text, 0), choice(text, 1)]} for text in ("a", "b", "c")]
+    metered = Metered().count(*zip((1.0, 3.0, 5.0), chunks, strict=True)).end(6)
+    assert metered.gaps_seconds == [2.0] * 4
+    assert metered.tpot_seconds == 2.0
+
+
+async def test_each_answer_may_end_in_a_token_without_text() -> None:
+    metered = Metered().count(
+        (1, of(0, "a")), (1, of(1, "x")), (3, of(0, "", "stop")), (4, of(1, "y")), (9, of(1, "", "stop")),
+    ).end(5)  # fmt: skip
+    assert sorted(metered.gaps_seconds) == [2.0, 3.0, 5.0]
+    assert metered.tpot_seconds == pytest.approx((2 + 8) / (5 - 2))
+
+
+async def test_ends_without_text_that_are_no_tokens_make_no_gap() -> None:
+    metered = Metered().count(
+        (1, of(0, "a")), (1, of(1, "x")), (2, of(0, "b")), (3, of(0, "", "stop")), (4, of(1, "", "stop")),
+    ).end(3)  # fmt: skip
+    assert metered.gaps_seconds == [1.0]
+    assert metered.tpot_seconds == 1.0
+
+
+async def test_tokens_that_one_answer_sent_in_one_chunk_arrive_together() -> None:
+    metered = Metered().count((1, of(0, "a")), (1, of(1, "x y z")), (3, of(0, "b")), (5, of(1, "w"))).end(6)
+    assert sorted(metered.gaps_seconds) == [0.0, 0.0, 2.0, 4.0]
+    assert metered.tpot_seconds == pytest.approx((2 + 4) / (6 - 2))
+
+
+def of_unknown_share() -> Iterator[tuple[str, list[tuple[float, dict[str, Any]]], int]]:
+    begun = [(1.0, of(0, "a")), (2.0, of(1, "x")), (3.0, of(0, "b")), (5.0, of(1, "y"))]
+    yield "one of two ends is a token", [*begun, (6.0, of(0, "", "stop")), (7.0, of(1, "", "stop"))], 5
+    yield "an answer without a chunk of tokens", [(0.5, role(2)), *begun], 6
+    yield "fewer tokens than chunks", begun, 3
+
+
+@pytest.mark.parametrize(
+    ("timed", "tokens"), [pytest.param(*case, id=name) for name, *case in of_unknown_share()]
+)
+async def test_what_can_not_be_shared_out_among_the_answers_is_left_out(
+    timed: list[tuple[float, dict[str, Any]]], tokens: int
 ) -> None:
-    marked: list[float | None] = []
-    window = RequestWindow(ServingStats(), lambda *seconds: None, lambda: 0.0)
-    window.token = marked.append  # type: ignore[assignment, method-assign]
-    meter = StreamMeter(window)
-    end: dict[str, object] = {"choices": [{"delta": {}, "finish_reason": "length"}]}
-    counts: dict[str, object] = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": tokens}}
-    for at_seconds, chunk in enumerate([*stream_of("a", "b"), end, counts], start=1):
-        meter.count(chunk, float(at_seconds))
-    meter.end()
-    assert marked == marks
+    metered = Metered().count(*timed).end(tokens)
+    assert metered.gaps_seconds == [2.0, 3.0]  # of the tokens whose answer is known
+    assert metered.tpot_seconds is None
+    assert metered.ended[0].generated_tokens == tokens
+    assert metered.ended[0].time_to_first_token_seconds == 1.0
+
+
+async def test_one_token_of_each_answer_gives_no_time_per_token() -> None:
+    metered = Metered().count((1, of(0, "a", "length")), (2, of(1, "x", "length"))).end(2)
+    assert metered.gaps_seconds == []
+    assert metered.tpot_seconds is None

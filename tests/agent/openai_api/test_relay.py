@@ -93,6 +93,23 @@ async def test_tokens_that_come_in_one_chunk_arrive_together() -> None:
     assert serving.time_per_output_token_seconds.p50 == pytest.approx(1 / 3)
 
 
+async def test_several_answers_in_one_stream_are_timed_within_each() -> None:
+    """As vLLM sends the completions of two prompts: a second between an answer's token and the other's next one."""
+    texts = [
+        {"choices": [{"index": index, "text": text, "finish_reason": reason}]}
+        for text, reason in (("a", None), ("b", "length"))
+        for index in (0, 1)
+    ]
+    relayed = Relayed()
+    await relayed.run(*map(wire, texts), wire(USAGE), DONE)
+    serving = relayed.stats.serving()
+    assert serving.generated_tokens == 4
+    assert serving.inter_token_latency_seconds.count == 2
+    assert serving.inter_token_latency_seconds.mean == 2.0
+    assert serving.time_per_output_token_seconds.p50 == 2.0
+    assert serving.time_to_first_token_seconds.p50 == 1.0
+
+
 async def test_a_token_counts_from_when_the_engine_made_it_which_clients_do_not_see() -> None:
     relayed = Relayed()
     made = b": 0.250000\n" + wire(chunk("a")) + b": 0.750000\n" + wire(chunk("b", "stop"))

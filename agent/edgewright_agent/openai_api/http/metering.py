@@ -28,12 +28,14 @@ def measure_whole(status: int, body: bytes, window: RequestWindow) -> None:
 
 
 class StreamMeter:
-    """Counts the chunks of one stream."""
+    """Counts the chunks of one stream. Its answers, of which vLLM gives several, are told apart by `index`."""
 
     def __init__(self, window: RequestWindow) -> None:
         self._window = window
         self._tokens = 0
-        self._textless_at_seconds: float | None = None  # when the end came in a chunk without text
+        self._seen: set[int] = set()  # the answers that had a chunk
+        self._begun: set[int] = set()  # those of them that had a token
+        self._textless_at_seconds: dict[int, float] = {}  # when an answer's end came in a chunk without text
         self.usage: dict[str, Any] = {}
         self.reason: str | None = None
 
@@ -43,43 +45,60 @@ class StreamMeter:
         self.reason = finish_reason(chunk) or self.reason
         if "error" in chunk:
             self._window.fail()
-        elif brings_tokens(chunk):
-            self._mark(chunk, at_seconds)
         elif chunk.get("usage") and not chunk.get("choices"):
             return False
+        elif "prompt_progress" not in chunk:  # llama.cpp's `return_progress`: how much of the prompt was read
+            for choice in chunk.get("choices") or ():
+                self._count_choice(choice, at_seconds)
         return True
 
-    def _mark(self, chunk: dict[str, Any], at_seconds: float | None) -> None:
+    def _count_choice(self, choice: dict[str, Any], at_seconds: float | None) -> None:
         """Marks a token. Whether an end without text is one, the counts say: llama.cpp's is not, our worker's is."""
-        if finish_reason(chunk) is not None and not _text(chunk):
-            self._textless_at_seconds = time.monotonic() if at_seconds is None else at_seconds
+        answer = choice.get("index", 0)
+        self._seen.add(answer)
+        if not _brings_tokens(choice):
+            return
+        if choice.get("finish_reason") is not None and not _text(choice):
+            self._textless_at_seconds[answer] = time.monotonic() if at_seconds is None else at_seconds
         else:
-            self._tokens += 1
-            self._window.token(at_seconds)
+            self._mark(answer, at_seconds)
+
+    def _mark(self, answer: int, at_seconds: float | None) -> None:
+        self._tokens += 1
+        self._begun.add(answer)
+        self._window.token(at_seconds, answer)
 
     def end(self) -> None:
         """Ends the request with what the stream has said about it."""
-        if self._textless_at_seconds is not None and self.usage.get("completion_tokens", 0) > self._tokens:
-            self._window.token(self._textless_at_seconds)
-        self._window.end(self.usage.get("prompt_tokens", 0), self.usage.get("completion_tokens"), self.reason)
+        generated_tokens = self.usage.get("completion_tokens")
+        shares_known = self._share_out(self._tokens if generated_tokens is None else generated_tokens)
+        self._window.end(
+            self.usage.get("prompt_tokens", 0), generated_tokens, self.reason, shares_known=shares_known
+        )
+
+    def _share_out(self, generated_tokens: int) -> bool:
+        """Marks the ends that were tokens. Returns whether each answer's share of the tokens is known then."""
+        rest = generated_tokens - self._tokens
+        ends_count = rest >= len(self._textless_at_seconds)
+        if ends_count:
+            for answer, at_seconds in self._textless_at_seconds.items():
+                self._mark(answer, at_seconds)
+        if len(self._seen) < 2:
+            return True
+        return rest == 0 or (ends_count and self._begun == self._seen)
 
 
-def brings_tokens(chunk: dict[str, Any]) -> bool:
-    """Whether a chunk stands for tokens: all do but the one that only names the assistant's role, and the counts.
+def _brings_tokens(choice: dict[str, Any]) -> bool:
+    """Whether a chunk's choice stands for tokens: all do but the one that only names the assistant's role.
 
-    llama.cpp's `return_progress` adds chunks that say how much of the prompt was read.
     A token may have no text: it can end inside a character or a stop string.
     """
-    choices = chunk.get("choices")
-    if not choices or "prompt_progress" in chunk:
-        return False
-    delta = choices[0].get("delta")
+    delta = choice.get("delta")
     opens = delta is not None and "role" in delta and not delta.get("content")
-    return not opens or finish_reason(chunk) is not None
+    return not opens or choice.get("finish_reason") is not None
 
 
-def _text(chunk: dict[str, Any]) -> str:
-    choice = chunk["choices"][0]
+def _text(choice: dict[str, Any]) -> str:
     delta = choice.get("delta")
     return str((choice.get("text") if delta is None else delta.get("content")) or "")
 
