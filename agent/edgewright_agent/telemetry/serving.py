@@ -159,9 +159,13 @@ class RequestWindow:
         stats.admit()
 
     def token(self, at_seconds: float | None = None, answer: int = 0) -> None:
-        """Marks a token of an answer that came out of the engine at that moment, or now."""
-        now = self._clock() if at_seconds is None else at_seconds
+        """Marks a token of an answer that came out of the engine at that moment, or now.
+
+        It is never earlier than the answer's last one: two ways to tell the time may differ by microseconds.
+        """
         before = self._last_seconds.get(answer)
+        now = self._clock() if at_seconds is None else at_seconds
+        now = now if before is None else max(now, before)
         self._stats.token(None if before is None else now - before)
         self._first_seconds.setdefault(answer, now)
         self._last_seconds[answer] = now

@@ -82,6 +82,14 @@ async def test_the_first_token_is_not_the_chunk_that_names_the_role() -> None:
     assert relayed.ended[0].finish_reason == "stop"
 
 
+def test_a_token_is_never_timed_before_the_one_that_it_follows() -> None:
+    relayed = Relayed()
+    window = RequestWindow(relayed.stats, lambda a, f, t: None, lambda: 2.0, relayed.ended.append)
+    for at_seconds in (None, 1.5, 3.0):
+        window.token(at_seconds)
+    assert window.end().time_per_output_token_seconds == pytest.approx(0.5)
+
+
 async def test_tokens_that_come_in_one_chunk_arrive_together() -> None:
     relayed = Relayed()  # four tokens in two chunks
     await relayed.run(wire(chunk("a")), wire(chunk("b c d", "length")), wire(USAGE), DONE)

@@ -18,14 +18,15 @@ class EngineEvent(NamedTuple):
     """An event as it came, without the blank line that ends it, and when the engine made it."""
 
     raw: bytes
-    at_seconds: float | None = None  # on the monotonic clock; None: now
+    at_seconds: float | None = None  # on the monotonic clock; None: when it arrived
+    arrived_seconds: float = 0.0
 
 
 class Content(NamedTuple):
-    """The JSON object in an event, and when the engine made it."""
+    """The JSON object in an event, and when the engine made it, or when it arrived where nobody says."""
 
     chunk: dict[str, Any]
-    at_seconds: float | None
+    at_seconds: float
 
 
 async def events(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[list[EngineEvent], None]:
@@ -36,7 +37,8 @@ async def events(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[list[Eng
             *whole, pending = (pending + piece).split(b"\n\n")
             if whole:
                 now_seconds = time.monotonic()
-                yield _spread([_event(raw) for raw in whole], before_seconds, now_seconds)
+                together = [_event(raw)._replace(arrived_seconds=now_seconds) for raw in whole]
+                yield _spread(together, before_seconds, now_seconds)
                 before_seconds = now_seconds
 
 
@@ -91,4 +93,6 @@ async def contents(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[Conten
         async for together in arrivals:
             for event in together:
                 if (chunk := content(event)) is not None:
-                    yield Content(chunk, event.at_seconds)
+                    # Timed when it is read, a first token may come after the next, which waited for it.
+                    at_seconds = event.arrived_seconds if event.at_seconds is None else event.at_seconds
+                    yield Content(chunk, at_seconds)

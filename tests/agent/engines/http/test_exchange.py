@@ -54,11 +54,29 @@ async def test_events_that_were_read_together_came_evenly_since_those_before() -
         yield b'data: {"n": 1}\n\ndata: {"n": 2}\n\ndata: {"n": 3}\n\n'
 
     before = time.monotonic()
-    arrivals = [at for _, at in [content async for content in contents(pieces())]]
-    assert arrivals[0] is None  # it is passed on at once
-    first, second, third = (at for at in arrivals[1:] if at is not None)
-    assert before < first < second < third <= time.monotonic()
-    assert second - first == pytest.approx(third - second)
+    first, second, third, fourth = [at async for at in times_of(pieces())]
+    assert before < first < second < third < fourth <= time.monotonic()
+    assert third - second == pytest.approx(fourth - third)
+
+
+async def test_no_event_is_timed_before_an_earlier_one_however_late_that_is_read() -> None:
+    """A first token with None for "now" was timed after a second that had waited for it: TPOT was negative."""
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield b'data: {"n": 0}\n\n'
+        yield b'data: {"n": 1}\n\ndata: {"n": 2}\n\n'
+
+    times: list[float] = []
+    async for at in times_of(pieces()):
+        times.append(at)
+        await asyncio.sleep(0.02)  # its reader has something to ask first
+    assert times == sorted(times)
+    assert len(times) == 3
+
+
+async def times_of(pieces: AsyncGenerator[bytes, None]) -> AsyncIterator[float]:
+    async for _, at in contents(pieces):
+        yield at
 
 
 async def test_a_reader_that_rests_is_not_sent_more_than_it_may_hold(tmp_path: Path) -> None:
