@@ -8,12 +8,11 @@ exported as it is.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgewright_builder.fit.configuration.families import FAMILIES
-from edgewright_builder.fit.configuration.features import LAYER_KINDS
+from edgewright_builder.fit.configuration.features import rope_sets, ropes_by_layer_kind
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -83,8 +82,7 @@ def context_of(config: PretrainedConfig) -> int:
     `max_position_embeddings`.
     """
     facts: Any = config
-    parameters = facts.rope_parameters
-    sets = list(ropes_by_layer_kind(parameters).values()) or [parameters]
+    sets = rope_sets(facts.rope_parameters)
     limits = [each["original_max_position_embeddings"] for each in sets if each["rope_type"] == "longrope"]
     return int(min([facts.max_position_embeddings, *limits]))
 
@@ -99,8 +97,7 @@ def told_to_exporter(config: PretrainedConfig, decoder: Decoder) -> PretrainedCo
         plain.attn_logit_softcapping = None  # declared, and used by none of its layers
     if decoder.plain:
         return plain
-    sets = list(ropes_by_layer_kind(plain.rope_parameters).values()) or [plain.rope_parameters]
-    theta = sets[0].get("rope_theta", 10_000.0)
+    theta = rope_sets(plain.rope_parameters)[0].get("rope_theta", 10_000.0)
     plain.rope_parameters = {"rope_type": "default", "rope_theta": theta}
     plain.rope_local_base_freq = theta  # which Gemma 3 is asked for
     plain.max_position_embeddings = plain.original_max_position_embeddings = TOLD_POSITIONS
@@ -127,11 +124,3 @@ def _ropes(config: Any) -> list[str | None]:
         return list(config.layer_types)
     with_positions = getattr(config, "no_rope_layers", None) or [1] * layers
     return [SHARED_ROPE if positions else None for positions in with_positions]
-
-
-def ropes_by_layer_kind(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns the set of frequencies of each kind of layer; empty where all layers share one.
-
-    Other keys beside them are ignored, as transformers does: GPTQModel 7.6.0 leaves a mapping `rope_theta` there.
-    """
-    return {kind: parameters[kind] for kind in LAYER_KINDS if isinstance(parameters.get(kind), dict)}

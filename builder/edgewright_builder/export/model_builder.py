@@ -19,12 +19,12 @@ from edgewright_builder.export.decoder import (
     SHARED_ROPE,
     Decoder,
     decoder_of,
-    ropes_by_layer_kind,
     told_to_exporter,
 )
 from edgewright_builder.export.graph_edits import edit_attention, edit_embedding_scale, edit_settings
 from edgewright_builder.export.graph_file import GraphFile
 from edgewright_builder.export.rotary import embedding_scale, meta_model, rotary_table
+from edgewright_builder.fit.configuration.features import ropes_by_layer_kind
 
 if TYPE_CHECKING:
     from torch import nn

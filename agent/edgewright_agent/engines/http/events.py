@@ -18,8 +18,8 @@ class EngineEvent(NamedTuple):
     """An event as it came, without the blank line that ends it, and when the engine made it."""
 
     raw: bytes
-    at_seconds: float | None = None  # on the monotonic clock; None: when it arrived
-    arrived_seconds: float = 0.0
+    arrived_seconds: float  # on the monotonic clock
+    at_seconds: float | None = None  # the same; None: nobody says
 
 
 class Content(NamedTuple):
@@ -37,8 +37,7 @@ async def events(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[list[Eng
             *whole, pending = (pending + piece).split(b"\n\n")
             if whole:
                 now_seconds = time.monotonic()
-                together = [_event(raw)._replace(arrived_seconds=now_seconds) for raw in whole]
-                yield _spread(together, before_seconds, now_seconds)
+                yield _spread([_event(raw, now_seconds) for raw in whole], before_seconds, now_seconds)
                 before_seconds = now_seconds
 
 
@@ -60,13 +59,13 @@ def _spread(
     ]
 
 
-def _event(raw: bytes) -> EngineEvent:
+def _event(raw: bytes, arrived_seconds: float) -> EngineEvent:
     """Takes off the comment by which our worker says when it made a token (its `http/connection.py`)."""
     if raw.startswith(b": "):
         comment, _, rest = raw.partition(b"\n")
         with suppress(ValueError):  # another comment stays where it is
-            return EngineEvent(rest, float(comment[2:]))
-    return EngineEvent(raw)
+            return EngineEvent(rest, arrived_seconds, float(comment[2:]))
+    return EngineEvent(raw, arrived_seconds)
 
 
 def stamped(raw: bytes, at_seconds: float | None) -> bytes:

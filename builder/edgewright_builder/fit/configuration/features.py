@@ -60,8 +60,20 @@ def rope_parameters(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     parameters = facts.get("rope_scaling") or facts.get("rope_parameters")
     if not isinstance(parameters, Mapping):
         return [{}]
-    nested = [parameters[kind] for kind in LAYER_KINDS if isinstance(parameters.get(kind), Mapping)]
-    return nested or [parameters]
+    return rope_sets(parameters)
+
+
+def rope_sets(parameters: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns what `rope_parameters` holds: one set of frequencies, or one for each kind of layer."""
+    return list(ropes_by_layer_kind(parameters).values()) or [parameters]
+
+
+def ropes_by_layer_kind(parameters: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Returns the set of frequencies of each kind of layer; empty where all layers share one.
+
+    Other keys beside them are ignored, as transformers does: GPTQModel 7.6.0 leaves a mapping `rope_theta` there.
+    """
+    return {kind: parameters[kind] for kind in LAYER_KINDS if isinstance(parameters.get(kind), Mapping)}
 
 
 def rope_type(model_type: str, parameters: Mapping[str, Any]) -> str:
