@@ -28,13 +28,13 @@ from edgewright_builder.artifact.diff import transfer_of
 from edgewright_builder.artifact.fields import draft_manifest
 from edgewright_builder.export.onnx import export_onnx
 from edgewright_builder.local_engine.engine import local_engine
-from edgewright_builder.model_sources import resolve_model
-from edgewright_builder.models import load_tokenizer
+from edgewright_builder.models.folder import load_tokenizer
+from edgewright_builder.models.sources import resolve_model
 from edgewright_builder.quantization.calibration import CalibrationTexts, packed_calibration
-from edgewright_builder.quantization.earlier import earlier_model
+from edgewright_builder.quantization.earlier_model import earlier_model
 from edgewright_builder.recipe.model import Recipe, load_recipe
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.run.run import Run, digest_of_products
+from edgewright_builder.run.resumable_run import Run, digest_of_products
 from edgewright_builder.stages.evaluate import EvaluatedModel, evaluate
 from edgewright_builder.stages.general_text import general_samples, split_general
 from edgewright_builder.stages.quantize import Quantization, quantize

@@ -105,8 +105,8 @@ def main() -> None:
 
 def prepare(scratch: Path, passes: int, threads: int) -> Work:
     """Writes the student and returns the work."""
-    from edgewright_builder.model_sources import resolve_model
-    from edgewright_builder.models import load_model, load_tokenizer
+    from edgewright_builder.models.folder import load_model, load_tokenizer
+    from edgewright_builder.models.sources import resolve_model
     from edgewright_builder.quantization.rounding import temporarily_quantized
     from edgewright_builder.recipe.model import PROJECTIONS
     from edgewright_builder.train.lora import linear_layers
@@ -239,7 +239,7 @@ def train(kind: str, work: Work, data: DistillationData) -> tuple[list[tuple[flo
 
 def finetuned(work: Work, precision: Any) -> tuple[Any, list[Any]]:
     """Returns the student under its LoRA, and the parameters of that."""
-    from edgewright_builder.models import load_model
+    from edgewright_builder.models.folder import load_model
     from edgewright_builder.recipe.hyperparameters import Hyperparameters
     from edgewright_builder.train.lora import add_lora
 
@@ -253,7 +253,7 @@ def recovered(work: Work, precision: Any) -> tuple[Any, list[Any]]:
     """Returns the student as 4-bit codes and scales, and the scales' parameters."""
     import torch
 
-    from edgewright_builder.models import load_model
+    from edgewright_builder.models.folder import load_model
     from edgewright_builder.quantization.frozen_codes import freeze_codes
     from edgewright_builder.train.lora import linear_layers
 

@@ -28,20 +28,19 @@ from measure_memory import bare_interpreter_bytes, measure_memory
 
 from edgewright_agent.engine_worker.model.onnx import LOGITS_BYTES_MAX
 from edgewright_agent.engines.process.cgroup import enforcement
-from edgewright_builder.fit import published
+from edgewright_builder.fit import published_memory as published
+from edgewright_builder.fit.calibration_constants import fit_calibration
 from edgewright_builder.fit.engines import DEFAULT_ENGINE
-from edgewright_builder.fit.memory import Calibration, load_calibration, predict_memory
-from edgewright_builder.fit.regression import (
+from edgewright_builder.fit.error_bar import errors, leave_one_model_out
+from edgewright_builder.fit.measured_peaks import (
     Measurement,
-    errors,
-    fit_calibration,
-    leave_one_model_out,
     load_measurements,
     measurements_from_json,
     measurements_to_json,
 )
+from edgewright_builder.fit.memory import Calibration, load_calibration, predict_memory
 from edgewright_builder.local_engine.engine import engine_version
-from edgewright_builder.model_sources import resolve_model
+from edgewright_builder.models.sources import resolve_model
 
 MIB = 2**20
 COLUMNS = (

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from edgewright_builder.export.gguf.file import write_gguf
-from edgewright_builder.models import load_model
+from edgewright_builder.models.folder import load_model
 
 EMBEDDING_BITS = 8
 

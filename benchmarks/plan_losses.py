@@ -23,8 +23,8 @@ from torch import nn
 
 from edgewright.durable import write_json
 from edgewright_builder.fit import losses
-from edgewright_builder.model_sources import resolve_model
-from edgewright_builder.models import load_model, load_tokenizer
+from edgewright_builder.models.folder import load_model, load_tokenizer
+from edgewright_builder.models.sources import resolve_model
 from edgewright_builder.quantization.rounding import fake_quantize
 from edgewright_builder.stages.student import block_influence, least_influential, remove_layers
 from edgewright_builder.train.losses import kl_per_token

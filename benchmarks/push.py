@@ -34,9 +34,9 @@ from serving_agent import MIB, fake_fields
 
 from edgewright.address import Address
 from edgewright_builder.artifact.artifact import Artifact, open_artifact, write_artifact
+from edgewright_builder.device_client.blob_parts import PART_BYTES
 from edgewright_builder.device_client.channel import parse_address
 from edgewright_builder.device_client.client import DeviceClient
-from edgewright_builder.device_client.parts import PART_BYTES
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.push.push import PushResult, push_verified

@@ -35,12 +35,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
 from edgewright_builder.export.onnx import export_onnx
-from edgewright_builder.models import load_tokenizer
+from edgewright_builder.models.folder import load_tokenizer
 from edgewright_builder.quantization.calibration import CalibrationTexts, packed_calibration
 from edgewright_builder.recipe.model import Recipe, RecoverSettings
-from edgewright_builder.run.build import Build
+from edgewright_builder.run.build_definition import Build
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.run.run import FinishedStage, Run
+from edgewright_builder.run.resumable_run import FinishedStage, Run
 from edgewright_builder.stages.data import run_data
 from edgewright_builder.stages.finetune import run_finetune
 from edgewright_builder.stages.general_text import general_samples, split_general

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgewright_builder.run.build import Build
-    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.run.build_definition import Build
+    from edgewright_builder.run.resumable_run import FinishedStage
 
 STAGES = ("data", "student", "teacher", "finetune", "quantize", "recover", "export")
 REFERENCE = "reference"
@@ -117,8 +117,8 @@ def run_until(place: Path, last: str) -> None:
     from rich.console import Console
 
     from edgewright_builder.recipe.model import load_recipe
+    from edgewright_builder.run.library_output import quiet_libraries
     from edgewright_builder.run.progress import Reporter
-    from edgewright_builder.run.quiet import quiet_libraries
     from edgewright_builder.study.run_cell import Workbench
     from edgewright_profiles import load_profile
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgewright_builder.model_sources import resolve_model
-from edgewright_builder.models import load_model, load_tokenizer
+from edgewright_builder.models.folder import load_model, load_tokenizer
+from edgewright_builder.models.sources import resolve_model
 from edgewright_builder.scoring.scorer import ScoreItem, Scorer
 from edgewright_builder.tasks.definitions import QUIZ, chat_quiz
 from edgewright_builder.tasks.loading import load_task

@@ -23,13 +23,13 @@ from rich.console import Console
 
 from edgewright.durable import write_json
 from edgewright_builder.export.onnx import export_onnx
-from edgewright_builder.models import load_model
+from edgewright_builder.models.folder import load_model
 from edgewright_builder.quantization.rounding import temporarily_quantized
 from edgewright_builder.recipe.hyperparameters import TrialSettings
 from edgewright_builder.recipe.model import Recipe
-from edgewright_builder.run.build import Build
+from edgewright_builder.run.build_definition import Build
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.run.run import FinishedStage
+from edgewright_builder.run.resumable_run import FinishedStage
 from edgewright_builder.stages.data import run_data
 from edgewright_builder.stages.quantize import Quantization, calibration_of, quantize
 from edgewright_builder.stages.student import run_student

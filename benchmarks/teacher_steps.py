@@ -97,7 +97,7 @@ def measured(setting: Setting, kind: str, arguments: argparse.Namespace) -> dict
 
 def run_steps(setting: Setting, method: str) -> dict[str, Any]:
     """Returns the seconds of whole training steps, model included, and the peak of their process."""
-    from edgewright_builder.models import load_model
+    from edgewright_builder.models.folder import load_model
     from edgewright_builder.recipe.hyperparameters import Hyperparameters
     from edgewright_builder.recipe.model import FinetuneSettings
     from edgewright_builder.train.epoch import Training, train_epoch
@@ -120,8 +120,8 @@ def run_steps(setting: Setting, method: str) -> dict[str, Any]:
 
 def peer_work(setting: Setting, kind: str, threads: int, scratch: str) -> dict[str, Any]:
     """Returns what TRL's process is told: the same texts in the same batches."""
-    from edgewright_builder.model_sources import resolve_model
-    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.models.folder import load_tokenizer
+    from edgewright_builder.models.sources import resolve_model
     from edgewright_builder.recipe.model import PROJECTIONS
     from edgewright_builder.train.samples import chat_texts, make_batches
 
@@ -216,7 +216,6 @@ def random_losses() -> dict[str, Callable[[], Any]]:
     """Returns what computes each method's loss, on random states of the real sizes."""
     import torch
 
-    from edgewright_builder.train.coarsened import TopAnswers, top_k_kl
     from edgewright_builder.train.cross_vocabulary import (
         Letters,
         compared_loss,
@@ -226,6 +225,7 @@ def random_losses() -> dict[str, Callable[[], Any]]:
     )
     from edgewright_builder.train.losses import distillation_loss
     from edgewright_builder.train.output_head import OutputHead
+    from edgewright_builder.train.top_k_losses import TopAnswers, top_k_kl
 
     torch.manual_seed(0)
     hidden, labels = torch.randn(LOSS_TOKENS, 576, requires_grad=True), torch.zeros(LOSS_TOKENS).long()

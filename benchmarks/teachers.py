@@ -47,7 +47,7 @@ class Setting:
 
 def pairs() -> list[dict[str, Any]]:
     """The shipped passages as answers: each model reads them in its own template."""
-    from edgewright_builder.data.general import general_passages
+    from edgewright_builder.data.general_text import general_passages
 
     return [
         {"instruction": "Write a passage.", "input": "", "output": passage}
@@ -57,13 +57,13 @@ def pairs() -> list[dict[str, Any]]:
 
 def material(setting: Setting, method: str) -> DistillationData:
     """The samples with what this teacher knows of them; its cache stays in the folder."""
-    from edgewright_builder.model_sources import resolve_model
-    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.models.folder import load_tokenizer
+    from edgewright_builder.models.sources import resolve_model
     from edgewright_builder.teacher_cache.hidden_states import read_hidden_states
     from edgewright_builder.train.aligned_knowledge import Positions, TopK
-    from edgewright_builder.train.coarsened import TopAnswers
     from edgewright_builder.train.epoch import DistillationData
     from edgewright_builder.train.samples import make_sample
+    from edgewright_builder.train.top_k_losses import TopAnswers
 
     source = resolve_model(MODEL)
     tokenizer = load_tokenizer(source)
@@ -105,7 +105,7 @@ def cached(setting: Setting, teacher: Path, samples: Any) -> Path:
 def aligned(setting: Setting, source: Path, teacher: Path, samples: Any, method: str) -> Any:
     """The teacher's knowledge in its own vocabulary."""
     from edgewright_builder.alignment.projection import project
-    from edgewright_builder.models import read_config
+    from edgewright_builder.models.folder import read_config
     from edgewright_builder.teacher_cache.aligned_samples import align_samples, read_tokenizer
     from edgewright_builder.teacher_cache.aligned_states import read_aligned_states, write_alignment
 
@@ -124,8 +124,8 @@ def aligned(setting: Setting, source: Path, teacher: Path, samples: Any, method:
 
 def make_student(setting: Setting) -> Path:
     """SmolLM2 without its least influential layers."""
-    from edgewright_builder.model_sources import resolve_model
-    from edgewright_builder.models import load_model, load_tokenizer
+    from edgewright_builder.models.folder import load_model, load_tokenizer
+    from edgewright_builder.models.sources import resolve_model
     from edgewright_builder.stages.student import block_influence, least_influential, remove_layers
 
     folder = setting.folder / "student"
@@ -141,7 +141,7 @@ def make_student(setting: Setting) -> Path:
 
 def run_cell(setting: Setting, method: str, seed: int) -> dict[str, Any]:
     """Trains and judges one student."""
-    from edgewright_builder.models import load_model, load_tokenizer
+    from edgewright_builder.models.folder import load_model, load_tokenizer
     from edgewright_builder.recipe.hyperparameters import Hyperparameters
     from edgewright_builder.recipe.model import FinetuneSettings
     from edgewright_builder.train.epoch import Training, train_epoch, validation_divergence, validation_loss

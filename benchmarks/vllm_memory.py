@@ -26,15 +26,15 @@ from edgewright_agent.engines import available_engines
 from edgewright_agent.engines.vllm.launch import SLICE_TOKENS
 from edgewright_builder.artifact.fields import draft_manifest
 from edgewright_builder.export.checkpoint import EMBEDDING_BITS
-from edgewright_builder.fit.memory import FLOAT_BYTES, Calibration, Configuration, predict_memory
-from edgewright_builder.fit.regression import (
+from edgewright_builder.fit.calibration_constants import fit_calibration
+from edgewright_builder.fit.error_bar import errors
+from edgewright_builder.fit.measured_peaks import (
     Measurement,
-    errors,
-    fit_calibration,
     measurements_from_json,
     measurements_to_json,
 )
-from edgewright_builder.model_sources import resolve_model
+from edgewright_builder.fit.memory import FLOAT_BYTES, Calibration, Configuration, predict_memory
+from edgewright_builder.models.sources import resolve_model
 
 ENGINE, MIB = "vllm", 2**20
 ERROR_FRACTION_MIN = 0.1  # a few points prove little

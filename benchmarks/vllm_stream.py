@@ -28,7 +28,7 @@ from edgewright_builder.artifact.artifact import open_artifact, write_artifact
 from edgewright_builder.artifact.fields import artifact_files
 from edgewright_builder.export.checkpoint import EMBEDDING_BITS, export_checkpoint
 from edgewright_builder.fit.architecture import architecture_from_config
-from edgewright_builder.models import read_config
+from edgewright_builder.models.folder import read_config
 
 PROMPT = "The board reads its sensors once a second and writes what it finds to a file. " * 4
 

@@ -27,8 +27,8 @@ from edgewright_agent.observation import ObservationSettings
 from edgewright_agent.openai_api.settings import OpenAISettings, parse_openai
 from edgewright_agent.runtime import systemd
 from edgewright_agent.runtime.allocator import trim, tune_allocator
-from edgewright_agent.runtime.handles import raise_handle_limit
-from edgewright_agent.runtime.rest import giving_back
+from edgewright_agent.runtime.file_handles import raise_handle_limit
+from edgewright_agent.runtime.idle_memory import giving_back
 from edgewright_agent.runtime.startup_pages import release_startup_pages
 from edgewright_agent.runtime.tls import TlsFiles, validity_problem
 from edgewright_agent.server import AgentSettings, RunningAgent, run_agent

@@ -39,9 +39,9 @@ from edgewright_agent.inference import Inference
 from edgewright_agent.observation import Observation, ObservationSettings, observe
 from edgewright_agent.openai_api.settings import OpenAISettings
 from edgewright_agent.runtime.budget import memory_budget_bytes
-from edgewright_agent.runtime.handles import grpc_connections_max
+from edgewright_agent.runtime.file_handles import grpc_connections_max
 from edgewright_agent.runtime.tls import TlsFiles, server_credentials
-from edgewright_agent.services.call_limits import DEPLOYER_CALLS_MAX
+from edgewright_agent.services.certificate_limits import DEPLOYER_CALLS_MAX
 from edgewright_agent.services.connections import ConnectionGuard, connection_options
 from edgewright_agent.services.deployment import DeploymentService
 from edgewright_agent.services.guard import Guard, refuse_revoked, require_deadline, require_role

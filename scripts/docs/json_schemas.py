@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from edgewright.trust.document import TrustDocument
 from edgewright_agent.doctor.probe import BoardFacts
 from edgewright_agent.doctor.report import DoctorDocument
-from edgewright_builder.alignment.check import TeacherCheck
+from edgewright_builder.alignment.teacher_fit import TeacherCheck
 from edgewright_builder.artifact.diff import Comparison
 from edgewright_builder.cli.board.releases import ReleasesDocument
 from edgewright_builder.cli.host.profiles import ProfilesDocument

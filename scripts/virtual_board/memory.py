@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewright_builder.fit.architecture import Architecture
-from edgewright_builder.fit.calibrate import BoardCalibration, MeasuredPoint, refit
+from edgewright_builder.fit.board_points import BoardCalibration, MeasuredPoint
+from edgewright_builder.fit.board_refit import refit
+from edgewright_builder.fit.measured_peaks import Measurement, measurements_to_json
 from edgewright_builder.fit.memory import Calibration, Configuration, load_calibration, predict_memory
-from edgewright_builder.fit.regression import Measurement, measurements_to_json
 from virtual_board.image import GUEST
 from virtual_board.initrd import sbin
 from virtual_board.machine import Machine
@@ -156,7 +157,7 @@ def write_release(case: Case, folder: Path) -> None:
     import engine_shapes
     from measure_memory import words
 
-    from edgewright_builder.model_sources import resolve_model
+    from edgewright_builder.models.sources import resolve_model
 
     manifest = engine_shapes.write_release(case, resolve_model(TOKENIZER), folder, ENGINE)
     (folder / "manifest.json").write_bytes(manifest.to_bytes())

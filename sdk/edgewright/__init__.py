@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         format_bytes,
         parse_bytes,
     )
-    from edgewright_builder.alignment.check import (
+    from edgewright_builder.alignment.teacher_fit import (
         TeacherCheck,
     )
     from edgewright_builder.artifact.artifact import (
@@ -182,7 +182,7 @@ _MODULES = {
         "format_bytes",
         "parse_bytes",
     ),
-    "edgewright_builder.alignment.check": ("TeacherCheck",),
+    "edgewright_builder.alignment.teacher_fit": ("TeacherCheck",),
     "edgewright_builder.artifact.artifact": ("Artifact",),
     "edgewright_builder.artifact.diff": ("Comparison",),
     "edgewright_builder.device_client.failures": ("LinkError",),

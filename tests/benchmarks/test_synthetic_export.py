@@ -15,7 +15,7 @@ from synthetic_export import write_synthetic_export
 from edgewright_builder.export.onnx import export_onnx
 from edgewright_builder.fit.architecture import architecture_from_config
 from edgewright_builder.fit.memory import Configuration
-from edgewright_builder.models import read_config
+from edgewright_builder.models.folder import read_config
 from tests.support.tiny_models import tiny_tokenizer
 
 pytestmark = pytest.mark.slow  # the exporter imports torch

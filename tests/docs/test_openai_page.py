@@ -18,7 +18,7 @@ from edgewright_agent.openai_api.completions import VALUES_MAX
 from edgewright_agent.openai_api.http import body, protocol, request_head
 from edgewright_agent.openai_api.responses import request as responses
 from edgewright_agent.openai_api.responses.unsupported import IgnoredFields, Reasoning, UnsupportedFields
-from edgewright_agent.runtime import handles
+from edgewright_agent.runtime import file_handles as handles
 from tests.docs.test_python_blocks import OPENAI_PORT, free_port
 from tests.support.docs_world import HOST, docs_world
 from tests.support.markdown import ROOT, blocks_of

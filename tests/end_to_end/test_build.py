@@ -12,7 +12,7 @@ import pytest
 
 from edgewright.trust.keys import load_public_key
 from edgewright_builder.artifact.artifact import open_artifact, verify_artifact
-from edgewright_builder.run.run import STAGES
+from edgewright_builder.run.resumable_run import STAGES
 from tests.support.tiny_build import Built, command, edgewright, environment
 
 

@@ -16,7 +16,7 @@ from edgewright_agent.engines.process.cgroup import enforcement
 from edgewright_builder.fit.engines import DEFAULT_ENGINE
 from edgewright_builder.fit.memory import load_calibration, predict_memory
 from edgewright_builder.local_engine.engine import local_engine
-from edgewright_builder.model_sources import resolve_model
+from edgewright_builder.models.sources import resolve_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 CASES = (case("smollm2-135m", 30, 64, 4, 2048), case("smollm2-360m", 32, 64, 8, 1024))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgewright_builder.models import load_tokenizer
+from edgewright_builder.models.folder import load_tokenizer
 from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
 from edgewright_builder.scoring.onnx_logits import open_logits
 from tests.support.stock_readers import shortfall

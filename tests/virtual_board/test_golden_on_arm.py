@@ -14,7 +14,7 @@ import pytest
 from edgewright.manifest import GoldenPrompt
 from edgewright_builder.export.onnx import export_onnx
 from edgewright_builder.local_engine.engine import open_arithmetics
-from edgewright_builder.local_engine.golden import golden_prompt
+from edgewright_builder.local_engine.golden_prompt import golden_prompt
 from tests.support.engine_releases import tiny_onnx_release
 
 COMMAND = Path(__file__).parent.parent.parent / "scripts/virtual-board"

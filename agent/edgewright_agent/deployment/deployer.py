@@ -30,7 +30,7 @@ from edgewright_agent.deployment.state_writer import DeploymentStatus, Rule, Sta
 from edgewright_agent.deployment.supervision import Supervisor
 from edgewright_agent.runtime.threads import run_in_thread, to_the_end
 from edgewright_agent.store import Store
-from edgewright_agent.store.bases import servable
+from edgewright_agent.store.adapter_bases import servable
 
 _log = logging.getLogger(__name__)
 

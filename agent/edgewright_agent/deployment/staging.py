@@ -16,7 +16,7 @@ from edgewright_agent.deployment.contents import check_contents
 from edgewright_agent.deployment.state import State
 from edgewright_agent.engines import EngineInfo
 from edgewright_agent.store import StagedRelease, Store
-from edgewright_agent.store.bases import check_base
+from edgewright_agent.store.adapter_bases import check_base
 from edgewright_agent.trust import Trust
 
 

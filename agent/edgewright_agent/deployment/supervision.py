@@ -15,7 +15,7 @@ from edgewright_agent.engines import Death, Engine
 from edgewright_agent.runtime.failures import is_rot, log_failure
 from edgewright_agent.runtime.threads import within
 from edgewright_agent.store import Store
-from edgewright_agent.store.bases import servable
+from edgewright_agent.store.adapter_bases import servable
 
 RESTART_SECONDS_MAX = 60.0  # between two starts; an engine that ran for as long is steady
 

@@ -24,7 +24,7 @@ from edgewright_agent.openai_api.http.errors import ApiError
 from edgewright_agent.openai_api.http.protocol import BoundedProtocol
 from edgewright_agent.openai_api.listener import Listener, listening_sockets
 from edgewright_agent.openai_api.settings import OpenAISettings
-from edgewright_agent.runtime.handles import openai_connections_max
+from edgewright_agent.runtime.file_handles import openai_connections_max
 
 GRACE_SECONDS = 2.0
 

@@ -12,8 +12,8 @@ from google.protobuf.message import DecodeError
 
 from edgewright.errors import EdgewrightError, InputError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.services.call_limits import CallLimits
 from edgewright_agent.services.callers import Context, certificate_of
+from edgewright_agent.services.certificate_limits import CallLimits
 from edgewright_agent.services.connections import ConnectionGuard
 from edgewright_agent.services.roles import check_role
 from edgewright_agent.services.translation.status import abort

@@ -5,7 +5,7 @@ from edgewright.durable import FileSystem, write_durably
 from edgewright_agent.store.blobs.blob import Blob, ChunkRange, Missing, WriteStatus
 from edgewright_agent.store.blobs.direct_io import ChunkBuffer
 from edgewright_agent.store.blobs.upload import Upload
-from edgewright_agent.store.delta import apply_delta
+from edgewright_agent.store.delta_decoding import apply_delta
 from edgewright_agent.store.files.releases import StagedRelease
 from edgewright_agent.store.files.state_file import StateFile
 from edgewright_agent.store.scrub import Scrubbed, ScrubStoppedError, scrub

@@ -14,12 +14,13 @@ from edgewright.errors import BusyError, OutsideError, RefusedError
 from edgewright.folders import refuse_file
 from edgewright.manifest import File, Manifest, manifest_digest
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.store.bases import check_base, check_unneeded
+from edgewright_agent.store.adapter_bases import check_base, check_unneeded
 from edgewright_agent.store.blobs.blob import Blob, Missing, WriteStatus, to_ranges
 from edgewright_agent.store.blobs.index import BlobIndex, corrupt_blob
 from edgewright_agent.store.blobs.upload import Upload
 from edgewright_agent.store.blobs.upload_record import read_meta
 from edgewright_agent.store.blobs.verified import SignedChunkings
+from edgewright_agent.store.counters import Traffic
 from edgewright_agent.store.files.layout import Layout
 from edgewright_agent.store.files.lock import take_lock
 from edgewright_agent.store.files.releases import (
@@ -33,7 +34,6 @@ from edgewright_agent.store.files.releases import (
     write_records,
 )
 from edgewright_agent.store.files.state_file import StateFile
-from edgewright_agent.store.traffic import Traffic
 from edgewright_agent.store.upkeep.collection import find_garbage, remove_garbage
 from edgewright_agent.store.upkeep.garbage import Garbage
 from edgewright_agent.store.upkeep.recovery import recover

@@ -10,8 +10,8 @@ from typing import Any
 from edgewright.chunk_delta import xor
 from edgewright.manifest import Accuracy, File, Manifest
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.artifact.comparison import comparison_sheet
-from edgewright_builder.artifact.delta import DeltaMaker, tensors_of
+from edgewright_builder.artifact.delta_encoding import DeltaMaker, tensors_of
+from edgewright_builder.artifact.diff_tables import comparison_sheet
 from edgewright_builder.artifact.tensors import TensorPlace
 from edgewright_builder.show.sheet import Sheet, shown
 

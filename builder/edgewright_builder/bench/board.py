@@ -23,8 +23,8 @@ from edgewright_agent.engines import Finish, GenerationRequest, Token
 from edgewright_agent.telemetry.proto import distribution_to_proto
 from edgewright_agent.telemetry.serving import distribution
 from edgewright_builder.bench.results import BenchSubject
+from edgewright_builder.device_client.calibration_point import planned_point
 from edgewright_builder.device_client.client import DeviceClient
-from edgewright_builder.device_client.measure import planned_point
 from edgewright_builder.device_client.messages import asking
 
 OnProgress = Callable[[int, int, float], None]  # prompts done, of how many, tokens/s

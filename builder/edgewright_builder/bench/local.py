@@ -22,7 +22,7 @@ from edgewright.v1.telemetry_pb2 import BenchmarkResult
 from edgewright_agent.benchmark import benchmark as agent_benchmark
 from edgewright_agent.benchmark.load import BenchmarkPlan, BenchmarkProgress
 from edgewright_agent.benchmark.proto import result_to_proto
-from edgewright_agent.deployment.request_slots import RequestSlots
+from edgewright_agent.deployment.fair_queue import RequestSlots
 from edgewright_agent.engines import Engine, EngineLimits, Finish, GenerationRequest, Token, start_engine
 from edgewright_agent.telemetry.sampling.monitor import Telemetry
 from edgewright_builder.artifact.artifact import MANIFEST_NAME
@@ -63,7 +63,7 @@ def candidate(run: Path, stage: BenchStage) -> Candidate:
 def _unquantized(run: Path, engine: str) -> tuple[Path, str]:
     """Returns the fine-tuned checkpoint as the engine takes it, exported once, and its precision."""
     from edgewright_builder.export.for_engine import exporter_for
-    from edgewright_builder.models import model_digest
+    from edgewright_builder.models.folder import model_digest
 
     checkpoint, tree = run / "finetune" / "model", run / "bench" / "finetuned"
     if not any(checkpoint.glob("*.safetensors")):

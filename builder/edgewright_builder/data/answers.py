@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgewright_builder.data.client import Completion, cut_at_stop
+from edgewright_builder.data.data_teacher import Completion, cut_at_stop
 
 # Thoughts before the answer, as open models and their servers mark them. The opening mark may stand in the prompt.
 _THOUGHTS = re.compile(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from edgewright_builder.data.client import TeacherSampling
+from edgewright_builder.data.data_teacher import TeacherSampling
 from edgewright_builder.data.parsing import repeats_itself, words
 from edgewright_builder.data.presets import Preset
 from edgewright_builder.data.prompts import Prompts

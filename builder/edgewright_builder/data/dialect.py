@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgewright_builder.data.client import without_system
+from edgewright_builder.data.data_teacher import without_system
 
 # Fields that an answer can be had without, in the order in which they are given up.
 OPTIONAL = ("seed", "stop", "top_p", "temperature")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgewright_builder.data.alpaca import AlpacaRow, read_alpaca
-from edgewright_builder.data.attrition import refuse_nothing
+from edgewright_builder.data.drop_counts import refuse_nothing
 from edgewright_builder.data.similarity import Contamination
 
 

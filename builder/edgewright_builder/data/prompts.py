@@ -14,7 +14,7 @@ import jinja2
 from jinja2.sandbox import SandboxedEnvironment
 
 from edgewright.errors import InputError
-from edgewright_builder.data.client import Chat
+from edgewright_builder.data.data_teacher import Chat
 from edgewright_builder.data.presets import Preset
 
 STEPS = ("topics", "questions", "answers", "rubric")

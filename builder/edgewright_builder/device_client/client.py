@@ -17,6 +17,7 @@ from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import inference_pb2 as inference
 from edgewright.v1 import telemetry_pb2 as telemetry
 from edgewright.v1 import trust_pb2 as trust
+from edgewright_builder.device_client.blob_stream import MakeParts, send_stream
 from edgewright_builder.device_client.channel import require_credentials
 from edgewright_builder.device_client.failures import (
     error_for,
@@ -25,7 +26,6 @@ from edgewright_builder.device_client.failures import (
 from edgewright_builder.device_client.link import DEADLINE_SECONDS, SILENCE_SECONDS_MAX, Link, Stream
 from edgewright_builder.device_client.messages import asking
 from edgewright_builder.device_client.retries import SOON_SECONDS, OnWait, Retries, hear_nothing
-from edgewright_builder.device_client.stream import MakeParts, send_stream
 
 # Staging re-hashes every byte of the release on the board: 4 GB from an SD card take minutes.
 STAGE_DEADLINE_SECONDS = 900.0

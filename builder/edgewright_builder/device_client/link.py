@@ -16,6 +16,8 @@ from edgewright.v1.deployment_pb2_grpc import DeploymentServiceStub
 from edgewright.v1.inference_pb2_grpc import InferenceServiceStub
 from edgewright.v1.telemetry_pb2_grpc import TelemetryServiceStub
 from edgewright.v1.trust_pb2_grpc import TrustServiceStub
+from edgewright_builder.device_client.answer_checks import ImplausibleError, checks_of
+from edgewright_builder.device_client.certificate_clock import clock_problem
 from edgewright_builder.device_client.channel import client_certificate, open_channel
 from edgewright_builder.device_client.failures import (
     LinkError,
@@ -23,10 +25,8 @@ from edgewright_builder.device_client.failures import (
     error_of,
     is_refused,
 )
-from edgewright_builder.device_client.plausibility import ImplausibleError, checks_of
-from edgewright_builder.device_client.resolution import numeric_target
-from edgewright_builder.device_client.silence import SilenceWatch
-from edgewright_builder.device_client.validity import clock_problem
+from edgewright_builder.device_client.name_resolution import numeric_target
+from edgewright_builder.device_client.stalled_streams import SilenceWatch
 
 if TYPE_CHECKING:
     from edgewright.v1.deployment_pb2_grpc import DeploymentServiceAsyncStub

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from edgewright.errors import BusyError, EdgewrightError
 from edgewright.v1.common_pb2 import Reason
+from edgewright_builder.device_client.backoff import Patience, jittered_seconds
 from edgewright_builder.device_client.failures import LinkError
-from edgewright_builder.device_client.patience import Patience, jittered_seconds
 
 LINK_RETRIES = 4
 LINK_SECONDS = 90.0  # for a call that got through before and is begun anew

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from edgewright.errors import OutsideError
 from edgewright.v1.deployment_pb2 import Outcome, Phase, ProbeResult, WatchDeploymentResponse
+from edgewright_builder.device_client.backoff import Patience
 from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.device_client.failures import LinkError
 from edgewright_builder.device_client.messages import from_message, printable
-from edgewright_builder.device_client.patience import Patience
 from edgewright_builder.show.sheet import Lines, Sheet, shown
 
 ANSWER_SECONDS = 600.0  # vLLM compiles for minutes before it answers

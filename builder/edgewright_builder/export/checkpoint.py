@@ -8,7 +8,7 @@ from typing import Any
 
 from edgewright.durable import write_json
 from edgewright_builder.export.files import copy_tokenizer, size_of
-from edgewright_builder.models import read_config
+from edgewright_builder.models.folder import read_config
 
 COPIED = ("generation_config.json", "model.safetensors.index.json")
 EMBEDDING_BITS = 16  # GPTQ leaves embedding and head as they are

@@ -12,7 +12,7 @@ from edgewright_builder.export.llama_cpp import export_gguf, export_gguf_unquant
 from edgewright_builder.export.onnx import export_onnx, export_unquantized
 from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.engines.traits import Format
-from edgewright_builder.models import read_config
+from edgewright_builder.models.folder import read_config
 
 
 @dataclass(frozen=True)

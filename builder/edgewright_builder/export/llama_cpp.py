@@ -7,7 +7,7 @@ from typing import Any
 
 from edgewright_builder.export.files import copy_tokenizer, size_of
 from edgewright_builder.export.gguf.file import write_gguf
-from edgewright_builder.models import read_config
+from edgewright_builder.models.folder import read_config
 
 MODEL_FILE = "model.gguf"
 

@@ -17,8 +17,8 @@ from edgewright.tether import tethered
 from edgewright_builder.export.files import copy_tokenizer, size_of
 from edgewright_builder.export.lora_slots import PACKABLE, add_slots
 from edgewright_builder.export.model_builder import Job
-from edgewright_builder.models import read_config
-from edgewright_builder.run.run import child_fault
+from edgewright_builder.models.folder import read_config
+from edgewright_builder.run.resumable_run import child_fault
 
 # Computing in int8 (accuracy level 4) is what makes 4-bit weights fast on CPUs.
 INT8_COMPUTE = "accuracy_level=4"

@@ -8,8 +8,8 @@ from typing import Literal
 
 from edgewright.errors import InputError
 from edgewright_builder.fit.architecture import Architecture
-from edgewright_builder.fit.calibrate import calibration_for, measured_decodes
-from edgewright_builder.fit.changes import Change, ranked_changes
+from edgewright_builder.fit.board_refit import calibration_for, measured_decodes
+from edgewright_builder.fit.changes_that_fit import Change, ranked_changes
 from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits
 from edgewright_builder.fit.engines.traits import EngineTraits
 from edgewright_builder.fit.limits import largest_concurrency, largest_context

@@ -1,8 +1,9 @@
 """What a configuration is expected to lose of the whole 16-bit model: a shipped table of measured divergences.
 
 Divergences are KL(16 bit ‖ configuration) at temperature 1 in nats per token, each change measured alone and added up.
-`losses.json` says on what it was measured; `benchmarks/plan_losses.py` measures it again. Larger models lose less, and
-distillation and recovery bring part of it back, so the figures put candidates in order and do not foretell a build.
+`calibrations/losses.json` says on what it was measured; `benchmarks/plan_losses.py` measures it again. Larger models
+lose less, and distillation and recovery bring part of it back, so the figures put candidates in order and do not
+foretell a build.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.memory import Configuration
 
-PATH = Path(__file__).with_name("losses.json")
+PATH = Path(__file__).with_name("calibrations") / "losses.json"
 
 
 @dataclass(frozen=True)

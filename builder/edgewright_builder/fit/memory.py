@@ -16,7 +16,7 @@ exporter keeps the embedding in float32. KV and activations are float32 on a CPU
 slice of the prompt, with the attention scores of the slice against the whole context, that slice's logits, and the
 pages of the file that looking up its embeddings brings in: so many of the table's as tokens spread over it at random
 lie in, each page `file_page` bytes with what the kernel maps around it. The two constants of the runtime come from
-measurements of the running engine, with the error those left (`calibration`, `regression`).
+measurements of the running engine, with the error those left (`calibrations/`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from edgewright.errors import InputError, OutsideError
 from edgewright.folders import expanded
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
 from edgewright_builder.fit.catalogue import BuiltinModel, find_builtin, nearest_names
-from edgewright_builder.fit.gguf_header import config_from_gguf, read_gguf_header
+from edgewright_builder.fit.configuration.gguf_header import config_from_gguf, read_gguf_header
 
 FETCH_SECONDS = 5.0
 

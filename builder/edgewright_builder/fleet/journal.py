@@ -19,7 +19,7 @@ from typing import Any
 
 from edgewright.errors import BusyError, InputError
 from edgewright.sizes import format_bytes
-from edgewright_builder.fleet.waves import FAILURES, SUCCESSES, DeviceOutcome
+from edgewright_builder.fleet.wave_rules import FAILURES, SUCCESSES, DeviceOutcome
 
 
 @dataclass(frozen=True)

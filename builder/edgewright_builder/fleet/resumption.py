@@ -10,7 +10,7 @@ from edgewright.v1.deployment_pb2 import Phase
 from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.fleet.inventory import FleetDevice
 from edgewright_builder.fleet.journal import RolloutJournal
-from edgewright_builder.fleet.waves import SUCCESSES
+from edgewright_builder.fleet.wave_rules import SUCCESSES
 
 Ask = Callable[[FleetDevice], Awaitable[bool]]  # does it still have what the journal says?
 

@@ -14,7 +14,13 @@ from edgewright_agent.runtime.threads import within
 from edgewright_builder.device_client.failures import LinkError
 from edgewright_builder.fleet.inventory import FleetDevice
 from edgewright_builder.fleet.journal import DeviceResult, RolloutJournal
-from edgewright_builder.fleet.waves import SUCCESSES, DeviceOutcome, Thresholds, abort_reason, hold_reason
+from edgewright_builder.fleet.wave_rules import (
+    SUCCESSES,
+    DeviceOutcome,
+    Thresholds,
+    abort_reason,
+    hold_reason,
+)
 from edgewright_builder.push.push import PushResult
 from edgewright_builder.show.sheet import Grid, Lines, Sheet, shown
 

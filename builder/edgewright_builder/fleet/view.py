@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from edgewright_builder.fleet.inventory import FleetDevice
 from edgewright_builder.fleet.journal import DeviceResult
 from edgewright_builder.fleet.rollout import RolloutListener
-from edgewright_builder.fleet.waves import SUCCESSES
+from edgewright_builder.fleet.wave_rules import SUCCESSES
 
 UNDER_WAY_MAX = 3
 

@@ -25,7 +25,7 @@ from edgewright_agent.engines import (
     start_engine,
 )
 from edgewright_builder.local_engine.float32 import has_int8_products, write_float32_tree
-from edgewright_builder.local_engine.golden import Greedy
+from edgewright_builder.local_engine.golden_prompt import Greedy
 
 READY_TIMEOUT_SECONDS = 900.0  # vLLM's three processes on a busy host
 

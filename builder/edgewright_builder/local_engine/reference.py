@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgewright_builder.local_engine.golden import Greedy
+from edgewright_builder.local_engine.golden_prompt import Greedy
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ class ReferenceModel:
         import torch
         from transformers import DynamicCache
 
-        from edgewright_builder.models import cache_argument
+        from edgewright_builder.models.folder import cache_argument
 
         ends = _end_tokens(self.model)
         ids = self.tokenizer(prompt, return_tensors="pt").input_ids.to(self.model.device)
@@ -55,7 +55,7 @@ def open_references(checkpoint: Path) -> Sequence[Callable[[], AbstractContextMa
 
 @contextmanager
 def _open(checkpoint: Path, dtype: torch.dtype) -> Iterator[ReferenceModel]:
-    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.models.folder import load_tokenizer
     from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
 
     yield ReferenceModel(load_dequantized(checkpoint, dtype), load_tokenizer(checkpoint))

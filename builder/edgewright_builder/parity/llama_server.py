@@ -16,7 +16,7 @@ from edgewright_agent.engines.llama_cpp.build import find_server
 from edgewright_agent.engines.llama_cpp.launch import flags, own_environment
 from edgewright_agent.engines.protocol.launch import EngineLimits
 from edgewright_builder.fit.proof.tiny_config import POSITIONS
-from edgewright_builder.run.run import last_line
+from edgewright_builder.run.resumable_run import last_line
 
 if TYPE_CHECKING:
     import httpx

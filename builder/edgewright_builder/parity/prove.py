@@ -17,9 +17,9 @@ from edgewright.errors import InputError, OutsideError
 from edgewright.tether import tethered
 from edgewright_builder.export.onnx import exporter_environment
 from edgewright_builder.fit.proof.record import Proof, digest_of_tiny, shipped_proof, tiny_for
-from edgewright_builder.model_sources import cache_folder
+from edgewright_builder.models.sources import cache_folder
 from edgewright_builder.parity.provers import PROVERS
-from edgewright_builder.run.run import last_line
+from edgewright_builder.run.resumable_run import last_line
 
 TIMEOUT_SECONDS = 600.0  # a proof takes some ten seconds, most of them to import torch
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgewright.errors import InputError
 from edgewright.manifest import AdapterSlots
 from edgewright_builder.artifact.artifact import MANIFEST_NAME, Artifact, verify_artifact
-from edgewright_builder.run.run import shipped_checkpoint, unfinished_stage
+from edgewright_builder.run.resumable_run import shipped_checkpoint, unfinished_stage
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from edgewright_builder.artifact.fields import artifact_files, draft_manifest, m
 from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.plan import BuildPlan, plan_to_json
 from edgewright_builder.local_engine.engine import LocalEngine, local_engine, open_arithmetics
-from edgewright_builder.local_engine.golden import OpenEngine
+from edgewright_builder.local_engine.golden_prompt import OpenEngine
 from edgewright_builder.local_engine.reference import open_references
-from edgewright_builder.run.build import Build
-from edgewright_builder.run.run import FinishedStage
+from edgewright_builder.run.build_definition import Build
+from edgewright_builder.run.resumable_run import FinishedStage
 from edgewright_builder.stages.data import run_data
 from edgewright_builder.stages.evaluate import (
     EvaluatedModel,

@@ -9,7 +9,7 @@ from edgewright.errors import InputError
 from edgewright.folders import expanded
 from edgewright_builder.recipe.adapter import AdapterRecipe
 from edgewright_builder.recipe.model import Recipe
-from edgewright_builder.run.run import STAGES
+from edgewright_builder.run.resumable_run import STAGES
 
 
 def refuse_own_products(recipe: Recipe | AdapterRecipe, run: Path) -> None:

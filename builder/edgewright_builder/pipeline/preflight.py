@@ -9,24 +9,24 @@ from collections.abc import Sequence
 from edgewright.errors import InputError, RefusedError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines import available_engines
-from edgewright_builder.alignment.check import require_aligned
-from edgewright_builder.alignment.share import share_of_texts
+from edgewright_builder.alignment.comparable_share import share_of_texts
+from edgewright_builder.alignment.teacher_fit import require_aligned
 from edgewright_builder.alignment.vocabulary import read_vocabulary
 from edgewright_builder.data.alpaca import AlpacaRow
-from edgewright_builder.data.general import general_passages
+from edgewright_builder.data.general_text import general_passages
 from edgewright_builder.data.own_data import select_rows
 from edgewright_builder.data.presets import load_preset
 from edgewright_builder.data.prompts import check_prompts, load_prompts
 from edgewright_builder.fit.engines import engine_traits
-from edgewright_builder.model_sources import resolve_model
-from edgewright_builder.models import load_tokenizer, read_config
+from edgewright_builder.models.folder import load_tokenizer, read_config
+from edgewright_builder.models.sources import resolve_model
 from edgewright_builder.parity.prove import require_proof
 from edgewright_builder.pipeline.own_products import refuse_own_products
-from edgewright_builder.quantization.earlier import require_same_shape
+from edgewright_builder.quantization.earlier_model import require_same_shape
 from edgewright_builder.recipe.model import DataTeacher, EvaluateSettings
-from edgewright_builder.run.build import Build
+from edgewright_builder.run.build_definition import Build
 from edgewright_builder.run.distillation import Distillation
-from edgewright_builder.run.run import read_stage
+from edgewright_builder.run.resumable_run import read_stage
 from edgewright_builder.stages.data import contamination_of
 from edgewright_builder.stages.quantize import earlier_of
 from edgewright_builder.tasks.definitions import DEFINITIONS
@@ -188,7 +188,7 @@ def check_knowledge(job: Distillation) -> None:
 
 def _check_storage(build: Build) -> None:
     """Raises InputError or OutsideError where the database that a search shares can't be used."""
-    from edgewright_builder.run.storage import shared_storage, storage_faults
+    from edgewright_builder.run.optuna_storage import shared_storage, storage_faults
 
     address = build.recipe.search.storage
     if address is not None and build.recipe.hyperparameters is None:

@@ -15,12 +15,12 @@ from edgewright.errors import BusyError
 from edgewright.sizes import format_bytes
 from edgewright.v1.deployment_pb2 import ReleaseState, WatchDeploymentResponse
 from edgewright_builder.artifact.artifact import Artifact, verify_artifact
+from edgewright_builder.device_client.backoff import Patience
 from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.device_client.failures import LinkError
 from edgewright_builder.device_client.messages import from_message
-from edgewright_builder.device_client.patience import Patience
 from edgewright_builder.device_client.verdict import AT_REST, DeploymentVerdict, watch_verdict
-from edgewright_builder.push.deltas import Deltas, DeltaSources, deltas_from
+from edgewright_builder.push.delta_selection import Deltas, DeltaSources, deltas_from
 from edgewright_builder.push.mirrors import fetch_from_mirrors
 from edgewright_builder.push.transfer import Transfer, TransferListener, TransferPlan
 from edgewright_builder.show.sheet import Grid, Lines, Sheet, shown

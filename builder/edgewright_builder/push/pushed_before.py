@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgewright.errors import EdgewrightError
 from edgewright_builder.artifact.artifact import MANIFEST_NAME, SIGNATURE_NAME, Artifact, open_artifact
-from edgewright_builder.model_sources import cache_folder
+from edgewright_builder.models.sources import cache_folder
 
 _GOING = ".going-"
 KEPT = 4  # artifacts; where the disk allows they are hard links and cost nothing

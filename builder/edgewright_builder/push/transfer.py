@@ -13,12 +13,12 @@ from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
 from edgewright.v1.deployment_pb2 import MemoryVerdict, MissingBlob
 from edgewright_builder.artifact.artifact import Artifact
-from edgewright_builder.artifact.delta import Frames
+from edgewright_builder.artifact.delta_encoding import Frames
+from edgewright_builder.device_client.backoff import Patience
+from edgewright_builder.device_client.blob_parts import PartMessage, Resumption, blob_of, parts_of
 from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.device_client.failures import LinkError
-from edgewright_builder.device_client.parts import PartMessage, Resumption, blob_of, parts_of
-from edgewright_builder.device_client.patience import Patience
-from edgewright_builder.push.deltas import Deltas, chunk_indices, frame_parts, travelling_bytes
+from edgewright_builder.push.delta_selection import Deltas, chunk_indices, frame_parts, travelling_bytes
 
 # Small blobs travel beside the large ones, so that no file waits for another to become durable; large ones
 # travel one after another, so that a power cut costs one flush window of the agent.

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewright.durable import write_json
-from edgewright_builder.models import read_config
+from edgewright_builder.models.folder import read_config
 
 if TYPE_CHECKING:
     from edgewright_builder.quantization.delta_aware_gptq import CodeChanges
-    from edgewright_builder.quantization.earlier import Earlier
+    from edgewright_builder.quantization.earlier_model import Earlier
 
 WEIGHT_BITS = 4
 

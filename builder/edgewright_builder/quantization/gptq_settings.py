@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewright.errors import InputError
-from edgewright_builder.models import read_config
+from edgewright_builder.models.folder import read_config
 
 OLD_PLACE = "quantize_config.json"  # where AutoGPTQ kept the settings
 

@@ -22,7 +22,7 @@ from edgewright_builder.report.summary import (
     unfinished_stages,
     verdict,
 )
-from edgewright_builder.run.run import STAGES
+from edgewright_builder.run.resumable_run import STAGES
 
 
 def write_report(run: Path) -> Path:

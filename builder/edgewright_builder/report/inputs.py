@@ -1,7 +1,7 @@
 """What a report reads from a run folder. Every file may be missing: a run may be half done.
 
 `plan.json`              PlanRecord
-`STAGE/stage.json`       StageRecord, for each of edgewright_builder.run.run.STAGES
+`STAGE/stage.json`       StageRecord, for each of edgewright_builder.run.resumable_run.STAGES
 `data/attrition.json`    {"generated": n, REASON: dropped for it, …, "kept": n}, in the order of the checks
 `search/trials.json`     [TrialRecord, …]
 `finetune/curves.json`   Curves
@@ -42,7 +42,7 @@ from edgewright_builder.report.records import (
     TaskScore,
     TrialRecord,
 )
-from edgewright_builder.run.run import STAGES
+from edgewright_builder.run.resumable_run import STAGES
 
 T = TypeVar("T")
 

@@ -10,11 +10,11 @@ from typing import Literal
 
 from edgewright.sizes import format_bytes
 from edgewright_builder.bench.tables import gaps_of
-from edgewright_builder.fit.bound import PeakBound
+from edgewright_builder.fit.meets_budget import PeakBound
 from edgewright_builder.report.formats import show_accuracy, show_percent, show_points, show_seconds
 from edgewright_builder.report.inputs import RunInputs
 from edgewright_builder.report.records import TaskScore
-from edgewright_builder.run.run import STAGES
+from edgewright_builder.run.resumable_run import STAGES
 from edgewright_builder.tasks.accuracy import paired_difference
 
 Tone = Literal["good", "warn", "bad", "plain", "absent"]

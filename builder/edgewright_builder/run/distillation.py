@@ -9,16 +9,16 @@ from typing import Literal
 
 from edgewright.digests import digest_of, file_sha256
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
-from edgewright_builder.model_sources import resolve_model, resolve_tokenizer
-from edgewright_builder.models import (
+from edgewright_builder.models.folder import (
     model_digest,
     read_config,
     require_same_vocabulary,
     vocabulary_difference,
 )
+from edgewright_builder.models.sources import resolve_model, resolve_tokenizer
 from edgewright_builder.recipe.adapter import AdapterRecipe
 from edgewright_builder.recipe.model import KnowledgeTeacher, Recipe
-from edgewright_builder.run.run import Run
+from edgewright_builder.run.resumable_run import Run
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from edgewright import __version__
 from edgewright.errors import EdgewrightError, InputError
-from edgewright_builder.run.storage import ATTEMPTS_MAX, SILENT_SECONDS_MAX, shared_storage, storage_faults
+from edgewright_builder.run.optuna_storage import (
+    ATTEMPTS_MAX,
+    SILENT_SECONDS_MAX,
+    shared_storage,
+    storage_faults,
+)
 
 POLL_SECONDS = 2.0
 ALIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from edgewright.errors import InputError
-from edgewright_builder.logits import logit_shape
+from edgewright_builder.models.logits import logit_shape
 from edgewright_builder.scoring.scorer import ScoreItem
 from edgewright_builder.scoring.tokens import encode_pair, shared_tokens
 

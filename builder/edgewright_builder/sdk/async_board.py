@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, TypeVar
 from edgewright.errors import BusyError, InputError, OutsideError, RefusedError
 from edgewright.v1.deployment_pb2 import ScrubStoreResponse
 from edgewright_builder.artifact.artifact import Artifact
+from edgewright_builder.device_client.backoff import Patience
 from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.device_client.messages import from_message
-from edgewright_builder.device_client.patience import Patience
-from edgewright_builder.device_client.record import recorded
 from edgewright_builder.device_client.retries import OnWait, hear_nothing
+from edgewright_builder.device_client.telemetry_record import recorded
 from edgewright_builder.device_client.verdict import DeploymentVerdict, watch_verdict
-from edgewright_builder.push.deltas import DeltaSources
+from edgewright_builder.push.delta_selection import DeltaSources
 from edgewright_builder.push.push import PushResult, push
 from edgewright_builder.push.transfer import Sent, TransferListener
 from edgewright_builder.sdk.board_arguments import (
@@ -211,7 +211,7 @@ class AsyncBoard:
 
     async def score(self, items: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """As `Board.score`."""
-        from edgewright_builder.device_client.score import score
+        from edgewright_builder.device_client.board_scorer import score
 
         return await score(self._client(), items)
 

@@ -135,8 +135,9 @@ def open_bench(path: str | Path) -> BenchReport:
 
 async def calibrate_board(client: DeviceClient, *, as_served: bool) -> BoardCalibrated:
     """Measures the active release, and keeps the point with those that were measured on the board before."""
-    from edgewright_builder.device_client.measure import measured_point
-    from edgewright_builder.fit.calibrate import BoardCalibration, check_point, load_board, refit, save_board
+    from edgewright_builder.device_client.calibration_point import measured_point
+    from edgewright_builder.fit.board_points import BoardCalibration, load_board, save_board
+    from edgewright_builder.fit.board_refit import check_point, refit
     from edgewright_builder.fit.memory import load_calibration
 
     reading = await measured_point(client, fill=not as_served)

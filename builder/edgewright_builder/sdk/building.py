@@ -14,9 +14,9 @@ from edgewright.sizes import format_bytes
 from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.recipe.adapter import AdapterRecipe, load_any_recipe
 from edgewright_builder.recipe.model import Recipe
-from edgewright_builder.run.folder import claimed, refuse_used
+from edgewright_builder.run.folder_owner import claimed, refuse_used
+from edgewright_builder.run.library_output import quiet_libraries
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.run.quiet import quiet_libraries
 from edgewright_builder.sdk.arguments import as_path, credentials_folder, device_profile, size_bytes
 from edgewright_builder.sdk.libraries import own_errors
 from edgewright_builder.sdk.reporter import listening_reporter
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from edgewright_builder.pipeline.adapter import AdapterBuild
-    from edgewright_builder.run.build import Build
+    from edgewright_builder.run.build_definition import Build
 
 RUNS = Path("runs")
 KEYS = Path("keys")
@@ -121,8 +121,8 @@ def _build_model(order: BuildOrder, recipe: Recipe, reporter: Reporter) -> None:
     """A model of its own; without a budget of its own it has the profile's."""
     from edgewright_builder.pipeline.model import build_model
     from edgewright_builder.pipeline.preflight import preflight
-    from edgewright_builder.run.build import Build
-    from edgewright_builder.run.run import Run
+    from edgewright_builder.run.build_definition import Build
+    from edgewright_builder.run.resumable_run import Run
 
     budget_bytes = order.budget_bytes or order.profile.budget_bytes()
     job = Build(recipe, order.profile, budget_bytes, Run(order.out, reporter), order.signing_key)
@@ -141,7 +141,7 @@ def _build_adapter(order: BuildOrder, recipe: AdapterRecipe, reporter: Reporter)
     """The adapter of a base; without a budget of its own it has the base's."""
     from edgewright_builder.pipeline.adapter import AdapterBuild, build_adapter, preflight_adapter
     from edgewright_builder.pipeline.adapter_base import find_base
-    from edgewright_builder.run.run import Run
+    from edgewright_builder.run.resumable_run import Run
 
     base = find_base(recipe.base)
     budget_bytes = order.budget_bytes or base.artifact.manifest.memory.budget_bytes

@@ -14,7 +14,7 @@ from edgewright_builder.sdk.results.evaluation import Evaluation, HostComparison
 from edgewright_builder.sdk.results.progress import OnProgress, ProgressEmitter
 
 if TYPE_CHECKING:
-    from edgewright_builder.device_client.score import RemoteScorer
+    from edgewright_builder.device_client.board_scorer import RemoteScorer
     from edgewright_builder.sdk.built_tasks import BuiltTask
     from edgewright_builder.tasks.loading import Task
 
@@ -28,7 +28,7 @@ async def evaluate_board(
     on_progress: OnProgress | None,
 ) -> Evaluation:
     """Scores each task on the board; asks first whether it scores at all, before rows are fetched."""
-    from edgewright_builder.device_client.score import RemoteScorer, require_scores
+    from edgewright_builder.device_client.board_scorer import RemoteScorer, require_scores
 
     await require_scores(client)
     loaded, before = await asyncio.to_thread(_load_tasks, tasks, benchmarks, limit, compare)

@@ -87,8 +87,8 @@ def _write(to: Format, checkpoint: Path, name: str, embedding_bits: int, scratch
 def _require_whole(checkpoint: Path) -> None:
     """Raises InputError for weights or a configuration that a library would stumble over, or misread in silence."""
     from edgewright_builder.fit.architecture import architecture_from_config
-    from edgewright_builder.model_sources import resolve_model
-    from edgewright_builder.models import read_config
+    from edgewright_builder.models.folder import read_config
+    from edgewright_builder.models.sources import resolve_model
     from edgewright_builder.quantization.gptq_settings import require_gptq
 
     resolve_model(str(checkpoint))

@@ -200,7 +200,7 @@ def plan(
     It has room for `context_tokens` and `concurrency` at least. Without an `engine` it is the recommended one.
     Raises RefusedError if nothing fits, and as `check`.
     """
-    from edgewright_builder.fit.calibrate import calibration_for
+    from edgewright_builder.fit.board_refit import calibration_for
     from edgewright_builder.fit.engines import engine_traits
 
     facts, profile = find_model(_named(model, "the model")), device_profile(device)

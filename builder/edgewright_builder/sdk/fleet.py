@@ -15,9 +15,9 @@ from edgewright_builder.fleet.inventory import FleetDevice, inventory_of_hosts, 
 from edgewright_builder.fleet.journal import RolloutJournal, held
 from edgewright_builder.fleet.resumption import forget_outdated, holds, serves
 from edgewright_builder.fleet.rollout import RolloutListener, RolloutReport, RolloutSettings, roll_out
-from edgewright_builder.fleet.waves import DEFAULT_WAVES, Thresholds, parse_share, wave_ends
+from edgewright_builder.fleet.wave_rules import DEFAULT_WAVES, Thresholds, parse_share, wave_ends
 from edgewright_builder.keys.trust_issuer import release_key
-from edgewright_builder.push.deltas import Deltas, DeltaSources, deltas_from
+from edgewright_builder.push.delta_selection import Deltas, DeltaSources, deltas_from
 from edgewright_builder.push.push import PushResult, push_verified
 from edgewright_builder.sdk.arguments import as_path, credentials_folder
 from edgewright_builder.sdk.board_arguments import artifact_folder

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgewright.errors import InputError
-from edgewright_builder.alignment.check import TeacherCheck, check_folders
-from edgewright_builder.alignment.share import MINIMUM
-from edgewright_builder.model_sources import resolve_tokenizer
+from edgewright_builder.alignment.comparable_share import MINIMUM
+from edgewright_builder.alignment.teacher_fit import TeacherCheck, check_folders
+from edgewright_builder.models.sources import resolve_tokenizer
 from edgewright_builder.recipe.paths import model_name
 
 

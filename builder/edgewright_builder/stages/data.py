@@ -17,8 +17,8 @@ from edgewright.digests import file_sha256
 from edgewright.durable import FileSystem, write_durably, write_json
 from edgewright_builder.data.alpaca import AlpacaRow, write_alpaca
 from edgewright_builder.data.assignment import Assignment, GenerationSettings
-from edgewright_builder.data.attrition import refuse_nothing
-from edgewright_builder.data.client import TeacherSampling
+from edgewright_builder.data.data_teacher import TeacherSampling
+from edgewright_builder.data.drop_counts import refuse_nothing
 from edgewright_builder.data.journal import AnswerJournal
 from edgewright_builder.data.own_data import dropped_line, select_rows
 from edgewright_builder.data.presets import is_preset_file, load_preset
@@ -28,12 +28,12 @@ from edgewright_builder.data.similarity import Contamination
 from edgewright_builder.tasks.loading import evaluation_texts
 
 if TYPE_CHECKING:
-    from edgewright_builder.data.client import Client
+    from edgewright_builder.data.data_teacher import Client
     from edgewright_builder.recipe.adapter import AdapterRecipe
     from edgewright_builder.recipe.model import DataTeacher, Recipe
     from edgewright_builder.run.distillation import Distillation
     from edgewright_builder.run.progress import OnProgress
-    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.run.resumable_run import FinishedStage
 
 
 def run_data(job: Distillation) -> FinishedStage:
@@ -93,14 +93,14 @@ def _data_teacher(teacher: DataTeacher | None, say: Callable[[str], None]) -> It
     """Yields T1: an endpoint, or a local model that is freed at the end."""
     assert teacher is not None, "the recipe's own check"
     if teacher.endpoint is not None:
-        from edgewright_builder.data.endpoint import EndpointClient
+        from edgewright_builder.data.served_teacher import EndpointClient
 
         key_variable = teacher.api_key_env or "OPENAI_API_KEY"
         yield EndpointClient(teacher.endpoint, teacher.model, key_variable, say=say)
         return
-    from edgewright_builder.data.local import LocalClient
-    from edgewright_builder.model_sources import resolve_model
-    from edgewright_builder.models import load_model, load_tokenizer, model_digest
+    from edgewright_builder.data.local_teacher import LocalClient
+    from edgewright_builder.models.folder import load_model, load_tokenizer, model_digest
+    from edgewright_builder.models.sources import resolve_model
 
     folder = resolve_model(teacher.model)
     yield LocalClient(load_model(folder), load_tokenizer(folder), model_digest(folder))

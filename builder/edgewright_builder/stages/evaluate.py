@@ -22,7 +22,7 @@ from edgewright_builder.tasks.results import ScoredQuestion, TaskResult, run_tas
 if TYPE_CHECKING:
     from edgewright_builder.run.distillation import Distillation
     from edgewright_builder.run.progress import OnProgress
-    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.run.resumable_run import FinishedStage
     from edgewright_builder.scoring.scorer import Scorer
 
 
@@ -74,7 +74,7 @@ def quiz_of(form: QuizForm, tokenizer_folder: Path) -> Definition:
     """Returns how a user's own file is asked: as ARC asks, or in the chat template of the tokenizer in the folder."""
     if form == "plain":
         return QUIZ
-    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.models.folder import load_tokenizer
     from edgewright_builder.train.samples import chat_texts
 
     tokenizer = load_tokenizer(tokenizer_folder)
@@ -84,7 +84,7 @@ def quiz_of(form: QuizForm, tokenizer_folder: Path) -> Definition:
 @contextmanager
 def open_checkpoint(folder: Path) -> Iterator[Scorer]:
     """Yields the model in `folder`, loaded into this process."""
-    from edgewright_builder.models import load_model, load_tokenizer
+    from edgewright_builder.models.folder import load_model, load_tokenizer
     from edgewright_builder.scoring.local import LocalScorer
 
     yield LocalScorer(load_model(folder), load_tokenizer(folder))
@@ -93,7 +93,7 @@ def open_checkpoint(folder: Path) -> Iterator[Scorer]:
 @contextmanager
 def open_gptq_checkpoint(folder: Path) -> Iterator[Scorer]:
     """Yields the GPTQ checkpoint in `folder`, each weight the float that its code and scale stand for."""
-    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.models.folder import load_tokenizer
     from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
     from edgewright_builder.scoring.local import LocalScorer
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from edgewright_builder.export.for_engine import ExportJob, exporter_for
 from edgewright_builder.fit.configuration.features import is_written_anew
 from edgewright_builder.fit.engines import DEFAULT_ENGINE
-from edgewright_builder.models import read_config
+from edgewright_builder.models.folder import read_config
 
 if TYPE_CHECKING:
-    from edgewright_builder.run.build import Build
-    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.run.build_definition import Build
+    from edgewright_builder.run.resumable_run import FinishedStage
 
 
 def run_export(build: Build, quantized: FinishedStage) -> FinishedStage:

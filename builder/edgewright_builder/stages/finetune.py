@@ -14,9 +14,9 @@ from edgewright_builder.stages.teacher import training_of
 
 if TYPE_CHECKING:
     from edgewright_builder.recipe.hyperparameters import TrialSettings
-    from edgewright_builder.run.build import Build
+    from edgewright_builder.run.build_definition import Build
     from edgewright_builder.run.distillation import Distillation
-    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.run.resumable_run import FinishedStage
     from edgewright_builder.train.epoch import Divergence, Training
     from edgewright_builder.train.loop import TrainStep
 
@@ -45,7 +45,7 @@ def run_finetune(
 
 def note_precision(job: Distillation) -> None:
     """Says so where the recipe asks for products that this processor is slow at."""
-    from edgewright_builder.frozen_products import multiplies_bfloat16
+    from edgewright_builder.models.frozen_products import multiplies_bfloat16
 
     if job.recipe.finetune.precision == "bfloat16" and not multiplies_bfloat16():
         job.run.reporter.note(
@@ -59,7 +59,7 @@ def finetune(student: Path, training: Training, best: TrialSettings, folder: Pat
     Returns the KL to the teacher on held-out samples, or the cross-entropy where the labels alone teach (α = 0): how
     far such a training leads from the teacher is no figure of merit. Both are in nats per token.
     """
-    from edgewright_builder.models import load_model, load_tokenizer
+    from edgewright_builder.models.folder import load_model, load_tokenizer
     from edgewright_builder.quantization.rounding import temporarily_quantized
     from edgewright_builder.train.epoch import train_epoch, validation_divergence, validation_loss
     from edgewright_builder.train.loop import recorder

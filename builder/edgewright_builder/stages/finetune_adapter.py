@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgewright_builder.recipe.adapter import AdapterRecipe
     from edgewright_builder.recipe.hyperparameters import Hyperparameters
     from edgewright_builder.run.distillation import Distillation
-    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.run.resumable_run import FinishedStage
     from edgewright_builder.train.epoch import Training
     from edgewright_builder.train.loop import TrainStep
 

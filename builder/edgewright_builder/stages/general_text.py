@@ -21,8 +21,8 @@ def general_samples(student: Path, file: Path | None, sequence_tokens: int) -> l
 
     Raises InputError for too little.
     """
-    from edgewright_builder.data.general import general_passages, read_passages
-    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.data.general_text import general_passages, read_passages
+    from edgewright_builder.models.folder import load_tokenizer
     from edgewright_builder.train.samples import Sample
 
     passages = general_passages() if file is None else read_passages(file)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from edgewright_builder.fit.engines.traits import Format
-    from edgewright_builder.run.build import Build
-    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.run.build_definition import Build
+    from edgewright_builder.run.resumable_run import FinishedStage
     from edgewright_builder.train.epoch import DistillationData, Divergence, Training
 
 
@@ -52,7 +52,7 @@ def run_ladder(build: Build, data: FinishedStage, teacher: FinishedStage, rungs:
 
 def climb(training: Training, rungs: Rungs, build: Build, folder: Path) -> dict[str, Any]:
     """Writes `ladder.json`: for each model its KL to the teacher and to the fine-tuned model. Returns the latter."""
-    from edgewright_builder.models import load_model
+    from edgewright_builder.models.folder import load_model
     from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
 
     batch_tokens = training.settings.batch_tokens

@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgewright.dsse import key_id
 from edgewright_builder.artifact.artifact import MANIFEST_NAME, write_artifact
-from edgewright_builder.local_engine.golden import PROMPTS, OpenEngine, golden_prompt
+from edgewright_builder.local_engine.golden_prompt import PROMPTS, OpenEngine, golden_prompt
 from edgewright_builder.stages.evaluate import accuracies
 
 if TYPE_CHECKING:
     from edgewright_builder.run.distillation import Distillation
-    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.run.resumable_run import FinishedStage
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def run_package(
 
 def _first_prompts(job: Distillation, data: FinishedStage) -> list[str]:
     """Returns the first questions of the data in the student's chat template."""
-    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.models.folder import load_tokenizer
     from edgewright_builder.train.samples import chat_texts
 
     tokenizer = load_tokenizer(job.student)

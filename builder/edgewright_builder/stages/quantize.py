@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from edgewright.errors import OutsideError
 from edgewright.tether import tethered
-from edgewright_builder.models import read_config
+from edgewright_builder.models.folder import read_config
 from edgewright_builder.quantization.calibration import (
     TOKENS_ADVISED,
     CalibrationTexts,
@@ -22,9 +22,9 @@ from edgewright_builder.quantization.calibration import (
     random_tokens_like,
     sampled_calibration,
 )
-from edgewright_builder.quantization.earlier import Earlier, earlier_model, require_same_shape
+from edgewright_builder.quantization.earlier_model import Earlier, earlier_model, require_same_shape
 from edgewright_builder.quantization.gptq_process import BEST_OPTIONS, GptqJob, GptqOptions, earlier_job
-from edgewright_builder.run.run import child_fault
+from edgewright_builder.run.resumable_run import child_fault
 from edgewright_builder.stages.general_text import general_digest, general_samples, split_general
 from edgewright_builder.stages.search import read_best
 from edgewright_builder.stages.teacher import samples_of
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgewright_builder.recipe.model import QuantizeSettings, Recipe
-    from edgewright_builder.run.build import Build
+    from edgewright_builder.run.build_definition import Build
     from edgewright_builder.run.progress import OnProgress
-    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.run.resumable_run import FinishedStage
     from edgewright_builder.train.samples import Sample
 
 PROGRESS_PATTERN = re.compile(r"layer (\d+) of (\d+) reached")
@@ -131,7 +131,7 @@ def _general_file(recipe: Recipe) -> Path | None:
 
 def _vocabulary(student: Path) -> list[int]:
     """Returns the tokens of text, without those that have a meaning of their own."""
-    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.models.folder import load_tokenizer
 
     tokenizer = load_tokenizer(student)
     special = set(tokenizer.all_special_ids)

@@ -22,9 +22,9 @@ from edgewright_builder.stages.teacher import training_of
 
 if TYPE_CHECKING:
     from edgewright_builder.recipe.model import SearchSettings
-    from edgewright_builder.run.build import Build
+    from edgewright_builder.run.build_definition import Build
     from edgewright_builder.run.progress import OnProgress
-    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.run.resumable_run import FinishedStage
     from edgewright_builder.train.epoch import Training
     from edgewright_builder.train.loop import TrainStep
     from edgewright_builder.train.trials import SearchStudy

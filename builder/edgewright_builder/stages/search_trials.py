@@ -39,7 +39,7 @@ def trained_value(
 
     Raises DivergedError where the training leaves no finite number.
     """
-    from edgewright_builder.models import load_model
+    from edgewright_builder.models.folder import load_model
     from edgewright_builder.train.epoch import train_epoch
     from edgewright_builder.train.lora import add_lora, merge_lora
 

@@ -16,7 +16,7 @@ from edgewright.errors import EdgewrightError
 from edgewright_builder.recipe.model import Recipe
 from edgewright_builder.run.distillation import Distillation
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.run.run import Run, finished_stage
+from edgewright_builder.run.resumable_run import Run, finished_stage
 from edgewright_builder.run.work_queue import opened_queue
 from edgewright_builder.stages.shared_search import SearchJob, take_trials
 from edgewright_builder.stages.teacher import training_of
@@ -49,7 +49,7 @@ def main(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    from edgewright_builder.run.quiet import quiet_libraries
+    from edgewright_builder.run.library_output import quiet_libraries
 
     quiet_libraries()
     sys.exit(main(Path(sys.argv[1])))

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
     from edgewright_builder.recipe.model import Recipe
-    from edgewright_builder.run.build import Build
-    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.run.build_definition import Build
+    from edgewright_builder.run.resumable_run import FinishedStage
     from edgewright_builder.run.work_queue import WorkQueue
     from edgewright_builder.train.epoch import Training
     from edgewright_builder.train.loop import TrainStep
@@ -76,7 +76,7 @@ def search_together(
 def _job(
     build: Build, stages: Mapping[str, FinishedStage], group_sizes: Sequence[int], folder: Path
 ) -> SearchJob:
-    from edgewright_builder.run.storage import journal_url
+    from edgewright_builder.run.optuna_storage import journal_url
 
     recipe = build.recipe
     identity = {

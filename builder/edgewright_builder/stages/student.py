@@ -13,9 +13,9 @@ from edgewright_builder.stages.teacher import samples_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from edgewright_builder.run.build import Build
+    from edgewright_builder.run.build_definition import Build
     from edgewright_builder.run.progress import OnProgress
-    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.run.resumable_run import FinishedStage
     from edgewright_builder.train.samples import Sample
 
 INFLUENCE_TOKENS = 4096  # of the generated data; the ranking is stable long before
@@ -45,7 +45,7 @@ def make_student(
     on_progress: OnProgress,
 ) -> dict[str, Any]:
     """Writes `folder/model`: `base` with `layers` layers left. Returns their number and which were dropped."""
-    from edgewright_builder.models import load_model, load_tokenizer
+    from edgewright_builder.models.folder import load_model, load_tokenizer
 
     model = load_model(base)
     total = len(decoder_layers(model))

@@ -15,7 +15,7 @@ from edgewright_builder.teacher_cache.source import source_of
 
 if TYPE_CHECKING:
     from edgewright_builder.run.distillation import Distillation
-    from edgewright_builder.run.run import FinishedStage
+    from edgewright_builder.run.resumable_run import FinishedStage
     from edgewright_builder.train.epoch import Training
     from edgewright_builder.train.samples import Sample
 
@@ -50,7 +50,7 @@ def pairs_and_samples(job: Distillation, data: FinishedStage) -> tuple[list[dict
 
     Raises InputError for fewer than 2.
     """
-    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.models.folder import load_tokenizer
     from edgewright_builder.train.samples import make_sample
 
     tokenizer, finetune = load_tokenizer(job.student), job.recipe.finetune
@@ -95,7 +95,7 @@ def training_of(job: Distillation, data: FinishedStage, teacher: FinishedStage) 
 
 def pad_token(job: Distillation) -> int:
     """Returns the token that fills batches up; what it is makes no difference."""
-    from edgewright_builder.models import load_tokenizer
+    from edgewright_builder.models.folder import load_tokenizer
 
     tokenizer = load_tokenizer(job.student)
     token = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

@@ -19,8 +19,8 @@ from edgewright_builder.report.svg import (
     text_pixels,
     x_axis,
 )
-from edgewright_builder.study.contrasts import Contrast
-from edgewright_builder.study.levels import LevelTable, Mean
+from edgewright_builder.study.level_means import LevelTable, Mean
+from edgewright_builder.study.paired_contrasts import Contrast
 from edgewright_builder.study.statistics import Estimate
 
 ROW_PIXELS, WIDTH, NAME_CHARACTERS = 28.0, 760.0, 48

@@ -14,11 +14,11 @@ from edgewright.errors import InputError
 from edgewright_builder.report.bench_page import environment
 from edgewright_builder.report.formats import show_seconds
 from edgewright_builder.report.svg import standalone
-from edgewright_builder.study.conduct import STUDY_FILE
-from edgewright_builder.study.contrasts import Contrast, contrasts
 from edgewright_builder.study.figures import forest_chart, forest_rows, level_chart, show_interval
-from edgewright_builder.study.levels import PLACE_HEADER, LevelTable, level_tables, training_lines
+from edgewright_builder.study.level_means import PLACE_HEADER, LevelTable, level_tables, training_lines
+from edgewright_builder.study.paired_contrasts import Contrast, contrasts
 from edgewright_builder.study.results import FIGURES, CellRow, Sharing, csv_text, read_rows, read_sharing
+from edgewright_builder.study.run_study import STUDY_FILE
 from edgewright_builder.study.statistics import Significance
 from edgewright_builder.study.study_file import StudyFile, read_kept_study
 

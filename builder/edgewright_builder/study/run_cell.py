@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edgewright_builder.run.build import Build
-from edgewright_builder.run.run import FinishedStage, Run
+from edgewright_builder.run.build_definition import Build
+from edgewright_builder.run.resumable_run import FinishedStage, Run
 from edgewright_builder.stages.data import run_data
 from edgewright_builder.stages.finetune import kl_to_teacher, run_finetune
 from edgewright_builder.stages.quantize import run_quantize
@@ -24,7 +24,7 @@ from edgewright_builder.stages.search import read_best, run_search
 from edgewright_builder.stages.student import run_student
 from edgewright_builder.stages.teacher import run_teacher
 from edgewright_builder.study.cells import StudyCell
-from edgewright_builder.study.measure import (
+from edgewright_builder.study.measurements import (
     MODEL,
     run_accuracies,
     run_divergence,

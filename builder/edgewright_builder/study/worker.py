@@ -76,7 +76,7 @@ def main(study_file: str, folder: str, storage: str, silent_seconds: str, second
 
 
 if __name__ == "__main__":
-    from edgewright_builder.run.quiet import quiet_libraries
+    from edgewright_builder.run.library_output import quiet_libraries
 
     quiet_libraries()
     sys.exit(main(*sys.argv[1:]))

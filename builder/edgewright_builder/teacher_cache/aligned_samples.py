@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgewright_builder.alignment.boundaries import Boundaries, common_boundaries, equal_parts
-from edgewright_builder.alignment.ends import end_tokens
+from edgewright_builder.alignment.comparable_share import Share, share_of
+from edgewright_builder.alignment.end_tokens import end_tokens
 from edgewright_builder.alignment.projection import Ends
-from edgewright_builder.alignment.share import Share, share_of
 from edgewright_builder.alignment.vocabulary import Vocabulary, vocabulary_of
-from edgewright_builder.models import load_tokenizer
+from edgewright_builder.models.folder import load_tokenizer
 from edgewright_builder.train.samples import Sample, chat_texts
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ def cache_hidden_states(
     import torch
     from safetensors.torch import save_file
 
-    from edgewright_builder.models import load_model
+    from edgewright_builder.models.folder import load_model
     from edgewright_builder.train.output_head import output_head
     from edgewright_builder.train.samples import make_batches
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from edgewright_builder.alignment.check import require_aligned, share_lines
+from edgewright_builder.alignment.teacher_fit import require_aligned, share_lines
 from edgewright_builder.teacher_cache import aligned_states, hidden_states, top_answers
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _labels_alone(recipe: Recipe | AdapterRecipe) -> bool:
 def _vocabulary_rows(folder: Path) -> int:
     """Returns the rows of a model's output head."""
     from edgewright_builder.fit.architecture import architecture_from_config
-    from edgewright_builder.models import read_config
+    from edgewright_builder.models.folder import read_config
 
     return architecture_from_config(read_config(folder)).vocab_size
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from edgewright_builder.run.progress import OnProgress
     from edgewright_builder.teacher_cache.prompt_answers import Row
     from edgewright_builder.teacher_cache.prompt_scores import PromptScores
-    from edgewright_builder.train.coarsened import TopAnswers
     from edgewright_builder.train.samples import Sample
+    from edgewright_builder.train.top_k_losses import TopAnswers
 
 PRODUCTS = ("tokens.bin", "log_probabilities.bin")
 DONE = "answered.jsonl"  # the samples whose answers are whole, one index a line
@@ -148,7 +148,7 @@ class ReadAnswers:
         """Returns one sample's answers."""
         import torch
 
-        from edgewright_builder.train.coarsened import TopAnswers
+        from edgewright_builder.train.top_k_losses import TopAnswers
 
         rows = slice(self.starts[index], self.starts[index + 1])
         return TopAnswers(

@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from edgewright_builder.train.coarsened import TopAnswers, top_k_kl
 from edgewright_builder.train.cross_vocabulary import (
     Comparison,
     Letters,
@@ -24,6 +23,7 @@ from edgewright_builder.train.losses import CHUNK_TOKENS
 from edgewright_builder.train.output_head import OutputHead
 from edgewright_builder.train.packing import Batch
 from edgewright_builder.train.samples import Sample
+from edgewright_builder.train.top_k_losses import TopAnswers, top_k_kl
 
 CHUNK_TOKENS_MIN = 16
 

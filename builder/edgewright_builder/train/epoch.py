@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from edgewright_builder.frozen_products import torch_precision
+from edgewright_builder.models.frozen_products import torch_precision
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
 from edgewright_builder.recipe.model import FinetuneSettings
 from edgewright_builder.train.knowledge import HiddenStates, Knowledge

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from edgewright_builder.logits import logit_scale
+from edgewright_builder.models.logits import logit_scale
 
 
 @dataclass(frozen=True)

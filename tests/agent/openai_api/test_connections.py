@@ -17,7 +17,7 @@ from edgewright.address import Address
 from edgewright_agent.openai_api import connections, listener
 from edgewright_agent.openai_api.http import protocol
 from edgewright_agent.openai_api.settings import OpenAISettings
-from edgewright_agent.runtime import handles
+from edgewright_agent.runtime import file_handles as handles
 from edgewright_agent.runtime.tls import TlsFiles
 from edgewright_builder.keys.credentials import create_credentials
 from tests.support.artifacts import TREE

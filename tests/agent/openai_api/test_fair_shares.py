@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from edgewright.v1 import inference_pb2, inference_pb2_grpc
-from edgewright_agent.deployment import refusals
+from edgewright_agent.deployment import refusal_throttle as refusals
 from edgewright_agent.engines import Reply
 from tests.support.artifacts import TREE
 from tests.support.openai_servers import Board, board, serve

@@ -18,7 +18,7 @@ import pytest
 
 from edgewright.errors import OutsideError
 from edgewright_agent.runtime import systemd
-from edgewright_agent.runtime.handles import (
+from edgewright_agent.runtime.file_handles import (
     grpc_connections_max,
     metrics_connections_max,
     openai_connections_max,

@@ -20,13 +20,13 @@ from edgewright.address import Address, parse_address
 from edgewright.errors import BusyError
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc, telemetry_pb2, telemetry_pb2_grpc
 from edgewright_agent.services import connections as guards
-from edgewright_agent.services.call_limits import (
+from edgewright_agent.services.callers import ClientCertificate
+from edgewright_agent.services.certificate_limits import (
     OBSERVER_BURST_CALLS,
     OBSERVER_CALLS_MAX,
     OBSERVERS_CALLS_MAX,
     CallLimits,
 )
-from edgewright_agent.services.callers import ClientCertificate
 from edgewright_agent.services.connections import ConnectionGuard, parse_peer
 from edgewright_agent.services.roles import CallerRole
 from edgewright_builder.keys.credentials import create_credentials

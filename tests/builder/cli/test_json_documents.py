@@ -23,7 +23,7 @@ from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.sdk.results.bench import bench_report
 from edgewright_builder.sdk.results.calibration import BoardCalibrated
 from edgewright_builder.sdk.results.trust import BoardTrust, TrustUpdate, UntrustedRelease
-from tests.builder.fit.test_calibrate import ENGINE, point
+from tests.builder.fit.test_board_refit import ENGINE, point
 from tests.support.agent_process import serving
 from tests.support.built_artifacts import KEY, make_artifact
 from tests.support.device_simulator import Board, simulated_in_thread

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from edgewright.errors import EdgewrightError, InputError, OutsideError
-from edgewright_builder.data.client import Completion, TeacherSampling
-from edgewright_builder.data.endpoint import EndpointClient
+from edgewright_builder.data.data_teacher import Completion, TeacherSampling
+from edgewright_builder.data.served_teacher import EndpointClient
 from edgewright_builder.model_server.retries import RetryPolicy
 from edgewright_builder.stages.data import generate_data
 from tests.builder.data.test_generation import ScriptedTeacher, assignment, silent

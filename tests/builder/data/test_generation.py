@@ -17,7 +17,7 @@ import pytest
 from edgewright.errors import InputError, OutsideError
 from edgewright_builder.data.alpaca import read_alpaca
 from edgewright_builder.data.assignment import ATTRITION, Assignment, GenerationSettings
-from edgewright_builder.data.client import Chat, Completion, Rating, TeacherSampling
+from edgewright_builder.data.data_teacher import Chat, Completion, Rating, TeacherSampling
 from edgewright_builder.data.journal import AnswerJournal
 from edgewright_builder.data.presets import load_preset
 from edgewright_builder.data.prompts import load_prompts

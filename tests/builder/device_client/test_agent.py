@@ -26,10 +26,10 @@ from edgewright_agent.store import Space
 from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.bench.board import run_from_here, run_on_board, subject_of
 from edgewright_builder.cli.main import app
+from edgewright_builder.device_client.backoff import Patience
+from edgewright_builder.device_client.board_scorer import score
 from edgewright_builder.device_client.channel import parse_address
 from edgewright_builder.device_client.client import DeviceClient
-from edgewright_builder.device_client.patience import Patience
-from edgewright_builder.device_client.score import score
 from edgewright_builder.device_client.verdict import watch_verdict
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.keys.key_files import load_signing_key

@@ -14,11 +14,11 @@ from edgewright.address import Address
 from edgewright.errors import BusyError, InputError, OutsideError, RefusedError
 from edgewright.v1 import inference_pb2 as inference
 from edgewright.v1.common_pb2 import Reason
+from edgewright_builder.device_client.backoff import Patience, jittered_seconds
+from edgewright_builder.device_client.board_scorer import RemoteScorer
 from edgewright_builder.device_client.channel import parse_address
 from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.device_client.failures import BUSY_REASONS, INPUT_REASONS, OUTSIDE_REASONS, LinkError
-from edgewright_builder.device_client.patience import Patience, jittered_seconds
-from edgewright_builder.device_client.score import RemoteScorer
 from edgewright_builder.keys.credentials import create_credentials
 from tests.support.device_simulator import Board, simulated_device
 

@@ -19,8 +19,8 @@ from edgewright_builder.artifact.artifact import Artifact
 from edgewright_builder.cli.main import app
 from edgewright_builder.device_client import client as client_module
 from edgewright_builder.device_client import verdict as verdict_module
+from edgewright_builder.device_client.backoff import Patience
 from edgewright_builder.device_client.link import Link
-from edgewright_builder.device_client.patience import Patience
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.push import push as push_module
 from edgewright_builder.sdk import async_board

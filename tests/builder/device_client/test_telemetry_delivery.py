@@ -12,10 +12,10 @@ import pytest
 
 from edgewright_agent.observation import ObservationSettings
 from edgewright_agent.server import RunningAgent, run_agent
+from edgewright_builder.device_client.backoff import Patience
 from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.device_client.failures import LinkError
-from edgewright_builder.device_client.patience import Patience
-from edgewright_builder.device_client.record import recorded
+from edgewright_builder.device_client.telemetry_record import recorded
 from tests.agent.conftest import settings_for
 from tests.support.bad_link import Link, bad_link
 from tests.support.scripted_engine import Script, only_fake

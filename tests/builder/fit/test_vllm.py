@@ -7,8 +7,9 @@ import json
 from typer.testing import CliRunner
 
 from edgewright_builder.cli.main import app
+from edgewright_builder.fit.error_bar import errors
+from edgewright_builder.fit.measured_peaks import load_measurements
 from edgewright_builder.fit.memory import load_calibration, predict_memory
-from edgewright_builder.fit.regression import errors, load_measurements
 
 ORIN = "jetson-orin-nano-8gb"
 

@@ -17,7 +17,7 @@ from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.fleet.inventory import FleetDevice
 from edgewright_builder.fleet.journal import RolloutJournal
 from edgewright_builder.fleet.rollout import RolloutListener, RolloutReport, RolloutSettings, roll_out
-from edgewright_builder.fleet.waves import DeviceOutcome, Thresholds, wave_ends
+from edgewright_builder.fleet.wave_rules import DeviceOutcome, Thresholds, wave_ends
 from edgewright_builder.push.push import PushResult, push_verified
 from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import Board, simulated_device

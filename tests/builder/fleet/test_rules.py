@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgewright.errors import InputError
 from edgewright_builder.fleet.inventory import load_inventory
 from edgewright_builder.fleet.journal import DeviceResult, RolloutJournal
-from edgewright_builder.fleet.waves import (
+from edgewright_builder.fleet.wave_rules import (
     FAILURES,
     SUCCESSES,
     DeviceOutcome,

@@ -20,7 +20,7 @@ from edgewright.manifest import GoldenPrompt, Manifest
 from edgewright_builder.export.onnx import export_onnx
 from edgewright_builder.local_engine.engine import local_engine, open_arithmetics
 from edgewright_builder.local_engine.float32 import write_float32_tree
-from edgewright_builder.local_engine.golden import golden_prompt
+from edgewright_builder.local_engine.golden_prompt import golden_prompt
 from tests.support.engine_releases import Release, tiny_onnx_release
 
 PROMPTS = ("the cat sat on", "on the other hand", "in an inn", "there and then", "an another", "a hat and a")

@@ -11,7 +11,7 @@ from edgewright_builder.export.gguf.file import write_gguf
 from edgewright_builder.fit.proof.record import tiny_for
 from edgewright_builder.local_engine.engine import local_engine, open_arithmetics
 from edgewright_builder.local_engine.reference import ReferenceModel
-from edgewright_builder.models import load_tokenizer
+from edgewright_builder.models.folder import load_tokenizer
 from edgewright_builder.parity.checkpoint import make_checkpoint
 from edgewright_builder.parity.llama_cpp import Q8_0_CODE_MAX
 from tests.support.configurations import LLAMA

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from edgewright_builder.export.checkpoint import export_checkpoint
-from edgewright_builder.local_engine.golden import golden_prompt
+from edgewright_builder.local_engine.golden_prompt import golden_prompt
 from edgewright_builder.local_engine.reference import ReferenceModel, open_references
-from edgewright_builder.models import load_tokenizer
+from edgewright_builder.models.folder import load_tokenizer
 from edgewright_builder.parity.checkpoint import make_checkpoint
 from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
 from tests.support.gptq_checkpoints import FAMILIES

@@ -9,9 +9,9 @@ import pytest
 import edgewright as ew
 from edgewright.errors import InputError
 from edgewright_agent.mirror.http import MirrorError, MirrorLimits, open_client
-from edgewright_builder.data.client import TeacherSampling
-from edgewright_builder.data.endpoint import EndpointClient
-from edgewright_builder.model_sources import resolve_model
+from edgewright_builder.data.data_teacher import TeacherSampling
+from edgewright_builder.data.served_teacher import EndpointClient
+from edgewright_builder.models.sources import resolve_model
 
 UNUSABLE = {
     "ALL_PROXY": "socks5h://127.0.0.1:9050",

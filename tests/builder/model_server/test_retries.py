@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from edgewright.errors import OutsideError
-from edgewright_builder.data.client import TeacherSampling
-from edgewright_builder.data.endpoint import EndpointClient
+from edgewright_builder.data.data_teacher import TeacherSampling
+from edgewright_builder.data.served_teacher import EndpointClient
 from edgewright_builder.model_server.retries import PassingFaultError, RetryPolicy, asked_seconds
 from tests.support.teacher_server import Reply, said, teacher_server
 

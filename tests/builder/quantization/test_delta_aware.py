@@ -22,7 +22,7 @@ from edgewright_builder.quantization.delta_aware import (
     requantize,
     unpack,
 )
-from edgewright_builder.quantization.earlier import earlier_model, require_same_shape
+from edgewright_builder.quantization.earlier_model import earlier_model, require_same_shape
 from edgewright_builder.recipe.model import load_recipe
 
 ROWS, COLUMNS, GROUP = 24, 160, 32

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from edgewright_builder.quantization.earlier import earlier_model
+from edgewright_builder.quantization.earlier_model import earlier_model
 from edgewright_builder.stages.quantize import Quantization, quantize
 from tests.support.tiny_build import write_model
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edgewright_builder.export.onnx import export_onnx
-from edgewright_builder.models import read_config
+from edgewright_builder.models.folder import read_config
 from edgewright_builder.parity.checkpoint import make_checkpoint
 from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
 from edgewright_builder.scoring.onnx_logits import open_logits

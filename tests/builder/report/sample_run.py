@@ -19,7 +19,7 @@ from edgewright.manifest import (
 )
 from edgewright.v1 import telemetry_pb2
 from edgewright_builder.bench.results import Bench, BenchSubject
-from edgewright_builder.run.run import STAGES
+from edgewright_builder.run.resumable_run import STAGES
 from edgewright_builder.sdk.results.telemetry import snapshot_of
 from edgewright_builder.show.document import document
 from tests.support.bench_documents import bench_document

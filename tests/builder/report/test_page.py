@@ -16,7 +16,7 @@ from edgewright_builder.bench.results import Bench, BenchSubject
 from edgewright_builder.report import write_report
 from edgewright_builder.report.inputs import read_run
 from edgewright_builder.report.summary import key_numbers, verdict
-from edgewright_builder.run.run import STAGES
+from edgewright_builder.run.resumable_run import STAGES
 from tests.builder.report.pages import Page, page_of
 from tests.builder.report.sample_run import (
     MIB,

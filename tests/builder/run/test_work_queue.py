@@ -14,7 +14,7 @@ import pytest
 
 from edgewright import __version__
 from edgewright.errors import InputError, OutsideError, RefusedError
-from edgewright_builder.run.storage import journal_url
+from edgewright_builder.run.optuna_storage import journal_url
 from edgewright_builder.run.work_queue import WorkQueue, opened_queue
 from tests.support import queue_worker
 from tests.support.postgresql import postgresql_server

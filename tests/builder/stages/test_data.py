@@ -12,7 +12,7 @@ from rich.console import Console
 from edgewright_builder.recipe.model import Recipe
 from edgewright_builder.run.distillation import Distillation
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.run.run import FinishedStage, Run
+from edgewright_builder.run.resumable_run import FinishedStage, Run
 from edgewright_builder.stages.data import run_data
 from tests.builder.data.test_generation import ScriptedTeacher
 from tests.support.teacher_server import Reply, TeacherServer, said, teacher_server

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 from edgewright_builder.quantization import frozen_codes
 from edgewright_builder.recipe.model import Recipe
-from edgewright_builder.run import run as run_module
-from edgewright_builder.run.build import Build
+from edgewright_builder.run import resumable_run as run_module
+from edgewright_builder.run.build_definition import Build
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.run.run import FinishedStage, Run
+from edgewright_builder.run.resumable_run import FinishedStage, Run
 from edgewright_builder.stages import recover as stage
 from edgewright_builder.train import recovery
 from edgewright_builder.train.samples import Sample

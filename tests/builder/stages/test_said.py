@@ -13,7 +13,7 @@ from rich.console import Console
 from edgewright_builder.recipe.model import Recipe
 from edgewright_builder.run.distillation import Distillation
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.run.run import Run
+from edgewright_builder.run.resumable_run import Run
 from edgewright_builder.stages.data import run_data
 from edgewright_builder.stages.teacher import run_teacher
 from tests.support.tiny_models import tiny_model, tiny_tokenizer

@@ -10,7 +10,7 @@ import pytest
 
 from edgewright.errors import InputError
 from edgewright_builder.recipe.hyperparameters import FixedHyperparameters, TrialSettings
-from edgewright_builder.run.run import FinishedStage
+from edgewright_builder.run.resumable_run import FinishedStage
 from edgewright_builder.stages.search import read_best
 
 

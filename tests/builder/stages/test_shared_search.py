@@ -19,10 +19,10 @@ from rich.console import Console
 from edgewright.errors import OutsideError, RefusedError
 from edgewright_builder.pipeline.preflight import preflight
 from edgewright_builder.recipe.model import Recipe, SearchSettings, load_recipe
-from edgewright_builder.run.build import Build
+from edgewright_builder.run.build_definition import Build
+from edgewright_builder.run.optuna_storage import journal_url
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.run.run import FinishedStage, Run
-from edgewright_builder.run.storage import journal_url
+from edgewright_builder.run.resumable_run import FinishedStage, Run
 from edgewright_builder.stages.data import run_data
 from edgewright_builder.stages.search import read_best, run_search
 from edgewright_builder.stages.student import run_student

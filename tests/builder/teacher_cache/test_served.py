@@ -16,7 +16,7 @@ import torch
 from edgewright.errors import EdgewrightError, InputError, OutsideError
 from edgewright_builder.alignment.vocabulary import read_vocabulary
 from edgewright_builder.model_server.retries import RetryPolicy
-from edgewright_builder.models import load_model
+from edgewright_builder.models.folder import load_model
 from edgewright_builder.teacher_cache.prompt_scores import PromptScores
 from edgewright_builder.teacher_cache.top_answers import cache_answers, read_answers
 from tests.support.knowledge_server import Form, KnowledgeModel

@@ -13,12 +13,12 @@ import pytest
 from rich.console import Console
 
 from edgewright.errors import InputError
-from edgewright_builder.models import load_model
+from edgewright_builder.models.folder import load_model
 from edgewright_builder.pipeline.preflight import check_knowledge
 from edgewright_builder.recipe.model import Recipe
 from edgewright_builder.run.distillation import Distillation
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.run.run import FinishedStage, Run
+from edgewright_builder.run.resumable_run import FinishedStage, Run
 from edgewright_builder.stages.teacher import run_teacher, training_of
 from edgewright_builder.train.epoch import validation_divergence
 from tests.support.knowledge_server import KnowledgeModel

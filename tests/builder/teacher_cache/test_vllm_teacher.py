@@ -18,8 +18,8 @@ import torch
 from edgewright.errors import InputError
 from edgewright_agent.engines.vllm.build import find_vllm, name_as_vllm
 from edgewright_builder.alignment.vocabulary import read_vocabulary
-from edgewright_builder.model_sources import resolve_model
-from edgewright_builder.models import load_model, load_tokenizer
+from edgewright_builder.models.folder import load_model, load_tokenizer
+from edgewright_builder.models.sources import resolve_model
 from edgewright_builder.teacher_cache.prompt_scores import PromptScores
 from edgewright_builder.teacher_cache.top_answers import cache_answers, read_answers
 from edgewright_builder.train.samples import Sample

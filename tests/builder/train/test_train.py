@@ -17,7 +17,7 @@ from edgewright.errors import InputError, RefusedError
 from edgewright_builder.quantization.rounding import fake_quantize, temporarily_quantized
 from edgewright_builder.recipe.hyperparameters import Hyperparameters, Optimizer, SearchSpace, TrialSettings
 from edgewright_builder.recipe.model import FinetuneSettings, SearchSettings
-from edgewright_builder.run.run import FinishedStage
+from edgewright_builder.run.resumable_run import FinishedStage
 from edgewright_builder.stages.finetune import finetune, kl_to_teacher
 from edgewright_builder.stages.search import search
 from edgewright_builder.stages.student import block_influence, least_influential, remove_layers
@@ -81,7 +81,7 @@ def training(
 
 
 def load(folder: Path) -> Any:
-    from edgewright_builder.models import load_model
+    from edgewright_builder.models.folder import load_model
 
     return load_model(folder)
 

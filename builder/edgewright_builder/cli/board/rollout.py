@@ -12,8 +12,8 @@ from edgewright.errors import RefusedError
 from edgewright_builder.cli.output import console, emit
 from edgewright_builder.fleet.rollout import RolloutReport
 from edgewright_builder.fleet.view import RolloutView
-from edgewright_builder.fleet.waves import SUCCESSES
-from edgewright_builder.push.deltas import DeltaSources
+from edgewright_builder.fleet.wave_rules import SUCCESSES
+from edgewright_builder.push.delta_selection import DeltaSources
 from edgewright_builder.sdk.fleet import Fleet, RolloutOrder
 from edgewright_builder.show.sheet import print_result
 

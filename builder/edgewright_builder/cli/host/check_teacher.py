@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edgewright_builder.alignment.share import MINIMUM
+from edgewright_builder.alignment.comparable_share import MINIMUM
 from edgewright_builder.cli.options import AsJson, Save
 from edgewright_builder.cli.output import console, emit
 from edgewright_builder.show.sheet import print_result

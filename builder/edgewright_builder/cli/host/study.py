@@ -60,9 +60,9 @@ def run(
     ] = None,
 ) -> None:
     """Run the cells of a study that are not done, then write its report."""
-    from edgewright_builder.run.quiet import quiet_libraries
+    from edgewright_builder.run.library_output import quiet_libraries
     from edgewright_builder.sdk.libraries import own_errors
-    from edgewright_builder.study.conduct import StudyOrder, conduct
+    from edgewright_builder.study.run_study import StudyOrder, conduct
 
     quiet_libraries()
     with own_errors():

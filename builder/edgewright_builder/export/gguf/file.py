@@ -26,7 +26,7 @@ from edgewright_builder.fit.configuration.llama_cpp import (
     model_type_of,
     why_not_llama_cpp,
 )
-from edgewright_builder.models import read_config
+from edgewright_builder.models.folder import read_config
 from edgewright_builder.quantization.gptq_settings import require_holdable
 
 if TYPE_CHECKING:

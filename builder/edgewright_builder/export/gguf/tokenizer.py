@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgewright.errors import InputError
 from edgewright_builder.export.gguf.pre_tokenizer import pre_tokenizer_name
-from edgewright_builder.models import read_config
+from edgewright_builder.models.folder import read_config
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

@@ -1,6 +1,6 @@
 """TensorRT Edge-LLM: the GPTQ checkpoint, from which the board builds its engine. No board has run it for us.
 
-Its memory is what NVIDIA has published for version 0.9.0 (`published`), not measured here:
+Its memory is what NVIDIA has published for version 0.9.0 (`published_memory`), not measured here:
 
     peak = weights + KV cache + a + b · tokens · 2 · (2·intermediate + 2·hidden)
 

@@ -1,0 +1,184 @@
+"""A run: one execution of a recipe, a folder with a sub-folder per stage.
+
+A stage is done when its `stage.json` says so for the same fingerprint: the SHA-256 of the stage's settings and of
+what the stages before it produced. `stage.json` is written last and durably, so a killed stage is simply not done;
+what it left behind is kept only where the stage itself knows how to continue.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgewright.digests import digest_of, file_sha256
+from edgewright.durable import FileSystem, write_durably, write_json
+from edgewright.errors import InputError
+from edgewright_builder.run.folder_owner import exclusive
+from edgewright_builder.run.progress import Reporter
+
+RECORDED = {"stage", "fingerprint", "output_digest", "seconds", "summary"}  # of a stage that is done
+SHARED_NAME_CHARACTERS = 16  # of a fingerprint, in a shared stage's folder name
+STARTED = "started"  # the file in a stage's folder that names the fingerprint of what is under way
+DISK_FREE_BYTES_MIN = 1024 * 1024  # below it a child that fails has failed for want of room
+STAGES = (
+    "data", "student", "teacher", "search", "finetune", "quantize", "recover", "export", "ladder", "evaluate",
+    "package",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FinishedStage:
+    """What a finished stage left: its folder, a digest of its products, and numbers for people."""
+
+    name: str
+    folder: Path
+    output_digest: str
+    seconds: float
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and where its progress is shown."""
+
+    folder: Path
+    reporter: Reporter
+    # Where several runs share stages, such as the cells of a study: a folder per stage and fingerprint.
+    shared: Path | None = None
+
+    def stage(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        work: Callable[[Path], dict[str, Any]],
+        *,
+        products: Sequence[str],
+        resumable: bool = False,
+    ) -> FinishedStage:
+        """Runs `work(folder)` unless it is done for these inputs, and records the summary that it returns.
+
+        `products` are the files and folders that later stages read; their digest is what those stages depend on.
+        `resumable` stages find their folder as a killed attempt with the same inputs left it; others an empty one.
+        A shared stage that another process works on is waited for.
+        """
+        fingerprint = digest_of(inputs)
+        if self.shared is None:
+            return self._in_folder(self.folder / name, name, fingerprint, work, products, resumable)
+        folder = self.shared / f"{name}-{fingerprint[:SHARED_NAME_CHARACTERS]}"
+        with exclusive(folder.with_suffix(".lock")):
+            return self._in_folder(folder, name, fingerprint, work, products, resumable)
+
+    def _in_folder(
+        self,
+        folder: Path,
+        name: str,
+        fingerprint: str,
+        work: Callable[[Path], dict[str, Any]],
+        products: Sequence[str],
+        resumable: bool,
+    ) -> FinishedStage:
+        if (done := read_stage(folder)) is not None and done["fingerprint"] == fingerprint:
+            self.reporter.note(f"{name}: done before, kept")
+            return FinishedStage(name, folder, done["output_digest"], done["seconds"], done["summary"])
+        _prepare(folder, fingerprint, resumable)
+        self.reporter.console.print(f"[bold]{name}[/bold]")
+        started = time.monotonic()
+        with self.reporter.stage_progress(name):
+            summary = work(folder)
+        seconds = time.monotonic() - started
+        record: dict[str, Any] = {
+            "stage": name,
+            "status": "done",
+            "fingerprint": fingerprint,
+            "output_digest": digest_of_products(folder, products),
+            "seconds": round(seconds, 1),
+            "summary": summary,
+        }
+        write_json(folder / "stage.json", record)
+        self.reporter.note(f"{name}: {seconds:.0f} s  {_brief(summary)}")
+        return FinishedStage(name, folder, record["output_digest"], seconds, summary)
+
+
+def read_stage(folder: Path) -> dict[str, Any] | None:
+    """Returns the stage's record, or None if the stage is not done. Raises InputError for a damaged one."""
+    path = folder / "stage.json"
+    if not path.exists():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if missing := RECORDED - record.keys():
+            raise ValueError(f"it has no {min(missing)}")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}); delete {folder} to run the stage again.") from None
+    return record
+
+
+def finished_stage(folder: Path) -> FinishedStage:
+    """Returns the finished stage in the folder. Raises InputError where none is."""
+    record = read_stage(folder)
+    if record is None:
+        raise InputError(f"{folder} holds no finished stage; run the build that it belongs to.")
+    return FinishedStage(
+        record["stage"], folder, record["output_digest"], record["seconds"], record["summary"]
+    )
+
+
+def _prepare(folder: Path, fingerprint: str, resumable: bool) -> None:
+    """Leaves an empty folder, or the unfinished one of the same inputs if the stage can continue."""
+    marker = folder / STARTED
+    same = marker.exists() and marker.read_text(encoding="utf-8") == fingerprint
+    if folder.exists() and not (resumable and same and not (folder / "stage.json").exists()):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_durably(FileSystem(), marker, fingerprint.encode())
+
+
+def unfinished_stage(run: Path) -> str | None:
+    """Returns the first stage in a run's folder that was begun and not done; None if there is none."""
+    begun = (name for name in STAGES if (run / name / STARTED).is_file())
+    return next((name for name in begun if not (run / name / "stage.json").is_file()), None)
+
+
+def shipped_checkpoint(run: Path) -> Path:
+    """Returns the GPTQ checkpoint in a run's folder that its artifact was exported from; it may not exist."""
+    recovered = run / "recover" / "model"
+    return recovered if recovered.is_dir() else run / "quantize" / "model"
+
+
+def digest_of_products(folder: Path, products: Sequence[str]) -> str:
+    """Returns the SHA-256 over the paths and contents of the products, folders taken whole."""
+    files: set[Path] = set()
+    for product in products:
+        path = folder / product
+        files |= {path} if path.is_file() else {file for file in path.rglob("*") if file.is_file()}
+    return digest_of([[str(file.relative_to(folder)), file_sha256(file)] for file in sorted(files)])
+
+
+def child_fault(what: str, returncode: int, log: Path) -> str:
+    """Returns a sentence on a child process that failed: how it ended, what its log says last, and what to do."""
+    how = f"failed with exit code {returncode}"
+    if returncode < 0:
+        how = f"was killed by signal {-returncode}"
+        how += ", as the kernel does when memory runs out" if returncode == -signal.SIGKILL else ""
+    if shutil.disk_usage(log.parent).free < DISK_FREE_BYTES_MIN:
+        how += " and its disk is full"
+    return f"{what} {how}; its log {log} ends: {last_line(log)}. Mend that and run again with --resume."
+
+
+def last_line(log: Path) -> str:
+    """Returns the last line of a child process's log, which as a rule says why the process failed."""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it is empty")
+
+
+def _brief(summary: Mapping[str, Any]) -> str:
+    shown = {key: value for key, value in summary.items() if isinstance(value, (int, float, str))}
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown.items()
+    )
