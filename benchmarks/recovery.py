@@ -50,9 +50,9 @@ from edgewright_builder.stages.search import read_best, run_search
 from edgewright_builder.stages.student import run_student
 from edgewright_builder.stages.teacher import pad_token, run_teacher, samples_of
 from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
-from edgewright_builder.train.knowledge import Knowledge
 from edgewright_builder.train.recovery import RecoverySamples
 from edgewright_builder.train.samples import Sample, split
+from edgewright_builder.train.teacher_knowledge import Knowledge
 from edgewright_profiles import load_profile
 
 STRETCH_TOKENS = 255

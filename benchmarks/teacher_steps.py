@@ -223,7 +223,7 @@ def random_losses() -> dict[str, Callable[[], Any]]:
         projected_kl,
         uld,
     )
-    from edgewright_builder.train.losses import distillation_loss
+    from edgewright_builder.train.distillation_losses import distillation_loss
     from edgewright_builder.train.output_head import OutputHead
     from edgewright_builder.train.top_k_losses import TopAnswers, top_k_kl
 

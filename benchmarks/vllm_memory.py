@@ -27,7 +27,7 @@ from edgewright_agent.engines.vllm.launch import SLICE_TOKENS
 from edgewright_builder.artifact.fields import draft_manifest
 from edgewright_builder.export.checkpoint import EMBEDDING_BITS
 from edgewright_builder.fit.calibration_constants import fit_calibration
-from edgewright_builder.fit.error_bar import errors
+from edgewright_builder.fit.error_bar import errors, shipped_error_fraction
 from edgewright_builder.fit.measured_peaks import (
     Measurement,
     measurements_from_json,
@@ -111,8 +111,7 @@ def fit(points: Sequence[Measurement]) -> Calibration:
         EMBEDDING_COPIES, FLOAT_BYTES * SLICE_TOKENS * largest, 0.0, lookup_table_mapped=False,
     )  # fmt: skip
     fitted = fit_calibration(blank, points) if len(vocabularies(points)) > 1 else fit_constant(blank, points)
-    worst = max(abs(error) for error in errors(fitted, points))
-    return replace(fitted, error_fraction=round(max(ERROR_FRACTION_MIN, 1.25 * worst), 3))
+    return replace(fitted, error_fraction=shipped_error_fraction(errors(fitted, points), ERROR_FRACTION_MIN))
 
 
 def vocabularies(points: Sequence[Measurement]) -> set[int]:

@@ -34,7 +34,7 @@ from edgewright_agent.engine_worker.model.onnx import OnnxBackend
 from edgewright_agent.engines import GenerationRequest, Token
 from edgewright_agent.engines.http.client import EngineClient
 from edgewright_agent.engines.process.cpus import default_threads
-from edgewright_agent.engines.worker import SEQUENCES_MAX
+from edgewright_agent.engines.worker_launch import SEQUENCES_MAX
 
 PROMPT = "The history of the city begins with"
 

@@ -23,7 +23,6 @@ from edgewright.errors import EdgewrightError, InputError, OutsideError
 from edgewright.sizes import format_bytes, parse_bytes
 from edgewright.trust.keys import load_trust
 from edgewright_agent.doctor import command as cli_doctor
-from edgewright_agent.observation import ObservationSettings
 from edgewright_agent.openai_api.settings import OpenAISettings, parse_openai
 from edgewright_agent.runtime import systemd
 from edgewright_agent.runtime.allocator import trim, tune_allocator
@@ -34,6 +33,7 @@ from edgewright_agent.runtime.tls import TlsFiles, validity_problem
 from edgewright_agent.server import AgentSettings, RunningAgent, run_agent
 from edgewright_agent.store import Space
 from edgewright_agent.store.background_scrub import BackgroundScrubSettings
+from edgewright_agent.telemetry_feeds import ObservationSettings
 from edgewright_profiles import DeviceProfile, load_profile
 
 app = typer.Typer(

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from edgewright.errors import BusyError, InputError
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.engine_manager import ServingRelease
-from edgewright_agent.deployment.fair_queue import OURSELVES
+from edgewright_agent.deployment.fair_request_slots import OURSELVES
 from edgewright_agent.deployment.refusal_throttle import Refusals
 from edgewright_agent.engines import ContinuationScore, Finish, GenerationRequest, Reply, ScoreItem, Token
 from edgewright_agent.telemetry import Operation, RequestSummary, RequestWindow, ServedBy

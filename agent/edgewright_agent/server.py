@@ -30,16 +30,15 @@ from edgewright.v1 import (
 from edgewright_agent import engines
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.engine_manager import OnServing, PrepareEngine, ServingRelease, StartEngine
-from edgewright_agent.deployment.probation import BoardSensors
+from edgewright_agent.deployment.probes import BoardSensors
 from edgewright_agent.deployment.revocation import check_serving, stopped_releases
 from edgewright_agent.deployment.scrub_thread import scrub_thread
 from edgewright_agent.deployment.staging import AdmissionPolicy
 from edgewright_agent.engines import Engine, EngineInfo, EngineLimits
 from edgewright_agent.inference import Inference
-from edgewright_agent.observation import Observation, ObservationSettings, observe
 from edgewright_agent.openai_api.settings import OpenAISettings
-from edgewright_agent.runtime.budget import memory_budget_bytes
 from edgewright_agent.runtime.file_handles import grpc_connections_max
+from edgewright_agent.runtime.memory_budget import memory_budget_bytes
 from edgewright_agent.runtime.tls import TlsFiles, server_credentials
 from edgewright_agent.services.certificate_limits import DEPLOYER_CALLS_MAX
 from edgewright_agent.services.connections import ConnectionGuard, connection_options
@@ -51,6 +50,7 @@ from edgewright_agent.services.trust import TrustService
 from edgewright_agent.store import Space, StagedRelease, Store
 from edgewright_agent.store.background_scrub import BackgroundScrubSettings
 from edgewright_agent.telemetry.sampling.monitor import Telemetry
+from edgewright_agent.telemetry_feeds import Observation, ObservationSettings, observe
 from edgewright_agent.trust import Trust
 from edgewright_profiles import DeviceProfile
 

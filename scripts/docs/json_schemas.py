@@ -24,8 +24,8 @@ from edgewright_builder.cli.output import VERSIONS
 from edgewright_builder.device_client.verdict import DeploymentVerdict
 from edgewright_builder.fleet.rollout import RolloutReport
 from edgewright_builder.push.push import PushResult
-from edgewright_builder.sdk import fitting
-from edgewright_builder.sdk.results import (
+from edgewright_builder.python_api import fitting
+from edgewright_builder.python_api.results import (
     bench,
     board,
     calibration,

@@ -65,31 +65,31 @@ if TYPE_CHECKING:
     from edgewright_builder.push.transfer import (
         TransferPlan,
     )
-    from edgewright_builder.sdk.artifacts import (
+    from edgewright_builder.python_api.artifacts import (
         ExportedMirror,
         add_mirrors,
         diff,
         export_mirror,
         open_artifact,
     )
-    from edgewright_builder.sdk.async_board import (
+    from edgewright_builder.python_api.async_board import (
         AsyncBoard,
         NotCommittedError,
     )
-    from edgewright_builder.sdk.benchmarks import (
+    from edgewright_builder.python_api.benchmarks import (
         bench_local,
         open_bench,
     )
-    from edgewright_builder.sdk.board import (
+    from edgewright_builder.python_api.board import (
         Board,
     )
-    from edgewright_builder.sdk.building import (
+    from edgewright_builder.python_api.building import (
         build,
     )
-    from edgewright_builder.sdk.credentials import (
+    from edgewright_builder.python_api.credentials import (
         Credentials,
     )
-    from edgewright_builder.sdk.fitting import (
+    from edgewright_builder.python_api.fitting import (
         Fit,
         FitMatrix,
         KnownModel,
@@ -100,48 +100,48 @@ if TYPE_CHECKING:
         models,
         plan,
     )
-    from edgewright_builder.sdk.fleet import (
+    from edgewright_builder.python_api.fleet import (
         Fleet,
     )
-    from edgewright_builder.sdk.profiles import (
+    from edgewright_builder.python_api.profiles import (
         draft_profile,
         profile,
         profiles,
     )
-    from edgewright_builder.sdk.results.bench import (
+    from edgewright_builder.python_api.results.bench import (
         BenchEnergy,
         BenchReport,
         BenchRun,
     )
-    from edgewright_builder.sdk.results.board import (
+    from edgewright_builder.python_api.results.board import (
         BoardRelease,
         BoardReleases,
         BoardStatus,
         EngineStatus,
     )
-    from edgewright_builder.sdk.results.calibration import (
+    from edgewright_builder.python_api.results.calibration import (
         BoardCalibrated,
     )
-    from edgewright_builder.sdk.results.evaluation import (
+    from edgewright_builder.python_api.results.evaluation import (
         Evaluation,
         TaskEvaluation,
     )
-    from edgewright_builder.sdk.results.generation import (
+    from edgewright_builder.python_api.results.generation import (
         AsyncGeneration,
         ChatTurn,
         Completion,
         Generation,
         RequestEnergy,
     )
-    from edgewright_builder.sdk.results.progress import (
+    from edgewright_builder.python_api.results.progress import (
         Progress,
     )
-    from edgewright_builder.sdk.results.storage import (
+    from edgewright_builder.python_api.results.storage import (
         DeletedRelease,
         GarbageCollection,
         ScrubResult,
     )
-    from edgewright_builder.sdk.results.telemetry import (
+    from edgewright_builder.python_api.results.telemetry import (
         EnergyReading,
         EnergyReadings,
         LatencyDistribution,
@@ -150,16 +150,16 @@ if TYPE_CHECKING:
         ServingFigures,
         TelemetrySnapshot,
     )
-    from edgewright_builder.sdk.results.trust import (
+    from edgewright_builder.python_api.results.trust import (
         BoardTrust,
         TrustStatement,
         TrustUpdate,
     )
-    from edgewright_builder.sdk.running import (
+    from edgewright_builder.python_api.run_folder import (
         RunFolder,
         open_run,
     )
-    from edgewright_builder.sdk.teachers import (
+    from edgewright_builder.python_api.teachers import (
         check_teacher,
     )
     from edgewright_profiles import (
@@ -196,25 +196,25 @@ _MODULES = {
     "edgewright_builder.fleet.rollout": ("RolloutReport",),
     "edgewright_builder.push.push": ("PushResult",),
     "edgewright_builder.push.transfer": ("TransferPlan",),
-    "edgewright_builder.sdk.artifacts": (
+    "edgewright_builder.python_api.artifacts": (
         "ExportedMirror",
         "add_mirrors",
         "diff",
         "export_mirror",
         "open_artifact",
     ),
-    "edgewright_builder.sdk.async_board": (
+    "edgewright_builder.python_api.async_board": (
         "AsyncBoard",
         "NotCommittedError",
     ),
-    "edgewright_builder.sdk.benchmarks": (
+    "edgewright_builder.python_api.benchmarks": (
         "bench_local",
         "open_bench",
     ),
-    "edgewright_builder.sdk.board": ("Board",),
-    "edgewright_builder.sdk.building": ("build",),
-    "edgewright_builder.sdk.credentials": ("Credentials",),
-    "edgewright_builder.sdk.fitting": (
+    "edgewright_builder.python_api.board": ("Board",),
+    "edgewright_builder.python_api.building": ("build",),
+    "edgewright_builder.python_api.credentials": ("Credentials",),
+    "edgewright_builder.python_api.fitting": (
         "Fit",
         "FitMatrix",
         "KnownModel",
@@ -225,42 +225,42 @@ _MODULES = {
         "models",
         "plan",
     ),
-    "edgewright_builder.sdk.fleet": ("Fleet",),
-    "edgewright_builder.sdk.profiles": (
+    "edgewright_builder.python_api.fleet": ("Fleet",),
+    "edgewright_builder.python_api.profiles": (
         "draft_profile",
         "profile",
         "profiles",
     ),
-    "edgewright_builder.sdk.results.bench": (
+    "edgewright_builder.python_api.results.bench": (
         "BenchEnergy",
         "BenchReport",
         "BenchRun",
     ),
-    "edgewright_builder.sdk.results.board": (
+    "edgewright_builder.python_api.results.board": (
         "BoardRelease",
         "BoardReleases",
         "BoardStatus",
         "EngineStatus",
     ),
-    "edgewright_builder.sdk.results.calibration": ("BoardCalibrated",),
-    "edgewright_builder.sdk.results.evaluation": (
+    "edgewright_builder.python_api.results.calibration": ("BoardCalibrated",),
+    "edgewright_builder.python_api.results.evaluation": (
         "Evaluation",
         "TaskEvaluation",
     ),
-    "edgewright_builder.sdk.results.generation": (
+    "edgewright_builder.python_api.results.generation": (
         "AsyncGeneration",
         "ChatTurn",
         "Completion",
         "Generation",
         "RequestEnergy",
     ),
-    "edgewright_builder.sdk.results.progress": ("Progress",),
-    "edgewright_builder.sdk.results.storage": (
+    "edgewright_builder.python_api.results.progress": ("Progress",),
+    "edgewright_builder.python_api.results.storage": (
         "DeletedRelease",
         "GarbageCollection",
         "ScrubResult",
     ),
-    "edgewright_builder.sdk.results.telemetry": (
+    "edgewright_builder.python_api.results.telemetry": (
         "EnergyReading",
         "EnergyReadings",
         "LatencyDistribution",
@@ -269,16 +269,16 @@ _MODULES = {
         "ServingFigures",
         "TelemetrySnapshot",
     ),
-    "edgewright_builder.sdk.results.trust": (
+    "edgewright_builder.python_api.results.trust": (
         "BoardTrust",
         "TrustStatement",
         "TrustUpdate",
     ),
-    "edgewright_builder.sdk.running": (
+    "edgewright_builder.python_api.run_folder": (
         "RunFolder",
         "open_run",
     ),
-    "edgewright_builder.sdk.teachers": ("check_teacher",),
+    "edgewright_builder.python_api.teachers": ("check_teacher",),
     "edgewright_profiles": ("DeviceProfile",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -19,7 +19,7 @@ NOT_RUN = (
     r"make\b",  # by hand; `make demo` is the road itself
     r"edgewright-agent serve\b",  # the agents of these pages are it
     r"edgewright build\b",  # tests/end_to_end/test_build.py
-    r"edgewright export\b",  # tests/builder/sdk/test_exporting.py
+    r"edgewright export\b",  # tests/builder/python_api/test_exporting.py
     r"edgewright check-teacher\b",  # tests/builder/cli: the models shown are fetched from the hub
     r"edgewright study\b",  # tests/end_to_end/test_study.py
     r"edgewright report\b",  # tests/end_to_end/test_build.py

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgewright_builder.bench.results import Bench
-from edgewright_builder.sdk.results.bench import bench_report
+from edgewright_builder.python_api.results.bench import bench_report
 from edgewright_builder.show.document import document
 
 

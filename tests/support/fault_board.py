@@ -16,7 +16,7 @@ from edgewright.errors import EdgewrightError, OutsideError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.engine_manager import ServingRelease
-from edgewright_agent.deployment.probation import BoardSensors
+from edgewright_agent.deployment.probes import BoardSensors
 from edgewright_agent.deployment.state import Phase, State
 from edgewright_agent.engines import DeathCause
 from edgewright_agent.runtime.threads import run_in_thread

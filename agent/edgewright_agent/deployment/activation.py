@@ -13,7 +13,7 @@ from edgewright.errors import OutsideError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment import lifecycle
 from edgewright_agent.deployment.engine_manager import EngineManager, ServingRelease
-from edgewright_agent.deployment.probation import (
+from edgewright_agent.deployment.probes import (
     PROBES_SECONDS_MAX,
     BoardSensors,
     ProbeResult,

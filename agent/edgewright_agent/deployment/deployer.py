@@ -23,7 +23,7 @@ from edgewright_agent.deployment.engine_manager import (
     StartEngine,
     nothing_to_prepare,
 )
-from edgewright_agent.deployment.probation import BoardSensors
+from edgewright_agent.deployment.probes import BoardSensors
 from edgewright_agent.deployment.revocation import without_stopped
 from edgewright_agent.deployment.state import Phase, State
 from edgewright_agent.deployment.state_writer import DeploymentStatus, Rule, StateWriter

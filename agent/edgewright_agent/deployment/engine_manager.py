@@ -10,7 +10,7 @@ from edgewright.errors import EdgewrightError, OutsideError
 from edgewright.manifest import MemoryPrediction
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment.contents import check_contents
-from edgewright_agent.deployment.fair_queue import RequestSlots
+from edgewright_agent.deployment.fair_request_slots import RequestSlots
 from edgewright_agent.engines import Death, Engine
 from edgewright_agent.runtime.threads import run_in_thread, within
 from edgewright_agent.store import StagedRelease, Store

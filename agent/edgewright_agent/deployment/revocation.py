@@ -1,4 +1,4 @@
-"""Applies the trust in force to the releases that are on this board. `trust.rules` has the policy."""
+"""Applies the trust in force to the releases on this board, by the policy of `edgewright.trust.accepted_signatures`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 
 from edgewright.errors import EdgewrightError, OutsideError, RefusedError
-from edgewright.trust.rules import RevocationVerdict
+from edgewright.trust.accepted_signatures import RevocationVerdict
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment import lifecycle
 from edgewright_agent.deployment.state import ChangeOutcome, Phase, State

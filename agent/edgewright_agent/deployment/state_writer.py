@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
 from edgewright_agent.deployment import lifecycle
-from edgewright_agent.deployment.probation import ProbeResult
+from edgewright_agent.deployment.probes import ProbeResult
 from edgewright_agent.deployment.state import State
 from edgewright_agent.runtime.failures import log_failure
 from edgewright_agent.runtime.threads import run_in_thread, to_the_end

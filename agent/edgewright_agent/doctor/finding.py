@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from edgewright.address import Address
-from edgewright_agent.runtime.budget import memory_budget_bytes
+from edgewright_agent.runtime.memory_budget import memory_budget_bytes
 from edgewright_agent.runtime.tls import TlsFiles
 from edgewright_profiles import DeviceProfile
 

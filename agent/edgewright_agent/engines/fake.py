@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgewright.manifest import Manifest
 from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Format, Launch
-from edgewright_agent.engines.worker import worker_launch
+from edgewright_agent.engines.worker_launch import worker_launch
 
 KIND = "fake"
 FORMAT: Format = "any"

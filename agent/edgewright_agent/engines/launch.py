@@ -10,10 +10,10 @@ from pathlib import Path
 from edgewright.errors import EdgewrightError, RefusedError
 from edgewright.manifest import Manifest
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.engines import fake, onnx, preparing
+from edgewright_agent.engines import fake, onnx, prepare_release
 from edgewright_agent.engines.edge_llm import launch as edge_llm
 from edgewright_agent.engines.llama_cpp import launch as llama_cpp
-from edgewright_agent.engines.preparing import OnStep
+from edgewright_agent.engines.prepare_release import OnStep
 from edgewright_agent.engines.process.process import EngineProcess
 from edgewright_agent.engines.protocol.engine import Engine
 from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Format
@@ -57,8 +57,8 @@ async def prepare_engine(
         return
     _check_available(kind)
     preparation: EnginePreparation = plan(tree, manifest, limits)
-    if not preparing.is_prepared(preparation, tree):
-        await preparing.prepare(preparation, tree, memory_bytes=memory_bytes, on_step=on_step)
+    if not prepare_release.is_prepared(preparation, tree):
+        await prepare_release.prepare(preparation, tree, memory_bytes=memory_bytes, on_step=on_step)
 
 
 async def start_engine(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgewright.manifest import Manifest
 from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Format, Launch
-from edgewright_agent.engines.worker import SEQUENCES_MAX, worker_launch
+from edgewright_agent.engines.worker_launch import SEQUENCES_MAX, worker_launch
 
 KIND = "onnxruntime-genai"
 FORMAT: Format = "onnx"

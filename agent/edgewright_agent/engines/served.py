@@ -12,10 +12,10 @@ from pathlib import Path
 from edgewright.errors import OutsideError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines.process.death import Death, shortage_line
+from edgewright_agent.engines.process.hang_detection import check, until_hung
 from edgewright_agent.engines.process.kills import Kills
 from edgewright_agent.engines.process.memory import EngineMemory
 from edgewright_agent.engines.process.process import EngineProcess
-from edgewright_agent.engines.process.watch import check, until_hung
 from edgewright_agent.engines.protocol.launch import Launch
 from edgewright_agent.engines.protocol.requests import (
     ContinuationScore,

@@ -8,8 +8,8 @@ from typing import Any
 import grpc.aio
 
 from edgewright.dsse import key_id
+from edgewright.trust.accepted_signatures import RevocationVerdict
 from edgewright.trust.document import Revocation, RevokedKind, SignerSet, TrustDocument
-from edgewright.trust.rules import RevocationVerdict
 from edgewright.v1 import trust_pb2, trust_pb2_grpc
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.revocation import revoked_releases

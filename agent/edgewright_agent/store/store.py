@@ -35,8 +35,8 @@ from edgewright_agent.store.files.releases import (
 )
 from edgewright_agent.store.files.state_file import StateFile
 from edgewright_agent.store.upkeep.collection import find_garbage, remove_garbage
+from edgewright_agent.store.upkeep.crash_recovery import recover
 from edgewright_agent.store.upkeep.garbage import Garbage
-from edgewright_agent.store.upkeep.recovery import recover
 from edgewright_agent.store.upkeep.space import (
     Space,
     disk_bytes,

@@ -14,14 +14,14 @@ from pathlib import Path
 from edgewright.dsse import verify_envelope
 from edgewright.durable import TEMPORARY_PREFIX, FileSystem, disk_errors, read_regular, write_durably
 from edgewright.errors import EdgewrightError, InputError, OutsideError, RefusedError
-from edgewright.trust import rules
+from edgewright.trust import accepted_signatures
+from edgewright.trust.accepted_signatures import RevocationVerdict
 from edgewright.trust.document import TrustDocument
-from edgewright.trust.rules import RevocationVerdict
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.runtime.failures import log_failure
 from edgewright_agent.store.files.state_file import StateFile
-from edgewright_agent.trust.chain import TrustChain
 from edgewright_agent.trust.clock import MonotoneClock
+from edgewright_agent.trust.earlier_keys import TrustChain
 
 DOCUMENTS_MAX = 64  # of one update
 CHAIN = "chain.json"
@@ -91,7 +91,8 @@ class Trust:
     def update(self, documents: Sequence[bytes]) -> TrustDocument:
         """Takes up a chain of documents, oldest first; durable when it returns.
 
-        Raises as `rules.follow`, and OutsideError: then it is in force and not durable, and may be sent again.
+        Raises as `accepted_signatures.follow`, and OutsideError: then it is in force and not durable, and may be sent
+        again.
         """
         if len(documents) > DOCUMENTS_MAX:
             raise InputError(f"{len(documents)} trust documents came; at most {DOCUMENTS_MAX} in one call.")
@@ -100,7 +101,7 @@ class Trust:
                 message = "This board was given no keys to trust; start it with --trust."
                 raise RefusedError(message, Reason.REASON_KEY_UNTRUSTED)
             try:
-                document, envelope = rules.follow(self._document, documents)
+                document, envelope = accepted_signatures.follow(self._document, documents)
             except RefusedError as error:
                 if error.reason != Reason.REASON_TRUST_STALE or self._unkept not in documents:
                     raise
@@ -110,8 +111,8 @@ class Trust:
             return document
 
     def check_release(self, manifest: bytes, envelope: bytes) -> None:
-        """Raises unless this may be staged and activated: as `rules.check_release`, and `TRUST_EXPIRED`."""
-        rules.check_release(self._usable(), manifest, envelope)
+        """Raises RefusedError unless this may be staged and activated: signatures, revocations, expiry."""
+        accepted_signatures.check_release(self._usable(), manifest, envelope)
 
     def check_serving(self, manifest: bytes, envelope: bytes) -> None:
         """Raises unless this may go on being served after a restart.
@@ -126,15 +127,19 @@ class Trust:
         verify_envelope(manifest, envelope, keys)
 
     def revocation_of(self, digest: str, manifest: bytes, envelope: bytes) -> RevocationVerdict | None:
-        """Returns why a release no longer counts; None if it does. See `rules.revocation_of`."""
+        """Returns why a release no longer counts; None if it does. See `accepted_signatures.revocation_of`."""
         document = self.document
-        return None if document is None else rules.revocation_of(document, digest, manifest, envelope)
+        return (
+            None
+            if document is None
+            else accepted_signatures.revocation_of(document, digest, manifest, envelope)
+        )
 
     def check_certificate(self, sha256: str) -> None:
         """Raises RefusedError (`REVOKED`)."""
         document = self.document
         if document is not None:
-            rules.check_certificate(document, sha256)
+            accepted_signatures.check_certificate(document, sha256)
 
     def is_revoked_certificate(self, sha256: str) -> bool:
         """Whether the document in force revokes this client certificate."""
@@ -148,7 +153,7 @@ class Trust:
             if self._document is None:
                 raise _nobody_trusted()
             self._keep(self._document)
-            rules.check_fresh(self._document, self._clock.now())
+            accepted_signatures.check_fresh(self._document, self._clock.now())
             return self._document
 
     def _take_up(self, document: TrustDocument, envelope: bytes) -> None:
@@ -214,7 +219,7 @@ class Trust:
             return  # `--trust` gave a newer one
         version, path = stored[-1]
         try:
-            document = rules.read_signed(read_regular(path))
+            document = accepted_signatures.read_signed(read_regular(path))
             if document.version != version:
                 raise InputError(f"it is version {document.version}")
         except (EdgewrightError, OSError) as error:

@@ -22,7 +22,7 @@ from edgewright.v1.telemetry_pb2 import BenchmarkResult
 from edgewright_agent.benchmark import benchmark as agent_benchmark
 from edgewright_agent.benchmark.load import BenchmarkPlan, BenchmarkProgress
 from edgewright_agent.benchmark.proto import result_to_proto
-from edgewright_agent.deployment.fair_queue import RequestSlots
+from edgewright_agent.deployment.fair_request_slots import RequestSlots
 from edgewright_agent.engines import Engine, EngineLimits, Finish, GenerationRequest, Token, start_engine
 from edgewright_agent.telemetry.sampling.monitor import Telemetry
 from edgewright_builder.artifact.artifact import MANIFEST_NAME

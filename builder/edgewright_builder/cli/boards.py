@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from edgewright.errors import EdgewrightError
-from edgewright_builder.sdk.board import Board
+from edgewright_builder.python_api.board import Board
 
 
 def open_board(host: str, credentials: Path | None, insecure: bool) -> Board:

@@ -43,7 +43,7 @@ def main() -> None:
         _say(str(error))
         sys.exit(error.exit_code)
     except Exception as error:
-        from edgewright_builder.sdk.libraries import own_error
+        from edgewright_builder.python_api.libraries import own_error
 
         if (own := own_error(error)) is None:
             raise

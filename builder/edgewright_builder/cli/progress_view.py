@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from edgewright_builder.sdk.results.progress import Progress
+from edgewright_builder.python_api.results.progress import Progress
 
 LINE_SECONDS = 10.0  # between plain lines of a stage, so that a log stays readable
 

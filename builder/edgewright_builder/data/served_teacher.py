@@ -1,6 +1,6 @@
 """T1 behind any OpenAI-compatible endpoint: a vLLM server, a hosted model.
 
-Every request is bounded in time and every answer in size. What the server refuses is learned once (`dialect.py`).
+Every request is bounded in time and every answer in size. What the server refuses is learned once (`server_quirks.py`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 
 from edgewright.errors import InputError
-from edgewright_builder.data.answers import Answer, read_answer
+from edgewright_builder.data.chat_completion import Answer, read_answer
 from edgewright_builder.data.data_teacher import Chat, Completion, Rating, TeacherSampling
-from edgewright_builder.data.dialect import THOUGHT_TOKENS, Dialect
 from edgewright_builder.data.parsing import parse_score
+from edgewright_builder.data.server_quirks import THOUGHT_TOKENS, Dialect
 from edgewright_builder.model_server.exchange import AnswerBounds, HttpAnswer, post
 from edgewright_builder.model_server.proxies import usable_proxies
 from edgewright_builder.model_server.requests import authorization, json_object, run_to_the_end

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from edgewright.die_with_parent import tethered
 from edgewright.durable import write_json
 from edgewright.errors import OutsideError
-from edgewright.tether import tethered
 from edgewright_builder.export.files import copy_tokenizer, size_of
 from edgewright_builder.export.lora_slots import PACKABLE, add_slots
 from edgewright_builder.export.model_builder import Job

@@ -9,7 +9,6 @@ from edgewright.errors import InputError
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.limits import largest_concurrency, largest_context, largest_depth
-from edgewright_builder.fit.losses import expected_divergence
 from edgewright_builder.fit.memory import Calibration, Configuration
 from edgewright_builder.fit.plan import (
     DEPTH_FRACTION_MIN,
@@ -18,6 +17,7 @@ from edgewright_builder.fit.plan import (
     make_plan,
     plan_for,
 )
+from edgewright_builder.fit.quality_loss import expected_divergence
 
 CONTEXT_MIN_TOKENS = 256  # less is no use to anyone
 

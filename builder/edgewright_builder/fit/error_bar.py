@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from edgewright_builder.fit.board_points import MeasuredPoint
 from edgewright_builder.fit.calibration_constants import board_shift, fit_calibration, moved_constants
 from edgewright_builder.fit.measured_peaks import Measurement
 from edgewright_builder.fit.memory import Calibration, predict_memory
 
-ERROR_FRACTION_MIN = 0.01
+ERROR_MARGIN = 1.25  # the interval that ships reaches this far past the worst miss
+ERROR_FRACTION_MIN = 0.01  # of a board's own calibration
+
+
+def shipped_error_fraction(misses: Iterable[float], least: float = 0.0) -> float:
+    """Returns the half-width of the interval that ships, as a share of the prediction."""
+    return round(max(least, ERROR_MARGIN * max(map(abs, misses))), 3)
 
 
 def errors(calibration: Calibration, points: Sequence[Measurement]) -> list[float]:

@@ -13,11 +13,11 @@ from edgewright_builder.fit.check import (
     make_question,
     why_not,
 )
+from edgewright_builder.fit.engine_recommendation import recommend
 from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.limits import largest_context, largest_depth
 from edgewright_builder.fit.model_facts import ModelFacts
 from edgewright_builder.fit.plan import DEPTH_FRACTION_MIN, plan_for
-from edgewright_builder.fit.recommendation import recommend
 from edgewright_profiles import DeviceProfile
 
 LEGEND = (

@@ -17,9 +17,9 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.engines.traits import EngineTraits
-from edgewright_builder.fit.losses import expected_divergence
 from edgewright_builder.fit.meets_budget import PeakBound
 from edgewright_builder.fit.memory import Calibration, Configuration, PeakMemory, predict_memory
+from edgewright_builder.fit.quality_loss import expected_divergence
 
 # Group sizes are put in order by memory alone: what 32 gains over 64 was within the noise (docs/quantization.md).
 DEPTH_FRACTION_MIN = 0.5  # below half its layers a model is another model

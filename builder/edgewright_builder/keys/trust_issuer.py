@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from edgewright.dsse import SIGNATURES_MAX, encode_envelope, key_id, pae
 from edgewright.errors import EdgewrightError, InputError, RefusedError
+from edgewright.trust.accepted_signatures import read_signed
 from edgewright.trust.document import (
     TRUST_BYTES_MAX,
     TRUST_PAYLOAD_TYPE,
@@ -25,7 +26,6 @@ from edgewright.trust.document import (
     TrustDocument,
 )
 from edgewright.trust.keys import load_public_key
-from edgewright.trust.rules import read_signed
 from edgewright.v1.common_pb2 import Reason
 from edgewright_builder.keys import key_files
 

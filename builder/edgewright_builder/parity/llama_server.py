@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgewright.die_with_parent import tethered
 from edgewright.errors import OutsideError
-from edgewright.tether import tethered
 from edgewright_agent.engines.llama_cpp.build import find_server
 from edgewright_agent.engines.llama_cpp.launch import flags, own_environment
 from edgewright_agent.engines.protocol.launch import EngineLimits

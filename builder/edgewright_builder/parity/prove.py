@@ -12,9 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from edgewright.die_with_parent import tethered
 from edgewright.durable import write_json
 from edgewright.errors import InputError, OutsideError
-from edgewright.tether import tethered
 from edgewright_builder.export.onnx import exporter_environment
 from edgewright_builder.fit.proof.record import Proof, digest_of_tiny, shipped_proof, tiny_for
 from edgewright_builder.models.sources import cache_folder

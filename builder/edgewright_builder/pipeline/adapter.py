@@ -23,10 +23,10 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_builder.fit.meets_budget import PeakBound, adapter_bound
 from edgewright_builder.local_engine.engine import LocalEngine, local_engine, open_arithmetics
 from edgewright_builder.pipeline.adapter_base import Base, require_slots
-from edgewright_builder.pipeline.own_products import refuse_own_products
+from edgewright_builder.pipeline.inputs_in_own_run import refuse_own_products
 from edgewright_builder.pipeline.preflight import check_data, check_knowledge, check_tasks
 from edgewright_builder.recipe.adapter import AdapterRecipe
-from edgewright_builder.run.distillation import Distillation
+from edgewright_builder.run.distillation_inputs import Distillation
 from edgewright_builder.run.resumable_run import FinishedStage, Run
 from edgewright_builder.stages.data import run_data
 from edgewright_builder.stages.evaluate import EvaluatedModel, run_evaluate

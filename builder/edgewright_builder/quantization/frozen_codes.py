@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgewright_builder.models.frozen_products import frozen_linear, frozen_matmul, gradient_of_weights
+from edgewright_builder.models.bfloat16_products import frozen_linear, frozen_matmul, gradient_of_weights
 from edgewright_builder.quantization.delta_aware import ZERO, Frozen, unpack
 from edgewright_builder.quantization.gptq_checkpoint import load_dequantized, read_tensors
 

@@ -79,7 +79,7 @@ def run_gptq(job: GptqJob) -> dict[str, Any]:
     import torch
     from gptqmodel import GPTQModel
 
-    from edgewright_builder.quantization.repeated_products import Products, install
+    from edgewright_builder.quantization.memoized_products import Products, install
 
     products = Products()
     install(products)

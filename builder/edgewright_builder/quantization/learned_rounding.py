@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgewright.errors import InputError
-from edgewright_builder.models.frozen_products import frozen_linear, frozen_matmul, gradient_of_weights
+from edgewright_builder.models.bfloat16_products import frozen_linear, frozen_matmul, gradient_of_weights
 from edgewright_builder.quantization.delta_aware import CODE_MAX, ZERO
 from edgewright_builder.quantization.frozen_codes import (
     FrozenCodesLinear,

@@ -7,8 +7,8 @@ import subprocess
 import time
 from collections.abc import Sequence
 
+from edgewright.die_with_parent import tethered
 from edgewright.errors import OutsideError
-from edgewright.tether import tethered
 from edgewright_builder.run.work_queue import WorkQueue
 
 POLL_SECONDS = 0.5

@@ -16,8 +16,8 @@ from rich.text import Text
 from edgewright.sizes import format_bytes
 
 if TYPE_CHECKING:
-    from edgewright_builder.sdk.results.board import BoardStatus
-    from edgewright_builder.sdk.results.telemetry import (
+    from edgewright_builder.python_api.results.board import BoardStatus
+    from edgewright_builder.python_api.results.telemetry import (
         EnergyReading,
         LatencyDistribution,
         MemoryFigures,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgewright_builder.data.data_teacher import Client
     from edgewright_builder.recipe.adapter import AdapterRecipe
     from edgewright_builder.recipe.model import DataTeacher, Recipe
-    from edgewright_builder.run.distillation import Distillation
+    from edgewright_builder.run.distillation_inputs import Distillation
     from edgewright_builder.run.progress import OnProgress
     from edgewright_builder.run.resumable_run import FinishedStage
 

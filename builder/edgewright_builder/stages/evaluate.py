@@ -20,7 +20,7 @@ from edgewright_builder.tasks.loading import Task, load_task, task_identity
 from edgewright_builder.tasks.results import ScoredQuestion, TaskResult, run_task
 
 if TYPE_CHECKING:
-    from edgewright_builder.run.distillation import Distillation
+    from edgewright_builder.run.distillation_inputs import Distillation
     from edgewright_builder.run.progress import OnProgress
     from edgewright_builder.run.resumable_run import FinishedStage
     from edgewright_builder.scoring.scorer import Scorer

@@ -15,7 +15,7 @@ from edgewright_builder.stages.teacher import training_of
 if TYPE_CHECKING:
     from edgewright_builder.recipe.hyperparameters import TrialSettings
     from edgewright_builder.run.build_definition import Build
-    from edgewright_builder.run.distillation import Distillation
+    from edgewright_builder.run.distillation_inputs import Distillation
     from edgewright_builder.run.resumable_run import FinishedStage
     from edgewright_builder.train.epoch import Divergence, Training
     from edgewright_builder.train.loop import TrainStep
@@ -45,7 +45,7 @@ def run_finetune(
 
 def note_precision(job: Distillation) -> None:
     """Says so where the recipe asks for products that this processor is slow at."""
-    from edgewright_builder.models.frozen_products import multiplies_bfloat16
+    from edgewright_builder.models.bfloat16_products import multiplies_bfloat16
 
     if job.recipe.finetune.precision == "bfloat16" and not multiplies_bfloat16():
         job.run.reporter.note(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgewright_builder.export.lora_slots import AdapterSlot, Factors
     from edgewright_builder.recipe.adapter import AdapterRecipe
     from edgewright_builder.recipe.hyperparameters import Hyperparameters
-    from edgewright_builder.run.distillation import Distillation
+    from edgewright_builder.run.distillation_inputs import Distillation
     from edgewright_builder.run.resumable_run import FinishedStage
     from edgewright_builder.train.epoch import Training
     from edgewright_builder.train.loop import TrainStep

@@ -17,7 +17,7 @@ from edgewright_builder.local_engine.golden_prompt import PROMPTS, OpenEngine, g
 from edgewright_builder.stages.evaluate import accuracies
 
 if TYPE_CHECKING:
-    from edgewright_builder.run.distillation import Distillation
+    from edgewright_builder.run.distillation_inputs import Distillation
     from edgewright_builder.run.resumable_run import FinishedStage
 
 

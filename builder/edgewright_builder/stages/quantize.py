@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from edgewright.die_with_parent import tethered
 from edgewright.errors import OutsideError
-from edgewright.tether import tethered
 from edgewright_builder.models.folder import read_config
 from edgewright_builder.quantization.calibration import (
     TOKENS_ADVISED,

@@ -79,7 +79,7 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
     A training that makes it worse is dropped: then `model` is what GPTQ left. Raises InputError for a checkpoint with
     zero points or act-order.
     """
-    from edgewright_builder.models.frozen_products import torch_precision
+    from edgewright_builder.models.bfloat16_products import torch_precision
     from edgewright_builder.quantization.frozen_codes import load_frozen_codes
     from edgewright_builder.quantization.learned_rounding import changed_codes_fraction, learn_rounding
     from edgewright_builder.train import recovery

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from edgewright.errors import EdgewrightError
 from edgewright_builder.recipe.model import Recipe
-from edgewright_builder.run.distillation import Distillation
+from edgewright_builder.run.distillation_inputs import Distillation
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.resumable_run import Run, finished_stage
 from edgewright_builder.run.work_queue import opened_queue

@@ -14,7 +14,7 @@ from edgewright.errors import InputError
 from edgewright_builder.teacher_cache.source import source_of
 
 if TYPE_CHECKING:
-    from edgewright_builder.run.distillation import Distillation
+    from edgewright_builder.run.distillation_inputs import Distillation
     from edgewright_builder.run.resumable_run import FinishedStage
     from edgewright_builder.train.epoch import Training
     from edgewright_builder.train.samples import Sample

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from edgewright_builder.run.progress import OnProgress
-    from edgewright_builder.train.knowledge import HiddenStates
     from edgewright_builder.train.output_head import OutputHead
     from edgewright_builder.train.samples import Sample
+    from edgewright_builder.train.teacher_knowledge import HiddenStates
 
 PRODUCTS = ("hidden.bin", "head.safetensors")
 
@@ -137,7 +137,7 @@ def read_hidden_states(
     """
     import torch
 
-    from edgewright_builder.train.knowledge import HiddenStates
+    from edgewright_builder.train.teacher_knowledge import HiddenStates
 
     precision = getattr(torch, _read_index(folder)["dtype"])
     return HiddenStates(read_states(folder, samples), read_head(folder, precision).cut(vocabulary))

@@ -13,10 +13,10 @@ from edgewright_builder.teacher_cache import aligned_states, hidden_states, top_
 if TYPE_CHECKING:
     from edgewright_builder.recipe.adapter import AdapterRecipe
     from edgewright_builder.recipe.model import KnowledgeTeacher, Recipe
-    from edgewright_builder.run.distillation import Distillation
+    from edgewright_builder.run.distillation_inputs import Distillation
     from edgewright_builder.teacher_cache.prompt_scores import PromptScores
-    from edgewright_builder.train.knowledge import Knowledge
     from edgewright_builder.train.samples import Sample
+    from edgewright_builder.train.teacher_knowledge import Knowledge
 
 
 class Source(Protocol):

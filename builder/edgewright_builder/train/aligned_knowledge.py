@@ -18,11 +18,11 @@ from edgewright_builder.train.cross_vocabulary import (
     projected_kl,
     uld,
 )
-from edgewright_builder.train.knowledge import Logits
-from edgewright_builder.train.losses import CHUNK_TOKENS
+from edgewright_builder.train.distillation_losses import CHUNK_TOKENS
 from edgewright_builder.train.output_head import OutputHead
 from edgewright_builder.train.packing import Batch
 from edgewright_builder.train.samples import Sample
+from edgewright_builder.train.teacher_knowledge import Logits
 from edgewright_builder.train.top_k_losses import TopAnswers, top_k_kl
 
 CHUNK_TOKENS_MIN = 16

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgewright_builder.train.losses import CHUNK_TOKENS
+from edgewright_builder.train.distillation_losses import CHUNK_TOKENS
 from edgewright_builder.train.output_head import OutputHead
 
 PROBABILITY_MIN = torch.finfo(torch.float32).tiny

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from edgewright_builder.models.frozen_products import torch_precision
+from edgewright_builder.models.bfloat16_products import torch_precision
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
 from edgewright_builder.recipe.model import FinetuneSettings
-from edgewright_builder.train.knowledge import HiddenStates, Knowledge
 from edgewright_builder.train.loop import Course, LossParts, TrainStep, train_steps
 from edgewright_builder.train.optimizers import make_optimizer, optimizer_phases
 from edgewright_builder.train.output_head import OutputHead, output_head
 from edgewright_builder.train.packing import counted_hidden, layout_for
 from edgewright_builder.train.samples import Sample, make_batches
+from edgewright_builder.train.teacher_knowledge import HiddenStates, Knowledge
 
 if TYPE_CHECKING:
     from edgewright_builder.run.progress import OnProgress

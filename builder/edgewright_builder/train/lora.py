@@ -12,7 +12,7 @@ from peft.tuners.lora import LoraLayer, awq, gptq
 from peft.utils import other, quantization_utils
 from torch import Tensor, nn
 
-from edgewright_builder.models.frozen_products import torch_precision
+from edgewright_builder.models.bfloat16_products import torch_precision
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
 from edgewright_builder.recipe.model import PROJECTIONS
 from edgewright_builder.train.lora_product import use_one_operation

@@ -14,7 +14,7 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
-from edgewright_builder.models.frozen_products import frozen_linear, frozen_matmul
+from edgewright_builder.models.bfloat16_products import frozen_linear, frozen_matmul
 
 ADAPTER = "default"  # PEFT's name for the only adapter there is
 

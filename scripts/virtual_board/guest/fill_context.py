@@ -14,13 +14,13 @@ from pathlib import Path
 
 from edgewright.manifest import parse_manifest
 from edgewright_agent.engines import EngineLimits, GenerationRequest, Token, start_engine
-from edgewright_agent.engines.process import watch
+from edgewright_agent.engines.process import hang_detection
 
 GENERATED_TOKENS = 8
 NO_LIMIT_BYTES = 2**40
 READY_SECONDS = 900.0  # under emulation
 # There a slice of a prompt takes longer than any board may be silent, so that nobody asks.
-watch.HEARTBEAT_SPACING_SECONDS = 86_400.0
+hang_detection.HEARTBEAT_SPACING_SECONDS = 86_400.0
 
 
 async def fill(release: Path) -> dict[str, int]:

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from edgewright.dsse import SIGNATURES_MAX
 from edgewright.errors import EdgewrightError, InputError
+from edgewright.trust.accepted_signatures import read_signed
 from edgewright.trust.document import TrustDocument, pinned
-from edgewright.trust.rules import read_signed
 
 
 def load_trust(paths: Iterable[Path]) -> TrustDocument | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgewright_agent.deployment.probation import (
+from edgewright_agent.deployment.probes import (
     ProbeResult,
     TrialConditions,
     has_chat_template,

@@ -16,7 +16,7 @@ from edgewright.durable import FileSystem
 from edgewright.errors import EdgewrightError, OutsideError
 from edgewright_agent.deployment import supervision
 from edgewright_agent.deployment.deployer import Deployer
-from edgewright_agent.deployment.probation import BoardSensors
+from edgewright_agent.deployment.probes import BoardSensors
 from edgewright_agent.deployment.state import ChangeOutcome, Phase, State
 from edgewright_agent.engines.process.kills import Among, Kills
 from edgewright_agent.store import Space, StagedRelease, StateFile, Store

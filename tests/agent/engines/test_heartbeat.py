@@ -15,7 +15,7 @@ import pytest
 from edgewright.errors import OutsideError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines import DeathCause, GenerationRequest, Token
-from edgewright_agent.engines.process import watch
+from edgewright_agent.engines.process import hang_detection
 from edgewright_agent.engines.served import ServedEngine
 from tests.support.engine_releases import CONTEXT_TOKENS, Release, asked_release, collect, fake_release
 
@@ -71,7 +71,7 @@ async def test_heartbeats_leave_every_kept_prompt_in_the_cache(
 
 def impatient(engine: ServedEngine, patch: pytest.MonkeyPatch) -> None:
     """Watches the engine as the agent does, only more often."""
-    patch.setattr(watch, "HEARTBEAT_SPACING_SECONDS", 0.05)
+    patch.setattr(hang_detection, "HEARTBEAT_SPACING_SECONDS", 0.05)
     engine._launch = replace(engine._launch, heartbeat_seconds=3.0)
     engine.watch(None)
 

@@ -7,7 +7,7 @@ import pytest
 
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
 from edgewright_agent.engines.vllm.log import KernelLog
-from edgewright_builder.sdk.results.board import status_of
+from edgewright_builder.python_api.results.board import status_of
 from tests.support.artifacts import TIMEOUT_SECONDS, activate, make_artifact, push
 from tests.support.scripted_engine import Script
 

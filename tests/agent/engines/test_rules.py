@@ -16,10 +16,10 @@ from edgewright_agent.engine_worker.batching.generation import StopScanner
 from edgewright_agent.engine_worker.model.backend import InvalidRequestError, SamplingSettings
 from edgewright_agent.engine_worker.model.grammar import GrammarMaker
 from edgewright_agent.engine_worker.model.sampling import draw
-from edgewright_agent.engines import DeathCause, worker
+from edgewright_agent.engines import DeathCause, worker_launch
 from edgewright_agent.engines.process.death import ANY_PROGRAM, LogWords, Verdict, classify
 from edgewright_agent.engines.vllm import log as vllm
-from edgewright_agent.engines.worker import spare_bytes
+from edgewright_agent.engines.worker_launch import spare_bytes
 
 LOGITS = np.log(np.array([0.05, 0.5, 0.15, 0.3], dtype=np.float32))
 logits_arrays = st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=40).map(
@@ -133,7 +133,7 @@ def test_an_engine_that_the_agent_killed_for_its_memory_says_how_much_it_took() 
     [
         (ANY_PROGRAM, "terminate called after throwing an instance of 'std::bad_alloc'"),
         (
-            worker.WORDS,
+            worker_launch.WORDS,
             "onnxruntime::BFCArena: Failed to allocate memory for requested buffer of size 268435456",
         ),
         (ANY_PROGRAM, "NvMapMemAllocInternalTagged: 1075072515 error 12"),

@@ -16,7 +16,7 @@ from edgewright_agent.engines.process.process import EngineProcess
 from edgewright_agent.engines.protocol.launch import EngineHttp, Launch
 from edgewright_agent.engines.served import ServedEngine
 from edgewright_agent.engines.vllm.client import VllmClient
-from edgewright_agent.engines.worker import SEQUENCES_MAX
+from edgewright_agent.engines.worker_launch import SEQUENCES_MAX
 from tests.support.artifacts import make_artifact
 
 NO_PROCESS = cast("EngineProcess", None)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from edgewright_agent.deployment.fair_queue import RequestSlots
+from edgewright_agent.deployment.fair_request_slots import RequestSlots
 from edgewright_agent.runtime.threads import within
 
 STEPS = range(12)  # of the event loop, between what is waited for and the cancellation

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from edgewright.dsse import PAYLOAD_TYPE, encode_envelope, key_id, pae
 from edgewright.errors import EdgewrightError
 from edgewright.manifest import Manifest, parse_manifest
-from edgewright.trust.rules import check_release
+from edgewright.trust.accepted_signatures import check_release
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import deployment_pb2_grpc
 from tests.agent.test_agent_process import insecure, trusted

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from edgewright.durable import FileSystem
 from edgewright.errors import EdgewrightError, InputError
-from edgewright.trust.rules import check_release
+from edgewright.trust.accepted_signatures import check_release
 from edgewright_agent.store import Space, Store
 from edgewright_agent.store.files.releases import read_signed
 from edgewright_agent.store.files.version import LAYOUT_VERSION, version_line

@@ -22,14 +22,14 @@ from edgewright.v1 import (
     telemetry_pb2_grpc,
 )
 from edgewright_agent.engines import EngineMemory
-from edgewright_agent.observation import ObservationSettings
 from edgewright_agent.openai_api.settings import OpenAISettings
 from edgewright_agent.server import RunningAgent, run_agent
-from edgewright_agent.telemetry.exporters.changes import Changes
 from edgewright_agent.telemetry.exporters.otlp import instrument
+from edgewright_agent.telemetry.exporters.phase_changes import Changes
 from edgewright_agent.telemetry.exporters.prometheus import Sources, serve_metrics
 from edgewright_agent.telemetry.sampling.monitor import Telemetry
 from edgewright_agent.telemetry.types import Deployment, StoreUsage
+from edgewright_agent.telemetry_feeds import ObservationSettings
 from edgewright_profiles import load_profile
 from tests.agent.conftest import settings_for
 from tests.fixtures.boards import write_board

@@ -16,10 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edgewright.address import Address
 from edgewright.v1 import inference_pb2, inference_pb2_grpc, telemetry_pb2, telemetry_pb2_grpc
-from edgewright_agent.observation import ObservationSettings
 from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_agent.store import StagedRelease
 from edgewright_agent.telemetry.exporters.otlp import instrument
+from edgewright_agent.telemetry_feeds import ObservationSettings
 from tests.agent.conftest import settings_for
 from tests.support.artifacts import TIMEOUT_SECONDS, activate, make_artifact, push
 from tests.support.scripted_engine import TOKENS, Script, only_fake

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from edgewright.errors import RefusedError
-from edgewright.trust.rules import revocation_of
+from edgewright.trust.accepted_signatures import revocation_of
 from edgewright_agent.trust import Trust
 from tests.agent.trust.judging import BOTH, check, reason_of
 from tests.support.artifacts import RELEASE_KEY, make_artifact

@@ -28,7 +28,7 @@ from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.keys.key_files import load_signing_key
 from edgewright_builder.push.push import push
 from edgewright_builder.push.transfer import TransferListener
-from edgewright_builder.sdk.artifacts import add_mirrors
+from edgewright_builder.python_api.artifacts import add_mirrors
 from tests.agent.conftest import settings_for
 from tests.support.built_artifacts import make_artifact
 from tests.support.scripted_engine import Script, only_fake

@@ -20,9 +20,9 @@ from edgewright_builder.cli.main import app
 from edgewright_builder.cli.output import document_of
 from edgewright_builder.fit.speed import MeasuredDecode
 from edgewright_builder.keys.key_files import load_signing_key
-from edgewright_builder.sdk.results.bench import bench_report
-from edgewright_builder.sdk.results.calibration import BoardCalibrated
-from edgewright_builder.sdk.results.trust import BoardTrust, TrustUpdate, UntrustedRelease
+from edgewright_builder.python_api.results.bench import bench_report
+from edgewright_builder.python_api.results.calibration import BoardCalibrated
+from edgewright_builder.python_api.results.trust import BoardTrust, TrustUpdate, UntrustedRelease
 from tests.builder.fit.test_board_refit import ENGINE, point
 from tests.support.agent_process import serving
 from tests.support.built_artifacts import KEY, make_artifact

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from edgewright.v1 import deployment_pb2 as deployment
 from edgewright.v1 import telemetry_pb2 as telemetry
-from edgewright_builder.sdk.results.board import status_of
-from edgewright_builder.sdk.results.telemetry import TelemetrySnapshot, snapshot_of
+from edgewright_builder.python_api.results.board import status_of
+from edgewright_builder.python_api.results.telemetry import TelemetrySnapshot, snapshot_of
 from edgewright_builder.show.top import History, render
 from tests.support.commands import output
 from tests.support.device_simulator import Board

@@ -23,7 +23,7 @@ from edgewright_builder.device_client.backoff import Patience
 from edgewright_builder.device_client.link import Link
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.push import push as push_module
-from edgewright_builder.sdk import async_board
+from edgewright_builder.python_api import async_board
 from tests.support.built_artifacts import KEY, make_artifact
 from tests.support.nonsense_board import Answer, Forever, Silence, nonsense_board
 

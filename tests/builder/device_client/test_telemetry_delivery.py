@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from edgewright_agent.observation import ObservationSettings
 from edgewright_agent.server import RunningAgent, run_agent
+from edgewright_agent.telemetry_feeds import ObservationSettings
 from edgewright_builder.device_client.backoff import Patience
 from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.device_client.failures import LinkError

@@ -15,11 +15,11 @@ from edgewright_builder.cli.main import app
 from edgewright_builder.export.gguf.file import write_gguf
 from edgewright_builder.fit.architecture import architecture_from_config
 from edgewright_builder.fit.catalogue import builtin_models, find_builtin
+from edgewright_builder.fit.engine_recommendation import recommend
 from edgewright_builder.fit.engines import ENGINES, engine_traits
 from edgewright_builder.fit.memory import Configuration, load_calibration, predict_memory, stored_tensors
 from edgewright_builder.fit.model_facts import find_model
 from edgewright_builder.fit.plan import Wishes, candidates
-from edgewright_builder.fit.recommendation import recommend
 from edgewright_profiles import load_profile
 from edgewright_profiles.schema import EngineKind
 from tests.support.gptq_checkpoints import FAMILIES, random_checkpoint

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from edgewright.errors import InputError
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
-from edgewright_builder.fit.losses import expected_divergence
 from edgewright_builder.fit.memory import Configuration, load_calibration, predict_memory
 from edgewright_builder.fit.plan import Wishes, candidates, make_plan
+from edgewright_builder.fit.quality_loss import expected_divergence
 
 SMOLLM2_135M = {
     "model_type": "llama", "num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536,

@@ -26,7 +26,7 @@ from edgewright_builder.cli.main import app
 from edgewright_builder.keys import trust_issuer
 from edgewright_builder.keys.credentials import create_credentials
 from edgewright_builder.keys.key_files import load_signing_key, private_pem, public_pem, write_new
-from edgewright_builder.sdk.credentials import Credentials, tell_boards
+from edgewright_builder.python_api.credentials import Credentials, tell_boards
 from tests.agent.conftest import settings_for
 from tests.support.built_artifacts import make_artifact
 from tests.support.scripted_engine import Script, only_fake

@@ -19,8 +19,8 @@ from edgewright.manifest import (
 )
 from edgewright.v1 import telemetry_pb2
 from edgewright_builder.bench.results import Bench, BenchSubject
+from edgewright_builder.python_api.results.telemetry import snapshot_of
 from edgewright_builder.run.resumable_run import STAGES
-from edgewright_builder.sdk.results.telemetry import snapshot_of
 from edgewright_builder.show.document import document
 from tests.support.bench_documents import bench_document
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from edgewright_builder.recipe.model import Recipe
-from edgewright_builder.run.distillation import Distillation
+from edgewright_builder.run.distillation_inputs import Distillation
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.resumable_run import Run
 from edgewright_builder.stages.data import run_data

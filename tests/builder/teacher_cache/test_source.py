@@ -16,7 +16,7 @@ from edgewright.errors import InputError
 from edgewright_builder.models.folder import load_model
 from edgewright_builder.pipeline.preflight import check_knowledge
 from edgewright_builder.recipe.model import Recipe
-from edgewright_builder.run.distillation import Distillation
+from edgewright_builder.run.distillation_inputs import Distillation
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.resumable_run import FinishedStage, Run
 from edgewright_builder.stages.teacher import run_teacher, training_of

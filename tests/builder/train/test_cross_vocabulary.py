@@ -19,10 +19,10 @@ from edgewright_builder.train.cross_vocabulary import (
     projected_kl,
     uld,
 )
-from edgewright_builder.train.knowledge import HiddenStates
 from edgewright_builder.train.output_head import OutputHead
 from edgewright_builder.train.packing import pack
 from edgewright_builder.train.samples import Sample
+from edgewright_builder.train.teacher_knowledge import HiddenStates
 
 TOKENS, HIDDEN, STUDENT, TEACHER, LETTERS = 53, 12, 40, 70, 31
 CHUNK = 16

@@ -15,11 +15,11 @@ from edgewright_builder.recipe.hyperparameters import Hyperparameters
 from edgewright_builder.scoring.tokens import shared_tokens
 from edgewright_builder.train import packing
 from edgewright_builder.train.epoch import DistillationData, loss_on
-from edgewright_builder.train.knowledge import HiddenStates
 from edgewright_builder.train.lora import add_lora
 from edgewright_builder.train.output_head import OutputHead
 from edgewright_builder.train.packing import Layout, counted_hidden, layout_for, pack, pad
 from edgewright_builder.train.samples import Sample
+from edgewright_builder.train.teacher_knowledge import HiddenStates
 from tests.support.tiny_models import tiny_model
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from edgewright_builder.train.aligned_knowledge import Positions, TopK
 from edgewright_builder.train.cross_vocabulary import Letters
-from edgewright_builder.train.losses import kl_divergence
+from edgewright_builder.train.distillation_losses import kl_divergence
 from edgewright_builder.train.output_head import OutputHead
 from edgewright_builder.train.packing import pack
 from edgewright_builder.train.samples import Sample

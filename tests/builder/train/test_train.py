@@ -31,11 +31,11 @@ from edgewright_builder.train.epoch import (
     validation_divergence,
     validation_loss,
 )
-from edgewright_builder.train.knowledge import HiddenStates
 from edgewright_builder.train.loop import TrainStep
 from edgewright_builder.train.lora import add_lora, linear_layers, merge_lora
 from edgewright_builder.train.packing import pack
 from edgewright_builder.train.samples import Sample, make_batches, make_sample, split
+from edgewright_builder.train.teacher_knowledge import HiddenStates
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 BATCH_TOKENS = 128

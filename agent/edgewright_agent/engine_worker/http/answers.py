@@ -20,7 +20,7 @@ from edgewright_agent.engine_worker.model.logprobs import (
     chat_logprobs,
     completion_logprobs,
 )
-from edgewright_agent.engine_worker.requests.preparing import GenerationTask
+from edgewright_agent.engine_worker.requests.parse_request import GenerationTask
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 

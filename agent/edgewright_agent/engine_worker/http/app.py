@@ -34,7 +34,7 @@ from edgewright_agent.engine_worker.model.backend import Backend, InvalidRequest
 from edgewright_agent.engine_worker.model.grammar import GrammarMaker
 from edgewright_agent.engine_worker.requests.bodies import AdapterBody, parse_body
 from edgewright_agent.engine_worker.requests.limits import limits_of
-from edgewright_agent.engine_worker.requests.preparing import GenerationTask, Preparer
+from edgewright_agent.engine_worker.requests.parse_request import GenerationTask, Preparer
 from edgewright_agent.engine_worker.requests.threads import Preparation, PreparationThreads
 
 Prepared = TypeVar("Prepared")

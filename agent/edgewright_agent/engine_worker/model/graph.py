@@ -29,7 +29,7 @@ LEAN_SESSION = {
     # A tied embedding is a Reshape of the head's tensor; folding would make a second tensor of it.
     "optimization.constant_folding_max_output_size_in_bytes": str(1024 * 1024),
     # The arena keeps what the longest request so far needed; malloc gives large blocks back (see `LEAN_MALLOC` in the
-    # agent's engines/worker.py, which starts this process).
+    # agent's engines/worker_launch.py, which starts this process).
     "enable_cpu_mem_arena": False,
     # Memory patterns stay on: masks as wide as the row repeat their shapes, so that a step allocates one block instead
     # of a thousand. Without them a 135M model's step takes a sixth longer, and a 2048-token context 10 MiB less.

@@ -10,12 +10,12 @@ import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from edgewright.tether import tethered
-from edgewright_agent.engines.process.budget import kernel_limit_bytes, until_over
+from edgewright.die_with_parent import tethered
 from edgewright_agent.engines.process.cgroup import EngineCgroup, make_engine_cgroup, why_not
 from edgewright_agent.engines.process.death import ANY_PROGRAM, Death, DeathCause, LogWords, Verdict, classify
 from edgewright_agent.engines.process.kills import Among, KillCounter, Kills
 from edgewright_agent.engines.process.memory import EngineMemory, TreeMemory
+from edgewright_agent.engines.process.memory_limit import kernel_limit_bytes, until_over
 from edgewright_agent.engines.process.process_group import descendants, first_to_end, has_ended
 from edgewright_agent.runtime.threads import within
 
@@ -66,7 +66,7 @@ class EngineProcess:
         """Starts `command` so that it ends with this process, where we may under a limit of memory (see `budget`).
 
         It and its children run on `cpus` only; `on_line` gets each line they print; `words` are those of its log. To
-        be called from a thread that lives as long as the agent: see `tether`.
+        be called from a thread that lives as long as the agent: see `edgewright.die_with_parent`.
         """
         process = await asyncio.create_subprocess_exec(
             *tethered(),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from edgewright_agent.engines.process.death import ANY_PROGRAM, LogWords
-from edgewright_agent.engines.process.watch import HEARTBEAT_SECONDS
+from edgewright_agent.engines.process.hang_detection import HEARTBEAT_SECONDS
 from edgewright_agent.engines.protocol.requests import (
     ContinuationScore,
     Finish,

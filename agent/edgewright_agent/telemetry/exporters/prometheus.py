@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from edgewright.address import Address
 from edgewright.errors import InputError
 from edgewright_agent.runtime.file_handles import metrics_connections_max
-from edgewright_agent.telemetry.exporters.changes import Changes
+from edgewright_agent.telemetry.exporters.phase_changes import Changes
 from edgewright_agent.telemetry.types import (
     REJECTIONS,
     Deployment,

@@ -18,7 +18,7 @@ from edgewright_agent.telemetry.collectors import memory
 from edgewright_agent.telemetry.collectors.registry import GAUGES, discover_rails, read_gauges
 from edgewright_agent.telemetry.collectors.sysfs import NoDataError
 from edgewright_agent.telemetry.energy import Point
-from edgewright_agent.telemetry.sampling.power import PowerMeter
+from edgewright_agent.telemetry.sampling.power_meter import PowerMeter
 from edgewright_agent.telemetry.serving import OnEnded, RequestWindow, ServingStats
 from edgewright_agent.telemetry.types import (
     BoardMemory,

@@ -14,8 +14,8 @@ from edgewright_builder.cli.given import refuse_with, refuse_without
 from edgewright_builder.cli.options import AsJson, Credentials, Insecure, Save
 from edgewright_builder.cli.output import console, emit, stoppable
 from edgewright_builder.cli.progress_view import ProgressView
-from edgewright_builder.sdk.benchmarks import bench_local, open_bench
-from edgewright_builder.sdk.results.bench import BenchReport
+from edgewright_builder.python_api.benchmarks import bench_local, open_bench
+from edgewright_builder.python_api.results.bench import BenchReport
 from edgewright_builder.show.sheet import print_result
 
 # Parameters of `bench` that ask for no more than one thing.

@@ -16,9 +16,9 @@ from edgewright_builder.cli.options import AsJson, Credentials, Insecure, Save
 from edgewright_builder.cli.output import console, emit, stoppable
 from edgewright_builder.cli.progress_view import ProgressView
 from edgewright_builder.fleet.wave_rules import DEFAULT_WAVES
-from edgewright_builder.sdk.artifacts import open_artifact
-from edgewright_builder.sdk.async_board import NotCommittedError
-from edgewright_builder.sdk.fleet import Fleet
+from edgewright_builder.python_api.artifacts import open_artifact
+from edgewright_builder.python_api.async_board import NotCommittedError
+from edgewright_builder.python_api.fleet import Fleet
 from edgewright_builder.show.sheet import print_result
 
 ArtifactFolder = Annotated[

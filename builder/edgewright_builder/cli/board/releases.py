@@ -9,8 +9,8 @@ import typer
 from edgewright_builder.cli.boards import open_board
 from edgewright_builder.cli.options import AsJson, Credentials, Host, Insecure
 from edgewright_builder.cli.output import console, emit, stoppable
-from edgewright_builder.sdk.results.board import BoardRelease
-from edgewright_builder.sdk.results.storage import DeletedRelease
+from edgewright_builder.python_api.results.board import BoardRelease
+from edgewright_builder.python_api.results.storage import DeletedRelease
 from edgewright_builder.show.sheet import print_result
 
 

@@ -6,7 +6,7 @@ from edgewright_builder.cli.boards import open_board
 from edgewright_builder.cli.options import AsJson, Credentials, Host, Insecure
 from edgewright_builder.cli.output import console, emit, stoppable
 from edgewright_builder.cli.progress_view import ProgressView
-from edgewright_builder.sdk.async_board import NotCommittedError
+from edgewright_builder.python_api.async_board import NotCommittedError
 
 
 @stoppable()

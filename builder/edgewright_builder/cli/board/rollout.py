@@ -14,7 +14,7 @@ from edgewright_builder.fleet.rollout import RolloutReport
 from edgewright_builder.fleet.view import RolloutView
 from edgewright_builder.fleet.wave_rules import SUCCESSES
 from edgewright_builder.push.delta_selection import DeltaSources
-from edgewright_builder.sdk.fleet import Fleet, RolloutOrder
+from edgewright_builder.python_api.fleet import Fleet, RolloutOrder
 from edgewright_builder.show.sheet import print_result
 
 PANEL = "Many boards"

@@ -12,7 +12,7 @@ from edgewright_builder.cli.boards import open_board
 from edgewright_builder.cli.options import Credentials, Host, Insecure
 from edgewright_builder.cli.output import console, stoppable
 from edgewright_builder.device_client.failures import LinkError
-from edgewright_builder.sdk.board import Board
+from edgewright_builder.python_api.board import Board
 from edgewright_builder.show.top import History, render
 
 DEVICE_SECONDS = 2.0  # the phase and the releases change seldom

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from edgewright_builder.cli.options import Credentials
 from edgewright_builder.cli.output import stoppable
+from edgewright_builder.python_api.building import make_order, run_order
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.sdk.building import make_order, run_order
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Device = Annotated[str, typer.Option(help="A device profile's id or file.", show_default=False)]

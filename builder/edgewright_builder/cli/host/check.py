@@ -53,7 +53,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Say whether a model fits, from its configuration alone. Exit code 0: it fits; 1: it does not."""
-    from edgewright_builder.sdk import fitting  # here, so that --help answers at once
+    from edgewright_builder.python_api import fitting  # here, so that --help answers at once
 
     if list_models:
         refuse_with(ctx, "--list", *ONE_MODEL, "context", "engine", "all_models", "markdown")
@@ -79,7 +79,7 @@ def check(
 def _check_all(
     ctx: typer.Context, context: int | None, engine: str | None, *, markdown: bool, as_json: bool
 ) -> None:
-    from edgewright_builder.sdk import fitting
+    from edgewright_builder.python_api import fitting
 
     refuse_with(ctx, "--all", *ONE_MODEL)
     if as_json:

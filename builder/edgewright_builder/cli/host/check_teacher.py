@@ -24,7 +24,9 @@ def check_teacher(
     save: Save = None,
 ) -> None:
     """Say how well two tokenizers align, from them alone. Exit code 0: the teacher fits; 1: it does not."""
-    from edgewright_builder.sdk.teachers import check_teacher as check  # here, so that --help answers at once
+    from edgewright_builder.python_api.teachers import (
+        check_teacher as check,  # here, so that --help answers at once
+    )
 
     result = check(teacher, student, minimum=minimum)
     emit("check-teacher", result, as_json=as_json, save=save)

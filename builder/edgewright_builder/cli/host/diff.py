@@ -8,7 +8,7 @@ import typer
 
 from edgewright_builder.cli.options import AsJson, Credentials, Insecure, Save
 from edgewright_builder.cli.output import console, emit, stoppable
-from edgewright_builder.sdk.artifacts import diff as compare_artifacts
+from edgewright_builder.python_api.artifacts import diff as compare_artifacts
 from edgewright_builder.show.sheet import print_result
 
 _Which = typer.Argument(

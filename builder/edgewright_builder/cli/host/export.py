@@ -28,6 +28,8 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="New or empty folder.", show_default=False)],
 ) -> None:
     """Write a run's model for another runtime: gguf for llama.cpp, Ollama and LM Studio, onnx, or gptq for vLLM."""
-    from edgewright_builder.sdk.exporting import export as write_model  # here, so that --help answers at once
+    from edgewright_builder.python_api.exporting import (
+        export as write_model,  # here, so that --help answers at once
+    )
 
     print_result(console(), write_model(run, to=to.value, out=out))

@@ -14,7 +14,7 @@ from edgewright_builder.cli.options import AsJson, Insecure
 from edgewright_builder.cli.output import console, emit, stoppable
 from edgewright_builder.keys.credentials import Written
 from edgewright_builder.keys.trust_issuer import parse_days
-from edgewright_builder.sdk.credentials import Credentials
+from edgewright_builder.python_api.credentials import Credentials
 from edgewright_builder.show.sheet import print_result
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgewright.sizes import format_bytes
-from edgewright_builder.sdk.artifacts import add_mirrors, export_mirror
+from edgewright_builder.python_api.artifacts import add_mirrors, export_mirror
 
 app = typer.Typer(
     help="Let boards fetch from a web server or an OCI registry.", no_args_is_help=True, add_completion=False

@@ -24,7 +24,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Find the best depth, bits, group size, context and concurrency that fit, and show what they were chosen from."""
-    from edgewright_builder.sdk import fitting  # here, so that --help answers at once
+    from edgewright_builder.python_api import fitting  # here, so that --help answers at once
 
     result = fitting.plan(
         model,

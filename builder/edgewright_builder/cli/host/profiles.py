@@ -81,7 +81,7 @@ def detect_command(
     insecure: Insecure = False,
 ) -> None:
     """Draft a profile from a live board: YAML to standard output, what only a datasheet tells to standard error."""
-    from edgewright_builder.sdk.profiles import draft_profile
+    from edgewright_builder.python_api.profiles import draft_profile
 
     if host is None:
         refuse_without(ctx, "HOST:PORT", "credentials", "insecure")

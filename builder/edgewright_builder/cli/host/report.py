@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgewright_builder.cli.output import console
-from edgewright_builder.sdk.running import open_run
+from edgewright_builder.python_api.run_folder import open_run
 from edgewright_builder.show.sheet import print_result
 
 

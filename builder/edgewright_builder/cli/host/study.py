@@ -60,8 +60,8 @@ def run(
     ] = None,
 ) -> None:
     """Run the cells of a study that are not done, then write its report."""
+    from edgewright_builder.python_api.libraries import own_errors
     from edgewright_builder.run.library_output import quiet_libraries
-    from edgewright_builder.sdk.libraries import own_errors
     from edgewright_builder.study.run_study import StudyOrder, conduct
 
     quiet_libraries()

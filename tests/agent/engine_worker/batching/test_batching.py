@@ -22,7 +22,7 @@ from edgewright_agent.engine_worker.batching.turns import Turns
 from edgewright_agent.engine_worker.model import onnx
 from edgewright_agent.engine_worker.model.backend import Backend, CachePlace, SamplingSettings, layout_of
 from edgewright_agent.engine_worker.model.fake import FakeBackend, fake_tokens
-from edgewright_agent.engines.worker import SEQUENCES_MAX
+from edgewright_agent.engines.worker_launch import SEQUENCES_MAX
 from tests.support.engine_releases import CONTEXT_TOKENS, Release
 from tests.support.worker_runs import generate, generation, run, scheduler, score, scoring, tokens, turns
 
