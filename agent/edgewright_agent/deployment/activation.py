@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,7 @@ from edgewright_agent.deployment.probes import (
 from edgewright_agent.deployment.state import Phase, State
 from edgewright_agent.deployment.state_writer import StateWriter
 from edgewright_agent.deployment.supervision import RESTART_SECONDS_MAX
+from edgewright_agent.engines import Death, Engine
 from edgewright_agent.runtime.failures import is_rot, is_shortage, is_untrusted, log_failure
 from edgewright_agent.runtime.threads import within
 from edgewright_agent.store import Store
@@ -231,12 +233,20 @@ async def _require_alive(serving: ServingRelease, probes: tuple[ProbeResult, ...
     try:
         _require(probes)
     except OutsideError as error:
-        try:
-            death = await within(DEATH_SECONDS_MAX, serving.engine.wait())
-        except asyncio.TimeoutError:
-            raise error from None
+        death = await _death_of(serving.engine)
+        if death is None:
+            raise
         message = f"{error} The engine ended during probation: {death.sentence}."
         raise OutsideError(message, Reason.REASON_ENGINE_FAILED) from error
+
+
+async def _death_of(engine: Engine) -> Death | None:
+    """Returns how the engine ended; None as soon as it answers, or if the kernel does not say it in time."""
+    with contextlib.suppress(asyncio.TimeoutError):
+        if await within(DEATH_SECONDS_MAX, engine.healthy()):
+            return None
+        return await within(DEATH_SECONDS_MAX, engine.wait())
+    return None
 
 
 async def _within(seconds: float, probing: Awaitable[tuple[ProbeResult, ...]]) -> tuple[ProbeResult, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edgewright.durable import FileSystem
+from edgewright_agent.deployment import activation
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.engine_manager import ServingRelease
 from edgewright_agent.deployment.lifecycle import ATTEMPTS_MAX
@@ -170,6 +171,21 @@ async def test_an_engine_that_dies_of_a_probe_is_told_with_how_it_ended(tmp_path
         await activated(deployer, GOOD.digest)
         assert "Probe golden_prompt failed" in deployer.state.message
         assert "The engine ended during probation: killed (signal 9)" in deployer.state.message
+
+
+@pytest.mark.parametrize("fault", [{"tokens": (1, 2, 3)}, {"peak_bytes": 10_001}])
+async def test_the_death_of_an_engine_that_answers_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(activation, "DEATH_SECONDS_MAX", 1e6)
+    script = Script()
+    async with deploying(tmp_path, script) as deployer:
+        await activated(deployer, GOOD.digest)
+        for name, value in fault.items():
+            setattr(script, name, value)
+        await activated(deployer, NEXT.digest)
+        assert deployer.state.outcome is ChangeOutcome.ROLLED_BACK
+        assert deployer.serving().release.digest == GOOD.digest
 
 
 async def kill_on_probation(deployer: Deployer, script: Script) -> None:
