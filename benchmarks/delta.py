@@ -32,7 +32,7 @@ from edgewright_builder.models.folder import load_tokenizer
 from edgewright_builder.models.sources import resolve_model
 from edgewright_builder.quantization.calibration import CalibrationTexts, packed_calibration
 from edgewright_builder.quantization.earlier_model import earlier_model
-from edgewright_builder.recipe.model import Recipe, load_recipe
+from edgewright_builder.recipe.model_recipe import Recipe, load_recipe
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.resumable_run import Run, digest_of_products
 from edgewright_builder.stages.evaluate import EvaluatedModel, evaluate

@@ -108,7 +108,7 @@ def prepare(scratch: Path, passes: int, threads: int) -> Work:
     from edgewright_builder.models.folder import load_model, load_tokenizer
     from edgewright_builder.models.sources import resolve_model
     from edgewright_builder.quantization.rounding import temporarily_quantized
-    from edgewright_builder.recipe.model import PROJECTIONS
+    from edgewright_builder.recipe.model_recipe import PROJECTIONS
     from edgewright_builder.train.lora import linear_layers
     from edgewright_builder.train.samples import make_batches, make_sample
 

@@ -37,7 +37,7 @@ from rich.console import Console
 from edgewright_builder.export.onnx import export_onnx
 from edgewright_builder.models.folder import load_tokenizer
 from edgewright_builder.quantization.calibration import CalibrationTexts, packed_calibration
-from edgewright_builder.recipe.model import Recipe, RecoverSettings
+from edgewright_builder.recipe.model_recipe import Recipe, RecoverSettings
 from edgewright_builder.run.build_definition import Build
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.resumable_run import FinishedStage, Run

@@ -116,7 +116,7 @@ def run_until(place: Path, last: str) -> None:
     """Does the stages that are missing until this one."""
     from rich.console import Console
 
-    from edgewright_builder.recipe.model import load_recipe
+    from edgewright_builder.recipe.model_recipe import load_recipe
     from edgewright_builder.run.library_output import quiet_libraries
     from edgewright_builder.run.progress import Reporter
     from edgewright_builder.study.run_cell import Workbench

@@ -26,7 +26,7 @@ from edgewright_builder.export.onnx import export_onnx
 from edgewright_builder.models.folder import load_model
 from edgewright_builder.quantization.rounding import temporarily_quantized
 from edgewright_builder.recipe.hyperparameters import TrialSettings
-from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.recipe.model_recipe import Recipe
 from edgewright_builder.run.build_definition import Build
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.resumable_run import FinishedStage

@@ -99,7 +99,7 @@ def run_steps(setting: Setting, method: str) -> dict[str, Any]:
     """Returns the seconds of whole training steps, model included, and the peak of their process."""
     from edgewright_builder.models.folder import load_model
     from edgewright_builder.recipe.hyperparameters import Hyperparameters
-    from edgewright_builder.recipe.model import FinetuneSettings
+    from edgewright_builder.recipe.model_recipe import FinetuneSettings
     from edgewright_builder.train.epoch import Training, train_epoch
     from edgewright_builder.train.lora import add_lora
 
@@ -122,7 +122,7 @@ def peer_work(setting: Setting, kind: str, threads: int, scratch: str) -> dict[s
     """Returns what TRL's process is told: the same texts in the same batches."""
     from edgewright_builder.models.folder import load_tokenizer
     from edgewright_builder.models.sources import resolve_model
-    from edgewright_builder.recipe.model import PROJECTIONS
+    from edgewright_builder.recipe.model_recipe import PROJECTIONS
     from edgewright_builder.train.samples import chat_texts, make_batches
 
     source, data = resolve_model(MODEL), material(setting, "shared")

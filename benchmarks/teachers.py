@@ -143,7 +143,7 @@ def run_cell(setting: Setting, method: str, seed: int) -> dict[str, Any]:
     """Trains and judges one student."""
     from edgewright_builder.models.folder import load_model, load_tokenizer
     from edgewright_builder.recipe.hyperparameters import Hyperparameters
-    from edgewright_builder.recipe.model import FinetuneSettings
+    from edgewright_builder.recipe.model_recipe import FinetuneSettings
     from edgewright_builder.train.epoch import Training, train_epoch, validation_divergence, validation_loss
     from edgewright_builder.train.lora import add_lora, merge_lora
 

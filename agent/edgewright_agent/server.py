@@ -31,9 +31,9 @@ from edgewright_agent import engines
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.engine_manager import OnServing, PrepareEngine, ServingRelease, StartEngine
 from edgewright_agent.deployment.probes import BoardSensors
+from edgewright_agent.deployment.release_admission import AdmissionPolicy
 from edgewright_agent.deployment.revocation import check_serving, stopped_releases
 from edgewright_agent.deployment.scrub_thread import scrub_thread
-from edgewright_agent.deployment.staging import AdmissionPolicy
 from edgewright_agent.engines import Engine, EngineInfo, EngineLimits
 from edgewright_agent.inference import Inference
 from edgewright_agent.openai_api.settings import OpenAISettings

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from edgewright.validation import plain
-from edgewright_builder.recipe.adapter import AdapterRecipe
-from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.recipe.adapter_recipe import AdapterRecipe
+from edgewright_builder.recipe.model_recipe import Recipe
 
 INTRODUCTION = """# Recipe keys
 

@@ -23,7 +23,7 @@ import grpc.aio
 import pytest
 
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
-from edgewright_agent.deployment import lifecycle
+from edgewright_agent.deployment import activation_rules
 from edgewright_agent.engine_worker.model.fake import fake_tokens
 from edgewright_agent.store import Space, Store
 from tests.agent.test_agent_process import generated_soon, insecure, trusted
@@ -33,7 +33,7 @@ from tests.support.artifacts import TIMEOUT_SECONDS, TestArtifact, make_artifact
 __all__ = ["trusted"]  # the fixture
 
 SEED = 11
-KILLS_IN_A_ROW = lifecycle.STARTS_MAX // 2
+KILLS_IN_A_ROW = activation_rules.STARTS_MAX // 2
 LATEST = 1.1  # of a cycle: some kills come after it
 MODEL_BYTES = 4 * 2**20
 PROBATION_SECONDS = 0.5
@@ -106,7 +106,7 @@ class Lane:
             return time.monotonic() - began
 
     async def stopped_cleanly(self, artifacts: dict[str, TestArtifact]) -> None:
-        """So that its many short lives are not held against the release; see `lifecycle.starting`."""
+        """So that its many short lives are not held against the release; see `activation_rules.starting`."""
         async with self.agent() as agent:
             await serves(agent.address, artifacts)
             agent.process.send_signal(signal.SIGTERM)

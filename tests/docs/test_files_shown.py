@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgewright_builder.fleet.inventory import load_inventory
-from edgewright_builder.recipe.adapter import load_any_recipe
+from edgewright_builder.recipe.adapter_recipe import load_any_recipe
 from edgewright_builder.study.study_file import load_study
 from tests.support.markdown import Block, blocks
 

@@ -8,8 +8,8 @@ import recipe_keys
 import wire_contract
 
 from edgewright.v1 import common_pb2, deployment_pb2
-from edgewright_builder.recipe.adapter import AdapterRecipe
-from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.recipe.adapter_recipe import AdapterRecipe
+from edgewright_builder.recipe.model_recipe import Recipe
 from edgewright_profiles import list_profiles
 
 

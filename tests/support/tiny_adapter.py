@@ -18,7 +18,7 @@ import torch
 
 from edgewright_builder.export.lora_slots import add_slots, write_adapter
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
-from edgewright_builder.recipe.model import PROJECTIONS
+from edgewright_builder.recipe.model_recipe import PROJECTIONS
 from edgewright_builder.stages.finetune_adapter import adapter_factors
 from edgewright_builder.train.lora import add_lora, merge_lora
 from tests.support.tiny_model import make_model, make_tokenizer

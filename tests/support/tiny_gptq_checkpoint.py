@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from edgewright_builder.recipe.model import PROJECTIONS
+from edgewright_builder.recipe.model_recipe import PROJECTIONS
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 GROUP_SIZE = 32

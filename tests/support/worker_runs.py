@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from edgewright_agent.engine_worker.batching.fair_lock import Turns
 from edgewright_agent.engine_worker.batching.jobs import Generation, Job, Scoring
 from edgewright_agent.engine_worker.batching.scheduler import Scheduler
-from edgewright_agent.engine_worker.batching.turns import Turns
 from edgewright_agent.engine_worker.model.backend import Backend, SamplingSettings, TokenScores
 
 SEQUENCES_MAX = 8

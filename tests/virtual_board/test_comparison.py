@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from virtual_board.sensors.comparison import Change, Comparison, Sampled, compare
 
-from edgewright_agent.telemetry.energy import Meter
+from edgewright_agent.telemetry.joule_counter import Meter
 
 
 def steps(chance: random.Random, seconds: float) -> list[Change]:

@@ -22,7 +22,7 @@ from edgewright_agent.benchmark.load import (
     LoadTally,
 )
 from edgewright_agent.engines import Finish
-from edgewright_agent.telemetry.energy import GAP_SECONDS
+from edgewright_agent.telemetry.joule_counter import GAP_SECONDS
 from edgewright_agent.telemetry.sampling.monitor import Telemetry
 from edgewright_agent.telemetry.types import EnergyMark, RequestSummary
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgewright.errors import OutsideError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.deployment import lifecycle
+from edgewright_agent.deployment import activation_rules
 from edgewright_agent.deployment.engine_manager import EngineManager, ServingRelease
 from edgewright_agent.deployment.probes import (
     PROBES_SECONDS_MAX,
@@ -49,7 +49,7 @@ class _BroughtDownError(OutsideError):
 
 
 class Activation:
-    """Drives a change to its end, through the rules of `lifecycle`.
+    """Drives a change to its end, through `activation_rules`.
 
     A candidate answers clients once it has passed its probes, so that their load decides none. If their requests bring
     it down during its probation, it is tried once more without them: no client decides which release serves.
@@ -79,7 +79,7 @@ class Activation:
         while not self._state.at_rest:
             try:
                 if self._state.phase is Phase.PROBATION:  # its end could not be written
-                    await self._progress.apply(lifecycle.recovered)
+                    await self._progress.apply(activation_rules.recovered)
                 else:
                     await self._try_candidate()
             except Exception as error:  # noqa: BLE001 - whatever it is, the board must come to rest
@@ -90,7 +90,7 @@ class Activation:
 
     async def _serve_meanwhile(self) -> None:
         """Serves what the board would go back to while the change can't go on."""
-        back = self._store.releases().get(lifecycle.way_back(self._state) or "")
+        back = self._store.releases().get(activation_rules.way_back(self._state) or "")
         if back is None or self._engines.serving is not None:
             return
         try:
@@ -99,7 +99,7 @@ class Activation:
             log_failure(_log, f"release {back.digest}", error)
 
     async def _try_candidate(self) -> None:
-        await self._progress.apply(lifecycle.attempt)  # first: while that fails, what serves goes on
+        await self._progress.apply(activation_rules.attempt)  # first: while that fails, what serves goes on
         candidate = self._state.candidate
         if candidate is None:
             return
@@ -108,12 +108,12 @@ class Activation:
         except _BroughtDownError as error:
             log_failure(_log, f"trying {candidate} again without clients", error)
             self._alone, why = True, str(error)
-            await self._engines.keep_only(lifecycle.way_back(self._state))
-            await self._progress.apply(lambda state: lifecycle.excused(state, why))
+            await self._engines.keep_only(activation_rules.way_back(self._state))
+            await self._progress.apply(lambda state: activation_rules.excused(state, why))
         except Exception as error:
             log_failure(_log, f"starting {candidate}", error)
             why, ended = str(error), _rule_of(error)
-            await self._engines.keep_only(lifecycle.way_back(self._state))
+            await self._engines.keep_only(activation_rules.way_back(self._state))
             await self._progress.apply(lambda state: ended(state, why), self._progress.probes)
             if is_shortage(error) and not self._state.at_rest:
                 raise  # what the board lacks may be there after a pause
@@ -129,9 +129,9 @@ class Activation:
         trial = TrialConditions(self._terms.budget_bytes, senses, kills if same_engine else 0)
         if self._state.phase is not Phase.ACTIVATING:
             await self._engines.show(serving)
-            await self._progress.apply(lifecycle.started)
+            await self._progress.apply(activation_rules.started)
             return
-        await self._progress.apply(lifecycle.started)
+        await self._progress.apply(activation_rules.started)
         await self._probe(serving, trial, beside=beside)
 
     async def _probe(self, serving: ServingRelease, trial: TrialConditions, *, beside: bool) -> None:
@@ -151,17 +151,17 @@ class Activation:
         await self._engines.show(serving)
         if self._state.confirm_within_seconds and not await self._is_confirmed(serving, probes):
             await self._engines.stop()
-            await self._progress.apply(lifecycle.unconfirmed, probes)
+            await self._progress.apply(activation_rules.unconfirmed, probes)
             return
         counters = serving.release.manifest.release_counter, self._active_counter()
-        await self._progress.apply(lambda state: lifecycle.committed(state, *counters), probes)
+        await self._progress.apply(lambda state: activation_rules.committed(state, *counters), probes)
 
     async def _is_confirmed(self, serving: ServingRelease, probes: tuple[ProbeResult, ...]) -> bool:
         """Whether the host confirmed the candidate in time. Raises OutsideError if its engine dies by itself
         meanwhile.
         """
         self._confirmed.clear()
-        await self._progress.apply(lifecycle.awaiting, probes)
+        await self._progress.apply(activation_rules.awaiting, probes)
         until_seconds = time.monotonic() + self._state.confirm_within_seconds
         confirming = asyncio.create_task(self._confirmed.wait())
         try:
@@ -211,10 +211,10 @@ class Activation:
 
 
 def _rule_of(error: Exception) -> Callable[[State, str], State]:
-    """Returns the rule of `lifecycle` that says what the failure means for the candidate."""
+    """Returns the rule of `activation_rules` that says what the failure means for the candidate."""
     if is_rot(error) or is_untrusted(error):
-        return lifecycle.rotted
-    return lifecycle.hindered if is_shortage(error) else lifecycle.failed
+        return activation_rules.rotted
+    return activation_rules.hindered if is_shortage(error) else activation_rules.failed
 
 
 async def _sit_out(serving: ServingRelease, seconds: float) -> None:

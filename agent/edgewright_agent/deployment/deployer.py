@@ -1,6 +1,6 @@
 """What a host can do with a board's releases: activate, confirm, roll back, revoke, delete, watch.
 
-`activation` carries a change out and `supervision` keeps the result running, by the rules of `lifecycle`.
+`activation` carries a change out and `supervision` keeps the result running, by the rules of `activation_rules`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Set
 
 from edgewright.errors import OutsideError, RefusedError
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.deployment import lifecycle
+from edgewright_agent.deployment import activation_rules
 from edgewright_agent.deployment.activation import Activation, ActivationSettings
 from edgewright_agent.deployment.engine_manager import (
     CheckServing,
@@ -121,7 +121,9 @@ class Deployer:
         whole = servable(self._store.releases())
 
         def taken_up(state: State) -> State:
-            return without_stopped(lifecycle.recovered(lifecycle.without_lost(state, whole)), whole, stopped)
+            return without_stopped(
+                activation_rules.recovered(activation_rules.without_lost(state, whole)), whole, stopped
+            )
 
         await self._progress.apply_or_tell(taken_up)  # on a full disk what is active serves all the same
         self._run()
@@ -131,25 +133,25 @@ class Deployer:
         async with self._changing:
             await self._halt()
             if self._engines.serving is not None:  # it did not end by itself
-                await self._progress.try_to_apply(lifecycle.steady)
+                await self._progress.try_to_apply(activation_rules.steady)
             await self._engines.stop()
 
     async def staged(self, digest: str) -> None:
         """Notes that a release was staged and waits to be activated."""
         async with self._changing:
-            await self._progress.apply(lambda state: lifecycle.staged(state, digest))
+            await self._progress.apply(lambda state: activation_rules.staged(state, digest))
 
     async def activate(
         self, digest: str, *, force: bool = False, confirm_within_seconds: float = 0.0
     ) -> None:
-        """Begins to activate a staged release. Raises as `lifecycle.activate`, and `RELEASE_UNKNOWN`."""
+        """Begins to activate a staged release. Raises as `activation_rules.activate`, and `RELEASE_UNKNOWN`."""
         async with self._changing:
             counter = self._store.release(digest).manifest.release_counter
             if self.state.at_rest and digest == self.state.active:
                 return
             await to_the_end(
                 self._change(
-                    lambda state: lifecycle.activate(
+                    lambda state: activation_rules.activate(
                         state, digest, counter, force=force, confirm_within_seconds=confirm_within_seconds
                     )
                 )
@@ -168,9 +170,9 @@ class Deployer:
         self._activation.confirm()
 
     async def roll_back(self) -> str:
-        """Begins to go back to the previous release; returns its digest. Raises as `lifecycle.roll_back`."""
+        """Begins to go back to the previous release; returns its digest. Raises as `activation_rules.roll_back`."""
         async with self._changing:
-            state = await to_the_end(self._change(lifecycle.roll_back))
+            state = await to_the_end(self._change(activation_rules.roll_back))
             return str(state.candidate)
 
     async def stop_revoked(self, stopped: Set[str]) -> None:
@@ -217,7 +219,7 @@ class Deployer:
 
     async def _delete(self, digest: str) -> int:
         freed_bytes = await run_in_thread(self._store.delete_release, digest)
-        await self._progress.apply(lambda state: lifecycle.forgotten(state, digest))
+        await self._progress.apply(lambda state: activation_rules.forgotten(state, digest))
         return freed_bytes
 
     def watch(self, *, follow: bool) -> AsyncIterator[DeploymentStatus]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from edgewright.errors import EdgewrightError, OutsideError, RefusedError
 from edgewright.trust.accepted_signatures import RevocationVerdict
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.deployment import lifecycle
+from edgewright_agent.deployment import activation_rules
 from edgewright_agent.deployment.state import ChangeOutcome, Phase, State
 from edgewright_agent.store import StagedRelease
 from edgewright_agent.store.files.releases import read_signed
@@ -90,9 +90,9 @@ def without_stopped(state: State, staged: Set[str], stopped: Set[str]) -> State:
     why = f"release {min(gone)[:12]} was revoked"
     if left.active is not None:
         return replace(left, message=f"{why}; serving {left.active[:12]}")
-    back = lifecycle.way_back(left)
+    back = activation_rules.way_back(left)
     if back is not None:
-        return lifecycle.go_back(left, back, why)
+        return activation_rules.go_back(left, back, why)
     return replace(left, message=f"{why}; nothing is served")
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
-from edgewright_agent.deployment import lifecycle
+from edgewright_agent.deployment import activation_rules
 from edgewright_agent.deployment.probes import ProbeResult
 from edgewright_agent.deployment.state import State
 from edgewright_agent.runtime.failures import log_failure
@@ -16,7 +16,7 @@ from edgewright_agent.store import StateFile
 
 _log = logging.getLogger(__name__)
 
-Rule = Callable[[State], State]  # of `lifecycle`
+Rule = Callable[[State], State]  # of `activation_rules`
 
 
 @dataclass(frozen=True)
@@ -114,4 +114,4 @@ def _saved_state(file: StateFile) -> State:
     saved = file.read()
     if saved is not None:
         return State.from_json(saved)
-    return lifecycle.lost() if file.is_lost else State()
+    return activation_rules.lost() if file.is_lost else State()

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from edgewright_agent.deployment import lifecycle
+from edgewright_agent.deployment import activation_rules
 from edgewright_agent.deployment.engine_manager import EngineManager
 from edgewright_agent.deployment.state_writer import StateWriter
 from edgewright_agent.engines import Death, Engine
@@ -76,7 +76,7 @@ class Supervisor:
                 continue
             try:
                 if self._engines.serving is None:
-                    await self._progress.try_to_apply(lifecycle.starting)
+                    await self._progress.try_to_apply(activation_rules.starting)
                     if self._progress.state.serves != digest:
                         return
                     await self._engines.serve(self._store.release(digest))
@@ -85,7 +85,7 @@ class Supervisor:
                 self._restarts = self._restarts.after(death)
                 excused = serving.blames_requests(death)
                 if excused:
-                    await self._progress.try_to_apply(lifecycle.start_excused)
+                    await self._progress.try_to_apply(activation_rules.start_excused)
                 if was_steady or excused:
                     pause_seconds = self._restart_seconds
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
@@ -104,7 +104,7 @@ class Supervisor:
             death = await within(RESTART_SECONDS_MAX, engine.wait())
         except asyncio.TimeoutError:
             steady = True
-            await self._progress.try_to_apply(lifecycle.steady)
+            await self._progress.try_to_apply(activation_rules.steady)
             death = await engine.wait()
         _log.error("the engine ended: %s; restarting it", death.sentence)
         return death, steady
@@ -112,4 +112,4 @@ class Supervisor:
     async def _give_up(self, digest: str) -> None:
         """Goes back to the previous release, if there is one: the active one is corrupt on the disk."""
         whole = servable(self._store.releases()) - {digest}
-        await self._progress.apply_or_tell(lambda state: lifecycle.without_lost(state, whole))
+        await self._progress.apply_or_tell(lambda state: activation_rules.without_lost(state, whole))

@@ -1,6 +1,6 @@
 """Engines: child processes that load a release and speak OpenAI HTTP to this machine alone."""
 
-from edgewright_agent.engines.launch import available_engines, format_of, prepare_engine, start_engine
+from edgewright_agent.engines.engine_kinds import available_engines, format_of, prepare_engine, start_engine
 from edgewright_agent.engines.process.death import Death, DeathCause
 from edgewright_agent.engines.process.memory import EngineMemory
 from edgewright_agent.engines.protocol.engine import Engine

@@ -20,8 +20,8 @@ from edgewright.errors import RefusedError
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment.deployer import Deployer
+from edgewright_agent.deployment.release_admission import AdmissionPolicy, AdmissionVerdict, judge_admission
 from edgewright_agent.deployment.revocation import check_activation, check_roll_back
-from edgewright_agent.deployment.staging import AdmissionPolicy, AdmissionVerdict, judge_admission
 from edgewright_agent.runtime.threads import run_in_thread
 from edgewright_agent.services.translation import messages
 from edgewright_agent.services.translation.status import abort

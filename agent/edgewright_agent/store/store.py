@@ -35,7 +35,6 @@ from edgewright_agent.store.files.releases import (
 )
 from edgewright_agent.store.files.state_file import StateFile
 from edgewright_agent.store.upkeep.collection import find_garbage, remove_garbage
-from edgewright_agent.store.upkeep.crash_recovery import recover
 from edgewright_agent.store.upkeep.garbage import Garbage
 from edgewright_agent.store.upkeep.space import (
     Space,
@@ -45,6 +44,7 @@ from edgewright_agent.store.upkeep.space import (
     prepared_bytes,
     require_room,
 )
+from edgewright_agent.store.upkeep.store_recovery import recover
 
 
 class Store:

@@ -14,7 +14,7 @@ from edgewright_builder.fit.memory import Configuration
 from edgewright_builder.fit.plan import BuildPlan
 from edgewright_builder.fit.speed import Speed
 from edgewright_builder.local_engine.engine import engine_version
-from edgewright_builder.recipe.model import Recipe, ServingSettings
+from edgewright_builder.recipe.model_recipe import Recipe, ServingSettings
 
 
 def artifact_files(export: Path) -> dict[str, Path]:

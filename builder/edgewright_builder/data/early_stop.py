@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from edgewright_builder.data.assignment import Assignment
+from edgewright_builder.data.generation_settings import Assignment
 from edgewright_builder.data.parsing import parse_answer, parse_question
 
 FIRST_ANSWERS = 8  # fewer say little about a small model

@@ -14,10 +14,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgewright.errors import InputError
-from edgewright_builder.data.assignment import ATTRITION, Assignment, Pair
 from edgewright_builder.data.data_teacher import Chat, Client, Completion
 from edgewright_builder.data.drop_counts import attrition_line
 from edgewright_builder.data.early_stop import FirstAnswers
+from edgewright_builder.data.generation_settings import ATTRITION, Assignment, Pair
 from edgewright_builder.data.journal import AnswerJournal, digest
 from edgewright_builder.data.parsing import parse_answer, parse_question, parse_topics
 from edgewright_builder.data.similarity import SeenTexts

@@ -1,7 +1,7 @@
 """Whether a predicted peak meets a budget. Plans, checks, builds, adapters and the report all ask here.
 
-A board decides for itself what it admits (the agent's `deployment/staging.py`): it compares the predicted peak without
-its error bar, and then measures.
+A board decides for itself what it admits (the agent's `deployment/release_admission.py`): it compares the predicted
+peak without its error bar, and then measures.
 """
 
 from __future__ import annotations

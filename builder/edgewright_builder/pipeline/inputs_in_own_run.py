@@ -7,8 +7,8 @@ from pathlib import Path
 
 from edgewright.errors import InputError
 from edgewright.folders import expanded
-from edgewright_builder.recipe.adapter import AdapterRecipe
-from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.recipe.adapter_recipe import AdapterRecipe
+from edgewright_builder.recipe.model_recipe import Recipe
 from edgewright_builder.run.resumable_run import STAGES
 
 

@@ -23,7 +23,7 @@ from edgewright_builder.models.sources import resolve_model
 from edgewright_builder.parity.prove import require_proof
 from edgewright_builder.pipeline.inputs_in_own_run import refuse_own_products
 from edgewright_builder.quantization.earlier_model import require_same_shape
-from edgewright_builder.recipe.model import DataTeacher, EvaluateSettings
+from edgewright_builder.recipe.model_recipe import DataTeacher, EvaluateSettings
 from edgewright_builder.run.build_definition import Build
 from edgewright_builder.run.distillation_inputs import Distillation
 from edgewright_builder.run.resumable_run import read_stage

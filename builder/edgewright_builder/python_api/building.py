@@ -17,8 +17,8 @@ from edgewright_builder.python_api.libraries import own_errors
 from edgewright_builder.python_api.reporter import listening_reporter
 from edgewright_builder.python_api.results.progress import OnProgress
 from edgewright_builder.python_api.run_folder import RunFolder
-from edgewright_builder.recipe.adapter import AdapterRecipe, load_any_recipe
-from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.recipe.adapter_recipe import AdapterRecipe, load_any_recipe
+from edgewright_builder.recipe.model_recipe import Recipe
 from edgewright_builder.run.folder_owner import claimed, refuse_used
 from edgewright_builder.run.library_output import quiet_libraries
 from edgewright_builder.run.progress import Reporter
@@ -27,7 +27,7 @@ from edgewright_profiles import DeviceProfile
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from edgewright_builder.pipeline.adapter import AdapterBuild
+    from edgewright_builder.pipeline.adapter_pipeline import AdapterBuild
     from edgewright_builder.run.build_definition import Build
 
 RUNS = Path("runs")
@@ -119,7 +119,7 @@ def run_order(order: BuildOrder, reporter: Reporter) -> RunFolder:
 
 def _build_model(order: BuildOrder, recipe: Recipe, reporter: Reporter) -> None:
     """A model of its own; without a budget of its own it has the profile's."""
-    from edgewright_builder.pipeline.model import build_model
+    from edgewright_builder.pipeline.model_pipeline import build_model
     from edgewright_builder.pipeline.preflight import preflight
     from edgewright_builder.run.build_definition import Build
     from edgewright_builder.run.resumable_run import Run
@@ -139,8 +139,8 @@ def _build_model(order: BuildOrder, recipe: Recipe, reporter: Reporter) -> None:
 
 def _build_adapter(order: BuildOrder, recipe: AdapterRecipe, reporter: Reporter) -> None:
     """The adapter of a base; without a budget of its own it has the base's."""
-    from edgewright_builder.pipeline.adapter import AdapterBuild, build_adapter, preflight_adapter
     from edgewright_builder.pipeline.adapter_base import find_base
+    from edgewright_builder.pipeline.adapter_pipeline import AdapterBuild, build_adapter, preflight_adapter
     from edgewright_builder.run.resumable_run import Run
 
     base = find_base(recipe.base)

@@ -17,7 +17,7 @@ from edgewright_builder.fit.memory import Calibration
 from edgewright_builder.fit.plan import BuildPlan, Wishes, make_plan, with_group_size
 from edgewright_builder.fit.speed import Speed, predict_speed
 from edgewright_builder.models.folder import read_config
-from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.recipe.model_recipe import Recipe
 from edgewright_builder.run.distillation_inputs import Distillation
 from edgewright_builder.run.resumable_run import Run
 from edgewright_profiles import DeviceProfile

@@ -16,8 +16,8 @@ from edgewright_builder.models.folder import (
     vocabulary_difference,
 )
 from edgewright_builder.models.sources import resolve_model, resolve_tokenizer
-from edgewright_builder.recipe.adapter import AdapterRecipe
-from edgewright_builder.recipe.model import KnowledgeTeacher, Recipe
+from edgewright_builder.recipe.adapter_recipe import AdapterRecipe
+from edgewright_builder.recipe.model_recipe import KnowledgeTeacher, Recipe
 from edgewright_builder.run.resumable_run import Run
 
 

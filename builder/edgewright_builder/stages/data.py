@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from edgewright.digests import file_sha256
 from edgewright.durable import FileSystem, write_durably, write_json
 from edgewright_builder.data.alpaca import AlpacaRow, write_alpaca
-from edgewright_builder.data.assignment import Assignment, GenerationSettings
 from edgewright_builder.data.data_teacher import TeacherSampling
 from edgewright_builder.data.drop_counts import refuse_nothing
+from edgewright_builder.data.generation_settings import Assignment, GenerationSettings
 from edgewright_builder.data.journal import AnswerJournal
 from edgewright_builder.data.own_data import dropped_line, select_rows
 from edgewright_builder.data.presets import is_preset_file, load_preset
@@ -29,8 +29,8 @@ from edgewright_builder.tasks.loading import evaluation_texts
 
 if TYPE_CHECKING:
     from edgewright_builder.data.data_teacher import Client
-    from edgewright_builder.recipe.adapter import AdapterRecipe
-    from edgewright_builder.recipe.model import DataTeacher, Recipe
+    from edgewright_builder.recipe.adapter_recipe import AdapterRecipe
+    from edgewright_builder.recipe.model_recipe import DataTeacher, Recipe
     from edgewright_builder.run.distillation_inputs import Distillation
     from edgewright_builder.run.progress import OnProgress
     from edgewright_builder.run.resumable_run import FinishedStage

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from edgewright_builder.export.lora_slots import AdapterSlot, Factors
-    from edgewright_builder.recipe.adapter import AdapterRecipe
+    from edgewright_builder.recipe.adapter_recipe import AdapterRecipe
     from edgewright_builder.recipe.hyperparameters import Hyperparameters
     from edgewright_builder.run.distillation_inputs import Distillation
     from edgewright_builder.run.resumable_run import FinishedStage

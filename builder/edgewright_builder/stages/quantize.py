@@ -32,7 +32,7 @@ from edgewright_builder.stages.teacher import samples_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgewright_builder.recipe.model import QuantizeSettings, Recipe
+    from edgewright_builder.recipe.model_recipe import QuantizeSettings, Recipe
     from edgewright_builder.run.build_definition import Build
     from edgewright_builder.run.progress import OnProgress
     from edgewright_builder.run.resumable_run import FinishedStage

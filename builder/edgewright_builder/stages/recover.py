@@ -18,7 +18,7 @@ from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from edgewright_builder.recipe.model import RecoverSettings
+    from edgewright_builder.recipe.model_recipe import RecoverSettings
     from edgewright_builder.run.build_definition import Build
     from edgewright_builder.run.resumable_run import FinishedStage
     from edgewright_builder.train.epoch import DistillationData, Divergence

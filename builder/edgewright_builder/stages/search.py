@@ -21,7 +21,7 @@ from edgewright_builder.stages.shared_search import search_together
 from edgewright_builder.stages.teacher import training_of
 
 if TYPE_CHECKING:
-    from edgewright_builder.recipe.model import SearchSettings
+    from edgewright_builder.recipe.model_recipe import SearchSettings
     from edgewright_builder.run.build_definition import Build
     from edgewright_builder.run.progress import OnProgress
     from edgewright_builder.run.resumable_run import FinishedStage

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from edgewright.errors import EdgewrightError
-from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.recipe.model_recipe import Recipe
 from edgewright_builder.run.distillation_inputs import Distillation
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.resumable_run import Run, finished_stage

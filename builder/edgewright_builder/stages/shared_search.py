@@ -22,7 +22,7 @@ from edgewright_builder.stages.teacher import training_of
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-    from edgewright_builder.recipe.model import Recipe
+    from edgewright_builder.recipe.model_recipe import Recipe
     from edgewright_builder.run.build_definition import Build
     from edgewright_builder.run.resumable_run import FinishedStage
     from edgewright_builder.run.work_queue import WorkQueue

@@ -16,7 +16,7 @@ from edgewright.digests import digest_of
 from edgewright.errors import InputError
 from edgewright.validation import first_complaint
 from edgewright.yaml_files import read_mapping
-from edgewright_builder.recipe.model import Recipe, with_paths_from
+from edgewright_builder.recipe.model_recipe import Recipe, with_paths_from
 from edgewright_builder.study.study_file import StudyFile, changes_of
 
 IDENTITY_CHARACTERS = 8

@@ -32,7 +32,7 @@ from edgewright_builder.study.measurements import (
 )
 
 if TYPE_CHECKING:
-    from edgewright_builder.recipe.model import Recipe
+    from edgewright_builder.recipe.model_recipe import Recipe
     from edgewright_builder.run.progress import Reporter
     from edgewright_profiles import DeviceProfile
 

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from edgewright.errors import InputError
 from edgewright.file_model import FileModel, read_file
 from edgewright.folders import expanded
-from edgewright_builder.recipe.model import ReleaseName
+from edgewright_builder.recipe.model_recipe import ReleaseName
 from edgewright_profiles import DeviceProfile, load_profile, names_file
 
 # A level is a value of one recipe key, or a name with the values of several keys.

@@ -11,8 +11,8 @@ from edgewright_builder.alignment.teacher_fit import require_aligned, share_line
 from edgewright_builder.teacher_cache import aligned_states, hidden_states, top_answers
 
 if TYPE_CHECKING:
-    from edgewright_builder.recipe.adapter import AdapterRecipe
-    from edgewright_builder.recipe.model import KnowledgeTeacher, Recipe
+    from edgewright_builder.recipe.adapter_recipe import AdapterRecipe
+    from edgewright_builder.recipe.model_recipe import KnowledgeTeacher, Recipe
     from edgewright_builder.run.distillation_inputs import Distillation
     from edgewright_builder.teacher_cache.prompt_scores import PromptScores
     from edgewright_builder.train.samples import Sample

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgewright_builder.models.bfloat16_products import torch_precision
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
-from edgewright_builder.recipe.model import FinetuneSettings
+from edgewright_builder.recipe.model_recipe import FinetuneSettings
 from edgewright_builder.train.loop import Course, LossParts, TrainStep, train_steps
 from edgewright_builder.train.optimizers import make_optimizer, optimizer_phases
 from edgewright_builder.train.output_head import OutputHead, output_head

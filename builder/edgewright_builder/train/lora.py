@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgewright_builder.models.bfloat16_products import torch_precision
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
-from edgewright_builder.recipe.model import PROJECTIONS
+from edgewright_builder.recipe.model_recipe import PROJECTIONS
 from edgewright_builder.train.lora_product import use_one_operation
 
 LAYER_PATTERN = re.compile(r"\.layers\.(\d+)\.")

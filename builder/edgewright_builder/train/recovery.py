@@ -30,7 +30,7 @@ from edgewright_builder.train.loop import Course, TrainStep, recorder, train_ste
 from edgewright_builder.train.samples import Sample, make_batches
 
 if TYPE_CHECKING:
-    from edgewright_builder.recipe.model import RecoverSettings
+    from edgewright_builder.recipe.model_recipe import RecoverSettings
     from edgewright_builder.run.progress import OnProgress
 
 STEPS_PER_SAVE = 8

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from edgewright.errors import RefusedError
 from edgewright_builder.recipe.hyperparameters import Hyperparameters, SearchSpace, TrialSettings
-from edgewright_builder.recipe.model import SearchSettings
+from edgewright_builder.recipe.model_recipe import SearchSettings
 
 RANK_STEP = 8
 STUDY_NAME = "edgewright"

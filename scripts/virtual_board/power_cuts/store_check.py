@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgewright.trust.keys import load_trust
-from edgewright_agent.deployment import lifecycle
+from edgewright_agent.deployment import activation_rules
 from edgewright_agent.deployment.state import State
 from edgewright_agent.store import Space, Store
 from edgewright_agent.trust import Trust
@@ -47,7 +47,7 @@ def check_store(folder: Path, release_key: Path, allowed: Sequence[Survives]) ->
             raise LostError("the state can't be read")
         state = State() if saved is None else State.from_json(saved)
         releases = store.releases()
-        if lifecycle.without_lost(state, set(releases)).active != state.active:
+        if activation_rules.without_lost(state, set(releases)).active != state.active:
             raise LostError(f"the active release {state.active} is lost")
         for release in releases.values():
             store.verify_release(release)

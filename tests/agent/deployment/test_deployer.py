@@ -12,9 +12,9 @@ import pytest
 
 from edgewright.durable import FileSystem
 from edgewright_agent.deployment import activation
+from edgewright_agent.deployment.activation_rules import ATTEMPTS_MAX
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.engine_manager import ServingRelease
-from edgewright_agent.deployment.lifecycle import ATTEMPTS_MAX
 from edgewright_agent.deployment.state import ChangeOutcome, Phase, State
 from edgewright_agent.deployment.state_writer import DeploymentStatus
 from edgewright_agent.store import Space, StagedRelease, StateFile, Store

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from edgewright.errors import EdgewrightError, RefusedError
-from edgewright_agent.deployment.lifecycle import ATTEMPTS_MAX, STARTS_MAX, TRANSITIONS_MAX
+from edgewright_agent.deployment.activation_rules import ATTEMPTS_MAX, STARTS_MAX, TRANSITIONS_MAX
 from edgewright_agent.deployment.state import State
 from edgewright_agent.runtime.threads import run_in_thread
 from edgewright_agent.store import Blob

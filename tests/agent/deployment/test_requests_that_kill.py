@@ -12,9 +12,9 @@ import pytest
 
 from edgewright.errors import EdgewrightError
 from edgewright_agent.deployment import activation
+from edgewright_agent.deployment.activation_rules import ATTEMPTS_MAX, STARTS_MAX
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.engine_manager import ServingRelease
-from edgewright_agent.deployment.lifecycle import ATTEMPTS_MAX, STARTS_MAX
 from edgewright_agent.deployment.state import ChangeOutcome, Phase
 from edgewright_agent.engines import DeathCause, GenerationRequest
 from edgewright_agent.store import StagedRelease

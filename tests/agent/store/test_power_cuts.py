@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgewright.errors import EdgewrightError
-from edgewright_agent.deployment import lifecycle
+from edgewright_agent.deployment import activation_rules
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.engine_manager import ServingRelease
 from edgewright_agent.deployment.state import State
@@ -98,7 +98,9 @@ def check_recovered(root: Path, allowed: set[str | None]) -> None:
         releases, saved = store.releases(), store.state.read()
         assert not store.state.is_lost
         state = State() if saved is None else State.from_json(saved)
-        assert lifecycle.without_lost(state, set(releases)).active == state.active, "the active one was lost"
+        assert activation_rules.without_lost(state, set(releases)).active == state.active, (
+            "the active one was lost"
+        )
         assert state.active in allowed
         for artifact in (OLD, NEW):
             check_whole(store, artifact)

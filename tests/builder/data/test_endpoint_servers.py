@@ -381,7 +381,7 @@ def test_thoughts_that_never_end_are_no_answer() -> None:
 
 @pytest.mark.parametrize("endpoint", ["localhost:8000/v1", "ftp://host/v1", "http://", "http:///v1"])
 def test_an_endpoint_that_is_no_address_is_refused_by_the_recipe(endpoint: str, tmp_path: Path) -> None:
-    from edgewright_builder.recipe.model import DataTeacher
+    from edgewright_builder.recipe.model_recipe import DataTeacher
 
     with pytest.raises(ValueError, match="http://HOST"):
         DataTeacher(model="m", endpoint=endpoint)

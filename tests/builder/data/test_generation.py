@@ -16,8 +16,8 @@ import pytest
 
 from edgewright.errors import InputError, OutsideError
 from edgewright_builder.data.alpaca import read_alpaca
-from edgewright_builder.data.assignment import ATTRITION, Assignment, GenerationSettings
 from edgewright_builder.data.data_teacher import Chat, Completion, Rating, TeacherSampling
+from edgewright_builder.data.generation_settings import ATTRITION, Assignment, GenerationSettings
 from edgewright_builder.data.journal import AnswerJournal
 from edgewright_builder.data.presets import load_preset
 from edgewright_builder.data.prompts import load_prompts

@@ -9,8 +9,8 @@ import pytest
 
 from edgewright.errors import InputError
 from edgewright_builder.pipeline.inputs_in_own_run import refuse_own_products
-from edgewright_builder.recipe.adapter import AdapterRecipe
-from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.recipe.adapter_recipe import AdapterRecipe
+from edgewright_builder.recipe.model_recipe import Recipe
 
 RECIPE: dict[str, Any] = {
     "name": "x", "task": "t", "student": {"model": "a/b"}, "teachers": {"knowledge": {"model": "c/d"}},

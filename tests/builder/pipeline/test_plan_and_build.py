@@ -12,7 +12,7 @@ from edgewright_builder.fit.display.terminal import settings
 from edgewright_builder.fit.memory import load_calibration
 from edgewright_builder.fit.model_facts import find_model
 from edgewright_builder.fit.plan import Wishes, make_plan, search_plans
-from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.recipe.model_recipe import Recipe
 from edgewright_builder.run.build_definition import wishes_of
 
 ENGINE = "onnxruntime-genai"

@@ -23,7 +23,7 @@ from edgewright_builder.quantization.delta_aware import (
     unpack,
 )
 from edgewright_builder.quantization.earlier_model import earlier_model, require_same_shape
-from edgewright_builder.recipe.model import load_recipe
+from edgewright_builder.recipe.model_recipe import load_recipe
 
 ROWS, COLUMNS, GROUP = 24, 160, 32
 CONFIG = {

@@ -26,7 +26,7 @@ from edgewright_builder.quantization.learned_rounding import (
     learn_rounding,
     rounded_layers,
 )
-from edgewright_builder.recipe.model import RecoverSettings
+from edgewright_builder.recipe.model_recipe import RecoverSettings
 from edgewright_builder.train.recovery import recovered_tensors
 from tests.support.tiny_gptq_checkpoint import write_quantized
 from tests.support.tiny_models import tiny_model

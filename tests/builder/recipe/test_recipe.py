@@ -9,8 +9,8 @@ import yaml
 
 from edgewright.errors import InputError
 from edgewright.yaml_files import read_mapping
-from edgewright_builder.recipe.adapter import load_any_recipe
-from edgewright_builder.recipe.model import load_recipe
+from edgewright_builder.recipe.adapter_recipe import load_any_recipe
+from edgewright_builder.recipe.model_recipe import load_recipe
 from edgewright_builder.study.cells import cells_of
 from edgewright_builder.study.study_file import load_study
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.recipe.model_recipe import Recipe
 from edgewright_builder.run.distillation_inputs import Distillation
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.resumable_run import FinishedStage, Run

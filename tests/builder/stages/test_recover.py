@@ -15,7 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from edgewright_builder.quantization import frozen_codes
-from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.recipe.model_recipe import Recipe
 from edgewright_builder.run import resumable_run as run_module
 from edgewright_builder.run.build_definition import Build
 from edgewright_builder.run.progress import Reporter

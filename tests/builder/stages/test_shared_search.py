@@ -18,7 +18,7 @@ from rich.console import Console
 
 from edgewright.errors import OutsideError, RefusedError
 from edgewright_builder.pipeline.preflight import preflight
-from edgewright_builder.recipe.model import Recipe, SearchSettings, load_recipe
+from edgewright_builder.recipe.model_recipe import Recipe, SearchSettings, load_recipe
 from edgewright_builder.run.build_definition import Build
 from edgewright_builder.run.optuna_storage import journal_url
 from edgewright_builder.run.progress import Reporter

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.recipe.model_recipe import Recipe
 from edgewright_builder.run.resumable_run import FinishedStage
 from edgewright_builder.study.measurements import run_divergence
 from tests.builder.study.test_study_file import RECIPE

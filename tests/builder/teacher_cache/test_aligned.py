@@ -12,7 +12,7 @@ import torch
 from edgewright_builder.alignment.projection import project
 from edgewright_builder.models.folder import load_model, read_config
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
-from edgewright_builder.recipe.model import FinetuneSettings
+from edgewright_builder.recipe.model_recipe import FinetuneSettings
 from edgewright_builder.teacher_cache.aligned_samples import (
     AlignedSamples,
     Reader,

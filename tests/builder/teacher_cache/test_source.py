@@ -15,7 +15,7 @@ from rich.console import Console
 from edgewright.errors import InputError
 from edgewright_builder.models.folder import load_model
 from edgewright_builder.pipeline.preflight import check_knowledge
-from edgewright_builder.recipe.model import Recipe
+from edgewright_builder.recipe.model_recipe import Recipe
 from edgewright_builder.run.distillation_inputs import Distillation
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.resumable_run import FinishedStage, Run

@@ -11,7 +11,7 @@ import torch
 
 from edgewright_builder.quantization.frozen_codes import load_frozen_codes
 from edgewright_builder.quantization.learned_rounding import changed_codes_fraction, learn_rounding
-from edgewright_builder.recipe.model import RecoverSettings
+from edgewright_builder.recipe.model_recipe import RecoverSettings
 from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
 from edgewright_builder.train import recovery
 from edgewright_builder.train.epoch import DistillationData, validation_divergence

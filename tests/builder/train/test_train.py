@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from edgewright.errors import InputError, RefusedError
 from edgewright_builder.quantization.rounding import fake_quantize, temporarily_quantized
 from edgewright_builder.recipe.hyperparameters import Hyperparameters, Optimizer, SearchSpace, TrialSettings
-from edgewright_builder.recipe.model import FinetuneSettings, SearchSettings
+from edgewright_builder.recipe.model_recipe import FinetuneSettings, SearchSettings
 from edgewright_builder.run.resumable_run import FinishedStage
 from edgewright_builder.stages.finetune import finetune, kl_to_teacher
 from edgewright_builder.stages.search import search

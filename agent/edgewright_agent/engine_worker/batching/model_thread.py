@@ -15,9 +15,9 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from edgewright_agent.engine_worker.batching.event_stream import EventStream
+from edgewright_agent.engine_worker.batching.fair_lock import Turns
 from edgewright_agent.engine_worker.batching.jobs import UNREAD_MAX, Job
 from edgewright_agent.engine_worker.batching.scheduler import Scheduler
-from edgewright_agent.engine_worker.batching.turns import Turns
 from edgewright_agent.engine_worker.model.backend import Backend, InvalidRequestError
 
 WAITING_MAX = 16

@@ -14,11 +14,11 @@ import contextlib
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
+from edgewright_agent.engine_worker.batching.fair_lock import Turns
 from edgewright_agent.engine_worker.batching.fair_shares import FairShares
 from edgewright_agent.engine_worker.batching.jobs import Job
 from edgewright_agent.engine_worker.batching.pool import SLICE_TOKENS_MIN, Pool
 from edgewright_agent.engine_worker.batching.sequences import BegunSequence, batches, slices
-from edgewright_agent.engine_worker.batching.turns import Turns
 from edgewright_agent.engine_worker.model.backend import Backend, Logits
 
 # Tokens of a prompt that are read between two steps of others. More is faster for the prompt and slower for the others.

@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from edgewright_agent.engine_worker.batching.fair_lock import Turns
 from edgewright_agent.engine_worker.batching.generation import scores, steps
 from edgewright_agent.engine_worker.batching.jobs import Generation, Job
 from edgewright_agent.engine_worker.batching.model_thread import ModelThread
-from edgewright_agent.engine_worker.batching.turns import Turns
 from edgewright_agent.engine_worker.http.answers import CHAT, COMPLETION, AnswerWriter, Shape
 from edgewright_agent.engine_worker.http.connection import (
     Bodies,

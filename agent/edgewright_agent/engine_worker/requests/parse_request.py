@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from edgewright_agent.engine_worker.batching.turns import Turns
+from edgewright_agent.engine_worker.batching.fair_lock import Turns
 from edgewright_agent.engine_worker.model.backend import Backend, InvalidRequestError, SamplingSettings
 from edgewright_agent.engine_worker.model.grammar import Grammar, GrammarMaker
 from edgewright_agent.engine_worker.requests.bodies import (

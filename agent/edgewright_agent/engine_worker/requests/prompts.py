@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgewright_agent.engine_worker.batching.turns import Turns
+from edgewright_agent.engine_worker.batching.fair_lock import Turns
 from edgewright_agent.engine_worker.model.backend import InvalidRequestError, Text
 from edgewright_agent.engine_worker.requests.limits import RequestLimits
 from edgewright_agent.engine_worker.requests.threads import Preparation

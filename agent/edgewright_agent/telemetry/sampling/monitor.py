@@ -17,8 +17,8 @@ from edgewright_agent.runtime.failures import log_failure
 from edgewright_agent.telemetry.collectors import memory
 from edgewright_agent.telemetry.collectors.registry import GAUGES, discover_rails, read_gauges
 from edgewright_agent.telemetry.collectors.sysfs import NoDataError
-from edgewright_agent.telemetry.energy import Point
-from edgewright_agent.telemetry.sampling.power_meter import PowerMeter
+from edgewright_agent.telemetry.joule_counter import Point
+from edgewright_agent.telemetry.sampling.board_power import PowerMeter
 from edgewright_agent.telemetry.serving import OnEnded, RequestWindow, ServingStats
 from edgewright_agent.telemetry.types import (
     BoardMemory,

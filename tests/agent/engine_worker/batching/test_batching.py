@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgewright_agent.engine_worker.batching.fair_lock import Turns
 from edgewright_agent.engine_worker.batching.jobs import UNREAD_MAX, Job
 from edgewright_agent.engine_worker.batching.model_thread import ModelThread
 from edgewright_agent.engine_worker.batching.pool import CacheRow, Pool
 from edgewright_agent.engine_worker.batching.scheduler import SLICE_TOKENS_BETWEEN_STEPS
-from edgewright_agent.engine_worker.batching.turns import Turns
 from edgewright_agent.engine_worker.model import onnx
 from edgewright_agent.engine_worker.model.backend import Backend, CachePlace, SamplingSettings, layout_of
 from edgewright_agent.engine_worker.model.fake import FakeBackend, fake_tokens

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgewright_agent.engine_worker.batching.fair_lock import Turns
 from edgewright_agent.engine_worker.batching.fair_shares import FairShares
 from edgewright_agent.engine_worker.batching.jobs import UNREAD_MAX, Job
 from edgewright_agent.engine_worker.batching.scheduler import Scheduler
-from edgewright_agent.engine_worker.batching.turns import Turns
 from edgewright_agent.engine_worker.model.backend import CachePlace, Logits
 from edgewright_agent.engine_worker.model.fake import FakeBackend
 from tests.support.worker_runs import SEQUENCES_MAX, generation

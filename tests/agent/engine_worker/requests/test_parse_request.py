@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgewright_agent.engine_worker.batching.turns import Turns
+from edgewright_agent.engine_worker.batching.fair_lock import Turns
 from edgewright_agent.engine_worker.model.backend import InvalidRequestError
 from edgewright_agent.engine_worker.model.fake import FakeBackend, FakeText
 from edgewright_agent.engine_worker.model.grammar import GrammarMaker

@@ -11,7 +11,7 @@ from edgewright.file_model import FileModel, read_file
 from edgewright.folders import expanded
 from edgewright.yaml_files import read_mapping
 from edgewright_builder.recipe.hyperparameters import Hyperparameters, Optimizer
-from edgewright_builder.recipe.model import (
+from edgewright_builder.recipe.model_recipe import (
     NO_DATA,
     DataSettings,
     DataTeacher,

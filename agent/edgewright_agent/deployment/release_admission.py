@@ -11,7 +11,7 @@ from edgewright.errors import EdgewrightError, RefusedError
 from edgewright.manifest import Manifest, manifest_digest, parse_manifest
 from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent.deployment import lifecycle
+from edgewright_agent.deployment import activation_rules
 from edgewright_agent.deployment.contents import check_contents
 from edgewright_agent.deployment.state import State
 from edgewright_agent.engines import EngineInfo
@@ -70,7 +70,7 @@ def judge_admission(
     try:
         _check_device(policy, manifest)
         _check_engine(policy.engines(), manifest)
-        lifecycle.check_counter(state, manifest.release_counter)
+        activation_rules.check_counter(state, manifest.release_counter)
         check_base(manifest, store.releases())
         _check_memory(policy, manifest)
         _check_blobs(missing)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from edgewright_agent.telemetry.collectors.rails import Rail
-from edgewright_agent.telemetry.energy import GAP_SECONDS, Meter, Point
+from edgewright_agent.telemetry.joule_counter import GAP_SECONDS, Meter, Point
 from edgewright_agent.telemetry.types import EnergyMark, EnergyRail, EnergyWindow, SensorStatus
 
 # Where no rail is the whole module: the platform, then CPU packages, then GPUs, then whatever there is.

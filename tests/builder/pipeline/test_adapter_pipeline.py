@@ -19,9 +19,9 @@ from edgewright_builder.pipeline.adapter_base import find_base, require_slots
 from edgewright_builder.push.push import push
 from edgewright_builder.python_api.run_folder import RunFolder
 from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
-from edgewright_builder.recipe.adapter import AdapterRecipe, load_any_recipe
+from edgewright_builder.recipe.adapter_recipe import AdapterRecipe, load_any_recipe
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
-from edgewright_builder.recipe.model import FinetuneSettings, Recipe
+from edgewright_builder.recipe.model_recipe import FinetuneSettings, Recipe
 from edgewright_builder.run.resumable_run import digest_of_products
 from edgewright_builder.stages.finetune_adapter import finetune_adapter
 from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states

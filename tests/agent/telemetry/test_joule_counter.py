@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright_agent.telemetry.collectors.rails import Rail
-from edgewright_agent.telemetry.energy import GAP_SECONDS, HISTORY_SECONDS, Meter
-from edgewright_agent.telemetry.sampling.power_meter import PowerMeter
+from edgewright_agent.telemetry.joule_counter import GAP_SECONDS, HISTORY_SECONDS, Meter
+from edgewright_agent.telemetry.sampling.board_power import PowerMeter
 
 steps = st.lists(st.floats(0.001, 0.99 * GAP_SECONDS), min_size=2, max_size=60)
 

@@ -2,8 +2,8 @@
 
     data → teacher → finetune → evaluate → package
 
-These are the stages of `pipeline/model.py` without those that make the model: it is there, in 4 bits, and stays as it
-is. Only `finetune` is another one.
+These are the stages of `pipeline/model_pipeline.py` without those that make the model: it is there, in 4 bits, and
+stays as it is. Only `finetune` is another one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgewright_builder.local_engine.engine import LocalEngine, local_engine, op
 from edgewright_builder.pipeline.adapter_base import Base, require_slots
 from edgewright_builder.pipeline.inputs_in_own_run import refuse_own_products
 from edgewright_builder.pipeline.preflight import check_data, check_knowledge, check_tasks
-from edgewright_builder.recipe.adapter import AdapterRecipe
+from edgewright_builder.recipe.adapter_recipe import AdapterRecipe
 from edgewright_builder.run.distillation_inputs import Distillation
 from edgewright_builder.run.resumable_run import FinishedStage, Run
 from edgewright_builder.stages.data import run_data
