@@ -14,6 +14,9 @@ from edgewright.errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
+MODEL_SUFFIXES = {".json", ".safetensors", ".jinja", ".model", ".tiktoken"}
+TOKENIZER_TEXTS = {"merges.txt", "vocab.txt"}  # of tokenizers from before tokenizer.json
+
 
 def load_model(folder: Path) -> nn.Module:
     """Returns the causal language model in `folder`: float32 on a CPU, where bfloat16 is slower, else bfloat16.
@@ -81,15 +84,23 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def model_digest(folder: Path) -> str:
-    """Returns a digest over the files of `folder`, which identifies its weights and its tokenizer."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in {".json", ".safetensors", ".jinja"})
+    """Returns a digest over the files of `folder`, which identifies its weights and its tokenizer.
+
+    Raises InputError where config.json can't be read.
+    """
+    files = sorted(path for path in folder.iterdir() if _is_read(path))
     return digest_of([[path.name, _content_digest(path)] for path in files])
+
+
+def _is_read(path: Path) -> bool:
+    """Whether transformers reads the file for a model or its tokenizer."""
+    return path.suffix in MODEL_SUFFIXES or path.name in TOKENIZER_TEXTS
 
 
 def _content_digest(path: Path) -> str:
     if path.name != "config.json":
         return file_sha256(path)
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_config(path.parent)
     for key in ("_name_or_path", "transformers_version"):  # where it was, not what it is
         config.pop(key, None)
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()

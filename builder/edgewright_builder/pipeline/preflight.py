@@ -27,7 +27,7 @@ from edgewright_builder.recipe.model_recipe import DataTeacher, EvaluateSettings
 from edgewright_builder.run.build_definition import Build
 from edgewright_builder.run.distillation_inputs import Distillation
 from edgewright_builder.run.resumable_run import read_stage
-from edgewright_builder.stages.data import contamination_of
+from edgewright_builder.stages.data import contamination_of, data_inputs
 from edgewright_builder.stages.quantize import earlier_of
 from edgewright_builder.tasks.definitions import DEFINITIONS
 from edgewright_builder.tasks.loading import load_task, require_distinct
@@ -163,8 +163,7 @@ def check_data(job: Distillation) -> None:
         _check_dialogues(job, rows)
         return
     check_prompts(load_prompts(data.prompts), load_preset(data.preset or recipe.task))
-    made_before = read_stage(job.run.folder / "data") is not None
-    if teacher is not None and not made_before:
+    if teacher is not None and not job.run.keeps("data", data_inputs(job)):
         _check_teacher(teacher)
 
 

@@ -15,7 +15,7 @@ from edgewright_builder.models.folder import (
     require_same_vocabulary,
     vocabulary_difference,
 )
-from edgewright_builder.models.sources import resolve_model, resolve_tokenizer
+from edgewright_builder.models.sources import local_digest, resolve_model, resolve_tokenizer
 from edgewright_builder.recipe.adapter_recipe import AdapterRecipe
 from edgewright_builder.recipe.model_recipe import KnowledgeTeacher, Recipe
 from edgewright_builder.run.resumable_run import Run
@@ -51,6 +51,12 @@ class Distillation:
         if served is None:
             return resolve_model(self.teacher_source)
         return resolve_tokenizer(served.tokenizer or served.model)
+
+    @cached_property
+    def data_teacher_digest(self) -> str | None:
+        """The digest of T1's files where they lie on this machine; None for a served one, and one of the hub or PyPI."""
+        teacher = self.recipe.teachers.data
+        return local_digest(teacher.model) if teacher is not None and teacher.endpoint is None else None
 
     @cached_property
     def student_digest(self) -> str:

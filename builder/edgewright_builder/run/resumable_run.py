@@ -12,6 +12,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,20 @@ class Run:
         A shared stage that another process works on is waited for.
         """
         fingerprint = digest_of(inputs)
-        if self.shared is None:
-            return self._in_folder(self.folder / name, name, fingerprint, work, products, resumable)
-        folder = self.shared / f"{name}-{fingerprint[:SHARED_NAME_CHARACTERS]}"
-        with exclusive(folder.with_suffix(".lock")):
+        folder = self._folder_of(name, fingerprint)
+        with nullcontext() if self.shared is None else exclusive(folder.with_suffix(".lock")):
             return self._in_folder(folder, name, fingerprint, work, products, resumable)
+
+    def keeps(self, name: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether the stage is done for these inputs, so that `stage` would not run it."""
+        fingerprint = digest_of(inputs)
+        done = read_stage(self._folder_of(name, fingerprint))
+        return done is not None and done["fingerprint"] == fingerprint
+
+    def _folder_of(self, name: str, fingerprint: str) -> Path:
+        if self.shared is None:
+            return self.folder / name
+        return self.shared / f"{name}-{fingerprint[:SHARED_NAME_CHARACTERS]}"
 
     def _in_folder(
         self,

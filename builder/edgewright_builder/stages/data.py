@@ -35,23 +35,15 @@ if TYPE_CHECKING:
     from edgewright_builder.run.progress import OnProgress
     from edgewright_builder.run.resumable_run import FinishedStage
 
+TEACHER = "teacher.json"  # in the stage's folder: the local T1 that wrote the data, by path and digest
+
 
 def run_data(job: Distillation) -> FinishedStage:
     """Runs the stage, or keeps what it left. Product: `data.jsonl`. Resumable: T1's answers are kept."""
     recipe, data = job.recipe, job.recipe.data
-    benchmarks = recipe.evaluate.benchmarks
-    inputs = {"data": data.model_dump(exclude={"file"}), "task": recipe.task, "seed": recipe.seed}
-    inputs["contamination"] = _digests(benchmarks, "*/eval.jsonl")
-    inputs["prompts"] = _digests(data.prompts, "*.txt")
-    if data.file is not None:
-        inputs["file"] = file_sha256(data.file) if data.file.is_file() else str(data.file)
-    elif recipe.teachers.data is not None:
-        inputs["teacher"] = recipe.teachers.data.model_dump()
-        if is_preset_file(preset := data.preset or recipe.task):
-            inputs["preset"] = file_sha256(Path(preset))
 
     def work(folder: Path) -> dict[str, Any]:
-        contamination = contamination_of(benchmarks)
+        contamination = contamination_of(recipe.evaluate.benchmarks)
         if data.file is not None:
             result = import_data(data.file, contamination, folder)
             if dropped := dropped_line(data.file, result.attrition):
@@ -59,12 +51,47 @@ def run_data(job: Distillation) -> FinishedStage:
         else:
             settings = generation_settings(recipe)
             preset, prompts = load_preset(data.preset or recipe.task), load_prompts(data.prompts)
+            _remember_teacher(job, folder)
             with _data_teacher(recipe.teachers.data, job.run.reporter.note) as client:
                 assignment = Assignment(preset, prompts, settings, contamination)
                 result = generate_data(client, assignment, folder, job.run.reporter.step)
         return {"pairs": result.rows, "attrition": result.attrition}
 
-    return job.run.stage("data", inputs, work, products=("data.jsonl",), resumable=True)
+    return job.run.stage("data", data_inputs(job), work, products=("data.jsonl",), resumable=True)
+
+
+def data_inputs(job: Distillation) -> dict[str, Any]:
+    """Returns what decides the rows: settings, and the contents of every file and model that is read for them."""
+    recipe, data = job.recipe, job.recipe.data
+    inputs = {"data": data.model_dump(exclude={"file"}), "task": recipe.task, "seed": recipe.seed}
+    inputs["contamination"] = _digests(recipe.evaluate.benchmarks, "*/eval.jsonl")
+    inputs["prompts"] = _digests(data.prompts, "*.txt")
+    if data.file is not None:
+        inputs["file"] = file_sha256(data.file) if data.file.is_file() else str(data.file)
+    elif recipe.teachers.data is not None:
+        inputs["teacher"] = _teacher_identity(recipe.teachers.data, job)
+        if is_preset_file(preset := data.preset or recipe.task):
+            inputs["preset"] = file_sha256(Path(preset))
+    return inputs
+
+
+def _teacher_identity(teacher: DataTeacher, job: Distillation) -> dict[str, Any]:
+    """Returns T1's section of the recipe; a model on this machine counts by its contents, not by its path.
+
+    One that is gone since it wrote the data is what it was then.
+    """
+    digest = job.data_teacher_digest
+    record = job.run.folder / "data" / TEACHER
+    if digest is None and record.is_file():
+        written_by = json.loads(record.read_text(encoding="utf-8"))
+        digest = written_by["sha256"] if written_by["model"] == teacher.model else None
+    return teacher.model_dump() | ({} if digest is None else {"model": digest})
+
+
+def _remember_teacher(job: Distillation, folder: Path) -> None:
+    teacher, digest = job.recipe.teachers.data, job.data_teacher_digest
+    if teacher is not None and digest is not None:
+        write_json(folder / TEACHER, {"model": teacher.model, "sha256": digest})
 
 
 def _digests(folder: Path | None, pattern: str) -> list[list[str]]:

@@ -27,7 +27,7 @@ from edgewright_builder.quantization.gptq_process import BEST_OPTIONS, GptqJob, 
 from edgewright_builder.run.resumable_run import child_fault
 from edgewright_builder.stages.general_text import general_digest, general_samples, split_general
 from edgewright_builder.stages.search import read_best
-from edgewright_builder.stages.teacher import samples_of
+from edgewright_builder.stages.teacher import sample_inputs, samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ def run_quantize(
         "data": data.output_digest,
         "calibration": [recipe.quantize.calibration_tokens, recipe.quantize.general_share],
         "general": general_digest(_general_file(recipe)),
-        "sequence_tokens": recipe.finetune.sequence_tokens,
+        **sample_inputs(build.distillation),
         "validation_fraction": recipe.finetune.validation_fraction,
         "options": asdict(BEST_OPTIONS),
         "group_size": group_size,

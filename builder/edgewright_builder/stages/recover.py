@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewright_builder.stages.general_text import general_digest, general_samples, split_general
-from edgewright_builder.stages.teacher import pad_token, samples_of
+from edgewright_builder.stages.teacher import pad_token, sample_inputs, samples_of
 from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def run_recover(
         "teacher": finetuned.output_digest,
         "checkpoint": quantized.output_digest,
         "data": data.output_digest,
+        **sample_inputs(build.distillation),
         "recover": settings.model_dump(exclude={"data"}),
         "general": general_digest(build.recipe.recover.data),
         "validation_fraction": build.recipe.finetune.validation_fraction,

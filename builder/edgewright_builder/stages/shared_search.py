@@ -18,6 +18,7 @@ from edgewright.durable import write_json
 from edgewright.errors import OutsideError
 from edgewright_builder.stages.search_trials import subset, trained_value, write_search
 from edgewright_builder.stages.teacher import training_of
+from edgewright_builder.teacher_cache.source import source_of
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -83,6 +84,7 @@ def _job(
         "data": stages["data"].output_digest,
         "student": stages["student"].output_digest,
         "teacher": build.distillation.teacher_digest,
+        **source_of(build.distillation).inputs,
         "search": recipe.search.deciding(),
         "finetune": recipe.finetune.model_dump(exclude_none=True),
         "group_sizes": list(group_sizes),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgewright.durable import write_json
 from edgewright.errors import InputError
-from edgewright_builder.stages.teacher import samples_of
+from edgewright_builder.stages.teacher import sample_inputs, samples_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,9 +25,9 @@ def run_student(build: Build, data: FinishedStage) -> FinishedStage:
     """Runs the stage, or keeps what it left. Product: `model`, a checkpoint. The data matters only for pruning."""
     job = build.distillation
     layers, drop_layers = build.plan.configuration.layers, build.recipe.student.drop_layers
-    inputs = {"base": job.student_digest, "layers": layers, "drop_layers": drop_layers}
+    inputs: dict[str, Any] = {"base": job.student_digest, "layers": layers, "drop_layers": drop_layers}
     if layers < job.architecture.layers and drop_layers is None:
-        inputs["data"] = data.output_digest
+        inputs |= {"data": data.output_digest, **sample_inputs(job)}
 
     def work(folder: Path) -> dict[str, Any]:
         step = build.run.reporter.step

@@ -45,6 +45,13 @@ def samples_of(job: Distillation, data: FinishedStage) -> list[Sample]:
     return pairs_and_samples(job, data)[1]
 
 
+def sample_inputs(job: Distillation) -> dict[str, Any]:
+    """Returns what decides the samples besides the data and the tokenizer: which pairs are left, and where they are cut."""
+    finetune = job.recipe.finetune
+    left_out = {} if finetune.loss_on == "response" else {"loss_on": finetune.loss_on}
+    return {"sequence_tokens": finetune.sequence_tokens, **left_out}
+
+
 def pairs_and_samples(job: Distillation, data: FinishedStage) -> tuple[list[dict[str, Any]], list[Sample]]:
     """Returns the pairs that something can be learned from, and each as the student's tokens.
 

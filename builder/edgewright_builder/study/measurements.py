@@ -16,7 +16,7 @@ from edgewright_builder.stages.evaluate import (
     run_evaluate,
 )
 from edgewright_builder.stages.general_text import general_digest, general_samples, split_general
-from edgewright_builder.stages.teacher import pad_token, samples_of
+from edgewright_builder.stages.teacher import pad_token, sample_inputs, samples_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,7 +70,7 @@ def _text_inputs(build: Build, data: FinishedStage) -> dict[str, Any]:
     return {
         "data": data.output_digest,
         "general": general_digest(build.recipe.recover.data),
-        "sequence_tokens": build.recipe.finetune.sequence_tokens,
+        **sample_inputs(build.distillation),
         "validation_fraction": build.recipe.finetune.validation_fraction,
         "seed": build.recipe.seed,
     }

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from edgewright.errors import InputError
-from edgewright_builder.models.folder import load_model, load_tokenizer
+from edgewright_builder.models.folder import load_model, load_tokenizer, model_digest
 from edgewright_builder.models.sources import resolve_model
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
@@ -55,6 +55,28 @@ def test_a_tokenizer_saved_with_truncation_and_padding_is_saved_again_without(fo
     load_tokenizer(folder).save_pretrained(folder / "again")
     saved = json.loads((folder / "again" / "tokenizer.json").read_text(encoding="utf-8"))
     assert (saved["truncation"], saved["padding"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tokenizer.json", "tokenizer.model", "qwen.tiktoken", "merges.txt", "vocab.txt", "chat_template.jinja",
+        "generation_config.json", "model-00001-of-00002.safetensors",
+    ],
+)  # fmt: skip
+def test_whatever_is_read_of_a_model_is_in_its_digest(name: str, folder: Path) -> None:
+    (folder / name).write_text("one")
+    before = model_digest(folder)
+    (folder / name).write_text("other")
+    assert model_digest(folder) != before
+
+
+def test_what_is_not_read_and_where_a_model_came_from_are_not_in_its_digest(folder: Path) -> None:
+    before = model_digest(folder)
+    (folder / "README.md").write_text("about")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"_name_or_path": "elsewhere"}), encoding="utf-8")
+    assert model_digest(folder) == before
 
 
 @pytest.mark.parametrize(

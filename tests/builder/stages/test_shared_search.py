@@ -96,6 +96,19 @@ def test_a_host_that_joins_finds_what_others_have_done(recipe: Recipe, tmp_path:
     assert len(trials_in(second["search"])) == TRIALS
 
 
+@pytest.mark.timeout(600)
+def test_a_host_that_compares_the_vocabularies_otherwise_searches_alone(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    shared, settings = journal_url(tmp_path / "shared.journal"), recipe.distillation
+    otherwise = settings.model_copy(update={"alignment": "projected"})
+    _, first = searched(recipe, tmp_path / "one", trials=2, storage=shared)
+    other = recipe.model_copy(update={"distillation": otherwise})
+    _, second = searched(other, tmp_path / "two", trials=2, storage=shared)
+    values = [trial["value"] for stages in (first, second) for trial in trials_in(stages["search"])]
+    assert len(set(values)) == len(values)
+
+
 def test_trials_that_diverge_are_said_and_not_tried_again(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
