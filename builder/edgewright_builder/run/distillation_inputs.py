@@ -54,7 +54,7 @@ class Distillation:
 
     @cached_property
     def data_teacher_digest(self) -> str | None:
-        """The digest of T1's files where they lie on this machine; None for a served one, and one of the hub or PyPI."""
+        """The digest of T1's files where they lie on this machine; None for one of a server, the hub or PyPI."""
         teacher = self.recipe.teachers.data
         return local_digest(teacher.model) if teacher is not None and teacher.endpoint is None else None
 

@@ -46,7 +46,7 @@ def samples_of(job: Distillation, data: FinishedStage) -> list[Sample]:
 
 
 def sample_inputs(job: Distillation) -> dict[str, Any]:
-    """Returns what decides the samples besides the data and the tokenizer: which pairs are left, and where they are cut."""
+    """Returns what decides the samples besides data and tokenizer: which pairs are left, and where they are cut."""
     finetune = job.recipe.finetune
     left_out = {} if finetune.loss_on == "response" else {"loss_on": finetune.loss_on}
     return {"sequence_tokens": finetune.sequence_tokens, **left_out}

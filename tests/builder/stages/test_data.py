@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -72,10 +71,10 @@ class WrittenBy:
 
 
 @pytest.fixture
-def written_by(monkeypatch: pytest.MonkeyPatch) -> Iterator[WrittenBy]:
+def written_by(monkeypatch: pytest.MonkeyPatch) -> WrittenBy:
     teachers = WrittenBy()
     monkeypatch.setattr("edgewright_builder.data.local_teacher.LocalClient", teachers)
-    yield teachers
+    return teachers
 
 
 def save_teacher(folder: Path, seed: int) -> dict[str, Any]:
