@@ -26,9 +26,8 @@ def check_base(manifest: Manifest, releases: Mapping[str, StagedRelease]) -> Non
     if adapter is None:
         return
     if adapter.base not in releases:
-        message = (
-            f"The adapter needs its base, release {adapter.base}, which is not on this board. Push it first."
-        )
+        message = f"The adapter needs its base, release {adapter.base}, which is not on this board. "
+        message += _advice(manifest, adapter, releases)
         raise RefusedError(message, Reason.REASON_BASE_MISSING)
     why = _mismatch(manifest, adapter, releases[adapter.base].manifest)
     if why:
@@ -41,6 +40,18 @@ def check_unneeded(digest: str, releases: Mapping[str, StagedRelease]) -> None:
     if needing := adapters_on(digest, releases):
         message = f"Release {digest[:12]} is the base of adapter {needing[0][:12]}; delete that one first."
         raise RefusedError(message, Reason.REASON_RELEASE_IN_USE)
+
+
+def _advice(manifest: Manifest, adapter: AdapterSpec, releases: Mapping[str, StagedRelease]) -> str:
+    """Returns what to do without the base. Another signature, such as for a mirror, makes of a base another release."""
+    for digest, release in releases.items():
+        other = release.manifest
+        if other.model == manifest.model and _mismatch(manifest, adapter, other) is None:
+            return (
+                f"Push it first. If it became {other.name} {other.version}, {digest[:12]}, which is here, by "
+                "`edgewright mirror add`, build the adapter again with --resume, which trains nothing anew."
+            )
+    return "Push it first."
 
 
 def _mismatch(manifest: Manifest, adapter: AdapterSpec, base: Manifest) -> str | None:

@@ -17,7 +17,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgewright import __version__
+from edgewright.digests import digest_of
 from edgewright.errors import InputError
+from edgewright.manifest import Manifest
 from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
 from edgewright_builder.fit.meets_budget import PeakBound, adapter_bound
@@ -106,14 +108,19 @@ def _bound(build: AdapterBuild, finetuned: FinishedStage) -> PeakBound:
 
 def _evaluate(build: AdapterBuild, finetuned: FinishedStage) -> FinishedStage:
     """Evaluates base and adapter on the same rows, both in the engine that serves."""
-    digest = build.base.artifact.digest
-    identities = {"base": digest, "adapter": f"{digest} {finetuned.output_digest}"}
+    base = served_identity(build.base.artifact.manifest)
+    identities = {"base": base, "adapter": f"{base} {finetuned.output_digest}"}
     models = [
         EvaluatedModel("base", identities["base"], partial(_open_base, build, None)),
         EvaluatedModel("adapter", identities["adapter"], partial(_open_base, build, finetuned)),
     ]
     inputs = {"models": identities, "quiz": build.recipe.evaluate.quiz}
     return run_evaluate(build.distillation, models, inputs)
+
+
+def served_identity(manifest: Manifest) -> str:
+    """Returns a digest of what a release's answers depend on: neither of its name nor of where boards fetch it."""
+    return digest_of(manifest.model_dump(mode="json", include={"engine", "model", "limits", "files"}))
 
 
 def _open_base(build: AdapterBuild, finetuned: FinishedStage | None) -> AbstractContextManager[LocalEngine]:

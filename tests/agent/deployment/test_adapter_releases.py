@@ -167,6 +167,17 @@ async def test_an_adapter_without_its_base_is_refused_by_the_base_s_name(channel
     with pytest.raises(grpc.aio.AioRpcError, match=BASE.digest) as caught:
         await push(channel, ADAPTER)
     assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert "Push it first." in str(caught.value.details())
+
+
+async def test_an_adapter_whose_base_was_signed_again_for_a_mirror_says_what_to_do(
+    channel: grpc.aio.Channel,
+) -> None:
+    mirrors = [{"layout": "oci-layout", "url": "https://downloads.example.org/slm"}]
+    signed_again = await push(channel, base_release(mirrors=mirrors))
+    with pytest.raises(grpc.aio.AioRpcError, match=signed_again.hex()[:12]) as caught:
+        await push(channel, ADAPTER)
+    assert "build the adapter again with --resume" in str(caught.value.details())
 
 
 @pytest.mark.parametrize(

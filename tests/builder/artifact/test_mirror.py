@@ -120,6 +120,15 @@ async def test_what_the_mirror_lacks_the_host_sends(tmp_path: Path, artifact: Pa
     assert any("404" in note for note in notes)
 
 
+def test_a_base_that_gets_a_mirror_says_what_becomes_of_its_adapters(tmp_path: Path, keys: Path) -> None:
+    slots = {"modules": ["q_proj"], "rank": 8}
+    key: Ed25519PrivateKey = load_signing_key(keys / "release.key")
+    base = make_artifact(tmp_path / "base", CONTENTS, key, adapter_slots=slots)
+    add = ("add", base.folder, "https://downloads.example.org/slm", "--credentials", keys)
+    assert f"Adapters built on {base.digest[:12]} do not serve on it" in output(*add)
+    assert "Adapters" not in output(*add)  # the same mirror again: the same artifact
+
+
 def test_the_export_is_an_oci_image_layout(tmp_path: Path, artifact: Path) -> None:
     assert "2 files" in output("export", artifact, tmp_path / "www")
     index = json.loads((tmp_path / "www" / "index.json").read_bytes())

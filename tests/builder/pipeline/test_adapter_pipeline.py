@@ -15,6 +15,7 @@ from edgewright.errors import InputError
 from edgewright.manifest import AdapterSlots
 from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.models.folder import load_model
+from edgewright_builder.pipeline.adapter import served_identity
 from edgewright_builder.pipeline.adapter_base import find_base, require_slots
 from edgewright_builder.push.push import push
 from edgewright_builder.python_api.run_folder import RunFolder
@@ -205,6 +206,18 @@ def test_a_base_with_slots_is_found_by_its_run_or_its_artifact(tmp_path: Path) -
     (tmp_path / "artifact" / "engine" / "model.bin").write_bytes(b"y")
     with pytest.raises(InputError, match="altered"):
         find_base(tmp_path)
+
+
+def test_a_base_signed_again_for_a_mirror_answers_as_before_and_need_not_be_evaluated(tmp_path: Path) -> None:
+    def identity(folder: str, content: bytes, **fields: Any) -> str:
+        return served_identity(
+            make_artifact(tmp_path / folder, {"engine/model.bin": content}, KEY, **fields).manifest
+        )
+
+    mirrors = [{"layout": "oci-layout", "url": "https://downloads.example.org/slm"}]
+    before = identity("base", b"x")
+    assert identity("mirrored", b"x", mirrors=mirrors) == before
+    assert identity("other", b"y") != before
 
 
 def test_a_base_whose_build_was_begun_again_and_not_ended_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgewright.sizes import format_bytes
-from edgewright_builder.python_api.artifacts import add_mirrors, export_mirror
+from edgewright_builder.python_api.artifacts import add_mirrors, export_mirror, open_artifact
 
 app = typer.Typer(
     help="Let boards fetch from a web server or an OCI registry.", no_args_is_help=True, add_completion=False
@@ -35,10 +35,16 @@ def add(
     replace: Annotated[bool, typer.Option("--replace", help="Forget the mirrors it names now.")] = False,
 ) -> None:
     """Name mirrors in an artifact's manifest and sign it again; boards call no address that is not signed."""
+    before = open_artifact(artifact).digest
     signed = add_mirrors(artifact, url, credentials=credentials, replace=replace)
     for mirror in signed.manifest.mirrors:
         typer.echo(f"mirror: {mirror.url} ({mirror.layout})")
     typer.echo(f"Signed again: the artifact is now {signed.digest[:12]}; its files are the same.")
+    if signed.manifest.adapter_slots is not None and signed.digest != before:
+        typer.echo(
+            f"Adapters built on {before[:12]} do not serve on it: build them again with --resume, which trains "
+            "and evaluates nothing anew."
+        )
 
 
 @app.command()
