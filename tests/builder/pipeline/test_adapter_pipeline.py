@@ -15,8 +15,8 @@ from edgewright.errors import InputError
 from edgewright.manifest import AdapterSlots
 from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.models.folder import load_model
-from edgewright_builder.pipeline.adapter_pipeline import served_identity
 from edgewright_builder.pipeline.adapter_base import find_base, require_slots
+from edgewright_builder.pipeline.adapter_pipeline import served_identity
 from edgewright_builder.push.push import push
 from edgewright_builder.python_api.run_folder import RunFolder
 from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
