@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 
 from edgewright.errors import InputError
@@ -20,10 +21,19 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
+    def canonical(self) -> Address:
+        """Returns the one way to write it: a name in small letters without its last dot, a number at its shortest."""
+        host = self.host.lower().removesuffix(".")
+        with suppress(ValueError):  # a name is no number
+            host = str(ipaddress.ip_address(host))
+        return Address(host, self.port)
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
+        host = self.canonical.host
         try:
-            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+            return host == "localhost" or ipaddress.ip_address(host).is_loopback
         except ValueError:
             return False
 

@@ -51,6 +51,7 @@ def test_a_unit_that_is_none_is_told_those_there_are() -> None:
         ("127.0.0.1:7443", True),
         ("[::1]:0", True),
         ("localhost:1", True),
+        ("LocalHost.:1", True),
         ("0.0.0.0:7443", False),
         ("b.lan:1", False),
     ],

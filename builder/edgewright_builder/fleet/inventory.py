@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, model_validator
 
+from edgewright.address import Address
 from edgewright.errors import InputError
 from edgewright.file_model import FileModel, read_file
 from edgewright.folders import expanded
@@ -76,13 +77,19 @@ def inventory_of_hosts(hosts: Iterable[str]) -> Inventory:
 
 
 def _check_devices(path: Path, inventory: Inventory) -> None:
-    seen: dict[str, str] = {}
+    names: set[str] = set()
+    hosts: dict[Address, str] = {}  # by their canonical address: other letters or a last dot make no other board
     for device in inventory.devices:
-        parse_address(device.host)
-        for kind, value in (("name", device.name), ("host", device.host)):
-            if f"{kind} {value}" in seen:
-                raise InputError(f"{path} names the {kind} {value} twice; each device needs its own.")
-            seen[f"{kind} {value}"] = value
+        if device.name in names:
+            raise InputError(f"{path} names the name {device.name} twice; each device needs its own.")
+        names.add(device.name)
+        address = parse_address(device.host).canonical
+        if (twin := hosts.get(address)) is not None:
+            as_what = "" if twin == device.host else f", as {twin} too"
+            raise InputError(
+                f"{path} names the host {device.host} twice{as_what}; each device needs its own."
+            )
+        hosts[address] = device.host
 
 
 def _parse_selector(text: str, labels: set[str]) -> tuple[str, str, bool]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewright.errors import InputError
-from edgewright_builder.fleet.inventory import load_inventory
+from edgewright_builder.fleet.inventory import inventory_of_hosts, load_inventory
 from edgewright_builder.fleet.journal import DeviceResult, RolloutJournal
 from edgewright_builder.fleet.wave_rules import (
     FAILURES,
@@ -147,6 +148,24 @@ def test_a_wrong_fleet_file_says_where(fleet: Path, change: tuple[str, str], say
     fleet.write_text(FLEET.replace(*change))
     with pytest.raises(InputError, match=says):
         load_inventory(fleet)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("board-1.local:50051", "Board-1.LOCAL:50051"),
+        ("board-1.local:50051", "board-1.local.:50051"),
+        ("board-1.local:50051", "board-1.local:050051"),
+        ("[fd00::1]:50051", "[FD00:0:0::0001]:50051"),
+    ],
+)
+def test_one_board_written_in_two_ways_is_one_board(one: str, other: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"names the host {other} twice, as {one} too")):
+        inventory_of_hosts([one, other])
+
+
+def test_boards_that_differ_in_port_or_name_are_two() -> None:
+    assert len(inventory_of_hosts(["a.local:1", "a.local:2", "b.local:1", "[::1]:1"]).devices) == 4
 
 
 def test_a_missing_fleet_file_is_bad_input(tmp_path: Path) -> None:
