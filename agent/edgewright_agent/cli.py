@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import shutil
 import signal
 import sys
 from collections.abc import Hashable
@@ -20,7 +21,7 @@ from edgewright import __version__
 from edgewright.address import parse_address
 from edgewright.command_line import finite, run
 from edgewright.errors import EdgewrightError, InputError, OutsideError
-from edgewright.sizes import format_bytes, parse_bytes
+from edgewright.sizes import format_bytes, parse_bytes, parse_bytes_or_zero
 from edgewright.trust.keys import load_trust
 from edgewright_agent.doctor import command as cli_doctor
 from edgewright_agent.openai_api.settings import OpenAISettings, parse_openai
@@ -63,7 +64,7 @@ Trust = Annotated[
 StoreQuota = Annotated[
     str | None, typer.Option(help="Most the store may take, e.g. 8GiB. (default: the disk)")
 ]
-StoreReserve = Annotated[str, typer.Option(help="Disk space that is left to others.")]
+StoreReserve = Annotated[str, typer.Option(help="Disk space that is left to others; 0B: none.")]
 Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="Engine threads. (default: one per core)")]
 Probation = Annotated[
     float, typer.Option(min=0, max=86_400, callback=finite, help="Seconds a new release is on trial.")
@@ -78,7 +79,9 @@ Otlp = Annotated[
     str | None,
     typer.Option(help="Send metrics to this OTLP/HTTP collector, e.g. http://host:4318. (default: none)"),
 ]
-History = Annotated[str, typer.Option(help="Disk space for telemetry recorded while nobody listens.")]
+History = Annotated[
+    str, typer.Option(help="Disk space for telemetry recorded while nobody listens; 0B: none is.")
+]
 ScrubDays = Annotated[
     float,
     typer.Option(
@@ -142,12 +145,12 @@ def serve(
         tls=tls,
         trust=load_trust(trust or []),
         budget_bytes=None if budget is None else _budget_bytes(budget, device),
-        space=Space(None if store_quota is None else parse_bytes(store_quota), parse_bytes(store_reserve)),
+        space=_space(store_quota, store_reserve, store),
         threads=threads,
         ready_timeout_seconds=ready_timeout,
         probation_seconds=probation,
         observation=ObservationSettings(
-            history_bytes=parse_bytes(history),
+            history_bytes=parse_bytes_or_zero(history),
             metrics=parse_address(metrics) if metrics else None,
             otlp=otlp,
         ),
@@ -250,12 +253,21 @@ def _openai_settings(openai: str | None, key: Path | None, tls: TlsFiles | None)
 
 
 def _budget_bytes(budget: str, device: DeviceProfile) -> int:
-    budget_bytes, memory_bytes = parse_bytes(budget), device.memory.nominal_bytes.value
-    if budget_bytes > memory_bytes:
-        raise InputError(
-            f"--budget is {budget}, and {device.id} has {format_bytes(memory_bytes)} of memory; give less than that."
-        )
+    budget_bytes = parse_bytes(budget)
+    device.require_within_memory(budget_bytes)
     return budget_bytes
+
+
+def _space(quota: str | None, reserve: str, store: Path) -> Space:
+    """Raises InputError for a reserve that would leave the store no byte of its disk."""
+    reserve_bytes = parse_bytes_or_zero(reserve)
+    disk_bytes = shutil.disk_usage(next(path for path in (store, *store.absolute().parents) if path.exists())).total
+    if reserve_bytes >= disk_bytes:
+        raise InputError(
+            f"--store-reserve is {reserve}, and the disk of {store} has {format_bytes(disk_bytes)}: nothing could be "
+            "stored. Give less than that."
+        )
+    return Space(None if quota is None else parse_bytes(quota), reserve_bytes)
 
 
 def _tls(cert: Path | None, key: Path | None, authority: Path | None, *, insecure: bool) -> TlsFiles | None:

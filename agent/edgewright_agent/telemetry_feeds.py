@@ -24,7 +24,7 @@ from edgewright_agent.telemetry.types import Deployment, StoreUsage
 class ObservationSettings:
     """What is recorded, and where metrics go."""
 
-    history_bytes: int = HISTORY_BYTES
+    history_bytes: int = HISTORY_BYTES  # 0: nothing is recorded
     record_seconds: float = RECORD_SECONDS
     metrics: Address | None = None  # port 0 takes a free one; None: no metrics
     otlp: str | None = None  # URL of a collector; None: nothing is sent
@@ -55,9 +55,10 @@ async def observe(
         interval_seconds=settings.record_seconds,
     )
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(recorder.write)
-        recording = asyncio.create_task(recorder.run())
-        stack.callback(recording.cancel)
+        if settings.history_bytes > 0:
+            stack.callback(recorder.write)
+            recording = asyncio.create_task(recorder.run())
+            stack.callback(recording.cancel)
         _otlp(settings.otlp, stack, telemetry)
         metrics = await _metrics(settings.metrics, stack, store, telemetry, deployer)
         yield Observation(recorder, snapshot, metrics)

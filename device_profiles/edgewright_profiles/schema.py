@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from edgewright.errors import InputError
 from edgewright.file_model import FileModel
+from edgewright.sizes import format_bytes
 
 Value = TypeVar("Value")
 
@@ -154,6 +155,15 @@ class DeviceProfile(FileModel):
         memory = self.memory
         system = memory.os_desktop_bytes if desktop else memory.os_headless_bytes
         return max(0, memory.seen_bytes.value - system.value - memory.reserve_bytes.value)
+
+    def require_within_memory(self, budget_bytes: int) -> None:
+        """Raises InputError for a budget of more bytes than the board has memory."""
+        memory_bytes = self.memory.nominal_bytes.value
+        if budget_bytes > memory_bytes:
+            raise InputError(
+                f"The budget is {format_bytes(budget_bytes)}, and {self.id} has {format_bytes(memory_bytes)} of memory; "
+                "give less than that."
+            )
 
     def bandwidth_bytes_per_second(self, power_mode: str | None = None) -> int:
         """Theoretical peak memory bandwidth in a power mode; raises InputError for one the board lacks."""

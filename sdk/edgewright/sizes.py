@@ -19,17 +19,23 @@ _BYTES = {unit.lower(): size_bytes for unit, size_bytes in _UNITS.items()}
 def parse_bytes(text: str) -> int:
     """Returns the bytes of `180MiB`, 188743680.
 
-    Raises InputError for a missing unit, a number that is not positive, and more than any disk has.
+    Raises InputError for a missing unit, for less than a byte, and for more than any disk has.
     """
+    size_bytes = parse_bytes_or_zero(text)
+    if size_bytes == 0:
+        raise InputError(f"{text!r} is less than a byte; give a size above 0, for instance 180MiB.")
+    return size_bytes
+
+
+def parse_bytes_or_zero(text: str) -> int:
+    """Returns the bytes of a size where `0B` has a meaning, too. Raises InputError as `parse_bytes`."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", text.lower())
     if match is None or match[2] not in _BYTES:
         units = ", ".join(_UNITS)
         raise InputError(
-            f"{text!r} is not a size; write a positive number and a unit of {units}, for instance 180MiB."
+            f"{text!r} is not a size; write a number and a unit of {units}, for instance 180MiB."
         )
     size_bytes = int(Decimal(match[1]) * _BYTES[match[2]])
-    if size_bytes <= 0:
-        raise InputError(f"{text!r} is not a size above 0.")
     if size_bytes > BYTES_MAX:
         raise InputError(f"{text[:SHOWN_CHARACTERS]!r} is more than any disk has; give at most 1048576TiB.")
     return size_bytes

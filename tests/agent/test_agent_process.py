@@ -216,6 +216,10 @@ def test_a_store_that_is_a_file_is_named(
         (("--profile", "raspberry-pi-5-8gb"), "--tls-cert, --tls-key and --tls-ca together"),
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--listen", "0.0.0.0:0"), "loopback only"),
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--budget", "lots"), "is not a size"),
+        (("--profile", "raspberry-pi-5-8gb", "--insecure", "--budget", "9GiB"), "has 8.00 GiB of memory; give less"),
+        (("--profile", "raspberry-pi-5-8gb", "--insecure", "--budget", "0B"), "is less than a byte"),
+        (("--profile", "raspberry-pi-5-8gb", "--insecure", "--store-quota", "0B"), "is less than a byte"),
+        (("--profile", "raspberry-pi-5-8gb", "--insecure", "--store-reserve", "1048576TiB"), "nothing could be stored"),
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--trust", "/nowhere"), "can't be read"),
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--listen", "here"), "is not an address"),
         (
@@ -236,6 +240,13 @@ def test_a_wrong_option_is_one_sentence_and_exit_code_2(
     says: str,
 ) -> None:
     assert says in fails_with(capsys, monkeypatch, "serve", "--store", str(tmp_path), *options)
+
+
+def test_a_doctor_refuses_the_budget_that_the_agent_refuses(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--profile", "raspberry-pi-5-8gb", "--no-engines", "--budget", "9GiB")
+    assert "has 8.00 GiB of memory; give less" in fails_with(capsys, monkeypatch, "doctor", *options)
 
 
 def test_a_doctors_root_that_is_not_there_is_named(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgewright.address import Address, parse_address
 from edgewright.errors import InputError
-from edgewright.sizes import BYTES_MAX, parse_bytes
+from edgewright.sizes import BYTES_MAX, parse_bytes, parse_bytes_or_zero
 from edgewright.trust.keys import load_trusted_keys
 
 
@@ -27,9 +27,16 @@ def test_a_size_is_a_number_and_a_unit(number: int, unit: tuple[str, int]) -> No
     )
 
 
-@pytest.mark.parametrize("text", ["", "lots", "-1MiB", "0", "0MiB", "4096", "1XB", "1e9", "MiB"])
+@pytest.mark.parametrize("text", ["", "lots", "-1MiB", "0", "4096", "1XB", "1e9", "MiB"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="not a size"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["0B", "0MiB", "0.0GiB", "0.4B"])
+def test_none_is_a_size_only_where_it_has_a_meaning(text: str) -> None:
+    assert parse_bytes_or_zero(text) == 0
+    with pytest.raises(InputError, match="is less than a byte; give a size above 0, for instance 180MiB"):
         parse_bytes(text)
 
 

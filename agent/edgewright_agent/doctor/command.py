@@ -77,10 +77,13 @@ def doctor(
 
     if not root.is_dir():
         raise InputError(f"There is no folder {root}; --root is the one that holds proc, sys and etc.")
+    device, budget_bytes = _profile(profile, root), None if budget is None else parse_bytes(budget)
+    if budget_bytes is not None:
+        device.require_within_memory(budget_bytes)
     subject = Subject(
         root=root,
-        profile=_profile(profile, root),
-        budget_bytes=None if budget is None else parse_bytes(budget),
+        profile=device,
+        budget_bytes=budget_bytes,
         store=store,
         tls=_tls(tls_cert, tls_key, tls_ca),
         trust=tuple(trust or _present("release.pub")),

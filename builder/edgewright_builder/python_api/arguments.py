@@ -29,15 +29,19 @@ def as_path(value: str | Path, what: str) -> Path:
     return path
 
 
-def size_bytes(size: str | int | None, what: str) -> int | None:
-    """Returns `4GiB`, or a number of bytes, as bytes; None for None. Raises InputError."""
-    if size is None:
+def budget_of(profile: DeviceProfile, budget: str | int | None) -> int | None:
+    """Returns `4GiB`, or a number of bytes, as bytes; None for None. Raises InputError, also beyond the memory."""
+    if budget is None:
         return None
-    if isinstance(size, str):
-        return parse_bytes(size)
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= BYTES_MAX:
-        raise wrong_type(what, size, f'a size, such as "4GiB", or a number of bytes from 1 to {BYTES_MAX}')
-    return size
+    if isinstance(budget, str):
+        budget_bytes = parse_bytes(budget)
+    elif isinstance(budget, int) and not isinstance(budget, bool) and 0 < budget <= BYTES_MAX:
+        budget_bytes = budget
+    else:
+        wanted = f'a size, such as "4GiB", or a number of bytes from 1 to {BYTES_MAX}'
+        raise wrong_type("the budget", budget, wanted)
+    profile.require_within_memory(budget_bytes)
+    return budget_bytes
 
 
 def device_profile(device: str | Path | DeviceProfile) -> DeviceProfile:

@@ -12,7 +12,7 @@ from edgewright.durable import FileSystem, write_durably
 from edgewright.errors import InputError
 from edgewright.sizes import format_bytes
 from edgewright_builder.keys.key_files import load_signing_key
-from edgewright_builder.python_api.arguments import as_path, credentials_folder, device_profile, size_bytes
+from edgewright_builder.python_api.arguments import as_path, budget_of, credentials_folder, device_profile
 from edgewright_builder.python_api.libraries import own_errors
 from edgewright_builder.python_api.reporter import listening_reporter
 from edgewright_builder.python_api.results.progress import OnProgress
@@ -101,7 +101,7 @@ def make_order(
     settings = _with_evaluation(load_any_recipe(file), benchmarks, tasks, limit)
     profile = device_profile(device)
     folder = RUNS / f"{file.stem}-{profile.id}" if out is None else as_path(out, "the run's folder")
-    budget_bytes = size_bytes(budget, "the budget")
+    budget_bytes = budget_of(profile, budget)
     return BuildOrder(file, settings, profile, budget_bytes, folder, _signing_key(credentials), resume)
 
 

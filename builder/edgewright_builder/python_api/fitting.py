@@ -29,7 +29,7 @@ from edgewright_builder.fit.matrix import Cell, make_matrix
 from edgewright_builder.fit.memory import PeakMemory
 from edgewright_builder.fit.model_facts import find_model, from_builtin
 from edgewright_builder.fit.plan import BuildPlan, PlanSearch, Wishes, search_plans
-from edgewright_builder.python_api.arguments import as_path, device_profile, size_bytes
+from edgewright_builder.python_api.arguments import as_path, budget_of, device_profile
 from edgewright_builder.python_api.libraries import own_errors
 from edgewright_builder.show.sheet import Drawn, Lines, Sheet, shown
 from edgewright_profiles import DeviceProfile, list_profiles, load_profile
@@ -161,7 +161,7 @@ def check(
     libraries. Raises InputError for what is not known.
     """
     facts, profile = find_model(_named(model, "the model")), device_profile(device)
-    budget_bytes, reason = size_bytes(budget, "the budget"), None
+    budget_bytes, reason = budget_of(profile, budget), None
     if engine is None:
         recommended = recommend(
             facts, profile, budget_bytes=budget_bytes, context_tokens=context_tokens, concurrency=concurrency
@@ -204,7 +204,7 @@ def plan(
     from edgewright_builder.fit.engines import engine_traits
 
     facts, profile = find_model(_named(model, "the model")), device_profile(device)
-    wanted = size_bytes(budget, "the budget")
+    wanted = budget_of(profile, budget)
     if engine is None:
         engine = recommend(
             facts, profile, budget_bytes=wanted, context_tokens=context_tokens, concurrency=concurrency

@@ -62,7 +62,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory, credentials: Path) -> Iter
     options = (
         "--listen", "127.0.0.1:0", "--tls-cert", str(credentials / "agent.pem"),
         "--tls-key", str(credentials / "agent.key"), "--tls-ca", str(credentials / "ca.pem"),
-        "--openai", f"unix:{openai}", "--metrics", "127.0.0.1:0", "--store-reserve", "1B",
+        "--openai", f"unix:{openai}", "--metrics", "127.0.0.1:0", "--store-reserve", "0B",
     )  # fmt: skip
     with serving(tmp_path_factory.mktemp("store"), *options, handles=HANDLES) as agent:
         yield Crowded(agent, openai)

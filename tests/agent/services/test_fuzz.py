@@ -58,7 +58,7 @@ def seeds() -> list[Message]:
 
 @pytest.fixture
 def agent(tmp_path: Path, trusted: Path) -> Iterator[AgentProcess]:
-    options = ("--store-quota", f"{QUOTA_BYTES}B", "--store-reserve", "1B")
+    options = ("--store-quota", f"{QUOTA_BYTES}B", "--store-reserve", "0B")
     with serving(tmp_path / "store", *insecure(trusted), *options) as agent:
         yield agent
 

@@ -287,6 +287,17 @@ def test_otlp_makes_up_no_token_counts_of_requests_that_failed(tmp_path: Path) -
     stop()
 
 
+@pytest.mark.parametrize(("history_bytes", "recorded"), [(0, False), (2**20, True)])
+async def test_a_history_of_no_bytes_writes_nothing_to_the_disk(
+    tmp_path: Path, script: Script, history_bytes: int, recorded: bool
+) -> None:
+    observation = ObservationSettings(history_bytes=history_bytes, record_seconds=0.05)
+    settings = settings_for(tmp_path / "store", observation=observation)
+    async with run_agent(settings, available_engines=only_fake, start_engine=script.start) as agent:
+        await asyncio.to_thread(agent.observation.recorder.record)  # as the loop does at its start
+    assert any((tmp_path / "store").rglob("*.ring")) is recorded
+
+
 async def test_what_was_measured_while_nobody_listened_is_delivered_afterwards(
     observed: RunningAgent,
 ) -> None:

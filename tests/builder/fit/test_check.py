@@ -194,6 +194,8 @@ def test_a_config_json_a_folder_and_a_built_in_name_give_the_same_answer(tmp_pat
         ),
         (["llama-3.2-1b", "--device", ORIN, "--budget", "300"], "not a size"),
         (["llama-3.2-1b", "--device", ORIN, "--budget", "-3GiB"], "not a size"),
+        (["llama-3.2-1b", "--device", ORIN, "--budget", "0B"], "less than a byte"),
+        (["llama-3.2-1b", "--device", ORIN, "--budget", "9GiB"], "has 8.00 GiB of memory; give less"),
         (["llama-3.2-1b", "--device", ORIN, "--engine", "llamacpp"], "no engine 'llamacpp'"),
         (["--all", "--context", "0"], "at least 1"),
     ],
