@@ -261,7 +261,9 @@ def _budget_bytes(budget: str, device: DeviceProfile) -> int:
 def _space(quota: str | None, reserve: str, store: Path) -> Space:
     """Raises InputError for a reserve that would leave the store no byte of its disk."""
     reserve_bytes = parse_bytes_or_zero(reserve)
-    disk_bytes = shutil.disk_usage(next(path for path in (store, *store.absolute().parents) if path.exists())).total
+    disk_bytes = shutil.disk_usage(
+        next(path for path in (store, *store.absolute().parents) if path.exists())
+    ).total
     if reserve_bytes >= disk_bytes:
         raise InputError(
             f"--store-reserve is {reserve}, and the disk of {store} has {format_bytes(disk_bytes)}: nothing could be "

@@ -161,8 +161,8 @@ class DeviceProfile(FileModel):
         memory_bytes = self.memory.nominal_bytes.value
         if budget_bytes > memory_bytes:
             raise InputError(
-                f"The budget is {format_bytes(budget_bytes)}, and {self.id} has {format_bytes(memory_bytes)} of memory; "
-                "give less than that."
+                f"The budget is {format_bytes(budget_bytes)}, and {self.id} has {format_bytes(memory_bytes)} of "
+                "memory; give less than that."
             )
 
     def bandwidth_bytes_per_second(self, power_mode: str | None = None) -> int:

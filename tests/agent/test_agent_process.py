@@ -216,10 +216,16 @@ def test_a_store_that_is_a_file_is_named(
         (("--profile", "raspberry-pi-5-8gb"), "--tls-cert, --tls-key and --tls-ca together"),
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--listen", "0.0.0.0:0"), "loopback only"),
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--budget", "lots"), "is not a size"),
-        (("--profile", "raspberry-pi-5-8gb", "--insecure", "--budget", "9GiB"), "has 8.00 GiB of memory; give less"),
+        (
+            ("--profile", "raspberry-pi-5-8gb", "--insecure", "--budget", "9GiB"),
+            "has 8.00 GiB of memory; give less",
+        ),
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--budget", "0B"), "is less than a byte"),
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--store-quota", "0B"), "is less than a byte"),
-        (("--profile", "raspberry-pi-5-8gb", "--insecure", "--store-reserve", "1048576TiB"), "nothing could be stored"),
+        (
+            ("--profile", "raspberry-pi-5-8gb", "--insecure", "--store-reserve", "1048576TiB"),
+            "nothing could be stored",
+        ),
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--trust", "/nowhere"), "can't be read"),
         (("--profile", "raspberry-pi-5-8gb", "--insecure", "--listen", "here"), "is not an address"),
         (

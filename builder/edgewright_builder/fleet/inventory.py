@@ -78,7 +78,9 @@ def inventory_of_hosts(hosts: Iterable[str]) -> Inventory:
 
 def _check_devices(path: Path, inventory: Inventory) -> None:
     names: set[str] = set()
-    hosts: dict[Address, str] = {}  # by their canonical address: other letters or a last dot make no other board
+    hosts: dict[
+        Address, str
+    ] = {}  # by their canonical address: other letters or a last dot make no other board
     for device in inventory.devices:
         if device.name in names:
             raise InputError(f"{path} names the name {device.name} twice; each device needs its own.")
