@@ -35,6 +35,7 @@ def test_the_whole_road_runs_on_llama_cpp(tmp_path: Path) -> None:
         "RECIPE": str(write_recipe(tmp_path)),
         "BUDGET": "1GiB",
         "CONTEXT": "256",
+        "PROBATION": "0",
         "PROMPTS": "What does sun do to water?",
         "BIN": str(Path(sys.executable).parent),
     }

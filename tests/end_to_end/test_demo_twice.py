@@ -22,6 +22,7 @@ def demo(built: Built, run: Path) -> subprocess.CompletedProcess[str]:
         "TASKS": str(built.recipe.parent / "quiz.jsonl"),
         "BUDGET": "1GiB",
         "CONTEXT": "256",
+        "PROBATION": "0",
         "BIN": str(Path(sys.executable).parent),
     }
     return subprocess.run(

@@ -19,11 +19,15 @@ from edgewright.errors import EdgewrightError
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc
 from edgewright_agent.deployment.state import Phase
 from edgewright_agent.engines.edge_llm.wheel import COMMAND_VARIABLE
+from edgewright_agent.engines.process import memory_limit
 from edgewright_agent.server import RunningAgent, run_agent
 from edgewright_agent.store import Store
 from tests.agent.conftest import settings_for
 from tests.support.artifacts import TIMEOUT_SECONDS, TestArtifact, make_artifact, push
 from tests.support.edge_llm_stub.install import install_edge_llm
+from tests.support.gates import gate
+
+__all__ = ["gate"]  # the fixture
 
 ENGINE = {"kind": "tensorrt-edge-llm"}
 CONFIG = {"model_type": "llama", "eos_token_id": 2}
@@ -122,11 +126,11 @@ async def test_a_release_is_prepared_once_and_says_so_meanwhile(tmp_path: Path) 
     assert folder.stat().st_mtime_ns == made
 
 
-async def test_the_old_release_serves_while_another_is_prepared_and_after_that_failed(tmp_path: Path) -> None:
-    old, new = (
-        artifact(1),
-        artifact(2, build_seconds=1.0, fails="Error Code 2: OutOfMemory (Requested size was 9)"),
-    )
+async def test_the_old_release_serves_while_another_is_prepared_and_after_that_failed(
+    tmp_path: Path, gate: Path
+) -> None:
+    fails = "Error Code 2: OutOfMemory (Requested size was 9)"
+    old, new = artifact(1), artifact(2, goes_on_once_exists=gate.name, fails=fails)
     async with an_agent(tmp_path) as (agent, channel):
         await activate(channel, await push(channel, old))
         engine = agent.deployer.serving().engine
@@ -139,6 +143,7 @@ async def test_the_old_release_serves_while_another_is_prepared_and_after_that_f
         )
         assert device.phase == deployment_pb2.PHASE_PREPARING
         assert any(note.startswith("An engine is being prepared. TensorRT Edge-LLM") for note in device.notes)
+        gate.touch()
         steps = await activating
         assert agent.deployer.serving().engine is engine
         tries = {step.attempt for step in steps if step.phase == deployment_pb2.PHASE_PREPARING}
@@ -155,7 +160,10 @@ def pushed_digest(release: TestArtifact) -> bytes:
     return bytes.fromhex(release.digest)
 
 
-async def test_a_preparation_keeps_to_what_the_serving_release_leaves_of_the_budget(tmp_path: Path) -> None:
+async def test_a_preparation_keeps_to_what_the_serving_release_leaves_of_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_limit, "WATCH_SECONDS", 0.05)
     release = artifact(takes_bytes=400 << 20, build_seconds=20.0)
     async with an_agent(tmp_path, budget_bytes=200 << 20) as (_, channel):
         steps = await activate(channel, await push(channel, release))
@@ -165,14 +173,17 @@ async def test_a_preparation_keeps_to_what_the_serving_release_leaves_of_the_bud
     assert steps[-1].outcome == deployment_pb2.OUTCOME_FAILED
 
 
-async def test_a_preparation_that_is_killed_leaves_nothing_and_is_tried_again(tmp_path: Path) -> None:
-    release = artifact(build_seconds=3.0)
+async def test_a_preparation_that_is_killed_leaves_nothing_and_is_tried_again(
+    tmp_path: Path, gate: Path
+) -> None:
+    release = artifact(goes_on_once_exists=gate.name)
     async with an_agent(tmp_path) as (agent, channel):
         pushed = await push(channel, release)
         activating = asyncio.create_task(activate(channel, pushed))
         await until_preparing(agent, "Building serialized engine")
         for child in children_of_the_agent():
             os.kill(child.pid, signal.SIGKILL)
+        gate.touch()
         steps = await activating
         assert any("could not be prepared: killed (signal 9)" in step.message for step in steps)
         assert steps[-1].outcome == deployment_pb2.OUTCOME_COMMITTED
@@ -180,15 +191,16 @@ async def test_a_preparation_that_is_killed_leaves_nothing_and_is_tried_again(tm
 
 
 async def test_an_agent_that_stops_meanwhile_takes_the_preparation_with_it_and_begins_anew(
-    tmp_path: Path,
+    tmp_path: Path, gate: Path
 ) -> None:
-    release = artifact(build_seconds=3.0)
+    release = artifact(goes_on_once_exists=gate.name)
     async with an_agent(tmp_path) as (agent, channel):
         pushed = await push(channel, release)
         await agent.deployer.activate(pushed.hex())
         await until_preparing(agent, "Building serialized engine")
     assert list(children_of_the_agent()) == []
     assert list(prepared(tmp_path, release).iterdir()) == []
+    gate.touch()
     async with an_agent(tmp_path) as (agent, _):
         await until(lambda: agent.deployer.state.at_rest)
         assert agent.deployer.state.phase is Phase.IDLE

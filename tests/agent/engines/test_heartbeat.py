@@ -114,6 +114,7 @@ async def test_a_heartbeat_that_is_not_answered_is_an_error_of_the_engine(tmp_pa
         with pytest.raises(OutsideError, match=r"computed nothing for 0\.3 s") as caught:
             await engine.heartbeat()
         assert caught.value.reason == Reason.REASON_ENGINE_FAILED
+        os.kill(engine.pid, signal.SIGCONT)  # so that it ends when it is told to
 
 
 async def test_an_engine_that_dies_at_rest_is_not_of_requests(tmp_path: Path) -> None:

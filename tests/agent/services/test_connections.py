@@ -19,6 +19,8 @@ import pytest
 from edgewright.address import Address, parse_address
 from edgewright.errors import BusyError
 from edgewright.v1 import deployment_pb2, deployment_pb2_grpc, telemetry_pb2, telemetry_pb2_grpc
+from edgewright_agent.runtime.tls import TlsFiles
+from edgewright_agent.server import run_agent
 from edgewright_agent.services import connections as guards
 from edgewright_agent.services.callers import ClientCertificate
 from edgewright_agent.services.certificate_limits import (
@@ -30,9 +32,11 @@ from edgewright_agent.services.certificate_limits import (
 from edgewright_agent.services.connections import ConnectionGuard, parse_peer
 from edgewright_agent.services.roles import CallerRole
 from edgewright_builder.keys.credentials import create_credentials
+from tests.agent.conftest import settings_for
 from tests.agent.services.test_deployment_service import reason_of
 from tests.support.agent_process import AgentProcess, serving
 from tests.support.artifacts import TIMEOUT_SECONDS
+from tests.support.scripted_engine import only_fake
 
 HANDLES = 64
 CONNECTIONS = 100
@@ -112,13 +116,22 @@ async def test_connections_that_say_nothing_keep_no_deployer_and_no_openai_clien
     assert agent.process.poll() is None
 
 
-async def test_a_connection_that_does_not_call_is_closed_in_time(crowded: Crowded) -> None:
-    with holding(parse_address(crowded.agent.address), CLIENT_HELLO) as held:
-        for connection in held:
-            connection.settimeout(TIMEOUT_SECONDS)
-            with contextlib.suppress(ConnectionResetError):
-                while connection.recv(4096):  # an alert may come before the end
-                    pass
+async def test_a_connection_that_does_not_call_is_closed_in_time(
+    tmp_path: Path, credentials: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "HANDSHAKE_SECONDS", 0.5)
+    tls = TlsFiles(credentials / "agent.pem", credentials / "agent.key", credentials / "ca.pem")
+    async with run_agent(settings_for(tmp_path, tls=tls), available_engines=only_fake) as agent:
+        with holding(agent.address, CLIENT_HELLO) as held:
+            await asyncio.to_thread(read_to_the_end, held)
+
+
+def read_to_the_end(connections: list[socket.socket]) -> None:
+    for connection in connections:
+        connection.settimeout(TIMEOUT_SECONDS)
+        with contextlib.suppress(ConnectionResetError):
+            while connection.recv(4096):  # an alert may come before the end
+                pass
 
 
 async def open_streams(channel: grpc.aio.Channel, count: int) -> tuple[list[Any], list[str]]:

@@ -322,4 +322,5 @@ async def test_what_was_measured_while_nobody_listened_is_delivered_afterwards(
             sequences.append(each.sequence)
             if each.sequence == 0:
                 break
+        live.cancel()
         assert sequences[:3] == first[:3]

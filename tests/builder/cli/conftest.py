@@ -10,6 +10,9 @@ import pytest
 from edgewright_builder.artifact.artifact import Artifact
 from tests.support.built_artifacts import KEY, make_artifact
 from tests.support.device_simulator import Board, simulated_in_thread
+from tests.support.prompt_retries import prompt_retries
+
+__all__ = ["prompt_retries"]  # the fixture
 
 
 @pytest.fixture(autouse=True)

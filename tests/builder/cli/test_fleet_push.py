@@ -18,6 +18,8 @@ from tests.support.built_artifacts import KEY, make_artifact
 from tests.support.commands import invoke, output
 from tests.support.device_simulator import Board, simulated_in_thread
 
+pytestmark = pytest.mark.usefixtures("prompt_retries")
+
 
 def fleet_file(folder: Path, *hosts: str) -> Path:
     path = folder / "fleet.yaml"

@@ -153,6 +153,7 @@ def test_calibrate_prints_the_document_it_names(tmp_path: Path, monkeypatch: pyt
         assert printed("calibrate", address, "--insecure", "--as-served") == ["edgewright.calibrate.v1"]
 
 
+@pytest.mark.usefixtures("prompt_retries")
 def test_a_real_agent_s_releases_figures_and_trust(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     CliRunner().invoke(app, ["keys", "create", str(keys)])

@@ -21,6 +21,10 @@ from edgewright_builder.device_client.client import DeviceClient
 from edgewright_builder.device_client.failures import BUSY_REASONS, INPUT_REASONS, OUTSIDE_REASONS, LinkError
 from edgewright_builder.keys.credentials import create_credentials
 from tests.support.device_simulator import Board, simulated_device
+from tests.support.prompt_retries import prompt_retries
+
+__all__ = ["prompt_retries"]  # the fixture
+pytestmark = pytest.mark.usefixtures("prompt_retries")
 
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "")
 

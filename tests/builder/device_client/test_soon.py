@@ -30,6 +30,11 @@ from edgewright_builder.push.transfer import TransferListener
 from tests.builder.device_client.test_agent import agent_process
 from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import LINK_BREAKS, Board, simulated_device
+from tests.support.gates import gate
+from tests.support.prompt_retries import prompt_retries
+
+__all__ = ["gate", "prompt_retries"]  # the fixtures
+pytestmark = pytest.mark.usefixtures("prompt_retries")
 
 STARTING = (grpc.StatusCode.UNAVAILABLE, "ENGINE_STARTING")
 FAILED = (grpc.StatusCode.UNAVAILABLE, "ENGINE_FAILED")
@@ -157,22 +162,32 @@ def credentials(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def slow_artifact(folder: Path, credentials: Path, **behaviour: float) -> Path:
+def slow_artifact(folder: Path, credentials: Path, **behaviour: object) -> Path:
     key = load_signing_key(credentials / "release.key")
     contents = {"engine/model.bin": bytes(1000), "engine/fake.json": json.dumps(behaviour).encode()}
     return make_artifact(folder, contents, key).folder
 
 
-async def test_a_push_of_what_is_active_waits_until_it_answers(tmp_path: Path, credentials: Path) -> None:
-    artifact = slow_artifact(tmp_path / "artifact", credentials, start_seconds=3.0)
+async def test_a_push_of_what_is_active_waits_until_it_answers(
+    tmp_path: Path, credentials: Path, gate: Path
+) -> None:
+    gate.touch()
+    artifact = slow_artifact(tmp_path / "artifact", credentials, starts_once_exists=gate.name)
     notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        if text == "the engine is being started":
+            gate.touch()
+
     with agent_process(tmp_path / "store", credentials) as (_, port):
         async with DeviceClient(parse_address(f"localhost:{port}"), credentials) as client:
             await push(client, artifact, None)
+    gate.unlink()
     with agent_process(tmp_path / "store", credentials) as (_, port):
         address = parse_address(f"localhost:{port}")
         async with DeviceClient(address, credentials, soon_seconds=0) as client:
-            result = await push(client, artifact, None, listener=TransferListener(note=notes.append))
+            result = await push(client, artifact, None, listener=TransferListener(note=note))
             assert result.verdict is not None
             assert result.verdict.committed
             assert await text_of(client)  # at once
@@ -190,7 +205,7 @@ async def test_a_push_of_what_is_active_says_when_its_engine_does_not_answer(
 
 
 async def test_a_push_of_what_is_being_activated_follows_it(tmp_path: Path, credentials: Path) -> None:
-    artifact = slow_artifact(tmp_path / "artifact", credentials, start_seconds=3.0)
+    artifact = slow_artifact(tmp_path / "artifact", credentials, start_seconds=1.0)
     with agent_process(tmp_path / "store", credentials) as (_, port):
         address = parse_address(f"localhost:{port}")
         async with DeviceClient(address, credentials) as first, DeviceClient(address, credentials) as second:

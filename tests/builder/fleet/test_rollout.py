@@ -21,6 +21,10 @@ from edgewright_builder.fleet.wave_rules import DeviceOutcome, Thresholds, wave_
 from edgewright_builder.push.push import PushResult, push_verified
 from tests.support.built_artifacts import make_artifact
 from tests.support.device_simulator import Board, simulated_device
+from tests.support.prompt_retries import prompt_retries
+
+__all__ = ["prompt_retries"]  # the fixture
+pytestmark = pytest.mark.usefixtures("prompt_retries")
 
 DEVICES = 12
 ROLLED_BACK = [

@@ -1,6 +1,7 @@
 """The build step: what `experimental/server/runtime/engine_build.py` of the wheel 0.11.0 does, without TensorRT.
 
-`stub.json` beside the weights says how it goes: `build_seconds`, `fails` (a last line), `takes_bytes`.
+`stub.json` beside the weights says how it goes: `build_seconds`, `goes_on_once_exists` (the name of a file in the
+folder for temporary files), `fails` (a last line), `takes_bytes`.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ def _build(model: Path, folder: Path, options: BuildOptions) -> None:
     held[::4096] = b"x" * len(held[::4096])  # touched, so that it is resident
     (folder / "config.json").write_text(json.dumps({"builder_config": asdict(options)}), encoding="utf-8")
     time.sleep(float(said.get("build_seconds", 0)))
+    while not (Path(tempfile.gettempdir()) / said.get("goes_on_once_exists", "")).exists():
+        time.sleep(0.01)
     if "fails" in said:
         CORE.error("[TRT] %s", said["fails"])
         raise RuntimeError("build_serialized_network returned None")

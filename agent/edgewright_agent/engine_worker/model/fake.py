@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from edgewright_agent.engine_worker.model.backend import (
 EOS = 256
 LETTERS = b" abcdefghijklmnopqrstuvwxyz"
 FOREVER_SECONDS = 1e6
+LOOK_SECONDS = 0.01  # between two looks for a file
 WORDS = ("board", "rail", "watt", "token", "cache", "layer", "größe", "café", "kW電力", "chunk", "store")
 
 
@@ -36,6 +38,7 @@ class FakeBehaviour:
 
     salt: str = ""  # another salt, another model: golden tokens differ
     start_seconds: float = 0.0
+    starts_once_exists: str = ""  # the name of a file in the folder for temporary files
     never_ready: bool = False
     crash_on_start: str = ""  # what it says before it exits with code 3
     crash_after_tokens: int | None = None  # since the start of the process
@@ -120,6 +123,9 @@ class FakeBackend:
             print(self.behaviour.crash_on_start, flush=True)  # noqa: T201
             raise SystemExit(3)
         time.sleep(FOREVER_SECONDS if self.behaviour.never_ready else self.behaviour.start_seconds)
+        awaited = Path(tempfile.gettempdir()) / self.behaviour.starts_once_exists
+        while not awaited.exists():
+            time.sleep(LOOK_SECONDS)
 
     def use_adapter(self, file: Path | None) -> None:
         """Writes other words: the adapter's bytes are a salt. A file that begins with `broken` is no adapter."""
