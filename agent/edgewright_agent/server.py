@@ -5,28 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import grpc.aio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 
 from edgewright.address import Address, require_bindable
 from edgewright.errors import InputError, OutsideError
 from edgewright.trust.document import TrustDocument, pinned
-from edgewright.v1 import (
-    deployment_pb2,
-    deployment_pb2_grpc,
-    inference_pb2,
-    inference_pb2_grpc,
-    telemetry_pb2,
-    telemetry_pb2_grpc,
-    trust_pb2,
-    trust_pb2_grpc,
-)
 from edgewright_agent import engines
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.engine_manager import OnServing, PrepareEngine, ServingRelease, StartEngine
@@ -40,13 +30,15 @@ from edgewright_agent.openai_api.settings import OpenAISettings
 from edgewright_agent.runtime.file_handles import grpc_connections_max
 from edgewright_agent.runtime.memory_budget import memory_budget_bytes
 from edgewright_agent.runtime.tls import TlsFiles, server_credentials
-from edgewright_agent.services.certificate_limits import DEPLOYER_CALLS_MAX
-from edgewright_agent.services.connections import ConnectionGuard, connection_options
-from edgewright_agent.services.deployment import DeploymentService
+from edgewright_agent.services.connections import ConnectionGuard
+from edgewright_agent.services.grpc_server import (
+    INFERENCE_HEALTH,
+    add_services,
+    announce,
+    bind,
+    grpc_server,
+)
 from edgewright_agent.services.guard import Guard, refuse_revoked, require_deadline, require_role
-from edgewright_agent.services.inference import InferenceService
-from edgewright_agent.services.telemetry import TelemetryService
-from edgewright_agent.services.trust import TrustService
 from edgewright_agent.store import Space, StagedRelease, Store
 from edgewright_agent.store.background_scrub import BackgroundScrubSettings
 from edgewright_agent.telemetry.sampling.monitor import Telemetry
@@ -54,34 +46,7 @@ from edgewright_agent.telemetry_feeds import Observation, ObservationSettings, o
 from edgewright_agent.trust import Trust
 from edgewright_profiles import DeviceProfile
 
-INFERENCE_HEALTH = "inference"  # SERVING while a release answers; flips during a swap
 STOP_GRACE_SECONDS = 2.0
-
-_SERVICES = tuple(
-    module.DESCRIPTOR.services_by_name[name].full_name
-    for module, name in (
-        (deployment_pb2, "DeploymentService"),
-        (inference_pb2, "InferenceService"),
-        (telemetry_pb2, "TelemetryService"),
-        (trust_pb2, "TrustService"),
-    )
-)
-_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.so_reuseport", 0),  # a port in use must be an error, not a second listener
-    # A manifest of 8 MiB and its envelope in base64; blobs come in parts of 1 MiB at most.
-    ("grpc.max_receive_message_length", 20 * 1024 * 1024),
-    # What may be on its way and unread. Left to itself gRPC probes the link and takes up to twice as much, which the
-    # board has to hold; 8 MiB fill a link of 40 MB/s over 200 ms.
-    ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", 8 * 1024 * 1024),
-    # Clients ping every 30 s; the default would answer GOAWAY too_many_pings.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.http2.max_ping_strikes", 2),
-    (
-        "grpc.max_concurrent_streams",
-        DEPLOYER_CALLS_MAX,
-    ),  # of one connection; the next one waits at the client
-)
 
 
 @dataclass(frozen=True)
@@ -135,42 +100,60 @@ async def run_agent(
     """
     credentials = _credentials(settings)
     require_bindable(settings.listen)
-    budget_bytes = settings.memory_budget_bytes
     async with contextlib.AsyncExitStack() as stack:
-        store = Store(settings.store, space=settings.space)
-        stack.callback(store.close)
+        store = _opened_store(settings, stack)
         trust = Trust(_base_trust(settings), store.layout.trust)
-        policy = AdmissionPolicy(settings.profile.id, budget_bytes, trust, available_engines)
-        runtime_dir = stack.enter_context(_runtime_dir())
-        telemetry = Telemetry(settings.profile, budget_bytes=budget_bytes)
-        telemetry.start()
-        stack.callback(telemetry.stop)
+        start = start_engine or _engine_starter(settings, stack.enter_context(_runtime_dir()))
+        telemetry = _started_telemetry(settings, stack)
         health_service = health.aio.HealthServicer()
-        start = start_engine or _engine_starter(settings, runtime_dir)
         deployer = _deployer(settings, store, start, trust, telemetry, _on_serving(health_service, telemetry))
-        connections_max, guard = grpc_connections_max(), _guard(settings, trust)
-        server = grpc.aio.server(
-            interceptors=[guard], options=(*_OPTIONS, *connection_options(connections_max))
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
         observation = await stack.enter_async_context(
             observe(settings.observation, store, telemetry, deployer)
         )
         inference = Inference(deployer, telemetry)
-        _add_services(server, policy, store, deployer, telemetry, observation, inference)
-        address = _bind(server, settings.listen, credentials)
-        await _announce(health_service)
-        stack.push_async_callback(deployer.stop)
-        stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
-        # First: a call must find the saved change taken up, not begin one beside it.
-        await deployer.start(stopped_releases(trust, store.releases()))
-        guard.connections = ConnectionGuard(address.port, connections_max, trust.is_revoked_certificate)
-        await server.start()
-        await stack.enter_async_context(guard.connections.watching())
+        guard = _guard(settings, trust)
+        server = grpc_server(guard, health_service)
+        policy = AdmissionPolicy(settings.profile.id, settings.memory_budget_bytes, trust, available_engines)
+        add_services(server, policy, store, deployer, telemetry, observation, inference)
+        address = bind(server, settings.listen, credentials)
+        await announce(health_service)
+        guard.connections = ConnectionGuard(
+            address.port, grpc_connections_max(), trust.is_revoked_certificate
+        )
+        await _start(server, guard.connections, deployer, stopped_releases(trust, store.releases()), stack)
         await stack.enter_async_context(scrub_thread(settings.scrub, store, deployer, telemetry))
         openai = await _serve_openai(settings.openai, stack, inference)
         yield RunningAgent(address, store, deployer, telemetry, observation, openai)
         await health_service.enter_graceful_shutdown()
+
+
+async def _start(
+    server: grpc.aio.Server,
+    connections: ConnectionGuard,
+    deployer: Deployer,
+    stopped: Set[str],
+    stack: contextlib.AsyncExitStack,
+) -> None:
+    """Starts the deployer and then the server, which end with the stack the other way round."""
+    stack.push_async_callback(deployer.stop)
+    stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
+    # First: a call must find the saved change taken up, not begin one beside it.
+    await deployer.start(stopped)
+    await server.start()
+    await stack.enter_async_context(connections.watching())
+
+
+def _opened_store(settings: AgentSettings, stack: contextlib.AsyncExitStack) -> Store:
+    store = Store(settings.store, space=settings.space)
+    stack.callback(store.close)
+    return store
+
+
+def _started_telemetry(settings: AgentSettings, stack: contextlib.AsyncExitStack) -> Telemetry:
+    telemetry = Telemetry(settings.profile, budget_bytes=settings.memory_budget_bytes)
+    telemetry.start()
+    stack.callback(telemetry.stop)
+    return telemetry
 
 
 @contextlib.contextmanager
@@ -229,37 +212,6 @@ def _deployer(
 def _guard(settings: AgentSettings, trust: Trust) -> Guard:
     who = () if settings.tls is None else (refuse_revoked(trust), require_role)
     return Guard(require_deadline, *who)
-
-
-def _add_services(
-    server: grpc.aio.Server,
-    policy: AdmissionPolicy,
-    store: Store,
-    deployer: Deployer,
-    telemetry: Telemetry,
-    observation: Observation,
-    inference: Inference,
-) -> None:
-    deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
-        DeploymentService(policy, store, deployer), server
-    )
-    inference_pb2_grpc.add_InferenceServiceServicer_to_server(InferenceService(inference), server)
-    telemetry_pb2_grpc.add_TelemetryServiceServicer_to_server(
-        TelemetryService(telemetry, deployer, inference, observation.recorder, observation.snapshot), server
-    )
-    trust_pb2_grpc.add_TrustServiceServicer_to_server(TrustService(policy.trust, store, deployer), server)
-
-
-def _bind(server: grpc.aio.Server, listen: Address, credentials: grpc.ServerCredentials | None) -> Address:
-    try:
-        if credentials is None:
-            return Address(listen.host, server.add_insecure_port(str(listen)))
-        return Address(listen.host, server.add_secure_port(str(listen), credentials))
-    except RuntimeError:  # it was free a moment ago
-        raise InputError(
-            f"{listen} can't be listened on any more: another program took it, or --metrics names it, too. "
-            "Give each an address of its own."
-        ) from None
 
 
 async def _serve_openai(
@@ -326,9 +278,3 @@ def _on_serving(health_service: health.aio.HealthServicer, telemetry: Telemetry)
             await health_service.set(INFERENCE_HEALTH, health_pb2.HealthCheckResponse.SERVING)
 
     return tell
-
-
-async def _announce(health_service: health.aio.HealthServicer) -> None:
-    for name in (health.OVERALL_HEALTH, *_SERVICES):
-        await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
-    await health_service.set(INFERENCE_HEALTH, health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -69,24 +69,11 @@ class Supervisor:
         if self._restarts.digest != digest:
             self._restarts = Restarts(digest)
         while True:
-            refusal = self._engines.refusal(digest) if self._engines.serving is None else None
-            if refusal is not None:  # nothing is counted: it may serve again once it is trusted again
-                _log.error("%s", refusal)
-                await asyncio.sleep(RESTART_SECONDS_MAX)
-                continue
+            await self._until_trusted(digest)
             try:
-                if self._engines.serving is None:
-                    await self._progress.try_to_apply(activation_rules.starting)
-                    if self._progress.state.serves != digest:
-                        return
-                    await self._engines.serve(self._store.release(digest))
-                serving = self._engines.running
-                death, was_steady = await self._until_death(serving.engine)
-                self._restarts = self._restarts.after(death)
-                excused = serving.blames_requests(death)
-                if excused:
-                    await self._progress.try_to_apply(activation_rules.start_excused)
-                if was_steady or excused:
+                if not await self._start(digest):
+                    return
+                if await self._is_soon_restarted():
                     pause_seconds = self._restart_seconds
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
                 log_failure(_log, f"release {digest}", error)
@@ -96,6 +83,31 @@ class Supervisor:
             await self._engines.stop()
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, RESTART_SECONDS_MAX)
+
+    async def _until_trusted(self, digest: str) -> None:
+        """Waits while the release is refused. Nothing is counted: it may serve again once it is trusted again."""
+        while self._engines.serving is None and (refusal := self._engines.refusal(digest)) is not None:
+            _log.error("%s", refusal)
+            await asyncio.sleep(RESTART_SECONDS_MAX)
+
+    async def _start(self, digest: str) -> bool:
+        """Starts the release's engine unless it runs. Returns False where another release has to serve."""
+        if self._engines.serving is None:
+            await self._progress.try_to_apply(activation_rules.starting)
+            if self._progress.state.serves != digest:
+                return False
+            await self._engines.serve(self._store.release(digest))
+        return True
+
+    async def _is_soon_restarted(self) -> bool:
+        """Waits for the engine's death. Returns whether it had run for long, or requests are to blame for it."""
+        serving = self._engines.running
+        death, was_steady = await self._until_death(serving.engine)
+        self._restarts = self._restarts.after(death)
+        excused = serving.blames_requests(death)
+        if excused:
+            await self._progress.try_to_apply(activation_rules.start_excused)
+        return was_steady or excused
 
     async def _until_death(self, engine: Engine) -> tuple[Death, bool]:
         """Returns how the engine ended, and whether it had run for long."""

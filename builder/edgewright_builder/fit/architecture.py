@@ -120,20 +120,11 @@ def architecture_from_config(config: Mapping[str, Any]) -> Architecture:
     model_type = _supported_type(config)
     _require_writer(config)
     family = FAMILIES[model_type]
-    facts = {**family.defaults, **decoder_config(config)}
-    missing = [key for key in NEEDED if not is_positive(facts.get(key))]
-    if missing:
-        raise InputError(f"config.json of this {model_type} model lacks a positive {', '.join(missing)}.")
-    tied = facts.get("tie_word_embeddings", config.get("tie_word_embeddings"))
-    check_decoder_values({**facts, "tie_word_embeddings": tied})
-    heads, hidden_size = facts["num_attention_heads"], facts["hidden_size"]
+    facts = _decoder_facts(model_type, config)
+    heads, hidden_size, layers = (
+        facts[key] for key in ("num_attention_heads", "hidden_size", "num_hidden_layers")
+    )
     kv_heads, head_dim = _attention_shape(family, facts)
-    layers = facts["num_hidden_layers"]
-    if layers > LAYERS_MAX:
-        raise InputError(
-            f"num_hidden_layers of this {model_type} model is {layers}, expected {LAYERS_MAX} at most; its file is "
-            "damaged."
-        )
     _check_layers(family, facts, layers)
     require_known_features(model_type, facts)
     max_context_tokens, limited_by = longest_sequence(model_type, facts)
@@ -146,7 +137,7 @@ def architecture_from_config(config: Mapping[str, Any]) -> Architecture:
         kv_heads=kv_heads,
         head_dim=head_dim,
         vocab_size=facts["vocab_size"],
-        tied_embeddings=family.tied_by_default if tied is None else bool(tied),
+        tied_embeddings=_are_tied(family, facts),
         max_context_tokens=max_context_tokens,
         norm_parameters_per_layer=family.norms_per_layer * hidden_size
         + _query_key_norm(family, heads, kv_heads, head_dim),
@@ -155,6 +146,27 @@ def architecture_from_config(config: Mapping[str, Any]) -> Architecture:
         windowed_layers=sum(windowed_layers(family, facts, layers)),
         context_limited_by=limited_by,
     )
+
+
+def _decoder_facts(model_type: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what config.json and the family say of the decoder, every value within its bounds."""
+    facts = {**FAMILIES[model_type].defaults, **decoder_config(config)}
+    if missing := [key for key in NEEDED if not is_positive(facts.get(key))]:
+        raise InputError(f"config.json of this {model_type} model lacks a positive {', '.join(missing)}.")
+    facts.setdefault("tie_word_embeddings", config.get("tie_word_embeddings"))
+    check_decoder_values(facts)
+    if (layers := facts["num_hidden_layers"]) > LAYERS_MAX:
+        raise InputError(
+            f"num_hidden_layers of this {model_type} model is {layers}, expected {LAYERS_MAX} at most; its file is "
+            "damaged."
+        )
+    return facts
+
+
+def _are_tied(family: Family, facts: Mapping[str, Any]) -> bool:
+    """Whether the head is the embedding."""
+    tied = facts["tie_word_embeddings"]
+    return family.tied_by_default if tied is None else bool(tied)
 
 
 def _require_writer(config: Mapping[str, Any]) -> None:

@@ -81,14 +81,11 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
     zero points or act-order.
     """
     from edgewright_builder.models.bfloat16_products import torch_precision
-    from edgewright_builder.quantization.frozen_codes import load_frozen_codes
-    from edgewright_builder.quantization.learned_rounding import changed_codes_fraction, learn_rounding
+    from edgewright_builder.quantization.learned_rounding import changed_codes_fraction
     from edgewright_builder.train import recovery
 
     settings, step = build.recipe.recover, build.run.reporter.step
-    model = load_frozen_codes(checkpoint)
-    if settings.train == "rounding":
-        learn_rounding(model, teacher)
+    model = _with_trainable_scales(checkpoint, teacher, settings)
     material = _material(teacher, texts, build, folder)
     before = _judge(model, material, settings)
     precision = torch_precision(build.recipe.finetune.precision)
@@ -104,8 +101,8 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
         )
     summary = {
         "train": settings.train if better else "kept GPTQ's",
-        **{f"kl_{name}_before": value.mean for name, value in before.items()},
-        **{f"kl_{name}_after": value.mean for name, value in after.items()},
+        **_means(before, "before"),
+        **_means(after, "after"),
         # No step now: all were taken before a kill.
         "steps": steps[-1].step if steps else settings.steps,
         "tokens": steps[-1].tokens if steps else material.tokens,
@@ -113,6 +110,21 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
     if better and settings.train == "rounding":
         summary["codes_changed_fraction"] = changed_codes_fraction(model)
     return summary
+
+
+def _with_trainable_scales(checkpoint: Path, teacher: Path, settings: RecoverSettings) -> nn.Module:
+    """Returns the checkpoint's model: its codes frozen, or free to round anew towards the teacher's weights."""
+    from edgewright_builder.quantization.frozen_codes import load_frozen_codes
+    from edgewright_builder.quantization.learned_rounding import learn_rounding
+
+    model = load_frozen_codes(checkpoint)
+    if settings.train == "rounding":
+        learn_rounding(model, teacher)
+    return model
+
+
+def _means(divergences: dict[str, Divergence], when: str) -> dict[str, float]:
+    return {f"kl_{name}_{when}": divergence.mean for name, divergence in divergences.items()}
 
 
 def _write_model(checkpoint: Path, folder: Path, changed: dict[str, Tensor]) -> None:

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from edgewright.errors import RefusedError
 from edgewright.v1 import deployment_pb2, inference_pb2, telemetry_pb2, trust_pb2
 from edgewright.v1.common_pb2 import Reason
-from edgewright_agent import server
+from edgewright_agent.services import grpc_server
 from edgewright_agent.services.callers import certificate_of
 from edgewright_agent.services.guard import require_role
 from edgewright_agent.services.roles import NEEDED, CallerRole
@@ -95,7 +95,7 @@ def test_every_service_of_the_contract_is_looked_at() -> None:
     assert stubs == {module.__name__.rpartition(".")[2] for module in MODULES}
     assert set(NEEDED) == set(CALLS)
     assert {call.rpartition("/")[2] for call in CALLS} >= OBSERVER
-    assert {call.split("/")[1] for call in CALLS} == set(server._SERVICES)
+    assert {call.split("/")[1] for call in CALLS} == set(grpc_server.SERVICES)
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -45,7 +45,6 @@ class ResponseMaker:
         error: dict[str, str] | None = None,
     ) -> dict[str, Any]:
         """Returns the whole response, with the settings that were used. `usage`: of the chat completion."""
-        request, reasoning = self.request, self.request.reasoning
         incomplete = {"reason": "max_output_tokens"} if status == "incomplete" else None
         return {
             "id": self.response_id,
@@ -58,6 +57,13 @@ class ResponseMaker:
             "model": self.model,
             "output": list(items),
             "usage": None if usage is None else usage_of(usage),
+            **self._settings(),
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        """Returns the settings that were used: the request's, and those that this server has no choice of."""
+        request, reasoning = self.request, self.request.reasoning
+        return {
             "instructions": request.instructions,
             "max_output_tokens": request.max_output_tokens,
             "temperature": 1.0 if request.temperature is None else request.temperature,
