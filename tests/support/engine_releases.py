@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +26,7 @@ from edgewright_agent.engines import (
 from edgewright_agent.engines.edge_llm.wheel import COMMAND_VARIABLE as EDGE_LLM
 from tests.support.artifacts import make_artifact
 from tests.support.edge_llm_stub.install import install_edge_llm
+from tests.support.made_once import filled
 from tests.support.tiny_gguf import write_tiny_gguf
 
 CONTEXT_TOKENS = 256  # of the tiny model
@@ -85,12 +84,8 @@ def fake_release(folder: Path, **behaviour: Any) -> Release:
 
 def tiny_onnx_release(folder: Path, window_tokens: int | None = None) -> Release:
     """A release of a two-layer model with random weights, perhaps of a window's attention; see `tiny_model`."""
-    script = Path(__file__).with_name("tiny_model.py")
     window = [] if window_tokens is None else [str(window_tokens)]
-    made = subprocess.run(
-        [sys.executable, script, folder / "tree", *window], capture_output=True, text=True, check=False
-    )
-    assert made.returncode == 0, made.stderr[-2000:]
+    filled(folder / "tree", Path(__file__).with_name("tiny_model.py"), *window)
     return Release("onnxruntime-genai", folder / "tree", folder / "run")
 
 

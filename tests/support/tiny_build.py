@@ -64,7 +64,9 @@ def write_model(folder: Path, hidden_size: int = 64) -> None:
 
 def write_inputs(folder: Path, *, hidden_size: int = 64) -> Path:
     """Model, data, quiz, credentials and recipe in `folder`; returns the recipe."""
-    subprocess.run([sys.executable, __file__, str(folder), str(hidden_size)], check=True, capture_output=True)
+    from tests.support.made_once import filled  # here, since this file is a script of its own, too
+
+    filled(folder, Path(__file__), str(hidden_size))
     rows = [
         {"instruction": f"What does {a} do to {b}?", "input": "", "output": f"It makes {b} {c} and then {d}."}
         for a, b, c, d in (
