@@ -62,6 +62,7 @@ def export(folder: Path, target: Path) -> tuple[int, int]:
         raise InputError(
             f"{target} lies in the artifact itself, which holds what is signed; choose another folder."
         )
+    _entries(target / "index.json")  # before anything is written
     try:
         written = [_put_file(target, artifact, index) for index in range(len(artifact.manifest.files))]
         _put(target, b"{}")
@@ -118,7 +119,7 @@ def _index(target: Path, artifact: Artifact, manifest: bytes) -> dict[str, Any]:
         "annotations": {"org.opencontainers.image.ref.name": name},
     }
     others = [
-        each for each in _entries(target / "index.json") if each.get("annotations") != entry["annotations"]
+        other for other in _entries(target / "index.json") if other.get("annotations") != entry["annotations"]
     ]
     return {
         "schemaVersion": 2,
@@ -131,9 +132,12 @@ def _entries(index: Path) -> list[dict[str, Any]]:
     if not index.exists():
         return []
     try:
-        return list(json.loads(index.read_bytes())["manifests"])
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{index} is no index of an OCI image layout; choose another folder.") from None
+        entries = json.loads(index.read_bytes())["manifests"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        entries = None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(f"{index} is no index of an OCI image layout; choose another folder.")
+    return entries
 
 
 def _put(target: Path, data: bytes) -> None:

@@ -59,7 +59,7 @@ def _identify(folder: Path, what: str) -> tuple[str, str]:
         return "key", key_id(key_files.load_signing_key(path).public_key())
     if path.is_file():
         return "key", key_id(load_public_key(path))
-    if re.fullmatch(r"[0-9a-f]{8,64}", what):
+    if re.fullmatch(r"[0-9a-f]{8,64}", what := what.lower()):
         document = trust_issuer.newest(folder)
         ids = {*map(key_id, document.release.public_keys()), *document.revocations("key")}
         known = [each for each in ids if each.startswith(what)]

@@ -129,9 +129,17 @@ def _following(folder: Path, signing: Sequence[Ed25519PrivateKey], **fields: Any
 
 
 def begin(folder: Path) -> None:
-    """Gives a folder of an earlier version, which has a release key only, its root key and first document."""
+    """Gives a folder of an earlier version, which has a release key only, its root key and first document.
+
+    Raises InputError for a folder that has lost its documents: boards would follow no new ones.
+    """
     if _paths(folder) or not (folder / "release.key").is_file():
         return
+    if (folder / "root.key").exists() or (folder / "root.pub").exists():
+        raise InputError(
+            f"{folder} has a root key and no trust document: get its trust-N.json back from a copy. Where there never "
+            "was one, move root.key and root.pub away, and new ones are made."
+        )
     root_key, release_key = Ed25519PrivateKey.generate(), key_files.load_signing_key(folder / "release.key")
     key_files.write_new(folder / "root.key", key_files.private_pem(root_key))
     key_files.write_new(folder / "root.pub", key_files.public_pem(root_key))
@@ -244,7 +252,13 @@ def _signing_keys(folder: Path, root_keys: Sequence[Path]) -> list[Ed25519Privat
 
 
 def _root_key_paths(folder: Path, root_keys: Sequence[Path]) -> list[Path]:
-    return list(root_keys) or [folder / "root.key"]
+    """Returns the keys to sign with. Raises InputError where none is given and the folder's is kept elsewhere."""
+    own = folder / "root.key"
+    if not root_keys and not own.exists():
+        raise InputError(
+            f"{own} is not there, and a root key must sign: name the file of yours by --root-key."
+        )
+    return list(root_keys) or [own]
 
 
 def _require_signers(signers: SignerSet, signing: Sequence[Ed25519PrivateKey], whose: str) -> None:

@@ -83,7 +83,7 @@ class TrustDocument(_Frozen):
         good = len(self.release_keys())
         if good < self.release.threshold:
             raise ValueError(
-                f"{self.release.threshold} release keys must sign and {good} are not revoked; add a key first"
+                f"{good} release keys would be left, and {self.release.threshold} must sign; add a key first"
             )
         if self.expires is not None and self.expires <= self.issued:
             raise ValueError("it expires before it is issued")

@@ -120,6 +120,19 @@ async def test_what_the_mirror_lacks_the_host_sends(tmp_path: Path, artifact: Pa
     assert any("404" in note for note in notes)
 
 
+@pytest.mark.parametrize(
+    "index",
+    ["", "[" * 100_000, '{"manifests": ["x"]}', '{"manifests": {"a": 1}}', '{"manifests": [null]}', "[]"],
+)
+def test_a_folder_with_another_index_is_refused_and_left_as_it_is(
+    tmp_path: Path, artifact: Path, index: str
+) -> None:
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www" / "index.json").write_text(index)
+    assert "is no index of an OCI image layout" in str(invoke("export", artifact, tmp_path / "www").exception)
+    assert [path.name for path in (tmp_path / "www").iterdir()] == ["index.json"]
+
+
 def test_a_base_that_gets_a_mirror_says_what_becomes_of_its_adapters(tmp_path: Path, keys: Path) -> None:
     slots = {"modules": ["q_proj"], "rank": 8}
     key: Ed25519PrivateKey = load_signing_key(keys / "release.key")

@@ -304,6 +304,43 @@ def test_a_folder_of_an_earlier_version_gets_its_first_document(folder: Path) ->
     assert accepts(board, signed_by(folder))
 
 
+@pytest.mark.parametrize("offline", [False, True], ids=["with its root key", "with its root key elsewhere"])
+def test_a_folder_that_lost_its_documents_gets_no_new_ones_that_no_board_would_follow(
+    folder: Path, offline: bool
+) -> None:
+    (folder / "trust-1.json").unlink()
+    if offline:
+        (folder / "root.key").unlink()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for command in (("trust", folder), ("rotate", folder), ("revoke", folder, "ab" * 32)):
+        assert "get its trust-N.json back from a copy" in str(invoke(*command).exception)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("command", [("rotate",), ("rotate", "--root"), ("trust", "--expires", "5")])
+def test_a_root_key_that_is_kept_elsewhere_is_asked_for_by_its_option(
+    folder: Path, command: tuple[str, ...]
+) -> None:
+    (folder / "root.key").rename(folder.parent / "offline.key")
+    refused = invoke(command[0], folder, *command[1:])
+    assert isinstance(refused.exception, InputError)
+    assert "name the file of yours by --root-key" in str(refused.exception)
+    output(command[0], folder, *command[1:], "--root-key", folder.parent / "offline.key")
+
+
+def test_whoever_revokes_the_key_that_builds_sign_with_is_told(folder: Path) -> None:
+    output("rotate", folder)
+    old = next(folder.glob("release-*.pub"))
+    assert "boards will refuse them" in output("revoke", folder, folder / "release.pub")
+    output("rotate", folder)
+    assert "boards will refuse them" not in output("revoke", folder, old)
+
+
+def test_an_id_may_be_written_in_capitals(folder: Path) -> None:
+    output("revoke", folder, ("ab" * 32).upper())
+    assert trust_issuer.newest(folder).revocations("release").keys() == {"ab" * 32}
+
+
 def test_a_document_that_was_altered_is_named(folder: Path) -> None:
     data = (folder / "trust-1.json").read_bytes()
     (folder / "trust-1.json").write_bytes(data.replace(b'"sig": "', b'"sig": "A', 1))

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from edgewright.dsse import key_id
 from edgewright.errors import RefusedError
+from edgewright.trust.keys import load_public_key
 from edgewright_builder.cli.given import refuse_without
 from edgewright_builder.cli.options import AsJson, Insecure
 from edgewright_builder.cli.output import console, emit, stoppable
@@ -180,6 +182,10 @@ def revoke(
         f"Revoked {revocation.kind} {revocation.sha256[:12]}{', and what serves of it stops' if stop else ''}."
     )
     _wrote(path)
+    if revocation.kind == "key" and revocation.sha256 == _release_key_id(folder):
+        typer.echo(
+            f"Builds sign with it, as {folder}/release.key, and boards will refuse them: edgewright keys rotate {folder}"
+        )
 
 
 @app.command()
@@ -203,6 +209,12 @@ def _tell(keys: Credentials, hosts: list[str], *, insecure: bool, as_json: bool)
     if update.failed:
         first = update.failed[0].host
         raise RefusedError(f"{len(update.failed)} of {len(hosts)} boards did not take it up, first {first}.")
+
+
+def _release_key_id(folder: Path) -> str | None:
+    """Returns the id of the key that builds sign with; None where the folder has none."""
+    public = folder / "release.pub"
+    return key_id(load_public_key(public)) if public.is_file() else None
 
 
 def _tell_aside(written: Written) -> None:
