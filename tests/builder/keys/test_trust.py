@@ -331,9 +331,9 @@ def test_a_root_key_that_is_kept_elsewhere_is_asked_for_by_its_option(
 def test_whoever_revokes_the_key_that_builds_sign_with_is_told(folder: Path) -> None:
     output("rotate", folder)
     old = next(folder.glob("release-*.pub"))
-    assert "boards will refuse them" in output("revoke", folder, folder / "release.pub")
+    assert "boards will refuse that" in output("revoke", folder, folder / "release.pub")
     output("rotate", folder)
-    assert "boards will refuse them" not in output("revoke", folder, old)
+    assert "boards will refuse that" not in output("revoke", folder, old)
 
 
 def test_an_id_may_be_written_in_capitals(folder: Path) -> None:

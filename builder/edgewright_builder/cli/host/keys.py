@@ -184,7 +184,7 @@ def revoke(
     _wrote(path)
     if revocation.kind == "key" and revocation.sha256 == _release_key_id(folder):
         typer.echo(
-            f"Builds sign with it, as {folder}/release.key, and boards will refuse them: edgewright keys rotate {folder}"
+            f"Builds sign with it as {folder}/release.key, and boards will refuse that: edgewright keys rotate {folder}"
         )
 
 
