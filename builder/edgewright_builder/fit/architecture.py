@@ -94,6 +94,8 @@ class Architecture:
 
     def with_layers(self, layers: int) -> Architecture:
         """The same model, less deep. Which layers go is not known here, so windowed ones are taken to go first."""
+        if layers == self.layers:
+            return self
         full = min(layers, self.layers - self.windowed_layers)
         return replace(self, layers=layers, windowed_layers=layers - full if self.windowed_layers else 0)
 

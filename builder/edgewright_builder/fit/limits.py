@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edgewright_builder.fit.architecture import Architecture
-from edgewright_builder.fit.memory import Calibration
-from edgewright_builder.fit.plan import REQUESTS_MAX, BuildPlan, plan_for
+from edgewright_builder.fit.memory import Calibration, predict_memory
+from edgewright_builder.fit.plan import REQUESTS_MAX, BuildPlan, held_against
 
 
 def largest(fits: Callable[[int], bool], most: int) -> int:
     """Returns the largest of 1 … `most` that fits, 0 if none does; `fits` holds up to some number and not beyond."""
-    low, high = 0, most
+    if fits(most):  # on a roomy board this is the only question
+        return most
+    low, high = 0, most - 1
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)
@@ -37,5 +39,5 @@ def largest_depth(plan: BuildPlan, architecture: Architecture, calibration: Cali
 
 
 def _with(plan: BuildPlan, architecture: Architecture, calibration: Calibration, **change: int) -> bool:
-    configuration = replace(plan.configuration, **change)
-    return plan_for(architecture, configuration, plan.budget_bytes, calibration).bound.fits
+    memory = predict_memory(architecture, replace(plan.configuration, **change), calibration)
+    return held_against(plan.budget_bytes, memory, calibration).fits

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import resources
 
 from edgewright.errors import InputError
@@ -156,6 +157,7 @@ class PeakMemory:
         return sum(tensor.stored_bytes for tensor in self.tensors if tensor.name == name)
 
 
+@lru_cache(maxsize=32)
 def load_calibration(engine: str, machine: str = "x86_64") -> Calibration:
     """Returns the shipped calibration of an engine on aarch64 or x86_64; that of x86_64 where only it was measured.
 
@@ -224,7 +226,8 @@ def looked_up_bytes(table_bytes: int, tokens: int, page_bytes: int) -> int:
 
 
 def _kv_elements(model: Architecture, m: Configuration, calibration: Calibration) -> int:
-    cached = replace(model, head_dim=padded_head_dim(model.head_dim, calibration.head_dim_multiple))
+    head_dim = padded_head_dim(model.head_dim, calibration.head_dim_multiple)
+    cached = model if head_dim == model.head_dim else replace(model, head_dim=head_dim)
     if calibration.sliding_window_cache:
         return cached.kv_elements(m.context_tokens)
     return 2 * cached.layers * cached.kv_heads * cached.head_dim * m.context_tokens

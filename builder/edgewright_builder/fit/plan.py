@@ -58,6 +58,12 @@ class BuildPlan:
         return PeakBound(self.memory.peak_bytes, self.error_bytes, self.budget_bytes)
 
 
+def held_against(budget_bytes: int, memory: PeakMemory, calibration: Calibration) -> PeakBound:
+    """Returns the predicted peak, with its error, held against a budget."""
+    peak_bytes = memory.peak_bytes
+    return PeakBound(peak_bytes, round(calibration.error_fraction * peak_bytes), budget_bytes)
+
+
 @dataclass(frozen=True)
 class PlanSearch:
     """All that fits, reduced to what nothing beats, and the one that is made."""
@@ -80,7 +86,7 @@ def plan_for(
         configuration=configuration,
         memory=memory,
         budget_bytes=budget_bytes,
-        error_bytes=round(calibration.error_fraction * memory.peak_bytes),
+        error_bytes=held_against(budget_bytes, memory, calibration).error_bytes,
         calibrated_on=str(calibration),
         layers_full=architecture.layers,
         expected_divergence=expected_divergence(architecture, configuration),
