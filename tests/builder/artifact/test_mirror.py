@@ -58,7 +58,7 @@ class Quiet(SimpleHTTPRequestHandler):
 def web_server(folder: Path) -> Iterator[str]:
     """Python's own static server: it knows no ranges."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
