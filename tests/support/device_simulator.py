@@ -317,7 +317,7 @@ class _Inference(InferenceServiceServicer):
             for index, text in enumerate(tokens):
                 yield inference.GenerateResponse(deltas=[inference.TextDelta(text=text, token=index)])
                 await asyncio.sleep(0.01)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):  # in its sleep, or while a token is sent
             self._board.cancelled = True
             raise
         completion = inference.Completion(

@@ -13,6 +13,7 @@ from typing import Any
 
 from edgewright.errors import InputError
 from edgewright.sizes import format_bytes
+from edgewright_builder.artifact.artifact import open_artifact
 from edgewright_builder.fit.engines.traits import Format
 from edgewright_builder.python_api.arguments import as_path
 from edgewright_builder.python_api.libraries import own_errors
@@ -117,11 +118,18 @@ def _checkpoint(source: Path) -> tuple[Path, str, int | None]:
         checkpoint = source / stage / "model"
         if (checkpoint / "config.json").is_file():
             plan = _json(source / "plan.json")
-            manifest = _json(source / "artifact" / "manifest.json")
-            return checkpoint, str(manifest.get("name") or source.resolve().name), plan.get("embedding_bits")
+            return checkpoint, _name_of(source), plan.get("embedding_bits")
     raise InputError(
         f"{source} holds no quantized model: give the folder of a run that has got to `quantize`, or a GPTQ checkpoint."
     )
+
+
+def _name_of(run: Path) -> str:
+    """Returns the release's name, which is a file's name too; the folder's where there is no valid manifest."""
+    try:
+        return open_artifact(run / "artifact").manifest.name
+    except InputError:
+        return run.resolve().name
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from edgewright.errors import InputError
 from edgewright_builder.cli.main import app
 from edgewright_builder.fit.engines.traits import Format
 from edgewright_builder.python_api.exporting import export
+from tests.support.built_artifacts import KEY, make_artifact
 from tests.support.gptq_checkpoints import FAMILIES, change_config, random_checkpoint
 
 
@@ -39,6 +41,23 @@ def test_a_run_becomes_one_gguf_file_and_the_command_says_what_it_wrote(run: Pat
     assert "Ollama" in told
     kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(file).tensors}
     assert kinds["token_embd.weight"] == kinds["blk.0.attn_q.weight"] == "Q4_0"
+
+
+@pytest.mark.parametrize(("name", "file_name"), [("slm", "slm.gguf"), ("../../stolen", "run.gguf")])
+def test_the_file_is_called_after_the_release_and_lies_in_the_folder_whatever_a_manifest_says(
+    run: Path, tmp_path: Path, name: str, file_name: str
+) -> None:
+    copied = tmp_path / "deep" / "run"
+    shutil.copytree(run, copied)
+    artifact = make_artifact(copied / "artifact", {"engine/model.gguf": b"x"}, KEY)
+    text = artifact.manifest_bytes.decode()
+    (copied / "artifact" / "manifest.json").write_text(
+        text.replace(f'"{artifact.manifest.name}"', f'"{name}"')
+    )
+    export(copied, to="gguf", out=tmp_path / "deep" / "er" / "out")
+    assert [
+        file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.gguf") if file.stat().st_size > 1
+    ] == [f"deep/er/out/{file_name}"]
 
 
 def test_a_recovered_run_ships_what_recovery_left(run: Path, tmp_path: Path) -> None:
