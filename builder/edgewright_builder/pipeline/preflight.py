@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from edgewright.errors import InputError, RefusedError
 from edgewright.v1.common_pb2 import Reason
@@ -23,11 +24,12 @@ from edgewright_builder.models.sources import resolve_model
 from edgewright_builder.parity.prove import require_proof
 from edgewright_builder.pipeline.inputs_in_own_run import refuse_own_products
 from edgewright_builder.quantization.earlier_model import require_same_shape
-from edgewright_builder.recipe.model_recipe import DataTeacher, EvaluateSettings
+from edgewright_builder.recipe.model_recipe import DataTeacher, EvaluateSettings, Recipe
 from edgewright_builder.run.build_definition import Build
 from edgewright_builder.run.distillation_inputs import Distillation
 from edgewright_builder.run.resumable_run import read_stage
 from edgewright_builder.stages.data import contamination_of, data_inputs
+from edgewright_builder.stages.general_text import general_samples
 from edgewright_builder.stages.quantize import earlier_of
 from edgewright_builder.tasks.definitions import DEFINITIONS
 from edgewright_builder.tasks.loading import load_task, require_distinct
@@ -49,6 +51,7 @@ def preflight(build: Build) -> None:
     _check_earlier(build)
     check_tasks(build.recipe.evaluate, build.recipe.task)
     check_data(build.distillation)
+    check_general_text(build.recipe, build.distillation.student)
     check_knowledge(build.distillation)
     _check_storage(build)
     _check_computation(build)
@@ -165,6 +168,12 @@ def check_data(job: Distillation) -> None:
     check_prompts(load_prompts(data.prompts), load_preset(data.preset or recipe.task))
     if teacher is not None and not job.run.keeps("data", data_inputs(job)):
         _check_teacher(teacher)
+
+
+def check_general_text(recipe: Recipe, student: Path) -> None:
+    """Raises InputError where a general text of the recipe's own can't be read, or holds too little."""
+    for file in {recipe.quantize.general_data, recipe.recover.data} - {None}:
+        general_samples(student, file, recipe.finetune.sequence_tokens)
 
 
 def check_knowledge(job: Distillation) -> None:

@@ -71,6 +71,7 @@ def data_inputs(job: Distillation) -> dict[str, Any]:
     elif recipe.teachers.data is not None:
         inputs["teacher"] = _teacher_identity(recipe.teachers.data, job)
         if is_preset_file(preset := data.preset or recipe.task):
+            load_preset(preset)  # says what is wrong with a file that can't be read
             inputs["preset"] = file_sha256(Path(preset))
     return inputs
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgewright.digests import file_sha256
 from edgewright.errors import InputError
+from edgewright_builder.data.general_text import general_passages, read_passages
 
 if TYPE_CHECKING:
     from edgewright_builder.train.samples import Sample
@@ -21,7 +22,6 @@ def general_samples(student: Path, file: Path | None, sequence_tokens: int) -> l
 
     Raises InputError for too little.
     """
-    from edgewright_builder.data.general_text import general_passages, read_passages
     from edgewright_builder.models.folder import load_tokenizer
     from edgewright_builder.train.samples import Sample
 
@@ -46,5 +46,8 @@ def split_general(samples: Sequence[Sample], seed: int) -> tuple[list[int], list
 
 
 def general_digest(file: Path | None) -> str:
-    """Returns what a stage's fingerprint holds of the general text."""
-    return "shipped" if file is None else file_sha256(file)
+    """Returns what a stage's fingerprint holds of the general text. Raises InputError where it can't be read."""
+    if file is None:
+        return "shipped"
+    read_passages(file)
+    return file_sha256(file)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -26,6 +25,7 @@ from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.work_queue import WorkQueue, opened_queue
 from edgewright_builder.run.workers import run_workers, threads_of
 from edgewright_builder.study.cells import StudyCell, cells_of
+from edgewright_builder.study.preflight import require_inputs
 from edgewright_builder.study.results import write_results
 from edgewright_builder.study.study_file import StudyFile, load_study
 from edgewright_builder.study.worker import work, workbench_of
@@ -51,14 +51,16 @@ def conduct(order: StudyOrder, console: Console) -> int:
     """Runs the cells that are not done, here and wherever else workers share the storage, and writes the tables.
 
     Returns how many cells are done, which are fewer than all where the time was limited.
-    Raises OutsideError if cells failed; those that were finished stay.
+    Raises InputError for what a cell can't read, OutsideError if cells failed; those that were finished stay.
     """
     study = load_study(order.file)
     cells = cells_of(study)
     bench = workbench_of(study, order.file, order.folder, Reporter(console))
+    _require_same(order.folder, study)
     if order.storage is not None:  # before the folder is made
         with storage_faults(order.storage), shared_storage(order.storage):
             pass
+    require_inputs(cells, bench)
     with claimed(order.folder, resume=order.resume):
         _keep_file(order, study)
         with opened_queue(_url(order), study.name, silent_seconds=order.silent_seconds) as queue:
@@ -96,15 +98,16 @@ def _url(order: StudyOrder) -> str:
 
 def _keep_file(order: StudyOrder, study: StudyFile) -> None:
     """Keeps the study's file in its folder. Raises InputError where the folder's cells belong to another study."""
-    kept = order.folder / STUDY_FILE
-    if kept.exists():
-        _require_same(order.folder, read_mapping(kept, "study"), study)
-    write_durably(FileSystem(), kept, order.file.read_bytes())
+    _require_same(order.folder, study)  # again: now nobody else writes there
+    write_durably(FileSystem(), order.folder / STUDY_FILE, order.file.read_bytes())
 
 
-def _require_same(folder: Path, kept: Mapping[str, Any], study: StudyFile) -> None:
-    """Raises InputError unless the kept study has the same name, device and budget, which no cell's own name tells."""
-    before = {"device": StudyFile.model_fields["device"].default, **kept}
+def _require_same(folder: Path, study: StudyFile) -> None:
+    """Raises InputError where the folder keeps a study of another name, device or budget: no cell's name tells them."""
+    kept = folder / STUDY_FILE
+    if not kept.exists():
+        return
+    before = {"device": StudyFile.model_fields["device"].default, **read_mapping(kept, "study")}
     differing = [key for key in ("name", "device") if before.get(key) != getattr(study, key)]
     if parse_bytes(str(before.get("budget"))) != parse_bytes(study.budget):
         differing.append("budget")

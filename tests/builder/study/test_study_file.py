@@ -194,7 +194,7 @@ def test_cells_of_another_budget_or_board_are_not_mixed_with_these(
     result = invoke("study", tmp_path / "study.yaml", "-o", tmp_path / "out", "--resume")
     assert isinstance(result.exception, InputError)
     assert sentence in str(result.exception)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "study.yaml"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["study.yaml"]
 
 
 def test_a_profile_of_one_s_own_is_taken_from_the_study_s_folder(
