@@ -288,7 +288,8 @@ def _cuts(options: argparse.Namespace) -> int:
 
 
 def _wheels(options: argparse.Namespace) -> int:
-    missing = {python: wheels.missing_wheels(python) for python in options.pythons}
+    wheel = wheels.build_wheel(SOURCES / "build" / "wheel")
+    missing = {python: wheels.missing_wheels(python, wheel) for python in options.pythons}
     for python, why in missing.items():
         print(f"Python {python}: {why or 'every package has an aarch64 wheel'}")
     return int(any(missing.values()))

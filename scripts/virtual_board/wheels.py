@@ -29,9 +29,11 @@ def install(target: Path, python: str, requirement: str = "[onnx]") -> None:
     part.replace(target)
 
 
-def missing_wheels(python: str, requirement: str = "[onnx]") -> str:
-    """Returns what pip says where a wheel for that Python is missing; empty where all are there. Installs nothing."""
-    wheel = build_wheel(Path(SOURCES / "build" / "wheel"))
+def missing_wheels(python: str, wheel: Path, requirement: str = "[onnx]") -> str:
+    """Returns what pip says where `wheel` needs one for that Python that is missing; empty where all are there.
+
+    Installs nothing.
+    """
     try:
         _pip(["install", "--dry-run", "--target", "unused", *for_board(python), f"{wheel}{requirement}"])
     except NeedError as error:
