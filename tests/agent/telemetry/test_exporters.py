@@ -311,6 +311,7 @@ async def test_what_was_measured_while_nobody_listened_is_delivered_afterwards(
 
         first: list[int] = []
         while len(first) < 3:
+            await asyncio.sleep(0.02)
             first = await recorded(0)
         assert first == list(range(first[0], first[0] + len(first)))
         assert (await recorded(first[1]))[0] == first[2]
