@@ -35,7 +35,7 @@ def test_templates_and_hooks_are_yaml() -> None:
 
 def test_the_readme_counts_the_models_and_boards_that_ship() -> None:
     boards = [profile for profile in list_profiles() if profile != "this-host"]
-    counted = f"for {len(builtin_models())} models and {len(boards)} boards"
+    counted = f"{len(builtin_models())} models, {len(boards)} boards"
     assert counted in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
