@@ -64,7 +64,8 @@ def write_model(folder: Path, hidden_size: int = 64) -> None:
 
 def write_inputs(folder: Path, *, hidden_size: int = 64) -> Path:
     """Model, data, quiz, credentials and recipe in `folder`; returns the recipe."""
-    from tests.support.made_once import filled  # here, since this file is a script of its own, too
+    from tests.support.commands import output  # here, since this file is a script of its own, too
+    from tests.support.made_once import filled
 
     filled(folder, Path(__file__), str(hidden_size))
     rows = [
@@ -87,7 +88,7 @@ def write_inputs(folder: Path, *, hidden_size: int = 64) -> Path:
     }  # fmt: skip
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    edgewright("keys", "create", str(folder / "credentials"))
+    output("keys", "create", folder / "credentials")
     return path
 
 
