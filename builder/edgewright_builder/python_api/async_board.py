@@ -282,7 +282,7 @@ class AsyncBoard:
         """Returns the open client. Raises InputError for a closed board, and for one of another event loop."""
         if self._closed:
             raise InputError(
-                f"The board {self.address} is closed; open it again with {type(self).__name__}(…)."
+                f"The board {self.address} is closed; open it again with a new Board or AsyncBoard."
             )
         running = asyncio.get_running_loop()
         if self._opened is None:
