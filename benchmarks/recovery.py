@@ -12,10 +12,9 @@ computes, in nats per token ± standard error over the sequences:
 
 The ways: `before` is the pipeline of 30a404b (64 sequences of pairs, unpacked, 4-bit embedding and head); `equal
 tokens` is GPTQ calibrated on every token that recovery trains on; `gptq` is what ships without recovery; `shipped` is
-what ships. The others change one thing of `shipped`. With `--autoround-python`, a Python that has auto-round, two more
-can be named: `autoround` tunes the rounding on the tokens that `gptq` calibrates on, and `autoround + recovery` trains
-its scales as `shipped` does. Ratios are printed last. Finished cells stay in the work folder, so an interrupted run
-goes on.
+what ships. `autoround` and `autoround + recovery` are these two with `quantize: {method: autoround}`: they are run if
+they are named, as they take half an hour. The others change one thing of `shipped`. Ratios are printed last. Finished
+cells stay in the work folder, so an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -57,7 +55,6 @@ from edgewright_profiles import load_profile
 
 STRETCH_TOKENS = 255
 SEQUENCES_BEFORE = 64  # what the demo of 30a404b calibrated on
-AUTOROUND_RATE = 5e-3  # of its light recipe
 BARS = {"before": 0.33, "equal tokens": 0.6}
 
 
@@ -69,15 +66,6 @@ class Subject:
     data: FinishedStage
     search: FinishedStage
     finetuned: FinishedStage
-
-
-@dataclass(frozen=True)
-class AutoRoundTuning:
-    """How the peer is run."""
-
-    python: str  # one that has auto-round
-    iterations: int  # of each block; 200 is its default, 50 its light recipe
-    learning_rate: float  # of the rounding
 
 
 @dataclass(frozen=True)
@@ -215,49 +203,20 @@ def gptq_on(
     return stage, stage.seconds
 
 
-def as_shipped(changes: dict[str, Any], subject: Subject, run: Run) -> tuple[FinishedStage, float]:
-    """The product's stages with some keys of `recover` changed; GPTQ is run once for all of them."""
-    recipe = subject.build.recipe
-    settings = recipe.recover.model_copy(update=changes)
-    build = replace(subject.build, recipe=recipe.model_copy(update={"recover": settings}))
+def as_shipped(
+    changes: dict[str, Any], subject: Subject, run: Run, method: str = "gptq"
+) -> tuple[FinishedStage, float]:
+    """The product's stages with some keys of `recover` changed; each method is run once for all of them."""
+    build, recipe = subject.build, subject.build.recipe
+    settings = {
+        "recover": recipe.recover.model_copy(update=changes),
+        "quantize": recipe.quantize.model_copy(update={"method": method}),
+    }
+    quantizing = build.run if method == "gptq" else Run(build.run.folder / method, build.run.reporter)
+    build = replace(build, recipe=recipe.model_copy(update=settings), run=quantizing)
     quantized = run_quantize(build, subject.data, subject.finetuned, subject.search)
     recovered = run_recover(replace(build, run=run), subject.data, subject.finetuned, quantized)
     return shipped(quantized, recovered), quantized.seconds + recovered.seconds
-
-
-def by_autoround(tuning: AutoRoundTuning, subject: Subject, run: Run) -> tuple[FinishedStage, float]:
-    """A checkpoint by AutoRound on what GPTQ calibrates on as it ships."""
-    recipe, (pairs, general) = subject.build.recipe, train_samples(subject)
-    texts = CalibrationTexts([sample.tokens for sample in pairs], [sample.tokens for sample in general])
-    settings, length = recipe.quantize, recipe.finetune.sequence_tokens
-    sequences = packed_calibration(
-        texts, settings.calibration_tokens, settings.general_share, length, recipe.seed
-    )
-    inputs = {
-        "model": subject.finetuned.output_digest,
-        "sequences": [list(tokens) for tokens in sequences],
-        "group_size": read_best(subject.search).group_size,
-        "iterations": tuning.iterations,
-        "learning_rate": tuning.learning_rate,
-    }
-
-    def work(folder: Path) -> dict[str, Any]:
-        order = inputs | {"model": str(subject.finetuned.folder / "model"), "out": str(folder / "model")}
-        (folder / "work.json").write_text(json.dumps(order), encoding="utf-8")
-        peer = [tuning.python, str(Path(__file__).with_name("autoround_peer.py")), str(folder / "work.json")]
-        subprocess.run(peer, check=True)
-        return {"calibration_tokens": sum(map(len, sequences))}
-
-    stage = run.stage("quantize", inputs, work, products=("model",))
-    return stage, stage.seconds
-
-
-def recovered_autoround(tuning: AutoRoundTuning, subject: Subject, run: Run) -> tuple[FinishedStage, float]:
-    """The same, then the product's recovery of its scales."""
-    alone = Run(run.folder.with_name("autoround"), run.reporter)
-    quantized, seconds = by_autoround(tuning, subject, alone)
-    recovered = run_recover(replace(subject.build, run=run), subject.data, subject.finetuned, quantized)
-    return shipped(quantized, recovered), seconds + recovered.seconds
 
 
 Making = Callable[[Subject, Run], tuple[FinishedStage, float]]
@@ -271,23 +230,15 @@ WAYS: dict[str, Way] = {
     "shipped + norms": (partial(as_shipped, {"train": "scales+norms"}), 8),
     "shipped + rounding": (partial(as_shipped, {"train": "rounding"}), 8),
     "before + 8-bit head": (partial(gptq_on, as_before), 8),
+    "autoround": (partial(as_shipped, {"train": "off"}, method="autoround"), 8),
+    "autoround + recovery": (partial(as_shipped, {}, method="autoround"), 8),
 }
+USUAL = [name for name in WAYS if not name.startswith("autoround")]
 
 
-def autoround_ways(options: argparse.Namespace) -> dict[str, Way]:
-    """The peer's two ways, if it is there."""
-    if options.autoround_python is None:
-        return {}
-    tuning = AutoRoundTuning(options.autoround_python, options.autoround_iterations, AUTOROUND_RATE)
-    return {
-        "autoround": (partial(by_autoround, tuning), 8),
-        "autoround + recovery": (partial(recovered_autoround, tuning), 8),
-    }
-
-
-def cell(name: str, ways: Mapping[str, Way], subject: Subject, held_out: HeldOut) -> dict[str, Any]:
+def cell(name: str, subject: Subject, held_out: HeldOut) -> dict[str, Any]:
     """What one way costs: nats of each sequence, seconds and bytes."""
-    making, bits = ways[name]
+    making, bits = WAYS[name]
     work = subject.build.run.folder
     checkpoint_of = name.removesuffix(" + 4-bit head").removesuffix(" + 8-bit head")
     reporter = subject.build.run.reporter
@@ -352,10 +303,10 @@ def print_table(cells: dict[str, dict[str, Any]]) -> None:
         row = "".join(f"{f'{mean:.4f} ± {error:.4f}':>18}" for mean, error in figures)
         print(f"{name:38}{row}   {value['seconds']:5.0f} s  {value['size_bytes'] / 2**20:6.1f} MiB")
     print("\nratios, paired over the sequences ± standard error")
-    peers = [peer for peer in BARS if peer in cells and "shipped" in cells]
-    for peer, kind in product(peers, kinds):
-        ratio, error = ratio_and_error(cells["shipped"]["nats"][kind], cells[peer]["nats"][kind])
-        print(f"shipped / {peer:14} {kind:9} {ratio:.3f} ± {error:.3f}   (bar: ≤ {BARS[peer]})")
+    ours = [name for name in ("shipped", "autoround", "autoround + recovery") if name in cells]
+    for name, peer, kind in product(ours, [peer for peer in BARS if peer in cells], kinds):
+        ratio, error = ratio_and_error(cells[name]["nats"][kind], cells[peer]["nats"][kind])
+        print(f"{name:20} / {peer:14} {kind:9} {ratio:.3f} ± {error:.3f}   (bar: ≤ {BARS[peer]})")
 
 
 def main() -> None:
@@ -371,16 +322,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few tokens, few steps: whether it runs")
     parser.add_argument("--stretches", type=int, default=16, help="of each text")
     parser.add_argument("--steps", type=int, default=RecoverSettings().steps, help="of recovery")
-    parser.add_argument("--ways", default=",".join(WAYS), help="which, by name")
-    parser.add_argument("--autoround-python", help="a Python that has auto-round, for two more ways")
-    parser.add_argument("--autoround-iterations", type=int, default=50, help="its light recipe takes 50")
+    parser.add_argument("--ways", default=",".join(USUAL), help="which, by name")
     options = parser.parse_args()
-    ways = WAYS | autoround_ways(options)
     build = build_in(options.work, recipe_of(options), Reporter(Console(stderr=True)))
     subject = subject_of(build)
     held_out = held_out_of(subject, options.benchmarks, 2 if options.quick else options.stretches)
     names = options.ways.split(",")
-    print_table({name: cell(name, ways, subject, held_out) for name in names})
+    print_table({name: cell(name, subject, held_out) for name in names})
 
 
 if __name__ == "__main__":

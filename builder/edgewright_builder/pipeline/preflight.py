@@ -48,6 +48,7 @@ def preflight(build: Build) -> None:
     _check_tokens(build)
     check_engine(build.recipe.serving.engine)
     _check_latency(build)
+    check_quantizer(build.recipe.quantize.method)
     _check_earlier(build)
     check_tasks(build.recipe.evaluate, build.recipe.task)
     check_data(build.distillation)
@@ -128,6 +129,15 @@ def _check_latency(build: Build) -> None:
         raise InputError(
             f"`serving.tpot_seconds_max` is {limit:g} s; this plan is predicted to take {speed.tpot_seconds_min:.2g} s "
             f"or more on {build.profile.id}, from {speed.rests_on}. Raise the limit, or lower `student.depth`."
+        )
+
+
+def check_quantizer(method: str) -> None:
+    """Raises InputError where the package that is to quantize is not installed."""
+    if method == "autoround" and importlib.util.find_spec("auto_round") is None:
+        raise InputError(
+            "`quantize.method: autoround` needs the package auto-round, which is not installed: "
+            "pip install 'edgewright[autoround]', or leave the method out for GPTQ."
         )
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewright.durable import write_json
-from edgewright_builder.models.folder import read_config
+from edgewright_builder.quantization.checkpoint_config import keep_generation, keep_positions
+from edgewright_builder.quantization.layer_progress import report_layers
 
 if TYPE_CHECKING:
     from edgewright_builder.quantization.delta_aware_gptq import CodeChanges
@@ -87,22 +87,16 @@ def run_gptq(job: GptqJob) -> dict[str, Any]:
     config, cuda = _config(job), torch.cuda.is_available()
     dtype = torch.bfloat16 if cuda else torch.float32
     model = GPTQModel.load(job.model, config, device="cuda:0" if cuda else "cpu", dtype=dtype)
-    _on_layers(model, products.clear)
+    report_layers(model.model.get_decoder().layers, products.clear)
     calibration = [{"input_ids": tokens, "attention_mask": [1] * len(tokens)} for tokens in job.calibration]
     log = model.quantize(calibration, batch_size=job.options.batch_sequences)
     model.save(job.out)
-    _keep_positions(Path(job.model), Path(job.out))
+    keep_positions(Path(job.model), Path(job.out))
+    keep_generation(Path(job.model), Path(job.out))
     (Path(job.out) / "quant_log.csv").unlink(missing_ok=True)  # holds times, would change the digest
     losses = [float(row["loss"]) for row in next(iter(log.values())) if _is_number(row["loss"])]
     delta = {} if changes is None or job.earlier is None else changes.summary(job.earlier["dead_band"])
     return {"losses": losses, "delta": delta}
-
-
-def _keep_positions(model: Path, checkpoint: Path) -> None:
-    """Gives the checkpoint the `rope_parameters` of its model: GPTQModel 7.6.0 adds keys to those of Gemma 3."""
-    source, written = read_config(model), read_config(checkpoint)
-    if source.get("rope_parameters", {}) != written.get("rope_parameters", {}):
-        write_json(checkpoint / "config.json", written | {"rope_parameters": source["rope_parameters"]})
 
 
 def _config(job: GptqJob) -> Any:
@@ -123,24 +117,6 @@ def _keep_codes(earlier: dict[str, Any]) -> CodeChanges:
 
     unquantized = None if earlier["unquantized"] is None else Checkpoint(Path(earlier["unquantized"]))
     return install(Checkpoint(Path(earlier["quantized"])), unquantized, earlier["dead_band"])
-
-
-def _on_layers(model: Any, on_reached: Callable[[], None]) -> None:
-    """Prints a line and calls `on_reached` when the calibration's forward passes reach each layer."""
-    layers = model.model.get_decoder().layers
-    seen: set[int] = set()
-
-    def hook(index: int) -> Callable[..., None]:
-        def on_forward(*_: Any) -> None:
-            if index not in seen:
-                seen.add(index)
-                on_reached()
-                print(f"layer {index + 1} of {len(layers)} reached", flush=True)  # noqa: T201 - the parent reads it
-
-        return on_forward
-
-    for index, layer in enumerate(layers):
-        layer.register_forward_pre_hook(hook(index))
 
 
 def _is_number(text: Any) -> bool:

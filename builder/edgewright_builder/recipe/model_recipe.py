@@ -151,11 +151,15 @@ class DistillationSettings(FileModel):
 
 
 class QuantizeSettings(FileModel):
-    """GPTQ W4A16. `auto` is the plan's choice."""
+    """W4A16 by GPTQ or AutoRound. `auto` is the plan's choice."""
 
+    # autoround: the rounding of each layer is trained, which loses less and takes many times as long; the package
+    # `edgewright[autoround]`
+    method: Literal["gptq", "autoround"] = "gptq"
+    autoround_steps: Annotated[int, Field(ge=1, le=100_000)] = 50  # of training for each layer
     group_size: Literal["auto", 32, 64, 128] = "auto"  # weights that share a scale; auto: the plan's
     embedding_bits: Literal["auto", 4, 8] = "auto"  # auto: the plan's
-    # tokens that GPTQ calibrates on, packed
+    # tokens to calibrate on, packed
     calibration_tokens: Annotated[int, Field(ge=512, le=100_000_000)] = 12288
     # so many whole pairs and passages instead, packed as well: how papers count
     calibration_samples: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -166,6 +170,17 @@ class QuantizeSettings(FileModel):
     calibration_source: Literal["text", "random"] = "text"
     delta_from: Path | None = None  # an earlier run, or its GPTQ checkpoint, that boards already have
     dead_band: Annotated[float, Field(ge=0, le=8)] = 0.25  # steps beyond rounding in which its codes are kept
+
+    @model_validator(mode="after")
+    def _method_takes_the_rest(self) -> QuantizeSettings:
+        if self.method == "autoround" and self.delta_from is not None:
+            raise ValueError(
+                "`delta_from` keeps codes of an earlier model, and `method: autoround` rounds all anew: remove one"
+            )
+        usual = type(self).model_fields["autoround_steps"].default
+        if self.method == "gptq" and self.autoround_steps != usual:
+            raise ValueError("`autoround_steps` has no effect with `method: gptq`: remove it, or the method")
+        return self
 
     @model_validator(mode="after")
     def _one_says_the_amount(self) -> QuantizeSettings:
@@ -291,6 +306,8 @@ class Recipe(FileModel):
         values |= portable_distillation(values.pop("distillation"))
         earlier = self.quantize.delta_from
         values["quantize"]["delta_from"] = None if earlier is None else earlier.name
+        if self.quantize.method == "gptq":
+            del values["quantize"]["method"], values["quantize"]["autoround_steps"]
         for key in ("calibration_samples", "general_data"):
             if values["quantize"][key] is None:
                 del values["quantize"][key]

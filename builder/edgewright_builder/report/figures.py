@@ -28,7 +28,7 @@ from edgewright_builder.report.formats import (
     show_tick,
 )
 from edgewright_builder.report.records import Curves, PlanRecord, StageRecord, TaskScore, TrialRecord
-from edgewright_builder.report.summary import MODELS, Difference, show_difference
+from edgewright_builder.report.summary import MODELS, Difference, model_names, show_difference
 
 TENSOR_CLASSES = {
     "linear": ("linear weights", "s1"),
@@ -178,14 +178,15 @@ def validation_figure(curves: Curves) -> Markup | None:
     )  # fmt: skip
 
 
-def accuracy_figure(scores: Sequence[TaskScore]) -> Markup:
+def accuracy_figure(scores: Sequence[TaskScore], quantizer: str = "GPTQ") -> Markup:
     """Returns one task's models in the order of their making, with ± 1 standard error."""
+    names = model_names(quantizer)
     known = sorted(
         scores, key=lambda score: list(MODELS).index(score.model) if score.model in MODELS else len(MODELS)
     )
     bars = [
         Bar(
-            MODELS.get(score.model, score.model),
+            names.get(score.model, score.model),
             score.share.value,
             show_accuracy(score.share.value, score.share.standard_error),
             score.share.standard_error,
@@ -200,12 +201,13 @@ def accuracy_figure(scores: Sequence[TaskScore]) -> Markup:
     )  # fmt: skip
 
 
-def difference_figure(compared: Sequence[Difference]) -> Markup:
+def difference_figure(compared: Sequence[Difference], quantizer: str = "GPTQ") -> Markup:
     """Returns each step's change of accuracy with ± 1 and ± 1.96 standard errors."""
+    names = model_names(quantizer)
     several = len({one.task for one in compared}) > 1
     rows = [
         Bar(
-            (f"{one.task}: " if several else "") + f"{MODELS[one.before]} → {MODELS[one.after]}",
+            (f"{one.task}: " if several else "") + f"{names[one.before]} → {names[one.after]}",
             one.difference * 100,
             show_difference(one) + ("" if one.paired else ", unpaired"),
             one.standard_error * 100,

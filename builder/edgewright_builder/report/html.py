@@ -71,7 +71,7 @@ def draw(inputs: RunInputs) -> dict[str, Markup | None]:
         "search": figures.search_figure(inputs.trials),
         "training": figures.training_figure(curves) if curves else None,
         "validation": figures.validation_figure(curves) if curves else None,
-        "differences": figures.difference_figure(compared) if compared else None,
+        "differences": figures.difference_figure(compared, inputs.quantizer) if compared else None,
         "memory": figures.memory_figure(plan, peak) if plan and peak is not None else None,
         "times": figures.stage_time_figure(inputs.stages) if inputs.stages else None,
     }
@@ -110,7 +110,7 @@ def _title(inputs: RunInputs) -> str:
 def _by_task(inputs: RunInputs) -> list[tuple[str, list[TaskScore], Markup]]:
     tasks = sorted({score.task for score in inputs.scores})
     grouped = [(task, [score for score in inputs.scores if score.task == task]) for task in tasks]
-    return [(task, scores, figures.accuracy_figure(scores)) for task, scores in grouped]
+    return [(task, scores, figures.accuracy_figure(scores, inputs.quantizer)) for task, scores in grouped]
 
 
 def _best_trial(inputs: RunInputs) -> int | None:

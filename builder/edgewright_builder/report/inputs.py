@@ -75,6 +75,12 @@ class RunInputs:
         return any(stage.stage == "search" and "fixed" in stage.summary for stage in self.stages)
 
     @property
+    def quantizer(self) -> str:
+        """Returns by what the weights got their 4 bits."""
+        by_autoround = any(stage.summary.get("method") == "autoround" for stage in self.stages)
+        return "AutoRound" if by_autoround else "GPTQ"
+
+    @property
     def bench(self) -> BenchmarkResult | None:
         """The device's typical run."""
         return self.measured.typical if self.measured else None

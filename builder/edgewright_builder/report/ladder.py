@@ -16,8 +16,8 @@ STEPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "teacher": ("T2, which the student learns from", ("teacher",)),
     "student": ("pruned to its depth", ("student",)),
     "finetuned": ("fine-tuned: LoRA, merged, 16 bits", ("search", "finetune")),
-    "quantized": ("GPTQ, 4 bits", ("quantize",)),
-    "recovered": ("trained after GPTQ, 4 bits", ("recover",)),
+    "quantized": ("{quantizer}, 4 bits", ("quantize",)),
+    "recovered": ("trained after {quantizer}, 4 bits", ("recover",)),
     "exported": ("as it ships, on the host", ("export",)),
     "device": ("as it serves, on the board", ()),
 }
@@ -68,7 +68,7 @@ def _row(
     seconds = sum(stage.seconds for stage in inputs.stages if stage.stage in stages)
     return LadderRow(
         model=model,
-        step=step,
+        step=step.format(quantizer=inputs.quantizer),
         to_teacher=_nats(rung.to_teacher if rung and not own_teacher else None),
         to_finetuned=_nats(rung.to_finetuned if rung else None),
         accuracies=tuple(

@@ -19,16 +19,21 @@ from edgewright_builder.tasks.accuracy import paired_difference
 
 Tone = Literal["good", "warn", "bad", "plain", "absent"]
 
-# In the order of their making; how the report names them.
+# In the order of their making; how the report names them (`model_names`).
 MODELS = {
     "teacher": "teacher",
     "student": "student before",
     "finetuned": "fine-tuned",
-    "quantized": "GPTQ, 4 bits",
+    "quantized": "{quantizer}, 4 bits",
     "recovered": "recovered, 4 bits",
     "exported": "exported, on the host",
     "device": "on the device",
 }
+
+
+def model_names(quantizer: str) -> dict[str, str]:
+    """Returns how the report names the models of a build whose weights `quantizer` rounded."""
+    return {model: name.format(quantizer=quantizer) for model, name in MODELS.items()}
 
 
 @dataclass(frozen=True)
@@ -144,16 +149,15 @@ def _accuracy(inputs: RunInputs) -> KeyNumber:
     ]
     if not models:
         return _not_measured("Accuracy")
+    names = model_names(inputs.quantizer)
     first, last = models[0], models[-1]
     tasks = sorted(_tasks(inputs.scores, first) & _tasks(inputs.scores, last))
     name = "Accuracy, " + (tasks[0] if len(tasks) == 1 else f"mean of {len(tasks)} tasks")
     if not tasks or first == last:
         after = mean_score(inputs.scores, last, sorted(_tasks(inputs.scores, last)))
-        return KeyNumber("Accuracy", show_accuracy(*after), MODELS[last])
+        return KeyNumber("Accuracy", show_accuracy(*after), names[last])
     before, after = (mean_score(inputs.scores, model, tasks) for model in (first, last))
-    return KeyNumber(
-        name, show_accuracy(*after), f"{MODELS[last]}; {MODELS[first]}: {show_accuracy(*before)}"
-    )
+    return KeyNumber(name, show_accuracy(*after), f"{names[last]}; {names[first]}: {show_accuracy(*before)}")
 
 
 def _tasks(scores: Iterable[TaskScore], model: str) -> set[str]:

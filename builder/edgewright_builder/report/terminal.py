@@ -16,7 +16,6 @@ SHORT_NAMES = {
     "teacher": "teacher",
     "student": "student",
     "finetuned": "fine-tuned",
-    "quantized": "GPTQ",
     "recovered": "recovered",
     "exported": "exported",
     "device": "on the device",
@@ -51,7 +50,9 @@ def _caption(inputs: RunInputs) -> str | None:
 
 def ladder_table(run: Path) -> Table | None:
     """Returns what each step of the build brings and costs; None before anything is measured."""
-    tasks, rows = ladder(read_run(run))
+    inputs = read_run(run)
+    names_by_model = SHORT_NAMES | {"quantized": inputs.quantizer}
+    tasks, rows = ladder(inputs)
     if not rows:
         return None
     table = Table(title="What each step brings", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -63,5 +64,5 @@ def ladder_table(run: Path) -> Table | None:
     for row in rows:
         cells = (cell for columns in row.columns for cell in columns)
         bare = (cell.removesuffix(" %").removesuffix(" points") for cell in cells)
-        table.add_row(SHORT_NAMES[row.model], row.to_finetuned, *bare, row.size, row.time)
+        table.add_row(names_by_model[row.model], row.to_finetuned, *bare, row.size, row.time)
     return table

@@ -1,11 +1,13 @@
-"""The stage `quantize`: GPTQ to 4 bits (GPTQModel), calibrated on pairs and general text, in a process of its own."""
+"""The stage `quantize`: GPTQ (GPTQModel) or AutoRound to 4 bits, calibrated on pairs and general text.
+
+Each has a process of its own, and both leave a checkpoint of one kind: GPTQ v1, symmetric, without act-order.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -15,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from edgewright.die_with_parent import tethered
 from edgewright.errors import OutsideError
 from edgewright_builder.models.folder import read_config
+from edgewright_builder.quantization.autoround_process import AutoRoundJob, full_sequences
 from edgewright_builder.quantization.calibration import (
     TOKENS_ADVISED,
     CalibrationTexts,
@@ -24,6 +27,7 @@ from edgewright_builder.quantization.calibration import (
 )
 from edgewright_builder.quantization.earlier_model import Earlier, earlier_model, require_same_shape
 from edgewright_builder.quantization.gptq_process import BEST_OPTIONS, GptqJob, GptqOptions, earlier_job
+from edgewright_builder.quantization.layer_progress import PATTERN
 from edgewright_builder.run.resumable_run import child_fault
 from edgewright_builder.stages.general_text import general_digest, general_samples, split_general
 from edgewright_builder.stages.search import read_best
@@ -38,8 +42,6 @@ if TYPE_CHECKING:
     from edgewright_builder.run.resumable_run import FinishedStage
     from edgewright_builder.train.samples import Sample
 
-PROGRESS_PATTERN = re.compile(r"layer (\d+) of (\d+) reached")
-
 
 def run_quantize(
     build: Build, data: FinishedStage, finetuned: FinishedStage, search: FinishedStage
@@ -53,7 +55,7 @@ def run_quantize(
         "general": general_digest(_general_file(recipe)),
         **sample_inputs(build.distillation),
         "validation_fraction": recipe.finetune.validation_fraction,
-        "options": asdict(BEST_OPTIONS),
+        **_method_inputs(recipe.quantize),
         "group_size": group_size,
         "seed": recipe.seed,
     }
@@ -68,9 +70,19 @@ def run_quantize(
     def work(folder: Path) -> dict[str, Any]:
         sequences = calibration_of(build, data)
         job = Quantization(finetuned.folder / "model", group_size, sequences, earlier)
+        if recipe.quantize.method == "autoround":
+            return autoround(
+                job, recipe.quantize.autoround_steps, recipe.seed, folder, build.run.reporter.step
+            )
         return quantize(job, folder, build.run.reporter.step)
 
     return build.run.stage("quantize", inputs, work, products=("model",))
+
+
+def _method_inputs(settings: QuantizeSettings) -> dict[str, Any]:
+    if settings.method == "autoround":
+        return {"method": "autoround", "steps": settings.autoround_steps}
+    return {"options": asdict(BEST_OPTIONS)}
 
 
 def earlier_of(recipe: Recipe) -> Earlier | None:
@@ -169,7 +181,7 @@ def quantize(quantization: Quantization, folder: Path, on_progress: OnProgress) 
     work = folder / "work"
     work.mkdir(exist_ok=True)
     job.write(work / "job.json")
-    _run_process(work, on_progress)
+    _run_process("GPTQ", "gptq", work, on_progress)
     done = json.loads((work / "losses.json").read_text(encoding="utf-8"))
     losses = done["losses"]
     return {
@@ -181,18 +193,47 @@ def quantize(quantization: Quantization, folder: Path, on_progress: OnProgress) 
     }
 
 
-def _run_process(work: Path, on_progress: OnProgress) -> None:
+def autoround(
+    quantization: Quantization, steps: int, seed: int, folder: Path, on_progress: OnProgress
+) -> dict[str, Any]:
+    """Writes `folder/model`, the same kind of checkpoint as `quantize`, by `steps` of training for each layer.
+
+    Raises OutsideError if AutoRound fails.
+    """
+    sequences = full_sequences(quantization.calibration)
+    job = AutoRoundJob(
+        model=str(quantization.model.resolve()),
+        out=str((folder / "model").resolve()),
+        group_size=quantization.group_size,
+        calibration=sequences,
+        steps=steps,
+        seed=seed,
+    )
+    work = folder / "work"
+    work.mkdir(exist_ok=True)
+    job.write(work / "job.json")
+    _run_process("AutoRound", "autoround", work, on_progress)
+    return {
+        "method": "autoround",
+        "steps": steps,
+        "group_size": quantization.group_size,
+        "calibration_sequences": len(sequences),
+        "calibration_tokens": sum(map(len, sequences)),
+    }
+
+
+def _run_process(name: str, program: str, work: Path, on_progress: OnProgress) -> None:
     environment = os.environ | {
         "GPTQMODEL_CPU_WORKERS": str(max(2, os.cpu_count() or 2)),
         "TOKENIZERS_PARALLELISM": "false",
     }
-    module = "edgewright_builder.quantization.gptq_process"
+    module = f"edgewright_builder.quantization.{program}_process"
     command = [*tethered(), sys.executable, "-m", module, str((work / "job.json").resolve())]
     with (
-        (work / "gptq.log").open("w", encoding="utf-8") as log,
+        (work / f"{program}.log").open("w", encoding="utf-8") as log,
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=work
-        ) as child,  # GPTQModel writes a folder of logs where it stands
+        ) as child,  # both libraries write folders of logs where they stand
     ):
         assert child.stdout is not None
         try:
@@ -201,12 +242,12 @@ def _run_process(work: Path, on_progress: OnProgress) -> None:
             child.kill()
             raise
     if child.returncode != 0:
-        raise OutsideError(child_fault("GPTQ", child.returncode, work / "gptq.log"))
+        raise OutsideError(child_fault(name, child.returncode, work / f"{program}.log"))
 
 
 def _follow(lines: IO[str], log: IO[str], on_progress: OnProgress) -> None:
     for line in lines:
-        if match := PROGRESS_PATTERN.search(line):  # GPTQModel's own bars share the line
+        if match := PATTERN.search(line):  # the library's own bars share the line
             on_progress(int(match[1]), int(match[2]), "layers")
         else:
             log.write(line)

@@ -97,7 +97,7 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
     _write_model(checkpoint, folder, recovery.recovered_tensors(model, settings) if better else {})
     if not better:
         build.run.reporter.note(
-            f"recover: {_mean(before):.3f} became {_mean(after):.3f}; what GPTQ left is kept"
+            f"recover: {_mean(before):.3f} became {_mean(after):.3f}; what came before is kept"
         )
     summary = {
         "train": settings.train if better else "kept GPTQ's",
