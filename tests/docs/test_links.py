@@ -34,6 +34,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         assert path.exists() or name in GENERATED, f"{page.name} links to {link}"
         if anchor and name not in GENERATED:
             assert anchor in anchors(path), f"{page.name}: {target} has no heading {anchor}"
+            assert anchor.isascii(), f"{page.name}: MkDocs leaves letters out of {anchor} that GitHub keeps"
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
