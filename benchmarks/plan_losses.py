@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--gptq", type=float, required=True, help="nats per token that GPTQ leaves")
     parser.add_argument("--kinds", default="embedding,layers", help="what to measure now")
     parser.add_argument(
-        "--work", type=Path, default=Path("plan-quality_loss.json"), help="what was measured before"
+        "--work", type=Path, default=Path("plan-losses.json"), help="what was measured before"
     )
     parser.add_argument("--stretches", type=int, default=6, help="of each text")
     parser.add_argument("--write", action="store_true")

@@ -13,8 +13,8 @@ computes, in nats per token ± standard error over the sequences:
 The ways: `before` is the pipeline of 30a404b (64 sequences of pairs, unpacked, 4-bit embedding and head); `equal
 tokens` is GPTQ calibrated on every token that recovery trains on; `gptq` is what ships without recovery; `shipped` is
 what ships. `autoround` and `autoround + recovery` are these two with `quantize: {method: autoround}`: they are run if
-they are named, as they take half an hour. The others change one thing of `shipped`. Ratios are printed last. Finished
-cells stay in the work folder, so an interrupted run goes on.
+they are named, as they take most of an hour. The others change one thing of `shipped`. Ratios are printed last.
+Finished cells stay in the work folder, so an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -304,9 +304,13 @@ def print_table(cells: dict[str, dict[str, Any]]) -> None:
         print(f"{name:38}{row}   {value['seconds']:5.0f} s  {value['size_bytes'] / 2**20:6.1f} MiB")
     print("\nratios, paired over the sequences ± standard error")
     ours = [name for name in ("shipped", "autoround", "autoround + recovery") if name in cells]
-    for name, peer, kind in product(ours, [peer for peer in BARS if peer in cells], kinds):
+    peers = [name for name in ("before", "equal tokens", "gptq", "shipped", "autoround") if name in cells]
+    for name, peer, kind in product(ours, peers, kinds):
+        if name == peer:
+            continue
         ratio, error = ratio_and_error(cells[name]["nats"][kind], cells[peer]["nats"][kind])
-        print(f"{name:20} / {peer:14} {kind:9} {ratio:.3f} ± {error:.3f}   (bar: ≤ {BARS[peer]})")
+        bar = f"   (bar: ≤ {BARS[peer]})" if peer in BARS else ""
+        print(f"{name:20} / {peer:14} {kind:9} {ratio:.3f} ± {error:.3f}{bar}")
 
 
 def main() -> None:

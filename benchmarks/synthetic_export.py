@@ -1,7 +1,7 @@
 """The engine folder an export of a given shape would be, with random weights, written tensor by tensor.
 
 Memory and speed do not depend on the values, and a real 3B checkpoint would take 6 GB on disk and twice that to export.
-`tests/builder/test_synthetic_export.py` compares the graph with one that ONNX Runtime GenAI's builder wrote.
+`tests/benchmarks/test_synthetic_export.py` compares the graph with one that ONNX Runtime GenAI's builder wrote.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def require_credentials(address: Address, credentials: Path | None) -> None:
 def open_channel(address: Address, credentials: Path | None, target: str | None = None) -> grpc.aio.Channel:
     """Returns a channel with mutual TLS from a credentials folder, or without any for `credentials` None.
 
-    `target` holds the numeric addresses to dial (`resolution.numeric_target`); for None gRPC looks the host up.
+    `target` holds the numeric addresses to dial (`name_resolution.numeric_target`); for None gRPC looks the host up.
     TLS expects a certificate for `address.host` in either case. Raises as `require_credentials`. Nothing is sent yet.
     """
     require_credentials(address, credentials)

@@ -1,6 +1,6 @@
 """The plan: the best configuration whose predicted peak meets the budget.
 
-"Best" is the least expected divergence from the 16-bit model (`losses`), then the longest context, then the most
+"Best" is the least expected divergence from the 16-bit model (`quality_loss`), then the longest context, then the most
 requests at once, then the least memory.
 """
 

@@ -83,13 +83,13 @@ def _check_devices(path: Path, inventory: Inventory) -> None:
     ] = {}  # by their canonical address: other letters or a last dot make no other board
     for device in inventory.devices:
         if device.name in names:
-            raise InputError(f"{path} names the name {device.name} twice; each device needs its own.")
+            raise InputError(f"{path} has two devices called {device.name}; each needs a name of its own.")
         names.add(device.name)
         address = parse_address(device.host).canonical
         if (twin := hosts.get(address)) is not None:
-            as_what = "" if twin == device.host else f", as {twin} too"
+            as_what = "" if twin == device.host else f", which is {twin} too"
             raise InputError(
-                f"{path} names the host {device.host} twice{as_what}; each device needs its own."
+                f"{path} has two devices at {device.host}{as_what}; each needs a host of its own."
             )
         hosts[address] = device.host
 

@@ -39,8 +39,8 @@ from edgewright_builder.teacher_cache.source import prompt_scores
 def preflight(build: Build) -> None:
     """Raises the error that `build_model` would come to later, and leaves the run's folder as it is.
 
-    Cheapest first; only the vocabularies import transformers, and the proof that the engine computes what transformers
-    does runs in a process of its own. Models are fetched, as the build needs them in any case.
+    Cheapest first; only vocabularies and texts import transformers, and the proof that the engine computes what
+    transformers does runs in a process of its own. Models are fetched, as the build needs them in any case.
     """
     refuse_own_products(build.recipe, build.run.folder)
     _check_served(build)
@@ -48,7 +48,7 @@ def preflight(build: Build) -> None:
     _check_tokens(build)
     check_engine(build.recipe.serving.engine)
     _check_latency(build)
-    check_quantizer(build.recipe.quantize.method)
+    check_quantizer(build.recipe)
     _check_earlier(build)
     check_tasks(build.recipe.evaluate, build.recipe.task)
     check_data(build.distillation)
@@ -132,9 +132,9 @@ def _check_latency(build: Build) -> None:
         )
 
 
-def check_quantizer(method: str) -> None:
+def check_quantizer(recipe: Recipe) -> None:
     """Raises InputError where the package that is to quantize is not installed."""
-    if method == "autoround" and importlib.util.find_spec("auto_round") is None:
+    if recipe.quantize.method == "autoround" and importlib.util.find_spec("auto_round") is None:
         raise InputError(
             "`quantize.method: autoround` needs the package auto-round, which is not installed: "
             "pip install 'edgewright[autoround]', or leave the method out for GPTQ."
@@ -181,8 +181,14 @@ def check_data(job: Distillation) -> None:
 
 
 def check_general_text(recipe: Recipe, student: Path) -> None:
-    """Raises InputError where a general text of the recipe's own can't be read, or holds too little."""
-    for file in {recipe.quantize.general_data, recipe.recover.data} - {None}:
+    """Raises InputError where a general text of the recipe's own that is read can't be, or holds too little."""
+    quantize, recover = recipe.quantize, recipe.recover
+    read = []
+    if quantize.general_share > 0:
+        read.append(quantize.general_data or recover.data)
+    if recover.train != "off" and recover.general_share > 0:
+        read.append(recover.data)
+    for file in dict.fromkeys(path for path in read if path is not None):
         general_samples(student, file, recipe.finetune.sequence_tokens)
 
 

@@ -20,7 +20,7 @@ from edgewright_builder.quantization.checkpoint_config import keep_configuration
 from edgewright_builder.quantization.layer_progress import report_layers
 
 WEIGHT_BITS = 4
-LEARNING_RATE = 5e-3  # of the rounding, in steps of the grid; the package's own for 50 steps
+LEARNING_RATE_MAX = 5e-3  # of the rounding, in steps of the grid; what its recipe `light` takes for 50 steps
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class AutoRoundJob:
     group_size: int
     calibration: list[list[int]]  # token sequences of one length
     steps: int  # of each layer's training
+    learning_rate: float  # of the rounding, in steps of the grid
     seed: int
 
     def write(self, path: Path) -> None:
@@ -39,10 +40,19 @@ class AutoRoundJob:
         write_json(path, asdict(self))
 
 
-def full_sequences(sequences: list[list[int]]) -> list[list[int]]:
-    """Returns the sequences of the usual length: AutoRound leaves out what is shorter."""
-    longest = max(map(len, sequences))
-    return [tokens for tokens in sequences if len(tokens) == longest]
+def learning_rate_of(steps: int) -> float:
+    """Returns the rate for so many steps: with 1 / steps, the package's own rule, an offset can cross half the grid."""
+    return min(LEARNING_RATE_MAX, 1 / steps)
+
+
+def equal_sequences(sequences: list[list[int]]) -> list[list[int]]:
+    """Returns as many sequences of one length, the mean, as AutoRound leaves out what is shorter than others.
+
+    At the end fewer tokens than there are sequences are left over.
+    """
+    tokens = [token for sequence in sequences for token in sequence]
+    length = len(tokens) // len(sequences)
+    return [tokens[place * length : (place + 1) * length] for place in range(len(sequences))]
 
 
 def run_autoround(job: AutoRoundJob) -> None:
@@ -57,7 +67,7 @@ def run_autoround(job: AutoRoundJob) -> None:
     report_layers(model.get_decoder().layers)
     tuner = AutoRound(
         model, AutoTokenizer.from_pretrained(job.model), scheme="W4A16", group_size=job.group_size, sym=True,
-        iters=job.steps, lr=LEARNING_RATE, seed=job.seed, nsamples=len(job.calibration),
+        iters=job.steps, lr=job.learning_rate, seed=job.seed, nsamples=len(job.calibration),
         seqlen=len(job.calibration[0]), amp=cuda, enable_torch_compile=False, device_map=0 if cuda else "cpu",
         dataset=[{"input_ids": torch.tensor([tokens])} for tokens in job.calibration],
     )  # fmt: skip

@@ -18,7 +18,7 @@ TOKENS_ADVISED = 4096  # below, the divergence from the 16-bit model rises fast 
 
 @dataclass(frozen=True)
 class CalibrationTexts:
-    """Token sequences that GPTQ may see: none of them is held out for validation."""
+    """Token sequences to calibrate on: none of them is held out for validation."""
 
     pairs: Sequence[Sequence[int]]
     general: Sequence[Sequence[int]]
@@ -68,7 +68,7 @@ def random_tokens_like(
 def _require_enough(texts: CalibrationTexts) -> None:
     if texts.tokens < TOKENS_MIN:
         raise InputError(
-            f"GPTQ has {texts.tokens} tokens to calibrate on; at least {TOKENS_MIN} are needed, "
+            f"There are {texts.tokens} tokens to calibrate on; at least {TOKENS_MIN} are needed, "
             f"{TOKENS_ADVISED:,} are advised. Give more pairs."
         )
 

@@ -30,5 +30,5 @@ def keep_configuration(model: Path, checkpoint: Path, quantization: Mapping[str,
     source, written = read_config(model), read_config(checkpoint)
     kept = {key: value for key, value in source.items() if key != "torch_dtype"}  # the older name of `dtype`
     stored_as = written.get("dtype") or written.get("torch_dtype")
-    changed = {"dtype": stored_as, "quantization_config": dict(quantization)}
-    write_json(checkpoint / "config.json", kept | changed)
+    floats = {} if stored_as is None else {"dtype": stored_as}
+    write_json(checkpoint / "config.json", kept | floats | {"quantization_config": dict(quantization)})

@@ -1,4 +1,4 @@
-"""How far a process that quantizes is: it prints a line for each decoder layer that it reaches."""
+"""The progress of a process that quantizes: it prints a line for each decoder layer that it reaches."""
 
 from __future__ import annotations
 

@@ -153,8 +153,8 @@ class DistillationSettings(FileModel):
 class QuantizeSettings(FileModel):
     """W4A16 by GPTQ or AutoRound. `auto` is the plan's choice."""
 
-    # autoround: the rounding of each layer is trained, which loses less and takes many times as long; the package
-    # `edgewright[autoround]`
+    # autoround: the rounding of each layer is trained, which loses less and takes many times as long. It needs
+    # pip install 'edgewright[autoround]'
     method: Literal["gptq", "autoround"] = "gptq"
     autoround_steps: Annotated[int, Field(ge=1, le=100_000)] = 50  # of training for each layer
     group_size: Literal["auto", 32, 64, 128] = "auto"  # weights that share a scale; auto: the plan's

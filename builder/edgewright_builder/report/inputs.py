@@ -76,7 +76,7 @@ class RunInputs:
 
     @property
     def quantizer(self) -> str:
-        """Returns by what the weights got their 4 bits."""
+        """Returns the name of the method that quantized the weights."""
         by_autoround = any(stage.summary.get("method") == "autoround" for stage in self.stages)
         return "AutoRound" if by_autoround else "GPTQ"
 

@@ -63,7 +63,10 @@ def run_data(job: Distillation) -> FinishedStage:
 def data_inputs(job: Distillation) -> dict[str, Any]:
     """Returns what decides the rows: settings, and the contents of every file and model that is read for them."""
     recipe, data = job.recipe, job.recipe.data
-    inputs = {"data": data.model_dump(exclude={"file"}), "task": recipe.task, "seed": recipe.seed}
+    by_content = {"file"} | ({"prompts"} if data.prompts else set())
+    if data.preset and is_preset_file(data.preset):
+        by_content.add("preset")
+    inputs = {"data": data.model_dump(exclude=by_content), "task": recipe.task, "seed": recipe.seed}
     inputs["contamination"] = _digests(recipe.evaluate.benchmarks, "*/eval.jsonl")
     inputs["prompts"] = _digests(data.prompts, "*.txt")
     if data.file is not None:
@@ -82,11 +85,19 @@ def _teacher_identity(teacher: DataTeacher, job: Distillation) -> dict[str, Any]
     One that is gone since it wrote the data is what it was then.
     """
     digest = job.data_teacher_digest
-    record = job.run.folder / "data" / TEACHER
-    if digest is None and record.is_file():
-        written_by = json.loads(record.read_text(encoding="utf-8"))
-        digest = written_by["sha256"] if written_by["model"] == teacher.model else None
+    if digest is None:
+        digest = next((sha256 for model, sha256 in _remembered(job) if model == teacher.model), None)
     return teacher.model_dump() | ({} if digest is None else {"model": digest})
+
+
+def _remembered(job: Distillation) -> Iterator[tuple[str, str]]:
+    """Yields name and digest of the local models that wrote data of this run, or of the study it is a cell of."""
+    shared = job.run.shared
+    folders = [job.run.folder / "data"] if shared is None else sorted(shared.glob("data-*"))
+    for record in (folder / TEACHER for folder in folders):
+        if record.is_file():
+            written_by = json.loads(record.read_text(encoding="utf-8"))
+            yield written_by["model"], written_by["sha256"]
 
 
 def _remember_teacher(job: Distillation, folder: Path) -> None:

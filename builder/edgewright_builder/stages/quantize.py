@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from edgewright.die_with_parent import tethered
 from edgewright.errors import OutsideError
 from edgewright_builder.models.folder import read_config
-from edgewright_builder.quantization.autoround_process import AutoRoundJob, full_sequences
+from edgewright_builder.quantization.autoround_process import AutoRoundJob, equal_sequences, learning_rate_of
 from edgewright_builder.quantization.calibration import (
     TOKENS_ADVISED,
     CalibrationTexts,
@@ -55,7 +55,7 @@ def run_quantize(
         "general": general_digest(_general_file(recipe)),
         **sample_inputs(build.distillation),
         "validation_fraction": recipe.finetune.validation_fraction,
-        **_method_inputs(recipe.quantize),
+        **method_inputs(recipe.quantize),
         "group_size": group_size,
         "seed": recipe.seed,
     }
@@ -79,9 +79,11 @@ def run_quantize(
     return build.run.stage("quantize", inputs, work, products=("model",))
 
 
-def _method_inputs(settings: QuantizeSettings) -> dict[str, Any]:
+def method_inputs(settings: QuantizeSettings) -> dict[str, Any]:
+    """Returns what of the method decides the checkpoint."""
     if settings.method == "autoround":
-        return {"method": "autoround", "steps": settings.autoround_steps}
+        steps = settings.autoround_steps
+        return {"method": "autoround", "steps": steps, "learning_rate": learning_rate_of(steps)}
     return {"options": asdict(BEST_OPTIONS)}
 
 
@@ -200,13 +202,14 @@ def autoround(
 
     Raises OutsideError if AutoRound fails.
     """
-    sequences = full_sequences(quantization.calibration)
+    sequences = equal_sequences(quantization.calibration)
     job = AutoRoundJob(
         model=str(quantization.model.resolve()),
         out=str((folder / "model").resolve()),
         group_size=quantization.group_size,
         calibration=sequences,
         steps=steps,
+        learning_rate=learning_rate_of(steps),
         seed=seed,
     )
     work = folder / "work"

@@ -100,7 +100,7 @@ def recover(teacher: Path, checkpoint: Path, texts: Texts, build: Build, folder:
             f"recover: {_mean(before):.3f} became {_mean(after):.3f}; what came before is kept"
         )
     summary = {
-        "train": settings.train if better else "kept GPTQ's",
+        "train": settings.train if better else "kept what came before",
         **_means(before, "before"),
         **_means(after, "after"),
         # No step now: all were taken before a kill.

@@ -14,7 +14,7 @@ from edgewright.durable import FileSystem, write_durably
 from edgewright.errors import InputError, OutsideError
 from edgewright.sizes import parse_bytes
 from edgewright.yaml_files import read_mapping
-from edgewright_builder.run.folder_owner import claimed
+from edgewright_builder.run.folder_owner import claimed, refuse_used
 from edgewright_builder.run.optuna_storage import (
     SILENT_SECONDS_MAX,
     journal_url,
@@ -28,7 +28,7 @@ from edgewright_builder.study.cells import StudyCell, cells_of
 from edgewright_builder.study.preflight import require_inputs
 from edgewright_builder.study.results import write_results
 from edgewright_builder.study.study_file import StudyFile, load_study
-from edgewright_builder.study.worker import work, workbench_of
+from edgewright_builder.study.worker import result_file, work, workbench_of
 
 STUDY_FILE = "study.yaml"
 JOURNAL_NAME = "cells.journal"
@@ -60,7 +60,8 @@ def conduct(order: StudyOrder, console: Console) -> int:
     if order.storage is not None:  # before the folder is made
         with storage_faults(order.storage), shared_storage(order.storage):
             pass
-    require_inputs(cells, bench)
+    refuse_used(order.folder, resume=order.resume)
+    require_inputs([cell for cell in cells if not result_file(order.folder, cell.name).exists()], bench)
     with claimed(order.folder, resume=order.resume):
         _keep_file(order, study)
         with opened_queue(_url(order), study.name, silent_seconds=order.silent_seconds) as queue:

@@ -27,12 +27,19 @@ from edgewright_builder.study.study_file import StudyFile, load_study, profile_o
 CELLS = "cells"
 
 
+def result_file(folder: Path, cell: str) -> Path:
+    """Returns where the result of a cell lies once it is done."""
+    return folder / CELLS / f"{cell}.json"
+
+
 def workbench_of(study: StudyFile, file: Path, folder: Path, reporter: Reporter) -> Workbench:
     """Returns what the cells of the study in `file` are run with.
 
-    Raises InputError for an unknown device or a wrong size.
+    Raises InputError for an unknown device or a wrong size, and for a budget beyond the device's memory.
     """
-    return Workbench(folder, profile_of(study, file), parse_bytes(study.budget), reporter)
+    profile, budget_bytes = profile_of(study, file), parse_bytes(study.budget)
+    profile.require_within_memory(budget_bytes)
+    return Workbench(folder, profile, budget_bytes, reporter)
 
 
 def work(
@@ -54,7 +61,7 @@ def work(
             )
         result = run_cell(by_name[name], bench)
         (bench.folder / CELLS).mkdir(exist_ok=True)
-        write_json(bench.folder / CELLS / f"{name}.json", result)
+        write_json(result_file(bench.folder, name), result)
         console.print(f"{name}: {result['seconds']:.0f} s", markup=False, highlight=False, soft_wrap=True)
         return result
 

@@ -7,8 +7,8 @@ Student and teacher are compared where both have read the same text. Two compari
     uld         Σ_i |p_(i) − q_(i)| of the sorted probabilities, the shorter filled up with zeros
                 (arXiv 2402.12030, equation 4). It knows no tokens and is the simple baseline.
 
-A comparison takes the place of L_KL in equation (5) of `losses`: its mean over the compared positions, plus the
-cross-entropy's mean over all counted ones. The gradient to the hidden states is computed in the same pass.
+A comparison takes the place of L_KL in equation (5) of `distillation_losses`: its mean over the compared positions,
+plus the cross-entropy's mean over all counted ones. The gradient to the hidden states is computed in the same pass.
 """
 
 from __future__ import annotations

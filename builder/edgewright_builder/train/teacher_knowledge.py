@@ -26,7 +26,7 @@ class Knowledge(Protocol):
     def loss(
         self, hidden: Tensor, head: OutputHead, batch: Batch, alpha: float, temperature: float
     ) -> Tensor:
-        """Returns the batch's part of equation (5) of `losses`, averaged over all samples of its step.
+        """Returns the batch's part of equation (5) of `distillation_losses`, averaged over all samples of its step.
 
         The parts of a step add up to its loss. A scalar, differentiable in `hidden` only.
 

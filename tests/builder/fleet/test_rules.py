@@ -140,8 +140,8 @@ def test_selectors_choose_by_label(fleet: Path) -> None:
         (("devices:", "device:"), r"unknown key `device`; did you mean `devices`\?$"),
         (("labels:", "lables:"), r"unknown key `devices.0.lables`; did you mean `labels`\?$"),
         (("board-2.local:50051", "board-2.local"), "HOST:PORT"),
-        (("board-2.local:50051", "board-1.local:50051"), "twice"),
-        (("name: north", "name: board-3.local:50051"), "names the name board-3.local:50051 twice"),
+        (("board-2.local:50051", "board-1.local:50051"), "has two devices at board-1.local:50051;"),
+        (("name: north", "name: board-3.local:50051"), "has two devices called board-3.local:50051"),
     ],
 )
 def test_a_wrong_fleet_file_says_where(fleet: Path, change: tuple[str, str], says: str) -> None:
@@ -160,7 +160,7 @@ def test_a_wrong_fleet_file_says_where(fleet: Path, change: tuple[str, str], say
     ],
 )
 def test_one_board_written_in_two_ways_is_one_board(one: str, other: str) -> None:
-    with pytest.raises(InputError, match=re.escape(f"names the host {other} twice, as {one} too")):
+    with pytest.raises(InputError, match=re.escape(f"has two devices at {other}, which is {one} too")):
         inventory_of_hosts([one, other])
 
 

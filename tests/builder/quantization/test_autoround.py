@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from edgewright.digests import digest_of
 from edgewright.errors import InputError, OutsideError
 from edgewright_builder.models.folder import load_model
 from edgewright_builder.pipeline.preflight import check_quantizer
-from edgewright_builder.quantization.autoround_process import full_sequences
+from edgewright_builder.quantization.autoround_process import equal_sequences, learning_rate_of
 from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
-from edgewright_builder.recipe.model_recipe import load_recipe
-from edgewright_builder.stages.quantize import Quantization, autoround
+from edgewright_builder.recipe.model_recipe import Recipe, load_recipe
+from edgewright_builder.stages.quantize import Quantization, autoround, method_inputs
 from tests.support.tiny_build import write_model
 
 RECIPE = """
@@ -68,9 +71,23 @@ def test_the_same_order_leaves_the_same_bytes(tmp_path: Path) -> None:
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
-def test_only_sequences_of_the_usual_length_are_calibrated_on() -> None:
-    assert full_sequences([[1, 2, 3], [4, 5], [6, 7, 8]]) == [[1, 2, 3], [6, 7, 8]]
-    assert full_sequences([[4, 5]]) == [[4, 5]]
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=40), min_size=1, max_size=12))
+def test_all_tokens_but_a_few_are_calibrated_on_in_sequences_of_one_length(
+    sequences: list[list[int]],
+) -> None:
+    equal = equal_sequences(sequences)
+    tokens = [token for sequence in sequences for token in sequence]
+    kept = [token for sequence in equal for token in sequence]
+
+    assert len({len(sequence) for sequence in equal}) == 1
+    assert len(equal[0]) <= max(map(len, sequences))
+    assert kept == tokens[: len(kept)]
+    assert len(tokens) - len(kept) < len(sequences)
+
+
+@pytest.mark.parametrize(("steps", "rate"), [(1, 5e-3), (50, 5e-3), (200, 5e-3), (1000, 1e-3)])
+def test_many_steps_are_smaller_ones(steps: int, rate: float) -> None:
+    assert learning_rate_of(steps) == rate
 
 
 @pytest.mark.slow
@@ -79,11 +96,23 @@ def test_a_model_that_it_can_not_read_ends_in_one_sentence(tmp_path: Path) -> No
         autoround(Quantization(tmp_path / "nothing", 32, [SENTENCE]), 1, 0, tmp_path, lambda *_: None)
 
 
-def test_without_the_package_nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+def recipe_with(settings: str, folder: Path) -> Recipe:
+    """The recipe with these settings of `quantize`."""
+    (folder / "recipe.yaml").write_text(RECIPE % settings, encoding="utf-8")
+    return load_recipe(folder / "recipe.yaml")
+
+
+def test_without_the_package_nothing_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    check_quantizer(recipe_with("", tmp_path))
     with pytest.raises(InputError, match=r"pip install 'edgewright\[autoround\]'"):
-        check_quantizer("autoround")
-    check_quantizer("gptq")
+        check_quantizer(recipe_with("method: autoround", tmp_path))
+
+
+def test_method_and_steps_decide_whether_the_stage_is_run_again(tmp_path: Path) -> None:
+    settings = ("", "method: autoround", "method: autoround, autoround_steps: 20")
+    inputs = [method_inputs(recipe_with(text, tmp_path).quantize) for text in settings]
+    assert len({digest_of(each) for each in inputs}) == 3
 
 
 @pytest.mark.parametrize(
@@ -95,9 +124,8 @@ def test_without_the_package_nothing_is_trained(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings: str, complaint: str, tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(RECIPE % settings, encoding="utf-8")
     with pytest.raises(InputError, match=complaint):
-        load_recipe(tmp_path / "recipe.yaml")
+        recipe_with(settings, tmp_path)
 
 
 def test_an_artifact_names_the_method_only_where_it_is_not_gptq(tmp_path: Path) -> None:
@@ -105,6 +133,5 @@ def test_an_artifact_names_the_method_only_where_it_is_not_gptq(tmp_path: Path) 
         ("", {}),
         ("method: autoround", {"method": "autoround", "autoround_steps": 50}),
     ):
-        (tmp_path / "recipe.yaml").write_text(RECIPE % settings, encoding="utf-8")
-        portable = load_recipe(tmp_path / "recipe.yaml").portable()["quantize"]
+        portable = recipe_with(settings, tmp_path).portable()["quantize"]
         assert {key: portable[key] for key in ("method", "autoround_steps") if key in portable} == values

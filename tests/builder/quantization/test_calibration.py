@@ -56,7 +56,7 @@ def test_tokens_are_shared_as_asked_and_one_kind_fills_up_for_the_other(
 
 def test_too_little_text_says_how_much_there_is_and_what_is_advised() -> None:
     with pytest.raises(
-        InputError, match=r"has 7 tokens to calibrate on; at least 32 are needed, 4,096 are advised"
+        InputError, match=r"There are 7 tokens to calibrate on; at least 32 are needed, 4,096 are advised"
     ):
         packed_calibration(CalibrationTexts([[1] * 7], []), 512, 0.5, 64, seed=0)
 

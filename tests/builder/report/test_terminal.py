@@ -48,6 +48,19 @@ def test_the_terminal_shows_the_ladder_with_every_model(run: Path) -> None:
     assert "0.094 ± 0.011" in recovered
 
 
+def test_a_model_is_named_after_the_method_that_quantized_it(run: Path) -> None:
+    stage = json.loads((run / "quantize" / "stage.json").read_text())
+    write_json(run / "quantize" / "stage.json", stage | {"summary": {"method": "autoround"}})
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(ladder_table(run))
+    page = write_report(run).read_text(encoding="utf-8")
+
+    assert "AutoRound" in console.export_text()
+    assert "AutoRound, 4 bits" in page
+    assert "trained after AutoRound, 4 bits" in page
+    assert "GPTQ, 4 bits" not in page
+
+
 def test_a_run_without_measurements_has_no_ladder(tmp_path: Path) -> None:
     assert ladder_table(tmp_path) is None
 

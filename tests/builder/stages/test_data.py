@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from edgewright.digests import digest_of
 from edgewright.errors import InputError
 from edgewright_builder.pipeline.preflight import check_data
 from edgewright_builder.recipe.model_recipe import Recipe
 from edgewright_builder.run.distillation_inputs import Distillation
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.resumable_run import FinishedStage, Run
-from edgewright_builder.stages.data import run_data
+from edgewright_builder.stages.data import data_inputs, run_data
 from tests.builder.data.test_generation import ScriptedTeacher
 from tests.support.teacher_server import Reply, TeacherServer, said, teacher_server
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
@@ -25,13 +26,13 @@ from tests.support.tiny_models import tiny_model, tiny_tokenizer
 PIQA = (resources.files("edgewright_builder.data") / "presets" / "piqa.yaml").read_text(encoding="utf-8")
 
 
-def job_of(folder: Path, teacher: dict[str, Any], **data: Any) -> Distillation:
-    """A build as `--resume` begins it, its run in `folder`."""
+def job_of(folder: Path, teacher: dict[str, Any], *, shared: Path | None = None, **data: Any) -> Distillation:
+    """A build as `--resume` begins it, its run in `folder`; with `shared` a study's cell."""
     values = {
         "name": "x", "task": "piqa", "student": {"model": "m"}, "data": {"pairs": 4, **data},
         "teachers": {"data": {"batch_size": 4, **teacher}, "knowledge": {"model": "m"}},
     }  # fmt: skip
-    run = Run(folder / "run", Reporter(Console(file=io.StringIO())))
+    run = Run(folder / "run", Reporter(Console(file=io.StringIO())), shared)
     return Distillation(Recipe.model_validate(values), run, "m", "m")
 
 
@@ -57,6 +58,22 @@ def test_a_preset_of_ones_own_that_was_changed_is_written_for_anew(tmp_path: Pat
         preset.write_text(PIQA.replace("baking", "glass blowing"), encoding="utf-8")
         written(tmp_path, server)
     assert any("glass blowing" in body["messages"][-1]["content"] for body in server.bodies[asked:])
+
+
+def test_prompts_of_ones_own_count_by_their_contents_and_not_by_their_place(tmp_path: Path) -> None:
+    shipped = resources.files("edgewright_builder.data") / "prompts"
+    for name in ("here", "there"):
+        shutil.copytree(str(shipped), tmp_path / name / "prompts")
+    job = {
+        name: job_of(tmp_path, {"model": "t"}, prompts=tmp_path / name / "prompts")
+        for name in ("here", "there")
+    }
+    prompt = next((tmp_path / "there" / "prompts").glob("*.txt"))
+    same = [data_inputs(job[name]) for name in ("here", "there")]
+    prompt.write_text(prompt.read_text() + "\n")
+
+    assert digest_of(same[0]) == digest_of(same[1])
+    assert digest_of(data_inputs(job["there"])) != digest_of(same[0])
 
 
 class WrittenBy:
@@ -94,15 +111,17 @@ def test_a_local_teacher_changed_in_place_writes_its_data_anew(tmp_path: Path, w
     assert len(set(written_by.digests)) == 2
 
 
+@pytest.mark.parametrize("stages", [None, "stages"], ids=["a build", "a study's cell"])
 def test_a_local_teacher_moved_or_gone_since_keeps_what_it_wrote(
-    tmp_path: Path, written_by: WrittenBy
+    stages: str | None, tmp_path: Path, written_by: WrittenBy
 ) -> None:
+    shared = None if stages is None else tmp_path / stages
     save_teacher(tmp_path / "t1", 0)
-    run_data(job_of(tmp_path, {"model": str(tmp_path / "t1")}))
+    run_data(job_of(tmp_path, {"model": str(tmp_path / "t1")}, shared=shared))
     (tmp_path / "t1").rename(tmp_path / "moved")
-    run_data(job_of(tmp_path, {"model": str(tmp_path / "moved")}))
-    run_data(job_of(tmp_path, {"model": str(tmp_path / "t1")}))
-    check_data(job_of(tmp_path, {"model": str(tmp_path / "t1")}))
+    run_data(job_of(tmp_path, {"model": str(tmp_path / "moved")}, shared=shared))
+    run_data(job_of(tmp_path, {"model": str(tmp_path / "t1")}, shared=shared))
+    check_data(job_of(tmp_path, {"model": str(tmp_path / "t1")}, shared=shared))
     assert len(written_by.digests) == 1
 
 

@@ -17,9 +17,9 @@ def fingerprinted(**changes: Any) -> dict[str, Any]:
     def stage(_: str, inputs: dict[str, Any], *__: Any, **___: Any) -> None:
         seen.update(inputs)
 
-    build: Any = SimpleNamespace(
-        recipe=Recipe.model_validate(RECIPE | changes), run=SimpleNamespace(stage=stage)
-    )
+    recipe = Recipe.model_validate(RECIPE | changes)
+    job = SimpleNamespace(recipe=recipe)
+    build: Any = SimpleNamespace(recipe=recipe, distillation=job, run=SimpleNamespace(stage=stage))
     made = FinishedStage("made", Path(), "digest", 0.0, {})
     run_divergence(build, made, made, made)
     return seen

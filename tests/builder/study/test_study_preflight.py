@@ -58,6 +58,28 @@ def test_a_level_that_names_a_file_which_is_not_there_is_refused_first(
     assert not (tmp_path / "out").exists()
 
 
+def test_text_that_no_stage_reads_may_be_gone(tmp_path: Path, recipe: dict[str, Any]) -> None:
+    gone = str(tmp_path / "gone.txt")
+    for unread in (
+        {"quantize": {"general_data": gone, "general_share": 0}},
+        {"recover": {"data": gone, "train": "off"}, "quantize": {"general_share": 0}},
+    ):
+        check_general_text(Recipe.model_validate(recipe | unread), tmp_path / "student")
+
+
+def test_a_study_beyond_the_boards_memory_is_refused(tmp_path: Path, recipe: dict[str, Any]) -> None:
+    document = {
+        "name": "s", "recipe": "recipe.yaml", "device": "raspberry-pi-5-8gb", "budget": "64GiB",
+        "factors": {"finetune.seed": [1, 2]},
+    }  # fmt: skip
+    for name, content in (("recipe", recipe), ("study", document)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    refused = invoke("study", tmp_path / "study.yaml", "-o", tmp_path / "out").exception
+    assert isinstance(refused, InputError)
+    assert "64" in str(refused)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_build_reads_its_general_text_before_it_trains(tmp_path: Path, recipe: dict[str, Any]) -> None:
     named = Recipe.model_validate(recipe | {"recover": {"data": str(tmp_path / "gone.txt")}})
     with pytest.raises(InputError, match=r"gone\.txt can't be read as text"):

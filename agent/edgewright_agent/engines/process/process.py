@@ -63,7 +63,7 @@ class EngineProcess:
         on_line: Callable[[str], None] | None = None,
         words: LogWords = ANY_PROGRAM,
     ) -> EngineProcess:
-        """Starts `command` so that it ends with this process, where we may under a limit of memory (see `budget`).
+        """Starts `command` so that it ends with this process, where we may under a limit of memory (`memory_limit`).
 
         It and its children run on `cpus` only; `on_line` gets each line they print; `words` are those of its log. To
         be called from a thread that lives as long as the agent: see `edgewright.die_with_parent`.
@@ -98,7 +98,7 @@ class EngineProcess:
         return self._death.result() if self._death.done() and not self._death.cancelled() else None
 
     def end_when_over(self, budget_bytes: int) -> None:
-        """Ends it from now on when its peak memory passes the budget, whatever the kernel allows (see `budget`)."""
+        """Ends it from now on when its peak memory passes the budget, whatever the kernel allows (`memory_limit`)."""
         self._watch(self._end_when_over(budget_bytes))
 
     def end_when_hung(self, until_hung: Awaitable[str], traceback_signal: signal.Signals | None) -> None:

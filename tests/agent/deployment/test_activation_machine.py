@@ -196,7 +196,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.recover([self.model], cut)
 
     def not_too_often(self) -> None:
-        """A board that dies soon after each start suspects its release; `test_lifecycle` shows that."""
+        """A board that dies soon after each start suspects its release; `test_activation_rules` shows that."""
         if self.board.state.starts >= STARTS_MAX - 1:
             self.restart()
 
