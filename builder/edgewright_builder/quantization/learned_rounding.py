@@ -118,7 +118,7 @@ def _remainders(frozen: FrozenCodesLinear, unquantized: Tensor) -> Tensor:
 
 
 def learn_rounding(model: nn.Module, unquantized: Path) -> None:
-    """Lets the rounding of every `FrozenCodesLinear` of `model` be trained, which `unquantized` was quantized to.
+    """Lets the rounding of every `FrozenCodesLinear` of `model` be trained. `unquantized` has its weights in floats.
 
     Raises InputError where the folder holds other layers than the model.
     """
