@@ -63,7 +63,7 @@ def test_an_agent_s_budget_is_memory_that_the_board_has(tmp_path: Path) -> None:
     done = called("edgewright-agent", *words, "--budget", "9GiB")
     assert done.returncode == 2
     assert done.stderr.startswith(
-        "edgewright-agent: --budget is 9GiB, and raspberry-pi-5-8gb has 8.00 GiB of"
+        "edgewright-agent: The budget is 9.00 GiB, and raspberry-pi-5-8gb has 8.00 GiB of memory; give less"
     )
     assert len(done.stderr.splitlines()) == 1
 
