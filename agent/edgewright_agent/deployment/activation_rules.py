@@ -1,4 +1,4 @@
-"""The rules of activation: pure functions from one state to the next. No I/O, no clock.
+"""The rules of activation, of roll-backs and of what runs after a power cut: pure functions from state to state.
 
     IDLE --staged--> STAGED --activate--> ACTIVATING (from IDLE and SAFE too)
     ACTIVATING --started--> PROBATION --probes pass, confirmed where asked for--> IDLE (committed)
@@ -7,6 +7,7 @@
     ACTIVATING --rotted on the disk--> ROLLING_BACK at once, and not denied; --hindered--> as failed, and not denied
     ROLLING_BACK --started--> IDLE (rolled back);  --failed, attempts spent--> the same to the other one, or SAFE
     IDLE, STAGED --the active release keeps dying--> ROLLING_BACK, or SAFE if there is no previous one
+    ACTIVATING, PROBATION, ROLLING_BACK --power cut, or the agent stopped (`recovered`)--> as failed
 
 Whoever drives this writes each state to disk before acting on it: an attempt is counted before the engine
 starts, so a board that dies while starting it does not try for ever. A release is named by its digest here, the

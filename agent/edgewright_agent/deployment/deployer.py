@@ -1,4 +1,4 @@
-"""What a host can do with a board's releases: activate, confirm, roll back, revoke, delete, watch.
+"""What happens to a board's releases: at its start, and as a host asks: activate, confirm, roll back, revoke, delete.
 
 `activation` carries a change out and `supervision` keeps the result running, by the rules of `activation_rules`.
 """

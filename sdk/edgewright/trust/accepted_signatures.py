@@ -1,9 +1,9 @@
-"""Judgements over a trust document. Pure: no I/O, no clock.
+"""Whose signatures count, by a trust document: over releases, over the next document, and what revocations undo.
 
-What a revocation does, in short: a revoked key's signatures count for nothing, so its releases are neither
-staged nor activated nor rolled back to by hand. What already serves goes on serving, and the automatic way
-back from a failed candidate stays open: a board that answers with an old model beats one that does not
-answer. A revocation with `stop` is for models that must not answer at all.
+No I/O, no clock. What a revocation does, in short: a revoked key's signatures count for nothing, so its releases are
+neither staged nor activated nor rolled back to by hand. What already serves goes on serving, and the automatic way back
+from a failed candidate stays open: a board that answers with an old model beats one that does not answer. A revocation
+with `stop` is for models that must not answer at all.
 """
 
 from __future__ import annotations

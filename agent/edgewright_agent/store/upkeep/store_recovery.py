@@ -1,4 +1,7 @@
-"""Recovers the store at a start. Crashes leave temporary names and half uploads; both are cleared."""
+"""Recovers the store at a start. Crashes leave temporary names and half uploads; both are cleared.
+
+Which release runs after a crash is decided in `deployment/activation_rules.py` (`recovered`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Meters all rails of the board, and chooses the one that speaks for the whole module."""
+"""Meters all rails of the board, and chooses the one that speaks for the whole module. Where none answers: None."""
 
 from __future__ import annotations
 
