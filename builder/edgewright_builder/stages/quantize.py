@@ -180,10 +180,7 @@ def quantize(quantization: Quantization, folder: Path, on_progress: OnProgress) 
         earlier=None if earlier is None else earlier_job(earlier),
         options=quantization.options,
     )
-    work = folder / "work"
-    work.mkdir(exist_ok=True)
-    job.write(work / "job.json")
-    _run_process("GPTQ", "gptq", work, on_progress)
+    work = _run_process("GPTQ", job, folder, on_progress)
     done = json.loads((work / "losses.json").read_text(encoding="utf-8"))
     losses = done["losses"]
     return {
@@ -212,10 +209,7 @@ def autoround(
         learning_rate=learning_rate_of(steps),
         seed=seed,
     )
-    work = folder / "work"
-    work.mkdir(exist_ok=True)
-    job.write(work / "job.json")
-    _run_process("AutoRound", "autoround", work, on_progress)
+    _run_process("AutoRound", job, folder, on_progress)
     return {
         "method": "autoround",
         "steps": steps,
@@ -225,7 +219,11 @@ def autoround(
     }
 
 
-def _run_process(name: str, program: str, work: Path, on_progress: OnProgress) -> None:
+def _run_process(name: str, job: GptqJob | AutoRoundJob, folder: Path, on_progress: OnProgress) -> Path:
+    """Has the process of that name do the job; returns the folder of its notes. Raises OutsideError if it fails."""
+    work, program = folder / "work", name.lower()
+    work.mkdir(exist_ok=True)
+    job.write(work / "job.json")
     environment = os.environ | {
         "GPTQMODEL_CPU_WORKERS": str(max(2, os.cpu_count() or 2)),
         "TOKENIZERS_PARALLELISM": "false",
@@ -246,6 +244,7 @@ def _run_process(name: str, program: str, work: Path, on_progress: OnProgress) -
             raise
     if child.returncode != 0:
         raise OutsideError(child_fault(name, child.returncode, work / f"{program}.log"))
+    return work
 
 
 def _follow(lines: IO[str], log: IO[str], on_progress: OnProgress) -> None:
