@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewright_builder.local_engine.golden_prompt import Greedy
+from edgewright_builder.models.folder import read_config
 
 if TYPE_CHECKING:
     import torch
@@ -47,10 +48,11 @@ class ReferenceModel:
 
 
 def open_references(checkpoint: Path) -> Sequence[Callable[[], AbstractContextManager[ReferenceModel]]]:
-    """Returns what opens the checkpoint in float32, and in float16, as a board's GPU computes."""
+    """Returns what opens the checkpoint in float32, and in the 16-bit type that a board's GPU computes it in."""
     import torch
 
-    return tuple(partial(_open, checkpoint, dtype) for dtype in (torch.float32, torch.float16))
+    half = getattr(torch, read_config(checkpoint)["dtype"])
+    return tuple(partial(_open, checkpoint, dtype) for dtype in (torch.float32, half))
 
 
 @contextmanager

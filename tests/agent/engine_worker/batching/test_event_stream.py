@@ -62,6 +62,7 @@ async def test_the_first_item_and_an_urgent_one_come_at_once_and_others_soon(
     reader.outlet.put(3, urgent=True)
     await asyncio.wait_for(reader.until(3), 60)
     reader.outlet.put(4, urgent=False)
+    await asyncio.sleep(0.05)
     assert reader.items == [1, 2, 3]
     monkeypatch.setattr(module, "SPACING_SECONDS", 0.3)
     reader = Reader()
