@@ -22,7 +22,7 @@ def study(recipe: Path) -> Path:
     base_path = recipe.parent / "study-recipe.yaml"
     base_path.write_text(yaml.safe_dump(base), encoding="utf-8")
     document = {
-        "name": "recovery", "recipe": base_path.name, "budget": "1GiB", "interval": 0.7,
+        "name": "recovery", "recipe": base_path.name, "budget": "1GiB", "interval": 0.5,
         "factors": {"recover.train": ["off", "scales"], "finetune.seed": [1, 2]},
         "compare": {"factor": "recover.train", "levels": ["off", "scales"]},
     }  # fmt: skip

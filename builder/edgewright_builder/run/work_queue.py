@@ -31,6 +31,7 @@ from edgewright_builder.run.optuna_storage import (
 POLL_SECONDS = 2.0
 ALIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 ITEM, RESULT, FAULT, WORKER, DEATHS = "item", "result", "fault", "worker", "deaths"
+DOUBLE = "double"  # marks what another host put at the same moment: it says nothing about its item
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,11 @@ class WorkQueue:
         end = time.monotonic() + seconds_max
 
         def objective(trial: Trial) -> float:
-            if ITEM not in trial.user_attrs or self._is_double(trial):
-                raise optuna.TrialPruned  # another worker took the last one first, or put the same
+            if ITEM not in trial.user_attrs:
+                raise optuna.TrialPruned  # another worker took the last one first
+            if self._is_double(trial):
+                trial.set_user_attr(DOUBLE, True)
+                raise optuna.TrialPruned
             trial.set_user_attr(WORKER, os.getpid())
             try:
                 value, result = run(trial, trial.user_attrs[ITEM])
@@ -137,7 +141,9 @@ class WorkQueue:
         return [trial for trial in self._trials(TrialState.COMPLETE) if RESULT in trial.user_attrs]
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        return [trial for trial in self.study.get_trials(states=states) if ITEM in trial.user_attrs]
+        """Returns the trials of items that are in one of `states`, without doubles."""
+        trials = self.study.get_trials(states=states)
+        return [trial for trial in trials if ITEM in trial.user_attrs and DOUBLE not in trial.user_attrs]
 
 
 @contextmanager

@@ -7,9 +7,15 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from edgewright_builder.study.equal_divergence import at_equal_divergence
 from edgewright_builder.study.results import CellRow
-from edgewright_builder.study.statistics import Estimate, Significance, estimate, matched
-from edgewright_builder.study.study_file import PairedComparison, StudyFile, replicates_min
+from edgewright_builder.study.statistics import Estimate, Significance, estimate
+from edgewright_builder.study.study_file import (
+    PairedComparison,
+    StudyFile,
+    level_names,
+    replicates_min,
+)
 
 POINTS = 100.0
 PAIRS_MIN = 2
@@ -33,7 +39,8 @@ class Contrast:
     outcome: Outcome
     condition: str  # the levels of the factors that are neither compared, nor repeated, nor generalised over
     estimate: Estimate
-    matched: Estimate | None  # at equal 16-bit divergence; None for that divergence itself
+    # at equal 16-bit divergence; None for that divergence itself, and where the pairs allow no line
+    matched: Estimate | None
     groups: Mapping[str, Estimate]  # the same for each group alone, such as each task
     verdict: Significance | None  # of what is held against the margin; None while pairs are missing
     pairs_missing: int  # until every group has as many as the interval needs
@@ -58,9 +65,12 @@ class _Pair:
     """One pair of cells that differ in the compared factor alone."""
 
     condition: str
-    group: str
+    group: tuple[str, ...]  # the level that is generalised over, if any, and the task of an accuracy
     difference: float
     kl_difference: float  # of the 16-bit models, in nats per token
+
+
+_Place = tuple[str, tuple[str, ...], str]  # condition, group, replicate
 
 
 def contrasts(study: StudyFile, rows: Sequence[CellRow]) -> list[Contrast]:
@@ -79,31 +89,44 @@ def contrasts(study: StudyFile, rows: Sequence[CellRow]) -> list[Contrast]:
 
 def _contrast(outcome: Outcome, condition: str, pairs: Sequence[_Pair], study: StudyFile) -> Contrast | None:
     """Returns the contrast of groups with at least two pairs; None where there is none."""
-    differences = {name: values for name, values in _grouped(pairs).items() if len(values) >= PAIRS_MIN}
-    if not differences:
+    every = _grouped(pairs)
+    used = {name: group for name, group in every.items() if len(group) >= PAIRS_MIN}
+    if not used:
         return None
+    differences = {name: [pair.difference for pair in group] for name, group in used.items()}
     whole = estimate(differences, study.interval)
-    at_equal = None
+    matched = None
     if outcome.key != "kl_16":
-        used = [pair for pair in pairs if pair.group in differences]
-        values = matched([pair.difference for pair in used], [pair.kl_difference for pair in used])
-        at_equal = estimate(_grouped(used, values), study.interval)
-    missing = sum(max(0, replicates_min(study.interval) - len(values)) for values in differences.values())
+        both = {
+            name: [(pair.kl_difference, pair.difference) for pair in group] for name, group in used.items()
+        }
+        matched = at_equal_divergence(both, study.interval)
+    missing = _pairs_missing(pairs, study)
     verdict = whole.verdict(study.margin_points) if outcome.is_accuracy and not missing else None
     groups = {name: estimate({name: values}, study.interval) for name, values in differences.items()}
-    return Contrast(outcome, condition, whole, at_equal, groups, verdict, missing)
+    return Contrast(outcome, condition, whole, matched, groups, verdict, missing)
 
 
-def _grouped(pairs: Sequence[_Pair], values: Sequence[float] | None = None) -> dict[str, list[float]]:
-    grouped: dict[str, list[float]] = defaultdict(list)
-    for index, pair in enumerate(pairs):
-        grouped[pair.group].append(pair.difference if values is None else values[index])
+def _pairs_missing(pairs: Sequence[_Pair], study: StudyFile) -> int:
+    """Returns how many pairs are missing until every group of the study has as many as its interval needs."""
+    needed = replicates_min(study.interval)
+    few = sum(max(0, needed - len(group)) for group in _grouped(pairs).values())
+    across = study.compare.across if study.compare is not None else None
+    levels = level_names(study.factors[across]) if across is not None else []
+    unseen = set(levels) - {pair.group[0] for pair in pairs if pair.group}
+    return few + needed * len(unseen)
+
+
+def _grouped(pairs: Sequence[_Pair]) -> dict[str, list[_Pair]]:
+    grouped: dict[str, list[_Pair]] = defaultdict(list)
+    for pair in pairs:
+        grouped[" ".join(pair.group) or "all"].append(pair)
     return dict(grouped)
 
 
 def _pairs(outcome: Outcome, compare: PairedComparison, rows: Sequence[CellRow]) -> list[_Pair]:
     """Returns the pairs that are complete, in the order of the rows."""
-    sides: dict[tuple[str, str, str], dict[str, CellRow]] = defaultdict(dict)
+    sides: dict[_Place, dict[str, CellRow]] = defaultdict(dict)
     for row in rows:
         level = row.levels[compare.factor]
         if math.isfinite(outcome.value(row)):
@@ -121,10 +144,10 @@ def _pairs(outcome: Outcome, compare: PairedComparison, rows: Sequence[CellRow])
     ]
 
 
-def _place(outcome: Outcome, compare: PairedComparison, row: CellRow) -> tuple[str, str, str]:
+def _place(outcome: Outcome, compare: PairedComparison, row: CellRow) -> _Place:
     """Returns (condition, group, replicate): two rows of one place differ in the compared factor alone."""
     roles = {compare.factor, compare.replicates, compare.across}
     condition = ", ".join(f"{factor} {level}" for factor, level in row.levels.items() if factor not in roles)
     across = [row.levels[compare.across]] if compare.across is not None else []
     tasks = [row.task] if outcome.is_accuracy and row.task not in across else []
-    return condition, " ".join([*across, *tasks]) or "all", row.levels[compare.replicates]
+    return condition, (*across, *tasks), row.levels[compare.replicates]

@@ -65,18 +65,6 @@ def estimate(differences: Mapping[str, Sequence[float]], interval: float, seed: 
     return Estimate(float(mean), low, high, len(groups), sum(map(len, groups)), random_groups)
 
 
-def matched(differences: Sequence[float], covariate: Sequence[float]) -> list[float]:
-    """Returns the differences as they would be at a covariate difference of zero, by one straight line.
-
-    The covariate is the pair's difference in 16-bit divergence: an under-trained model looks robust, since it has
-    less to lose.
-    """
-    x, y = np.asarray(covariate, dtype=float), np.asarray(differences, dtype=float)
-    spread = float(((x - x.mean()) ** 2).sum())
-    slope = float(((x - x.mean()) * (y - y.mean())).sum() / spread) if spread > 0 else 0.0
-    return [float(value) for value in y - slope * x]
-
-
 def _limits(statistics: Array, mean: float, error: float, interval: float) -> tuple[float, float]:
     if not len(statistics) or error == 0:
         return mean, mean

@@ -56,7 +56,7 @@ class StudyFile(FileModel):
     tune: Tuning | None = None  # none: every cell trains as its recipe says
     compare: PairedComparison | None = None  # none: the report lists the cells alone
     surface: tuple[str, str] | None = None  # two factors whose combinations are shown as a table and a figure
-    interval: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # coverage of the intervals
+    interval: Annotated[float, Field(ge=0.5, lt=1)] = 0.9  # coverage of the intervals
     margin_points: Annotated[float, Field(gt=0)] = 0.5  # a difference below it makes no difference
 
     @field_validator("factors")
@@ -143,7 +143,8 @@ class StudyFile(FileModel):
         if given < needed:
             raise ValueError(
                 f"an interval of {self.interval:.0%} needs {needed} levels of `{self.compare.replicates}`, not "
-                f"{given}: that {given} pairs all point one way happens by chance in {2.0**-given:.1%} of studies"
+                f"{given}: that {given} pairs all point the same way happens by chance in "
+                f"{2.0 ** (1 - given):.1%} of studies"
             )
         return self
 
@@ -165,8 +166,8 @@ def _require_distinct(name: str, levels: Levels) -> None:
 
 
 def replicates_min(interval: float) -> int:
-    """Returns the least n with 2⁻ⁿ ≤ 1 − interval: below it even n pairs of one sign may well be chance."""
-    return math.ceil(math.log2(1 / (1 - interval)))
+    """Returns the least n with 2¹⁻ⁿ ≤ 1 − interval: below it even n pairs of one sign may well be chance."""
+    return math.ceil(math.log2(2 / (1 - interval)))
 
 
 def level_names(levels: Levels) -> list[str]:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -105,6 +106,23 @@ def test_what_two_hosts_put_at_once_is_done_once(queue: WorkQueue) -> None:
 
     queue.work(run)
     assert ran == NAMES
+
+
+def test_a_double_does_not_hide_that_its_item_failed(queue: WorkQueue) -> None:
+    for _ in range(2):
+        queue.study.enqueue_trial({}, user_attrs={"item": "bad"})
+
+    def fail(_: str) -> dict[str, int]:
+        other = threading.Thread(target=lambda: queue.work(lambda _: {}, seconds_max=0.1))
+        other.start()  # meanwhile another worker takes the double
+        other.join()
+        raise RefusedError("It does not fit.")
+
+    queue.work(fail)
+    assert queue.faults() == {"bad": "It does not fit."}
+    queue.put(["bad"])
+    queue.work(lambda _: {"value": 2})
+    assert queue.results() == {"bad": {"value": 2}}
 
 
 def test_an_item_may_be_done_without_a_value(queue: WorkQueue) -> None:

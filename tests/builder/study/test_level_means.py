@@ -117,6 +117,14 @@ def test_nothing_is_decided_before_every_group_has_its_pairs(study: StudyFile, r
     assert answer_of(part["accuracy_drop"]) == "not decided: 2 pairs are missing"
 
 
+def test_groups_with_a_single_pair_or_none_are_missing_too(study: StudyFile, rows: list[CellRow]) -> None:
+    arc = [row for row in rows if row.levels["task"] == "arc"]
+    single = [row for row in rows if row.levels["task"] == "piqa" and row.levels["finetune.seed"] == "1"]
+    for kept, missing in ((arc, 5), ([*arc, *single], 4)):
+        part = {contrast.outcome.key: contrast for contrast in contrasts(study, kept)}
+        assert answer_of(part["accuracy_drop"]) == f"not decided: {missing} pairs are missing"
+
+
 def test_the_report_writes_every_table_and_a_picture_of_each(
     study: StudyFile, results: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:

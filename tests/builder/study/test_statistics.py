@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgewright_builder.study.statistics import Estimate, Significance, estimate, matched
+from edgewright_builder.study.statistics import Estimate, Significance, estimate
 
 STUDIES = 1000
 
@@ -55,13 +55,3 @@ def test_a_group_of_one_pair_is_refused() -> None:
 )  # fmt: skip
 def test_no_difference_can_be_a_result(low: float, high: float, verdict: Significance) -> None:
     assert Estimate((low + high) / 2, low, high, 8, 40, True).verdict(0.5) is verdict
-
-
-def test_matching_takes_out_what_the_covariate_explains() -> None:
-    covariate = [-0.2, -0.1, 0.0, 0.1, 0.2]
-    differences = [1.0 + 3 * value for value in covariate]
-    assert matched(differences, covariate) == pytest.approx([1.0] * 5)
-
-
-def test_matching_without_spread_changes_nothing() -> None:
-    assert matched([1.0, 2.0], [0.1, 0.1]) == [1.0, 2.0]

@@ -161,7 +161,9 @@ def test_a_wrong_study_is_refused_in_one_sentence(
     assert message in str(refused.value)
 
 
-@pytest.mark.parametrize(("interval", "needed"), [(0.8, 3), (0.9, 4), (0.95, 5), (0.99, 7)])
+@pytest.mark.parametrize(
+    ("interval", "needed"), [(0.5, 2), (0.75, 3), (0.8, 4), (0.9, 5), (0.95, 6), (0.99, 8)]
+)
 def test_a_wider_interval_needs_more_replicates(interval: float, needed: int) -> None:
     assert replicates_min(interval) == needed
 
