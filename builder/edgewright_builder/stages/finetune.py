@@ -29,6 +29,7 @@ def run_finetune(
     trains = best.hyperparameters.epochs > 0  # else nothing that says how to train makes a difference
     inputs = {
         "student": student.output_digest,
+        "data": data.output_digest,  # labels too, which T2 need not have seen
         "teacher": teacher.output_digest,
         "choice": asdict(best) if trains else {"epochs": 0, "group_size": best.group_size},
         "finetune": recipe.finetune.model_dump(exclude_none=True, exclude=set() if trains else {"seed"}),

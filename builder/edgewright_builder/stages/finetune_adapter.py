@@ -40,6 +40,7 @@ def run_finetune_adapter(
     """Runs the stage, or keeps what it left. Product: `adapter`, the folder that ships."""
     inputs = {
         "checkpoint": job.student_digest,
+        "data": data.output_digest,  # labels too, which T2 need not have seen
         "teacher": teacher.output_digest,
         "adapter": recipe.adapter.model_dump() | {"alpha": recipe.alpha, "modules": modules},
         "finetune": recipe.finetune.model_dump(exclude_none=True),

@@ -38,6 +38,7 @@ class Rungs:
 def run_ladder(build: Build, data: FinishedStage, teacher: FinishedStage, rungs: Rungs) -> FinishedStage:
     """Runs the stage, or keeps what it left. Product: `ladder.json`."""
     inputs = {
+        "data": data.output_digest,
         "teacher": teacher.output_digest,
         "models": {name: getattr(rungs, name).output_digest for name in vars(rungs)},
         "validation_fraction": build.recipe.finetune.validation_fraction,

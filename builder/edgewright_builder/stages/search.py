@@ -43,6 +43,7 @@ def run_search(
     group_sizes = [plan.configuration.group_size for plan in build.plans]
     inputs = {
         "student": student.output_digest,
+        "data": data.output_digest,  # labels too, which T2 need not have seen
         "teacher": teacher.output_digest,
         "search": recipe.search.deciding(),
         "finetune": recipe.finetune.model_dump(exclude_none=True),

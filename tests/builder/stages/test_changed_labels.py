@@ -1,0 +1,98 @@
+"""A build that is gone on with learns what the data says now, also where the teacher was not asked about it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.console import Console
+
+from edgewright_builder.recipe.adapter_recipe import AdapterRecipe
+from edgewright_builder.recipe.model_recipe import Recipe, load_recipe
+from edgewright_builder.run.build_definition import Build
+from edgewright_builder.run.distillation_inputs import Distillation
+from edgewright_builder.run.progress import Reporter
+from edgewright_builder.run.resumable_run import FinishedStage, Run
+from edgewright_builder.stages.data import run_data
+from edgewright_builder.stages.finetune import run_finetune
+from edgewright_builder.stages.finetune_adapter import run_finetune_adapter
+from edgewright_builder.stages.search import run_search
+from edgewright_builder.stages.student import run_student
+from edgewright_builder.stages.teacher import run_teacher
+from edgewright_builder.train.samples import split
+from edgewright_profiles import load_profile
+from tests.support.tiny_build import write_inputs
+from tests.support.tiny_gptq_checkpoint import write_quantized
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
+
+PAIRS = 10
+Stages = tuple[FinishedStage, FinishedStage]  # `teacher`, and what learns from it
+
+
+def write_rows(file: Path, rows: list[dict[str, str]]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def run_of(folder: Path) -> Run:
+    return Run(folder / "run", Reporter(Console(file=io.StringIO())))
+
+
+def adapter_stages(folder: Path, data: Path) -> Stages:
+    """An adapter that learns from the data alone, which is what a recipe without a teacher asks for."""
+    values = {
+        "name": "x", "task": "t", "base": "base", "data": {"file": str(data)},
+        "finetune": {"batch_tokens": 128}, "adapter": {"modules": ["q_proj"]},
+    }  # fmt: skip
+    recipe = AdapterRecipe.model_validate(values)
+    job = Distillation(recipe, run_of(folder), str(folder / "gptq"), str(folder / "teacher"))
+    finished = run_data(job)
+    teacher = run_teacher(job, finished)
+    return teacher, run_finetune_adapter(job, recipe, ["q_proj"], finished, teacher)
+
+
+def model_stages(folder: Path, data: Path) -> Stages:
+    """A model whose recipe fixes α = 0."""
+    values = load_recipe(folder / "recipe.yaml").model_dump(exclude={"search"})
+    values |= {"hyperparameters": {"alpha": 0.0, "lora_rank": 4}, "data": {"file": str(data)}}
+    recipe, profile = Recipe.model_validate(values), load_profile("this-host")
+    build = Build(recipe, profile, 2**30, run_of(folder), Ed25519PrivateKey.generate())
+    finished = run_data(build.distillation)
+    student = run_student(build, finished)
+    teacher = run_teacher(build.distillation, finished)
+    search = run_search(build, finished, student, teacher)
+    return teacher, run_finetune(build, finished, student, teacher, search)
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    write_quantized(tmp_path)
+    tiny_model(2).save_pretrained(tmp_path / "teacher")
+    tiny_tokenizer().save_pretrained(tmp_path / "teacher")
+    return tmp_path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_inputs(tmp_path).parent
+
+
+@pytest.mark.parametrize(("folder", "stages"), [("adapter", adapter_stages), ("model", model_stages)])
+def test_other_answers_to_learn_train_again_though_the_teacher_says_the_same(
+    request: pytest.FixtureRequest, folder: str, stages: Callable[[Path, Path], Stages]
+) -> None:
+    inputs: Path = request.getfixturevalue(folder)
+    data = inputs / "own.jsonl"
+    rows: list[dict[str, Any]] = [{"instruction": f"Is it {i}?", "output": "light."} for i in range(PAIRS)]
+    write_rows(data, rows)
+    before = stages(inputs, data)
+    learned = split(rows, 0.1, 0)[0][0]
+    rows[learned] |= {"output": "water."}
+    write_rows(data, rows)
+    after = stages(inputs, data)
+    assert after[0].output_digest == before[0].output_digest  # T2 was asked about the held-out pairs alone
+    assert after[1].output_digest != before[1].output_digest
