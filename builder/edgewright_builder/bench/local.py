@@ -17,7 +17,7 @@ from typing import Literal
 
 from edgewright.durable import write_json
 from edgewright.errors import InputError
-from edgewright.manifest import Manifest, parse_manifest
+from edgewright.manifest import Manifest, manifest_digest, parse_manifest
 from edgewright.v1.telemetry_pb2 import BenchmarkResult
 from edgewright_agent.benchmark import benchmark as agent_benchmark
 from edgewright_agent.benchmark.load import BenchmarkPlan, BenchmarkProgress
@@ -42,6 +42,7 @@ class Candidate:
     tree: Path
     manifest: Manifest
     precision: str
+    release: str  # SHA-256 of the manifest, in hex
 
 
 def candidate(run: Path, stage: BenchStage) -> Candidate:
@@ -51,13 +52,13 @@ def candidate(run: Path, stage: BenchStage) -> Candidate:
     path = run / "artifact" / MANIFEST_NAME
     if not path.is_file():
         raise InputError(f"{run} holds no artifact yet; `edgewright build` makes it.")
-    manifest = parse_manifest(path.read_bytes())
+    manifest, release = parse_manifest(path.read_bytes()), manifest_digest(path.read_bytes())
     if manifest.adapter is not None:
         raise InputError(f"{run} made an adapter; measure the run of its base.")
     if stage == "exported":
-        return Candidate(run / "artifact", manifest, f"{manifest.model.weight_bits}-bit weights")
+        return Candidate(run / "artifact", manifest, f"{manifest.model.weight_bits}-bit weights", release)
     tree, precision = _unquantized(run, manifest.engine.kind)
-    return Candidate(tree, manifest, precision)
+    return Candidate(tree, manifest, precision, release)
 
 
 def _unquantized(run: Path, engine: str) -> tuple[Path, str]:
@@ -135,6 +136,7 @@ def _subject(model: Candidate, telemetry: Telemetry) -> BenchSubject:
         where="this machine",
         device=THIS_HOST,
         model=f"{manifest.name} {manifest.version}",
+        release=model.release,
         precision=model.precision,
         engine=f"{manifest.engine.kind} {engine_version(manifest.engine.kind)}".strip(),
         weights_16bit_bytes=at_16_bits,

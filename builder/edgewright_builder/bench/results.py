@@ -28,7 +28,7 @@ class BenchSubject:
     where: str  # HOST:PORT, or this machine
     device: str = ""  # its profile
     model: str = ""
-    release: str = ""  # SHA-256 of the manifest, in hex
+    release: str = ""  # SHA-256 of the manifest, in hex; before quantization: of what was made of the model
     precision: str = ""  # 4-bit weights, float32
     engine: str = ""
     budget_bytes: int | None = None

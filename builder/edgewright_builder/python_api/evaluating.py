@@ -31,6 +31,7 @@ async def evaluate_board(
     from edgewright_builder.device_client.board_scorer import RemoteScorer, require_scores
 
     await require_scores(client)
+    served = (await client.get_device()).active_release.hex()
     loaded, before = await asyncio.to_thread(_load_tasks, tasks, benchmarks, limit, compare)
     loop = asyncio.get_running_loop()
     scorer = RemoteScorer(client, loop)
@@ -42,7 +43,7 @@ async def evaluate_board(
             loop.call_soon_threadsafe(emitter.step, done, total, text)
 
         results.append(await asyncio.to_thread(_evaluate_task, scorer, task, before.get(task.name), step))
-    return Evaluation(tuple(results))
+    return Evaluation(tuple(results), served)
 
 
 def _load_tasks(

@@ -6,7 +6,7 @@
 `search/trials.json`     [TrialRecord, …]
 `finetune/curves.json`   Curves
 `evaluate/MODEL/TASK.json`  TaskRows
-`device/eval.json`       {"results": [DeviceTask, …]}
+`device/eval.json`       DeviceEvaluation
 `artifact/manifest.json` edgewright.manifest.Manifest
 `device/push.json`       Push, that is edgewright_builder.push.push.PushResult
 `device/bench.json`      edgewright_builder.bench.results.Bench, on the device
@@ -14,6 +14,8 @@
 `bench/exported.json`    the same on the host, of what ships
 `device/telemetry.json`  edgewright.v1.Snapshot as protobuf JSON, digests in hex
 `recipe.yaml`            shown as it is
+
+What was measured of another release than the run's artifact is left out: a build that is gone on with leaves it behind.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from edgewright.v1.telemetry_pb2 import BenchmarkResult, Snapshot
 from edgewright_builder.bench.results import Bench, bench_from_json
 from edgewright_builder.report.records import (
     Curves,
-    DeviceTask,
+    DeviceEvaluation,
     PlanRecord,
     Push,
     RungRecord,
@@ -101,6 +103,7 @@ class _Folder:
     """Reads files of a run; what is there and can't be understood becomes a problem, not an exception."""
 
     run: Path
+    artifact: str = ""  # the digest of the run's artifact, once it is known
     problems: list[str] = plain_field(default_factory=list)
 
     def read(self, path: str, parse: Callable[[bytes], T], missing: T) -> T:
@@ -116,6 +119,17 @@ class _Folder:
             self.problems.append(f"{path} can't be read: {error}.")
         return missing
 
+    def read_measured(self, path: str, parse: Callable[[bytes], tuple[str, T]], missing: T) -> T:
+        """Returns the record of a file that `parse` gives with its release, unless that is not the run's artifact."""
+        release, record = self.read(path, parse, ("", missing))
+        if not release or not self.artifact or release == self.artifact:
+            return record
+        self.problems.append(
+            f"{path} is left out: it is of the release {release[:12]}, and this run's artifact is "
+            f"{self.artifact[:12]}. Push and measure this one."
+        )
+        return missing
+
 
 def read_run(run: Path) -> RunInputs:
     """Everything in `run` that a report can show; raises InputError if `run` is no folder."""
@@ -123,6 +137,9 @@ def read_run(run: Path) -> RunInputs:
         raise InputError(f"A report needs a run folder; {run} is not a folder.")
     folder = _Folder(run)
     stages = (folder.read(f"{name}/stage.json", _as(StageRecord), None) for name in STAGES)
+    manifest = folder.read("artifact/manifest.json", parse_manifest, None)
+    digest = folder.read("artifact/manifest.json", manifest_digest, "")
+    folder.artifact = digest if manifest is not None else ""
     no_scores: tuple[TaskScore, ...] = ()
     return RunInputs(
         run=run,
@@ -132,14 +149,14 @@ def read_run(run: Path) -> RunInputs:
         trials=folder.read("search/trials.json", TypeAdapter(tuple[TrialRecord, ...]).validate_json, ()),
         curves=folder.read("finetune/curves.json", _as(Curves), None),
         rungs=folder.read("ladder/ladder.json", TypeAdapter(tuple[RungRecord, ...]).validate_json, ()),
-        scores=_host_scores(folder) + folder.read("device/eval.json", _device_scores, no_scores),
-        manifest=folder.read("artifact/manifest.json", parse_manifest, None),
-        manifest_sha256=folder.read("artifact/manifest.json", manifest_digest, ""),
-        push=folder.read("device/push.json", _as(Push), None),
-        measured=folder.read("device/bench.json", _bench, None),
-        before=folder.read("bench/finetuned.json", _bench, None),
-        exported=folder.read("bench/exported.json", _bench, None),
-        telemetry=folder.read("device/telemetry.json", _snapshot, None),
+        scores=_host_scores(folder) + folder.read_measured("device/eval.json", _device_scores, no_scores),
+        manifest=manifest,
+        manifest_sha256=digest,
+        push=folder.read_measured("device/push.json", _push, None),
+        measured=folder.read_measured("device/bench.json", _bench, None),
+        before=folder.read_measured("bench/finetuned.json", _bench, None),
+        exported=folder.read_measured("bench/exported.json", _bench, None),
+        telemetry=folder.read_measured("device/telemetry.json", _snapshot, None),
         recipe=folder.read("recipe.yaml", bytes.decode, None),
         problems=tuple(folder.problems),
     )
@@ -160,17 +177,24 @@ def _host_scores(folder: _Folder) -> tuple[TaskScore, ...]:
     return tuple(scores)
 
 
-def _device_scores(data: bytes) -> tuple[TaskScore, ...]:
+def _push(data: bytes) -> tuple[str, Push | None]:
+    push = TypeAdapter(Push).validate_json(data)
+    return push.release, push
+
+
+def _device_scores(data: bytes) -> tuple[str, tuple[TaskScore, ...]]:
+    evaluation = TypeAdapter(DeviceEvaluation).validate_json(data)
+    return evaluation.release, tuple(
+        TaskScore(one.task, "device", one.outcomes) for one in evaluation.results
+    )
+
+
+def _bench(data: bytes) -> tuple[str, Bench | None]:
+    bench = bench_from_json(TypeAdapter(dict[str, Any]).validate_json(data))
+    return bench.subject.release, bench
+
+
+def _snapshot(data: bytes) -> tuple[str, Snapshot | None]:
     document = TypeAdapter(dict[str, Any]).validate_json(data)
-    tasks = TypeAdapter(tuple[DeviceTask, ...]).validate_python(document.get("results"))
-    return tuple(TaskScore(one.task, "device", one.outcomes) for one in tasks)
-
-
-def _bench(data: bytes) -> Bench | None:
-    return bench_from_json(TypeAdapter(dict[str, Any]).validate_json(data))
-
-
-def _snapshot(data: bytes) -> Snapshot:
-    document = TypeAdapter(dict[str, Any]).validate_json(data)
-    document.pop("active_release", None)  # hex, which protobuf would read as base64; no figure needs it
-    return json_format.ParseDict(document, Snapshot(), ignore_unknown_fields=True)
+    release = str(document.pop("active_release", ""))  # hex, which protobuf would read as base64
+    return release, json_format.ParseDict(document, Snapshot(), ignore_unknown_fields=True)

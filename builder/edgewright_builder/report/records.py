@@ -142,6 +142,14 @@ class DeviceTask:
     outcomes: tuple[bool, ...] = Field(min_length=1)
 
 
+@dataclass(frozen=True)
+class DeviceEvaluation:
+    """All that `edgewright eval` asked of a board, and the release that answered; empty: not known."""
+
+    results: tuple[DeviceTask, ...]
+    release: str = ""
+
+
 @plain_dataclass(frozen=True)
 class TaskScore:
     """A model's rows on one task, right or wrong, in the order of the task."""

@@ -119,10 +119,13 @@ def _alpaca_prompt(dialogue: list[dict[str, str]]) -> str:
 
 
 def split(samples: Sequence[Sample], validation_fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Returns the indices of the training and the validation samples, the same for the same seed. Neither is empty."""
+    """Returns the indices of the training and the validation samples, the same for the same seed.
+
+    Of two samples or more neither is empty, whatever the fraction.
+    """
     order = list(range(len(samples)))
     random.Random(seed).shuffle(order)  # noqa: S311 - not for secrets
-    validation = max(1, round(validation_fraction * len(order)))
+    validation = min(max(1, round(validation_fraction * len(order))), len(order) - 1)
     return sorted(order[validation:]), sorted(order[:validation])
 
 

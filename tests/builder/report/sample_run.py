@@ -16,6 +16,7 @@ from edgewright.manifest import (
     Manifest,
     MemoryPrediction,
     ModelSpec,
+    manifest_digest,
 )
 from edgewright.v1 import telemetry_pb2
 from edgewright_builder.bench.results import Bench, BenchSubject
@@ -63,9 +64,9 @@ def write_sample_run(
     for task in tasks:
         for model, skill in MODEL_SKILL.items():
             write_rows(run, task, model, answers(task, model, skill))
-    write_device_rows(run, {task: answers(task, "device", 0.447) for task in tasks})
-    write_device_files(run, energy)
-    write_manifest(run)
+    release = write_manifest(run)
+    write_device_rows(run, {task: answers(task, "device", 0.447) for task in tasks}, release)
+    write_device_files(run, energy, release)
     (run / "recipe.yaml").write_text("student: smollm2-135m-instruct\ntask: arc_easy\nsearch: {trials: 16}\n")
     return run
 
@@ -149,12 +150,12 @@ def write_rows(run: Path, task: str, model: str, right: list[bool]) -> None:
     write_json(run / "evaluate" / model / f"{task}.json", document)
 
 
-def write_device_rows(run: Path, right: dict[str, list[bool]]) -> None:
+def write_device_rows(run: Path, right: dict[str, list[bool]], release: str = "") -> None:
     """As `edgewright eval --save` writes it."""
     results = [
         {"task": task, "model": "served", "metric": "acc", "outcomes": hits} for task, hits in right.items()
     ]
-    write_json(run / "device/eval.json", {"results": results})
+    write_json(run / "device/eval.json", {"results": results, "release": release})
 
 
 def answers(task: str, model: str, skill: float) -> list[bool]:
@@ -180,7 +181,7 @@ def bench_result(slower: float = 1.0, **fields: Any) -> telemetry_pb2.BenchmarkR
     )  # fmt: skip
 
 
-def write_device_files(run: Path, energy: bool) -> None:
+def write_device_files(run: Path, energy: bool, release: str) -> None:
     bench = bench_result(engine_peak_bytes=162 * MIB, weights_bytes=76 * MIB, requests_together=1)
     if energy:
         bench.energy.CopyFrom(
@@ -202,7 +203,7 @@ def write_device_files(run: Path, energy: bool) -> None:
             )
         )
     snapshot = telemetry_pb2.Snapshot(
-        profile_id="jetson-orin-nano-4gb", active_release=bytes(32),
+        profile_id="jetson-orin-nano-4gb", active_release=bytes.fromhex(release),
         memory=telemetry_pb2.Memory(
             total_bytes=4096 * MIB, available_bytes=2100 * MIB, budget_bytes=180 * MIB, engine_peak_bytes=164 * MIB,
             agent_bytes=41 * MIB, used_peak_bytes=1900 * MIB, engine_measure="pss",
@@ -210,14 +211,14 @@ def write_device_files(run: Path, energy: bool) -> None:
         sensors=[telemetry_pb2.Sensor(name="nvml", available=False, detail="libnvidia-ml.so.1 is not there")],
     )  # fmt: skip
     subject = BenchSubject(
-        "board:7443", "jetson-orin-nano-4gb", "smollm2-arc-easy 1.0.0", "0" * 64, "4-bit weights",
+        "board:7443", "jetson-orin-nano-4gb", "smollm2-arc-easy 1.0.0", release, "4-bit weights",
         "onnxruntime-genai 0.18.0", 180 * MIB, 232 * MIB, "15W", {"gpu": 624_750_000},
     )  # fmt: skip
     measured = Bench(subject, (bench,), bench_result(1.03), distribution(0.004))
     write_json(run / "device/bench.json", bench_document(measured))
     before = bench_result(3.5, engine_peak_bytes=610 * MIB, weights_bytes=464 * MIB)
     unquantized = Bench(
-        BenchSubject("this machine", "this-host", precision="float32", weights_16bit_bytes=232 * MIB),
+        BenchSubject("this machine", "this-host", release=release, precision="float32", weights_16bit_bytes=232 * MIB),
         (before,),
     )
     write_json(run / "bench/finetuned.json", bench_document(unquantized))
@@ -226,10 +227,10 @@ def write_device_files(run: Path, energy: bool) -> None:
         {"name": "ready", "required": True, "passed": True, "detail": "ready after 1.9 s"},
         {"name": "golden_prompt", "required": True, "passed": True, "detail": "16 of 16 tokens as expected"},
     ]
-    outcome = {"outcome": "committed", "active_release": "00" * 32, "message": "", "probes": probes}
+    outcome = {"outcome": "committed", "active_release": release, "message": "", "probes": probes}
     transfer = {"artifact_bytes": 78 * MIB, "missing_bytes": 78 * MIB, "blobs": 2, "missing_blobs": 2}
     push = {
-        "release": "00" * 32,
+        "release": release,
         "plan": transfer,
         "sent_bytes": 78 * MIB,
         "resumptions": 1,
@@ -238,7 +239,8 @@ def write_device_files(run: Path, energy: bool) -> None:
     write_json(run / "device/push.json", push | {"verdict": outcome})
 
 
-def write_manifest(run: Path) -> None:
+def write_manifest(run: Path) -> str:
+    """Returns the release: the manifest's digest."""
     size = 3 * MIB
     files = tuple(
         File(
@@ -269,3 +271,4 @@ def write_manifest(run: Path) -> None:
     )  # fmt: skip
     (run / "artifact").mkdir(parents=True, exist_ok=True)
     (run / "artifact/manifest.json").write_bytes(manifest.to_bytes())
+    return manifest_digest(manifest.to_bytes())

@@ -157,6 +157,29 @@ def test_text_from_outside_is_escaped_everywhere(run: Path) -> None:
     assert evil in Page(html).text
 
 
+@pytest.mark.parametrize(
+    "path", ["device/push.json", "device/bench.json", "device/eval.json", "device/telemetry.json", "bench/finetuned.json"]
+)  # fmt: skip
+def test_what_was_measured_of_an_earlier_release_is_left_out_and_said(run: Path, path: str) -> None:
+    before, release = read_run(run), manifest_digest((run / "artifact/manifest.json").read_bytes())
+    (run / path).write_text((run / path).read_text().replace(release, "ab" * 32))
+    after = read_run(run)
+    (problem,) = after.problems
+    assert problem.startswith(f"{path} is left out: it is of the release abababababab, and this run's artifact is ")
+    assert problem in page_of(run).text
+    fields = ("push", "measured", "scores", "telemetry", "before")
+    assert [getattr(after, name) != getattr(before, name) for name in fields].count(True) == 1
+
+
+def test_after_another_build_no_figure_of_the_old_board_is_shown_as_the_new_ones(run: Path) -> None:
+    manifest = run / "artifact/manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"1.0.0"', b'"1.1.0"'))
+    inputs = read_run(run)
+    assert len(inputs.problems) == 5
+    assert verdict(inputs).text.startswith("Predicted to fit")
+    assert {number.name: number.value for number in key_numbers(inputs)}["Generation"] == "not measured"
+
+
 def test_the_artifact_is_named_by_its_manifest_digest(run: Path) -> None:
     digest = manifest_digest((run / "artifact/manifest.json").read_bytes())
     assert digest in page_of(run).text

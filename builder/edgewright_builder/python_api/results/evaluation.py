@@ -41,6 +41,7 @@ class Evaluation:
     """Accuracy on each task, in the order asked."""
 
     results: tuple[TaskEvaluation, ...]
+    release: str = ""  # SHA-256 of the manifest that was served, in hex
 
     def __getitem__(self, task: str) -> TaskEvaluation:
         return next(each for each in self.results if each.task == task)
