@@ -52,7 +52,7 @@ def run_quantize(
         "model": finetuned.output_digest,
         "data": data.output_digest,
         "calibration": [recipe.quantize.calibration_tokens, recipe.quantize.general_share],
-        "general": general_digest(_general_file(recipe)),
+        "general": general_digest(_general_file(recipe), recipe.quantize.general_share),
         **sample_inputs(build.distillation),
         "validation_fraction": recipe.finetune.validation_fraction,
         **method_inputs(recipe.quantize),

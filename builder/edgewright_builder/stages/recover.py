@@ -38,7 +38,7 @@ def run_recover(
         "data": data.output_digest,
         **sample_inputs(build.distillation),
         "recover": settings.model_dump(exclude={"data"}),
-        "general": general_digest(build.recipe.recover.data),
+        "general": general_digest(settings.data, settings.general_share),
         "validation_fraction": build.recipe.finetune.validation_fraction,
         "seed": build.recipe.seed,
     }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from edgewright.digests import digest_of
 from edgewright_builder.pipeline.preflight import check_data, check_general_text, check_quantizer, check_tasks
 from edgewright_builder.recipe.model_recipe import Recipe
+from edgewright_builder.stages.general_text import general_samples
 from edgewright_builder.study.cells import StudyCell
 from edgewright_builder.study.run_cell import Workbench
 
@@ -21,6 +22,8 @@ def require_inputs(cells: Sequence[StudyCell], bench: Workbench) -> None:
         check_tasks(recipe.evaluate, recipe.task)
         check_data(job)
         check_general_text(recipe, job.student)
+        if recipe.recover.data is not None:  # what 4 bits change is measured on it, whoever else reads it
+            general_samples(job.student, recipe.recover.data, recipe.finetune.sequence_tokens)
         check_quantizer(recipe)
 
 

@@ -218,7 +218,9 @@ def write_device_files(run: Path, energy: bool, release: str) -> None:
     write_json(run / "device/bench.json", bench_document(measured))
     before = bench_result(3.5, engine_peak_bytes=610 * MIB, weights_bytes=464 * MIB)
     unquantized = Bench(
-        BenchSubject("this machine", "this-host", release=release, precision="float32", weights_16bit_bytes=232 * MIB),
+        BenchSubject(
+            "this machine", "this-host", release=release, precision="float32", weights_16bit_bytes=232 * MIB
+        ),
         (before,),
     )
     write_json(run / "bench/finetuned.json", bench_document(unquantized))

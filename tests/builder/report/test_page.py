@@ -158,14 +158,23 @@ def test_text_from_outside_is_escaped_everywhere(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["device/push.json", "device/bench.json", "device/eval.json", "device/telemetry.json", "bench/finetuned.json"]
-)  # fmt: skip
+    "path",
+    [
+        "device/push.json",
+        "device/bench.json",
+        "device/eval.json",
+        "device/telemetry.json",
+        "bench/finetuned.json",
+    ],
+)
 def test_what_was_measured_of_an_earlier_release_is_left_out_and_said(run: Path, path: str) -> None:
     before, release = read_run(run), manifest_digest((run / "artifact/manifest.json").read_bytes())
     (run / path).write_text((run / path).read_text().replace(release, "ab" * 32))
     after = read_run(run)
     (problem,) = after.problems
-    assert problem.startswith(f"{path} is left out: it is of the release abababababab, and this run's artifact is ")
+    assert problem.startswith(
+        f"{path} is left out: it is of the release abababababab, and this run's artifact is "
+    )
     assert problem in page_of(run).text
     fields = ("push", "measured", "scores", "telemetry", "before")
     assert [getattr(after, name) != getattr(before, name) for name in fields].count(True) == 1

@@ -40,6 +40,7 @@ def recipe(tmp_path: Path) -> dict[str, Any]:
         ("evaluate.tasks", ["gone.jsonl"], "there is no file"),
         ("quantize.general_data", "gone.txt", "gone.txt can't be read as text"),
         ("recover.data", "gone.txt", "gone.txt can't be read as text"),
+        ("recover", {"data": "gone.txt", "general_share": 0}, "gone.txt can't be read as text"),
     ],
 )
 def test_a_level_that_names_a_file_which_is_not_there_is_refused_first(

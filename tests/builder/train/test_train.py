@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgewright.errors import InputError, RefusedError
@@ -115,11 +115,14 @@ def test_batches_hold_every_sample_once_and_stay_within_their_tokens(
         assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= batch_tokens
 
 
-@given(st.integers(2, 300), st.floats(0.01, 0.9), st.integers(0, 5))
+@given(st.integers(2, 300), st.floats(0.0, 1.0, exclude_min=True, exclude_max=True), st.integers(0, 5))
+@example(10, 0.96, 0)
+@example(2, 0.8, 0)
 def test_a_split_is_disjoint_complete_and_repeatable(count: int, fraction: float, seed: int) -> None:
     made = [Sample((1, 2), 0)] * count
     train, validation = split(made, fraction, seed)
     assert sorted(train + validation) == list(range(count))
+    assert train
     assert validation
     assert split(made, fraction, seed) == (train, validation)
 
