@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewright import __version__
+from edgewright.digests import digest_of
 from edgewright.durable import write_json
 from edgewright_builder.artifact.fields import artifact_files, draft_manifest, manifest_fields
 from edgewright_builder.fit.engines import engine_traits
@@ -22,6 +23,7 @@ from edgewright_builder.fit.plan import BuildPlan, plan_to_json
 from edgewright_builder.local_engine.engine import LocalEngine, local_engine, open_arithmetics
 from edgewright_builder.local_engine.golden_prompt import OpenEngine
 from edgewright_builder.local_engine.reference import open_references
+from edgewright_builder.recipe.model_recipe import ServingSettings
 from edgewright_builder.run.build_definition import Build
 from edgewright_builder.run.resumable_run import FinishedStage
 from edgewright_builder.stages.data import run_data
@@ -104,20 +106,26 @@ def _evaluate(build: Build, rungs: Rungs, fields: Mapping[str, Any]) -> Finished
     opened: Callable[[], AbstractContextManager[Scorer]] = partial(_open_export, exported.folder, fields)
     if not engine_traits(build.recipe.serving.engine).runs_on_host:
         opened = partial(open_gptq_checkpoint, exported.folder / "engine")
-    models = [*_checkpoints(build, rungs), EvaluatedModel("exported", exported.output_digest, opened)]
+    identity = exported_identity(exported, build.recipe.serving)
+    models = [*_checkpoints(build, rungs), EvaluatedModel("exported", identity, opened)]
     inputs = {
         "models": {model.name: model.identity for model in models},
-        "serving": build.recipe.serving.model_dump(),
         "quiz": build.recipe.evaluate.quiz,
     }
     return run_evaluate(build.distillation, models, inputs)
+
+
+def exported_identity(exported: FinishedStage, serving: ServingSettings) -> str:
+    """Returns a digest of what the export's answers depend on: not of what a board must keep to."""
+    return digest_of([exported.output_digest, serving.engine, serving.context_tokens, serving.concurrency])
 
 
 def _checkpoints(build: Build, rungs: Rungs) -> Iterator[EvaluatedModel]:
     """Yields the models before the export, in the order of their making."""
     job = build.distillation
     if job.served_teacher is None:
-        yield EvaluatedModel("teacher", job.teacher_digest, partial(open_checkpoint, job.teacher))
+        opened = partial(open_checkpoint, job.teacher)
+        yield EvaluatedModel("teacher", job.teacher_digest, opened, tokenizer=job.teacher)
     whole = not rungs.student.summary["dropped_layers"]
     student = job.student_digest if whole else rungs.student.output_digest
     yield EvaluatedModel("student", student, partial(open_checkpoint, rungs.student.folder / "model"))

@@ -1,8 +1,8 @@
 """A run: one execution of a recipe, a folder with a sub-folder per stage.
 
 A stage is done when its `stage.json` says so for the same fingerprint: the SHA-256 of the stage's settings and of
-what the stages before it produced. `stage.json` is written last and durably, so a killed stage is simply not done;
-what it left behind is kept only where the stage itself knows how to continue.
+what the stages before it produced. `stage.json` is written last and removed first, so a killed stage is simply not
+done; what it left behind is kept only where the stage itself knows how to continue.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from edgewright_builder.run.progress import Reporter
 
 RECORDED = {"stage", "fingerprint", "output_digest", "seconds", "summary"}  # of a stage that is done
 SHARED_NAME_CHARACTERS = 16  # of a fingerprint, in a shared stage's folder name
-STARTED = "started"  # the file in a stage's folder that names the fingerprint of what is under way
+STARTED = (
+    "started"  # in a stage's folder: the fingerprint under way, and the seconds that attempts before took
+)
+CLEARING = "is being cleared"  # stands there while the folder is
 DISK_FREE_BYTES_MIN = 1024 * 1024  # below it a child that fails has failed for want of room
 STAGES = (
     "data", "student", "teacher", "search", "finetune", "quantize", "recover", "export", "ladder", "evaluate",
@@ -61,17 +64,20 @@ class Run:
         *,
         products: Sequence[str],
         resumable: bool = False,
+        reuses_results: bool = False,
     ) -> FinishedStage:
         """Runs `work(folder)` unless it is done for these inputs, and records the summary that it returns.
 
         `products` are the files and folders that later stages read; their digest is what those stages depend on.
         `resumable` stages find their folder as a killed attempt with the same inputs left it; others an empty one.
+        `reuses_results` stages find it also as other inputs left it: they know what of it still holds.
         A shared stage that another process works on is waited for.
         """
         fingerprint = digest_of(inputs)
         folder = self._folder_of(name, fingerprint)
+        attempt = _Attempt(folder, fingerprint, resumable, reuses_results)
         with nullcontext() if self.shared is None else exclusive(folder.with_suffix(".lock")):
-            return self._in_folder(folder, name, fingerprint, work, products, resumable)
+            return self._in_folder(attempt, name, work, products)
 
     def keeps(self, name: str, inputs: Mapping[str, Any]) -> bool:
         """Whether the stage is done for these inputs, so that `stage` would not run it."""
@@ -86,26 +92,25 @@ class Run:
 
     def _in_folder(
         self,
-        folder: Path,
+        attempt: _Attempt,
         name: str,
-        fingerprint: str,
         work: Callable[[Path], dict[str, Any]],
         products: Sequence[str],
-        resumable: bool,
     ) -> FinishedStage:
-        if (done := read_stage(folder)) is not None and done["fingerprint"] == fingerprint:
+        folder = attempt.folder
+        if (done := read_stage(folder)) is not None and done["fingerprint"] == attempt.fingerprint:
             self.reporter.note(f"{name}: done before, kept")
             return FinishedStage(name, folder, done["output_digest"], done["seconds"], done["summary"])
-        _prepare(folder, fingerprint, resumable)
+        seconds_before = attempt.begin()
         self.reporter.console.print(f"[bold]{name}[/bold]")
         started = time.monotonic()
         with self.reporter.stage_progress(name):
             summary = work(folder)
-        seconds = time.monotonic() - started
+        seconds = seconds_before + time.monotonic() - started
         record: dict[str, Any] = {
             "stage": name,
             "status": "done",
-            "fingerprint": fingerprint,
+            "fingerprint": attempt.fingerprint,
             "output_digest": digest_of_products(folder, products),
             "seconds": round(seconds, 1),
             "summary": summary,
@@ -139,14 +144,44 @@ def finished_stage(folder: Path) -> FinishedStage:
     )
 
 
-def _prepare(folder: Path, fingerprint: str, resumable: bool) -> None:
-    """Leaves an empty folder, or the unfinished one of the same inputs if the stage can continue."""
-    marker = folder / STARTED
-    same = marker.exists() and marker.read_text(encoding="utf-8") == fingerprint
-    if folder.exists() and not (resumable and same and not (folder / "stage.json").exists()):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_durably(FileSystem(), marker, fingerprint.encode())
+@dataclass(frozen=True)
+class _Attempt:
+    """One attempt at a stage, in the folder that those before it left."""
+
+    folder: Path
+    fingerprint: str
+    resumable: bool
+    reuses_results: bool
+
+    def begin(self) -> float:
+        """Leaves the folder as the stage is to find it. Returns the seconds that the attempts it continues took."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "stage.json").unlink(
+            missing_ok=True
+        )  # first: no kill from here on leaves a done stage
+        marker = self.folder / STARTED
+        under_way = marker.read_text(encoding="utf-8").split("\n") if marker.is_file() else [""]
+        seconds = 0.0
+        if self.resumable and under_way[0] == self.fingerprint:
+            seconds = float(under_way[1] if len(under_way) > 1 else 0) + self._seconds_of_last()
+        elif not self.reuses_results:
+            write_durably(FileSystem(), marker, CLEARING.encode())
+            _clear(self.folder, keep=marker)
+        write_durably(FileSystem(), marker, f"{self.fingerprint}\n{seconds:.1f}".encode())
+        return seconds
+
+    def _seconds_of_last(self) -> float:
+        """Returns how long the attempt before ran: until the last file that it wrote, as a kill leaves nothing else."""
+        written = (path.lstat().st_mtime for path in self.folder.rglob("*"))
+        return max(written) - (self.folder / STARTED).stat().st_mtime
+
+
+def _clear(folder: Path, keep: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path != keep:
+            path.unlink()
 
 
 def unfinished_stage(run: Path) -> str | None:

@@ -1,7 +1,7 @@
 """The stage `evaluate`: several models on several tasks, row by row, so that models can be compared in pairs.
 
 The folder then holds `<model>/<task>.json` for each pair and `results.json` over all. A finished pair is not run again
-unless the model, the rows or the task changed.
+unless the model, the rows or the task changed, also where another model, row or setting did.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A model by name. `identity` changes when its weights do; `open` loads it, and is called only if needed."""
+    """A model by name. `identity` changes when its answers may; `open` loads it, and is called only if needed."""
 
     name: str
     identity: str
     open: Callable[[], AbstractContextManager[Scorer]]
+    tokenizer: Path | None = None  # whose chat template it is asked in, if that has one; None: the student's
 
 
 def run_evaluate(
     job: Distillation, models: Sequence[EvaluatedModel], inputs: Mapping[str, Any]
 ) -> FinishedStage:
-    """Runs the stage, or keeps what it left. Product: `results.json`. Resumable: a finished pair is kept.
+    """Runs the stage, or keeps what it left. Product: `results.json`. A finished pair is kept.
 
     `inputs` are what decides the results besides the tasks' rows: the models, and how they are asked.
     """
@@ -50,9 +51,10 @@ def run_evaluate(
     }
 
     def work(folder: Path) -> dict[str, Any]:
-        tasks = _tasks(job, names)
+        tasks = _tasks(job, names, job.student)
+        own = _own_tasks(job, names, models)
         results = evaluate(
-            models, tasks, folder, form=settings.quiz, on_progress=job.run.reporter.step
+            models, tasks, folder, form=settings.quiz, own_tasks=own, on_progress=job.run.reporter.step
         ).results
         return {
             f"{task.name} {model.name}": round(results[model.name, task.name].accuracy().value, 4)
@@ -60,13 +62,36 @@ def run_evaluate(
             for model in models
         }
 
-    return job.run.stage("evaluate", {**rows, **inputs}, work, products=("results.json",), resumable=True)
+    return job.run.stage(
+        "evaluate",
+        {**rows, **inputs},
+        work,
+        products=("results.json",),
+        resumable=True,
+        reuses_results=True,
+    )
 
 
-def _tasks(job: Distillation, names: Sequence[str]) -> list[Task]:
-    """Returns the tasks of these names, as the recipe's settings ask them."""
+def _own_tasks(
+    job: Distillation, names: Sequence[str], models: Sequence[EvaluatedModel]
+) -> dict[str, list[Task]]:
+    """Returns by model the tasks of those that are asked in another chat template than the student's."""
+    if job.recipe.evaluate.quiz == "plain":
+        return {}
+    from edgewright_builder.models.folder import load_tokenizer
+
+    with_template = {
+        model.name: model.tokenizer
+        for model in models
+        if model.tokenizer is not None and load_tokenizer(model.tokenizer).chat_template is not None
+    }
+    return {model: _tasks(job, names, tokenizer) for model, tokenizer in with_template.items()}
+
+
+def _tasks(job: Distillation, names: Sequence[str], tokenizer: Path) -> list[Task]:
+    """Returns the tasks of these names, as the recipe's settings ask them of a model with that tokenizer."""
     settings = job.recipe.evaluate
-    quiz = quiz_of(settings.quiz, job.student)
+    quiz = quiz_of(settings.quiz, tokenizer)
     return [load_task(name, settings.benchmarks, settings.limit, quiz) for name in names]
 
 
@@ -131,16 +156,21 @@ def evaluate(
     *,
     on_progress: OnProgress,
     form: QuizForm = "plain",
+    own_tasks: Mapping[str, Sequence[Task]] | None = None,
 ) -> Evaluation:
     """Evaluates each model on each task; the first model is the baseline of the paired differences.
 
     Models of one identity are the same weights, so the first of them is scored for all. `form` is how users' own
-    files were asked. Raises what opening and scoring a model raises; results finished before that stay.
+    files were asked, `own_tasks` are the same tasks as some models are asked them, by name. What the folder holds of
+    other models, rows and tasks is removed. Raises what opening and scoring a model raises; results finished before
+    that stay.
     """
     results: dict[tuple[str, str], TaskResult] = {}
+    asked = {model.name: (own_tasks or {}).get(model.name, tasks) for model in models}
+    _remove_others(models, asked, folder)
     for model in models:
         missing = []
-        for task in tasks:
+        for task in asked[model.name]:
             stored = _stored(model, task, models, folder)
             if stored is None:
                 missing.append(task)
@@ -153,6 +183,21 @@ def evaluate(
     summary = {"quiz": form, **_summary(models, tasks, results)}
     _write(folder / "results.json", summary)
     return Evaluation(results, summary)
+
+
+def _remove_others(
+    models: Sequence[EvaluatedModel], asked: Mapping[str, Sequence[Task]], folder: Path
+) -> None:
+    """Removes the results that are none of these: a report shows all that are there."""
+    wanted = {
+        _path(folder, model, task): _fingerprint(model, task)
+        for model in models
+        for task in asked[model.name]
+    }
+    (folder / "results.json").unlink(missing_ok=True)
+    for path in folder.glob("*/*.json"):
+        if path not in wanted or _read(path, wanted[path]) is None:
+            path.unlink()
 
 
 def _stored(

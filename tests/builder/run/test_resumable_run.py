@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +18,14 @@ from edgewright.digests import digest_of
 from edgewright.errors import InputError
 from edgewright.sizes import format_bytes, parse_bytes
 from edgewright_builder.run.progress import Reporter
-from edgewright_builder.run.resumable_run import Run, child_fault
+from edgewright_builder.run.resumable_run import (
+    FinishedStage,
+    Run,
+    child_fault,
+    digest_of_products,
+    read_stage,
+    unfinished_stage,
+)
 
 
 def make_run(folder: Path) -> Run:
@@ -64,6 +74,75 @@ def test_a_killed_stage_is_not_done_and_only_a_resumable_one_keeps_its_folder(
     again = Work()
     make_run(tmp_path).stage("search", {}, again, products=("product",), resumable=resumable)
     assert again.found == found
+
+
+PARTS = [f"part-{number}" for number in range(8)]
+
+
+def write_parts(folder: Path) -> dict[str, Any]:
+    for name in PARTS:
+        (folder / name).write_text(name)
+    return {}
+
+
+@pytest.mark.parametrize("removals", range(len(PARTS) + 3))
+def test_a_kill_while_a_stage_is_cleared_leaves_neither_a_done_stage_without_products_nor_half_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removals: int
+) -> None:
+    def stage(seed: int, work: Callable[[Path], dict[str, Any]]) -> FinishedStage:
+        return make_run(tmp_path).stage("data", {"seed": seed}, work, products=PARTS, resumable=True)
+
+    stage(1, write_parts)
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        left, unlink = iter(range(removals)), os.unlink
+
+        def unlink_or_die(*path: Any, **options: Any) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            unlink(*path, **options)
+
+        patch.setattr(os, "unlink", unlink_or_die)
+        stage(2, Work(dies=True))
+    if (done := read_stage(tmp_path / "data")) is not None:
+        assert digest_of_products(tmp_path / "data", PARTS) == done["output_digest"]
+        return
+    assert unfinished_stage(tmp_path) == "data"
+    again = Work()
+    stage(1, again)
+    assert not set(PARTS) & set(again.found) or set(PARTS) < set(again.found)
+
+
+def test_the_seconds_of_a_stage_are_those_of_all_its_attempts(tmp_path: Path) -> None:
+    def attempt(work: Work) -> FinishedStage:
+        return make_run(tmp_path).stage("search", {}, work, products=("product",), resumable=True)
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            attempt(Work(dies=True))
+        began = (tmp_path / "search" / "started").stat().st_mtime
+        os.utime(tmp_path / "search" / "half", (began + 1000, began + 1000))  # its last sign of life
+    assert 2000 <= attempt(Work()).seconds < 3000
+    assert 2000 <= attempt(Work()).seconds < 3000  # kept
+
+
+def test_a_stage_that_reuses_results_finds_what_other_inputs_left_and_is_not_done_meanwhile(
+    tmp_path: Path,
+) -> None:
+    def attempt(seed: int, work: Work) -> FinishedStage:
+        run = make_run(tmp_path)
+        return run.stage(
+            "evaluate", {"seed": seed}, work, products=("product",), resumable=True, reuses_results=True
+        )
+
+    attempt(1, Work())
+    killed = Work(dies=True)
+    with pytest.raises(KeyboardInterrupt):
+        attempt(2, killed)
+    assert killed.found == ["half", "product", "started"]
+    assert unfinished_stage(tmp_path) == "evaluate"
+    again = Work()
+    attempt(1, again)
+    assert again.runs == 1
 
 
 def test_the_output_digest_covers_the_products_and_nothing_else(tmp_path: Path) -> None:
