@@ -24,7 +24,7 @@ from edgewright_builder.stages.finetune_adapter import run_finetune_adapter
 from edgewright_builder.stages.search import run_search
 from edgewright_builder.stages.student import run_student
 from edgewright_builder.stages.teacher import run_teacher
-from edgewright_builder.train.samples import split
+from edgewright_builder.train.samples import Sample, split
 from edgewright_profiles import load_profile
 from tests.support.tiny_build import write_inputs
 from tests.support.tiny_gptq_checkpoint import write_quantized
@@ -90,7 +90,7 @@ def test_other_answers_to_learn_train_again_though_the_teacher_says_the_same(
     rows: list[dict[str, Any]] = [{"instruction": f"Is it {i}?", "output": "light."} for i in range(PAIRS)]
     write_rows(data, rows)
     before = stages(inputs, data)
-    learned = split(rows, 0.1, 0)[0][0]
+    learned = split([Sample((1, 2), 0)] * PAIRS, 0.1, 0)[0][0]
     rows[learned] |= {"output": "water."}
     write_rows(data, rows)
     after = stages(inputs, data)
