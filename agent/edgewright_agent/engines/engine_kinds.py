@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
-from edgewright.errors import EdgewrightError, RefusedError
+from edgewright.errors import OutsideError, RefusedError
 from edgewright.manifest import Manifest
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.engines import fake, onnx, prepare_release
@@ -16,10 +17,11 @@ from edgewright_agent.engines.llama_cpp import launch as llama_cpp
 from edgewright_agent.engines.prepare_release import OnStep
 from edgewright_agent.engines.process.process import EngineProcess
 from edgewright_agent.engines.protocol.engine import Engine
-from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Format
+from edgewright_agent.engines.protocol.launch import EngineInfo, EngineLimits, Format, Launch
 from edgewright_agent.engines.protocol.preparation import EnginePreparation
 from edgewright_agent.engines.served import ServedEngine
 from edgewright_agent.engines.vllm import launch as vllm
+from edgewright_agent.runtime.failures import is_shortage
 
 # One module per kind of engine, with its `KIND`, `FORMAT`, `info` and `launch`; `preparation` where a board has to make
 # something of a release first.
@@ -55,7 +57,7 @@ async def prepare_engine(
     plan = getattr(_KINDS.get(kind), "preparation", None)
     if plan is None:
         return
-    _check_available(kind)
+    await _check_available(kind)
     preparation: EnginePreparation = plan(tree, manifest, limits)
     if not prepare_release.is_prepared(preparation, tree):
         await prepare_release.prepare(preparation, tree, memory_bytes=memory_bytes, on_step=on_step)
@@ -78,32 +80,52 @@ async def start_engine(
     Raises RefusedError (`ENGINE_UNAVAILABLE`) if the engine can't run here, InputError for a release it can't load,
     and OutsideError (`ENGINE_FAILED`) if it ends or isn't ready in time.
     """
-    _check_available(kind)
-    socket = _socket_folder(runtime_dir) / SOCKET_NAME
+    await _check_available(kind)
     try:
-        launch = _KINDS[kind].launch(tree, manifest, limits, socket, adapter)
-    except EdgewrightError:
-        shutil.rmtree(socket.parent)
-        raise
-    process = await EngineProcess.spawn(
-        launch.command,
-        launch.environment,
-        limits.memory_bytes,
-        cpus=launch.cpus,
-        on_line=None if launch.log is None else launch.log.read,
-        words=launch.words,
-    )
+        socket = _socket_folder(runtime_dir) / SOCKET_NAME
+        launch, process = await _spawn(kind, tree, manifest, limits, socket, adapter)
+    except OSError as error:
+        reason = Reason.REASON_UNSPECIFIED if is_shortage(error) else Reason.REASON_ENGINE_FAILED
+        message = (
+            f"The engine {kind!r} could not be started: {error}. Free memory, processes or space in {runtime_dir}, "
+            "and try again."
+        )
+        raise OutsideError(message, reason) from error
     engine = ServedEngine(kind, process, launch, socket)
     await engine.become_ready(ready_timeout_seconds)
     engine.watch(limits.memory_bytes)
     return engine
 
 
-def _check_available(kind: str) -> None:
-    infos = {info.kind: info for info in available_engines()}
-    if kind not in infos or not infos[kind].available:
-        why = infos[kind].detail if kind in infos else f"known are {', '.join(infos)}"
-        raise RefusedError(f"The engine {kind!r} can't run here: {why}.", Reason.REASON_ENGINE_UNAVAILABLE)
+async def _spawn(
+    kind: str, tree: Path, manifest: Manifest, limits: EngineLimits, socket: Path, adapter: Path | None
+) -> tuple[Launch, EngineProcess]:
+    """Starts the engine's process. If that fails, its socket's folder is gone too. Raises also OSError."""
+    try:
+        launch = _KINDS[kind].launch(tree, manifest, limits, socket, adapter)
+        process = await EngineProcess.spawn(
+            launch.command,
+            launch.environment,
+            limits.memory_bytes,
+            cpus=launch.cpus,
+            on_line=None if launch.log is None else launch.log.read,
+            words=launch.words,
+        )
+    except BaseException:
+        shutil.rmtree(socket.parent, ignore_errors=True)
+        raise
+    return launch, process
+
+
+async def _check_available(kind: str) -> None:
+    """Asks this kind alone, in a thread: a server of the user's is started once, for its help."""
+    if kind not in _KINDS:
+        message = f"The engine {kind!r} can't run here: known are {', '.join(_KINDS)}."
+        raise RefusedError(message, Reason.REASON_ENGINE_UNAVAILABLE)
+    info = await asyncio.to_thread(_KINDS[kind].info)
+    if not info.available:
+        message = f"The engine {kind!r} can't run here: {info.detail}."
+        raise RefusedError(message, Reason.REASON_ENGINE_UNAVAILABLE)
 
 
 def _socket_folder(runtime_dir: Path) -> Path:

@@ -8,7 +8,10 @@ import logging
 from edgewright.errors import EdgewrightError, OutsideError
 from edgewright.v1.common_pb2 import Reason
 
-_SHORTAGES = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+_SHORTAGES = (
+    errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE,
+    errno.ENOMEM, errno.EAGAIN,  # no memory for another process, or too many processes
+)  # fmt: skip
 
 
 def log_failure(log: logging.Logger, what: str, error: Exception) -> None:

@@ -52,6 +52,28 @@ async def test_an_engine_that_crashes_on_start_is_reported_with_its_last_words(t
     assert not list(release.runtime_dir.iterdir())
 
 
+async def test_only_the_engine_that_starts_is_asked_whether_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, asked = tmp_path / "llama-server", tmp_path / "asked"
+    server.write_text(f"#!/bin/sh\ntouch {asked}\n", encoding="utf-8")
+    server.chmod(0o755)
+    monkeypatch.setenv("EDGEWRIGHT_LLAMA_SERVER", str(server))
+    async with fake_release(tmp_path).running():
+        assert not asked.exists()
+
+
+async def test_an_engine_whose_process_can_t_be_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOO_LONG_FOR_THE_KERNEL", "x" * (128 * 1024))
+    release = fake_release(tmp_path)
+    with pytest.raises(OutsideError, match=r"'fake' could not be started: .*Free memory") as caught:
+        await release.start()
+    assert caught.value.reason == Reason.REASON_ENGINE_FAILED
+    assert not list(release.runtime_dir.iterdir())
+
+
 async def test_an_engine_that_is_never_ready_is_ended(tmp_path: Path) -> None:
     begin = time.monotonic()
     with pytest.raises(OutsideError, match=r"not ready after 2 s"):

@@ -62,14 +62,14 @@ def named_command() -> str:
 
 
 def find_wheel() -> Wheel | None:
-    """Returns the wheel whose command the user names or that is on the PATH; None if there is none.
+    """Returns the wheel whose command the user names or that is on the PATH, also by a link; None if there is none.
 
     Raises OSError or ValueError for a wheel that can't be read.
     """
     command = shutil.which(named_command())
     if command is None:
         return None
-    environment = Path(command).absolute().parent.parent
+    environment = Path(command).resolve().parent.parent
     for variants in sorted(environment.glob(f"lib/python3*/site-packages/{VARIANTS}")):
         return _read(environment, variants)
     return None

@@ -70,17 +70,20 @@ def _of_binary(named: str) -> LlamaServer:
     if path is None:
         problem = f"{named}, which {COMMAND_VARIABLE} names, is no executable"
         return LlamaServer((), "", frozenset(), has_gpu=True, problem=problem)
-    state = Path(path).stat()
-    return _asked(path, state.st_mtime_ns, state.st_size)
+    try:
+        state = Path(path).stat()
+        return _asked(path, state.st_mtime_ns, state.st_size)
+    except (OSError, subprocess.SubprocessError) as error:
+        return LlamaServer((path,), "", frozenset(), has_gpu=True, problem=f"{path} does not start: {error}")
 
 
 @functools.lru_cache(maxsize=4)
 def _asked(path: str, modified_ns: int, size_bytes: int) -> LlamaServer:
-    """Asks a binary for its version and flags; again only once the file has changed."""
-    try:
-        told, listed = _output(path, "--version"), _output(path, "--help")
-    except (OSError, subprocess.SubprocessError) as error:
-        return LlamaServer((path,), "", frozenset(), has_gpu=True, problem=f"{path} does not start: {error}")
+    """Asks a binary for its version and flags; again only once the file has changed.
+
+    Raises OSError or SubprocessError, which are not kept: the board may have been out of memory or time.
+    """
+    told, listed = _output(path, "--version"), _output(path, "--help")
     version = match[1] if (match := _VERSION.search(told)) else ""
     flags = frozenset(_FLAG.findall(listed))
     return LlamaServer(

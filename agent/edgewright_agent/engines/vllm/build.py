@@ -31,13 +31,18 @@ def vllm_command() -> str:
 
 
 def find_vllm(command: str) -> VllmBuild | None:
-    """Returns the build behind an executable; None if there is no such executable."""
+    """Returns the build behind an executable, also behind a link to it; None if there is no such executable.
+
+    Raises OSError or ValueError for an installation that can't be read.
+    """
     executable = shutil.which(command)
     if executable is None:
         return None
-    environment = Path(executable).absolute().parent.parent
+    environment = Path(executable).resolve().parent.parent
     for metadata in sorted(environment.glob("lib/python3*/site-packages/vllm*.dist-info/METADATA")):
         head = HeaderParser().parsestr(metadata.read_text(encoding="utf-8"), headersonly=True)
+        if head["Name"] is None or head["Version"] is None:
+            raise ValueError(f"{metadata} lacks Name or Version")
         name = head["Name"].replace("_", "-").lower()
         if name in NAMES:
             return VllmBuild(name, head["Version"])

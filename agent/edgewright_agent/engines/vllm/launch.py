@@ -48,7 +48,10 @@ DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 def info() -> EngineInfo:
     """Returns whether it can run here. Starts nothing."""
     command = vllm_command()
-    build = find_vllm(command)
+    try:
+        build = find_vllm(command)
+    except (OSError, ValueError) as error:
+        return EngineInfo(KIND, "", False, f"the vLLM of {command} can't be read: {error}; install it again")
     if build is None:
         detail = f"{command} is no executable: install vLLM in its own environment and name it in {COMMAND_VARIABLE}"
         return EngineInfo(KIND, "", False, detail)

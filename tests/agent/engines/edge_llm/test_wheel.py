@@ -81,6 +81,16 @@ def test_a_wheel_fits_the_boards_of_its_rows(
     assert found == why or (why is not None and found is not None and why in found)
 
 
+def test_a_wheel_behind_a_link_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = tmp_path / "bin" / COMMAND
+    link.parent.mkdir()
+    link.symlink_to(install(tmp_path / "environment"))
+    monkeypatch.setenv(COMMAND_VARIABLE, str(link))
+    wheel = find_wheel()
+    assert wheel is not None
+    assert wheel.environment == tmp_path / "environment"
+
+
 def test_another_python_and_a_missing_tensorrt_are_told(named: Path, tmp_path: Path) -> None:
     install(named, python="3.10")
     wheel = find_wheel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from importlib import metadata
 from pathlib import Path
@@ -57,6 +58,41 @@ def test_a_program_that_fails_is_no_server(tmp_path: Path, monkeypatch: pytest.M
     script.chmod(0o755)
     monkeypatch.setenv(build.COMMAND_VARIABLE, str(script))
     assert "does not start" in launch.info().detail
+
+
+def test_a_server_that_did_not_start_once_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "whole").mkdir()
+    script, memory = tmp_path / "llama-server", tmp_path / "memory"
+    whole = write_server(tmp_path / "whole")
+    script.write_text(f'#!/bin/sh\n[ -e {memory} ] || exit 1\nexec {whole} "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
+    monkeypatch.setenv(build.COMMAND_VARIABLE, str(script))
+    assert not launch.info().available
+    memory.touch()
+    assert launch.info().available
+
+
+async def test_the_agent_goes_on_while_a_server_is_asked_for_its_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, asked, go = tmp_path / "llama-server", tmp_path / "asked", tmp_path / "go"
+    waits = f"#!/bin/sh\ntouch {asked}\nwhile [ ! -e {go} ]; do sleep 0.02; done\nexit 7\n"
+    script.write_text(waits, encoding="utf-8")
+    script.chmod(0o755)
+    monkeypatch.setenv(build.COMMAND_VARIABLE, str(script))
+    starting = asyncio.create_task(
+        start_engine(
+            "llama.cpp", tmp_path, make_artifact(engine={"kind": "llama.cpp"}).manifest, EngineLimits(256),
+            runtime_dir=tmp_path, ready_timeout_seconds=1,
+        )
+    )  # fmt: skip
+    while not asked.exists():
+        await asyncio.sleep(0.02)
+    go.touch()
+    with pytest.raises(RefusedError, match="exit status 7"):
+        await starting
 
 
 def test_a_board_without_a_server_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:

