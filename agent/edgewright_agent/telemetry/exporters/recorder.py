@@ -2,7 +2,8 @@
 
 Flash memory wears out by being written, and each write of a file system is some tens of KiB, however short the entry.
 So entries are held in memory and written together, and where nothing happens few of them are kept. A power cut costs
-what is held. An agent that is stopped, and a host that reads, lose nothing.
+what is held. An agent that is stopped, and a host that reads, lose nothing. A full disk holds no host off: what is held
+is read with the numbers that it will have on disk, and an agent that starts gives none of them again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from edgewright.durable import disk_errors
 from edgewright.v1 import telemetry_pb2
 from edgewright_agent.runtime.failures import log_failure
 from edgewright_agent.telemetry.exporters.ring import Ring
@@ -22,6 +24,7 @@ RECORD_SECONDS = 10.0
 IDLE_KEEPS_ONE_IN = 30  # of the snapshots between which no request and no release changed
 HELD_SECONDS = 2 * 3600.0
 HELD_BYTES = 64 * 1024  # seven minutes of a busy board
+HELD_BYTES_MAX = 2 * HELD_BYTES  # where the disk takes nothing
 HISTORY_BYTES = 16 * 1024 * 1024  # a day of a busy board at 1.5 kB every 10 s, a month of an idle one
 
 _log = logging.getLogger(__name__)
@@ -75,12 +78,25 @@ class Recorder:
         self._record(always=True)
 
     def recorded(self, after_sequence: int) -> Iterator[tuple[int, telemetry_pb2.Snapshot]]:
-        """Yields the snapshots recorded after that one, oldest first. Raises OSError."""
+        """Yields the snapshots recorded after that one, oldest first, also those the disk does not take.
+
+        Raises OutsideError if the record can't be read.
+        """
+        with disk_errors(self._folder):
+            for sequence, payload in self._payloads(after_sequence):
+                yield sequence, telemetry_pb2.Snapshot.FromString(payload)
+
+    def _payloads(self, after_sequence: int) -> Iterator[tuple[int, bytes]]:
         with self._lock:
-            self._write_held()
             ring = self._opened()
-        for sequence, payload in ring.read(after_sequence):
-            yield sequence, telemetry_pb2.Snapshot.FromString(payload)
+            self._try(self._write_held)
+            held = list(enumerate(self._held, ring.next_sequence))
+        last = after_sequence
+        if after_sequence not in dict(held):  # else the reader has all that is on disk
+            last = 0
+            for last, payload in ring.read(after_sequence):
+                yield last, payload
+        yield from (entry for entry in held if entry[0] > last)  # some may be on disk by now
 
     def write(self) -> None:
         """Writes what is held. What the disk does not take stays held, and is logged once."""
@@ -115,8 +131,10 @@ class Recorder:
         if not self._held:
             self._held_since = self._clock()
         self._held.append(payload)
-        while self._held_bytes() > 2 * HELD_BYTES:  # the disk takes nothing
+        while self._held_bytes() > HELD_BYTES_MAX:
             del self._held[0]
+            if self._ring is not None:
+                self._ring.pass_over(1)  # a host may have read it
 
     def _held_bytes(self) -> int:
         return sum(map(len, self._held))
@@ -142,4 +160,5 @@ class Recorder:
         """
         if self._ring is None:
             self._ring = Ring(self._folder, self._bytes_max)
+            self._ring.pass_over(HELD_BYTES_MAX)  # more entries than an agent before this one held and showed
         return self._ring
