@@ -161,7 +161,8 @@ class EngineManager:
     async def show(self, serving: ServingRelease) -> None:
         """Sends requests to `serving` from now on. The engine before it finishes its requests and ends."""
         before, self.serving = self.serving, serving
-        await self._on_serving(serving)
+        if before is not serving:  # else its requests are being counted
+            await self._on_serving(serving)
         if before is not None and before.engine is not serving.engine:
             await before.slots.drain(DRAIN_SECONDS)
         await self._stop_others(serving.engine)

@@ -36,8 +36,10 @@ async def deploying(root: Path, script: Script, **options: Any) -> AsyncIterator
     for artifact in (GOOD, NEXT):
         if artifact.digest not in store.releases():
             stage(store, artifact)
-    settings = {"budget_bytes": 10_000, "restart_seconds": 0.01, **options}
-    deployer = Deployer(store, script.start, on_serving=nobody_listens, **settings)
+    settings = {
+        "budget_bytes": 10_000, "restart_seconds": 0.01, "on_serving": nobody_listens, **options,
+    }  # fmt: skip
+    deployer = Deployer(store, script.start, **settings)
     try:
         await deployer.start()
         yield deployer
@@ -68,6 +70,22 @@ async def test_the_old_engine_is_gone_before_the_new_one_starts(tmp_path: Path) 
         await activated(deployer, NEXT.digest)
         assert deployer.serving().release.digest == NEXT.digest
     assert running == [0, 0]
+
+
+@pytest.mark.parametrize(("budget_bytes", "between"), [(10_000, [None]), (2**40, [])])
+async def test_a_release_is_announced_once_however_long_its_probation_is(
+    tmp_path: Path, budget_bytes: int, between: list[None]
+) -> None:
+    announced: list[str | None] = []
+
+    async def announce(serving: ServingRelease | None) -> None:
+        announced.append(None if serving is None else serving.release.digest)
+
+    options = {"budget_bytes": budget_bytes, "probation_seconds": 0.01, "on_serving": announce}
+    async with deploying(tmp_path, Script(), **options) as deployer:
+        await activated(deployer, GOOD.digest)
+        await activated(deployer, NEXT.digest)
+        assert announced == [GOOD.digest, *between, NEXT.digest]
 
 
 async def test_a_release_with_other_tokens_rolls_back_and_is_denied(tmp_path: Path) -> None:

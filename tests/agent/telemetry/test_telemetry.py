@@ -191,10 +191,12 @@ def test_failed_and_rejected_requests_are_counted_apart(orin_nano: Telemetry) ->
 def test_a_new_release_starts_from_zero(orin_nano: Telemetry) -> None:
     old = orin_nano.request()
     orin_nano.reset_serving()
+    assert orin_nano.requests_in_flight == 1
     old.token()
     old.end(prompt_tokens=5)
     serving = orin_nano.serving()
     assert (serving.requests, serving.requests_in_flight, serving.generated_tokens) == (0, 0, 0)
+    assert orin_nano.requests_in_flight == 0
 
 
 @settings(deadline=None)

@@ -63,6 +63,7 @@ class Telemetry:
         self._power = PowerMeter((), whole.value if whole is not None else (), clock)
         self._energy_sources: tuple[SensorStatus, ...] = ()  # what the search for each said
         self._serving = ServingStats()
+        self._draining: tuple[ServingStats, ...] = ()  # of releases before, whose last requests are not over
         self._engine_memory: Callable[[], EngineMemory] | None = None
         self._gauges: dict[str, Any] = {}
         self._gauge_sensors: tuple[SensorStatus, ...] = ()
@@ -120,6 +121,7 @@ class Telemetry:
 
     def reset_serving(self) -> None:
         """Sets the counters to zero for a new release. Open windows still count for the old one."""
+        self._draining = tuple(stats for stats in (*self._draining, self._serving) if stats.in_flight)
         self._serving = ServingStats()
 
     def set_engine_memory_source(self, source: Callable[[], EngineMemory] | None) -> None:
@@ -128,8 +130,8 @@ class Telemetry:
 
     @property
     def requests_in_flight(self) -> int:
-        """Returns the requests that are admitted and not over."""
-        return self._serving.in_flight
+        """Returns the requests that are admitted and not over, whichever release they were admitted to."""
+        return sum(stats.in_flight for stats in (*self._draining, self._serving))
 
     def serving(self) -> ServingSummary:
         """Returns the active release's requests."""
