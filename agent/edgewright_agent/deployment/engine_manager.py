@@ -12,6 +12,7 @@ from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment.contents import check_contents
 from edgewright_agent.deployment.fair_request_slots import RequestSlots
 from edgewright_agent.engines import Death, Engine
+from edgewright_agent.runtime.failures import is_rot
 from edgewright_agent.runtime.threads import run_in_thread, within
 from edgewright_agent.store import StagedRelease, Store
 
@@ -134,14 +135,17 @@ class EngineManager:
             self._on_preparing("")
 
     def refusal(self, digest: str | None) -> str | None:
-        """Returns why no engine may be started with this release, as a sentence; None if one may, or it is not here."""
+        """Returns why no engine may be started with this release, as a sentence; None if one may, or it is not here.
+
+        None also if it is damaged on the disk: its start says so, and the board goes back.
+        """
         staged = self._store.releases()
         release = staged.get(digest or "")
         try:
             for needed in () if release is None else (staged.get(release.base, release), release):
                 self._check_serving(needed)
         except EdgewrightError as error:
-            return str(error)
+            return None if is_rot(error) else str(error)
         return None
 
     def _verify(self, release: StagedRelease) -> None:

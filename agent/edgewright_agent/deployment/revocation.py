@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
+from pathlib import Path
 
+from edgewright.durable import raise_unless_gone
 from edgewright.errors import EdgewrightError, OutsideError, RefusedError
 from edgewright.trust.accepted_signatures import RevocationVerdict
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment import activation_rules
 from edgewright_agent.deployment.state import ChangeOutcome, Phase, State
 from edgewright_agent.store import StagedRelease
-from edgewright_agent.store.files.releases import read_signed
+from edgewright_agent.store.files.releases import read_first_signed, read_signed
 from edgewright_agent.trust import Trust
 
 Releases = Mapping[str, StagedRelease]  # by digest
@@ -30,13 +32,38 @@ def check_activation(trust: Trust, release: StagedRelease, staged: Releases) -> 
 def check_serving(trust: Trust, release: StagedRelease) -> None:
     """Raises unless this release may answer requests, whenever it was activated.
 
-    Raises as `Trust.check_serving`, and OutsideError.
+    Raises RefusedError (`KEY_UNTRUSTED`), OutsideError (`STORE_CORRUPT`: what counts of its signatures is damaged).
     """
     try:
         trust.check_serving(*_signed(release))
-    except RefusedError as error:
+    except EdgewrightError as error:
+        if not _counts_by_first_signature(trust, release):
+            raise _unserved(release, error) from None
+
+
+def _counts_by_first_signature(trust: Trust, release: StagedRelease) -> bool:
+    """Whether the signature it was staged with counts where the later one is damaged.
+
+    That of a revoked key does not: then the later one, of a good key, is why the release counted.
+    """
+    try:
+        signed = _signed(release, read_first_signed)
+        trust.check_serving(*signed)
+        return trust.revocation_of(release.digest, *signed) is None
+    except EdgewrightError:
+        return False
+
+
+def _unserved(release: StagedRelease, error: EdgewrightError) -> EdgewrightError:
+    if isinstance(error, RefusedError):
         message = f"Release {release.digest[:12]} was accepted under another trust: {error}"
-        raise RefusedError(message, error.reason) from None
+        return RefusedError(message, error.reason)
+    if isinstance(error, OutsideError):
+        return error
+    message = (
+        f"The signature of release {release.digest[:12]} is damaged on the disk. Push its artifact again."
+    )
+    return OutsideError(message, Reason.REASON_STORE_CORRUPT)
 
 
 def check_roll_back(trust: Trust, release: StagedRelease, staged: Releases) -> None:
@@ -112,9 +139,12 @@ def _withdrawal(trust: Trust, release: StagedRelease) -> RevocationVerdict | Non
         return None  # a damaged signature is no revocation; activating it is refused for what it is
 
 
-def _signed(release: StagedRelease) -> tuple[bytes, bytes]:
+def _signed(
+    release: StagedRelease, read: Callable[[Path], tuple[bytes, bytes]] = read_signed
+) -> tuple[bytes, bytes]:
     try:
-        return read_signed(release.folder)
+        return read(release.folder)
     except OSError as error:
+        raise_unless_gone(error, release.folder)
         message = f"Release {release.digest[:12]} can't be read: {error.strerror}. Push it again."
         raise OutsideError(message, Reason.REASON_STORE_CORRUPT) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,17 @@ from tests.agent.conftest import settings_for
 from tests.agent.services.test_deployment_service import reason_of
 from tests.agent.services.test_trust_service import at_rest, device, trust_of, update
 from tests.support.artifacts import RELEASE_KEY, TIMEOUT_SECONDS, activate, make_artifact, push
+from tests.support.artifacts import sign as sign_artifact
 from tests.support.scripted_engine import Script, only_fake
-from tests.support.trust_documents import NEW_RELEASE, NEW_ROOT, ROOT, document, signed, signers
+from tests.support.trust_documents import (
+    NEW_RELEASE,
+    NEW_ROOT,
+    ROOT,
+    document,
+    revocation,
+    signed,
+    signers,
+)
 
 OURS, OTHER = (RELEASE_KEY.public_key(),), (NEW_RELEASE.public_key(),)
 BOTH = signers(RELEASE_KEY, NEW_RELEASE)
@@ -119,6 +129,52 @@ async def test_a_key_that_a_later_document_dropped_goes_on_serving_after_a_resta
             with pytest.raises(grpc.aio.AioRpcError) as error:
                 await activate(channel, await push(channel, make_artifact(version="2.0")))
             assert reason_of(error.value) == "KEY_UNTRUSTED"
+
+
+def damage_later_signature(store: Path, digest: str) -> None:
+    """As one bit does that flips in the signature itself: the envelope is still one."""
+    later = store / "releases" / digest / "manifest.sig.later"
+    envelope = json.loads(later.read_bytes())
+    first, *rest = envelope["signatures"][0]["sig"]
+    envelope["signatures"][0]["sig"] = "".join(["B" if first == "A" else "A", *rest])
+    later.write_bytes((json.dumps(envelope, indent=2, sort_keys=True) + "\n").encode())
+
+
+async def signed_twice(channel: grpc.aio.Channel, version: str) -> str:
+    """Pushes and activates a release that the old key signed and the new one signed again; returns its digest."""
+    made = make_artifact(version=version)
+    release = await push(channel, made)
+    await push(channel, sign_artifact(made.manifest, made.contents, NEW_RELEASE))
+    await activate(channel, release)
+    return made.digest
+
+
+async def test_a_damaged_later_signature_stops_no_release_whose_first_one_is_good(tmp_path: Path) -> None:
+    base: dict[str, Any] = {"trust": document(1, release=BOTH), "trusted_keys": ()}
+    async with board(tmp_path, **base) as channel:
+        digest = await signed_twice(channel, "1.0")
+    damage_later_signature(tmp_path, digest)
+    async with board(tmp_path, **base) as channel:
+        assert await answers(channel)
+        assert (await device(channel)).active_release.hex() == digest
+
+
+@pytest.mark.parametrize("stop", [False, True])
+async def test_a_damaged_later_signature_makes_no_revoked_key_count_and_the_board_goes_back(
+    tmp_path: Path, stop: bool
+) -> None:
+    base: dict[str, Any] = {"trust": document(1, release=BOTH), "trusted_keys": ()}
+    async with board(tmp_path, **base) as channel:
+        before = make_artifact(version="1.0", key=NEW_RELEASE)
+        await activate(channel, await push(channel, before))
+        digest = await signed_twice(channel, "2.0")
+        await update(channel, signed(2, release=signers(NEW_RELEASE), revoked=[revocation(stop=stop)]))
+        assert (await device(channel)).active_release.hex() == digest
+    damage_later_signature(tmp_path, digest)
+    async with board(tmp_path, **base) as channel:
+        while (await device(channel)).active_release.hex() != before.digest:
+            await asyncio.sleep(0.02)
+        assert await answers(channel)
 
 
 async def test_a_candidate_of_another_trust_is_not_tried_after_a_restart(tmp_path: Path) -> None:

@@ -104,6 +104,11 @@ def read_signed(folder: Path) -> tuple[bytes, bytes]:
     return read_regular(folder / MANIFEST), _read_signature(folder)
 
 
+def read_first_signed(folder: Path) -> tuple[bytes, bytes]:
+    """Returns the manifest and the signature that it was staged with. Raises OSError."""
+    return read_regular(folder / MANIFEST), read_regular(folder / SIGNATURE)
+
+
 def _read_signature(folder: Path) -> bytes:
     later = folder / LATER_SIGNATURE
     return read_regular(later if later.exists() else folder / SIGNATURE)
