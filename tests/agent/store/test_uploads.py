@@ -190,6 +190,28 @@ def test_a_rotten_donor_gives_no_chunk(tmp_path: Path) -> None:
     assert store.missing([blob]) == []
 
 
+def test_a_chunk_stays_known_as_long_as_one_blob_holds_it(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    put_blob(store, DATA)
+    second = put_blob(store, DATA[:-1024] + b"y" * 1024)
+    flip_a_bit(tmp_path / "blobs" / "sha256" / second.sha256[:2] / second.sha256, len(DATA) - 1)
+    with pytest.raises(OutsideError, match="quarantine"):
+        store.verify_blob(second.sha256)
+    third = make_blob(b"z" * 1024 + DATA[1024:])
+    assert [from_ranges(each.chunks) for each in store.missing([third])] == [{0}]
+
+
+@pytest.mark.parametrize("rotten", [0, 1])
+def test_a_chunk_comes_from_a_sound_donor_where_another_one_rots(tmp_path: Path, rotten: int) -> None:
+    store = open_store(tmp_path)
+    donors = [put_blob(store, DATA), put_blob(store, DATA[:-1024] + b"y" * 1024)]
+    donor = donors[rotten].sha256
+    flip_a_bit(tmp_path / "blobs" / "sha256" / donor[:2] / donor, 100)  # in a chunk of both
+    changed = DATA[:-1024] + b"z" * 1024
+    send(store, make_blob(changed), changed, [9])
+    assert store.missing([make_blob(changed)])[0].chunks == ()
+
+
 def test_the_quota_is_checked_before_the_first_byte(tmp_path: Path) -> None:
     store = open_store(tmp_path, Space(quota_bytes=15 * 1024, reserve_bytes=0))
     put_blob(store, DATA)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from edgewright_agent.store.blobs.blob import Blob
 from edgewright_agent.store.blobs.upload import Upload
 from edgewright_agent.store.files.layout import Layout
 
+_Chunk = tuple[str, int]  # its SHA-256 and its bytes
 
-@dataclass(frozen=True)
-class _Place:
+
+class _Place(NamedTuple):
     blob_sha256: str
     offset_bytes: int
 
@@ -22,23 +23,24 @@ class ChunkIndex:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._places: dict[tuple[str, int], _Place] = {}
-        self._gone: set[str] = set()
+        self._places: dict[_Chunk, tuple[_Place, ...]] = {}  # one of each blob that holds it
 
     def add_all(self, blobs: Iterable[Blob]) -> None:
         """Adds the chunks of blobs that are stored."""
         for blob in blobs:
-            self._gone.discard(blob.sha256)
             for chunk, offset_bytes in zip(blob.chunks, blob.offsets, strict=True):
-                self._places[chunk] = _Place(blob.sha256, offset_bytes)
+                self._drop(chunk, blob.sha256)
+                place = _Place(blob.sha256, offset_bytes)
+                self._places[chunk] = (*self._places.get(chunk, ()), place)
 
     def forget(self, blob_sha256: str) -> None:
         """Removes a blob that is no longer stored."""
-        self._gone.add(blob_sha256)
+        for chunk in list(self._places):
+            self._drop(chunk, blob_sha256)
 
     def found(self, blob: Blob) -> set[int]:
         """Returns the chunks of `blob` that some stored blob holds."""
-        return {index for index in range(len(blob.chunks)) if self._place(blob, index) is not None}
+        return {index for index, chunk in enumerate(blob.chunks) if chunk in self._places}
 
     def fill(self, upload: Upload) -> int:
         """Copies the chunks that are here into the upload; returns their bytes. A copy that fails its digest is left
@@ -46,20 +48,30 @@ class ChunkIndex:
         """
         filled_bytes = 0
         for index in sorted(self.found(upload.blob) - upload.present):
-            chunk = upload.blob.chunks[index]
-            data = self._read(self._places[chunk], chunk[1])
-            if hashlib.sha256(data).hexdigest() == chunk[0]:
+            data = self._read(upload.blob.chunks[index])
+            if data is not None:
                 upload.write_chunk(index, data)
                 filled_bytes += len(data)
-            else:
-                del self._places[chunk]
         return filled_bytes
 
-    def _place(self, blob: Blob, index: int) -> _Place | None:
-        place = self._places.get(blob.chunks[index])
-        return None if place is None or place.blob_sha256 in self._gone else place
+    def _read(self, chunk: _Chunk) -> bytes | None:
+        """Returns the chunk from the first blob that holds it as it should be. Drops the places where it does not."""
+        sha256, size_bytes = chunk
+        for place in self._places.get(chunk, ()):
+            data = self._read_at(place, size_bytes)
+            if hashlib.sha256(data).hexdigest() == sha256:
+                return data
+            self._drop(chunk, place.blob_sha256)
+        return None
 
-    def _read(self, place: _Place, size_bytes: int) -> bytes:
+    def _drop(self, chunk: _Chunk, blob_sha256: str) -> None:
+        left = tuple(place for place in self._places.get(chunk, ()) if place.blob_sha256 != blob_sha256)
+        if left:
+            self._places[chunk] = left
+        else:
+            self._places.pop(chunk, None)
+
+    def _read_at(self, place: _Place, size_bytes: int) -> bytes:
         try:
             with self._layout.blob(place.blob_sha256).open("rb") as file:
                 file.seek(place.offset_bytes)
