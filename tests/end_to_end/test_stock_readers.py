@@ -1,4 +1,6 @@
-"""The recovered checkpoint is a stock GPTQ folder: other readers get our tokens from it, and so does our exporter."""
+"""What either quantizer leaves and recovery trains is a stock GPTQ folder: other readers get our tokens from it, and so
+does our exporter.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from edgewright_builder.models.folder import load_tokenizer
 from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
 from edgewright_builder.scoring.onnx_logits import open_logits
 from tests.support.stock_readers import shortfall
-from tests.support.tiny_build import Built, environment
+from tests.support.tiny_build import Built, command, environment, write_inputs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -26,9 +28,24 @@ SENTENCES = ("What does a river do to sand?", "Half of my order is missing.", "N
 NEAR_TIE = {"transformers": 0.01, "gptqmodel": 0.01, "exported": 0.05}
 
 
+@pytest.fixture(scope="module", params=["gptq", "autoround"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished build by each quantizer."""
+    if request.param == "gptq":
+        built: Built = request.getfixturevalue("built")
+        return built.run
+    recipe = write_inputs(tmp_path_factory.mktemp("autoround"))
+    with recipe.open("a", encoding="utf-8") as file:
+        file.write("quantize: {method: autoround, autoround_steps: 5}\n")
+    words = command(recipe, recipe.parent / "run")
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment())
+    assert done.returncode == 0, done.stdout + done.stderr
+    return recipe.parent / "run"
+
+
 @pytest.fixture(scope="module")
-def checkpoint(built: Built) -> Path:
-    return built.run / "recover" / "model"
+def checkpoint(run: Path) -> Path:
+    return run / "recover" / "model"
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +73,9 @@ def test_another_reader_gets_the_same_greedy_tokens(
 
 
 def test_the_exported_graph_gets_the_same_greedy_tokens(
-    built: Built, texts: list[tuple[list[int], list[int]]]
+    run: Path, texts: list[tuple[list[int], list[int]]]
 ) -> None:
-    logits_of = open_logits(built.run / "export" / "engine")
+    logits_of = open_logits(run / "export" / "engine")
     for prompt, answer in texts:
         logits = logits_of([*prompt, *answer])[len(prompt) - 1 : -1]
         assert shortfall(logits, answer) < NEAR_TIE["exported"]
