@@ -166,6 +166,7 @@ class _Fetch:
             if error.reason != Reason.REASON_DIGEST_MISMATCH:
                 raise
             raise MirrorError(f"{url} is not what was signed: {error}", error.reason) from None
+        self._store.traffic.came("mirror", len(data))
         self._fetched_bytes += len(data)
         self._missing_bytes = max(0, self._missing_bytes - len(data))
         if time.monotonic() - self._told_at >= PROGRESS_SECONDS:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from typing import Literal
+from typing import Literal, get_args
 
-Way = Literal["full", "delta", "dedup"]  # sent whole, sent as a difference, copied from another blob here
+# Sent whole, sent as a difference, fetched from a mirror, copied from another blob here.
+Way = Literal["full", "delta", "mirror", "dedup"]
 
 
 class Traffic:
@@ -31,7 +32,7 @@ class Traffic:
     def bytes_by_way(self) -> dict[str, int]:
         """Returns the bytes by every way; zero for those not taken yet."""
         with self._lock:
-            return {way: self._bytes[way] for way in ("full", "delta", "dedup")}
+            return {way: self._bytes[way] for way in get_args(Way)}
 
     @property
     def corrupt(self) -> int:

@@ -73,6 +73,7 @@ async def test_a_blob_comes_from_a_mirror_by_its_digest(
     steps = await fetch(store, wanted)
     assert has(store, wanted)
     assert (steps[-1].fetched_bytes, steps[-1].missing_bytes) == (len(WEIGHTS), 0)
+    assert store.traffic.bytes_by_way == {"full": 0, "delta": 0, "mirror": len(WEIGHTS), "dedup": 0}
     separator = "/" if layout == "oci-layout" else ":"
     assert server.requests[0].path.endswith(f"/blobs/sha256{separator}{wanted.files[0].sha256}")
     assert await fetch(store, wanted) == [FetchProgress(0, 0)]

@@ -41,8 +41,8 @@ class AnswerShape:
         if route == COMPLETIONS:
             logprobs = fields.get("logprobs")
         else:
-            logprobs = int(fields.get("top_logprobs") or 0) if fields.get("logprobs") else None
-        asked = int(fields.get("max_completion_tokens") or fields.get("max_tokens") or 0)
+            logprobs = fields.get("top_logprobs", 0) if fields.get("logprobs") else None
+        asked = fields.get("max_completion_tokens") or fields.get("max_tokens") or 0
         return cls(route, logprobs, bool(fields.get("return_token_ids")), context_tokens, asked)
 
     def put_right(self, reply: Reply) -> Reply:

@@ -123,7 +123,7 @@ class EdgeLlmClient:
                 yield reply
             return
         try:
-            fields = parse_fields(body, self._model)
+            fields = parse_fields(route, body, self._model)
             shape = AnswerShape.of(route, fields, self._context_tokens)
             sent = self._sent(route, fields)
         except WrongFieldError as error:

@@ -54,8 +54,8 @@ class WrongFieldError(Exception):
         return json_reply(self._status, json.dumps(self.content).encode())
 
 
-def parse_fields(body: bytes, model: str) -> dict[str, Any]:
-    """Returns a request's fields but those that are null. Raises WrongFieldError."""
+def parse_fields(route: str, body: bytes, model: str) -> dict[str, Any]:
+    """Returns the fields of a request to one of `ROUTES`, but those that are null. Raises WrongFieldError."""
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -67,6 +67,7 @@ def parse_fields(body: bytes, model: str) -> dict[str, Any]:
         message = f"There is no model {str(fields['model'])[:100]!r} here; {model} is served."
         raise WrongFieldError(message, "model_not_found", HTTPStatus.NOT_FOUND)
     _check(fields)
+    _check_logprobs(route, fields)
     return fields
 
 
@@ -85,10 +86,17 @@ def _check(fields: dict[str, Any]) -> None:
     ):
         raise WrongFieldError(f"stop takes one to {STOPS_MAX} strings, none of them empty.")
     _check_token_limits(fields)
-    for name, most in LOGPROBS_MAX.items():
-        value = fields.get(name, 0)
-        if isinstance(value, int) and not isinstance(value, bool) and not 0 <= value <= most:
-            raise WrongFieldError(f"{name} is {value}; it must be 0 to {most}.")
+
+
+def _check_logprobs(route: str, fields: dict[str, Any]) -> None:
+    """Refuses what neither route means: a chat turns log-probabilities on, a completion says how many."""
+    on = fields.get("logprobs", False)
+    if route == CHAT and not isinstance(on, bool):
+        raise WrongFieldError(f"logprobs is {on!r:.100}; of a chat it must be true or false.")
+    for name in ("top_logprobs",) if route == CHAT else LOGPROBS_MAX:
+        value, most = fields.get(name, 0), LOGPROBS_MAX[name]
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+            raise WrongFieldError(f"{name} is {value!r:.100}; it must be a whole number from 0 to {most}.")
 
 
 def _check_token_limits(fields: dict[str, Any]) -> None:

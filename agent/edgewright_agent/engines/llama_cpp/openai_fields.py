@@ -26,7 +26,7 @@ ANSWERS = ("n", "n_cmpl", "best_of")  # the fields that ask for several answers
 
 def parse(route: str, body: bytes, model: str) -> dict[str, Any]:
     """Returns the fields as the server gets them. Raises WrongFieldError."""
-    fields = parse_fields(body, model)
+    fields = parse_fields(route, body, model)
     if fields.get("echo"):
         raise WrongFieldError("llama.cpp does not repeat the prompt; leave echo out.")
     _take_one_answer(fields)

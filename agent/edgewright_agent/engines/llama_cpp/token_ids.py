@@ -20,7 +20,7 @@ def native_body(fields: dict[str, Any], prompt: list[int]) -> dict[str, Any]:
     return same | {
         "prompt": prompt,
         "n_predict": fields["max_tokens"],
-        "n_probs": int(fields.get("logprobs") or 0),
+        "n_probs": fields.get("logprobs", 0),
         "return_tokens": True,
     }
 

@@ -84,6 +84,26 @@ async def test_a_malformed_body_is_refused_in_openai_s_form(
     assert error["message"]
 
 
+@pytest.mark.parametrize(
+    ("route", "fields", "wrong"),
+    [
+        ("completions", {"prompt": "x", "logprobs": "abc"}, "logprobs"),
+        ("completions", {"prompt": "x", "logprobs": "abc", "return_token_ids": True}, "logprobs"),
+        ("completions", {"prompt": "x", "logprobs": [1]}, "logprobs"),
+        ("chat/completions", {"logprobs": "abc"}, "logprobs"),
+        ("chat/completions", {"logprobs": True, "top_logprobs": "x"}, "top_logprobs"),
+        ("chat/completions", {"logprobs": True, "top_logprobs": 1.5}, "top_logprobs"),
+    ],
+)
+async def test_log_probabilities_of_a_wrong_type_are_refused_by_name(
+    http: httpx.AsyncClient, route: str, fields: dict[str, Any], wrong: str
+) -> None:
+    prompt = {} if "prompt" in fields else {"messages": [{"role": "user", "content": "x"}]}
+    reply = await http.post(f"/v1/{route}", json={**prompt, "max_tokens": 2, **fields})
+    assert reply.status_code == 400, reply.text
+    assert wrong in reply.text
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("several", "prompt_tokens", "answers"),
