@@ -28,7 +28,7 @@ class MeasuredPoint:
     architecture: Architecture
     configuration: Configuration
     measured_peak_bytes: int
-    measure: str  # how: pss, rss, cgroup
+    measure: str  # how: "rss", "pss, peak rss" or "pss, peaks added"
     decode: MeasuredDecode | None = None  # None: its speed was not measured
 
 

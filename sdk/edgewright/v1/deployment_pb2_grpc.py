@@ -163,6 +163,9 @@ class DeploymentServiceServicer(object):
         * INVALID_ARGUMENT `MANIFEST_INVALID`, `SIGNATURE_INVALID`.
         * PERMISSION_DENIED `KEY_UNTRUSTED`, `REVOKED`: the board calls no address
         that nobody it trusts has signed.
+        * FAILED_PRECONDITION as StageRelease, but for `BLOB_MISSING`: nothing is
+        fetched that could not be staged.
+        * DATA_LOSS `STORE_CORRUPT`: a stored blob no longer matches its digest.
         * RESOURCE_EXHAUSTED `DISK_SPACE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -185,9 +188,9 @@ class DeploymentServiceServicer(object):
         also when it refuses (as `StageRefusal` in the status details).
 
         * INVALID_ARGUMENT `MANIFEST_INVALID`, `SIGNATURE_INVALID`.
-        * PERMISSION_DENIED `KEY_UNTRUSTED`.
-        * FAILED_PRECONDITION `DEVICE_MISMATCH`, `DOWNGRADE`, `MEMORY_BUDGET`,
-        `BLOB_MISSING`, `RELEASE_DENIED`, `ENGINE_UNAVAILABLE`; of an adapter
+        * PERMISSION_DENIED `KEY_UNTRUSTED`, `REVOKED`.
+        * FAILED_PRECONDITION `TRUST_EXPIRED`, `DEVICE_MISMATCH`, `DOWNGRADE`,
+        `MEMORY_BUDGET`, `BLOB_MISSING`, `ENGINE_UNAVAILABLE`; of an adapter
         release `BASE_MISSING`, `ADAPTER_MISMATCH`. `CONTENT_REFUSED`: a file names
         code, or a file that the manifest does not list.
         * DATA_LOSS `STORE_CORRUPT`: a stored blob no longer matches its digest.
@@ -203,8 +206,11 @@ class DeploymentServiceServicer(object):
         nothing.
 
         * NOT_FOUND `RELEASE_UNKNOWN`.
-        * FAILED_PRECONDITION `RELEASE_DENIED`: it failed here; `force` tries again.
-        `DOWNGRADE`: its counter is below the floor.
+        * INVALID_ARGUMENT `SIGNATURE_INVALID`: its signature was damaged on the disk.
+        * PERMISSION_DENIED `KEY_UNTRUSTED`, `REVOKED`: of the release or its base.
+        * FAILED_PRECONDITION `TRUST_EXPIRED`. `RELEASE_DENIED`: it failed here;
+        `force` tries again. `DOWNGRADE`: its counter is below the floor.
+        * DATA_LOSS `STORE_CORRUPT`: its files can't be read.
         * ABORTED `BUSY`: another transition is under way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -220,8 +226,10 @@ class DeploymentServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RollBack(self, request, context):
-        """Goes back to the previous release; watch it with WatchDeployment.
+        """Goes back to the previous release; watch it with WatchDeployment. Neither an
+        expiry nor a dropped key forbids it.
 
+        * PERMISSION_DENIED `REVOKED`: of the release or its base.
         * FAILED_PRECONDITION `NO_PREVIOUS_RELEASE`.
         * ABORTED `BUSY`.
         """

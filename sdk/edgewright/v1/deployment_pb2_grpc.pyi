@@ -83,6 +83,9 @@ class DeploymentServiceStub:
     * INVALID_ARGUMENT `MANIFEST_INVALID`, `SIGNATURE_INVALID`.
     * PERMISSION_DENIED `KEY_UNTRUSTED`, `REVOKED`: the board calls no address
       that nobody it trusts has signed.
+    * FAILED_PRECONDITION as StageRelease, but for `BLOB_MISSING`: nothing is
+      fetched that could not be staged.
+    * DATA_LOSS `STORE_CORRUPT`: a stored blob no longer matches its digest.
     * RESOURCE_EXHAUSTED `DISK_SPACE`.
     """
     QueryWriteStatus: _grpc.UnaryUnaryMultiCallable[_deployment_pb2.QueryWriteStatusRequest, _deployment_pb2.QueryWriteStatusResponse]
@@ -97,9 +100,9 @@ class DeploymentServiceStub:
     also when it refuses (as `StageRefusal` in the status details).
 
     * INVALID_ARGUMENT `MANIFEST_INVALID`, `SIGNATURE_INVALID`.
-    * PERMISSION_DENIED `KEY_UNTRUSTED`.
-    * FAILED_PRECONDITION `DEVICE_MISMATCH`, `DOWNGRADE`, `MEMORY_BUDGET`,
-      `BLOB_MISSING`, `RELEASE_DENIED`, `ENGINE_UNAVAILABLE`; of an adapter
+    * PERMISSION_DENIED `KEY_UNTRUSTED`, `REVOKED`.
+    * FAILED_PRECONDITION `TRUST_EXPIRED`, `DEVICE_MISMATCH`, `DOWNGRADE`,
+      `MEMORY_BUDGET`, `BLOB_MISSING`, `ENGINE_UNAVAILABLE`; of an adapter
       release `BASE_MISSING`, `ADAPTER_MISMATCH`. `CONTENT_REFUSED`: a file names
       code, or a file that the manifest does not list.
     * DATA_LOSS `STORE_CORRUPT`: a stored blob no longer matches its digest.
@@ -111,8 +114,11 @@ class DeploymentServiceStub:
     nothing.
 
     * NOT_FOUND `RELEASE_UNKNOWN`.
-    * FAILED_PRECONDITION `RELEASE_DENIED`: it failed here; `force` tries again.
-      `DOWNGRADE`: its counter is below the floor.
+    * INVALID_ARGUMENT `SIGNATURE_INVALID`: its signature was damaged on the disk.
+    * PERMISSION_DENIED `KEY_UNTRUSTED`, `REVOKED`: of the release or its base.
+    * FAILED_PRECONDITION `TRUST_EXPIRED`. `RELEASE_DENIED`: it failed here;
+      `force` tries again. `DOWNGRADE`: its counter is below the floor.
+    * DATA_LOSS `STORE_CORRUPT`: its files can't be read.
     * ABORTED `BUSY`: another transition is under way.
     """
     WatchDeployment: _grpc.UnaryStreamMultiCallable[_deployment_pb2.WatchDeploymentRequest, _deployment_pb2.WatchDeploymentResponse]
@@ -120,8 +126,10 @@ class DeploymentServiceStub:
     again, or goes on for ever if `follow` is set.
     """
     RollBack: _grpc.UnaryUnaryMultiCallable[_deployment_pb2.RollBackRequest, _deployment_pb2.RollBackResponse]
-    """Goes back to the previous release; watch it with WatchDeployment.
+    """Goes back to the previous release; watch it with WatchDeployment. Neither an
+    expiry nor a dropped key forbids it.
 
+    * PERMISSION_DENIED `REVOKED`: of the release or its base.
     * FAILED_PRECONDITION `NO_PREVIOUS_RELEASE`.
     * ABORTED `BUSY`.
     """
@@ -198,6 +206,9 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     * INVALID_ARGUMENT `MANIFEST_INVALID`, `SIGNATURE_INVALID`.
     * PERMISSION_DENIED `KEY_UNTRUSTED`, `REVOKED`: the board calls no address
       that nobody it trusts has signed.
+    * FAILED_PRECONDITION as StageRelease, but for `BLOB_MISSING`: nothing is
+      fetched that could not be staged.
+    * DATA_LOSS `STORE_CORRUPT`: a stored blob no longer matches its digest.
     * RESOURCE_EXHAUSTED `DISK_SPACE`.
     """
     QueryWriteStatus: _aio.UnaryUnaryMultiCallable[_deployment_pb2.QueryWriteStatusRequest, _deployment_pb2.QueryWriteStatusResponse]  # type: ignore[assignment]
@@ -212,9 +223,9 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     also when it refuses (as `StageRefusal` in the status details).
 
     * INVALID_ARGUMENT `MANIFEST_INVALID`, `SIGNATURE_INVALID`.
-    * PERMISSION_DENIED `KEY_UNTRUSTED`.
-    * FAILED_PRECONDITION `DEVICE_MISMATCH`, `DOWNGRADE`, `MEMORY_BUDGET`,
-      `BLOB_MISSING`, `RELEASE_DENIED`, `ENGINE_UNAVAILABLE`; of an adapter
+    * PERMISSION_DENIED `KEY_UNTRUSTED`, `REVOKED`.
+    * FAILED_PRECONDITION `TRUST_EXPIRED`, `DEVICE_MISMATCH`, `DOWNGRADE`,
+      `MEMORY_BUDGET`, `BLOB_MISSING`, `ENGINE_UNAVAILABLE`; of an adapter
       release `BASE_MISSING`, `ADAPTER_MISMATCH`. `CONTENT_REFUSED`: a file names
       code, or a file that the manifest does not list.
     * DATA_LOSS `STORE_CORRUPT`: a stored blob no longer matches its digest.
@@ -226,8 +237,11 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     nothing.
 
     * NOT_FOUND `RELEASE_UNKNOWN`.
-    * FAILED_PRECONDITION `RELEASE_DENIED`: it failed here; `force` tries again.
-      `DOWNGRADE`: its counter is below the floor.
+    * INVALID_ARGUMENT `SIGNATURE_INVALID`: its signature was damaged on the disk.
+    * PERMISSION_DENIED `KEY_UNTRUSTED`, `REVOKED`: of the release or its base.
+    * FAILED_PRECONDITION `TRUST_EXPIRED`. `RELEASE_DENIED`: it failed here;
+      `force` tries again. `DOWNGRADE`: its counter is below the floor.
+    * DATA_LOSS `STORE_CORRUPT`: its files can't be read.
     * ABORTED `BUSY`: another transition is under way.
     """
     WatchDeployment: _aio.UnaryStreamMultiCallable[_deployment_pb2.WatchDeploymentRequest, _deployment_pb2.WatchDeploymentResponse]  # type: ignore[assignment]
@@ -235,8 +249,10 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     again, or goes on for ever if `follow` is set.
     """
     RollBack: _aio.UnaryUnaryMultiCallable[_deployment_pb2.RollBackRequest, _deployment_pb2.RollBackResponse]  # type: ignore[assignment]
-    """Goes back to the previous release; watch it with WatchDeployment.
+    """Goes back to the previous release; watch it with WatchDeployment. Neither an
+    expiry nor a dropped key forbids it.
 
+    * PERMISSION_DENIED `REVOKED`: of the release or its base.
     * FAILED_PRECONDITION `NO_PREVIOUS_RELEASE`.
     * ABORTED `BUSY`.
     """
@@ -334,6 +350,9 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT `MANIFEST_INVALID`, `SIGNATURE_INVALID`.
         * PERMISSION_DENIED `KEY_UNTRUSTED`, `REVOKED`: the board calls no address
           that nobody it trusts has signed.
+        * FAILED_PRECONDITION as StageRelease, but for `BLOB_MISSING`: nothing is
+          fetched that could not be staged.
+        * DATA_LOSS `STORE_CORRUPT`: a stored blob no longer matches its digest.
         * RESOURCE_EXHAUSTED `DISK_SPACE`.
         """
 
@@ -360,9 +379,9 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         also when it refuses (as `StageRefusal` in the status details).
 
         * INVALID_ARGUMENT `MANIFEST_INVALID`, `SIGNATURE_INVALID`.
-        * PERMISSION_DENIED `KEY_UNTRUSTED`.
-        * FAILED_PRECONDITION `DEVICE_MISMATCH`, `DOWNGRADE`, `MEMORY_BUDGET`,
-          `BLOB_MISSING`, `RELEASE_DENIED`, `ENGINE_UNAVAILABLE`; of an adapter
+        * PERMISSION_DENIED `KEY_UNTRUSTED`, `REVOKED`.
+        * FAILED_PRECONDITION `TRUST_EXPIRED`, `DEVICE_MISMATCH`, `DOWNGRADE`,
+          `MEMORY_BUDGET`, `BLOB_MISSING`, `ENGINE_UNAVAILABLE`; of an adapter
           release `BASE_MISSING`, `ADAPTER_MISMATCH`. `CONTENT_REFUSED`: a file names
           code, or a file that the manifest does not list.
         * DATA_LOSS `STORE_CORRUPT`: a stored blob no longer matches its digest.
@@ -380,8 +399,11 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         nothing.
 
         * NOT_FOUND `RELEASE_UNKNOWN`.
-        * FAILED_PRECONDITION `RELEASE_DENIED`: it failed here; `force` tries again.
-          `DOWNGRADE`: its counter is below the floor.
+        * INVALID_ARGUMENT `SIGNATURE_INVALID`: its signature was damaged on the disk.
+        * PERMISSION_DENIED `KEY_UNTRUSTED`, `REVOKED`: of the release or its base.
+        * FAILED_PRECONDITION `TRUST_EXPIRED`. `RELEASE_DENIED`: it failed here;
+          `force` tries again. `DOWNGRADE`: its counter is below the floor.
+        * DATA_LOSS `STORE_CORRUPT`: its files can't be read.
         * ABORTED `BUSY`: another transition is under way.
         """
 
@@ -401,8 +423,10 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deployment_pb2.RollBackRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_pb2.RollBackResponse, _abc.Awaitable[_deployment_pb2.RollBackResponse]]:
-        """Goes back to the previous release; watch it with WatchDeployment.
+        """Goes back to the previous release; watch it with WatchDeployment. Neither an
+        expiry nor a dropped key forbids it.
 
+        * PERMISSION_DENIED `REVOKED`: of the release or its base.
         * FAILED_PRECONDITION `NO_PREVIOUS_RELEASE`.
         * ABORTED `BUSY`.
         """

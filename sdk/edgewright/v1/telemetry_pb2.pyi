@@ -301,7 +301,9 @@ class Memory(_message.Message):
     used_peak_bytes: _builtins.int
     """board: most of total - available seen"""
     engine_measure: _builtins.str
-    """how: pss, rss, cgroup"""
+    """How: "rss", or "pss" now with a peak as "pss", "pss, peak rss" (one process)
+    or "pss, peaks added" (several).
+    """
     nvmap_used_bytes: _builtins.int
     """the GPU's share of a Tegra's memory"""
     largest_free_blocks: _builtins.int

@@ -68,6 +68,7 @@ class TelemetryServiceServicer(object):
         because it began anew since, all of it comes.
 
         * INVALID_ARGUMENT `INVALID_ARGUMENT`: interval out of bounds.
+        * RESOURCE_EXHAUSTED `DISK_SPACE`, UNAVAILABLE: what was recorded can't be read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,6 +42,7 @@ class TelemetryServiceStub:
     because it began anew since, all of it comes.
 
     * INVALID_ARGUMENT `INVALID_ARGUMENT`: interval out of bounds.
+    * RESOURCE_EXHAUSTED `DISK_SPACE`, UNAVAILABLE: what was recorded can't be read.
     """
     RunBenchmark: _grpc.UnaryStreamMultiCallable[_telemetry_pb2.RunBenchmarkRequest, _telemetry_pb2.RunBenchmarkResponse]
     """Runs prompts of random tokens through the active release, on the board, and
@@ -67,6 +68,7 @@ class TelemetryServiceAsyncStub(TelemetryServiceStub):
     because it began anew since, all of it comes.
 
     * INVALID_ARGUMENT `INVALID_ARGUMENT`: interval out of bounds.
+    * RESOURCE_EXHAUSTED `DISK_SPACE`, UNAVAILABLE: what was recorded can't be read.
     """
     RunBenchmark: _aio.UnaryStreamMultiCallable[_telemetry_pb2.RunBenchmarkRequest, _telemetry_pb2.RunBenchmarkResponse]  # type: ignore[assignment]
     """Runs prompts of random tokens through the active release, on the board, and
@@ -101,6 +103,7 @@ class TelemetryServiceServicer(metaclass=_abc_1.ABCMeta):
         because it began anew since, all of it comes.
 
         * INVALID_ARGUMENT `INVALID_ARGUMENT`: interval out of bounds.
+        * RESOURCE_EXHAUSTED `DISK_SPACE`, UNAVAILABLE: what was recorded can't be read.
         """
 
     @_abc_1.abstractmethod

@@ -23,7 +23,7 @@ class BoardCalibrated:
     predicted_peak_bytes: int
     error_fraction: float
     measured_peak_bytes: int
-    measure: str  # pss, rss, cgroup
+    measure: str  # "rss", "pss, peak rss" or "pss, peaks added"
     decode: MeasuredDecode | None
 
     def _sheet(self) -> Sheet:

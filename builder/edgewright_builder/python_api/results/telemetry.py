@@ -77,7 +77,7 @@ class MemoryFigures:
     engine_peak_bytes: int | None  # since the engine's start
     agent_bytes: int
     used_peak_bytes: int  # of the board
-    engine_measure: str | None  # pss, rss, cgroup
+    engine_measure: str | None  # "rss", "pss, peak rss" or "pss, peaks added"
     nvmap_used_bytes: int | None  # the GPU's share of a Tegra's memory
     largest_free_blocks: int | None
     largest_free_block_bytes: int | None
