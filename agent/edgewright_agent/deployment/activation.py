@@ -31,6 +31,7 @@ from edgewright_agent.runtime.threads import within
 from edgewright_agent.store import Store
 
 _log = logging.getLogger(__name__)
+DYING_SECONDS = 0.25  # in which an engine may answer that has lost one of its processes, as vLLM's front end does
 DEATH_SECONDS_MAX = 1.0  # from an engine's last answer until the kernel says how it ended
 
 
@@ -241,7 +242,9 @@ async def _require_alive(serving: ServingRelease, probes: tuple[ProbeResult, ...
 
 
 async def _death_of(engine: Engine) -> Death | None:
-    """Returns how the engine ended; None as soon as it answers, or if the kernel does not say it in time."""
+    """Returns how the engine ended; None if it goes on answering, or if the kernel does not say it in time."""
+    with contextlib.suppress(asyncio.TimeoutError):
+        return await within(DYING_SECONDS, engine.wait())
     with contextlib.suppress(asyncio.TimeoutError):
         if await within(DEATH_SECONDS_MAX, engine.healthy()):
             return None

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from edgewright.durable import FileSystem
+from edgewright.errors import OutsideError
+from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.deployment import activation
 from edgewright_agent.deployment.activation_rules import ATTEMPTS_MAX
 from edgewright_agent.deployment.deployer import Deployer
@@ -188,6 +190,22 @@ async def test_an_engine_that_dies_of_a_probe_is_told_with_how_it_ended(tmp_path
     async with deploying(tmp_path, script) as deployer:
         await activated(deployer, GOOD.digest)
         assert "Probe golden_prompt failed" in deployer.state.message
+        assert "The engine ended during probation: killed (signal 9)" in deployer.state.message
+
+
+async def test_an_engine_that_still_answers_while_it_dies_of_a_probe_is_told_with_how_it_ended(
+    tmp_path: Path,
+) -> None:
+    script = Script()
+
+    async def fail_when_asked_and_die(what: str, release: StagedRelease) -> None:
+        if what == "ask":
+            asyncio.get_running_loop().call_later(0.05, script.running[-1].die)
+            raise OutsideError("The engine's core is gone.", Reason.REASON_ENGINE_FAILED)
+
+    script.before = fail_when_asked_and_die
+    async with deploying(tmp_path, script) as deployer:
+        await activated(deployer, GOOD.digest)
         assert "The engine ended during probation: killed (signal 9)" in deployer.state.message
 
 
