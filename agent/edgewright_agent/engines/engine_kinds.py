@@ -78,12 +78,16 @@ async def start_engine(
     What it needs was prepared: see `prepare_engine`. Its socket lies in a private folder below `runtime_dir`.
 
     Raises RefusedError (`ENGINE_UNAVAILABLE`) if the engine can't run here, InputError for a release it can't load,
-    and OutsideError (`ENGINE_FAILED`) if it ends or isn't ready in time.
+    and OutsideError (`ENGINE_FAILED`) if it ends or isn't ready in time. That error has no reason where the board is out
+    of memory, processes or room for another one: it says nothing of the release.
     """
     await _check_available(kind)
     try:
         socket = _socket_folder(runtime_dir) / SOCKET_NAME
         launch, process = await _spawn(kind, tree, manifest, limits, socket, adapter)
+        engine = ServedEngine(kind, process, launch, socket)
+        await engine.become_ready(ready_timeout_seconds)
+        await _watch(engine, limits.memory_bytes)
     except OSError as error:
         reason = Reason.REASON_UNSPECIFIED if is_shortage(error) else Reason.REASON_ENGINE_FAILED
         message = (
@@ -91,9 +95,6 @@ async def start_engine(
             "and try again."
         )
         raise OutsideError(message, reason) from error
-    engine = ServedEngine(kind, process, launch, socket)
-    await engine.become_ready(ready_timeout_seconds)
-    engine.watch(limits.memory_bytes)
     return engine
 
 
@@ -115,6 +116,15 @@ async def _spawn(
         shutil.rmtree(socket.parent, ignore_errors=True)
         raise
     return launch, process
+
+
+async def _watch(engine: ServedEngine, memory_bytes: int | None) -> None:
+    """Has the engine watched from now on. One that can't be, for want of file handles, is stopped; raises OSError."""
+    try:
+        engine.watch(memory_bytes)
+    except BaseException:
+        await engine.stop()
+        raise
 
 
 async def _check_available(kind: str) -> None:

@@ -25,6 +25,7 @@ from edgewright_agent.engines import (
     start_engine,
 )
 from edgewright_agent.engines.http.client import EngineClient
+from edgewright_agent.engines.process.process import EngineProcess
 from tests.support.engine_releases import collect, fake_release
 
 HEAVY = (
@@ -72,6 +73,13 @@ async def test_an_engine_whose_process_can_t_be_made_leaves_nothing(
         await release.start()
     assert caught.value.reason == Reason.REASON_ENGINE_FAILED
     assert not list(release.runtime_dir.iterdir())
+
+
+async def test_a_process_that_can_t_be_bound_to_its_processors_does_not_stay(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Invalid argument"):
+        await EngineProcess.spawn(["sleep", "1000"], os.environ, cpus=frozenset({10_000}))
+    while children():
+        await asyncio.sleep(0.02)
 
 
 async def test_an_engine_that_is_never_ready_is_ended(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ class EngineProcess:
     ) -> EngineProcess:
         """Starts `command` so that it ends with this process, where we may under a limit of memory (`memory_limit`).
 
+        Raises OSError if the system has no room for it; then none runs.
         It and its children run on `cpus` only; `on_line` gets each line they print; `words` are those of its log. To
         be called from a thread that lives as long as the agent: see `edgewright.die_with_parent`.
         """
@@ -77,10 +78,15 @@ class EngineProcess:
             env=dict(environment),
             start_new_session=True,
         )
-        if cpus is not None:
-            with contextlib.suppress(ProcessLookupError):  # it has ended already; its death says why
-                os.sched_setaffinity(process.pid, cpus)
-        return cls(process, _limited(process.pid, memory_budget_bytes), on_line, words)
+        try:
+            if cpus is not None:
+                with contextlib.suppress(ProcessLookupError):  # it has ended already; its death says why
+                    os.sched_setaffinity(process.pid, cpus)
+            return cls(process, _limited(process.pid, memory_budget_bytes), on_line, words)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            raise
 
     @property
     def cgroup(self) -> EngineCgroup | None:
