@@ -78,8 +78,8 @@ async def start_engine(
     What it needs was prepared: see `prepare_engine`. Its socket lies in a private folder below `runtime_dir`.
 
     Raises RefusedError (`ENGINE_UNAVAILABLE`) if the engine can't run here, InputError for a release it can't load,
-    and OutsideError (`ENGINE_FAILED`) if it ends or isn't ready in time. That error has no reason where the board is out
-    of memory, processes or room for another one: it says nothing of the release.
+    and OutsideError (`ENGINE_FAILED`) if it ends or isn't ready in time. It has no reason where the board is
+    out of memory, processes or room: then it says nothing of the release.
     """
     await _check_available(kind)
     try:
