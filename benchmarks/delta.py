@@ -122,7 +122,8 @@ def evaluated(variants: Sequence[Variant], task: Task, manifest: Manifest, run: 
 def losses(result: TaskResult, task: Task) -> list[float]:
     """Nats per byte of the right answer, row by row."""
     return [
-        -outcome.log_likelihoods[question.answer] / max(1, question.choices[question.answer].length_bytes)
+        -outcome.log_likelihoods[question.answer]
+        / len(question.choices[question.answer].continuation.strip().encode())
         for question, outcome in zip(task.questions, result.outcomes, strict=True)
     ]
 

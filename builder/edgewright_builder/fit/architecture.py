@@ -92,6 +92,16 @@ class Architecture:
             tokens += windowed * min(context_tokens, self.sliding_window)
         return 2 * self.kv_heads * self.head_dim * tokens
 
+    def projection_shape(self, module: str) -> tuple[int, int]:
+        """Returns (inputs, outputs) of a projection, which every layer has, by its name in checkpoints."""
+        query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        inputs = {"o_proj": query, "down_proj": self.intermediate_size}.get(module, self.hidden_size)
+        outputs = {
+            "q_proj": query, "k_proj": key_value, "v_proj": key_value, "gate_proj": self.intermediate_size,
+            "up_proj": self.intermediate_size,
+        }.get(module, self.hidden_size)  # fmt: skip
+        return inputs, outputs
+
     def with_layers(self, layers: int) -> Architecture:
         """The same model, less deep. Which layers go is not known here, so windowed ones are taken to go first."""
         if layers == self.layers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from edgewright.errors import InputError
+from edgewright.errors import InputError, RefusedError
 from edgewright_builder.fit.architecture import Architecture
 from edgewright_builder.fit.engines import engine_traits
 from edgewright_builder.fit.limits import largest_concurrency, largest_context, largest_depth
@@ -131,7 +131,7 @@ def _longest_plan(
         wishes = Wishes(tokens, plan.configuration.concurrency)
         try:
             return make_plan(architecture, wishes, plan.budget_bytes, calibration).configuration
-        except InputError:
+        except (InputError, RefusedError):
             tokens //= 2
         if tokens < CONTEXT_MIN_TOKENS:
             return None

@@ -6,9 +6,11 @@ peak without its error bar, and then measures.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgewright.manifest import MemoryPrediction
+from edgewright_builder.fit.architecture import Architecture
 
 # Beside an adapter's own bytes, float16, the engine casts each factor to float32 while it uses it.
 MEMORY_PER_ADAPTER_BYTE = 3
@@ -41,6 +43,15 @@ class PeakBound:
     def may_fit(self) -> bool:
         """Whether the prediction itself meets the budget; its upper end may not."""
         return self.peak_bytes <= self.budget_bytes
+
+
+def adapter_bytes(architecture: Architecture, modules: Iterable[str], rank: int) -> int:
+    """Returns the bytes of a LoRA's factors in float16: rank · (inputs + outputs) values for each module of a layer.
+
+    Its file has about 100 bytes more for each of the two factors of a module.
+    """
+    values = sum(rank * sum(architecture.projection_shape(module)) for module in modules)
+    return 2 * architecture.layers * values
 
 
 def adapter_bound(base: MemoryPrediction, adapter_bytes: int, budget_bytes: int) -> PeakBound:

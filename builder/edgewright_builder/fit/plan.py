@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
-from edgewright.errors import InputError
+from edgewright.errors import InputError, RefusedError
 from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
 from edgewright_builder.fit.architecture import Architecture
@@ -98,7 +98,8 @@ def make_plan(
 ) -> BuildPlan:
     """Returns the plan with the least expected loss that fits.
 
-    Raises InputError naming the smallest budget that would do and what it costs, where nothing fits.
+    Raises RefusedError naming the smallest budget that would do and what it costs, where nothing fits, and InputError
+    for what this model can't be given.
     """
     return search_plans(architecture, wishes, budget_bytes, [calibration]).chosen
 
@@ -106,7 +107,7 @@ def make_plan(
 def search_plans(
     architecture: Architecture, wishes: Wishes, budget_bytes: int, calibrations: Sequence[Calibration]
 ) -> PlanSearch:
-    """Returns every configuration of every engine, held against the budget. Raises InputError where nothing fits."""
+    """Returns every configuration of every engine, held against the budget. Raises as `make_plan`."""
     check_wishes(architecture, wishes)
     plans = [
         plan_for(architecture, configuration, budget_bytes, calibration)
@@ -116,7 +117,7 @@ def search_plans(
     fitting = [plan for plan in plans if plan.bound.fits]
     if not fitting:
         smallest = min(plans, key=lambda plan: plan.memory.peak_bytes)
-        raise InputError(_nothing_fits(smallest, budget_bytes), Reason.REASON_MEMORY_BUDGET)
+        raise RefusedError(_nothing_fits(smallest, budget_bytes), Reason.REASON_MEMORY_BUDGET)
     return PlanSearch(min(fitting, key=_preference), _front(fitting), len(plans), len(fitting))
 
 

@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgewright import __version__
 from edgewright.digests import digest_of
-from edgewright.errors import InputError
+from edgewright.errors import InputError, RefusedError
 from edgewright.manifest import Manifest
 from edgewright.sizes import format_bytes
 from edgewright.v1.common_pb2 import Reason
-from edgewright_builder.fit.meets_budget import PeakBound, adapter_bound
+from edgewright_builder.fit.meets_budget import PeakBound, adapter_bound, adapter_bytes
 from edgewright_builder.local_engine.engine import LocalEngine, local_engine, open_arithmetics
 from edgewright_builder.pipeline.adapter_base import Base, require_slots
 from edgewright_builder.pipeline.inputs_in_own_run import refuse_own_products
@@ -63,7 +63,10 @@ class AdapterBuild:
 
 
 def preflight_adapter(build: AdapterBuild) -> None:
-    """Raises the error that `build_adapter` would come to later, and leaves the run's folder as it is."""
+    """Raises the error that `build_adapter` would come to later, and leaves the run's folder as it is.
+
+    A base and an adapter that do not fit are refused here: rank, modules and shapes say what they will take.
+    """
     manifest, recipe = build.base.artifact.manifest, build.recipe
     refuse_own_products(recipe, build.run.folder)
     require_slots(build.base.slots, build.modules, recipe.adapter.rank)
@@ -72,6 +75,7 @@ def preflight_adapter(build: AdapterBuild) -> None:
         raise InputError(
             f"The base was made for {made_for}, not for {build.profile.id}; give --device one of them."
         )
+    _require_budget(build)
     if recipe.teachers.knowledge is None and not (build.base.unquantized / "config.json").is_file():
         raise InputError(f"{build.base.unquantized} is gone; name a model in `teachers.knowledge`.")
     check_tasks(recipe.evaluate, recipe.task)
@@ -85,25 +89,24 @@ def build_adapter(build: AdapterBuild) -> FinishedStage:
     data = run_data(job)
     teacher = run_teacher(job, data)
     finetuned = run_finetune_adapter(job, build.recipe, build.modules, data, teacher)
-    _require_budget(build, finetuned)
     evaluated = _evaluate(build, finetuned)
     return run_package(job, _contents(build, data, finetuned), data, evaluated, build.signing_key)
 
 
-def _require_budget(build: AdapterBuild, finetuned: FinishedStage) -> None:
-    bound = _bound(build, finetuned)
+def _require_budget(build: AdapterBuild) -> None:
+    bound = _bound(build)
     if not bound.fits:
-        raise InputError(
+        raise RefusedError(
             f"Base and adapter are predicted to take {format_bytes(bound.upper_bytes)} at most, the budget is "
             f"{format_bytes(build.budget_bytes)}. Lower `adapter.rank`, or build the base for a smaller budget.",
             Reason.REASON_MEMORY_BUDGET,
         )
 
 
-def _bound(build: AdapterBuild, finetuned: FinishedStage) -> PeakBound:
+def _bound(build: AdapterBuild) -> PeakBound:
     """Returns the predicted peak of the base with the adapter loaded, held against the budget."""
-    base = build.base.artifact.manifest.memory
-    return adapter_bound(base, finetuned.summary["adapter_bytes"], build.budget_bytes)
+    size_bytes = adapter_bytes(build.distillation.architecture, build.modules, build.recipe.adapter.rank)
+    return adapter_bound(build.base.artifact.manifest.memory, size_bytes, build.budget_bytes)
 
 
 def _evaluate(build: AdapterBuild, finetuned: FinishedStage) -> FinishedStage:
@@ -155,7 +158,7 @@ def _manifest_fields(build: AdapterBuild, data: FinishedStage, finetuned: Finish
     shared = base.manifest.model_dump(
         mode="json", include={"engine", "model", "limits", "memory", "performance"}
     )
-    shared["memory"]["predicted_peak_bytes"] = _bound(build, finetuned).peak_bytes
+    shared["memory"]["predicted_peak_bytes"] = _bound(build).peak_bytes
     spec = {
         "base": base.digest,
         "path": ADAPTER_PATH,

@@ -27,10 +27,10 @@ from edgewright_builder.quantization.earlier_model import require_same_shape
 from edgewright_builder.recipe.model_recipe import DataTeacher, EvaluateSettings, Recipe
 from edgewright_builder.run.build_definition import Build
 from edgewright_builder.run.distillation_inputs import Distillation
-from edgewright_builder.run.resumable_run import read_stage
 from edgewright_builder.stages.data import contamination_of, data_inputs
 from edgewright_builder.stages.general_text import general_samples
 from edgewright_builder.stages.quantize import earlier_of
+from edgewright_builder.stages.teacher import teacher_inputs
 from edgewright_builder.tasks.definitions import DEFINITIONS
 from edgewright_builder.tasks.loading import load_task, require_distinct
 from edgewright_builder.teacher_cache.source import prompt_scores
@@ -176,7 +176,7 @@ def check_data(job: Distillation) -> None:
         _check_dialogues(job, rows)
         return
     check_prompts(load_prompts(data.prompts), load_preset(data.preset or recipe.task))
-    if teacher is not None and not job.run.keeps("data", data_inputs(job)):
+    if teacher is not None and job.run.kept("data", data_inputs(job)) is None:
         _check_teacher(teacher)
 
 
@@ -205,9 +205,15 @@ def check_knowledge(job: Distillation) -> None:
         require_aligned(
             share_of_texts(student, teacher, general_passages()), job.recipe.distillation.minimum_aligned
         )
-    if served is not None and read_stage(job.run.folder / "teacher") is None:
+    if served is not None and not _has_answered(job):
         _check_key("teachers.knowledge", served.api_key_env)
         prompt_scores(served, job.teacher).check()
+
+
+def _has_answered(job: Distillation) -> bool:
+    """Whether this very T2 has said all that it is asked, so that its answers are kept."""
+    data = job.run.kept("data", data_inputs(job))
+    return data is not None and job.run.kept("teacher", teacher_inputs(job, data)) is not None
 
 
 def _check_storage(build: Build) -> None:

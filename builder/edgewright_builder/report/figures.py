@@ -29,6 +29,7 @@ from edgewright_builder.report.formats import (
 )
 from edgewright_builder.report.records import Curves, PlanRecord, StageRecord, TaskScore, TrialRecord
 from edgewright_builder.report.summary import MODELS, Difference, model_names, show_difference
+from edgewright_builder.report.teacher_comparison import TeacherComparison
 
 TENSOR_CLASSES = {
     "linear": ("linear weights", "s1"),
@@ -48,7 +49,7 @@ MODEL_CLASSES = {
     "device": "s1",
 }
 OBJECTIVES = {
-    "quantized_kl": "validation KL at T = 1 when quantized, nats per token",
+    "quantized_kl": "validation {divergence} at T = 1 when quantized, nats per token",
     "paper": "the paper's loss",
 }
 OPTIMIZER_CLASSES = ("s1", "s3", "s2", "s5", "s4", "s6")
@@ -97,7 +98,7 @@ def attrition_figure(counts: Mapping[str, int]) -> Markup:
     return bar_chart(bars, "rows", show_tick, width=960, description="Rows left after each check of the data")
 
 
-def search_figure(trials: Sequence[TrialRecord]) -> Markup | None:
+def search_figure(trials: Sequence[TrialRecord], comparison: TeacherComparison) -> Markup | None:
     """Objective per trial coloured by optimizer, the best so far, and trials without a value as crosses."""
     valued = [
         (trial, trial.value) for trial in trials if trial.state == "complete" and trial.value is not None
@@ -116,9 +117,10 @@ def search_figure(trials: Sequence[TrialRecord]) -> Markup | None:
     for state in sorted({trial.state for trial in trials} - {"complete"}):
         others = [trial for trial in trials if trial.state == state]
         hover = [f"trial {t.number}: {state}; {_params(t)}" for t in others]
-        class_ = "limit" if state == "infeasible" else "muted"
+        class_ = "limit" if state == "diverged" else "muted"
         series.append(Series(state, [(t.number, above) for t in others], class_, "crosses", hover))
-    objective = OBJECTIVES.get(valued[0][0].objective, valued[0][0].objective)
+    name = valued[0][0].objective
+    objective = OBJECTIVES[name].format(divergence=comparison.divergence) if name in OBJECTIVES else name
     return plane_chart(
         series, "trial", f"{objective}, lower is better", show_tick, show_tick,
         description="Objective of each trial and the best so far", width=960, height=320,
@@ -137,19 +139,19 @@ def _params(trial: TrialRecord) -> str:
     return ", ".join(f"{name} {show_number(value)}" for name, value in trial.params.items())
 
 
-def training_figure(curves: Curves) -> Markup | None:
+def training_figure(curves: Curves, comparison: TeacherComparison) -> Markup | None:
     """Returns the loss that was minimised, per optimizer step."""
     points = [(float(point.step), point.loss) for point in curves.train if math.isfinite(point.loss)]
     if not points:
         return None
     return plane_chart(
-        [Series("training loss", points, "s1")], "optimizer step", "α T² KL + (1 − α) CE", show_tick, show_tick,
+        [Series("training loss", points, "s1")], "optimizer step", comparison.loss, show_tick, show_tick,
         description="Training loss over optimizer steps",
     )  # fmt: skip
 
 
-def validation_figure(curves: Curves) -> Markup | None:
-    """KL to the teacher on held-out rows, ± 1 standard error: before, after, and rounded to 4 bits.
+def validation_figure(curves: Curves, comparison: TeacherComparison) -> Markup | None:
+    """Returns the divergence on held-out rows, ± 1 standard error: before, after, and rounded to 4 bits.
 
     None where nothing is known, or where the student was its own teacher.
     """
@@ -173,8 +175,8 @@ def validation_figure(curves: Curves) -> Markup | None:
     if not bars:
         return None
     return bar_chart(
-        bars, "KL(teacher ‖ student) at T = 1, nats per token", show_tick, width=470,
-        description="Validation KL before and after distillation",
+        bars, f"{comparison.divergence}(teacher ‖ student) at T = 1, nats per token", show_tick, width=470,
+        description=f"Validation {comparison.divergence} before and after distillation",
     )  # fmt: skip
 
 

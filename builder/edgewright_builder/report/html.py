@@ -64,13 +64,13 @@ def render(inputs: RunInputs) -> str:
 def draw(inputs: RunInputs) -> dict[str, Markup | None]:
     """Returns every picture by name; None where its input is missing."""
     plan, peak, curves = inputs.plan, inputs.measured_peak_bytes, inputs.curves
-    compared = differences(inputs.scores)
+    compared, to_teacher = differences(inputs.scores), inputs.comparison
     return {
         "budget": figures.budget_figure(plan, peak) if plan else None,
         "attrition": figures.attrition_figure(inputs.attrition) if inputs.attrition else None,
-        "search": figures.search_figure(inputs.trials),
-        "training": figures.training_figure(curves) if curves else None,
-        "validation": figures.validation_figure(curves) if curves else None,
+        "search": figures.search_figure(inputs.trials, to_teacher),
+        "training": figures.training_figure(curves, to_teacher) if curves else None,
+        "validation": figures.validation_figure(curves, to_teacher) if curves else None,
         "differences": figures.difference_figure(compared, inputs.quantizer) if compared else None,
         "memory": figures.memory_figure(plan, peak) if plan and peak is not None else None,
         "times": figures.stage_time_figure(inputs.stages) if inputs.stages else None,

@@ -44,6 +44,7 @@ from edgewright_builder.report.records import (
     TaskScore,
     TrialRecord,
 )
+from edgewright_builder.report.teacher_comparison import TeacherComparison, comparison_of
 from edgewright_builder.run.resumable_run import STAGES
 
 T = TypeVar("T")
@@ -75,6 +76,11 @@ class RunInputs:
     def fixed_hyperparameters(self) -> bool:
         """Whether the recipe fixed the hyperparameters, so that nothing was searched."""
         return any(stage.stage == "search" and "fixed" in stage.summary for stage in self.stages)
+
+    @property
+    def comparison(self) -> TeacherComparison:
+        """How the student was held against the teacher."""
+        return comparison_of(self.stages)
 
     @property
     def quantizer(self) -> str:

@@ -61,7 +61,7 @@ class TrialRecord:
     """One trial of the search; a lower value is better."""
 
     number: int
-    state: str  # complete, infeasible, failed
+    state: str  # complete, diverged, interrupted
     value: float | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     seconds: float | None = None
@@ -82,7 +82,9 @@ class TrainPoint:
 
 @dataclass(frozen=True)
 class Curves:
-    """How the final fine-tuning went. KL(teacher ‖ student) at T = 1 on the validation split, in nats per token."""
+    """How the final fine-tuning went. Divergences from the teacher are at T = 1 on held-out pairs, in nats per token;
+    `teacher_comparison` names them.
+    """
 
     train: tuple[TrainPoint, ...] = ()
     validation_kl_before: float | None = None
@@ -118,7 +120,7 @@ class RungRecord:
 
 @dataclass(frozen=True)
 class EvaluatedRow:
-    """One evaluated question: right by likelihood, and by likelihood per byte."""
+    """One evaluated question: right by likelihood, and by likelihood per character."""
 
     id: str
     acc: bool

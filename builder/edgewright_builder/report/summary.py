@@ -172,9 +172,9 @@ def mean_score(scores: Iterable[TaskScore], model: str, tasks: list[str]) -> tup
 
 
 def _kl(inputs: RunInputs) -> KeyNumber:
-    curves = inputs.curves
+    curves, name = inputs.curves, f"{inputs.comparison.title} to the teacher"
     if curves is None or curves.validation_kl_after is None:
-        return _not_measured("KL to the teacher")
+        return _not_measured(name)
     error = curves.validation_kl_after_standard_error
     value = f"{curves.validation_kl_after:.3f}" + (f" ± {error:.3f}" if error is not None else "")
     before = curves.validation_kl_before
@@ -183,12 +183,12 @@ def _kl(inputs: RunInputs) -> KeyNumber:
     exported = next((rung.to_teacher.mean for rung in inputs.rungs if rung.model == "exported"), None)
     shipped = f", {exported:.3f} as it ships" if exported is not None else ""
     if before is None:
-        return KeyNumber("KL to the teacher", value, "nats per token, T = 1, before quantization")
+        return KeyNumber(name, value, "nats per token, T = 1, before quantization")
     if curves.student_was_teacher:
-        return KeyNumber("KL to the teacher", value, f"nats per token; the student was the teacher{shipped}")
+        return KeyNumber(name, value, f"nats per token; the student was the teacher{shipped}")
     change = show_percent(curves.validation_kl_after / before - 1, 0).replace("-", "−")
     detail = f"nats per token, {before:.3f} before ({change}){shipped}"
-    return KeyNumber("KL to the teacher", value, detail)
+    return KeyNumber(name, value, detail)
 
 
 def _kl_to_16_bits(inputs: RunInputs) -> KeyNumber | None:

@@ -54,7 +54,7 @@ class Build:
 
     @cached_property
     def plan(self) -> BuildPlan:
-        """The plan before the search: what decides depth, context and embedding. Raises InputError if nothing fits."""
+        """The plan before the search; it decides depth, context and embedding. Raises RefusedError if nothing fits."""
         wishes = wishes_of(self.recipe, self.architecture)
         return make_plan(self.architecture, wishes, self.budget_bytes, self.calibration)
 

@@ -79,11 +79,10 @@ class Run:
         with nullcontext() if self.shared is None else exclusive(folder.with_suffix(".lock")):
             return self._in_folder(attempt, name, work, products)
 
-    def keeps(self, name: str, inputs: Mapping[str, Any]) -> bool:
-        """Whether the stage is done for these inputs, so that `stage` would not run it."""
+    def kept(self, name: str, inputs: Mapping[str, Any]) -> FinishedStage | None:
+        """Returns the stage if it is done for these inputs, so that `stage` would not run it; else None."""
         fingerprint = digest_of(inputs)
-        done = read_stage(self._folder_of(name, fingerprint))
-        return done is not None and done["fingerprint"] == fingerprint
+        return _done(self._folder_of(name, fingerprint), fingerprint)
 
     def _folder_of(self, name: str, fingerprint: str) -> Path:
         if self.shared is None:
@@ -98,9 +97,9 @@ class Run:
         products: Sequence[str],
     ) -> FinishedStage:
         folder = attempt.folder
-        if (done := read_stage(folder)) is not None and done["fingerprint"] == attempt.fingerprint:
+        if (done := _done(folder, attempt.fingerprint)) is not None:
             self.reporter.note(f"{name}: done before, kept")
-            return FinishedStage(name, folder, done["output_digest"], done["seconds"], done["summary"])
+            return done
         seconds_before = attempt.begin()
         self.reporter.console.print(f"[bold]{name}[/bold]")
         started = time.monotonic()
@@ -139,6 +138,15 @@ def finished_stage(folder: Path) -> FinishedStage:
     record = read_stage(folder)
     if record is None:
         raise InputError(f"{folder} holds no finished stage; run the build that it belongs to.")
+    return _finished(folder, record)
+
+
+def _done(folder: Path, fingerprint: str) -> FinishedStage | None:
+    record = read_stage(folder)
+    return _finished(folder, record) if record is not None and record["fingerprint"] == fingerprint else None
+
+
+def _finished(folder: Path, record: Mapping[str, Any]) -> FinishedStage:
     return FinishedStage(
         record["stage"], folder, record["output_digest"], record["seconds"], record["summary"]
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgewright_builder.export.for_engine import ExportJob, exporter_for
 from edgewright_builder.fit.configuration.features import is_written_anew
-from edgewright_builder.fit.engines import DEFAULT_ENGINE
+from edgewright_builder.fit.engines import DEFAULT_ENGINE, engine_traits
 from edgewright_builder.models.folder import read_config
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ def run_export(build: Build, quantized: FinishedStage) -> FinishedStage:
         inputs["adapter_modules"] = modules
     if serving.engine != DEFAULT_ENGINE:
         inputs["engine"] = serving.engine
+    if engine_traits(serving.engine).format == "gguf":
+        inputs["name"] = build.recipe.name  # stands in the file
     if is_written_anew(read_config(build.distillation.student)):
         inputs["context_tokens"] = context_tokens
 

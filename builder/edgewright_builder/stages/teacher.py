@@ -22,22 +22,33 @@ if TYPE_CHECKING:
 
 def run_teacher(job: Distillation, data: FinishedStage) -> FinishedStage:
     """Runs the stage, or keeps what it left. Its products depend on the source of T2's knowledge. Resumable."""
-    finetune, source = job.recipe.finetune, source_of(job)
-    inputs = {
+    source = source_of(job)
+
+    def work(folder: Path) -> dict[str, Any]:
+        pairs, samples = pairs_and_samples(job, data)
+        if lost := _lost_line(samples, data.summary["pairs"], job.recipe.finetune.sequence_tokens):
+            job.run.reporter.note(lost)
+        return source.write(pairs, samples, pad_token(job), folder) | _comparison(job)
+
+    return job.run.stage("teacher", teacher_inputs(job, data), work, products=source.products, resumable=True)
+
+
+def teacher_inputs(job: Distillation, data: FinishedStage) -> dict[str, Any]:
+    """Returns what decides what T2 says."""
+    finetune = job.recipe.finetune
+    return {
         "teacher": job.teacher_digest,
         "data": data.output_digest,
         "tokenizer": job.student_digest,
         "samples": [finetune.loss_on, finetune.sequence_tokens, finetune.batch_tokens],
-        **source.inputs,
+        **source_of(job).inputs,
     }
 
-    def work(folder: Path) -> dict[str, Any]:
-        pairs, samples = pairs_and_samples(job, data)
-        if lost := _lost_line(samples, data.summary["pairs"], finetune.sequence_tokens):
-            job.run.reporter.note(lost)
-        return source.write(pairs, samples, pad_token(job), folder)
 
-    return job.run.stage("teacher", inputs, work, products=source.products, resumable=True)
+def _comparison(job: Distillation) -> dict[str, Any]:
+    """Returns how the student is held against T2, which says what every divergence from it is."""
+    served = job.served_teacher
+    return {"alignment": job.alignment, **({} if served is None else {"top_k": served.top_k})}
 
 
 def samples_of(job: Distillation, data: FinishedStage) -> list[Sample]:

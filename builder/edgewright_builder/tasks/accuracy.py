@@ -20,7 +20,7 @@ class AccuracyEstimate:
 
 
 def choose(log_likelihoods: Sequence[float], lengths: Sequence[int] | None = None) -> int:
-    """Returns the index of the most likely choice, the first of equals; with lengths, per byte."""
+    """Returns the index of the most likely choice, the first of equals; with lengths, per character."""
     if lengths is None:
         return max(range(len(log_likelihoods)), key=lambda i: log_likelihoods[i])
     return max(range(len(log_likelihoods)), key=lambda i: log_likelihoods[i] / max(lengths[i], 1))

@@ -19,11 +19,13 @@ QuizForm = Literal["plain", "chat"]  # how a user's own file is asked
 
 @dataclass(frozen=True)
 class Choice:
-    """One choice as text to score: log p(continuation | context). `length_bytes` normalises it for acc_norm."""
+    """One choice as text to score: log p(continuation | context). `characters` normalise it for acc_norm, which
+    the harness divides by the choice's length as text, whatever bytes that takes.
+    """
 
     context: str
     continuation: str
-    length_bytes: int
+    characters: int
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Definition:
 
 
 def _choices(context: str, texts: list[str]) -> tuple[Choice, ...]:
-    return tuple(Choice(context, f" {text}", len(text.encode())) for text in texts)
+    return tuple(Choice(context, f" {text}", len(text)) for text in texts)
 
 
 def _lettered(row: dict[str, Any]) -> tuple[str, list[str]]:
@@ -95,7 +97,7 @@ def _winogrande(row: dict[str, Any]) -> tuple[Choice, ...]:
     """Scores the end of the sentence given each way to fill the gap (Trinh and Le, arXiv 1806.02847)."""
     before, _, after = row["question"].partition("_")
     contexts = [before + option for option in row["choices"]]
-    return tuple(Choice(context, f" {after.strip()}", len(context.encode())) for context in contexts)
+    return tuple(Choice(context, f" {after.strip()}", len(context)) for context in contexts)
 
 
 DEFINITIONS = {
@@ -117,11 +119,11 @@ QUIZ = Definition("quiz", "", "acc_norm", _arc_easy)  # a user's own file, asked
 def chat_quiz(prompt_of: Callable[[str], str]) -> Definition:
     """Returns how a user's own file is asked as a chat: `prompt_of` a question is what precedes the answer.
 
-    The most likely choice counts, not the one that is likeliest by byte: it is the one that greedy decoding would say.
+    The most likely choice counts, not the likeliest by character: it is the one that greedy decoding would say.
     """
 
     def build(row: dict[str, Any]) -> tuple[Choice, ...]:
         context = prompt_of(row["question"])
-        return tuple(Choice(context, text, len(text.encode())) for text in row["choices"])
+        return tuple(Choice(context, text, len(text)) for text in row["choices"])
 
     return Definition("quiz", "", "acc", build)

@@ -46,7 +46,7 @@ def build_question(task: Any, doc: dict[str, Any], number: int) -> Question:
     texts = task.doc_to_choice(doc)
     gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
     choices = tuple(
-        Choice(instance.args[0], instance.args[1], len(text.encode()))
+        Choice(instance.args[0], instance.args[1], len(text))
         for instance, text in zip(instances, texts, strict=True)
     )
     return Question(

@@ -20,7 +20,7 @@ QUESTIONS_PER_CALL = 64
 
 @dataclass(frozen=True)
 class ScoredQuestion:
-    """One row: the log-likelihood of each choice, and whether the right choice won, plain and per byte."""
+    """One row: the log-likelihood of each choice, and whether the right choice won, plain and per character."""
 
     id: str
     log_likelihoods: tuple[float, ...]
@@ -67,7 +67,7 @@ def _by_context(choices: Sequence[Choice]) -> list[ScoreItem]:
 
 
 def _scored(question: Question, log_likelihoods: list[float]) -> ScoredQuestion:
-    lengths = [choice.length_bytes for choice in question.choices]
+    lengths = [choice.characters for choice in question.choices]
     return ScoredQuestion(
         question.id,
         tuple(log_likelihoods),

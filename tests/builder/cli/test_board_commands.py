@@ -144,7 +144,7 @@ def test_eval_asks_the_board_for_every_choice(board: Board, host: str, tmp_path:
     quiz = tmp_path / "quiz.jsonl"
     quiz.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (found,) = json.loads(output("eval", host, "--insecure", "--tasks", quiz, "--json"))["results"]
-    # Every choice costs one nat a character here, blanks included: per byte, the longer one is likelier.
+    # Every choice costs one nat a character here, blanks included: per character, the longer one is likelier.
     assert found["outcomes"] == [False, True]
     assert (found["task"], found["accuracy"], found["rows"], found["model"]) == ("quiz", 0.5, 2, "served")
 

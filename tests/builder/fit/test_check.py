@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from edgewright.errors import InputError
+from edgewright.errors import InputError, RefusedError
 from edgewright_builder.cli.main import app
 from edgewright_builder.fit.catalogue import builtin_models
 from edgewright_builder.fit.check import check, make_question
@@ -89,7 +89,7 @@ def test_a_plan_never_exceeds_its_budget_and_check_agrees_with_it(
         search = search_plans(
             architecture, Wishes(context), budget_bytes, [load_calibration(ENGINE, "aarch64")]
         )
-    except InputError:
+    except RefusedError:
         assert not answer.plan.bound.fits
         return
     assert search.chosen.bound.upper_bytes <= budget_bytes
@@ -295,7 +295,7 @@ def test_plan_marks_the_chosen_one_on_the_front() -> None:
 
 def test_a_budget_nothing_meets_names_the_smallest_that_would() -> None:
     result = invoke("plan", "llama-3.1-8b", "--device", ORIN, "--budget", "500MiB")
-    assert isinstance(result.exception, InputError)
+    assert isinstance(result.exception, RefusedError)
     assert "The smallest needs" in str(result.exception)
 
 
@@ -327,7 +327,7 @@ def test_a_way_out_is_named_whenever_plan_knows_one(model: Any, budget_mib: int)
         search_plans(
             model.architecture, Wishes(question.context_tokens), budget_mib * MIB, [question.calibration]
         )
-    except InputError:
+    except RefusedError:
         return
     assert answer.plan.bound.fits or any(change.fits for change in answer.changes)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewright.errors import InputError
+from edgewright.errors import InputError, RefusedError
 from edgewright_builder.fit.architecture import Architecture, architecture_from_config
 from edgewright_builder.fit.memory import Configuration, load_calibration, predict_memory
 from edgewright_builder.fit.plan import Wishes, candidates, make_plan
@@ -71,7 +71,7 @@ def test_a_plan_never_exceeds_its_budget(
     wishes = Wishes(context_tokens=context_tokens, concurrency=1)
     try:
         plan = make_plan(architecture, wishes, budget_mib * 2**20, CALIBRATION)
-    except InputError:
+    except RefusedError:
         return
     assert plan.memory.peak_bytes <= budget_mib * 2**20
 
@@ -82,7 +82,7 @@ def test_a_larger_budget_never_gives_a_worse_plan(budget_mib: int, more_mib: int
     wishes = Wishes(context_tokens=1024, concurrency=1)
     try:
         small = make_plan(SMOL, wishes, budget_mib * 2**20, CALIBRATION)
-    except InputError:
+    except RefusedError:
         return
     large = make_plan(SMOL, wishes, (budget_mib + more_mib) * 2**20, CALIBRATION)
     assert large.expected_divergence <= small.expected_divergence
@@ -99,7 +99,7 @@ def test_a_wish_is_kept_or_refused_but_never_changed() -> None:
     wishes = Wishes(2048, 1, layers=20, group_size=32, embedding_bits=8)
     m = make_plan(SMOL, wishes, 2**40, CALIBRATION).configuration
     assert (m.layers, m.group_size, m.embedding_bits) == (20, 32, 8)
-    with pytest.raises(InputError, match="The smallest needs"):
+    with pytest.raises(RefusedError, match="The smallest needs"):
         make_plan(SMOL, wishes, 10 * 2**20, CALIBRATION)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,26 +10,32 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from edgewright.errors import InputError
+from edgewright.errors import InputError, RefusedError
 from edgewright.manifest import AdapterSlots
+from edgewright.v1.common_pb2 import Reason
 from edgewright_builder.device_client.client import DeviceClient
+from edgewright_builder.fit.architecture import architecture_from_config
+from edgewright_builder.fit.meets_budget import adapter_bytes
 from edgewright_builder.models.folder import load_model
-from edgewright_builder.pipeline.adapter_base import find_base, require_slots
-from edgewright_builder.pipeline.adapter_pipeline import served_identity
+from edgewright_builder.pipeline.adapter_base import Base, find_base, require_slots
+from edgewright_builder.pipeline.adapter_pipeline import AdapterBuild, preflight_adapter, served_identity
 from edgewright_builder.push.push import push
 from edgewright_builder.python_api.run_folder import RunFolder
 from edgewright_builder.quantization.gptq_checkpoint import load_dequantized
 from edgewright_builder.recipe.adapter_recipe import AdapterRecipe, load_any_recipe
 from edgewright_builder.recipe.hyperparameters import Hyperparameters
-from edgewright_builder.recipe.model_recipe import FinetuneSettings, Recipe
-from edgewright_builder.run.resumable_run import digest_of_products
+from edgewright_builder.recipe.model_recipe import PROJECTIONS, FinetuneSettings, Recipe
+from edgewright_builder.run.progress import Reporter
+from edgewright_builder.run.resumable_run import Run, digest_of_products
 from edgewright_builder.stages.finetune_adapter import finetune_adapter
 from edgewright_builder.teacher_cache.hidden_states import cache_hidden_states, read_hidden_states
 from edgewright_builder.train.epoch import DistillationData, Training
 from edgewright_builder.train.optimizers import learning_rate_factor
 from edgewright_builder.train.samples import make_sample, split
+from edgewright_profiles import load_profile
 from tests.support.built_artifacts import KEY, make_artifact
 from tests.support.device_simulator import Board, simulated_device
 from tests.support.tiny_gptq_checkpoint import write_quantized
@@ -100,6 +107,11 @@ def test_training_an_adapter_lowers_the_loss_and_leaves_the_base_alone(
     assert summary["validation_loss_after"] < 0.9 * summary["validation_loss_before"]
     assert digest_of_products(quantized[0], ("",)) == before
     assert (out / "adapter" / "model.onnx_adapter").stat().st_size == summary["adapter_bytes"]
+    predicted_bytes = adapter_bytes(
+        architecture_from_config(tiny_model(1).config.to_dict()), ("q_proj", "up_proj"), 4
+    )
+    factors = 2 * 2 * 2  # of each module in each of two layers
+    assert predicted_bytes <= summary["adapter_bytes"] <= predicted_bytes + 256 * factors
     config = json.loads((out / "peft" / "adapter_config.json").read_text(encoding="utf-8"))
     assert sorted(config["target_modules"]) == ["q_proj", "up_proj"]
 
@@ -231,6 +243,36 @@ def test_a_base_whose_build_was_begun_again_and_not_ended_is_refused(tmp_path: P
     (tmp_path / "recover" / "stage.json").unlink()
     with pytest.raises(InputError, match=r"was stopped in its stage recover: .* --resume first"):
         find_base(tmp_path)
+
+
+def adapter_build(folder: Path, quantized: Path, budget_bytes: int, **changes: Any) -> AdapterBuild:
+    """An adapter of a base that takes 1 MiB and 1 KiB at most."""
+    slots = AdapterSlots(modules=PROJECTIONS, rank=64)
+    artifact = make_artifact(folder / "artifact", {"engine/model.bin": b"x"}, KEY, adapter_slots=slots)
+    base = Base(artifact, slots, quantized, folder / "plain")
+    run = Run(folder / "run", Reporter(Console(file=io.StringIO())))
+    recipe = adapter_recipe(folder, **changes)
+    return AdapterBuild(recipe, base, load_profile("this-host"), budget_bytes, run, KEY)
+
+
+def test_an_adapter_that_does_not_fit_beside_its_base_is_refused_before_it_is_trained(
+    quantized: tuple[Path, Path], tmp_path: Path
+) -> None:
+    base_bytes = 2**20 + 1024
+    build = adapter_build(tmp_path, quantized[0], base_bytes + 1024, adapter={"rank": 64})
+    with pytest.raises(RefusedError, match=r"^Base and adapter are predicted to take 1\.4 MiB at most") as no:
+        preflight_adapter(build)
+    assert (no.value.exit_code, no.value.reason) == (1, Reason.REASON_MEMORY_BUDGET)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_adapter_of_less_rank_fits_where_a_large_one_does_not(
+    quantized: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "data.jsonl").write_text('{"instruction": "a", "input": "", "output": "b"}\n')
+    (tmp_path / "quiz.jsonl").write_text('{"question": "a", "choices": ["b", "c"], "answer": 0}\n')
+    changes = {"evaluate": {"tasks": [str(tmp_path / "quiz.jsonl")]}, "adapter": {"rank": 1}}
+    preflight_adapter(adapter_build(tmp_path, quantized[0], 2**20 + 16 * 1024, **changes))
 
 
 def test_rank_and_modules_beyond_the_base_s_slots_are_refused() -> None:

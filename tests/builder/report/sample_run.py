@@ -106,7 +106,7 @@ def sample_trials(dice: random.Random) -> list[dict[str, Any]]:
             "rank": dice.choice([8, 16, 32, 64]), "scale": dice.uniform(0.5, 4), "temperature": dice.uniform(0.5, 2),
             "alpha": dice.uniform(0.3, 1), "weight_decay": dice.uniform(0, 0.1),
         }  # fmt: skip
-        state = {4: "infeasible", 9: "failed"}.get(number, "complete")
+        state = {4: "diverged", 9: "interrupted"}.get(number, "complete")
         value = 0.34 + 0.5 * math.exp(-number / 6) * dice.random() if state == "complete" else None
         trials.append(
             {"number": number, "state": state, "value": value, "params": params,

@@ -192,3 +192,40 @@ def test_after_another_build_no_figure_of_the_old_board_is_shown_as_the_new_ones
 def test_the_artifact_is_named_by_its_manifest_digest(run: Path) -> None:
     digest = manifest_digest((run / "artifact/manifest.json").read_bytes())
     assert digest in page_of(run).text
+
+
+@pytest.mark.parametrize(
+    ("summary", "divergence", "loss"),
+    [
+        ({"alignment": "shared"}, "KL", "α T² KL + (1 − α) CE"),
+        ({"alignment": "projected"}, "projected KL", "α T² projected KL + (1 − α) CE"),
+        ({"alignment": "uld"}, "projected KL", "α ULD + (1 − α) CE"),
+        ({"alignment": "shared", "top_k": 64}, "top-64 KL", "α T² top-64 KL + (1 − α) CE"),
+        (
+            {"alignment": "projected", "top_k": 8},
+            "top-8 projected KL",
+            "α T² top-8 projected KL + (1 − α) CE",
+        ),
+        ({"compared_share": 0.9}, "projected KL", "α T² projected KL + (1 − α) CE"),  # of an earlier version
+    ],
+)
+def test_the_distance_to_the_teacher_is_called_what_was_measured(
+    run: Path, summary: dict[str, object], divergence: str, loss: str
+) -> None:
+    stage = json.loads((run / "teacher/stage.json").read_text())
+    write_json(run / "teacher/stage.json", stage | {"summary": summary})
+    text, title = page_of(run).text, divergence[0].upper() + divergence[1:]
+    for words in (
+        f"Validation {divergence} to the teacher", f"{title} to teacher", loss, f"{title} to the teacher",
+        f"{divergence}(teacher ‖ student) at T = 1", f"validation {divergence} at T = 1 when quantized",
+        "KL to fine-tuned",
+    ):  # fmt: skip
+        assert words in text
+    assert ("so at most the whole KL" in text) == ("top" in divergence)
+    assert ("the alphabet that they share" in text) == ("projected" in divergence)
+
+
+def test_trials_that_diverged_stand_out_from_those_that_were_interrupted(run: Path) -> None:
+    html = write_report(run).read_text()
+    assert 'class="stroke limit"><title >trial 4: diverged' in html
+    assert 'class="stroke muted"><title >trial 9: interrupted' in html

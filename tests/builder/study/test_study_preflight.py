@@ -79,9 +79,3 @@ def test_a_study_beyond_the_boards_memory_is_refused(tmp_path: Path, recipe: dic
     assert isinstance(refused, InputError)
     assert "64" in str(refused)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_build_reads_its_general_text_before_it_trains(tmp_path: Path, recipe: dict[str, Any]) -> None:
-    named = Recipe.model_validate(recipe | {"recover": {"data": str(tmp_path / "gone.txt")}})
-    with pytest.raises(InputError, match=r"gone\.txt can't be read as text"):
-        check_general_text(named, tmp_path / "student")

@@ -42,6 +42,6 @@ def test_outcomes_of_different_rows_are_not_paired() -> None:
         paired_difference([True, False], [True])
 
 
-def test_per_byte_normalisation_can_change_the_choice() -> None:
+def test_normalisation_by_length_can_change_the_choice() -> None:
     assert choose([-4.0, -6.0]) == 0
     assert choose([-4.0, -6.0], [2, 10]) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 
 from edgewright.errors import InputError, OutsideError
+from edgewright_builder.scoring.scorer import ScoreItem
 from edgewright_builder.tasks.definitions import DEFINITIONS, Question, chat_quiz
 from edgewright_builder.tasks.harness import harness_questions
 from edgewright_builder.tasks.loading import evaluation_texts, load_task, require_distinct
+from edgewright_builder.tasks.results import run_task
 
 QUIZ = Path(__file__).parents[3] / "examples" / "science_quiz.jsonl"
 
@@ -122,13 +125,19 @@ def task_manager() -> Any:
     )
 
 
-def harness_question(name: str, doc: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Question:
-    """The document as the harness's own task definition asks it, with a dataset of one row in the hub's place."""
+def harness_tasks(doc: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The harness's own task definitions, with a dataset of one row in the hub's place."""
     datasets = pytest.importorskip("datasets", reason="lm-evaluation-harness is an extra")
     manager = task_manager()
     rows = datasets.Dataset.from_list([doc])
     hub = dict.fromkeys(("test", "validation", "train", "dev"), rows)
     monkeypatch.setattr(datasets, "load_dataset", lambda **_: datasets.DatasetDict(hub))
+    return manager
+
+
+def harness_question(name: str, doc: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Question:
+    """The document as the harness asks it."""
+    manager = harness_tasks(doc, monkeypatch)
     monkeypatch.setattr("lm_eval.tasks.TaskManager", lambda: manager)
     leaf = "mmlu_high_school_statistics" if name == "mmlu" else DEFINITIONS[name].harness_name
     (question,) = harness_questions(leaf)
@@ -145,6 +154,29 @@ def test_a_question_is_asked_as_the_harness_asks_it(
     expected = harness_question(name, doc, monkeypatch)
     assert question.choices == expected.choices
     assert question.answer == expected.answer
+
+
+@pytest.mark.parametrize(
+    ("choices", "values"),
+    [
+        (["éééé", "abcde"], [-4.2, -5.0]),  # by characters the second, by bytes the first
+        (["水", "ab"], [-1.0, -1.9]),
+        (["abc", "ééé"], [-3.0, -3.1]),
+    ],
+)
+def test_a_choice_is_judged_by_its_characters_as_the_harness_judges_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choices: list[str], values: list[float]
+) -> None:
+    class Scorer:
+        def score(self, items: Sequence[ScoreItem]) -> list[list[float]]:
+            return [values for _ in items]
+
+    write(tmp_path / "arc_easy" / "eval.jsonl", [{"question": "Q?", "choices": choices, "answer": 1}])
+    (ours,) = run_task(Scorer(), load_task("arc_easy", tmp_path), on_progress=lambda *_: None).outcomes
+    doc = {"question": "Q?", "choices": {"text": choices, "label": ["A", "B"]}, "answerKey": "B"}
+    (task,) = harness_tasks(doc, monkeypatch).load(["arc_easy"])["tasks"].values()
+    theirs = task.process_results(next(iter(task.test_docs())), [(value, False) for value in values])
+    assert (ours.acc, ours.acc_norm) == (theirs["acc"] == 1, theirs["acc_norm"] == 1)
 
 
 def test_the_hub_out_of_reach_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +271,7 @@ def test_a_quiz_is_asked_in_the_chat_template_if_wished(tmp_path: Path) -> None:
     )
     plain = load_task(str(path))
     chat = load_task(str(path), quiz=chat_quiz(lambda question: f"<user>{question}<assistant>"))
-    assert [(c.context, c.continuation, c.length_bytes) for c in chat.questions[0].choices] == [
+    assert [(c.context, c.continuation, c.characters) for c in chat.questions[0].choices] == [
         ("<user>Which?<assistant>", "this", 4),
         ("<user>Which?<assistant>", "that one", 8),
     ]

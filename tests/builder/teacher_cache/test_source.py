@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from edgewright.errors import InputError
+from edgewright.errors import InputError, OutsideError
 from edgewright_builder.models.folder import load_model
 from edgewright_builder.pipeline.preflight import check_knowledge
 from edgewright_builder.recipe.model_recipe import Recipe
 from edgewright_builder.run.distillation_inputs import Distillation
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.resumable_run import FinishedStage, Run
+from edgewright_builder.stages.data import run_data
 from edgewright_builder.stages.teacher import run_teacher, training_of
 from edgewright_builder.train.epoch import validation_divergence
 from tests.support.knowledge_server import KnowledgeModel
@@ -40,10 +41,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> TwoModels:
     return write_models(folder)
 
 
-def job(models: TwoModels, folder: Path, knowledge: dict[str, Any], **distillation: Any) -> Distillation:
+def job(
+    models: TwoModels, folder: Path, knowledge: dict[str, Any], file: str = "data.jsonl", **distillation: Any
+) -> Distillation:
     values = {
         "name": "x", "task": "arc_easy", "student": {"model": str(models.student)},
-        "teachers": {"knowledge": knowledge}, "data": {"file": "data.jsonl"},
+        "teachers": {"knowledge": knowledge}, "data": {"file": file},
         "distillation": {"minimum_aligned": 0.1} | distillation,  # these two share little on purpose
     }  # fmt: skip
     recipe = Recipe.model_validate(values)
@@ -112,3 +115,24 @@ def test_a_served_teacher_can_not_be_compared_by_uld(models: TwoModels, tmp_path
     knowledge = {"model": "big", "endpoint": "http://127.0.0.1:9/v1", "tokenizer": str(models.teacher)}
     with pytest.raises(InputError, match=r"`distillation.alignment: uld` needs every probability"):
         check_knowledge(job(models, tmp_path, knowledge, alignment="uld"))
+
+
+def test_a_server_that_has_answered_is_not_asked_again_and_another_one_is(
+    models: TwoModels, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS), encoding="utf-8")
+    with knowledge_of("served", models) as knowledge:
+        asked = job(models, tmp_path, knowledge, str(own))
+        run_teacher(asked, run_data(asked))
+    check_knowledge(job(models, tmp_path, knowledge | {"api_key_env": "NO_SUCH_KEY"}, str(own)))
+    for change in ({"model": "bigger"}, {"top_k": 4}):
+        with pytest.raises(OutsideError):  # the server is gone
+            check_knowledge(job(models, tmp_path, knowledge | change, str(own)))
+    with pytest.raises(InputError, match=r"`teachers\.knowledge\.api_key_env` is NO_SUCH_KEY"):
+        check_knowledge(
+            job(models, tmp_path, knowledge | {"api_key_env": "NO_SUCH_KEY", "top_k": 4}, str(own))
+        )
+    own.write_text(own.read_text(encoding="utf-8").replace("rose", "fell"), encoding="utf-8")
+    with pytest.raises(OutsideError):
+        check_knowledge(job(models, tmp_path, knowledge, str(own)))

@@ -10,10 +10,13 @@ import pytest
 
 from tests.end_to_end.bad_input.saying import (
     INPUT,
+    REFUSED,
     assert_says,
     build,
     variant,
 )
+
+SERVED = {"endpoint": "http://127.0.0.1:9/v1", "api_key_env": "NO_SUCH_KEY"}
 
 
 def test_an_unknown_device_is_answered_with_the_nearest(recipe: Path, tmp_path: Path) -> None:
@@ -31,8 +34,13 @@ def test_an_unknown_device_is_answered_with_the_nearest(recipe: Path, tmp_path: 
         (lambda values: values["student"].update(drop_layers=[4]), ["layer 4", "layers 0 to 3"]),
         (lambda values: values.pop("teachers"), ["the key `teachers` is missing"]),
         (lambda values: values["evaluate"].update(tasks=["arc_hard"]), ["Unknown task 'arc_hard'"]),
+        (lambda values: values.update(recover={"data": "gone.txt"}), ["gone.txt can't be read as text"]),
+        (
+            lambda values: values["teachers"]["knowledge"].update(SERVED),
+            ["`teachers.knowledge.api_key_env` is NO_SUCH_KEY"],
+        ),
     ],
-    ids=["unknown-key", "type", "choice", "layer", "missing-key", "task"],
+    ids=["unknown-key", "type", "choice", "layer", "missing-key", "task", "general-text", "teacher's key"],
 )
 def test_a_wrong_recipe_names_the_key_and_the_value(
     recipe: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], parts: list[str]
@@ -46,5 +54,5 @@ def test_a_budget_that_nothing_meets_is_answered_with_the_smallest_that_does(
     recipe: Path, tmp_path: Path
 ) -> None:
     done = build(recipe, tmp_path / "run", "--budget", "1MiB")
-    assert_says(done, INPUT, "budget of 1.0 MiB", "The smallest needs", "3 of 4 layers", "expected loss of")
+    assert_says(done, REFUSED, "budget of 1.0 MiB", "The smallest needs", "3 of 4 layers", "expected loss of")
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""A general text decides a stage where the stage reads a share of it, and nowhere else."""
+"""What decides a stage, and so has it run again, and what does not."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from edgewright_builder.recipe.model_recipe import Recipe
 from edgewright_builder.run.build_definition import Build
 from edgewright_builder.run.progress import Reporter
 from edgewright_builder.run.resumable_run import FinishedStage, Run
+from edgewright_builder.stages.export import run_export
 from edgewright_builder.stages.quantize import run_quantize
 from edgewright_builder.stages.recover import run_recover
 from edgewright_profiles import load_profile
-
-FINGERPRINT = "the fingerprint"
+from tests.support.configurations import LLAMA
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +40,9 @@ def build_of(folder: Path, **sections: Any) -> Build:
         "name": "x", "task": "t", "student": {"model": "m"}, "teachers": {"knowledge": {"model": "m"}},
         "data": {"file": "pairs.jsonl"}, **sections,
     }  # fmt: skip
-    run = Run(folder / "run", Reporter(Console(file=io.StringIO())))
     recipe = Recipe.model_validate(values)
-    return Build(recipe, load_profile("this-host"), 2**30, run, Ed25519PrivateKey.generate())
+    run = Run(folder / "run", Reporter(Console(file=io.StringIO())))
+    return Build(recipe, load_profile("this-host"), 2**33, run, Ed25519PrivateKey.generate())
 
 
 def quantize_of(folder: Path, share: float) -> str:
@@ -86,3 +86,24 @@ def test_a_text_of_which_a_share_is_read_counts_by_its_content(
     text.unlink()
     with pytest.raises(InputError, match=r"text\.txt can't be read as text"):
         stage(tmp_path, 0.5)
+
+
+def exported_as(folder: Path, engine: str, name: str) -> str:
+    student = folder / "student"
+    student.mkdir(exist_ok=True)
+    (student / "config.json").write_text(json.dumps(dict(LLAMA)))
+    (student / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    sections = {"student": {"model": str(student)}, "serving": {"engine": engine, "context_tokens": 64}}
+    quantized = FinishedStage("quantize", folder, "digest", 0.0, {})
+    return run_export(build_of(folder, name=name, **sections), quantized).output_digest
+
+
+@pytest.mark.parametrize(
+    ("engine", "stands_in_the_file"), [("llama.cpp", True), ("onnxruntime-genai", False), ("vllm", False)]
+)
+def test_a_release_of_another_name_is_exported_anew_where_its_files_hold_the_name(
+    tmp_path: Path, engine: str, stands_in_the_file: bool
+) -> None:
+    before = exported_as(tmp_path, engine, "first")
+    assert (exported_as(tmp_path, engine, "second") != before) == stands_in_the_file
+    assert exported_as(tmp_path, engine, "first") == before
