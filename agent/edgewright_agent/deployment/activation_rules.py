@@ -96,7 +96,9 @@ def starting(state: State) -> State:
 
 
 def start_excused(state: State) -> State:
-    """Returns the state after a request ended the active release's engine: that start does not count."""
+    """Returns the state after a request ended the active release's engine, or the board had no memory or room for
+    one: that start does not count.
+    """
     return replace(state, starts=max(0, state.starts - 1))
 
 

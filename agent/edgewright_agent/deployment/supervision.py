@@ -12,7 +12,7 @@ from edgewright_agent.deployment import activation_rules
 from edgewright_agent.deployment.engine_manager import EngineManager
 from edgewright_agent.deployment.state_writer import StateWriter
 from edgewright_agent.engines import Death, Engine
-from edgewright_agent.runtime.failures import is_rot, log_failure
+from edgewright_agent.runtime.failures import is_named_shortage, is_rot, log_failure
 from edgewright_agent.runtime.threads import within
 from edgewright_agent.store import Store
 from edgewright_agent.store.adapter_bases import servable
@@ -80,6 +80,8 @@ class Supervisor:
                 if is_rot(error):
                     await self._give_up(digest)
                     return
+                if is_named_shortage(error):
+                    await self._progress.try_to_apply(activation_rules.start_excused)
             await self._engines.stop()
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, RESTART_SECONDS_MAX)

@@ -34,4 +34,11 @@ def is_shortage(error: Exception) -> bool:
     """Whether the board was out of something, so that nothing is known of the release."""
     if isinstance(error, OutsideError):
         return error.reason in (Reason.REASON_UNSPECIFIED, Reason.REASON_DISK_SPACE)
-    return isinstance(error, OSError) and error.errno in _SHORTAGES
+    return is_named_shortage(error)
+
+
+def is_named_shortage(error: Exception) -> bool:
+    """Whether the system itself named what the board was out of, so that it passes; a damaged disk may not."""
+    return any(
+        isinstance(reason, OSError) and reason.errno in _SHORTAGES for reason in (error, error.__cause__)
+    )

@@ -15,6 +15,7 @@ from edgewright import durable
 from edgewright.durable import FileSystem
 from edgewright.errors import EdgewrightError, OutsideError
 from edgewright_agent.deployment import supervision
+from edgewright_agent.deployment.activation_rules import STARTS_MAX
 from edgewright_agent.deployment.deployer import Deployer
 from edgewright_agent.deployment.probes import BoardSensors
 from edgewright_agent.deployment.state import ChangeOutcome, Phase, State
@@ -255,6 +256,30 @@ async def test_a_board_without_file_handles_denies_nothing(
             await asyncio.sleep(0.005)
         await activated(deployer, NEXT.digest)
         assert serves(deployer, NEXT.digest)
+
+
+async def test_a_good_release_is_not_given_up_for_what_the_board_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "RESTART_SECONDS_MAX", 0.01)
+    async with deploying(tmp_path, Script()) as deployer:
+        await activated(deployer, GOOD.digest)
+        await activated(deployer, NEXT.digest)
+    short, script, tried = [errno.ENOMEM, errno.EAGAIN] * STARTS_MAX, Script(), set()
+
+    async def lack(what: str, release: StagedRelease) -> None:
+        tried.add(release.digest)
+        if what == "start" and short:
+            error = short.pop()
+            raise OSError(error, os.strerror(error))
+
+    script.before = lack
+    async with deploying(tmp_path, script) as deployer:
+        while not script.running:
+            await asyncio.sleep(0.005)
+        assert not short
+        assert tried == {NEXT.digest}
+        assert deployer.state.active == NEXT.digest
 
 
 def out_of_handles(path: Path, flags: int = 0) -> int:
