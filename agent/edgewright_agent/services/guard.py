@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from edgewright.errors import EdgewrightError, InputError
+from edgewright.errors import EdgewrightError, InputError, OutsideError
 from edgewright.v1.common_pb2 import Reason
 from edgewright_agent.services.callers import Context, certificate_of
 from edgewright_agent.services.certificate_limits import CallLimits
@@ -21,6 +22,8 @@ from edgewright_agent.services.uploads.parts import parse_write_request
 from edgewright_agent.trust import Trust
 
 OUR_CALLS = "/edgewright.v1."
+_log = logging.getLogger(__name__)
+
 # The one call that carries gigabytes has a parser of its own.
 PARSERS: dict[str, Callable[[bytes], Any]] = {
     "/edgewright.v1.DeploymentService/WriteBlob": parse_write_request
@@ -63,6 +66,12 @@ def _parser(method: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any
             raise InputError(f"What came is no request of {method} ({error}).") from None
 
     return parsed
+
+
+def _outside(method: str, error: OSError) -> OutsideError:
+    """Returns what a client is told of a failure of the system that nothing below has put into a sentence."""
+    _log.error("%s failed", method, exc_info=error)
+    return OutsideError(f"{method} failed on the board: {error}. Check its disk, and see the agent's log.")
 
 
 class Guard(grpc.aio.ServerInterceptor):
@@ -109,6 +118,8 @@ class Guard(grpc.aio.ServerInterceptor):
                     return await behaviour(request, context)
             except EdgewrightError as error:
                 await abort(context, error)
+            except OSError as error:
+                await abort(context, _outside(method, error))
 
         return call
 
@@ -120,6 +131,8 @@ class Guard(grpc.aio.ServerInterceptor):
                         yield response
             except EdgewrightError as error:
                 await abort(context, error)
+            except OSError as error:
+                await abort(context, _outside(method, error))
 
         return call
 

@@ -395,3 +395,18 @@ async def test_a_client_that_leaves_a_scrub_ends_it_without_a_word_in_the_log(
     steps = [step async for step in stub.ScrubStore(deployment_pb2.ScrubStoreRequest())]
     assert steps[-1].done
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_a_failure_of_the_system_is_told_in_a_sentence(
+    stub: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(store: Store) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Store, "free_bytes", full)
+    with pytest.raises(
+        grpc.aio.AioRpcError, match=r"GetDevice failed on the board: .*Too many open"
+    ) as error:
+        await stub.GetDevice(deployment_pb2.GetDeviceRequest(), timeout=TIMEOUT_SECONDS)
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "GetDevice failed" in caplog.text
