@@ -30,7 +30,8 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 ANSWERS = ["1.10", "12345678901234567890.5", "1e3", "007", '"1.10"']
 CALL = "123456789"
-tool = Tool(function=Function(name="version", description="The newest version.", parameters={"type": "object", "properties": {}}))
+nothing = {"type": "object", "properties": {}}
+tool = Tool(function=Function(name="version", description="The newest version.", parameters=nothing))
 call = ToolCall(id=CALL, function=FunctionCall(name="version", arguments="{}"))
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# zeus 0.16.0: on a Jetson Orin Nano or NX the energy of the GPU is cpu_energy_mj, and a GPU has none.
+# zeus 0.16.0: on a Jetson Orin Nano or NX the energy of the GPU is cpu_energy_mj, and the GPU has none.
 #
 # Zeus measures a Jetson by its INA3221 and has cpu_energy_mj, gpu_energy_mj and total_energy_mj, "energy measurements for
 # Jetson subsystems". It sorts the rails by their names: one with "cpu" in it is the CPU's, else one with "gpu" is the
@@ -37,11 +37,12 @@ BOARDS = {  # rail names as in the Jetson Linux Developer Guide
 
 
 def metrics(board):
-    """What zeus reads of a board whose files lie in a folder, as JetPack 5 and 6 lay them out."""
-    with (
-        mock.patch.object(jetson, "Path", lambda path: board / str(path).lstrip("/") if str(path).startswith("/sys") else Path(path)),
-        mock.patch.object(jetson, "jetson_is_available", lambda: True),
-    ):
+    """What zeus reads of a board whose files lie in a folder."""
+
+    def inside(path):
+        return board / path.lstrip("/") if isinstance(path, str) else path
+
+    with mock.patch.object(jetson, "Path", inside):
         return jetson.Jetson._discover_available_metrics(None)
 
 
