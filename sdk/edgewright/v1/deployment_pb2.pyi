@@ -8,8 +8,9 @@ StageRelease, ActivateRelease. Every step is idempotent; resuming is asking
 again. An artifact is named by the SHA-256 of its manifest.
 
 Every call may end with UNAUTHENTICATED (no or unknown client certificate),
-PERMISSION_DENIED (`PERMISSION`) and, if unary and without a deadline,
-INVALID_ARGUMENT (`DEADLINE_MISSING`). Errors carry `google.rpc.ErrorInfo`
+PERMISSION_DENIED (`PERMISSION`), UNAVAILABLE (the board's disk or system
+failed) and, if unary and without a deadline, INVALID_ARGUMENT
+(`DEADLINE_MISSING`). Errors carry `google.rpc.ErrorInfo`
 with a `Reason`. Roles: `observer` may call Get*, List*, Query* and Watch*;
 `deployer` may call everything.
 """
