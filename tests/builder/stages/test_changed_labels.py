@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
 from edgewright_builder.recipe.adapter_recipe import AdapterRecipe
-from edgewright_builder.recipe.model_recipe import Recipe, load_recipe
+from edgewright_builder.recipe.model_recipe import Recipe
 from edgewright_builder.run.build_definition import Build
 from edgewright_builder.run.distillation_inputs import Distillation
 from edgewright_builder.run.progress import Reporter
@@ -26,7 +26,6 @@ from edgewright_builder.stages.student import run_student
 from edgewright_builder.stages.teacher import run_teacher
 from edgewright_builder.train.samples import Sample, split
 from edgewright_profiles import load_profile
-from tests.support.tiny_build import write_inputs
 from tests.support.tiny_gptq_checkpoint import write_quantized
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
@@ -57,8 +56,12 @@ def adapter_stages(folder: Path, data: Path) -> Stages:
 
 def model_stages(folder: Path, data: Path) -> Stages:
     """A model whose recipe fixes α = 0."""
-    values = load_recipe(folder / "recipe.yaml").model_dump(exclude={"search"})
-    values |= {"hyperparameters": {"alpha": 0.0, "lora_rank": 4}, "data": {"file": str(data)}}
+    model = str(folder / "teacher")
+    values = {
+        "name": "x", "task": "t", "student": {"model": model}, "teachers": {"knowledge": {"model": model}},
+        "data": {"file": str(data)}, "finetune": {"batch_tokens": 128},
+        "hyperparameters": {"alpha": 0.0, "lora_rank": 4}, "serving": {"context_tokens": 64},
+    }  # fmt: skip
     recipe, profile = Recipe.model_validate(values), load_profile("this-host")
     build = Build(recipe, profile, 2**30, run_of(folder), Ed25519PrivateKey.generate())
     finished = run_data(build.distillation)
@@ -69,30 +72,26 @@ def model_stages(folder: Path, data: Path) -> Stages:
 
 
 @pytest.fixture
-def adapter(tmp_path: Path) -> Path:
+def models(tmp_path: Path) -> Path:
+    """A folder with `teacher` and `gptq`, another model in 4 bits."""
     write_quantized(tmp_path)
     tiny_model(2).save_pretrained(tmp_path / "teacher")
     tiny_tokenizer().save_pretrained(tmp_path / "teacher")
     return tmp_path
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_inputs(tmp_path).parent
-
-
-@pytest.mark.parametrize(("folder", "stages"), [("adapter", adapter_stages), ("model", model_stages)])
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("stages", [adapter_stages, model_stages])
 def test_other_answers_to_learn_train_again_though_the_teacher_says_the_same(
-    request: pytest.FixtureRequest, folder: str, stages: Callable[[Path, Path], Stages]
+    models: Path, stages: Callable[[Path, Path], Stages]
 ) -> None:
-    inputs: Path = request.getfixturevalue(folder)
-    data = inputs / "own.jsonl"
+    data = models / "own.jsonl"
     rows: list[dict[str, Any]] = [{"instruction": f"Is it {i}?", "output": "light."} for i in range(PAIRS)]
     write_rows(data, rows)
-    before = stages(inputs, data)
+    before = stages(models, data)
     learned = split([Sample((1, 2), 0)] * PAIRS, 0.1, 0)[0][0]
     rows[learned] |= {"output": "water."}
     write_rows(data, rows)
-    after = stages(inputs, data)
+    after = stages(models, data)
     assert after[0].output_digest == before[0].output_digest  # T2 was asked about the held-out pairs alone
     assert after[1].output_digest != before[1].output_digest
