@@ -61,10 +61,14 @@ def run_autoround(job: AutoRoundJob) -> None:
     from auto_round import AutoRound
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from edgewright_builder.quantization.layer_inputs import keep_layer_inputs
+
     cuda = torch.cuda.is_available()
     dtype = torch.bfloat16 if cuda else torch.float32
     model = AutoModelForCausalLM.from_pretrained(job.model, dtype=dtype)
-    report_layers(model.get_decoder().layers)
+    layers = model.get_decoder().layers
+    keep_layer_inputs(model, layers, job.calibration)
+    report_layers(layers)
     tuner = AutoRound(
         model, AutoTokenizer.from_pretrained(job.model), scheme="W4A16", group_size=job.group_size, sym=True,
         iters=job.steps, lr=job.learning_rate, seed=job.seed, nsamples=len(job.calibration),

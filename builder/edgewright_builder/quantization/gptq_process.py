@@ -79,6 +79,7 @@ def run_gptq(job: GptqJob) -> dict[str, Any]:
     import torch
     from gptqmodel import GPTQModel
 
+    from edgewright_builder.quantization.layer_inputs import keep_layer_inputs
     from edgewright_builder.quantization.memoized_products import Products, install
 
     products = Products()
@@ -87,7 +88,9 @@ def run_gptq(job: GptqJob) -> dict[str, Any]:
     config, cuda = _config(job), torch.cuda.is_available()
     dtype = torch.bfloat16 if cuda else torch.float32
     model = GPTQModel.load(job.model, config, device="cuda:0" if cuda else "cpu", dtype=dtype)
-    report_layers(model.model.get_decoder().layers, products.clear)
+    layers = model.model.get_decoder().layers
+    keep_layer_inputs(model.model, layers, job.calibration)
+    report_layers(layers, products.clear)
     calibration = [{"input_ids": tokens, "attention_mask": [1] * len(tokens)} for tokens in job.calibration]
     log = model.quantize(calibration, batch_size=job.options.batch_sequences)
     model.save(job.out)
