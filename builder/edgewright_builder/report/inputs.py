@@ -16,6 +16,7 @@
 `recipe.yaml`            shown as it is
 
 What was measured of another release than the run's artifact is left out: a build that is gone on with leaves it behind.
+So is the artifact itself, and all that was measured, while such a build is under way.
 """
 
 from __future__ import annotations
@@ -45,9 +46,10 @@ from edgewright_builder.report.records import (
     TrialRecord,
 )
 from edgewright_builder.report.teacher_comparison import TeacherComparison, comparison_of
-from edgewright_builder.run.resumable_run import STAGES
+from edgewright_builder.run.resumable_run import STAGES, unfinished_stage
 
 T = TypeVar("T")
+NOT_MADE = "not made"  # in place of a digest: the build under way will replace the artifact
 
 
 @plain_dataclass(frozen=True)
@@ -125,9 +127,26 @@ class _Folder:
             self.problems.append(f"{path} can't be read: {error}.")
         return missing
 
+    def read_artifact(self) -> tuple[Manifest | None, str]:
+        """Returns manifest and digest of the run's artifact; none of a build before the one that is under way."""
+        manifest = self.read("artifact/manifest.json", parse_manifest, None)
+        digest = self.read("artifact/manifest.json", manifest_digest, "")
+        self.artifact = digest if manifest is not None else ""
+        under_way = unfinished_stage(self.run)
+        if manifest is None or under_way is None:
+            return manifest, digest
+        self.artifact = NOT_MADE
+        self.problems.append(
+            f"artifact is left out, and so is what was measured of it: it is of the build before, and this one is in "
+            f"its stage {under_way}. Go on with it by --resume."
+        )
+        return None, ""
+
     def read_measured(self, path: str, parse: Callable[[bytes], tuple[str, T]], missing: T) -> T:
         """Returns the record of a file that `parse` gives with its release, unless that is not the run's artifact."""
         release, record = self.read(path, parse, ("", missing))
+        if self.artifact == NOT_MADE:
+            return missing
         if not release or not self.artifact or release == self.artifact:
             return record
         self.problems.append(
@@ -143,9 +162,7 @@ def read_run(run: Path) -> RunInputs:
         raise InputError(f"A report needs a run folder; {run} is not a folder.")
     folder = _Folder(run)
     stages = (folder.read(f"{name}/stage.json", _as(StageRecord), None) for name in STAGES)
-    manifest = folder.read("artifact/manifest.json", parse_manifest, None)
-    digest = folder.read("artifact/manifest.json", manifest_digest, "")
-    folder.artifact = digest if manifest is not None else ""
+    manifest, digest = folder.read_artifact()
     no_scores: tuple[TaskScore, ...] = ()
     return RunInputs(
         run=run,

@@ -189,6 +189,18 @@ def test_after_another_build_no_figure_of_the_old_board_is_shown_as_the_new_ones
     assert {number.name: number.value for number in key_numbers(inputs)}["Generation"] == "not measured"
 
 
+def test_while_another_build_is_under_way_the_artifact_of_the_one_before_is_left_out(run: Path) -> None:
+    for stage in ("finetune", "quantize"):
+        (run / stage / "started").write_text("ab" * 32)
+    (run / "quantize/stage.json").unlink()
+    inputs = read_run(run)
+    (problem,) = inputs.problems
+    assert "this one is in its stage quantize" in problem
+    assert (inputs.manifest, inputs.push, inputs.measured, inputs.before, inputs.telemetry) == (None,) * 5
+    assert all(score.model != "device" for score in inputs.scores)
+    assert verdict(inputs).text.startswith("Predicted to fit")
+
+
 def test_the_artifact_is_named_by_its_manifest_digest(run: Path) -> None:
     digest = manifest_digest((run / "artifact/manifest.json").read_bytes())
     assert digest in page_of(run).text
