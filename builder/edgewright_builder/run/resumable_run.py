@@ -25,9 +25,8 @@ from edgewright_builder.run.progress import Reporter
 
 RECORDED = {"stage", "fingerprint", "output_digest", "seconds", "summary"}  # of a stage that is done
 SHARED_NAME_CHARACTERS = 16  # of a fingerprint, in a shared stage's folder name
-STARTED = (
-    "started"  # in a stage's folder: the fingerprint under way, and the seconds that attempts before took
-)
+# In a stage's folder: the fingerprint under way, and the seconds that attempts before took.
+STARTED = "started"
 CLEARING = "is being cleared"  # stands there while the folder is
 DISK_FREE_BYTES_MIN = 1024 * 1024  # below it a child that fails has failed for want of room
 STAGES = (
@@ -164,9 +163,8 @@ class _Attempt:
     def begin(self) -> float:
         """Leaves the folder as the stage is to find it. Returns the seconds that the attempts it continues took."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "stage.json").unlink(
-            missing_ok=True
-        )  # first: no kill from here on leaves a done stage
+        # First: no kill from here on leaves a stage that is done.
+        (self.folder / "stage.json").unlink(missing_ok=True)
         marker = self.folder / STARTED
         under_way = marker.read_text(encoding="utf-8").split("\n") if marker.is_file() else [""]
         seconds = 0.0
