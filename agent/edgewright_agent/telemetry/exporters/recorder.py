@@ -2,8 +2,8 @@
 
 Flash memory wears out by being written, and each write of a file system is some tens of KiB, however short the entry.
 So entries are held in memory and written together, and where nothing happens few of them are kept. A power cut costs
-what is held. An agent that is stopped, and a host that reads, lose nothing. A full disk holds no host off: what is held
-is read with the numbers that it will have on disk, and an agent that starts gives none of them again.
+what is held. An agent that is stopped, and a host that reads, lose nothing. On a full disk a host reads what is there,
+and what is held once the disk takes it.
 """
 
 from __future__ import annotations
@@ -78,25 +78,16 @@ class Recorder:
         self._record(always=True)
 
     def recorded(self, after_sequence: int) -> Iterator[tuple[int, telemetry_pb2.Snapshot]]:
-        """Yields the snapshots recorded after that one, oldest first, also those the disk does not take.
+        """Yields the snapshots recorded after that one, oldest first; those that the disk does not take come later.
 
         Raises OutsideError if the record can't be read.
         """
         with disk_errors(self._folder):
-            for sequence, payload in self._payloads(after_sequence):
+            with self._lock:
+                ring = self._opened()
+                self._try(self._write_held)
+            for sequence, payload in ring.read(after_sequence):
                 yield sequence, telemetry_pb2.Snapshot.FromString(payload)
-
-    def _payloads(self, after_sequence: int) -> Iterator[tuple[int, bytes]]:
-        with self._lock:
-            ring = self._opened()
-            self._try(self._write_held)
-            held = list(enumerate(self._held, ring.next_sequence))
-        last = after_sequence
-        if after_sequence not in dict(held):  # else the reader has all that is on disk
-            last = 0
-            for last, payload in ring.read(after_sequence):
-                yield last, payload
-        yield from (entry for entry in held if entry[0] > last)  # some may be on disk by now
 
     def write(self) -> None:
         """Writes what is held. What the disk does not take stays held, and is logged once."""
@@ -133,8 +124,6 @@ class Recorder:
         self._held.append(payload)
         while self._held_bytes() > HELD_BYTES_MAX:
             del self._held[0]
-            if self._ring is not None:
-                self._ring.pass_over(1)  # a host may have read it
 
     def _held_bytes(self) -> int:
         return sum(map(len, self._held))
@@ -160,5 +149,4 @@ class Recorder:
         """
         if self._ring is None:
             self._ring = Ring(self._folder, self._bytes_max)
-            self._ring.pass_over(HELD_BYTES_MAX)  # more entries than an agent before this one held and showed
         return self._ring

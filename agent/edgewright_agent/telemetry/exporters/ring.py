@@ -47,16 +47,6 @@ class Ring:
         """The number of the newest entry; 0 if there has been none."""
         return self._last
 
-    @property
-    def next_sequence(self) -> int:
-        """The number of the next entry."""
-        return self._next
-
-    def pass_over(self, count: int) -> None:
-        """Gives the next `count` numbers to no entry."""
-        with self._lock:
-            self._next += count
-
     def append(self, payload: bytes) -> int:
         """Keeps an entry and returns its sequence. Raises OSError."""
         self.extend([payload])
@@ -81,7 +71,7 @@ class Ring:
 
         After a sequence that this ring never gave, as an earlier one in its place did, it yields all of them.
         """
-        after = after if after < self._next else 0
+        after = after if after <= self._last else 0
         segments = self._segments()
         _sync(self._folder)
         following = [*(_first(segment) for segment in segments[1:]), None]
