@@ -31,9 +31,8 @@ from edgewright_agent.runtime.threads import within
 from edgewright_agent.store import Store
 
 _log = logging.getLogger(__name__)
-DYING_SECONDS = (
-    0.25  # in which an engine may answer that has lost one of its processes, as vLLM's front end does
-)
+# In which an engine may answer that has lost one of its processes, as vLLM's front end does.
+DYING_SECONDS = 0.25
 DEATH_SECONDS_MAX = 1.0  # from an engine's last answer until the kernel says how it ended
 
 
